@@ -1,0 +1,114 @@
+"""The words: what a session is, what happens to it, what is to be done. Data only, no I/O, no clock."""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NewType
+
+from waguard.errors import InvalidClientCode
+
+ClientCode = NewType("ClientCode", str)
+
+# One class, validated here and nowhere else. ASCII on purpose: look-alikes of other scripts are refused.
+_CLIENT_CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+
+
+def client_code(text: str) -> ClientCode:
+    """The text as a client code, or `InvalidClientCode` saying what would be right."""
+    if not _CLIENT_CODE.fullmatch(text):
+        raise InvalidClientCode(
+            f"{text[:80]!r} is not a client code.",
+            hint="A client code is 1 to 64 of A-Z a-z 0-9 _ - and starts with a letter or a digit.",
+        )
+    return ClientCode(text)
+
+
+class Wanted(StrEnum):
+    """What the operator asked for."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+class Process(StrEnum):
+    """Where the browser's processes stand."""
+
+    DOWN = "down"
+    PREPARING = "preparing"
+    STARTING = "starting"
+    UP = "up"
+    STOPPING = "stopping"
+    BACKOFF = "backoff"
+    FAILED = "failed"
+
+
+class Link(StrEnum):
+    """Where the page stands with WhatsApp. A lost link is not a dead process."""
+
+    UNKNOWN = "unknown"
+    LOADING = "loading"
+    AWAITING_SCAN = "awaiting_scan"
+    SYNCING = "syncing"
+    CONNECTED = "connected"
+    LOST = "lost"
+
+
+class Reason(StrEnum):
+    """Why a link is lost."""
+
+    LOGGED_OUT = "logged_out"
+    CONFLICT = "conflict"
+    OFFLINE = "offline"
+    REFUSED = "refused"
+    HUNG = "hung"
+    CRASHED = "crashed"
+
+
+class Status(StrEnum):
+    """One summary word for people, derived from the other three by `machine.status`."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    AWAITING_SCAN = "awaiting_scan"
+    SYNCING = "syncing"
+    CONNECTED = "connected"
+    RECOVERING = "recovering"
+    LOGGED_OUT = "logged_out"
+    FAILED = "failed"
+
+
+class Stage(StrEnum):
+    """The named waits; each has a deadline in the config under ``[deadlines]``."""
+
+    ADMIT = "admit"
+    PREPARE = "prepare"
+    START = "start"
+    OPEN = "open"
+    CLOSE = "close"
+    KILL = "kill"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the page says, decided from its signs (`whatsapp.page.read`)."""
+
+    link: Link
+    reason: Reason | None = None
+    qr: str | None = None
+    """The whole string of the QR code on screen: opaque."""
+    qr_exhausted: bool = False
+    """All refs are used up; the page shows a reload button instead of a fresh code."""
+    page_version: str | None = None
+    signs: tuple[str, ...] = ()
+    """The signs that led to the verdict, for people: ``("data-ref", "Socket.state=UNPAIRED")``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as data, so that the table and the registry can carry it."""
+
+    code: str
+    message: str
+    stage: Stage | None = None
+    hint: str = ""
+    details: tuple[tuple[str, Any], ...] = ()

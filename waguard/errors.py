@@ -1,0 +1,137 @@
+"""Everything that can go wrong and be said so: one class per kind, each with a stable ``code``.
+
+A message says what was wrong, where, and what would be right; ``hint`` names the next command
+or action; ``details`` are the facts as data. The edges translate (`api.problems` to HTTP, `cli` to an exit code);
+nothing here knows of either.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class WaguardError(Exception):
+    """Base of all errors that are shown to people or other programs.
+
+    ``code`` never changes once released; the message may.
+    """
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, *, hint: str = "", **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details: Mapping[str, Any] = details
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class ConfigError(WaguardError):
+    """The configuration is wrong; the message names file, key and what would be right."""
+
+    code = "config_invalid"
+
+
+class InvalidClientCode(WaguardError):
+    code = "invalid_client_code"
+
+
+class InvalidRequest(WaguardError):
+    """A request whose body, query or headers are not of the form the route takes."""
+
+    code = "invalid_request"
+
+
+class SessionNotFound(WaguardError):
+    code = "session_not_found"
+
+
+class NoQrCode(WaguardError):
+    """The session shows no QR code now: it is connected, starting or stopped."""
+
+    code = "no_qr_code"
+
+
+class BrowserNotFound(WaguardError):
+    code = "browser_not_found"
+
+
+class BrowserFailed(WaguardError):
+    """The browser did not start, or ended while it was needed; ``details`` has ``stderr`` (last lines)."""
+
+    code = "browser_failed"
+
+
+class PageFailed(WaguardError):
+    """The browser runs but the page could not be driven (protocol error, crashed renderer)."""
+
+    code = "page_failed"
+
+
+class DeadlineExceeded(WaguardError):
+    """A named wait took too long; ``details`` has ``stage`` and ``deadline_s``."""
+
+    code = "deadline_exceeded"
+
+
+class SandboxFailed(WaguardError):
+    """The sandbox could not be made."""
+
+    code = "sandbox_failed"
+
+
+class NotProvedGone(WaguardError):
+    """Processes of a session could not be proved gone; ``details`` has ``pids``. Nothing was started in their place."""
+
+    code = "not_proved_gone"
+
+
+class ProfileLocked(WaguardError):
+    """Somebody we cannot identify as ours holds the profile's lock."""
+
+    code = "profile_locked"
+
+
+class ProfileFailed(WaguardError):
+    """The profile could not be made, moved or read."""
+
+    code = "profile_failed"
+
+
+class DiskFull(WaguardError):
+    code = "disk_full"
+
+
+class NoMemory(WaguardError):
+    """Not enough free memory to admit one more session; ``details`` has ``retry_after_s``."""
+
+    code = "no_memory"
+
+
+class Refused(WaguardError):
+    """WhatsApp Web ended the link for good (logged out, browser refused); a person is needed."""
+
+    code = "refused"
+
+
+class SessionFailed(WaguardError):
+    """The restart budget is used up; ``details`` has ``retry_after_s``."""
+
+    code = "session_failed"
+
+
+class Interrupted(WaguardError):
+    """What the caller waited for was called off by another request (disconnect, cleanup)."""
+
+    code = "interrupted"
+
+
+class ShuttingDown(WaguardError):
+    code = "shutting_down"
+
+
+class AlreadyRunning(WaguardError):
+    """Another daemon owns this sessions directory or this port."""
+
+    code = "already_running"
