@@ -1,0 +1,344 @@
+"""The configuration: `config.toml`, then the environment, into models that refuse what they do not know.
+
+Order: built-in defaults, the file, ``WAGUARD_<SECTION>__<KEY>``. Every error names the file and line (or the
+variable), the key, and what would be right. `tomli` is imported here and nowhere else.
+"""
+
+import difflib
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+import tomli
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from waguard.core.model import client_code
+from waguard.errors import ConfigError, InvalidClientCode
+
+ENV_PREFIX = "WAGUARD_"
+ENV_FILE = "WAGUARD_CONFIG"
+SEARCHED = (Path("config.toml"), Path("/etc/waguard/config.toml"))
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+AnyPath = Annotated[Path, Field(strict=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Sessions(_Section):
+    dir: AnyPath = Path("sessions")
+    """Profiles, the registry and the tokens live below it; one daemon at a time owns it."""
+    retired_keep_hours: Annotated[float, Field(ge=0, le=24 * 365)] = 168.0
+    """A retired profile is deleted this long after its cleanup; 0 deletes it in the background at once."""
+
+
+class WhatsApp(_Section):
+    url: str = "https://web.whatsapp.com/"
+    probe: AnyPath | None = None
+    """A file that replaces the built-in `probe.js`, to follow a change of the page without a release."""
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.password:
+            raise ValueError("must be an http:// or https:// address without credentials")
+        return url
+
+
+# Flags that would undo what waguard promises; the text says what to do instead.
+_FORBIDDEN_FLAGS = {
+    "--no-sandbox": "set browser.chromium_sandbox = false instead",
+    "--disable-setuid-sandbox": "set browser.chromium_sandbox = false instead",
+    "--remote-debugging-port": "it would let every local user drive the client's WhatsApp",
+    "--remote-debugging-address": "it would let every local user drive the client's WhatsApp",
+    "--remote-debugging-pipe": "waguard sets it",
+    "--user-data-dir": "waguard sets it, one per client",
+    "--user-agent": "set browser.user_agent instead, which keeps the client hints in step",
+    "--headless": "waguard sets it where the binary needs it",
+}
+
+
+class Browser(_Section):
+    path: AnyPath | None = None
+    """The browser to run; by default the first of headless-shell, Chromium, Chrome that is installed."""
+    extra_flags: list[str] = []
+    user: str = ""
+    """The unprivileged user that browsers run as when the daemon is root; by default waguard, else nobody."""
+    user_agent: str = ""
+    """By default the browser's own without the word Headless."""
+    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en-US"
+    chromium_sandbox: bool = True
+
+    @field_validator("extra_flags")
+    @classmethod
+    def _flags(cls, flags: list[str]) -> list[str]:
+        for flag in flags:
+            name = flag.split("=", 1)[0]
+            if not re.fullmatch(r"--[a-z0-9-]+", name):
+                raise ValueError(f"{flag!r} is not a command-line flag; write --name or --name=value")
+            if name in _FORBIDDEN_FLAGS:
+                raise ValueError(f"{name} is not allowed here: {_FORBIDDEN_FLAGS[name]}")
+        return flags
+
+
+class Sandbox(_Section):
+    kind: Literal["auto", "bubblewrap", "plain"] = "auto"
+    """auto takes bubblewrap where it works and falls back to plain; bubblewrap refuses to start without it."""
+
+
+class Limits(_Section):
+    concurrent_starts: Annotated[int, Field(ge=1, le=64)] = max(2, os.cpu_count() or 2)
+    max_sessions: Annotated[int, Field(ge=1, le=10_000)] = 500
+    session_memory_mb: Annotated[int, Field(ge=0)] = 300
+    """Free memory one more session must find, above the reserve."""
+    reserve_memory_mb: Annotated[int, Field(ge=0)] = 256
+    reserve_disk_mb: Annotated[int, Field(ge=0)] = 256
+
+
+class Deadlines(_Section):
+    """Seconds; one per stage, and the name is the stage's."""
+
+    admit: Seconds = 30.0
+    prepare: Seconds = 10.0
+    start: Seconds = 15.0
+    open: Seconds = 45.0
+    close: Seconds = 5.0
+    kill: Seconds = 10.0
+    scan: Seconds = 120.0
+    """How long a caller of ``connect?wait=connected`` waits for the phone by default."""
+
+
+class Restart(_Section):
+    """What follows when a browser ends by itself: full-jitter exponential backoff inside a budget."""
+
+    budget: Annotated[int, Field(ge=0, le=100)] = 5
+    window_s: Seconds = 600.0
+    base_s: Seconds = 1.0
+    max_s: Seconds = 60.0
+    cooldown_s: Seconds = 900.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.base_s > self.max_s:
+            raise ValueError(f"base_s = {self.base_s:g} must not be larger than max_s = {self.max_s:g}")
+        return self
+
+
+class Page(_Section):
+    poll_loading_s: Seconds = 0.05
+    poll_s: Seconds = 1.0
+    read_s: Seconds = 5.0
+    """Deadline of one look at the page."""
+    hung_after: Annotated[int, Field(ge=1, le=100)] = 6
+    """So many looks in a row without an answer, and the link is called lost (hung)."""
+
+
+class Api(_Section):
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8717
+    """0 takes a free one; the daemon's ``daemon.ready`` log line says which."""
+    allowed_hosts: list[str] = []
+    """Names besides localhost, 127.0.0.1 and [::1] that a Host header may carry (a reverse proxy's)."""
+    clients: list[str] = []
+    """Client codes that get a token of their own at the next start."""
+    admin_token: SecretStr | None = None
+    client_tokens: dict[str, SecretStr] = {}
+    max_body_kb: Annotated[int, Field(ge=1, le=10_240)] = 64
+
+    @field_validator("host")
+    @classmethod
+    def _loopback(cls, host: str) -> str:
+        if host != "localhost":
+            try:
+                address = ipaddress.ip_address(host)
+            except ValueError:
+                raise ValueError('must be an address, for example "127.0.0.1"') from None
+            if not address.is_loopback:
+                raise ValueError(
+                    "must be a loopback address: put a reverse proxy with TLS in front for others"
+                )
+        return host
+
+    @field_validator("clients", "client_tokens")
+    @classmethod
+    def _codes(cls, codes: list[str] | dict[str, SecretStr]) -> list[str] | dict[str, SecretStr]:
+        for code in codes:
+            try:
+                client_code(code)
+            except InvalidClientCode as error:
+                raise ValueError(str(error)) from None
+        return codes
+
+    @model_validator(mode="after")
+    def _tokens(self) -> Self:
+        tokens = [t.get_secret_value() for t in (self.admin_token, *self.client_tokens.values()) if t]
+        if any(len(token) < 16 for token in tokens):
+            raise ValueError("admin_token and client_tokens must have at least 16 characters each")
+        if len(set(tokens)) != len(tokens):
+            raise ValueError("admin_token and client_tokens must all differ")
+        return self
+
+
+class Log(_Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+    """auto: readable on a terminal, one JSON object a line elsewhere."""
+
+
+class Config(_Section):
+    sessions: Sessions = Sessions()
+    whatsapp: WhatsApp = WhatsApp()
+    browser: Browser = Browser()
+    sandbox: Sandbox = Sandbox()
+    limits: Limits = Limits()
+    deadlines: Deadlines = Deadlines()
+    restart: Restart = Restart()
+    page: Page = Page()
+    api: Api = Api()
+    log: Log = Log()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.limits.concurrent_starts > self.limits.max_sessions:
+            raise ValueError("limits.concurrent_starts must not be larger than limits.max_sessions")
+        if self.page.read_s * self.page.hung_after > 600:
+            raise ValueError(
+                "page.read_s times page.hung_after must not exceed 600 s: nobody would notice a hang"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration and where its values came from: dotted key -> ``config.toml:12`` or a variable's name."""
+
+    config: Config
+    path: Path | None
+    origins: Mapping[str, str]
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Loaded:
+    """Read the file (given, ``WAGUARD_CONFIG``, or the first of `SEARCHED` that exists) and the environment.
+
+    Raises `ConfigError`. A file that is named must exist; without any file the defaults hold.
+    """
+    named = path or (Path(environ[ENV_FILE]) if environ.get(ENV_FILE) else None)
+    file = named or next((p for p in SEARCHED if p.is_file()), None)
+    data: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    lines: Mapping[str, int] = {}
+    if file is not None:
+        text = _read(file)
+        try:
+            data = tomli.loads(text)
+        except tomli.TOMLDecodeError as error:
+            raise ConfigError(f"{file}: not valid TOML: {error}.") from None
+        lines = _lines(text)
+        origins = {key: f"{file}:{line}" for key, line in lines.items()}
+    _overlay(data, origins, environ)
+    try:
+        return Loaded(Config.model_validate(data), file, origins)
+    except ValidationError as error:
+        problems = [_explain(problem, origins, file) for problem in error.errors(include_url=False)]
+        raise ConfigError("\n".join(problems), hint="", problems=problems) from None
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: not UTF-8 text.") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}.") from None
+
+
+def _overlay(data: dict[str, Any], origins: dict[str, str], environ: Mapping[str, str]) -> None:
+    """Lay ``WAGUARD_<SECTION>__<KEY>`` over the file's data."""
+    for name, raw in sorted(environ.items()):
+        if not name.startswith(ENV_PREFIX) or "__" not in name:
+            continue
+        section, key = name.removeprefix(ENV_PREFIX).lower().split("__", 1)
+        model = Config.model_fields.get(section)
+        sections: dict[str, Any] = {n: f.annotation for n, f in Config.model_fields.items()}
+        if model is None:
+            raise ConfigError(f"{name}: there is no section {section!r}.{_close(section, sections)}")
+        fields = sections[section].model_fields
+        if key not in fields:
+            raise ConfigError(f"{name}: there is no key {key!r} in [{section}].{_close(key, fields)}")
+        table = data.setdefault(section, {})
+        if isinstance(table, dict):
+            table[key] = _value(raw, fields[key].annotation)
+            origins[f"{section}.{key}"] = name
+
+
+def _value(raw: str, annotation: Any) -> Any:
+    """An environment variable's text as the TOML value it would be in the file; text stays text."""
+    if (
+        annotation is str
+        or annotation in (Path | None, Path, SecretStr | None)
+        or "Literal" in str(annotation)
+    ):
+        return raw
+    try:
+        return tomli.loads(f"value = {raw}")["value"]
+    except tomli.TOMLDecodeError:
+        return raw
+
+
+def _lines(text: str) -> dict[str, int]:
+    """Dotted key -> line number, for the plain ``[section]`` / ``key = value`` form that our files have."""
+    found: dict[str, int] = {}
+    section = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\s*([A-Za-z0-9_.\"-]+)\s*\]", line):
+            section = header[1].replace('"', "")
+            found.setdefault(section, number)
+        elif key := re.match(r"\s*([A-Za-z0-9_\"-]+)\s*=", line):
+            name = key[1].replace('"', "")
+            found.setdefault(f"{section}.{name}" if section else name, number)
+    return found
+
+
+def _explain(problem: Any, origins: Mapping[str, str], file: Path | None) -> str:
+    """One pydantic error as a sentence: where, which key, what was wrong, what would be right."""
+    location = [str(part) for part in problem["loc"]]
+    where = str(file) if file else "configuration"
+    for end in range(len(location), 0, -1):
+        if origin := origins.get(".".join(location[:end])):
+            where = origin
+            break
+    key = ".".join(location) or "(whole file)"
+    if problem["type"] == "extra_forbidden":
+        known: Mapping[str, Any] = Config.model_fields
+        if len(location) > 1:
+            known = known[location[0]].annotation.model_fields
+        kind = "key" if len(location) > 1 else "section"
+        return f"{where}: {key}: there is no such {kind}.{_close(location[-1], known)}"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if problem["type"] != "value_error":
+        message = f"must be {message}" if not message.startswith("must") else message
+        shown = repr(problem["input"])
+        if "token" not in key:
+            message += f", not {shown if len(shown) < 60 else shown[:57] + '...'}"
+    return f"{where}: {key}: {message}."
+
+
+def _close(word: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else f" Known are: {', '.join(sorted(known))}."

@@ -1,0 +1,506 @@
+"""The brain of one session: ``decide(state, event, now) -> (state, orders)``. No I/O, no clock, no chance.
+
+Every pair of process state and event has one rule in `TABLE`; `as_text` prints it. Facts about a browser carry
+the epoch of the launch they belong to, and a fact of an earlier epoch is dropped before the table is asked.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from waguard.core.model import Failure, Link, Process, Reading, Reason, Stage, Status, Wanted
+from waguard.core.policy import RestartPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    wanted: Wanted = Wanted.DOWN
+    process: Process = Process.DOWN
+    link: Link = Link.UNKNOWN
+    reason: Reason | None = None
+    epoch: int = 0
+    """Counts the launches; facts of an earlier one are late and mean nothing."""
+    retire: bool = False
+    """The kept profile is retired before the next launch."""
+    fresh: bool = False
+    """The attempt under way was asked to start with a new profile; others who ask for that join it."""
+    cleaning: bool = False
+    """A cleanup is under way."""
+    failure: Failure | None = None
+    """Why the last attempt ended by itself; none once the page is usable again."""
+    restarts: tuple[float, ...] = ()
+    """Monotonic times of the automatic restarts that count against the budget."""
+
+
+# --- what happens -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectAsked:
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DisconnectAsked:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class RestartAsked:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupAsked:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something about one launch, told by whoever carried out an order."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared(Fact):
+    """Nothing of this code runs any more, the profile is there and its lock is ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started(Fact):
+    """The browser answers over its pipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Fact):
+    """An order to prepare, launch or open could not be carried out."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class PageRead(Fact):
+    reading: Reading
+
+
+@dataclass(frozen=True, slots=True)
+class PageSilent(Fact):
+    """The page did not answer so many looks in a row."""
+
+    misses: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageCrashed(Fact):
+    """The page's renderer is gone; the browser is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserExited(Fact):
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed(Fact):
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Gone(Fact):
+    """Every process of the launch is proved gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotGone(Fact):
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned(Fact):
+    """Every step of the cleanup has run; ``failure`` is set when the processes could not be proved gone."""
+
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitEnded(Fact):
+    """The backoff, or the cool-down, is over."""
+
+
+Event = (
+    ConnectAsked
+    | DisconnectAsked
+    | RestartAsked
+    | CleanupAsked
+    | Prepared
+    | Started
+    | Failed
+    | PageRead
+    | PageSilent
+    | PageCrashed
+    | BrowserExited
+    | DeadlinePassed
+    | Gone
+    | NotGone
+    | Cleaned
+    | WaitEnded
+)
+
+# --- what is to be done -----------------------------------------------------------------------------------
+# Prepare, Launch, Open, Stop, Clean and Wait are slow and exclude each other: a new one calls off the one under way.
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Admit the start, see that nothing of this code runs, have a profile with its lock taken."""
+
+    epoch: int
+    retire: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Go to WhatsApp Web and watch the page; the stage's deadline runs from here."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Close the browser (politely first, if it may still answer), kill what is left, prove it gone."""
+
+    epoch: int
+    polite: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Clean:
+    """All of the cleanup, every step whatever the others did."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    epoch: int
+    bound_s: float
+    jitter: bool
+    """Draw the delay between 0 and the bound, or wait for all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disarm:
+    """The page is usable: the deadline of the stage `open` no longer runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadQr:
+    """Ask the page for fresh codes."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Write down what is wanted, so that it outlives the daemon."""
+
+    wanted: Wanted
+
+
+Order = Prepare | Launch | Open | Stop | Clean | Wait | Disarm | ReloadQr | Remember
+Outcome = tuple[State, tuple[Order, ...]]
+Rule = Callable[[State, Event, float, RestartPolicy], Outcome]
+
+# --- the rules --------------------------------------------------------------------------------------------
+
+
+def ignore(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """Nothing to do: already so, already under way, or no longer of interest."""
+    return state, ()
+
+
+def _prepare(state: State, *orders: Order) -> Outcome:
+    after = replace(
+        state,
+        process=Process.PREPARING,
+        link=Link.UNKNOWN,
+        reason=None,
+        epoch=state.epoch + 1,
+        cleaning=False,
+    )
+    return after, (*orders, Prepare(after.epoch, retire=state.retire))
+
+
+def _stop(state: State, *orders: Order, polite: bool) -> Outcome:
+    return replace(state, process=Process.STOPPING), (*orders, Stop(state.epoch, polite=polite))
+
+
+def _asks_fresh(event: Event) -> bool:
+    return isinstance(event, ConnectAsked) and event.fresh
+
+
+def begin(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """An operator wants it up: forget old failures, prepare."""
+    fresh = _asks_fresh(event)
+    asked = replace(
+        state, wanted=Wanted.UP, retire=state.retire or fresh, fresh=fresh, failure=None, restarts=()
+    )
+    return _prepare(asked, Remember(Wanted.UP))
+
+
+def join(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """A start is under way: join it, unless a fresh profile is asked for and this is not one."""
+    if _asks_fresh(event) and not state.fresh:
+        return _stop(replace(state, retire=True, fresh=True, failure=None), polite=False)
+    return state, ()
+
+
+def use(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """The browser is up: that is enough, unless its page is past use or a fresh profile is asked for."""
+    fresh = _asks_fresh(event) and not state.fresh
+    past_use = state.link is Link.LOST and state.reason in {Reason.CRASHED, Reason.HUNG}
+    if fresh or past_use:
+        after = replace(state, retire=fresh, fresh=fresh, failure=None, restarts=())
+        return _stop(after, polite=not past_use)
+    return state, ()
+
+
+def restart(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """Close it and start again on the same profile."""
+    return _stop(replace(state, failure=None, restarts=()), polite=True)
+
+
+def resume(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """Wanted again while it is being stopped or cleaned: once that is done, prepare."""
+    fresh = state.fresh or _asks_fresh(event)
+    after = replace(
+        state, wanted=Wanted.UP, retire=state.retire or fresh, fresh=fresh, failure=None, restarts=()
+    )
+    return after, (Remember(Wanted.UP),)
+
+
+def stop(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """Not wanted any more: call off what is under way, close politely, prove it gone."""
+    down = replace(state, wanted=Wanted.DOWN, retire=False, fresh=False, failure=None)
+    return _stop(down, Remember(Wanted.DOWN), polite=state.process is Process.UP)
+
+
+def stay_down(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """Nothing runs, or the stop is under way: note that it is to stay so."""
+    return replace(state, wanted=Wanted.DOWN, retire=False, fresh=False, failure=None), (
+        Remember(Wanted.DOWN),
+    )
+
+
+def clean(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """Call off what is under way and clean."""
+    after = replace(
+        state,
+        wanted=Wanted.DOWN,
+        process=Process.STOPPING,
+        fresh=False,
+        cleaning=True,
+        failure=None,
+        restarts=(),
+    )
+    return after, (Remember(Wanted.DOWN), Clean(state.epoch))
+
+
+def clean_once(state: State, event: Event, now: float, policy: RestartPolicy) -> Outcome:
+    """Turn a stop into a cleanup; a second caller joins the cleanup under way."""
+    if state.cleaning:
+        return replace(state, wanted=Wanted.DOWN, retire=False, fresh=False), (Remember(Wanted.DOWN),)
+    return clean(state, event, now, policy)
+
+
+def launch(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """Start the browser."""
+    return replace(state, process=Process.STARTING, retire=False), (Launch(state.epoch),)
+
+
+def open_page(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """The browser answers: go to the page."""
+    return replace(state, process=Process.UP, link=Link.LOADING), (Open(state.epoch),)
+
+
+_USABLE = frozenset({Link.AWAITING_SCAN, Link.SYNCING, Link.CONNECTED})
+
+
+def note(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """Believe the page; an unknown page changes nothing that is known."""
+    assert isinstance(event, PageRead)  # noqa: S101 (the table gives this rule no other event)
+    reading = event.reading
+    if reading.link is Link.UNKNOWN:
+        return state, ()
+    usable = reading.link in _USABLE
+    after = replace(
+        state,
+        link=reading.link,
+        reason=reading.reason,
+        fresh=state.fresh and not usable,
+        failure=None if usable else state.failure,
+    )
+    orders: tuple[Order, ...] = (Disarm(),) if usable or reading.link is Link.LOST else ()
+    if reading.qr_exhausted:
+        orders += (ReloadQr(state.epoch),)
+    return after, orders
+
+
+def doubt(state: State, event: Event, _now: float, policy: RestartPolicy) -> Outcome:
+    """A silent page is called hung after enough looks; no cure here, the next connect brings one."""
+    assert isinstance(event, PageSilent)  # noqa: S101 (the table gives this rule no other event)
+    if event.misses < policy.hung_after or state.link is Link.LOADING:
+        return state, ()
+    return replace(state, link=Link.LOST, reason=Reason.HUNG), ()
+
+
+def crash(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """The page or the browser ended: prove the rest gone, then start again by policy."""
+    lost = replace(state, link=Link.LOST, reason=Reason.CRASHED, failure=_failure(event))
+    return _stop(lost, polite=isinstance(event, PageCrashed))
+
+
+def late(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """The page was not usable in time: stop it, then start again by policy."""
+    if state.link not in {Link.UNKNOWN, Link.LOADING}:
+        return state, ()
+    lost = replace(state, link=Link.LOST, reason=Reason.HUNG, failure=_failure(event))
+    return _stop(lost, polite=True)
+
+
+def give_up(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """The start failed: prove gone whatever it left, then start again by policy."""
+    return _stop(replace(state, failure=_failure(event)), polite=False)
+
+
+def gone(state: State, _event: Event, now: float, policy: RestartPolicy) -> Outcome:
+    """Proved gone: stay down, start what an operator asked for, or go by the restart policy."""
+    if state.cleaning:
+        return state, ()
+    if state.wanted is Wanted.DOWN:
+        return replace(state, process=Process.DOWN, link=Link.UNKNOWN, reason=None), ()
+    if state.failure is None:
+        return _prepare(state)
+    recent = policy.recent(state.restarts, now)
+    if len(recent) >= policy.budget:
+        after = replace(state, process=Process.FAILED, restarts=recent)
+        return after, (Wait(state.epoch, policy.cooldown_s, jitter=False),)
+    after = replace(state, process=Process.BACKOFF, restarts=(*recent, now))
+    return after, (Wait(state.epoch, policy.delay_bound_s(len(recent)), jitter=True),)
+
+
+def not_gone(state: State, event: Event, _now: float, policy: RestartPolicy) -> Outcome:
+    """Something could not be proved gone: start nothing in its place; look again after the cool-down."""
+    after = replace(state, process=Process.FAILED, failure=_failure(event), cleaning=False)
+    return after, (Wait(state.epoch, policy.cooldown_s, jitter=False),) if state.wanted is Wanted.UP else ()
+
+
+def cleaned(state: State, event: Event, now: float, policy: RestartPolicy) -> Outcome:
+    """The cleanup is done: down, or prepare if somebody asked for it meanwhile."""
+    if isinstance(event, Cleaned) and event.failure is not None:
+        return not_gone(state, event, now, policy)
+    if state.wanted is Wanted.UP:
+        return _prepare(state)
+    return State(epoch=state.epoch), ()
+
+
+def again(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """The wait is over: try again, if it is still wanted."""
+    if state.wanted is Wanted.DOWN:
+        return state, ()
+    return _prepare(state)
+
+
+def _failure(event: Event) -> Failure:
+    failure = getattr(event, "failure", None)
+    if isinstance(failure, Failure):
+        return failure
+    return Failure("page_failed", "The page's renderer crashed.", Stage.OPEN)
+
+
+# --- the table --------------------------------------------------------------------------------------------
+
+_COLUMNS = (
+    Process.DOWN,
+    Process.PREPARING,
+    Process.STARTING,
+    Process.UP,
+    Process.STOPPING,
+    Process.BACKOFF,
+    Process.FAILED,
+)
+# fmt: off
+_ROWS: dict[type[Event], tuple[Rule, ...]] = {
+    #                 down       preparing  starting   up         stopping    backoff    failed
+    ConnectAsked:    (begin,     join,      join,      use,       resume,     begin,     begin),
+    RestartAsked:    (begin,     join,      join,      restart,   resume,     begin,     begin),
+    DisconnectAsked: (stay_down, stop,      stop,      stop,      stay_down,  stop,      stop),
+    CleanupAsked:    (clean,     clean,     clean,     clean,     clean_once, clean,     clean),
+    Prepared:        (ignore,    launch,    ignore,    ignore,    ignore,     ignore,    ignore),
+    Started:         (ignore,    ignore,    open_page, ignore,    ignore,     ignore,    ignore),
+    Failed:          (ignore,    give_up,   give_up,   give_up,   ignore,     ignore,    ignore),
+    PageRead:        (ignore,    ignore,    ignore,    note,      ignore,     ignore,    ignore),
+    PageSilent:      (ignore,    ignore,    ignore,    doubt,     ignore,     ignore,    ignore),
+    PageCrashed:     (ignore,    ignore,    ignore,    crash,     ignore,     ignore,    ignore),
+    BrowserExited:   (ignore,    ignore,    give_up,   crash,     ignore,     ignore,    ignore),
+    DeadlinePassed:  (ignore,    ignore,    ignore,    late,      ignore,     ignore,    ignore),
+    Gone:            (ignore,    ignore,    ignore,    ignore,    gone,       ignore,    ignore),
+    NotGone:         (ignore,    ignore,    ignore,    ignore,    not_gone,   ignore,    ignore),
+    Cleaned:         (ignore,    ignore,    ignore,    ignore,    cleaned,    ignore,    ignore),
+    WaitEnded:       (ignore,    ignore,    ignore,    ignore,    ignore,     again,     again),
+}
+# fmt: on
+TABLE: dict[tuple[Process, type[Event]], Rule] = {
+    (process, event): rule
+    for event, rules in _ROWS.items()
+    for process, rule in zip(_COLUMNS, rules, strict=True)
+}
+
+
+def decide(state: State, event: Event, now: float, policy: RestartPolicy) -> Outcome:
+    """The next state and what is to be done. ``now`` is monotonic, in seconds."""
+    if isinstance(event, Fact) and event.epoch != state.epoch:
+        return state, ()
+    return TABLE[state.process, type(event)](state, event, now, policy)
+
+
+def status(state: State) -> Status:
+    """The one word for people."""
+    match state.process:
+        case Process.DOWN:
+            return Status.STOPPED
+        case Process.FAILED:
+            return Status.FAILED
+        case Process.BACKOFF:
+            return Status.RECOVERING
+        case Process.STOPPING if state.wanted is Wanted.DOWN:
+            return Status.STOPPED
+        case Process.UP if state.link in _USABLE:
+            return Status(state.link.value)
+        case Process.UP if state.link is Link.LOST:
+            return {
+                Reason.LOGGED_OUT: Status.LOGGED_OUT,
+                Reason.CONFLICT: Status.FAILED,
+                Reason.REFUSED: Status.FAILED,
+            }.get(state.reason or Reason.OFFLINE, Status.RECOVERING)
+        case _:
+            return Status.RECOVERING if state.failure else Status.STARTING
+
+
+def as_text() -> str:
+    """The table as Markdown, for `docs/state-table.md`."""
+    head = "| event | " + " | ".join(_COLUMNS) + " |\n|" + "---|" * (len(_COLUMNS) + 1)
+    rows = [
+        f"| {event.__name__} | " + " | ".join("" if r is ignore else r.__name__ for r in rules) + " |"
+        for event, rules in _ROWS.items()
+    ]
+    used = {
+        rule.__name__: rule.__doc__ or "" for rules in _ROWS.values() for rule in rules if rule is not ignore
+    }
+    words = [f"- `{name}`: {text}" for name, text in used.items()]
+    return "\n".join([head, *rows, "", *words]) + "\n"
