@@ -1,0 +1,90 @@
+"""Which browser to run: the real binary, not the shell wrapper whose pid is not the browser's."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from waguard.core.model import Stage
+from waguard.deadline import within
+from waguard.errors import BrowserNotFound
+
+# Best first. headless-shell takes less than half the memory of a full Chromium and starts sooner (docs/design.md).
+KNOWN: Sequence[Path] = tuple(
+    Path(name)
+    for name in (
+        "/usr/lib/chromium/chromium-headless-shell",
+        "/usr/lib/chromium/chromium",
+        "/usr/lib/chromium-browser/chromium-browser",
+        "/usr/lib64/chromium-browser/chromium-browser",
+        "/opt/google/chrome/chrome",
+        "/opt/google/chrome-beta/chrome",
+    )
+)
+# Debian's and Google's wrappers, and what they run in the end.
+_WRAPPERS = {
+    "chromium-headless-shell": KNOWN[0],
+    "chromium": KNOWN[1],
+    "chromium-browser": KNOWN[2],
+    "google-chrome": KNOWN[4],
+    "google-chrome-stable": KNOWN[4],
+    "google-chrome-beta": KNOWN[5],
+}
+INSTALL_HINT = "Install one: apt-get install chromium-headless-shell"
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    path: Path
+    version: str
+    """As the binary prints it: ``156.0.8078.79``."""
+
+    @property
+    def major(self) -> int:
+        return int(self.version.split(".", 1)[0])
+
+    @property
+    def headless_only(self) -> bool:
+        """headless-shell has no other mode, and no profile lock of its own."""
+        return "headless" in self.path.name
+
+
+def locate(configured: Path | None) -> Path:
+    """The binary to run. Raises `BrowserNotFound` with what was tried."""
+    if configured is None:
+        for path in KNOWN:
+            if path.is_file():
+                return path
+        raise BrowserNotFound("No browser found.", hint=INSTALL_HINT, tried=[str(path) for path in KNOWN])
+    path = configured.resolve()
+    if not path.is_file():
+        raise BrowserNotFound(f"browser.path: there is no file {configured}.", hint=INSTALL_HINT)
+    if path.stat().st_mode & 0o111 == 0:
+        raise BrowserNotFound(f"browser.path: {configured} is not executable.", hint=f"chmod +x {configured}")
+    with path.open("rb") as file:
+        script = file.read(2) == b"#!"
+    real = _WRAPPERS.get(path.name)
+    return real if script and real is not None and real.is_file() else path
+
+
+async def probe(path: Path, deadline_s: float) -> Binary:
+    """Ask the binary for its version. Raises `BrowserNotFound` if it does not tell."""
+    process = await asyncio.create_subprocess_exec(
+        str(path),
+        "--version",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with within(Stage.START, deadline_s, f"{path} --version"):
+            output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    found = re.search(rb"(\d+\.\d+\.\d+\.\d+)", output)
+    if found is None:
+        raise BrowserNotFound(f"{path} --version does not tell a version.", hint=INSTALL_HINT)
+    return Binary(path, found[1].decode())

@@ -1,0 +1,166 @@
+"""One running browser and everything that belongs to it: sandbox, pipe, page, last words. Dropped as one."""
+
+import asyncio
+import contextlib
+import os
+import re
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from waguard import sandbox
+from waguard.browser import flags
+from waguard.browser.find import Binary
+from waguard.browser.page import Page
+from waguard.browser.pipe import PipeConnection
+from waguard.config import Browser as Settings
+from waguard.errors import BrowserFailed, PageFailed
+
+_ENV = {"HOME": "/tmp", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}  # noqa: S108 (the sandbox's own)
+# Chromium says these on every server; they mean nothing there.
+_NOISE = re.compile(r"dbus/|bluez_dbus|vaapi_wrapper|InitializeSandbox\(\) called with multiple threads")
+
+
+class Browser:
+    """Owns the processes, the pipe and stderr. `kill` and `close` may be called in any state, more than once."""
+
+    def __init__(self, run: sandbox.Run, read_fd: int, write_fd: int, stderr_fd: int) -> None:
+        self.run = run
+        self.page: Page | None = None
+        self._fds: list[int] = [read_fd, write_fd]
+        self._connection: PipeConnection | None = None
+        self._stderr = _LastWords(stderr_fd)
+
+    @classmethod
+    def spawn(
+        cls,
+        kind: sandbox.Sandbox,
+        binary: Binary,
+        settings: Settings,
+        profile: Path,
+        lock_fd: int,
+        token: str,
+    ) -> Self:
+        """Start the sandbox; the browser in it waits for `go`. Raises `SandboxFailed`.
+
+        Not a coroutine: from the moment there is a process, its owner has it.
+        """
+        command_read, command_write = os.pipe()
+        answer_read, answer_write = os.pipe()
+        error_read, error_write = os.pipe()
+        null = os.open(os.devnull, os.O_RDWR)
+        ours = [command_write, answer_read, error_read]
+        theirs = [command_read, answer_write, error_write, null]
+        try:
+            run = kind.start(
+                sandbox.Spec(
+                    argv=flags.command(binary, kind.profile_path(profile), settings),
+                    profile=profile,
+                    lock_fd=lock_fd,
+                    token=token,
+                    env=_ENV,
+                    fds={0: null, 1: error_write, 2: error_write, 3: command_read, 4: answer_write},
+                )
+            )
+        except BaseException:
+            _close(ours)
+            raise
+        finally:
+            _close(theirs)
+        return cls(run, answer_read, command_write, error_read)
+
+    async def go(self, binary: Binary, settings: Settings) -> None:
+        """Let the browser start; returns when it answers and its page is ready to be sent somewhere.
+
+        Raises `BrowserFailed` with its last words if it ends instead. The caller sets the deadline.
+        """
+        self._stderr.watch()
+        self.run.release()
+        read_fd, write_fd = self._fds
+        self._fds = []
+        self._connection = await PipeConnection.open(read_fd, write_fd)
+        try:
+            page = await Page.attach(self._connection)
+            await page.disguise(binary, settings)
+        except PageFailed as error:
+            raise BrowserFailed(
+                f"The browser ended before it answered. {error.message}",
+                hint="Run: waguard doctor",
+                stderr=self.last_words(),
+            ) from None
+        self.page = page
+
+    def last_words(self) -> Sequence[str]:
+        """The last lines of stderr that say something."""
+        return self._stderr.lines()
+
+    async def ask_to_close(self) -> None:
+        """Ask it to close and wait until it has ended; the caller sets the deadline, and kills if it passes."""
+        if self._connection is not None:
+            with contextlib.suppress(PageFailed):  # the pipe may close before the answer
+                await self._connection.send("Browser.close")
+            await self.run.exited()
+
+    async def kill(self) -> None:
+        """SIGKILL everything and prove it gone; the caller sets the deadline."""
+        await self.run.kill()
+
+    def close(self) -> None:
+        """Give everything back; only after the processes are proved gone."""
+        if self._connection is not None:
+            self._connection.lose("closed")
+        _close(self._fds)
+        self._fds = []
+        self._stderr.close()
+        self.run.close()
+
+
+class _LastWords:
+    """Drains stderr all the time, so that the browser never blocks on it, and keeps its last lines."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._partial = b""
+        self._lines: deque[str] = deque(maxlen=20)
+        self._watching = False
+
+    def watch(self) -> None:
+        asyncio.get_running_loop().add_reader(self._fd, self._drain)
+        self._watching = True
+
+    def lines(self) -> list[str]:
+        if self._fd >= 0:
+            self._drain()
+        return list(self._lines)
+
+    def _drain(self) -> None:
+        try:
+            data = os.read(self._fd, 65_536)
+        except BlockingIOError:
+            return
+        if not data:
+            self._unwatch()
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        self._partial = self._partial[-4096:]
+        for line in lines:
+            text = line.decode("utf-8", "replace").strip()[:500]
+            if text and not _NOISE.search(text):
+                self._lines.append(text)
+
+    def _unwatch(self) -> None:
+        if self._watching:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            self._watching = False
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            self._unwatch()
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,94 @@
+"""One page of one browser: go somewhere, ask it something. Every call has the caller's deadline; none decides anything."""
+
+import asyncio
+import base64
+from collections.abc import Callable
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from waguard.browser.find import Binary
+from waguard.browser.flags import client_hints, user_agent
+from waguard.browser.pipe import PipeConnection, PipeSession
+from waguard.config import Browser
+from waguard.errors import PageFailed
+
+
+class Page:
+    def __init__(self, connection: PipeConnection, session: PipeSession) -> None:
+        self._connection = connection
+        self._session = session
+
+    @classmethod
+    async def attach(cls, connection: PipeConnection) -> Self:
+        """Attach to the one page that the browser opened with.
+
+        Only Page and Inspector are enabled: Runtime, Network and Log would let a hostile page flood the pipe with
+        events, and pyppeteer's `Page` enables all of them.
+        """
+        target = await _first_page(connection)
+        session = await connection.createSession(target)
+        await asyncio.gather(session.send("Page.enable"), session.send("Inspector.enable"))
+        return cls(connection, session)
+
+    async def disguise(self, binary: Binary, settings: Browser) -> None:
+        """User agent and client hints without the word Headless, for the page and its workers."""
+        await self._session.send(
+            "Emulation.setUserAgentOverride",
+            {
+                "userAgent": user_agent(binary, settings.user_agent),
+                "acceptLanguage": settings.language,
+                "userAgentMetadata": client_hints(binary),
+            },
+        )
+
+    async def open(self, url: str) -> None:
+        """Go to ``url``; returns when the navigation is committed. Raises `PageFailed` if it cannot be."""
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        # Where storage may be evicted, WhatsApp Web was reported to hang at "Loading your chats".
+        permission = {"origin": origin, "permissions": ["durableStorage"]}
+        _, answer = await asyncio.gather(
+            self._connection.send("Browser.grantPermissions", permission),
+            self._session.send("Page.navigate", {"url": url}),
+        )
+        if error := answer.get("errorText"):
+            raise PageFailed(
+                f"{origin} cannot be opened: {error}.", hint="Is the network up? Is whatsapp.url right?"
+            )
+
+    async def evaluate(self, expression: str) -> Any:
+        """The expression's value as JSON. Raises `PageFailed` when it throws or its page goes away meanwhile."""
+        answer = await self._session.send(
+            "Runtime.evaluate", {"expression": expression, "returnByValue": True, "userGesture": True}
+        )
+        if "exceptionDetails" in answer:
+            raise PageFailed("The page reader's script threw in the page.")
+        return answer["result"].get("value")
+
+    async def screenshot(self) -> bytes:
+        """A PNG of the visible page."""
+        answer = await self._session.send("Page.captureScreenshot", {"format": "png"})
+        return base64.b64decode(answer["data"])
+
+    def on_crash(self, call: Callable[[], None]) -> None:
+        """Call when the page's renderer is gone."""
+        self._session.on("Inspector.targetCrashed", lambda _params: call())
+
+
+async def _first_page(connection: PipeConnection) -> dict[str, Any]:
+    """The first page target; right after the start there may be none yet, and then its creation is announced."""
+    created: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    def announce(params: dict[str, Any]) -> None:
+        created.put_nowait(params["targetInfo"])
+
+    connection.on("Target.targetCreated", announce)
+    try:
+        # With discovery on, the browser announces what is there already, then what comes.
+        await connection.send("Target.setDiscoverTargets", {"discover": True})
+        while (target := await created.get())["type"] != "page":
+            pass
+    finally:
+        connection.remove_listener("Target.targetCreated", announce)
+    await connection.send("Target.setDiscoverTargets", {"discover": False})
+    return target

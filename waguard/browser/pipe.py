@@ -1,0 +1,180 @@
+"""The control channel: the DevTools protocol over a pipe, with pyppeteer's `Connection` and `CDPSession` on it.
+
+`pyppeteer` is imported here and nowhere else. What is replaced, and why:
+
+- the transport: a pair of pipes (``--remote-debugging-pipe``, messages end in NUL) instead of a WebSocket, so that no
+  other local user can reach the browser;
+- the answer handling: pyppeteer 2.0.0 calls ``set_result`` on a future that a timeout has cancelled, and the
+  `InvalidStateError` ends its receive loop; here a late answer is dropped;
+- nested messages: flat sessions (``Target.attachToTarget`` with ``flatten``) carry a session id instead of JSON in JSON.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pyee import EventEmitter
+from pyppeteer.connection import CDPSession, Connection
+
+from waguard.errors import PageFailed
+
+# A page may make an answer long; a browser that does not read makes our side long. Both are bounded.
+_MAX_MESSAGE = 64 * 1024 * 1024
+_MAX_UNSENT = 4 * 1024 * 1024
+
+
+class PipeSession(CDPSession):  # type: ignore[misc]  # pyppeteer ships no types
+    """A flat session with one target."""
+
+    _connection: "PipeConnection | None"
+
+    def send(self, method: str, params: dict[str, Any] | None = None) -> "asyncio.Future[Any]":
+        if self._connection is None:
+            raise PageFailed(f"{method}: the {self._targetType} is gone.")
+        return self._connection.request(method, params, self._sessionId)
+
+    def _on_closed(self) -> None:
+        self._connection = None
+
+
+class PipeConnection(Connection):  # type: ignore[misc]  # pyppeteer ships no types
+    """The browser's end of the pipe. Owns both fds. Answers and events come in the order the browser wrote them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        EventEmitter.__init__(self)  # not Connection's own, which opens a WebSocket
+        self._loop = loop
+        self._lastId = 0
+        self._pending: dict[int, tuple[str, asyncio.Future[Any]]] = {}
+        self._sessions: dict[str, PipeSession] = {}
+        self._connected = False
+        self._reading: asyncio.ReadTransport | None = None
+        self._writing: asyncio.WriteTransport | None = None
+        self._closed = loop.create_future()
+        self._on_event_error: Callable[[str, Exception], None] = lambda _method, _error: None
+
+    @classmethod
+    async def open(cls, read_fd: int, write_fd: int) -> "PipeConnection":
+        """Take over both fds."""
+        loop = asyncio.get_running_loop()
+        self = cls(loop)
+        writer = os.fdopen(write_fd, "wb", buffering=0)
+        reader = os.fdopen(read_fd, "rb", buffering=0)
+        self._writing, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, writer)
+        self._reading, _ = await loop.connect_read_pipe(lambda: _Reader(self), reader)
+        self._connected = True
+        return self
+
+    @property
+    def url(self) -> str:
+        return "pipe:"
+
+    def send(self, method: str, params: dict[str, Any] | None = None) -> "asyncio.Future[Any]":
+        return self.request(method, params, None)
+
+    def request(
+        self, method: str, params: dict[str, Any] | None, session: str | None
+    ) -> "asyncio.Future[Any]":
+        """Send one command; the future has its result, or raises `PageFailed`. Cancelling it is harmless."""
+        if not self._connected or self._writing is None or self._writing.is_closing():
+            raise PageFailed(f"{method}: the browser's pipe is closed.")
+        if self._writing.get_write_buffer_size() > _MAX_UNSENT:
+            raise PageFailed(f"{method}: the browser does not read its pipe.")
+        self._lastId += 1
+        number = self._lastId
+        message: dict[str, Any] = {"id": number, "method": method, "params": params or {}}
+        if session is not None:
+            message["sessionId"] = session
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._pending[number] = (method, answer)
+        answer.add_done_callback(lambda _: self._pending.pop(number, None))
+        self._writing.write(json.dumps(message).encode() + b"\0")
+        return answer
+
+    async def createSession(self, targetInfo: dict[str, Any]) -> PipeSession:  # noqa: N802, N803 (pyppeteer's names)
+        answer = await self.send(
+            "Target.attachToTarget", {"targetId": targetInfo["targetId"], "flatten": True}
+        )
+        session = PipeSession(self, targetInfo["type"], answer["sessionId"], self._loop)
+        self._sessions[answer["sessionId"]] = session
+        return session
+
+    def receive(self, raw: bytes) -> None:
+        """One message from the browser."""
+        try:
+            message = json.loads(raw)
+        except ValueError:
+            self.lose("The browser wrote something that is not JSON.")
+            return
+        number = message.get("id")
+        if number is not None:
+            method, answer = self._pending.get(number, ("", None))
+            if answer is None or answer.done():
+                return  # late: nobody waits any more
+            if "error" in message:
+                answer.set_exception(PageFailed(f"{method}: {message['error'].get('message', 'failed')}."))
+            else:
+                answer.set_result(message.get("result"))
+            return
+        method, params = message.get("method", ""), message.get("params", {})
+        if method == "Target.detachedFromTarget":
+            gone = self._sessions.pop(params.get("sessionId"), None)
+            if gone is not None:
+                gone._on_closed()  # noqa: SLF001 (ours)
+        target = self._sessions.get(message["sessionId"]) if "sessionId" in message else self
+        if target is None:
+            return
+        try:
+            target.emit(method, params)
+        except Exception as error:  # noqa: BLE001 (a subscriber's mistake must not end the receive loop)
+            self._on_event_error(method, error)
+
+    def lose(self, why: str) -> None:
+        """The pipe is of no use any more: everybody who waits is told."""
+        if not self._connected:
+            return
+        self._connected = False
+        for method, answer in list(self._pending.values()):
+            if not answer.done():
+                answer.set_exception(PageFailed(f"{method}: {why}"))
+                answer.exception()  # whoever awaits still gets it; nobody awaiting is no fault
+        for session in self._sessions.values():
+            session._on_closed()  # noqa: SLF001 (ours)
+        self._sessions.clear()
+        for transport in (self._reading, self._writing):
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
+            elif transport is not None:
+                transport.close()
+        if not self._closed.done():
+            self._closed.set_result(why)
+
+    def closed(self) -> Awaitable[str]:
+        """Resolves, with the reason, when the pipe is gone."""
+        return asyncio.shield(self._closed)
+
+    async def dispose(self) -> None:
+        self.lose("closed")
+
+
+class _Reader(asyncio.Protocol):
+    """Cuts the stream at NUL."""
+
+    def __init__(self, connection: PipeConnection) -> None:
+        self._connection = connection
+        self._buffer = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        start = len(self._buffer)
+        self._buffer += data
+        while (end := self._buffer.find(b"\0", start)) >= 0:
+            message = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
+            start = 0
+            self._connection.receive(message)
+        if len(self._buffer) > _MAX_MESSAGE:
+            self._connection.lose(f"The browser wrote more than {_MAX_MESSAGE} bytes in one message.")
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._connection.lose("The browser closed its pipe.")

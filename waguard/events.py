@@ -1,0 +1,36 @@
+"""The one stream of events. Logs, and later metrics, history, audit and webhooks, are subscribers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from waguard.core.model import ClientCode
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """``name`` is stable, dotted, lower case: ``session.changed``. Fields never carry secrets (tokens, QR codes)."""
+
+    name: str
+    level: Level = "info"
+    client: ClientCode | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Bus:
+    """Hands each event to every subscriber, in order, at once. A subscriber must be quick and must not raise."""
+
+    def __init__(self) -> None:
+        self._subscribers: list[Callable[[Event], None]] = []
+
+    def subscribe(self, subscriber: Callable[[Event], None]) -> None:
+        self._subscribers.append(subscriber)
+
+    def publish(
+        self, name: str, *, level: Level = "info", client: ClientCode | None = None, **fields: Any
+    ) -> None:
+        event = Event(name, level, client, fields)
+        for subscriber in self._subscribers:
+            subscriber(event)

@@ -1,0 +1,153 @@
+"""Where profiles live, who holds them, how they leave. Blocking: call from a thread.
+
+sessions/<code>/profile -> ../.profiles/<generation>     the link is the one truth about which profile is current
+sessions/.profiles/<generation>/                         a Chromium user data directory
+sessions/.profiles/<generation>.lock                     flock, held by the sandbox until all of it is gone
+sessions/.retired/<code>.<generation>.<reason>/          left by one rename, deleted after the retention time
+"""
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from waguard.core.model import ClientCode
+from waguard.errors import ProfileLocked
+from waguard.files import saying, sync_directory
+from waguard.sandbox import User
+
+_GENERATION = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
+_RETIRED = re.compile(
+    r"(?P<code>[A-Za-z0-9_-]+)\.(?P<generation>\d{8}T\d{6}-[0-9a-f]{8})\.(?P<reason>[a-z_]+)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    generation: str
+    path: Path
+    lock: Path
+
+
+class Profiles:
+    """The one owner of the directories below ``root``."""
+
+    def __init__(self, root: Path, user: User | None) -> None:
+        self._root = root
+        self._user = user
+        self._profiles = root / ".profiles"
+        self._retired = root / ".retired"
+
+    def make_room(self) -> None:
+        """Create the directories. Raises `ProfileFailed`."""
+        with saying(f"create {self._root}"):
+            # Others may pass but not look: where there is no bubblewrap the browsers' user has to reach its profile.
+            for directory, mode in ((self._root, 0o711), (self._profiles, 0o711), (self._retired, 0o700)):
+                directory.mkdir(mode=mode, parents=True, exist_ok=True)
+
+    def home(self, code: ClientCode) -> Path:
+        """The directory of a client code, made if it is not there."""
+        home = self._root / code
+        with saying(f"create {home}"):
+            home.mkdir(mode=0o700, exist_ok=True)
+        return home
+
+    def codes(self) -> Sequence[str]:
+        """Names of the clients' directories, as they are on disk."""
+        with saying(f"read {self._root}"):
+            return sorted(
+                entry.name for entry in os.scandir(self._root) if entry.is_dir() and entry.name[0] != "."
+            )
+
+    def current(self, code: ClientCode) -> Profile | None:
+        """The profile that the code's next browser uses; none if there is none, or its link points nowhere."""
+        link = self._root / code / "profile"
+        try:
+            generation = Path(os.readlink(link)).name
+        except OSError:
+            return None
+        profile = self.profile(generation) if _GENERATION.fullmatch(generation) else None
+        return profile if profile is not None and profile.path.is_dir() else None
+
+    def profile(self, generation: str) -> Profile:
+        return Profile(generation, self._profiles / generation, self._profiles / f"{generation}.lock")
+
+    def create(self, code: ClientCode) -> Profile:
+        """A new, empty profile, made current. Raises `DiskFull`, `ProfileFailed`."""
+        generation = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(4)
+        profile = self.profile(generation)
+        link = self.home(code) / "profile"
+        with saying(f"create {profile.path}"):
+            profile.path.mkdir(mode=0o700)
+            if self._user is not None:
+                os.chown(profile.path, self._user.uid, self._user.gid)
+            beside = link.with_name(f"profile.{secrets.token_hex(4)}")
+            beside.symlink_to(Path("..") / ".profiles" / generation)
+            beside.replace(link)
+            sync_directory(link.parent)
+        return profile
+
+    def lock(self, profile: Profile) -> int:
+        """Take the profile's lock; the fd is the caller's, and the lock goes with its last copy.
+
+        Raises `ProfileLocked` when somebody holds it.
+        """
+        with saying(f"open {profile.lock}"):
+            fd = os.open(profile.lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise ProfileLocked(
+                f"The profile {profile.generation} is in use.",
+                hint=f"See who holds it: fuser -v {profile.lock}",
+                lock=str(profile.lock),
+            ) from None
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def retire(self, code: ClientCode, reason: str) -> Path | None:
+        """Put the current profile aside by one rename; returns where, or none if there was none.
+
+        A crash after the rename leaves a link that points nowhere, which counts as no profile.
+        """
+        profile = self.current(code)
+        link = self._root / code / "profile"
+        place = None
+        with saying(f"retire the profile of {code}"):
+            if profile is not None:
+                place = self._retired / f"{code}.{profile.generation}.{reason}"
+                profile.path.rename(place)
+                os.utime(place)  # the retention time counts from here
+            link.unlink(missing_ok=True)
+        return place
+
+    def drop_lock(self, profile: Profile) -> None:
+        """Prove that nobody holds a retired profile's lock, by taking it, and remove it. Raises `ProfileLocked`."""
+        fd = self.lock(profile)
+        try:
+            with saying(f"delete {profile.lock}"):
+                profile.lock.unlink(missing_ok=True)
+        finally:
+            os.close(fd)
+
+    def expired(self, keep_s: float) -> Sequence[Path]:
+        """Retired profiles past their retention, oldest first. Only names of our own making count."""
+        deadline = time.time() - keep_s
+        with saying(f"read {self._retired}"):
+            entries = [entry for entry in os.scandir(self._retired) if entry.is_dir(follow_symlinks=False)]
+            aged = sorted((entry.stat().st_mtime, Path(entry.path)) for entry in entries)
+        return [path for at, path in aged if at <= deadline and _RETIRED.fullmatch(path.name)]
+
+    def delete_retired(self, path: Path) -> None:
+        """Delete one retired profile for good."""
+        assert path.parent == self._retired  # noqa: S101 (nothing else is ever deleted)
+        with saying(f"delete {path}"):
+            shutil.rmtree(path)

@@ -1,0 +1,64 @@
+"""What must outlive the daemon about each client code: what is wanted, and which processes were started for it.
+
+``sessions/<code>/session.json``, replaced whole and synced. Blocking: call from a thread.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from waguard.core.model import ClientCode, Wanted
+from waguard.errors import ProfileFailed
+from waguard.files import saying, write_atomically
+from waguard.profile.store import Profiles
+from waguard.sandbox.reaper import Launch
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One session.json. Unknown keys are ignored; a higher schema number is not read, since we cannot know what it means."""
+
+    wanted: Wanted = Wanted.DOWN
+    launch: Launch | None = None
+    """The launch that may still have processes: written before it, completed after it, removed when proved gone."""
+    schema: Annotated[int, Field(ge=1, le=1)] = 1
+
+
+_RECORD = TypeAdapter(Record)
+
+
+class Registry:
+    def __init__(self, profiles: Profiles) -> None:
+        self._profiles = profiles
+
+    def read(self, code: ClientCode) -> Record:
+        """What is known of the code; an empty record if nothing is. Raises `ProfileFailed` if it cannot be understood."""
+        path = self._path(code)
+        with saying(f"read {path}"):
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                return Record()
+        try:
+            return _RECORD.validate_json(data)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in problem["loc"]) or "the file"
+            raise ProfileFailed(f"{path} cannot be understood: {where}: {problem['msg']}.") from None
+
+    def write(self, code: ClientCode, record: Record) -> None:
+        """Raises `DiskFull`, `ProfileFailed`; the old record then stands."""
+        write_atomically(self._path(code), _RECORD.dump_json(record, indent=2) + b"\n")
+
+    def set_aside(self, code: ClientCode) -> Path:
+        """Move a record that cannot be understood out of the way, for people to look at; returns where."""
+        path = self._path(code)
+        aside = path.with_suffix(".unreadable")
+        with saying(f"rename {path}"):
+            path.replace(aside)
+        return aside
+
+    def _path(self, code: ClientCode) -> Path:
+        return self._profiles.home(code) / "session.json"

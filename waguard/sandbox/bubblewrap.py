@@ -1,0 +1,230 @@
+"""One set of namespaces per browser, made by bubblewrap (bwrap(1)).
+
+Its processes: the *monitor* (our child, outside), the *init* (pid 1 of the namespace, also bwrap), the browser.
+A pidfd on the init is the handle: killed, the kernel kills all the rest before the init itself is gone.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from waguard import host
+from waguard.errors import SandboxFailed
+from waguard.fds import readable
+from waguard.sandbox import TOKEN_VARIABLE, Spec, User, drop_privileges
+from waguard.sandbox.identity import Handle, Identity
+from waguard.sandbox.spawn import Child, kill_and_prove, spawn
+
+# What the browser finds at its feet: fds of the child, beside 0..4 of the spec.
+_LOCK_FD, _INFO_FD, _BLOCK_FD = 5, 6, 7
+_PROFILE = Path("/profile")
+
+_VIEW: tuple[str, ...] = (
+    # --perms: as root, bwrap makes parents that only root may enter.
+    *("--ro-bind", "/usr", "/usr"),
+    *("--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"),
+    *("--symlink", "usr/bin", "/bin", "--symlink", "usr/sbin", "/sbin"),
+    *(
+        "--perms",
+        "0755",
+        "--dir",
+        "/etc",
+        "--perms",
+        "0755",
+        "--dir",
+        "/var",
+        "--perms",
+        "0755",
+        "--dir",
+        "/var/cache",
+    ),
+    *(
+        "--ro-bind-try",
+        "/etc/fonts",
+        "/etc/fonts",
+        "--ro-bind-try",
+        "/var/cache/fontconfig",
+        "/var/cache/fontconfig",
+    ),
+    *(
+        "--ro-bind-try",
+        "/etc/ssl",
+        "/etc/ssl",
+        "--ro-bind-try",
+        "/etc/ca-certificates",
+        "/etc/ca-certificates",
+    ),
+    *("--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf", "--ro-bind-try", "/etc/hosts", "/etc/hosts"),
+    *(
+        "--ro-bind-try",
+        "/etc/nsswitch.conf",
+        "/etc/nsswitch.conf",
+        "--ro-bind-try",
+        "/etc/localtime",
+        "/etc/localtime",
+    ),
+    *("--ro-bind-try", "/etc/alternatives", "/etc/alternatives"),
+    *("--proc", "/proc", "--dev", "/dev"),
+    *("--perms", "1777", "--tmpfs", "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp"),  # noqa: S108 (inside the sandbox)
+)
+
+
+class Bubblewrap:
+    """Starts browsers in namespaces of their own. As root it needs no user namespace and drops privileges inside."""
+
+    kind = "bubblewrap"
+
+    def __init__(self, program: Path, user: User | None) -> None:
+        self._program = program
+        self._user = user
+
+    @staticmethod
+    def find() -> Path | None:
+        found = shutil.which("bwrap")
+        return Path(found) if found else None
+
+    def profile_path(self, _profile: Path) -> Path:
+        return _PROFILE
+
+    def command(self, argv: Sequence[str], profile: Path | None) -> list[str]:
+        """The whole command line; everything the browser may see is in it."""
+        command = [
+            str(self._program),
+            "--unshare-pid",
+            "--unshare-ipc",
+            "--unshare-uts",
+            "--hostname",
+            "waguard",
+        ]
+        if self._user is None:
+            command.append("--unshare-user")
+        else:
+            for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
+                command += ["--cap-add", capability]
+        command += _VIEW
+        home = Path(argv[0]).parent
+        if not home.is_relative_to("/usr"):
+            command += ["--ro-bind", str(home), str(home)]
+        if profile is not None:
+            command += ["--bind", str(profile), str(_PROFILE)]
+        command += ["--unsetenv", TOKEN_VARIABLE, "--chdir", "/"]
+        command += [
+            "--sync-fd",
+            str(_LOCK_FD),
+            "--info-fd",
+            str(_INFO_FD),
+            "--block-fd",
+            str(_BLOCK_FD),
+            "--",
+        ]
+        return [*command, *(drop_privileges(self._user) if self._user else ()), *argv]
+
+    def start(self, spec: Spec) -> "BubblewrapRun":
+        info_read, info_write = os.pipe()
+        block_read, block_write = os.pipe()
+        fds = {**spec.fds, _LOCK_FD: spec.lock_fd, _INFO_FD: info_write, _BLOCK_FD: block_read}
+        env = {**spec.env, TOKEN_VARIABLE: spec.token}
+        try:
+            child = spawn(self.command(spec.argv, spec.profile), env, fds)
+        except OSError as error:
+            os.close(info_read)
+            os.close(block_write)
+            raise SandboxFailed(f"{self._program} cannot be started: {error.strerror}.") from None
+        finally:
+            os.close(info_write)
+            os.close(block_read)
+        return BubblewrapRun(child, info_read, block_write)
+
+
+class BubblewrapRun:
+    kind = "bubblewrap"
+
+    def __init__(self, child: Child, info_fd: int, block_fd: int) -> None:
+        self._child = child
+        self._init: Handle | None = None
+        self._info_fd = info_fd
+        self._block_fd = block_fd
+
+    async def identify(self) -> Sequence[Identity]:
+        text = await _read_object(self._info_fd)
+        try:
+            pid = int(json.loads(text)["child-pid"])
+        except (ValueError, KeyError):
+            raise SandboxFailed(
+                "bubblewrap could not make the namespaces.", hint="Run: waguard doctor"
+            ) from None
+        monitor = self._child.handle.identity
+        row = host.process_row(pid)
+        self._init = (
+            Handle.open(Identity(pid, row.start_ticks, monitor.boot_id))
+            if row and row.ppid == monitor.pid
+            else None
+        )
+        if self._init is None:
+            raise SandboxFailed("bubblewrap ended while it made the namespaces.", hint="Run: waguard doctor")
+        return (self._init.identity, monitor)
+
+    def release(self) -> None:
+        if self._block_fd >= 0:
+            os.close(self._block_fd)  # bwrap goes on at end of file as well as at a byte
+            self._block_fd = -1
+
+    async def exited(self) -> str:
+        # The monitor leaves with the browser's own exit status, even while a stray inside keeps the init alive.
+        await self._child.handle.wait_gone()
+        code = self._child.reap()
+        return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+    async def kill(self) -> None:
+        monitor = self._child.handle
+        inner = [self._init] if self._init else self._unidentified()
+        try:
+            # The monitor too: a stopped one would not notice that its child is gone.
+            await kill_and_prove([*inner, monitor])
+        finally:
+            if self._init is None:
+                for handle in inner:
+                    handle.close()
+        self._child.reap()
+
+    def _unidentified(self) -> list[Handle]:
+        """The init, if the run is ended before its pid was told: the monitor's only child."""
+        monitor = self._child.handle.identity
+        if self._child.returncode is not None:
+            return []
+        found = (
+            Handle.open(Identity(row.pid, row.start_ticks, monitor.boot_id))
+            for row in host.process_table()
+            if row.ppid == monitor.pid
+        )
+        return [handle for handle in found if handle is not None]
+
+    def pids(self) -> Sequence[int]:
+        handles = [self._init, self._child.handle] if self._init else [self._child.handle]
+        return [handle.identity.pid for handle in handles if not handle.gone()]
+
+    def close(self) -> None:
+        self.release()
+        if self._info_fd >= 0:
+            os.close(self._info_fd)
+            self._info_fd = -1
+        for handle in (self._init, self._child.handle):
+            if handle is not None:
+                handle.close()
+
+
+async def _read_object(fd: int) -> bytes:
+    """One JSON object, or what there is of it at end of file, without blocking the loop; the caller sets the deadline."""
+    os.set_blocking(fd, False)
+    data = b""
+    while not data.rstrip().endswith(b"}"):
+        await readable(fd)
+        with contextlib.suppress(BlockingIOError):
+            chunk = os.read(fd, 4096)
+            if not chunk:
+                break
+            data += chunk
+    return data

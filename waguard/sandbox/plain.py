@@ -1,0 +1,146 @@
+"""Without namespaces: one process tree per browser, found again by several signs, each by verified identity.
+
+What it cannot promise: a process that leaves the tree, the session and the environment of its parent at once is not
+seen, and the browser can read whatever its user can read. Use bubblewrap where it works.
+"""
+
+import asyncio
+import ctypes
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from waguard import host
+from waguard.errors import SandboxFailed
+from waguard.sandbox import TOKEN_VARIABLE, Spec, User, drop_privileges
+from waguard.sandbox.identity import Handle, Identity, boot_id
+from waguard.sandbox.spawn import Child, kill_and_prove, spawn
+
+_LOCK_FD = 5
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def become_subreaper() -> None:
+    """Orphans of our children become our children instead of PID 1's, prctl(2)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+class Plain:
+    kind = "plain"
+
+    def __init__(self, user: User | None) -> None:
+        self._user = user
+
+    def profile_path(self, profile: Path) -> Path:
+        return profile.absolute()
+
+    def start(self, spec: Spec) -> "PlainRun":
+        if self._user is not None:
+            self._reachable(spec.profile.absolute())
+        argv = [*(drop_privileges(self._user) if self._user else ()), *spec.argv]
+        try:
+            child = spawn(
+                argv, {**spec.env, TOKEN_VARIABLE: spec.token}, {**spec.fds, _LOCK_FD: spec.lock_fd}
+            )
+        except OSError as error:
+            raise SandboxFailed(f"{argv[0]} cannot be started: {error.strerror}.") from None
+        return PlainRun(child, spec.token)
+
+    def _reachable(self, profile: Path) -> None:
+        for parent in reversed(profile.parents):
+            if not parent.stat().st_mode & 0o001:
+                raise SandboxFailed(
+                    f"The user that browsers run as cannot reach {profile}: {parent} is closed to others.",
+                    hint=f"Set sessions.dir to a place like /var/lib/waguard, or: chmod o+x {parent}",
+                )
+
+
+class PlainRun:
+    kind = "plain"
+
+    def __init__(self, child: Child, token: str) -> None:
+        self._child = child
+        self._token = token
+
+    async def identify(self) -> Sequence[Identity]:
+        return (self._child.handle.identity,)
+
+    def release(self) -> None:
+        """The browser runs already: without bubblewrap there is nothing that could hold it."""
+
+    async def exited(self) -> str:
+        # Not collected here: while it is a zombie its pid, and so its session's number, cannot be taken by others.
+        await self._child.handle.wait_gone()
+        return "ended"
+
+    async def kill(self) -> None:
+        await end_tree(self._child.handle.identity, self._token)
+        await kill_and_prove([self._child.handle])
+        self._child.reap()
+
+    def pids(self) -> Sequence[int]:
+        return [] if self._child.handle.gone() else [self._child.handle.identity.pid]
+
+    def close(self) -> None:
+        self._child.handle.close()
+
+
+async def end_tree(leader: Identity, token: str) -> None:
+    """Kill a browser without namespaces: sweep until two looks in a row find nothing of it.
+
+    Ours are the leader itself, its descendants, its session (a session's number is not reused while it has a
+    member), and whoever carries the launch's token. The caller sets the deadline.
+    """
+    known = {leader}
+    empty = 0
+    while empty < 2:
+        found = await asyncio.to_thread(_sweep, leader, known, token)
+        known.update(handle.identity for handle in found)
+        try:
+            await kill_and_prove(found)
+        finally:
+            for handle in found:
+                handle.close()
+        await asyncio.to_thread(_collect_strays, known - {leader})
+        empty = 0 if found else empty + 1
+
+
+def _sweep(leader: Identity, known: set[Identity], token: str) -> list[Handle]:
+    rows = {row.pid: row for row in host.process_table() if row.state not in "ZX"}
+    boot = boot_id()
+    session_is_ours = leader.current() or any(identity.current() for identity in known - {leader})
+    ours: dict[int, Identity] = {}
+    for row in rows.values():
+        identity = Identity(row.pid, row.start_ticks, boot)
+        if (
+            identity in known
+            or (session_is_ours and row.session == leader.pid and row.start_ticks >= leader.start_ticks)
+            or host.environment_has(row.pid, f"{TOKEN_VARIABLE}={token}")
+        ):
+            ours[row.pid] = identity
+    _add_descendants(rows, ours, boot)
+    ours.pop(os.getpid(), None)
+    handles = (Handle.open(identity) for identity in ours.values())
+    return [handle for handle in handles if handle is not None]
+
+
+def _add_descendants(rows: Mapping[int, host.ProcessRow], ours: dict[int, Identity], boot: str) -> None:
+    grown = True
+    while grown:
+        grown = False
+        for row in rows.values():
+            if row.ppid in ours and row.pid not in ours:
+                ours[row.pid] = Identity(row.pid, row.start_ticks, boot)
+                grown = True
+
+
+def _collect_strays(killed: set[Identity]) -> None:
+    """Reap what the subreaper inherited; others' children are not ours to wait for."""
+    for identity in killed:
+        try:
+            os.waitpid(identity.pid, os.WNOHANG)
+        except ChildProcessError:
+            continue
