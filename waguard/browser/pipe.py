@@ -142,11 +142,11 @@ class PipeConnection(Connection):  # type: ignore[misc]  # pyppeteer ships no ty
         for session in self._sessions.values():
             session._on_closed()  # noqa: SLF001 (ours)
         self._sessions.clear()
-        for transport in (self._reading, self._writing):
-            if isinstance(transport, asyncio.WriteTransport):
-                transport.abort()
-            elif transport is not None:
-                transport.close()
+        # A transport that has noticed the other end's death by itself must not be told again (Python 3.11).
+        if self._reading is not None and not self._reading.is_closing():
+            self._reading.close()
+        if self._writing is not None and not self._writing.is_closing():
+            self._writing.abort()
         if not self._closed.done():
             self._closed.set_result(why)
 

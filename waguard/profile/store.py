@@ -68,7 +68,7 @@ class Profiles:
         """The profile that the code's next browser uses; none if there is none, or its link points nowhere."""
         link = self._root / code / "profile"
         try:
-            generation = Path(os.readlink(link)).name
+            generation = link.readlink().name
         except OSError:
             return None
         profile = self.profile(generation) if _GENERATION.fullmatch(generation) else None

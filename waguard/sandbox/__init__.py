@@ -33,7 +33,7 @@ class Spec:
     """What to start. ``fds`` maps the browser's fd numbers to ours; the lock is held until all of it is gone."""
 
     argv: Sequence[str]
-    profile: Path
+    profile: Path | None
     lock_fd: int
     token: str
     env: Mapping[str, str]
@@ -62,6 +62,9 @@ class Run(Protocol):
 
         May be called at any time, again after a missed deadline, and on what has ended already.
         """
+
+    def stopped(self) -> bool:
+        """Whether the browser is stopped by a signal (SIGSTOP), so that it cannot answer."""
 
     def pids(self) -> Sequence[int]:
         """Pids still known, for a report."""

@@ -202,6 +202,12 @@ class BubblewrapRun:
         )
         return [handle for handle in found if handle is not None]
 
+    def stopped(self) -> bool:
+        if self._init is None:
+            return False
+        init = self._init.identity.pid
+        return any(row.ppid == init and row.state in "Tt" for row in host.process_table())
+
     def pids(self) -> Sequence[int]:
         handles = [self._init, self._child.handle] if self._init else [self._child.handle]
         return [handle.identity.pid for handle in handles if not handle.gone()]

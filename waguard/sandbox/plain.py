@@ -38,7 +38,7 @@ class Plain:
         return profile.absolute()
 
     def start(self, spec: Spec) -> "PlainRun":
-        if self._user is not None:
+        if self._user is not None and spec.profile is not None:
             self._reachable(spec.profile.absolute())
         argv = [*(drop_privileges(self._user) if self._user else ()), *spec.argv]
         try:
@@ -80,6 +80,10 @@ class PlainRun:
         await end_tree(self._child.handle.identity, self._token)
         await kill_and_prove([self._child.handle])
         self._child.reap()
+
+    def stopped(self) -> bool:
+        row = host.process_row(self._child.handle.identity.pid)
+        return row is not None and row.state in "Tt"
 
     def pids(self) -> Sequence[int]:
         return [] if self._child.handle.gone() else [self._child.handle.identity.pid]

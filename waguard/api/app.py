@@ -1,0 +1,134 @@
+"""The control port: who is let in, how errors leave, which routes there are. It decides nothing about sessions."""
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+import structlog
+from aiohttp import web
+
+from waguard.api import compat, sessions
+from waguard.api.auth import Tokens
+from waguard.api.keys import CALLER, SUPERVISOR
+from waguard.api.problems import Problem, response
+from waguard.config import Api
+from waguard.errors import WaguardError
+from waguard.events import Bus
+from waguard.supervisor import Supervisor
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_OPEN = frozenset({"/livez", "/readyz"})
+
+
+def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web.Application:
+    """The application; whoever runs it owns it."""
+    allowed = _LOOPBACK | {host.lower() for host in settings.allowed_hosts}
+    limit = settings.max_body_kb * 1024
+
+    @web.middleware
+    async def outer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Every request has an id, an end in the log, and an answer that says what was wrong."""
+        began = time.monotonic()
+        request_id = secrets.token_hex(4)
+        with structlog.contextvars.bound_contextvars(request=request_id):
+            try:
+                answer = await handler(request)
+            except WaguardError as error:
+                answer = _problem(request, error)
+            except web.HTTPException as error:
+                answer = _problem(request, _of_http(request, error))
+            except Exception as error:  # noqa: BLE001 (the caller gets an answer, the log the trace)
+                bus.publish("internal.error", level="error", where="api", error=repr(error))
+                answer = _problem(
+                    request,
+                    Problem(
+                        "internal", "Something unexpected went wrong; the log has it.", request=request_id
+                    ),
+                )
+            bus.publish(
+                "request.done",
+                level="debug" if request.path in _OPEN else "info",
+                method=request.method,
+                route=_route(request),
+                http_status=answer.status,
+                duration_ms=round((time.monotonic() - began) * 1000, 1),
+            )
+        answer.headers["X-Request-Id"] = request_id
+        answer.headers["Cache-Control"] = "no-store"
+        answer.headers["X-Content-Type-Options"] = "nosniff"
+        return answer
+
+    @web.middleware
+    async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Host, then site, then size, then token; before any of it nothing is looked at."""
+        _check_host(request, allowed)
+        if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+            raise Problem("cross_site", "Requests from other sites' pages are refused.")
+        if (request.content_length or 0) > limit:
+            raise Problem("body_too_large", f"The body has more than {limit} bytes.")
+        if request.path not in _OPEN:
+            scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+            caller = tokens.caller(token.strip()) if scheme.lower() == "bearer" else None
+            if caller is None:
+                raise Problem(
+                    "unauthorized",
+                    "This needs a token: Authorization: Bearer TOKEN.",
+                    hint="The admin's is in .tokens.json below sessions.dir, or: waguard token",
+                )
+            request[CALLER] = caller
+        return await handler(request)
+
+    app = web.Application(middlewares=[outer, gate], client_max_size=limit)
+    app[SUPERVISOR] = supervisor
+    app.add_routes([web.get("/livez", _livez), web.get("/readyz", _readyz)])
+    app.add_routes(sessions.routes)
+    app.add_routes(compat.routes)
+    return app
+
+
+def _check_host(request: web.Request, allowed: frozenset[str]) -> None:
+    """A name that a hostile page has pointed at this address (DNS rebinding) is not ours."""
+    host = request.headers.get("Host", "").lower()
+    name = f"[{urlsplit('//' + host).hostname}]" if host.startswith("[") else host.rpartition(":")[0] or host
+    if name not in allowed:
+        raise Problem(
+            "host_not_allowed",
+            f"The Host header {host[:80]!r} is not one of this control port.",
+            hint="Use 127.0.0.1 or localhost, or name it in api.allowed_hosts.",
+        )
+
+
+def _route(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "(none)"
+
+
+def _problem(request: web.Request, error: WaguardError) -> web.Response:
+    return compat.problem(error) if request.path.startswith(compat.PREFIX) else response(error)
+
+
+def _of_http(request: web.Request, error: web.HTTPException) -> WaguardError:
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return Problem("body_too_large", "The body is too large.")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return Problem("method_not_allowed", f"{request.path} takes {allowed}, not {request.method}.")
+    if isinstance(error, web.HTTPNotFound):
+        return Problem(
+            "not_found", f"There is no {request.path[:200]}.", hint="The routes begin with /v1/sessions."
+        )
+    return Problem("invalid_request", error.reason)
+
+
+async def _livez(_request: web.Request) -> web.Response:
+    """The event loop turns."""
+    return web.json_response({"status": "ok"})
+
+
+async def _readyz(request: web.Request) -> web.Response:
+    """The leftovers of an earlier daemon are dealt with and connects are taken."""
+    ready = request.app[SUPERVISOR].ready
+    return web.json_response({"status": "ok" if ready else "not ready"}, status=200 if ready else 503)

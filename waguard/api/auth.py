@@ -1,0 +1,103 @@
+"""Who may ask: one admin token and a token per client, from the config or made at the first start."""
+
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from waguard.config import Config
+from waguard.core.model import ClientCode, client_code
+from waguard.errors import ConfigError
+from waguard.files import saying, write_atomically
+
+FILE = ".tokens.json"
+"""Below ``sessions.dir``, mode 0600: ``{"admin": "...", "clients": {"demo": "..."}}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTokens:
+    admin: str
+    clients: dict[str, str]
+
+
+_STORED = TypeAdapter(StoredTokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: an admin, or the app of one client."""
+
+    client: ClientCode | None
+    """None: admin."""
+
+    def may(self, code: ClientCode) -> bool:
+        return self.client is None or self.client == code
+
+
+class Tokens:
+    """Digests of the tokens; the tokens themselves are not kept in memory."""
+
+    def __init__(self, tokens: Mapping[str, ClientCode | None]) -> None:
+        self._callers = [(_digest(token), Caller(code)) for token, code in tokens.items()]
+
+    def caller(self, token: str) -> Caller | None:
+        """Whose token it is. Takes the same time whichever it is, and if it is none."""
+        digest = _digest(token)
+        found = None
+        for known, caller in self._callers:
+            if hmac.compare_digest(known, digest):
+                found = caller
+        return found
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def load(config: Config) -> Tokens:
+    """Read the tokens, making the file and what is missing in it. Blocking: call from a thread.
+
+    Raises `ConfigError` for a file that cannot be understood or that others may read, `ProfileFailed`, `DiskFull`.
+    """
+    path = config.sessions.dir / FILE
+    stored = _read(path) or StoredTokens(secrets.token_urlsafe(32), {})
+    missing = [code for code in config.api.clients if code not in stored.clients]
+    complete = StoredTokens(
+        stored.admin, {**stored.clients, **{code: secrets.token_urlsafe(32) for code in missing}}
+    )
+    if missing or not path.exists():
+        write_atomically(path, _STORED.dump_json(complete, indent=2) + b"\n", mode=0o600)
+    tokens: dict[str, ClientCode | None] = {
+        token: client_code(code)
+        for code, token in complete.clients.items()
+        if code not in config.api.client_tokens
+    }
+    tokens |= {
+        token.get_secret_value(): client_code(code) for code, token in config.api.client_tokens.items()
+    }
+    admin = config.api.admin_token.get_secret_value() if config.api.admin_token else complete.admin
+    tokens[admin] = None
+    return Tokens(tokens)
+
+
+def _read(path: Path) -> StoredTokens | None:
+    with saying(f"read {path}"):
+        try:
+            mode = path.stat().st_mode & 0o777
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+    if mode & 0o077:
+        raise ConfigError(f"{path}: others may read the tokens (mode {mode:o}).", hint=f"chmod 600 {path}")
+    try:
+        return _STORED.validate_python(json.loads(data))
+    except (ValueError, ValidationError):
+        raise ConfigError(
+            f'{path}: not of the form {{"admin": "...", "clients": {{"demo": "..."}}}}.',
+            hint="Mend it, or remove it to have new tokens made.",
+        ) from None

@@ -1,0 +1,9 @@
+"""Where handlers find what they need."""
+
+from aiohttp import web
+
+from waguard.api.auth import Caller
+from waguard.supervisor import Supervisor
+
+SUPERVISOR = web.AppKey("supervisor", Supervisor)
+CALLER = web.RequestKey("caller", Caller)

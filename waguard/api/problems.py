@@ -1,0 +1,81 @@
+"""Errors on the wire: RFC 9457 problem details with a stable ``code``."""
+
+import json
+from typing import Any
+
+from aiohttp import web
+
+from waguard.errors import WaguardError
+
+# The one translation from error codes to HTTP.
+STATUS = {
+    "invalid_client_code": 400,
+    "invalid_request": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "host_not_allowed": 403,
+    "cross_site": 403,
+    "not_found": 404,
+    "session_not_found": 404,
+    "no_qr_code": 404,
+    "method_not_allowed": 405,
+    "not_acceptable": 406,
+    "profile_locked": 409,
+    "interrupted": 409,
+    "body_too_large": 413,
+    "refused": 409,
+    "browser_failed": 502,
+    "page_failed": 502,
+    "browser_not_found": 503,
+    "sandbox_failed": 503,
+    "no_memory": 503,
+    "session_failed": 503,
+    "shutting_down": 503,
+    "deadline_exceeded": 504,
+    "disk_full": 507,
+}
+
+
+class Problem(WaguardError):
+    """An error that only the edge knows, such as a missing token."""
+
+    def __init__(self, code: str, message: str, *, hint: str = "", **details: Any) -> None:
+        super().__init__(message, hint=hint, **details)
+        self.problem_code = code
+
+
+def code_of(error: WaguardError) -> str:
+    return error.problem_code if isinstance(error, Problem) else error.code
+
+
+def status_of(error: WaguardError) -> int:
+    return STATUS.get(code_of(error), 500)
+
+
+def response(error: WaguardError) -> web.Response:
+    """The error as application/problem+json."""
+    code, status = code_of(error), status_of(error)
+    body = {
+        "type": "about:blank",
+        "title": code.replace("_", " "),
+        "status": status,
+        "detail": error.message,
+        "code": code,
+        **({"hint": error.hint} if error.hint else {}),
+        **{
+            key: value
+            for key, value in error.details.items()
+            if key not in {"type", "title", "status", "detail"}
+        },
+    }
+    headers = {}
+    if retry := error.details.get("retry_after_s"):
+        headers["Retry-After"] = str(int(retry))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return web.Response(
+        text=json.dumps(body, ensure_ascii=False, default=str),
+        status=status,
+        content_type="application/problem+json",
+        headers=headers,
+    )

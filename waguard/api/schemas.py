@@ -1,0 +1,55 @@
+"""What requests may carry, from the models that validate it."""
+
+from typing import Annotated, Any, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from waguard.core.answer import Wait
+from waguard.errors import InvalidRequest
+
+
+class Options(BaseModel):
+    """Of a route that takes none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class WaitOptions(Options):
+    wait: Wait = Wait.QR
+    timeout_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] | None = None
+
+
+class ConnectOptions(WaitOptions):
+    fresh: bool = False
+
+
+O = TypeVar("O", bound=Options)  # noqa: E741 (one letter is the custom for type variables)
+_JSON_OBJECT = TypeAdapter(dict[str, Any])
+_ANY = TypeAdapter(Any)
+
+
+async def read(request: web.Request, model: type[O]) -> O:
+    """The options of a request: its query, or a JSON object as its body. Raises `InvalidRequest`."""
+    given: dict[str, Any] = dict(request.query)
+    body = await request.read()
+    if body.strip():
+        try:
+            given |= _JSON_OBJECT.validate_json(body)
+        except ValidationError:
+            raise InvalidRequest(
+                "The body is not a JSON object.", hint='Send none, or for example {"wait": "qr"}.'
+            ) from None
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in problem["loc"])
+        known = ", ".join(model.model_fields) or "none"
+        what = "is not known here" if problem["type"] == "extra_forbidden" else problem["msg"]
+        raise InvalidRequest(f"{name[:80]}: {what}.", hint=f"Options of this route: {known}.") from None
+
+
+def respond(view: object) -> web.Response:
+    """A view as JSON."""
+    return web.Response(body=_ANY.dump_json(view), content_type="application/json")

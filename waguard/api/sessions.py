@@ -1,0 +1,90 @@
+"""The routes of sessions. Each reads, asks the supervisor, answers."""
+
+from aiohttp import web
+
+from waguard.api import qr
+from waguard.api.keys import CALLER, SUPERVISOR
+from waguard.api.problems import Problem
+from waguard.api.schemas import ConnectOptions, Options, WaitOptions, read, respond
+from waguard.core.model import ClientCode, client_code
+
+routes = web.RouteTableDef()
+# Any text, even none, so that a wrong code gets an answer that says what a client code is.
+_ONE = r"/v1/sessions/{code:[^/]*}"
+
+
+def _code(request: web.Request) -> ClientCode:
+    code = client_code(request.match_info["code"])
+    if not request[CALLER].may(code):
+        raise Problem(
+            "forbidden",
+            f"This token is not for {code!r}.",
+            hint="Use the client's own token, or the admin's.",
+        )
+    return code
+
+
+@routes.get("/v1/sessions")
+async def list_sessions(request: web.Request) -> web.Response:
+    views = request.app[SUPERVISOR].views()
+    caller = request[CALLER]
+    return respond({"sessions": [view for view in views if caller.may(client_code(view.client))]})
+
+
+@routes.get(_ONE)
+async def show(request: web.Request) -> web.Response:
+    return respond(request.app[SUPERVISOR].view(_code(request)))
+
+
+@routes.post(_ONE + "/connect")
+async def connect(request: web.Request) -> web.Response:
+    code = _code(request)
+    options = await read(request, ConnectOptions)
+    view = await request.app[SUPERVISOR].connect(
+        code, wait=options.wait, fresh=options.fresh, timeout_s=options.timeout_s
+    )
+    return respond(view)
+
+
+@routes.post(_ONE + "/restart")
+async def restart(request: web.Request) -> web.Response:
+    code = _code(request)
+    options = await read(request, WaitOptions)
+    return respond(
+        await request.app[SUPERVISOR].restart(code, wait=options.wait, timeout_s=options.timeout_s)
+    )
+
+
+@routes.post(_ONE + "/disconnect")
+async def disconnect(request: web.Request) -> web.Response:
+    code = _code(request)
+    await read(request, Options)
+    return respond(await request.app[SUPERVISOR].disconnect(code))
+
+
+@routes.post(_ONE + "/cleanup")
+async def cleanup(request: web.Request) -> web.Response:
+    code = _code(request)
+    await read(request, Options)
+    return respond(await request.app[SUPERVISOR].cleanup(code))
+
+
+@routes.get(_ONE + "/qr")
+async def show_qr(request: web.Request) -> web.Response:
+    """JSON, PNG, SVG or text, whichever of them the Accept header names first."""
+    code = _code(request)
+    view = request.app[SUPERVISOR].qr(code)
+    for part in request.headers.get("Accept", "*/*").split(","):
+        wanted = part.partition(";")[0].strip().lower()
+        if wanted in {"application/json", "application/*", "*/*"}:
+            return respond(view)
+        if wanted in qr.FORMATS:
+            charset = "utf-8" if wanted.startswith("text/") else None
+            return web.Response(body=qr.FORMATS[wanted](view), content_type=wanted, charset=charset)
+    raise Problem("not_acceptable", "The QR code comes as application/json, " + ", ".join(qr.FORMATS) + ".")
+
+
+@routes.get(_ONE + "/screenshot")
+async def screenshot(request: web.Request) -> web.Response:
+    code = _code(request)
+    return web.Response(body=await request.app[SUPERVISOR].screenshot(code), content_type="image/png")

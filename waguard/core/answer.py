@@ -1,0 +1,40 @@
+"""When a caller of `connect` is answered, and with what. Pure."""
+
+from enum import StrEnum
+
+from waguard.core.machine import State
+from waguard.core.model import Failure, Link, Process, Reason, Wanted
+
+
+class Wait(StrEnum):
+    """What a caller of `connect` waits for."""
+
+    NONE = "none"
+    QR = "qr"
+    """A QR code, or connected without one."""
+    CONNECTED = "connected"
+
+
+def answer(state: State, wait: Wait, *, has_qr: bool) -> Failure | bool:
+    """True: it is as the caller wants it. False: not yet. A failure: it will not become so by waiting."""
+    if wait is Wait.NONE:
+        return True
+    if state.wanted is Wanted.DOWN:
+        return Failure(
+            "interrupted", "The attempt was called off by a disconnect or a cleanup.", hint="Connect again."
+        )
+    if state.process in {Process.BACKOFF, Process.FAILED}:
+        return state.failure or Failure("session_failed", "The session is not up.")
+    if state.process is not Process.UP:
+        return False
+    if state.link is Link.LOST and state.reason in _FINAL:
+        return Failure("refused", _FINAL[state.reason], details=(("reason", state.reason.value),))
+    if state.link is Link.CONNECTED:
+        return True
+    return wait is Wait.QR and state.link is Link.AWAITING_SCAN and has_qr
+
+
+_FINAL = {
+    Reason.CONFLICT: "WhatsApp is open elsewhere with this login: another browser or tab took it over.",
+    Reason.REFUSED: "WhatsApp Web refused this browser or this account.",
+}

@@ -1,0 +1,137 @@
+"""The composition root: what is started in which order, and stopped in the reverse."""
+
+import asyncio
+import fcntl
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from aiohttp import web
+
+from waguard import __version__
+from waguard.api import app, auth
+from waguard.browser import find
+from waguard.config import Config, Loaded
+from waguard.core.policy import RestartPolicy
+from waguard.errors import AlreadyRunning, ConfigError
+from waguard.events import Bus
+from waguard.files import in_thread, saying
+from waguard.observe import logs
+from waguard.profile.store import Profiles
+from waguard.registry import Registry
+from waguard.sandbox import choose, unprivileged_user
+from waguard.session import Services
+from waguard.supervisor import Supervisor
+from waguard.whatsapp import page as whatsapp
+
+_VERSION_S = 10.0
+"""Deadline for the browser to tell its version, in seconds."""
+
+
+async def serve(loaded: Loaded) -> None:
+    """Run until SIGTERM or SIGINT, then close every browser. Raises `WaguardError` when it cannot start."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    bus = Bus()
+    bus.subscribe(logs.configure(loaded.config.log))
+    async with running(loaded.config, bus):
+        await stop.wait()
+        bus.publish("daemon.stopping")
+    bus.publish("daemon.stopped")
+
+
+@asynccontextmanager
+async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, str]]:
+    """A daemon, with the address of its control port; leaving it closes every browser and proves it gone."""
+    async with AsyncExitStack() as stack:
+        user = unprivileged_user(config.browser.user)
+        profiles = Profiles(config.sessions.dir.absolute(), user)
+        await in_thread(profiles.make_room)
+        stack.callback(os.close, await in_thread(_own, config.sessions.dir))
+        tokens = await in_thread(auth.load, config)
+        probe = await in_thread(_probe, config.whatsapp.probe)
+        binary = await find.probe(await in_thread(find.locate, config.browser.path), _VERSION_S)
+        kind, problem = await choose.choose(config.sandbox.kind, user)
+        if problem is not None:
+            bus.publish("sandbox.plain", level="warning", problem=problem, hint="Run: waguard doctor")
+        if not config.browser.chromium_sandbox:
+            bus.publish("sandbox.chromium_off", level="warning", problem="browser.chromium_sandbox is false")
+        services = Services(
+            config=config,
+            binary=binary,
+            sandbox=kind,
+            profiles=profiles,
+            registry=Registry(profiles),
+            bus=bus,
+            starts=asyncio.Semaphore(config.limits.concurrent_starts),
+            probe=probe,
+            policy=RestartPolicy(
+                budget=config.restart.budget,
+                window_s=config.restart.window_s,
+                base_s=config.restart.base_s,
+                max_s=config.restart.max_s,
+                cooldown_s=config.restart.cooldown_s,
+                hung_after=config.page.hung_after,
+            ),
+        )
+        supervisor = Supervisor(services)
+        stack.push_async_callback(supervisor.close)
+        url = await _listen(stack, app.make(supervisor, tokens, config.api, bus), config)
+        await supervisor.start()
+        bus.publish(
+            "daemon.ready",
+            url=url,
+            version=__version__,
+            browser=str(binary.path),
+            browser_version=binary.version,
+            sandbox=kind.kind,
+            user=user.name if user else None,
+            sessions=str(config.sessions.dir.absolute()),
+        )
+        yield supervisor, url
+
+
+async def _listen(stack: AsyncExitStack, application: web.Application, config: Config) -> str:
+    """Open the control port; returns its address. Raises `AlreadyRunning` when it is taken."""
+    # Handlers that wait for a browser are told by the supervisor's close, so the port itself need not wait for them.
+    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, config.api.host, config.api.port)
+    try:
+        await site.start()
+    except OSError as error:
+        raise AlreadyRunning(
+            f"Port {config.api.port} on {config.api.host} cannot be opened: {error.strerror}.",
+            hint="Is another waguard running? See: waguard status. Or set api.port.",
+        ) from None
+    host, port = (str(part) for part in runner.addresses[0][:2])
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _own(root: Path) -> int:
+    """Be the only daemon of this sessions directory as long as the fd is open. Raises `AlreadyRunning`."""
+    path = root / ".daemon.lock"
+    with saying(f"open {path}"):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise AlreadyRunning(
+            f"Another waguard owns {root}.", hint=f"See which: fuser -v {path}. Or set sessions.dir."
+        ) from None
+    return fd
+
+
+def _probe(path: Path | None) -> str:
+    if path is None:
+        return whatsapp.PROBE
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"whatsapp.probe: {path} cannot be read: {error}.") from None

@@ -1,0 +1,398 @@
+"""All sessions of a daemon: one per client code, who is admitted, who waits for what, and what is shown of them."""
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from waguard import host
+from waguard.core import machine
+from waguard.core.answer import Wait, answer
+from waguard.core.model import ClientCode, Failure, Link, Process, Stage, Status, Wanted, client_code
+from waguard.errors import (
+    DeadlineExceeded,
+    DiskFull,
+    InvalidClientCode,
+    NoMemory,
+    NoQrCode,
+    ProfileFailed,
+    SessionFailed,
+    SessionNotFound,
+    ShuttingDown,
+    WaguardError,
+)
+from waguard.files import in_thread
+from waguard.registry import Record
+from waguard.session import Services, Session, Step
+
+
+@dataclass(frozen=True, slots=True)
+class QrView:
+    text: str
+    age_s: float
+    """Seconds since this code was first seen; WhatsApp's first lives 60 s, each next one 20 s."""
+    seen_at: float
+    """Unix time, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserView:
+    pids: Sequence[int]
+    """The processes whose end is the end of all."""
+    sandbox: str
+    started_at: float
+    """Unix time, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureView:
+    code: str
+    message: str
+    stage: str | None
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """What the control port shows of a session. The QR code itself has a route of its own."""
+
+    client: str
+    status: Status
+    wanted: Wanted
+    process: Process
+    link: Link
+    reason: str | None
+    since: float
+    """Unix time of the last change of status, seconds."""
+    attempt: str | None
+    """Id of the last launch; the same as in the log."""
+    has_qr: bool
+    qr_age_s: float | None
+    profile: str | None
+    """``kept`` or ``fresh``; none while there is none."""
+    generation: str | None
+    page_version: str | None
+    signs: Sequence[str]
+    """What on the page led to `link`."""
+    browser: BrowserView | None
+    stages_ms: dict[str, float]
+    """Milliseconds that each stage of the last launch took."""
+    automatic_restarts: int
+    failure: FailureView | None
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupView:
+    client: str
+    ok: bool
+    """Whether no step failed."""
+    steps: Sequence[Step]
+    ms: float
+
+
+class Supervisor:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._sessions: dict[ClientCode, Session] = {}
+        self._tasks: dict[ClientCode, asyncio.Task[None]] = {}
+        self._purge: asyncio.Task[None] | None = None
+        self._closing = False
+        self.ready = False
+
+    # --- life -----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take over what an earlier daemon left: read every record, end every process it started. No connect before."""
+        services = self._services
+        codes = []
+        for name in await in_thread(services.profiles.codes):
+            try:
+                codes.append(client_code(name))
+            except InvalidClientCode:
+                services.bus.publish("registry.foreign_directory", level="warning", directory=name)
+        await asyncio.gather(*(self._adopt(code) for code in codes))
+        self._start_purge()
+        self.ready = True
+
+    async def _adopt(self, code: ClientCode) -> None:
+        services = self._services
+        try:
+            record = await in_thread(services.registry.read, code)
+        except ProfileFailed as error:
+            aside = await in_thread(services.registry.set_aside, code)
+            services.bus.publish(
+                "registry.unreadable", level="error", client=code, error=error.message, kept_as=str(aside)
+            )
+            record = Record()
+        session = self._add(code, record)
+        if record.launch is not None:
+            await session.reap_leftovers()
+
+    async def close(self) -> None:
+        """Close every browser politely and at once; returns when all are proved gone."""
+        self._closing = True
+        self.ready = False
+        tasks = [*self._tasks.values(), *([self._purge] if self._purge else [])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._services.bus.publish("session.shutdown_failed", level="error", error=str(error))
+
+    def _add(self, code: ClientCode, record: Record) -> Session:
+        session = Session(code, record, self._services)
+        self._sessions[code] = session
+        self._tasks[code] = asyncio.create_task(session.run(), name=f"{code}:session")
+        return session
+
+    # --- the verbs ------------------------------------------------------------------------------------
+
+    async def connect(
+        self, code: ClientCode, *, wait: Wait = Wait.QR, fresh: bool = False, timeout_s: float | None = None
+    ) -> SessionView:
+        """Have this client's browser up; answer as soon as it is as ``wait`` says.
+
+        Joins an attempt that is under way. Raises the error that ended the attempt, `DeadlineExceeded` with the
+        stage that was slow, `NoMemory`, `DiskFull` or `SessionFailed` (nothing was touched then).
+        """
+        session = await self._wanted(code)
+        await self._admit(session)
+        await session.ask(machine.ConnectAsked(fresh=fresh))
+        return await self._wait(session, wait, timeout_s)
+
+    async def restart(
+        self, code: ClientCode, *, wait: Wait = Wait.QR, timeout_s: float | None = None
+    ) -> SessionView:
+        """Close the browser and start it again on the same profile. Raises like `connect`."""
+        session = await self._wanted(code)
+        await self._admit(session)
+        await session.ask(machine.RestartAsked())
+        return await self._wait(session, wait, timeout_s)
+
+    async def disconnect(self, code: ClientCode) -> SessionView:
+        """Close the browser, keep the profile. Returns when it is proved gone. Raises `NotProvedGone`."""
+        session = self._known(code)
+        await session.ask(machine.DisconnectAsked())
+        await session.until(lambda: session.state.process in {Process.DOWN, Process.FAILED})
+        if session.state.failure is not None and session.state.process is Process.FAILED:
+            raise _error(session.state.failure)
+        return self.view(code)
+
+    async def cleanup(self, code: ClientCode) -> CleanupView:
+        """Everything of this client gone, its profile retired; never fails as a whole, each step says how it went."""
+        began = time.monotonic()
+        session = await self._wanted(code)
+        steps = await session.cleanup()
+        self._start_purge()
+        return CleanupView(
+            client=code,
+            ok=all(step.outcome != "failed" for step in steps),
+            steps=steps,
+            ms=round((time.monotonic() - began) * 1000, 1),
+        )
+
+    # --- looking --------------------------------------------------------------------------------------
+
+    def views(self) -> Sequence[SessionView]:
+        return [self.view(code) for code in sorted(self._sessions)]
+
+    def view(self, code: ClientCode) -> SessionView:
+        """Raises `SessionNotFound`."""
+        session = self._known(code)
+        state, memory, reading = session.state, session.memory, session.memory.reading
+        pids = session.browser_pids
+        qr = self._qr(session)
+        return SessionView(
+            client=code,
+            status=machine.status(state),
+            wanted=state.wanted,
+            process=state.process,
+            link=state.link,
+            reason=state.reason.value if state.reason else None,
+            since=round(session.since, 3),
+            attempt=memory.attempt or None,
+            has_qr=qr is not None,
+            qr_age_s=qr.age_s if qr else None,
+            profile=None if memory.profile is None else ("kept" if memory.profile_kept else "fresh"),
+            generation=memory.profile.generation if memory.profile else None,
+            page_version=reading.page_version if reading else None,
+            signs=reading.signs if reading else (),
+            browser=(
+                BrowserView(pids, self._services.sandbox.kind, round(memory.started_at, 3))
+                if pids and memory.started_at is not None
+                else None
+            ),
+            stages_ms=dict(memory.stages),
+            automatic_restarts=memory.automatic_restarts,
+            failure=(
+                FailureView(
+                    state.failure.code,
+                    state.failure.message,
+                    state.failure.stage.value if state.failure.stage else None,
+                    state.failure.hint,
+                )
+                if state.failure
+                else None
+            ),
+        )
+
+    def qr(self, code: ClientCode) -> QrView:
+        """The QR code on the page now. Raises `NoQrCode`, `SessionNotFound`."""
+        session = self._known(code)
+        found = self._qr(session)
+        if found is None:
+            status = machine.status(session.state)
+            hint = {
+                Status.CONNECTED: "It is connected: no scan is needed.",
+                Status.STOPPED: f"waguard connect {code}",
+                Status.FAILED: f"waguard connect {code}",
+            }.get(status, "Ask again in a moment.")
+            raise NoQrCode(f"{code} shows no QR code: it is {status}.", hint=hint, status=status.value)
+        return found
+
+    async def screenshot(self, code: ClientCode) -> bytes:
+        """A PNG of the page. Raises `PageFailed`, `DeadlineExceeded`, `SessionNotFound`."""
+        return await self._known(code).screenshot()
+
+    @staticmethod
+    def _qr(session: Session) -> QrView | None:
+        memory = session.memory
+        if memory.qr is None or session.state.link is not Link.AWAITING_SCAN:
+            return None
+        return QrView(memory.qr, round(time.monotonic() - memory.qr_seen, 3), round(memory.qr_seen_at, 3))
+
+    # --- who and whether ------------------------------------------------------------------------------
+
+    def _known(self, code: ClientCode) -> Session:
+        if code not in self._sessions:
+            raise SessionNotFound(f"There is no session {code!r}.", hint=f"Start one: waguard connect {code}")
+        return self._sessions[code]
+
+    async def _wanted(self, code: ClientCode) -> Session:
+        """The code's session, made if there is none."""
+        if self._closing:
+            raise ShuttingDown("The daemon is shutting down.")
+        if code not in self._sessions:
+            self._add(code, Record())
+        return self._sessions[code]
+
+    async def _admit(self, session: Session) -> None:
+        """Refuse one more browser that this machine has no room for, before anything is touched."""
+        if session.state.process not in {Process.DOWN, Process.FAILED, Process.BACKOFF}:
+            return
+        limits = self._services.config.limits
+        others = [other for other in self._sessions.values() if other is not session]
+        running = sum(other.state.process not in {Process.DOWN, Process.FAILED} for other in others)
+        if running >= limits.max_sessions:
+            raise NoMemory(
+                f"{running} sessions are up, which is limits.max_sessions.",
+                hint="Disconnect one, or raise limits.max_sessions.",
+                retry_after_s=60,
+            )
+        # Browsers on their way up have not taken their memory yet: count what they will take.
+        coming = sum(other.state.process in {Process.PREPARING, Process.STARTING} for other in others)
+        needed = limits.reserve_memory_mb + limits.session_memory_mb * (coming + 1)
+        free = await in_thread(host.available_memory_mb)
+        if free < needed:
+            raise NoMemory(
+                f"{free} MiB of memory are free, and one more session needs {needed} MiB.",
+                hint="Disconnect a session, or lower limits.session_memory_mb.",
+                retry_after_s=60,
+            )
+        root: Path = self._services.config.sessions.dir
+        disk = await in_thread(host.free_disk_mb, root)
+        if disk < limits.reserve_disk_mb:
+            raise DiskFull(
+                f"{disk} MiB of disk are free below {root}, less than limits.reserve_disk_mb = {limits.reserve_disk_mb}.",
+                hint="Free some space. Sessions that are up go on.",
+            )
+
+    async def _wait(self, session: Session, wait: Wait, timeout_s: float | None) -> SessionView:
+        deadlines = self._services.config.deadlines
+        limit = timeout_s
+        if limit is None:
+            limit = deadlines.close + deadlines.kill + deadlines.admit + deadlines.prepare
+            limit += deadlines.start + deadlines.open + (deadlines.scan if wait is Wait.CONNECTED else 0.0)
+
+        def look() -> Failure | bool:
+            return answer(session.state, wait, has_qr=session.memory.qr is not None)
+
+        try:
+            async with asyncio.timeout(limit):
+                await session.until(lambda: look() is not False)
+        except TimeoutError:
+            if session.state.link is Link.SYNCING:
+                return self.view(session.code)  # logged in and on its way: no failure
+            stage = _stage(session.state)
+            raise DeadlineExceeded(
+                f"{session.code} is {machine.status(session.state)} after {limit:g} s; the stage {stage} was not done.",
+                hint="It goes on in the background. See: waguard status " + session.code,
+                stage=stage,
+                deadline_s=limit,
+            ) from None
+        outcome = look()
+        if isinstance(outcome, Failure):
+            raise self._outcome(session, outcome)
+        return self.view(session.code)
+
+    def _outcome(self, session: Session, failure: Failure) -> WaguardError:
+        error = _error(failure)
+        if session.state.process is Process.FAILED:
+            cooldown = self._services.config.restart.cooldown_s
+            retry = math.ceil(max(0.0, cooldown - (time.time() - session.since)))
+            if failure.code != "not_proved_gone":
+                return SessionFailed(
+                    f"{session.code} used up its restart budget. Last: {failure.message}",
+                    hint=failure.hint,
+                    retry_after_s=retry,
+                    cause=failure.code,
+                )
+        return error
+
+    # --- retired profiles -----------------------------------------------------------------------------
+
+    def _start_purge(self) -> None:
+        if self._purge is None or self._purge.done():
+            self._purge = asyncio.create_task(self._purge_retired(), name="purge-retired")
+
+    async def _purge_retired(self) -> None:
+        profiles, bus = self._services.profiles, self._services.bus
+        try:
+            for path in await in_thread(
+                profiles.expired, self._services.config.sessions.retired_keep_hours * 3600
+            ):
+                await in_thread(profiles.delete_retired, path)
+                bus.publish("profile.deleted", profile=path.name)
+        except WaguardError as error:
+            bus.publish("profile.delete_failed", level="warning", error=error.message)
+
+
+def _stage(state: machine.State) -> str:
+    """The named wait that a session is in."""
+    match state.process:
+        case Process.PREPARING:
+            return Stage.PREPARE.value
+        case Process.STARTING:
+            return Stage.START.value
+        case Process.STOPPING:
+            return Stage.KILL.value
+        case _:
+            return "scan" if state.link is Link.AWAITING_SCAN else Stage.OPEN.value
+
+
+_ERRORS: dict[str, type[WaguardError]] = {}
+
+
+def _error(failure: Failure) -> WaguardError:
+    """A failure that went through the table, as the error it was."""
+    if not _ERRORS:
+        _ERRORS.update({kind.code: kind for kind in WaguardError.__subclasses__()})
+    details: dict[str, Any] = dict(failure.details)
+    if failure.stage is not None:
+        details.setdefault("stage", failure.stage.value)
+    return _ERRORS.get(failure.code, WaguardError)(failure.message, hint=failure.hint, **details)
