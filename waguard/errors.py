@@ -135,3 +135,7 @@ class AlreadyRunning(WaguardError):
     """Another daemon owns this sessions directory or this port."""
 
     code = "already_running"
+
+
+BY_CODE: Mapping[str, type[WaguardError]] = {kind.code: kind for kind in WaguardError.__subclasses__()}
+"""The kinds above by their code, to make an error again of one that was carried as data."""

@@ -3,6 +3,7 @@
 import os
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,12 @@ def free_disk_mb(path: Path) -> int:
     while not path.exists() and path != path.parent:
         path = path.parent
     return int(shutil.disk_usage(path).free // MB)
+
+
+@cache
+def boot_id() -> str:
+    """Names this boot of the machine; pids and start ticks mean nothing without it."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,14 +191,12 @@ class Session:
             self._publish("session.changed", **fields)
         if after.failure is not None and after.failure != before.failure:
             failure = after.failure
-            self._publish(
-                "session.failure",
-                level="warning",
-                code=failure.code,
-                error=failure.message,
-                stage=failure.stage.value if failure.stage else None,
-                **dict(failure.details),
-            )
+            fields = dict(failure.details) | {
+                "code": failure.code,
+                "error": failure.message,
+                "stage": failure.stage.value if failure.stage else None,
+            }
+            self._publish("session.failure", level="warning", **fields)
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -352,6 +350,7 @@ class Session:
         except ProfileLocked as error:
             holders = reaper.lock_holders(profile.lock)
             raise ProfileLocked(error.message, hint=error.hint, **error.details, pids=holders) from None
+        self._services.sandbox.check(profile.path)
         self.memory.profile = profile
         self.memory.profile_kept = current is not None
 
@@ -396,6 +395,15 @@ class Session:
         error = BrowserFailed(f"The browser ended by itself ({how}).", stderr=list(browser.last_words()))
         self._tell(machine.BrowserExited(epoch, _failure(error, None)))
 
+    async def _watch_pipe(self, epoch: int, browser: Browser) -> None:
+        """A browser that closed its pipe is about to end; one that does not is of no use either."""
+        why = await browser.disconnected()
+        try:
+            async with within(Stage.CLOSE, self._services.config.deadlines.close, "ending without its pipe"):
+                await browser.run.exited()  # `_watch_exit` tells
+        except WaguardError:
+            self._tell(machine.BrowserExited(epoch, Failure("page_failed", why)))
+
     async def _open(self, epoch: int) -> None:
         browser, config = self._browser, self._services.config
         assert browser is not None and browser.page is not None  # noqa: S101, PT018 (Started came first)
@@ -410,12 +418,14 @@ class Session:
         self._open_timer = asyncio.get_running_loop().call_later(
             config.deadlines.open, lambda: self._tell(machine.DeadlinePassed(epoch, late))
         )
+        self._watch(self._watch_pipe(epoch, browser), "pipe")
         browser.page.on_crash(lambda: self._tell(machine.PageCrashed(epoch)))
         self._watch(self._read_page(epoch, browser.page), "read")
         try:
             await browser.page.open(config.whatsapp.url)
         except WaguardError as error:
-            self._tell(machine.Failed(epoch, _failure(error, Stage.OPEN)))
+            if browser.connected:  # else the watchers tell what became of it
+                self._tell(machine.Failed(epoch, _failure(error, Stage.OPEN)))
 
     async def _read_page(self, epoch: int, page: Page) -> None:
         """Look at the page again and again; tell what changed."""

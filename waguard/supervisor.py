@@ -13,6 +13,7 @@ from waguard.core import machine
 from waguard.core.answer import Wait, answer
 from waguard.core.model import ClientCode, Failure, Link, Process, Stage, Status, Wanted, client_code
 from waguard.errors import (
+    BY_CODE,
     DeadlineExceeded,
     DiskFull,
     InvalidClientCode,
@@ -385,14 +386,9 @@ def _stage(state: machine.State) -> str:
             return "scan" if state.link is Link.AWAITING_SCAN else Stage.OPEN.value
 
 
-_ERRORS: dict[str, type[WaguardError]] = {}
-
-
 def _error(failure: Failure) -> WaguardError:
     """A failure that went through the table, as the error it was."""
-    if not _ERRORS:
-        _ERRORS.update({kind.code: kind for kind in WaguardError.__subclasses__()})
     details: dict[str, Any] = dict(failure.details)
     if failure.stage is not None:
         details.setdefault("stage", failure.stage.value)
-    return _ERRORS.get(failure.code, WaguardError)(failure.message, hint=failure.hint, **details)
+    return BY_CODE.get(failure.code, WaguardError)(failure.message, hint=failure.hint, **details)

@@ -95,6 +95,16 @@ class Browser:
         """The last lines of stderr that say something."""
         return self._stderr.lines()
 
+    @property
+    def connected(self) -> bool:
+        """Whether the pipe is open, so that the browser may still answer."""
+        return self._connection is not None and self._connection.connected
+
+    async def disconnected(self) -> str:
+        """Wait until the pipe is gone; says why. Only after `go`."""
+        assert self._connection is not None  # noqa: S101 (opened by `go`)
+        return await self._connection.closed()
+
     async def ask_to_close(self) -> None:
         """Ask it to close and wait until it has ended; the caller sets the deadline, and kills if it passes."""
         if self._connection is not None:

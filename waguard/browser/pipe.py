@@ -67,6 +67,10 @@ class PipeConnection(Connection):  # type: ignore[misc]  # pyppeteer ships no ty
         return self
 
     @property
+    def connected(self) -> bool:
+        return self._connected
+
+    @property
     def url(self) -> str:
         return "pipe:"
 

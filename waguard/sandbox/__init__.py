@@ -14,10 +14,6 @@ from typing import Protocol
 from waguard.errors import ConfigError
 from waguard.sandbox.identity import Identity
 
-TOKEN_VARIABLE = "WAGUARD_LAUNCH"  # noqa: S105 (the name of a variable, not a secret)
-"""In the environment of everything we start: a random word that the registry knows, so that a child can be told
-from a stranger even when the daemon died before it could write down the child's pid."""
-
 
 @dataclass(frozen=True, slots=True)
 class User:
@@ -80,6 +76,9 @@ class Sandbox(Protocol):
 
     def profile_path(self, profile: Path) -> Path:
         """Where the browser finds its profile."""
+
+    def check(self, profile: Path) -> None:
+        """Whether the browser will reach its profile. Blocking. Raises `SandboxFailed` with what to change."""
 
     def start(self, spec: Spec) -> Run:
         """Start it; the browser waits for `Run.release`. Raises `SandboxFailed`."""

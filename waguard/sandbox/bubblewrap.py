@@ -14,9 +14,9 @@ from pathlib import Path
 from waguard import host
 from waguard.errors import SandboxFailed
 from waguard.fds import readable
-from waguard.sandbox import TOKEN_VARIABLE, Spec, User, drop_privileges
-from waguard.sandbox.identity import Handle, Identity
-from waguard.sandbox.spawn import Child, kill_and_prove, spawn
+from waguard.sandbox import Spec, User, drop_privileges
+from waguard.sandbox.identity import TOKEN_VARIABLE, Handle, Identity
+from waguard.sandbox.spawn import Child, kill_and_prove, kill_carriers, spawn
 
 # What the browser finds at its feet: fds of the child, beside 0..4 of the spec.
 _LOCK_FD, _INFO_FD, _BLOCK_FD = 5, 6, 7
@@ -89,6 +89,9 @@ class Bubblewrap:
     def profile_path(self, _profile: Path) -> Path:
         return _PROFILE
 
+    def check(self, _profile: Path) -> None:
+        """Whatever the way there looks like: bubblewrap brings the profile to the browser."""
+
     def command(self, argv: Sequence[str], profile: Path | None) -> list[str]:
         """The whole command line; everything the browser may see is in it."""
         command = [
@@ -107,6 +110,8 @@ class Bubblewrap:
         command += _VIEW
         home = Path(argv[0]).parent
         if not home.is_relative_to("/usr"):
+            for parent in reversed(home.parents[:-1]):
+                command += ["--perms", "0755", "--dir", str(parent)]
             command += ["--ro-bind", str(home), str(home)]
         if profile is not None:
             command += ["--bind", str(profile), str(_PROFILE)]
@@ -136,14 +141,15 @@ class Bubblewrap:
         finally:
             os.close(info_write)
             os.close(block_read)
-        return BubblewrapRun(child, info_read, block_write)
+        return BubblewrapRun(child, spec.token, info_read, block_write)
 
 
 class BubblewrapRun:
     kind = "bubblewrap"
 
-    def __init__(self, child: Child, info_fd: int, block_fd: int) -> None:
+    def __init__(self, child: Child, token: str, info_fd: int, block_fd: int) -> None:
         self._child = child
+        self._token = token
         self._init: Handle | None = None
         self._info_fd = info_fd
         self._block_fd = block_fd
@@ -175,32 +181,16 @@ class BubblewrapRun:
     async def exited(self) -> str:
         # The monitor leaves with the browser's own exit status, even while a stray inside keeps the init alive.
         await self._child.handle.wait_gone()
-        code = self._child.reap()
-        return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        return self._child.how_it_ended()
 
     async def kill(self) -> None:
-        monitor = self._child.handle
-        inner = [self._init] if self._init else self._unidentified()
-        try:
-            # The monitor too: a stopped one would not notice that its child is gone.
-            await kill_and_prove([*inner, monitor])
-        finally:
-            if self._init is None:
-                for handle in inner:
-                    handle.close()
+        # The monitor too: a stopped one would not notice that its child is gone.
+        await kill_and_prove([self._init] if self._init else [])
+        await kill_and_prove([self._child.handle])
+        if self._init is None:
+            # Ended before it told its init's pid; with the monitor gone it makes no new one.
+            await kill_carriers(self._token)
         self._child.reap()
-
-    def _unidentified(self) -> list[Handle]:
-        """The init, if the run is ended before its pid was told: the monitor's only child."""
-        monitor = self._child.handle.identity
-        if self._child.returncode is not None:
-            return []
-        found = (
-            Handle.open(Identity(row.pid, row.start_ticks, monitor.boot_id))
-            for row in host.process_table()
-            if row.ppid == monitor.pid
-        )
-        return [handle for handle in found if handle is not None]
 
     def stopped(self) -> bool:
         if self._init is None:

@@ -8,6 +8,7 @@ from waguard.core.model import Stage
 from waguard.deadline import within
 from waguard.errors import SandboxFailed, WaguardError
 from waguard.fds import readable
+from waguard.files import in_thread
 from waguard.sandbox import Sandbox, Spec, User
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.plain import Plain, become_subreaper
@@ -21,7 +22,7 @@ async def choose(
 ) -> tuple[Sandbox, str | None]:
     """The sandbox to use, and for ``auto`` why it is not bubblewrap. Raises `SandboxFailed` if bubblewrap is demanded and does not work."""
     if kind != "plain":
-        program = Bubblewrap.find()
+        program = await in_thread(Bubblewrap.find)
         problem = await bubblewrap_problem(program, user) if program else "bubblewrap is not installed."
         if program and problem is None:
             return Bubblewrap(program, user), None

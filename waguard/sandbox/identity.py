@@ -8,17 +8,14 @@ import os
 import select
 import signal
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Self
 
 from waguard import host
 from waguard.fds import readable
 
-
-@cache
-def boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+TOKEN_VARIABLE = "WAGUARD_LAUNCH"  # noqa: S105 (the name of a variable, not a secret)
+"""In the environment of everything we start: a random word that the registry knows, so that a child can be told
+from a stranger even when the daemon died before it could write down the child's pid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +28,11 @@ class Identity:
     def of(cls, pid: int) -> Self | None:
         """Who has this pid now, if anybody."""
         row = host.process_row(pid)
-        return None if row is None else cls(pid, row.start_ticks, boot_id())
+        return None if row is None else cls(pid, row.start_ticks, host.boot_id())
 
     def current(self) -> bool:
         """Whether this very process is still there (perhaps as a zombie)."""
-        return self.boot_id == boot_id() and Identity.of(self.pid) == self
+        return self.boot_id == host.boot_id() and Identity.of(self.pid) == self
 
 
 class Handle:
@@ -82,3 +79,14 @@ class Handle:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+
+
+def carriers(token: str) -> list[Handle]:
+    """Whoever was started with this launch's token and lives; the handles are the caller's."""
+    entry = f"{TOKEN_VARIABLE}={token}"
+    found = (
+        Handle.open(Identity(row.pid, row.start_ticks, host.boot_id()))
+        for row in host.process_table()
+        if row.state not in "ZX" and host.environment_has(row.pid, entry)
+    )
+    return [handle for handle in found if handle is not None]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from waguard import host
 from waguard.errors import SandboxFailed
-from waguard.sandbox import TOKEN_VARIABLE, Spec, User, drop_privileges
-from waguard.sandbox.identity import Handle, Identity, boot_id
+from waguard.sandbox import Spec, User, drop_privileges
+from waguard.sandbox.identity import TOKEN_VARIABLE, Handle, Identity
 from waguard.sandbox.spawn import Child, kill_and_prove, spawn
 
 _LOCK_FD = 5
@@ -38,8 +38,6 @@ class Plain:
         return profile.absolute()
 
     def start(self, spec: Spec) -> "PlainRun":
-        if self._user is not None and spec.profile is not None:
-            self._reachable(spec.profile.absolute())
         argv = [*(drop_privileges(self._user) if self._user else ()), *spec.argv]
         try:
             child = spawn(
@@ -49,8 +47,10 @@ class Plain:
             raise SandboxFailed(f"{argv[0]} cannot be started: {error.strerror}.") from None
         return PlainRun(child, spec.token)
 
-    def _reachable(self, profile: Path) -> None:
-        for parent in reversed(profile.parents):
+    def check(self, profile: Path) -> None:
+        if self._user is None:
+            return
+        for parent in reversed(profile.absolute().parents):
             if not parent.stat().st_mode & 0o001:
                 raise SandboxFailed(
                     f"The user that browsers run as cannot reach {profile}: {parent} is closed to others.",
@@ -72,9 +72,8 @@ class PlainRun:
         """The browser runs already: without bubblewrap there is nothing that could hold it."""
 
     async def exited(self) -> str:
-        # Not collected here: while it is a zombie its pid, and so its session's number, cannot be taken by others.
         await self._child.handle.wait_gone()
-        return "ended"
+        return self._child.how_it_ended()
 
     async def kill(self) -> None:
         await end_tree(self._child.handle.identity, self._token)
@@ -108,13 +107,13 @@ async def end_tree(leader: Identity, token: str) -> None:
         finally:
             for handle in found:
                 handle.close()
-        await asyncio.to_thread(_collect_strays, known - {leader})
+        await asyncio.to_thread(_collect_strays, leader)
         empty = 0 if found else empty + 1
 
 
 def _sweep(leader: Identity, known: set[Identity], token: str) -> list[Handle]:
     rows = {row.pid: row for row in host.process_table() if row.state not in "ZX"}
-    boot = boot_id()
+    boot = host.boot_id()
     session_is_ours = leader.current() or any(identity.current() for identity in known - {leader})
     ours: dict[int, Identity] = {}
     for row in rows.values():
@@ -141,10 +140,8 @@ def _add_descendants(rows: Mapping[int, host.ProcessRow], ours: dict[int, Identi
                 grown = True
 
 
-def _collect_strays(killed: set[Identity]) -> None:
-    """Reap what the subreaper inherited; others' children are not ours to wait for."""
-    for identity in killed:
-        try:
-            os.waitpid(identity.pid, os.WNOHANG)
-        except ChildProcessError:
-            continue
+def _collect_strays(leader: Identity) -> None:
+    """Reap what the subreaper inherited from this browser; others' children are not ours to wait for."""
+    for row in host.process_table():
+        if row.state == "Z" and row.ppid == os.getpid() and row.session == leader.pid != row.pid:
+            os.waitpid(row.pid, 0)

@@ -1,15 +1,13 @@
 """End what an earlier launch left behind, known from the registry's record of it. Never by name, always by identity."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from waguard import host
-from waguard.sandbox import TOKEN_VARIABLE
 from waguard.sandbox.identity import Handle, Identity
 from waguard.sandbox.plain import end_tree
-from waguard.sandbox.spawn import kill_and_prove
+from waguard.sandbox.spawn import kill_and_prove, kill_carriers
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +28,8 @@ async def reap(launch: Launch) -> Sequence[int]:
 
     Processes whose identity does not match any more are somebody else's and are left alone.
     """
-    handles = await asyncio.to_thread(_find, launch)
+    opened = (Handle.open(identity) for identity in launch.processes)
+    handles = [handle for handle in opened if handle is not None]
     killed = [handle.identity.pid for handle in handles if not handle.gone()]
     try:
         if launch.kind == "plain":
@@ -40,21 +39,10 @@ async def reap(launch: Launch) -> Sequence[int]:
     finally:
         for handle in handles:
             handle.close()
-    return killed
-
-
-def _find(launch: Launch) -> list[Handle]:
-    identities = set(launch.processes)
     if not launch.processes or launch.kind == "plain":
         # The daemon died between spawn and writing the pid down, or there is no namespace that ends the strays.
-        entry = f"{TOKEN_VARIABLE}={launch.token}"
-        carriers = (
-            Identity.of(row.pid) for row in host.process_table() if host.environment_has(row.pid, entry)
-        )
-        identities.update(identity for identity in carriers if identity is not None)
-    order = [*launch.processes, *(identities - set(launch.processes))]
-    handles = (Handle.open(identity) for identity in order)
-    return [handle for handle in handles if handle is not None]
+        killed += await kill_carriers(launch.token)
+    return killed
 
 
 def lock_holders(lock: Path) -> list[int]:

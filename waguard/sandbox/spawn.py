@@ -7,7 +7,8 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from waguard import host
-from waguard.sandbox.identity import Handle, Identity, boot_id
+from waguard.files import in_thread
+from waguard.sandbox.identity import Handle, Identity, carriers
 
 # dup2 onto 0..9 in the child must not hit a source fd, so sources are moved above.
 _FIRST_SOURCE_FD = 64
@@ -20,20 +21,25 @@ class Child:
         # Nobody else waits for our children, so the pid is ours until `reap`, even if it has exited already.
         row = host.process_row(pid)
         assert row is not None  # noqa: S101 (an unreaped child is always in the table)
-        self.handle = Handle(Identity(pid, row.start_ticks, boot_id()), os.pidfd_open(pid))
-        self.returncode: int | None = None
+        self.handle = Handle(Identity(pid, row.start_ticks, host.boot_id()), os.pidfd_open(pid))
+        self._reaped = False
 
-    async def wait(self) -> int:
-        """Wait for the end and collect it; negative is the signal that ended it."""
-        await self.handle.wait_gone()
-        return self.reap()
+    def how_it_ended(self) -> str:
+        """For people. Looks without collecting: while it is a zombie, its pid cannot be taken by others."""
+        if self._reaped:
+            return "ended"
+        ended = os.waitid(os.P_PID, self.handle.identity.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        if ended is None:
+            return "still runs"
+        if ended.si_code == os.CLD_EXITED:
+            return f"exit code {ended.si_status}"
+        return f"killed by signal {ended.si_status}"
 
-    def reap(self) -> int:
-        """Collect a child that has ended."""
-        if self.returncode is None:
-            _, status = os.waitpid(self.handle.identity.pid, 0)
-            self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
+    def reap(self) -> None:
+        """Collect a child that has ended; its pid is free for others from here."""
+        if not self._reaped:
+            os.waitpid(self.handle.identity.pid, 0)
+            self._reaped = True
 
 
 def spawn(argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -> Child:
@@ -57,7 +63,13 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -
     finally:
         for fd in sources.values():
             os.close(fd)
-    return Child(pid)
+    try:
+        return Child(pid)
+    except BaseException:
+        # No fd was left for the pidfd. Not collected yet, the pid is still this child's.
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 async def kill_and_prove(handles: Sequence[Handle]) -> None:
@@ -65,3 +77,16 @@ async def kill_and_prove(handles: Sequence[Handle]) -> None:
     for handle in handles:
         handle.kill()
     await asyncio.gather(*(handle.wait_gone() for handle in handles))
+
+
+async def kill_carriers(token: str) -> list[int]:
+    """Kill whoever carries a launch's token, until a look finds nobody; returns their pids. The caller sets the deadline."""
+    killed = []
+    while found := await in_thread(carriers, token):
+        try:
+            await kill_and_prove(found)
+        finally:
+            for handle in found:
+                handle.close()
+        killed += [handle.identity.pid for handle in found]
+    return killed

@@ -1,0 +1,150 @@
+"""What every test gets: nothing may leak, nothing may block the loop; and the ways to start a daemon."""
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+from waguard import daemon, host
+from waguard.config import Config
+from waguard.events import Bus, Event
+from waguard.sandbox.identity import TOKEN_VARIABLE
+from waguard.supervisor import Supervisor
+
+POSING = Path(__file__).parent / "posing_chromium.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        function = getattr(item, "function", None)
+        if asyncio.iscoroutinefunction(function) and isinstance(item, pytest.Function):
+            item.fixturenames.insert(0, "loop_guard")
+
+
+@pytest.fixture
+async def loop_guard() -> AsyncIterator[None]:
+    """Tasks that outlive the test, or calls that block its loop, fail it."""
+    before = asyncio.all_tasks()
+    with blockbuster_ctx(scanned_modules=["waguard"]) as guard:
+        # procfs is memory: a look at it takes microseconds, and identities must be taken at once.
+        for function in guard.functions.values():
+            function.can_block_in(
+                "waguard/host.py", {"boot_id", "process_row", "process_table", "environment_has"}
+            )
+            function.can_block_in("waguard/sandbox/spawn.py", {"reap"})  # only what has ended
+            function.can_block_in("waguard/browser/launch.py", {"_drain"})  # non-blocking fd
+            function.can_block_in("waguard/sandbox/bubblewrap.py", {"_read_object"})  # non-blocking fd
+            function.can_block_in(
+                "waguard/observe/logs.py", {"write"}
+            )  # the log is a terminal, a journal or a pipe
+        yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not left, f"tasks left: {left}"
+
+
+def _fds() -> dict[str, str]:
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            continue
+    return found
+
+
+def _ours() -> set[int]:
+    """Children of this process, and whoever carries a launch token wherever it went; the dead do not count."""
+    rows = [row for row in host.process_table() if row.state not in "ZX"]
+    marked = f"\0{TOKEN_VARIABLE}=".encode()
+    return {row.pid for row in rows if row.ppid == os.getpid() or marked in b"\0" + _environment(row.pid)}
+
+
+def _environment(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """Processes and fds that outlive the test fail it."""
+    fds, processes = _fds(), _ours()
+    yield
+    gc.collect()
+    left = _ours() - processes
+    assert not left, f"processes left: {[Path(f'/proc/{pid}/cmdline').read_bytes() for pid in left]}"
+    grown = {fd: what for fd, what in _fds().items() if fd not in fds}
+    assert not grown, f"fds left: {grown}"
+
+
+@pytest.fixture
+def sessions_dir(tmp_path: Path) -> Path:
+    """A sessions directory that an unprivileged browser could reach."""
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.stat().st_uid == os.geteuid() and parent.stat().st_mode & 0o001 == 0:
+            parent.chmod(parent.stat().st_mode | 0o001)
+    return tmp_path / "sessions"
+
+
+class Journal:
+    """Every event of a daemon, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.bus = Bus()
+        self.bus.subscribe(self.events.append)
+
+    def named(self, name: str) -> list[Event]:
+        return [event for event in self.events if event.name == name]
+
+
+Daemon = Callable[..., AbstractAsyncContextManager[tuple[Supervisor, str]]]
+
+
+@pytest.fixture
+def journal() -> Iterator[Journal]:
+    """Collects events; a bug that a session caught and reported fails the test."""
+    journal = Journal()
+    yield journal
+    assert not journal.named("internal.error"), journal.named("internal.error")
+
+
+@pytest.fixture
+def start(sessions_dir: Path, journal: Journal) -> Daemon:
+    """Start a daemon in this process: ``async with start(browser={"path": ...}) as (supervisor, url)``."""
+
+    @asynccontextmanager
+    async def starting(**sections: dict[str, Any]) -> AsyncIterator[tuple[Supervisor, str]]:
+        config = Config.model_validate(
+            {
+                "limits": {"reserve_memory_mb": 0, "session_memory_mb": 0, "reserve_disk_mb": 0},
+                "restart": {"base_s": 0.01, "max_s": 0.05, "cooldown_s": 30.0},
+                **sections,
+                "sessions": {"dir": sessions_dir, **sections.get("sessions", {})},
+                "api": {"port": 0, **sections.get("api", {})},
+            }
+        )
+        async with daemon.running(config, journal.bus) as running:
+            yield running
+
+    return starting
+
+
+@pytest.fixture
+def pose(start: Daemon) -> Daemon:
+    """Start a daemon whose browsers only pose: ``async with pose("never-ready") as (supervisor, url)``."""
+
+    def posing(
+        pose: str = "ok", **sections: dict[str, Any]
+    ) -> AbstractAsyncContextManager[tuple[Supervisor, str]]:
+        browser = {"path": POSING, "extra_flags": [f"--posing={pose}"]}
+        return start(**{**sections, "browser": browser})
+
+    return posing

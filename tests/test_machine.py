@@ -1,0 +1,260 @@
+"""The table, as transcripts (state and orders after each event) and as properties over any run of events."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from waguard.core import machine as m
+from waguard.core.machine import State, decide
+from waguard.core.model import Failure, Link, Process, Reading, Reason, Stage, Status, Wanted
+from waguard.core.policy import RestartPolicy
+
+POLICY = RestartPolicy(budget=3, window_s=100, base_s=1, max_s=8, cooldown_s=50, hung_after=3)
+FAILURE = Failure("browser_failed", "it fell", Stage.START)
+
+
+class Playbook:
+    """Feed events, compare what is ordered: reads as a transcript."""
+
+    def __init__(self, state: State | None = None) -> None:
+        self.state = state or State()
+        self.now = 1000.0
+
+    def __call__(self, event: m.Event, *orders: m.Order, **state: object) -> "Playbook":
+        self.state, given = decide(self.state, event, self.now, POLICY)
+        assert given == orders
+        for name, value in state.items():
+            assert getattr(self.state, name) == value, name
+        return self
+
+
+def seen(epoch: int, link: Link, reason: Reason | None = None, **more: object) -> m.PageRead:
+    return m.PageRead(epoch, Reading(link, reason, **more))  # type: ignore[arg-type]  # a test's shorthand
+
+
+def up(link: Link = Link.CONNECTED, reason: Reason | None = None) -> Playbook:
+    state = State(Wanted.UP, Process.UP, link, reason, epoch=1)
+    return Playbook(state)
+
+
+def test_connect_scan_disconnect() -> None:
+    play = Playbook()
+    play(m.ConnectAsked(), m.Remember(Wanted.UP), m.Prepare(1), process=Process.PREPARING, wanted=Wanted.UP)
+    play(m.Prepared(1), m.Launch(1), process=Process.STARTING)
+    play(m.Started(1), m.Open(1), process=Process.UP, link=Link.LOADING)
+    play(seen(1, Link.AWAITING_SCAN, qr="2@x"), m.Disarm(), link=Link.AWAITING_SCAN)
+    play(seen(1, Link.SYNCING), m.Disarm())
+    play(seen(1, Link.CONNECTED), m.Disarm(), link=Link.CONNECTED)
+    play(m.DisconnectAsked(), m.Remember(Wanted.DOWN), m.Stop(1, polite=True), process=Process.STOPPING)
+    play(m.Gone(1), process=Process.DOWN, link=Link.UNKNOWN, wanted=Wanted.DOWN)
+
+
+def test_a_second_connect_joins() -> None:
+    play = Playbook()
+    play(m.ConnectAsked(), m.Remember(Wanted.UP), m.Prepare(1))
+    before = play.state
+    play(m.ConnectAsked())(m.RestartAsked())
+    assert play.state == before
+    play(m.Prepared(1), m.Launch(1))(m.ConnectAsked())(m.Started(1), m.Open(1))(m.ConnectAsked())
+
+
+def test_fresh_joins_fresh_and_replaces_a_kept_start() -> None:
+    play = Playbook()
+    play(m.ConnectAsked(), m.Remember(Wanted.UP), m.Prepare(1))
+    play(m.ConnectAsked(fresh=True), m.Stop(1, polite=False), process=Process.STOPPING)
+    play(m.ConnectAsked(fresh=True), m.Remember(Wanted.UP))
+    play(m.Gone(1), m.Prepare(2, retire=True))
+    play(m.ConnectAsked(fresh=True))
+    play(m.Prepared(2), m.Launch(2), retire=False, fresh=True)
+    play(m.Started(2), m.Open(2))(m.ConnectAsked(fresh=True))
+    play(seen(2, Link.AWAITING_SCAN), m.Disarm(), fresh=False)
+    play(m.ConnectAsked(fresh=True), m.Stop(2, polite=True), retire=True)
+
+
+def test_a_failed_fresh_start_is_not_retired_again() -> None:
+    play = Playbook()
+    play(m.ConnectAsked(fresh=True), m.Remember(Wanted.UP), m.Prepare(1, retire=True))
+    play(m.Prepared(1), m.Launch(1))(m.Failed(1, FAILURE), m.Stop(1, polite=False))
+    play(m.Gone(1), m.Wait(1, 0.0, jitter=True), process=Process.BACKOFF)
+    play(m.WaitEnded(1), m.Prepare(2))
+
+
+@pytest.mark.parametrize("when", [Process.PREPARING, Process.STARTING])
+def test_a_stop_is_heard_in_the_middle_of_a_start(when: Process) -> None:
+    play = Playbook(State(Wanted.UP, when, epoch=4))
+    play(m.DisconnectAsked(), m.Remember(Wanted.DOWN), m.Stop(4, polite=False), process=Process.STOPPING)
+    play(m.Prepared(4))(m.Started(4))(m.Failed(4, FAILURE))(m.BrowserExited(4, FAILURE))
+    play(m.Gone(4), process=Process.DOWN)
+
+
+@pytest.mark.parametrize("when", [p for p in Process if p is not Process.STOPPING])
+def test_cleanup_from_anywhere(when: Process) -> None:
+    play = Playbook(State(Wanted.UP, when, epoch=2, restarts=(1.0,)))
+    play(m.CleanupAsked(), m.Remember(Wanted.DOWN), m.Clean(2), process=Process.STOPPING, cleaning=True)
+    play(m.CleanupAsked(), m.Remember(Wanted.DOWN))  # joins
+    play(m.Gone(2), process=Process.STOPPING)  # a late stop does not end the cleanup
+    play(m.Cleaned(2))
+    assert play.state == State(epoch=2)
+
+
+def test_cleanup_replaces_a_stop() -> None:
+    play = Playbook(State(Wanted.DOWN, Process.STOPPING, epoch=2))
+    play(m.CleanupAsked(), m.Remember(Wanted.DOWN), m.Clean(2), cleaning=True)
+
+
+def test_connect_during_a_cleanup_starts_after_it() -> None:
+    play = up()
+    play(m.CleanupAsked(), m.Remember(Wanted.DOWN), m.Clean(1))
+    play(m.ConnectAsked(), m.Remember(Wanted.UP), process=Process.STOPPING)
+    play(m.Cleaned(1), m.Prepare(2), process=Process.PREPARING, cleaning=False)
+
+
+def test_a_dead_browser_comes_back_within_its_budget() -> None:
+    play = up()
+    delays = []
+    for epoch in (1, 2, 3):
+        play(
+            m.BrowserExited(epoch, FAILURE),
+            m.Stop(epoch, polite=False),
+            link=Link.LOST,
+            reason=Reason.CRASHED,
+            process=Process.STOPPING,
+        )
+        play.state, (wait,) = decide(play.state, m.Gone(epoch), play.now, POLICY)
+        assert isinstance(wait, m.Wait)
+        delays.append(wait.bound_s)
+        play(m.WaitEnded(epoch), m.Prepare(epoch + 1))
+        play(m.Prepared(epoch + 1), m.Launch(epoch + 1))(m.Started(epoch + 1), m.Open(epoch + 1))
+    assert delays == [0.0, 1.0, 2.0]
+    play(m.BrowserExited(4, FAILURE), m.Stop(4, polite=False))
+    play(m.Gone(4), m.Wait(4, 50, jitter=False), process=Process.FAILED)
+    assert m.status(play.state) is Status.FAILED
+    # An operator is not bound by the budget.
+    play(m.ConnectAsked(), m.Remember(Wanted.UP), m.Prepare(5), restarts=(), failure=None)
+
+
+def test_the_window_slides() -> None:
+    play = Playbook(State(Wanted.UP, Process.STOPPING, epoch=1, failure=FAILURE, restarts=(1.0, 2.0, 3.0)))
+    play.now = 101.5
+    play(m.Gone(1), m.Wait(1, 2.0, jitter=True), process=Process.BACKOFF, restarts=(2.0, 3.0, 101.5))
+
+
+def test_what_cannot_be_proved_gone_is_not_replaced() -> None:
+    play = up()
+    play(m.RestartAsked(), m.Stop(1, polite=True))
+    play(m.NotGone(1, FAILURE), m.Wait(1, 50, jitter=False), process=Process.FAILED)
+    play(m.WaitEnded(1), m.Prepare(2))
+    play = up()
+    play(m.CleanupAsked(), m.Remember(Wanted.DOWN), m.Clean(1))
+    play(m.Cleaned(1, FAILURE), process=Process.FAILED, failure=FAILURE, cleaning=False)
+
+
+def test_the_page_is_late() -> None:
+    play = up(Link.LOADING)
+    play(m.DeadlinePassed(1, FAILURE), m.Stop(1, polite=True), reason=Reason.HUNG)
+    play = up(Link.SYNCING)
+    play(m.DeadlinePassed(1, FAILURE), link=Link.SYNCING)
+
+
+def test_a_silent_page_is_hung_after_enough_looks_and_connect_starts_it_anew() -> None:
+    play = up()
+    play(m.PageSilent(1, 2), link=Link.CONNECTED)
+    play(m.PageSilent(1, 3), link=Link.LOST, reason=Reason.HUNG)
+    play(seen(1, Link.CONNECTED), m.Disarm(), link=Link.CONNECTED, reason=None)
+    play(m.PageSilent(1, 3), link=Link.LOST)
+    play(m.ConnectAsked(), m.Stop(1, polite=False))(m.Gone(1), m.Prepare(2))
+
+
+def test_used_up_codes_are_reloaded_and_unknown_changes_nothing() -> None:
+    play = up(Link.AWAITING_SCAN)
+    play(seen(1, Link.AWAITING_SCAN, qr_exhausted=True), m.Disarm(), m.ReloadQr(1))
+    play(seen(1, Link.UNKNOWN), link=Link.AWAITING_SCAN)
+
+
+def test_logged_out_is_not_restarted() -> None:
+    play = up()
+    play(seen(1, Link.LOST, Reason.LOGGED_OUT), m.Disarm(), process=Process.UP)
+    assert m.status(play.state) is Status.LOGGED_OUT
+    play(seen(1, Link.AWAITING_SCAN, Reason.LOGGED_OUT), m.Disarm())
+    assert m.status(play.state) is Status.AWAITING_SCAN
+
+
+def test_every_pair_has_a_rule_and_the_table_prints() -> None:
+    events = {event for _, event in m.TABLE}
+    assert set(m.TABLE) == {(process, event) for process in Process for event in events}
+    assert events == set(m.Event.__args__)
+    text = m.as_text()
+    assert all(event.__name__ in text for event in events)
+
+
+# --- any run of events ------------------------------------------------------------------------------------
+
+_failures = st.just(FAILURE)
+_readings = st.builds(
+    Reading,
+    link=st.sampled_from(Link),
+    reason=st.none() | st.sampled_from(Reason),
+    qr_exhausted=st.booleans(),
+)
+
+
+@st.composite
+def _events(draw: st.DrawFn) -> m.Event:
+    late = draw(st.booleans())
+    epoch = draw(st.integers(0, 3)) if late else -1  # -1: the current one, filled in by the run
+    events: st.SearchStrategy[m.Event] = st.one_of(
+        st.builds(m.ConnectAsked, fresh=st.booleans()),
+        *(st.just(kind()) for kind in (m.RestartAsked, m.DisconnectAsked, m.CleanupAsked)),
+        *(st.just(kind(epoch)) for kind in (m.Prepared, m.Started, m.PageCrashed, m.Gone, m.WaitEnded)),
+        *(
+            st.builds(kind, st.just(epoch), _failures)
+            for kind in (m.Failed, m.BrowserExited, m.DeadlinePassed, m.NotGone, m.Cleaned)
+        ),
+        st.just(m.Cleaned(epoch)),
+        st.builds(m.PageRead, st.just(epoch), _readings),
+        st.builds(m.PageSilent, st.just(epoch), st.integers(1, 9)),
+    )
+    return draw(events)
+
+
+SLOW = (m.Prepare, m.Launch, m.Open, m.Stop, m.Clean, m.Wait)
+
+
+@given(st.lists(st.tuples(_events(), st.floats(0, 40)), max_size=60))
+def test_any_run_keeps_the_promises(run: list[tuple[m.Event, float]]) -> None:
+    state, now = State(), 0.0
+    automatic: list[float] = []
+    for event, passed in run:
+        now += passed
+        if isinstance(event, m.Fact) and event.epoch == -1:
+            event = replace(event, epoch=state.epoch)  # noqa: PLW2901 (the run fills it in)
+        before = state
+        state, orders = decide(before, event, now, POLICY)
+        m.status(state)
+        if isinstance(event, m.Fact) and event.epoch != before.epoch:
+            assert (state, orders) == (before, ()), "a late fact did something"
+        slow = [order for order in orders if isinstance(order, SLOW)]
+        assert len(slow) <= 1, "two slow orders at once"
+        for order in orders:
+            if isinstance(order, m.Launch):
+                assert before.process is Process.PREPARING, "a launch without a preparation"
+            if isinstance(order, m.Prepare):
+                assert state.wanted is Wanted.UP, "started what nobody wants"
+                assert before.process not in {Process.UP, Process.STARTING}, "two browsers on one profile"
+        # Whoever is on the way somewhere has work under way, so no state waits for nothing.
+        if state.process is not before.process and state.process not in {Process.DOWN, Process.FAILED}:
+            assert slow or state.process is Process.STOPPING
+        if state.process is Process.BACKOFF and before.process is not Process.BACKOFF:
+            automatic.append(now)
+        if isinstance(event, (m.ConnectAsked, m.RestartAsked)):
+            automatic.clear()  # an operator's wish opens a new account
+        assert sum(now - at < POLICY.window_s for at in automatic) <= POLICY.budget, "over the restart budget"
+
+
+@given(st.integers(0, 10_000), st.floats(0.1, 10), st.floats(10, 1000))
+def test_delays_stay_within_bounds(recent: int, base: float, largest: float) -> None:
+    policy = RestartPolicy(base_s=base, max_s=largest)
+    assert 0 <= policy.delay_bound_s(recent) <= largest
+    assert policy.delay_bound_s(recent) <= policy.delay_bound_s(recent + 1)

@@ -1,0 +1,34 @@
+"""What the simulator can be asked to do wrong."""
+
+from dataclasses import dataclass
+
+FAULTS = {
+    "never_loads": "The page stays at its splash. From the next load.",
+    "never_answers": (
+        "HTTP and WebSocket are accepted and never answered. From the next load; open pages get no answer from now on."
+    ),
+    "spin": "An endless loop in the page. Open pages at once, others when they load.",
+    "memory_growth": (
+        "The page takes 16 MiB more every second, until the fault is cleared. Open pages at once, others when they load."
+    ),
+    "storage_refused": ("IndexedDB refuses: a login is lost, and no QR code comes. From the next load."),
+    "drop_socket": "The WebSocket is dropped, once: of the open pages, or else of the next that opens one.",
+    "offline": "No WebSocket stays open: those of open pages are dropped, new ones refused.",
+}
+"""Name -> what it does, and whether it applies to pages that are open already."""
+
+ONCE = frozenset({"drop_socket"})
+DROPS = ONCE | {"offline"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    name: str
+    browser: str | None = None
+    """Only for the pages of this browser, which `Simulator` knows by a cookie; None: for all."""
+    wid: str | None = None
+    ref: str | None = None
+    """What the caller named the browser by."""
+
+    def hits(self, browser: str) -> bool:
+        return self.browser is None or self.browser == browser

@@ -1,0 +1,288 @@
+// The page's side of the stand-in: the signs, the storage and the states of WhatsApp Web, without its messages.
+'use strict';
+(() => {
+  /** A bag of values that tells its listeners what changed, as the original's models do. */
+  class Model {
+    #listeners = new Map();
+    constructor(values = {}) {
+      Object.assign(this, values);
+    }
+    on(name, call) {
+      this.#listeners.set(name, [...this.#listeners.get(name) ?? [], call]);
+    }
+    off(name, call) {
+      this.#listeners.set(name, (this.#listeners.get(name) ?? []).filter(known => known !== call));
+    }
+    trigger(name, ...values) {
+      for (const call of this.#listeners.get(name) ?? []) call(...values);
+    }
+    set(values) {
+      for (const [name, value] of Object.entries(values)) {
+        if (this[name] === value) continue;
+        this[name] = value;
+        this.trigger(`change:${name}`, this, value);
+      }
+    }
+  }
+
+  const base64 = bytes => btoa(String.fromCharCode(...new Uint8Array(bytes)));
+  const random = () => crypto.getRandomValues(new Uint8Array(32));
+  const keys = { noise: random(), identity: random(), adv: base64(random()), platform: '1' };
+  const channel = new BroadcastChannel('simulator');
+  const app = document.getElementById('app');
+
+  const Socket = new Model({ state: 'UNLAUNCHED', stream: 'DISCONNECTED', hasSynced: undefined });
+  const Stream = new Model({ mode: 'QR' });
+  const Conn = new Model({ ref: undefined });
+  const Cmd = new Model();
+  Object.assign(Socket, { logout: () => send('logout'), takeover, reconnect: connect });
+
+  const modules = {
+    WAWebSocketModel: { Socket },
+    WAWebStreamModel: { Stream },
+    WAWebConnModel: { Conn },
+    WAWebCmd: { Cmd },
+    WAWebOfflineHandler: { OfflineMessageHandler: { getOfflineDeliveryProgress: () => 100 } },
+    WAWebAltDeviceLinkingApi: {},
+    WABase64: { encodeB64: base64 },
+    WAWebCompanionRegClientUtils: { DEVICE_PLATFORM: keys.platform },
+    WAWebAdvSignatureApi: {},
+    WAWebUserPrefsInfoStore: { waNoiseInfo: { get: async () => ({ staticKeyPair: { pubKey: keys.noise } }) } },
+    WAWebSignalStoreApi: {
+      waSignalStore: { getRegistrationInfo: async () => ({ identityKeyPair: { pubKey: keys.identity } }) },
+    },
+    WAWebUserPrefsMultiDevice: { getADVSecretKey: async () => keys.adv },
+  };
+
+  function boot() {
+    window.Debug = { VERSION: '2.3000.0-simulator' };
+    window.require = name => {
+      if (!Object.hasOwn(modules, name)) throw new Error(`Requiring unknown module "${name}"`);
+      return modules[name];
+    };
+  }
+
+  // --- storage: both halves are needed to come up logged in -----------------------------------------
+
+  const STORES = { wawc: 'user', wawc_db_enc: 'keys', 'signal-storage': 'signal-meta-store', 'model-storage': 'chat' };
+  const MARKS = ['last-wid-md', 'WANoiseInfo', 'WANoiseInfoIv', 'WAWebEncKeySalt', 'WALid'];
+  const faults = new Set();
+
+  const settled = request => new Promise((resolve, reject) => {
+    request.onsuccess = request.oncomplete = () => resolve(request.result);
+    request.onerror = request.onabort = () => reject(request.error);
+  });
+
+  async function within(name, mode, use) {
+    if (faults.has('storage_refused')) throw new DOMException('refused on request', 'UnknownError');
+    const opening = indexedDB.open(name, 1);
+    opening.onupgradeneeded = () => opening.result.createObjectStore(STORES[name]);
+    const database = await settled(opening);
+    try {
+      const transaction = database.transaction(STORES[name], mode, { durability: 'strict' });
+      const request = use(transaction.objectStore(STORES[name]));
+      await settled(transaction);
+      return request.result;
+    } finally {
+      database.close();
+    }
+  }
+
+  async function remember(wid, key) {
+    const values = { wawc: wid, wawc_db_enc: random(), 'signal-storage': key, 'model-storage': 'chats' };
+    await Promise.all(Object.entries(values).map(
+      ([name, value]) => within(name, 'readwrite', store => store.put(value, 'main')),
+    ));
+    for (const mark of MARKS) localStorage.setItem(mark, JSON.stringify(base64(random())));
+    localStorage.setItem('last-wid-md', JSON.stringify(wid));
+  }
+
+  const marked = () => MARKS.every(mark => localStorage.getItem(mark) !== null);
+  const storedKey = () => within('signal-storage', 'readonly', store => store.get('main'));
+
+  async function loggedOut() {
+    hangUp();
+    Cmd.trigger('logout');
+    localStorage.clear();
+    await Promise.allSettled(Object.keys(STORES).map(name => settled(indexedDB.deleteDatabase(name))));
+    location.replace('/?post_logout=1&logout_reason=0');
+  }
+
+  // --- what is on screen ------------------------------------------------------------------------------
+
+  function show(screen) {
+    app.replaceChildren(document.getElementById(`screen-${screen}`).content.cloneNode(true));
+  }
+
+  function showQr(ref, rows) {
+    Conn.set({ ref });
+    Socket.set({ state: 'UNPAIRED' });
+    Stream.set({ mode: 'QR' });
+    show('qr');
+    const canvas = app.querySelector('canvas');
+    const paint = canvas.getContext('2d');
+    const size = Math.floor(canvas.width / (rows.length + 8));
+    const margin = Math.floor((canvas.width - size * rows.length) / 2);
+    rows.forEach((row, y) => [...row].forEach((dark, x) => {
+      if (dark === '1') paint.fillRect(margin + x * size, margin + y * size, size, size);
+    }));
+    app.querySelector('[data-ref]').dataset.ref =
+      [ref, base64(keys.noise), base64(keys.identity), keys.adv, keys.platform].join(',');
+  }
+
+  function showReload() {
+    Socket.set({ state: 'UNPAIRED_IDLE' });
+    const button = document.createElement('button');
+    button.textContent = 'Click to reload QR code';
+    button.onclick = () => {
+      button.remove();
+      send('refs');
+    };
+    app.querySelector('[data-ref]').append(button);
+  }
+
+  function showMain(wid) {
+    show('main');
+    app.querySelector('[data-testid="wid"]').textContent = wid;
+    app.querySelector('[data-testid="menu-logout"]').onclick = () => send('logout');
+  }
+
+  function conflict() {
+    hangUp();
+    Socket.set({ state: 'CONFLICT', stream: 'DISCONNECTED' });
+    Stream.set({ mode: 'CONFLICT' });
+    show('conflict');
+    app.querySelector('[data-testid="popup-controls-ok"]').onclick = takeover;
+  }
+
+  function takeover() {
+    channel.postMessage('takeover');
+    show('spinner');
+    connect();
+  }
+
+  // --- the one socket ---------------------------------------------------------------------------------
+
+  let socket = null;
+  let retries = 0;
+  let retry = 0;
+
+  function send(kind, values = {}) {
+    if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ kind, ...values }));
+  }
+
+  function hangUp() {
+    clearTimeout(retry);
+    if (socket !== null) socket.onclose = socket.onmessage = null;
+    socket?.close();
+    socket = null;
+  }
+
+  function connect() {
+    hangUp();
+    socket = new WebSocket(`ws://${location.host}/ws`);
+    socket.onopen = () => send('hello');
+    socket.onmessage = ({ data }) => receive(JSON.parse(data));
+    socket.onclose = dropped;
+  }
+
+  function dropped() {
+    boot();
+    const paired = marked();
+    Socket.set({ state: paired && retries > 0 ? 'TIMEOUT' : 'OPENING', stream: 'DISCONNECTED' });
+    if (paired && retries > 0) Stream.set({ mode: 'OFFLINE' });
+    if (!paired) show('spinner');
+    retry = setTimeout(connect, retries === 0 ? 0 : Math.min(125 * 2 ** retries, 5000));
+    retries += 1;
+  }
+
+  async function login() {
+    if (!marked()) {
+      try {
+        await storedKey();
+      } catch {
+        show('storage-error');
+        return;
+      }
+      send('pair', { keys: [base64(keys.noise), base64(keys.identity), keys.adv, keys.platform] });
+      return;
+    }
+    try {
+      send('login', { wid: JSON.parse(localStorage.getItem('last-wid-md')), key: await storedKey() });
+    } catch {
+      await loggedOut();
+    }
+  }
+
+  const grown = [];
+  let growth = 0;
+
+  function suffer(names) {
+    faults.clear();
+    names.forEach(name => faults.add(name));
+    clearInterval(growth);
+    if (faults.has('memory_growth')) growth = setInterval(() => grown.push(new Uint8Array(4 << 20).fill(1)), 250);
+    else grown.length = 0;
+    while (faults.has('spin'));
+  }
+
+  async function receive(message) {
+    switch (message.kind) {
+      case 'faults':
+        suffer(message.names);
+        break;
+      case 'welcome':
+        suffer(message.names);
+        if (faults.has('never_loads') && Socket.state === 'UNLAUNCHED') {
+          hangUp();
+          break;
+        }
+        boot();
+        retries = 0;
+        Socket.set({ state: 'OPENING' });
+        await login();
+        break;
+      case 'qr':
+        showQr(message.ref, message.rows);
+        break;
+      case 'qr-idle':
+        showReload();
+        break;
+      case 'pair-success':
+        Socket.set({ state: 'PAIRING' });
+        show('spinner');
+        await remember(message.wid, message.key);
+        send('paired');
+        break;
+      case 'success':
+        document.title = 'WhatsApp';
+        Socket.set({ state: 'CONNECTED', stream: Socket.hasSynced ? 'RESUMING' : 'SYNCING' });
+        if (!Socket.hasSynced) {
+          Stream.set({ mode: 'SYNCING' });
+          show('syncing');
+        }
+        break;
+      case 'synced':
+        showMain(message.wid);
+        Stream.set({ mode: 'MAIN' });
+        Socket.set({ stream: 'CONNECTED', hasSynced: true });
+        break;
+      case 'stream-error':
+        if (message.code === 515) {
+          Socket.set({ state: 'OPENING' });
+          connect();
+        } else if (message.code === 'conflict') conflict();
+        else await loggedOut();
+        break;
+      case 'failure':
+        await loggedOut();
+        break;
+    }
+  }
+
+  channel.onmessage = conflict;
+  channel.postMessage('takeover');
+  navigator.serviceWorker.register('/sw.js').catch(() => {});
+  navigator.storage.persist().catch(() => {});
+  connect();
+})();

@@ -1,0 +1,192 @@
+"""What WhatsApp Web says: from the raw signs that `probe.js` collects to a `Reading`. Pure.
+
+The page may be hostile, changed, or half loaded: every sign is checked before it is used, several independent
+ones (the app's modules, the document) lead to the same verdict, and what does not add up is `Link.UNKNOWN`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+from waguard.core.model import Link, Reading, Reason
+
+PROBE = files(__package__).joinpath("probe.js").read_text(encoding="utf-8")
+"""The expression to evaluate in the page's main world, by value."""
+
+RELOAD_QR = """(() => {
+  try {
+    const button = document.querySelector('[data-ref] button');
+    button?.click();
+    return button !== null;
+  } catch {
+    return false;
+  }
+})()"""
+"""Clicks the button that fetches fresh QR codes; true if there was one."""
+
+_QR = re.compile(r"[\x20-\x7e]{1,1024}")
+_WORD = re.compile(r"[\w .:+-]{1,64}", re.ASCII)
+
+_REFUSED = frozenset({"DEPRECATED_VERSION", "TOS_BLOCK", "SMB_TOS_BLOCK", "PROXYBLOCK"})
+_UNPAIRED = frozenset({"UNPAIRED", "UNPAIRED_IDLE"})
+_ON_THE_WAY = frozenset({"UNLAUNCHED", "OPENING", "PAIRING", *_UNPAIRED})
+
+
+def read(signs: object) -> Reading:
+    """What the page says. Never raises; whatever is not of the expected form counts as not seen."""
+    return _Signs.of(signs if isinstance(signs, Mapping) else {}).reading()
+
+
+@dataclass(frozen=True, slots=True)
+class _Signs:
+    """The signs after the check: a word or code is None when it is absent or not one, a flag when it is unknown."""
+
+    url: str
+    version: str | None
+    state: str | None
+    stream: str | None
+    mode: str | None
+    qr: str | None
+    storage_error: str | None
+    app: bool | None
+    splash: bool | None
+    synced: bool | None
+    reload: bool | None
+    panes: bool | None
+    progress: bool | None
+    use_here: bool | None
+    refused: bool | None
+    logged_in: bool | None
+    online: bool | None
+
+    @classmethod
+    def of(cls, raw: Mapping[Any, Any]) -> Self:
+        def flag(name: str) -> bool | None:
+            value = raw.get(name)
+            return value if isinstance(value, bool) else None
+
+        url = raw.get("url")
+        return cls(
+            url=url[:2048] if isinstance(url, str) else "",
+            version=_match(_WORD, raw.get("version")),
+            state=_match(_WORD, raw.get("state")),
+            stream=_match(_WORD, raw.get("stream")),
+            mode=_match(_WORD, raw.get("mode")),
+            qr=_match(_QR, raw.get("qr")),
+            storage_error=_match(_WORD, raw.get("storage_error")),
+            app=flag("app"),
+            splash=flag("splash"),
+            synced=flag("synced"),
+            reload=flag("reload"),
+            panes=flag("panes"),
+            progress=flag("progress"),
+            use_here=flag("use_here"),
+            refused=flag("refused"),
+            logged_in=flag("logged_in"),
+            online=flag("online"),
+        )
+
+    def reading(self) -> Reading:
+        link, reason = self._link()
+        exhausted = link is Link.AWAITING_SCAN and (self.reload is True or self.state == "UNPAIRED_IDLE")
+        return Reading(
+            link,
+            reason,
+            # A code that is used up stays in the document, but no phone can scan it any more.
+            qr=self.qr if link is Link.AWAITING_SCAN and not exhausted else None,
+            qr_exhausted=exhausted,
+            page_version=self.version,
+            signs=self._seen(),
+        )
+
+    def _link(self) -> tuple[Link, Reason | None]:
+        """First match wins: what ends the link for good comes before what only describes it."""
+        logged_out = _post_logout(self.url)
+        paired = self.logged_in or self.panes or self.state in {"PAIRING", "CONNECTED"}
+        if self.url.startswith("chrome-error:"):
+            return Link.LOST, Reason.OFFLINE
+        if self.state in _REFUSED or self.mode in _REFUSED or self._refused():
+            return Link.LOST, Reason.REFUSED
+        if self._conflict():
+            return Link.LOST, Reason.CONFLICT
+        if self._awaits_scan():
+            return Link.AWAITING_SCAN, Reason.LOGGED_OUT if logged_out else None
+        if logged_out and not paired:
+            return Link.LOST, Reason.LOGGED_OUT
+        if paired and self._offline():
+            return Link.LOST, Reason.OFFLINE
+        if (up := self._up()) is not None:
+            return up, None
+        if self.splash or self.state in _ON_THE_WAY:
+            return Link.LOADING, None
+        return Link.UNKNOWN, None
+
+    def _refused(self) -> bool:
+        return self.refused is True and self.qr is None and self.state is None and not self.panes
+
+    def _conflict(self) -> bool:
+        if "CONFLICT" in {self.state, self.mode}:
+            return True
+        # Other dialogues have the same button, but they lie over chats or a QR code.
+        usable = self.panes or self.qr is not None or self.state == "CONNECTED" or self.state in _UNPAIRED
+        return self.use_here is True and not usable
+
+    def _awaits_scan(self) -> bool:
+        if self.qr is not None:
+            return self.state is None or self.state in _UNPAIRED
+        return self.state == "UNPAIRED_IDLE"
+
+    def _offline(self) -> bool:
+        if self.state == "TIMEOUT" or self.mode == "OFFLINE":
+            return True
+        # Machines without a way out say so too, and reach what is on loopback: not enough alone.
+        return self.online is False and self.state == "OPENING"
+
+    def _up(self) -> Link | None:
+        """Logged in: syncing, or connected. The socket's word counts, and the document's where it says nothing."""
+        if self.state == "CONNECTED":
+            return Link.CONNECTED if self.synced and self.stream != "SYNCING" else Link.SYNCING
+        if self.state is None and self.panes:
+            return Link.CONNECTED
+        if self.state == "OPENING" and self.panes:
+            return Link.SYNCING
+        if self.state is None and self.logged_in and self.progress:
+            return Link.SYNCING
+        return None
+
+    def _seen(self) -> tuple[str, ...]:
+        words = (("Socket.state", self.state), ("Socket.stream", self.stream), ("Stream.mode", self.mode))
+        flags = (
+            ("post_logout", _post_logout(self.url)),
+            ("error page", self.url.startswith("chrome-error:")),
+            ("Socket.hasSynced", self.synced),
+            ("data-ref", self.qr is not None),
+            ("reload button", self.reload),
+            ("panes", self.panes),
+            ("progress", self.progress),
+            ("Use Here", self.use_here),
+            ("browser refused", self.refused),
+            ("login marks", self.logged_in),
+            ("splash", self.splash),
+            ("app", self.app),
+            ("navigator offline", self.online is False),
+        )
+        return (
+            *(f"{name}={value}" for name, value in words if value is not None),
+            *(name for name, value in flags if value),
+            *((f"storage error: {self.storage_error}",) if self.storage_error is not None else ()),
+        )
+
+
+def _match(pattern: re.Pattern[str], value: object) -> str | None:
+    return value if isinstance(value, str) and pattern.fullmatch(value) else None
+
+
+def _post_logout(url: str) -> bool:
+    try:
+        return "post_logout" in parse_qs(urlsplit(url).query, keep_blank_values=True)
+    except ValueError:
+        return False
