@@ -21,7 +21,9 @@ from waguard.whatsapp import page
 
 NOBODY = 65534
 VERSION = "156.0.0.0"
-AGENT = f"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{VERSION} Safari/537.36"
+AGENT = (
+    f"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{VERSION} Safari/537.36"
+)
 HEADLESS_AGENT = AGENT.replace("Chrome/", "HeadlessChrome/")
 HINTS = {
     "brands": [{"brand": "Chromium", "version": "156"}],
@@ -33,12 +35,14 @@ HINTS = {
 }
 
 
-def installed() -> bool:
+def _found() -> Path | None:
     try:
-        locate(None)
+        return locate(None)
     except BrowserNotFound:
-        return False
-    return True
+        return None
+
+
+BINARY = _found()
 
 
 class Refused(Exception):
@@ -95,9 +99,9 @@ class BareBrowser:
 
     @classmethod
     async def start(cls, profile: Path, agent: str) -> Self:
-        binary = locate(None)
+        assert BINARY is not None
         command = [
-            str(binary),
+            str(BINARY),
             "--remote-debugging-pipe",
             f"--user-data-dir={profile}",
             f"--user-agent={agent}",
@@ -106,7 +110,7 @@ class BareBrowser:
             "--disable-background-networking",
             "--disable-component-update",
             "--disable-gpu",
-            *(() if "headless" in binary.name else ("--headless=new",)),
+            *(() if "headless" in BINARY.name else ("--headless=new",)),
             "about:blank",
         ]
         if os.geteuid() == 0:
@@ -129,7 +133,9 @@ class BareBrowser:
         loop = asyncio.get_running_loop()
         writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(orders_w, "wb", 0))
         reader = asyncio.StreamReader(limit=64 * 1024 * 1024)
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(answers_r, "rb", 0))
+        await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(answers_r, "rb", 0)
+        )
         return cls(pid, writer, reader)
 
     async def call(self, method: str, session: str | None = None, **params: Any) -> Any:

@@ -50,9 +50,9 @@ async def loop_guard() -> AsyncIterator[None]:
 
 def _fds() -> dict[str, str]:
     found = {}
-    for fd in os.listdir("/proc/self/fd"):
+    for fd in Path("/proc/self/fd").iterdir():
         try:
-            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+            found[fd.name] = str(fd.readlink())
         except OSError:
             continue
     return found
@@ -118,7 +118,7 @@ def journal() -> Iterator[Journal]:
 
 @pytest.fixture
 def start(sessions_dir: Path, journal: Journal) -> Daemon:
-    """Start a daemon in this process: ``async with start(browser={"path": ...}) as (supervisor, url)``."""
+    """A daemon in this process, with these sections of the configuration, for ``async with``."""
 
     @asynccontextmanager
     async def starting(**sections: dict[str, Any]) -> AsyncIterator[tuple[Supervisor, str]]:
@@ -139,7 +139,7 @@ def start(sessions_dir: Path, journal: Journal) -> Daemon:
 
 @pytest.fixture
 def pose(start: Daemon) -> Daemon:
-    """Start a daemon whose browsers only pose: ``async with pose("never-ready") as (supervisor, url)``."""
+    """A daemon whose browsers only pose, each in the way that is named, for ``async with``."""
 
     def posing(
         pose: str = "ok", **sections: dict[str, Any]

@@ -1,0 +1,346 @@
+"""Whole walks on real Chromium and the simulator: what the product promises, seen from outside."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from conftest import Daemon, Journal
+
+from waguard import host
+from waguard.browser.find import KNOWN
+from waguard.core.answer import Wait
+from waguard.core.model import ClientCode, Link, Reason, Status
+from waguard.simulator.server import Cadence, Simulator
+from waguard.supervisor import SessionView, Supervisor
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not any(path.is_file() for path in KNOWN), reason="no Chromium is installed"),
+]
+
+DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
+BRISK = Cadence(first_s=1.0, next_s=0.5, sync_s=0.1)
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator(cadence=Cadence.REAL) as simulator:
+        yield simulator
+
+
+@pytest.fixture(params=["bubblewrap", "plain"])
+def sandbox(request: pytest.FixtureRequest) -> dict[str, str]:
+    return {"kind": request.param}
+
+
+async def until(done: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    """Poll what has no event to wait for."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+async def log_in(supervisor: Supervisor, simulator: Simulator, *codes: ClientCode) -> list[SessionView]:
+    """Connect and scan each; all are connected afterwards."""
+    await asyncio.gather(*(supervisor.connect(code) for code in codes))
+    for code in codes:
+        simulator.scan(supervisor.qr(code).text, "34600000000")
+    return list(await asyncio.gather(*(supervisor.connect(code, wait=Wait.CONNECTED) for code in codes)))
+
+
+def family(pid: int) -> set[int]:
+    """``pid`` and every living descendant of it, by an independent look at the process table."""
+    found = {pid}
+    rows = [row for row in host.process_table() if row.state not in "ZX"]
+    while more := {row.pid for row in rows if row.ppid in found and row.pid not in found}:
+        found |= more
+    return found
+
+
+async def login_on_disk(sessions: Path, code: ClientCode) -> None:
+    """Chromium writes localStorage seconds late: a login younger than that does not outlive a SIGKILL."""
+    store = sessions / code / "profile" / "Default" / "Local Storage" / "leveldb"
+
+    def written() -> bool:
+        return any(b"last-wid-md" in file.read_bytes() for file in store.glob("*.log"))
+
+    await until(written, "the login's marks on disk")
+
+
+def pid_of(view: SessionView) -> int:
+    assert view.browser is not None
+    return view.browser.pids[0]
+
+
+def living(pids: set[int]) -> set[int]:
+    return {row.pid for row in host.process_table() if row.state not in "ZX"} & pids
+
+
+async def test_a_client_gets_its_qr_code_its_session_and_keeps_its_login(
+    start: Daemon, simulator: Simulator, sandbox: dict[str, str], sessions_dir: Path
+) -> None:
+    async with start(whatsapp={"url": simulator.url}, sandbox=sandbox) as (supervisor, _):
+        view = await supervisor.connect(DEMO)
+        assert (view.status, view.profile) == (Status.AWAITING_SCAN, "fresh")
+        (view,) = await log_in(supervisor, simulator, DEMO)
+        assert view.status is Status.CONNECTED
+        # The browser is killed: it comes back by itself, logged in.
+        await login_on_disk(sessions_dir, DEMO)
+        os.kill(pid_of(view), signal.SIGKILL)
+        await until(
+            lambda: (
+                supervisor.view(DEMO).attempt != view.attempt and supervisor.view(DEMO).link is Link.CONNECTED
+            ),
+            "connected again",
+        )
+        # And after a polite stop.
+        await supervisor.disconnect(DEMO)
+        again = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+        assert (again.status, again.generation, again.profile) == (Status.CONNECTED, view.generation, "kept")
+        restarted = await supervisor.restart(DEMO, wait=Wait.CONNECTED)
+        assert restarted.attempt != again.attempt
+    async with start(whatsapp={"url": simulator.url}, sandbox=sandbox) as (supervisor, _):
+        view = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+        assert view.profile == "kept"
+
+
+async def test_qr_codes_rotate_and_used_up_ones_are_fetched_anew(start: Daemon) -> None:
+    cadence = Cadence(first_s=0.4, next_s=0.2, refs=3)
+    async with (
+        Simulator(cadence=cadence) as simulator,
+        start(whatsapp={"url": simulator.url}, page={"poll_s": 0.05}) as (supervisor, _),
+    ):
+        await supervisor.connect(DEMO)
+        seen: set[str] = set()
+
+        def look() -> bool:
+            if supervisor.view(DEMO).has_qr:
+                seen.add(supervisor.qr(DEMO).text)
+            return len(seen) > 2 * cadence.refs
+
+        await until(look, "codes of three batches")
+        (view,) = await log_in(supervisor, simulator, DEMO)
+        assert view.status is Status.CONNECTED
+
+
+async def test_cleanup_of_one_leaves_the_others_alone(start: Daemon, simulator: Simulator) -> None:
+    codes = [DEMO, DEMO2, ClientCode("demo-2"), ClientCode("xdemo")]
+    async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
+        views = await log_in(supervisor, simulator, *codes)
+        families = [family(pid_of(view)) for view in views]
+        assert all(len(members) > 4 for members in families)
+        report = await supervisor.cleanup(DEMO)
+        assert report.ok
+        assert {step.outcome for step in report.steps} == {"done"}
+        assert not living(families[0])
+        for was, members in zip(views[1:], families[1:], strict=True):
+            now = supervisor.view(ClientCode(was.client))
+            assert (now.browser, now.link, now.attempt) == (was.browser, Link.CONNECTED, was.attempt)
+            assert living(members) == members
+        view = await supervisor.connect(DEMO)
+        assert (view.status, view.profile) == (Status.AWAITING_SCAN, "fresh")
+
+
+async def test_a_stopped_browser_is_cleaned_and_connected_anew(
+    start: Daemon, simulator: Simulator, sandbox: dict[str, str]
+) -> None:
+    async with start(whatsapp={"url": simulator.url}, sandbox=sandbox) as (supervisor, _):
+        view = await supervisor.connect(DEMO)
+        assert view.browser is not None
+        stopped = family(pid_of(view)) | set(view.browser.pids)
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        report = await supervisor.cleanup(DEMO)
+        assert report.ok
+        assert "stopped" in report.steps[1].detail
+        assert not living(stopped)
+        assert (await supervisor.connect(DEMO)).status is Status.AWAITING_SCAN
+
+
+async def test_a_spinning_page_is_seen_cleaned_and_connected_anew(
+    start: Daemon, simulator: Simulator
+) -> None:
+    page = {"read_s": 0.3, "hung_after": 2, "poll_s": 0.1}
+    async with start(whatsapp={"url": simulator.url}, page=page) as (supervisor, _):
+        view = await supervisor.connect(DEMO)
+        members = family(pid_of(view))
+        fault = await simulator.inject("spin")
+        await until(lambda: supervisor.view(DEMO).reason == Reason.HUNG, "called hung")
+        await simulator.clear_faults(fault.name)
+        # A connect starts it anew by itself; a cleanup first does as well.
+        again = await supervisor.connect(DEMO)
+        assert (again.status, again.profile) == (Status.AWAITING_SCAN, "kept")
+        assert not living(members)
+        await simulator.inject("spin")
+        await until(lambda: supervisor.view(DEMO).reason == Reason.HUNG, "called hung again")
+        await simulator.clear_faults("spin")
+        members = family(pid_of(supervisor.view(DEMO)))
+        report = await supervisor.cleanup(DEMO)
+        assert report.ok
+        assert not living(members)
+        assert (await supervisor.connect(DEMO)).status is Status.AWAITING_SCAN
+
+
+async def test_logged_out_by_the_phone_is_said_and_a_new_code_shown(
+    start: Daemon, simulator: Simulator, journal: Journal
+) -> None:
+    async with start(whatsapp={"url": simulator.url}, page={"poll_s": 0.05}) as (supervisor, _):
+        (view,) = await log_in(supervisor, simulator, DEMO)
+        await simulator.log_out(simulator.devices[0].wid)
+        await until(lambda: supervisor.view(DEMO).has_qr, "a new code")
+        now = supervisor.view(DEMO)
+        assert (now.status, now.reason, now.attempt) == (Status.AWAITING_SCAN, "logged_out", view.attempt)
+
+
+async def test_a_crashed_renderer_comes_back_logged_in(start: Daemon, simulator: Simulator) -> None:
+    async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
+        (view,) = await log_in(supervisor, simulator, DEMO)
+        browser = supervisor._sessions[DEMO]._browser
+        assert browser is not None
+        assert browser._connection is not None
+        (session,) = browser._connection._sessions.values()
+        session.send("Page.crash")
+        await until(
+            lambda: (
+                supervisor.view(DEMO).attempt != view.attempt and supervisor.view(DEMO).link is Link.CONNECTED
+            ),
+            "connected again",
+        )
+
+
+async def test_a_server_that_never_answers_names_the_stage(start: Daemon, simulator: Simulator) -> None:
+    await simulator.inject("never_answers")
+    async with start(
+        whatsapp={"url": simulator.url},
+        deadlines={"open": 1.0},
+        restart={"base_s": 30.0, "max_s": 30.0, "budget": 0},
+    ) as (supervisor, url):
+        token = json.loads((supervisor._services.config.sessions.dir / ".tokens.json").read_text())["admin"]
+        async with (
+            aiohttp.ClientSession() as client,
+            client.post(
+                f"{url}/v1/sessions/demo/connect", headers={"Authorization": f"Bearer {token}"}
+            ) as answer,
+        ):
+            body = await answer.json()
+        assert (answer.status, body["code"], body["cause"]) == (503, "session_failed", "deadline_exceeded")
+        assert "Stage open" in body["detail"]
+
+
+async def test_browsers_never_run_as_root_and_keep_their_own_sandbox(
+    start: Daemon, simulator: Simulator
+) -> None:
+    async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
+        view = await supervisor.connect(DEMO)
+        init = pid_of(view)
+        browsers = family(init) - {init}
+        assert browsers
+        seccomp = []
+        for pid in browsers:
+            status = dict(
+                line.split(":\t", 1)
+                for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+                if ":\t" in line
+            )
+            assert "0" not in status["Uid"].split()
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            assert b"--no-sandbox" not in command
+            if b"--type=renderer" in command:
+                seccomp.append(status["Seccomp"])
+        assert seccomp
+        assert set(seccomp) == {"2"}, "a renderer without its filter"
+
+
+SERVE = "import asyncio; from waguard import config, daemon; asyncio.run(daemon.serve(config.load()))"
+
+
+@contextmanager
+def daemon_process(sessions: Path, url: str, sandbox: str) -> Iterator[subprocess.Popen[str]]:
+    """A daemon of its own, to be killed."""
+    environ = {
+        **os.environ,
+        "WAGUARD_CONFIG": "/dev/null",
+        "WAGUARD_SESSIONS__DIR": str(sessions),
+        "WAGUARD_WHATSAPP__URL": url,
+        "WAGUARD_API__PORT": "0",
+        "WAGUARD_SANDBOX__KIND": sandbox,
+        "WAGUARD_LIMITS__SESSION_MEMORY_MB": "0",
+        "WAGUARD_LOG__FORMAT": "json",
+    }
+    process = subprocess.Popen([sys.executable, "-c", SERVE], env=environ, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+async def ready(process: subprocess.Popen[str]) -> str:
+    """The control port's address."""
+    assert process.stderr is not None
+    while line := await asyncio.to_thread(process.stderr.readline):
+        event = json.loads(line)
+        if event["event"] == "daemon.ready":
+            return str(event["url"])
+    raise AssertionError("the daemon did not come up")
+
+
+async def test_a_killed_daemon_leaves_nothing_to_the_next(
+    start: Daemon, simulator: Simulator, sessions_dir: Path, sandbox: dict[str, str], journal: Journal
+) -> None:
+    with daemon_process(sessions_dir, simulator.url, sandbox["kind"]) as process:
+        url = await ready(process)
+        headers = {
+            "Authorization": "Bearer " + json.loads((sessions_dir / ".tokens.json").read_text())["admin"]
+        }
+        async with aiohttp.ClientSession(headers=headers) as client:
+
+            async def connect(code: str) -> list[int]:
+                async with client.post(f"{url}/v1/sessions/{code}/connect") as answer:
+                    body = await answer.json()
+                    assert answer.status == 200, body
+                    return [int(pid) for pid in body["browser"]["pids"]]
+
+            pids = await asyncio.gather(*(connect(f"c{number}") for number in range(5)))
+        everything = set().union(*(family(own[0]) | set(own) for own in pids))
+        stopped = family(pids[0][0]) | set(pids[0])
+        command = Path(f"/proc/{max(stopped)}/cmdline").read_bytes().split(b"\0")
+        # A decoy with the same command line, and one that has the profile's lock file open.
+        lock = next((sessions_dir / ".profiles").glob("*.lock"))
+        with lock.open() as held:
+            same_words = ["browser", *(word.decode() for word in command[1:] if word)]
+            decoys = [
+                subprocess.Popen(["/usr/bin/tail", "-f", "/dev/null"], stdin=held),
+                subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()", *same_words]),
+            ]
+        try:
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            process.kill()
+            process.wait()
+            assert living(stopped) == stopped
+            async with start(whatsapp={"url": simulator.url}, sandbox=sandbox) as (supervisor, _):
+                # The daemon is ready, nothing was connected yet: what was left is gone already.
+                assert not living(everything)
+                assert journal.named("reaper.killed")
+                assert all(decoy.poll() is None for decoy in decoys)
+                assert len(supervisor.views()) == 5
+                view = await supervisor.connect(ClientCode("c0"))
+                assert (view.status, view.profile) == (Status.AWAITING_SCAN, "kept")
+                assert all(decoy.poll() is None for decoy in decoys)
+        finally:
+            for decoy in decoys:
+                decoy.kill()
+                decoy.wait()

@@ -1,0 +1,629 @@
+"""The stand-in for WhatsApp Web: its server alone, then real browsers on its page, read as the product reads."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from bare_browser import AGENT, BINARY, HEADLESS_AGENT, BareBrowser, Page, browser, make_profile
+
+from waguard.core.model import Link, Reading, Reason
+from waguard.errors import AlreadyRunning, ConfigError
+from waguard.simulator.faults import FAULTS
+from waguard.simulator.server import Cadence, Simulator, serve
+from waguard.whatsapp.page import RELOAD_QR
+
+KEYS = ["noise=", "identity=", "adv=", "1"]
+STEADY = Cadence(first_s=60, next_s=60, sync_s=0.01)
+BRIEF = Cadence(first_s=0.05, next_s=0.01, refs=2, sync_s=0.01)
+
+
+class Client:
+    """The simulator's HTTP side, and pages that are no browsers."""
+
+    def __init__(self, http: aiohttp.ClientSession) -> None:
+        self.http = http
+        self.url = str(http._base_url)
+
+    async def ask(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
+        async with self.http.request(method, path, **options) as answer:
+            return answer.status, await answer.json()
+
+    @asynccontextmanager
+    async def page(self, *, cookie: str = "a") -> AsyncIterator["Wire"]:
+        async with self.http.ws_connect("/ws", headers={"Cookie": f"simulator_browser={cookie}"}) as ws:
+            yield Wire(ws)
+
+    async def scan(self, qr: str) -> str:
+        status, body = await self.ask("POST", "/phone/scan", data=qr)
+        assert status == 200, body
+        wid = body["wid"]
+        assert isinstance(wid, str)
+        return wid
+
+    async def pair(self, **options: Any) -> tuple[str, str]:
+        async with self.page(**options) as wire:
+            await self.scan(await wire.code())
+            paired = await wire.hear("pair-success")
+            await wire.say("paired")
+            assert (await wire.hear("stream-error"))["code"] == 515
+        return paired["wid"], paired["key"]
+
+    async def link(self, wid: str) -> str | None:
+        _, body = await self.ask("GET", "/phone/devices")
+        return next((device["link"] for device in body["devices"] if device["wid"] == wid), None)
+
+
+class Wire:
+    """A page's WebSocket."""
+
+    def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        self.ws = ws
+
+    async def say(self, kind: str, **values: Any) -> None:
+        await self.ws.send_json({"kind": kind, **values})
+
+    async def hear(self, kind: str) -> Any:
+        message = await self.ws.receive_json()
+        assert message["kind"] == kind, message
+        return message
+
+    async def hello(self) -> list[str]:
+        await self.say("hello")
+        names: list[str] = (await self.hear("welcome"))["names"]
+        return names
+
+    async def code(self) -> str:
+        await self.hello()
+        await self.say("pair", keys=KEYS)
+        return await self.next_code()
+
+    async def next_code(self) -> str:
+        return ",".join([(await self.hear("qr"))["ref"], *KEYS])
+
+    async def log_in(self, wid: str, key: str) -> None:
+        await self.hello()
+        await self.say("login", wid=wid, key=key)
+        await self.hear("success")
+        await self.hear("synced")
+
+    async def ended(self) -> bool:
+        return (await self.ws.receive()).type in {aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR}
+
+
+@asynccontextmanager
+async def simulated(cadence: Cadence) -> AsyncIterator[Client]:
+    agent = {"User-Agent": AGENT}
+    async with (
+        Simulator(cadence=cadence) as simulator,
+        aiohttp.ClientSession(
+            base_url=simulator.url, headers=agent, cookie_jar=aiohttp.DummyCookieJar()
+        ) as http,
+    ):
+        yield Client(http)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    async with simulated(STEADY) as client:
+        yield client
+
+
+# --- the server alone -----------------------------------------------------------------------------------
+
+
+async def test_a_scan_links_the_page_that_shows_the_code(client: Client) -> None:
+    async with client.page() as wire:
+        code = await wire.code()
+        status, body = await client.ask("POST", "/phone/scan", json={"qr": code, "phone": "5215550001111"})
+        assert (status, body) == (200, {"wid": "5215550001111:1@c.us"})
+        paired = await wire.hear("pair-success")
+    assert await client.link(paired["wid"]) == "offline"
+    async with client.page() as wire:
+        await wire.log_in(paired["wid"], paired["key"])
+        _, body = await client.ask("GET", "/phone/devices")
+        [device] = body["devices"]
+        assert device["connected_since"] > 0
+        assert (device["link"], device["tabs"]) == ("connected", 1)
+
+
+async def test_a_phone_has_many_devices(client: Client) -> None:
+    for number in (1, 2):
+        async with client.page() as wire:
+            _, body = await client.ask(
+                "POST", "/phone/scan", json={"qr": await wire.code(), "phone": "5215550001111"}
+            )
+            assert body == {"wid": f"5215550001111:{number}@c.us"}
+
+
+async def test_newer_forms_of_the_code_scan_too(client: Client) -> None:
+    async with client.page() as wire:
+        await client.scan(
+            f"https://wa.me/settings/linked_devices#{await wire.code()},https://faq.whatsapp.com/r/ld\n"
+        )
+
+
+async def test_a_code_is_good_once(client: Client) -> None:
+    async with client.page() as wire:
+        code = await wire.code()
+        await client.scan(code)
+        status, body = await client.ask("POST", "/phone/scan", data=code)
+    assert (status, body["error"]) == (410, "qr_expired")
+
+
+async def test_codes_expire_one_by_one_and_the_page_may_ask_for_more() -> None:
+    async with simulated(BRIEF) as client, client.page() as wire:
+        first, second = await wire.code(), await wire.next_code()
+        assert first != second
+        await wire.hear("qr-idle")
+        for code in (first, second):
+            status, body = await client.ask("POST", "/phone/scan", data=code)
+            assert (status, body["error"]) == (410, "qr_expired")
+        await wire.say("refs")
+        assert await wire.next_code() not in {first, second}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "error"),
+    [
+        ("/phone/scan", "2@never,shown", 404, "qr_unknown"),
+        ("/phone/scan", " ", 400, "qr_missing"),
+        ("/phone/scan", b"\xff", 400, "body_invalid"),
+        ("/phone/scan", {"qr": "2@a", "phone": "+1"}, 400, "phone_invalid"),
+        ("/phone/scan", {"code": "2@a"}, 400, "body_invalid"),
+        ("/phone/scan", ["2@a"], 400, "body_invalid"),
+        ("/phone/logout", {"wid": "nobody"}, 404, "wid_unknown"),
+        ("/phone/logout", {}, 400, "wid_missing"),
+        ("/phone/logout", "[" * 10_000, 400, "body_invalid"),
+        ("/faults", {"fault": "gremlins"}, 400, "fault_unknown"),
+        ("/faults", {"fault": "spin", "wid": "nobody"}, 404, "wid_unknown"),
+        ("/faults", {"fault": "spin", "ref": "2@nobody"}, 404, "qr_unknown"),
+        ("/faults", {"fault": "spin", "wid": "a", "ref": "b"}, 400, "target_invalid"),
+    ],
+)
+async def test_a_bad_request_is_told_why(
+    client: Client, path: str, body: Any, status: int, error: str
+) -> None:
+    options = {"data": body} if isinstance(body, str | bytes) else {"json": body}
+    got, told = await client.ask("POST", path, **options)
+    assert (got, told["error"]) == (status, error)
+    assert told["message"]
+
+
+async def test_a_wrong_key_is_refused(client: Client) -> None:
+    wid, _ = await client.pair()
+    async with client.page() as wire:
+        await wire.hello()
+        await wire.say("login", wid=wid, key="forged")
+        assert (await wire.hear("failure"))["code"] == 401
+
+
+@pytest.mark.parametrize(
+    "text", ["", "nonsense", "[]", '{"kind": "pair"}', '{"kind": "login", "wid": 1}', "[" * 60_000]
+)
+async def test_a_page_that_talks_nonsense_is_told_so(client: Client, text: str) -> None:
+    async with client.page() as wire:
+        await wire.ws.send_str(text)
+        assert (await wire.hear("failure"))["code"] == 400
+
+
+async def test_codes_too_large_to_paint_are_refused(client: Client) -> None:
+    async with client.page() as wire:
+        await wire.hello()
+        await wire.say("pair", keys=["x" * 5000, "", "", ""])
+        assert (await wire.hear("failure"))["code"] == 400
+
+
+@pytest.mark.parametrize("by", ["phone", "page"])
+async def test_logout_ends_the_login(client: Client, by: str) -> None:
+    wid, key = await client.pair()
+    async with client.page() as wire:
+        await wire.log_in(wid, key)
+        if by == "phone":
+            assert await client.ask("POST", "/phone/logout", json={"wid": wid}) == (200, {"wid": wid})
+        else:
+            await wire.say("logout")
+        assert (await wire.hear("stream-error"))["reason"] == "device_removed"
+    assert await client.link(wid) is None
+    async with client.page() as wire:
+        await wire.hello()
+        await wire.say("login", wid=wid, key=key)
+        assert (await wire.hear("failure"))["code"] == 401
+
+
+async def test_the_same_login_elsewhere_replaces_the_first(client: Client) -> None:
+    wid, key = await client.pair()
+    async with client.page() as first, client.page(cookie="b") as second:
+        await first.log_in(wid, key)
+        await second.log_in(wid, key)
+        assert (await first.hear("stream-error"))["reason"] == "replaced"
+        await first.ws.close()
+        assert await client.link(wid) == "connected"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"User-Agent": HEADLESS_AGENT},
+        {"User-Agent": f"{AGENT} Electron/30.0.0"},
+        {"User-Agent": "WhatsApp/2.24"},
+        {"Sec-CH-UA": '"HeadlessChrome";v="156"'},
+    ],
+)
+async def test_some_browsers_get_no_app(client: Client, headers: dict[str, str]) -> None:
+    async with client.http.get("/", headers=headers) as answer:
+        assert answer.status == 200
+        assert "WhatsApp works with Google Chrome 100+" in await answer.text()
+
+
+async def test_the_page_forbids_inline_scripts(client: Client) -> None:
+    nonces = set()
+    for _ in range(2):
+        async with client.http.get("/") as answer:
+            policy = answer.headers["Content-Security-Policy"]
+            assert "unsafe" not in policy
+            nonce = policy.partition("'nonce-")[2].partition("'")[0]
+            assert f'nonce="{nonce}" src="/page.js"' in await answer.text()
+            nonces.add(nonce)
+    assert len(nonces) == 2
+
+
+@pytest.mark.parametrize(
+    ("headers", "error"),
+    [
+        ({"Host": "attacker.example"}, "host_refused"),
+        ({"Host": "localhost.attacker.example:80"}, "host_refused"),
+        ({"Host": "["}, "host_refused"),
+        ({"Sec-Fetch-Site": "cross-site"}, "site_refused"),
+        ({"Sec-Fetch-Site": "same-site"}, "site_refused"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/phone/scan", "/phone/logout", "/faults"])
+async def test_other_web_pages_control_nothing(
+    client: Client, path: str, headers: dict[str, str], error: str
+) -> None:
+    status, body = await client.ask("POST", path, headers=headers, json={"fault": "spin"})
+    assert (status, body["error"]) == (403, error)
+    assert (await client.ask("GET", "/faults"))[1]["active"] == []
+
+
+@pytest.mark.parametrize("path", ["/phone/scan", "/phone/logout"])
+async def test_reading_changes_nothing(client: Client, path: str) -> None:
+    async with client.http.get(path) as answer:
+        assert answer.status == 405
+
+
+async def test_faults_come_and_go(client: Client) -> None:
+    async with client.page() as wire, client.page(cookie="b") as other:
+        code = await wire.code()
+        await other.hello()
+        _, body = await client.ask("POST", "/faults", json={"fault": "memory_growth", "ref": code[:20]})
+        assert body == {
+            "fault": "memory_growth",
+            "wid": None,
+            "ref": code[:20],
+            "effect": FAULTS["memory_growth"],
+        }
+        assert (await wire.hear("faults"))["names"] == ["memory_growth"]
+        assert (await other.hear("faults"))["names"] == []
+        _, body = await client.ask("GET", "/faults")
+        assert body == {
+            "active": [{"fault": "memory_growth", "wid": None, "ref": code[:20]}],
+            "known": FAULTS,
+        }
+        _, body = await client.ask("DELETE", "/faults?fault=memory_growth")
+        assert body["active"] == []
+        assert (await wire.hear("faults"))["names"] == []
+
+
+async def test_a_fault_of_a_device_waits_for_its_next_page(client: Client) -> None:
+    wid, _ = await client.pair()
+    await client.ask("POST", "/faults", json={"fault": "never_loads", "wid": wid})
+    async with client.page() as wire, client.page(cookie="b") as other:
+        assert await wire.hello() == ["never_loads"]
+        assert await other.hello() == []
+
+
+async def test_a_socket_is_dropped_once(client: Client) -> None:
+    async with client.page() as wire:
+        await wire.hello()
+        await client.ask("POST", "/faults", json={"fault": "drop_socket"})
+        assert await wire.ended()
+    async with client.page() as wire:
+        assert await wire.hello() == []
+    await client.ask("POST", "/faults", json={"fault": "drop_socket"})
+    async with client.page() as wire:
+        await wire.say("hello")
+        assert await wire.ended()
+    async with client.page() as wire:
+        assert await wire.hello() == []
+
+
+async def test_offline_lasts_until_it_is_cleared(client: Client) -> None:
+    await client.ask("POST", "/faults", json={"fault": "offline"})
+    for _ in range(2):
+        async with client.page() as wire:
+            await wire.say("hello")
+            assert await wire.ended()
+    await client.ask("DELETE", "/faults")
+    async with client.page() as wire:
+        assert await wire.hello() == []
+
+
+async def test_never_answers_keeps_http_and_sockets_waiting_until_the_end() -> None:
+    async with simulated(STEADY) as client:
+        await client.ask("POST", "/faults", json={"fault": "never_answers"})
+        wire = await client.http.ws_connect("/ws")
+        await wire.send_json({"kind": "hello"})
+        page = asyncio.create_task(client.http.get("/"))
+        # The answer to a later request proves that the earlier ones were taken and left waiting.
+        assert (await client.ask("GET", "/faults"))[0] == 200
+        with pytest.raises(TimeoutError):
+            await wire.receive(timeout=0.05)
+        assert not page.done()
+        page.cancel()
+        await asyncio.wait([page])
+        await wire.close()
+
+
+async def test_closing_is_prompt_with_pages_open_and_requests_hanging() -> None:
+    async with Simulator() as simulator, aiohttp.ClientSession(base_url=simulator.url) as http:
+        wire = Wire(await http.ws_connect("/ws"))
+        await wire.code()
+        await Client(http).ask("POST", "/faults", json={"fault": "never_answers"})
+        page = asyncio.create_task(http.get("/", headers={"User-Agent": AGENT}))
+        await Client(http).ask("GET", "/faults")
+        async with asyncio.timeout(0.5):
+            await simulator.__aexit__(None, None, None)
+        assert not page.done() or page.result()
+        page.cancel()
+        await asyncio.wait([page])
+
+
+async def test_serve_says_when_it_is_ready() -> None:
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(serve("localhost", 0, Cadence.QUICK, ready.set_result))
+    url = await ready
+    async with aiohttp.ClientSession() as http, http.get(f"{url}phone/devices") as answer:
+        assert await answer.json() == {"devices": []}
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+
+
+async def test_a_taken_port_and_a_public_address_are_refused() -> None:
+    async with Simulator() as simulator:
+        port = int(simulator.url.rsplit(":", 1)[1].strip("/"))
+        with pytest.raises(AlreadyRunning):
+            await Simulator(port=port).__aenter__()
+    with pytest.raises(ConfigError):
+        Simulator(host="0.0.0.0")
+
+
+# --- real browsers ----------------------------------------------------------------------------------------
+
+needs_browser = [pytest.mark.browser, pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")]
+
+
+def with_browser(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    for mark in needs_browser:
+        test = mark(test)
+    return test
+
+
+@pytest.fixture
+def profile() -> Iterator[Path]:
+    path = make_profile()
+    yield path
+    shutil.rmtree(path)
+
+
+@asynccontextmanager
+async def opened(url: str, profile: Path, **options: Any) -> AsyncIterator[tuple[BareBrowser, Page]]:
+    async with browser(profile, **options) as running:
+        page = await running.page()
+        await page.go(url)
+        yield running, page
+
+
+def shows_code(reading: Reading) -> bool:
+    return reading.qr is not None
+
+
+def is_connected(reading: Reading) -> bool:
+    return reading.link is Link.CONNECTED
+
+
+def is_lost(reason: Reason) -> Callable[[Reading], bool]:
+    return lambda reading: reading.link is Link.LOST and reading.reason is reason
+
+
+async def scanned(client: Client, page: Page) -> str:
+    code = (await page.until(shows_code)).qr
+    assert code is not None
+    wid = await client.scan(code)
+    await page.until(is_connected)
+    return wid
+
+
+@with_browser
+async def test_codes_rotate_run_out_and_are_fetched_anew(profile: Path) -> None:
+    cadence = Cadence(first_s=0.6, next_s=0.4, refs=3)
+    async with simulated(cadence) as client, opened(client.url, profile) as (_, page):
+        seen: list[str] = []
+
+        def all_seen(reading: Reading) -> bool:
+            if reading.qr is not None and reading.qr not in seen:
+                seen.append(reading.qr)
+            return reading.qr_exhausted
+
+        last = await page.until(all_seen)
+        assert len(seen) == 3
+        assert (last.link, last.qr) == (Link.AWAITING_SCAN, None)
+        assert await page.evaluate(RELOAD_QR) is True
+        fresh = await page.until(shows_code)
+        assert fresh.qr not in seen
+        assert await page.evaluate(RELOAD_QR) is False
+
+
+@with_browser
+async def test_a_scan_logs_in_and_the_profile_keeps_the_login(profile: Path) -> None:
+    links: list[Link] = []
+
+    def connected(reading: Reading) -> bool:
+        if not links or links[-1] is not reading.link:
+            links.append(reading.link)
+        return is_connected(reading)
+
+    async with simulated(Cadence(sync_s=0.3)) as client:
+        url = client.url
+        async with opened(url, profile) as (running, page):
+            code = (await page.until(shows_code)).qr
+            assert code is not None
+            assert await page.evaluate("document.querySelector('[data-ref]').dataset.ref") == code
+            wid = await client.scan(code)
+            await page.until(connected)
+            assert links[-2:] == [Link.SYNCING, Link.CONNECTED]
+            await running.close()
+        assert await client.link(wid) == "offline"
+        links.clear()
+        async with opened(url, profile) as (_, page):
+            await page.until(connected)
+            assert Link.AWAITING_SCAN not in links
+            assert await client.link(wid) == "connected"
+
+
+@with_browser
+@pytest.mark.parametrize("half", ["localStorage", "IndexedDB"])
+async def test_both_halves_of_the_login_are_needed(client: Client, profile: Path, half: str) -> None:
+    lose = {
+        "localStorage": "localStorage.clear()",
+        "IndexedDB": """new Promise(done => {
+            indexedDB.deleteDatabase('signal-storage').onsuccess = () => done();
+        })""",
+    }
+    async with opened(client.url, profile) as (_, page):
+        await scanned(client, page)
+        await page.evaluate(lose[half], awaitPromise=True)
+        await page.go(client.url)
+        await page.until(shows_code)
+
+
+@with_browser
+@pytest.mark.parametrize("by", ["phone", "page"])
+async def test_logout_shows_why_a_new_code_is_needed(client: Client, profile: Path, by: str) -> None:
+    async with opened(client.url, profile) as (_, page):
+        wid = await scanned(client, page)
+        if by == "phone":
+            await client.ask("POST", "/phone/logout", json={"wid": wid})
+        else:
+            await page.evaluate("document.querySelector('[data-testid=menu-logout]').click()")
+        reading = await page.until(shows_code)
+        assert reading.reason is Reason.LOGGED_OUT
+        assert await page.evaluate("localStorage.length") == 0
+        await scanned(client, page)
+
+
+@with_browser
+async def test_a_logout_whose_code_cannot_come_is_a_lost_link(client: Client, profile: Path) -> None:
+    async with opened(client.url, profile) as (_, page):
+        await scanned(client, page)
+        await client.ask("POST", "/faults", json={"fault": "storage_refused"})
+        await page.go(client.url)
+        await page.until(is_lost(Reason.LOGGED_OUT))
+
+
+@with_browser
+async def test_a_second_tab_takes_over_and_gives_back(client: Client, profile: Path) -> None:
+    async with opened(client.url, profile) as (running, first):
+        await scanned(client, first)
+        second = await running.page()
+        await second.go(client.url)
+        await second.until(is_connected)
+        await first.until(is_lost(Reason.CONFLICT))
+        await first.evaluate("document.querySelector('[data-testid=popup-controls-ok]').click()")
+        await first.until(is_connected)
+        await second.until(is_lost(Reason.CONFLICT))
+
+
+@with_browser
+async def test_another_browser_with_the_same_login_takes_over(client: Client, profile: Path) -> None:
+    url = client.url
+    async with opened(url, profile) as (running, page):
+        await scanned(client, page)
+        await running.close()
+    copy = make_profile(copy_of=profile)
+    try:
+        async with opened(url, profile) as (_, first):
+            await first.until(is_connected)
+            async with opened(url, copy) as (_, second):
+                await second.until(is_connected)
+                await first.until(is_lost(Reason.CONFLICT))
+    finally:
+        shutil.rmtree(copy)
+
+
+@with_browser
+async def test_a_headless_browser_is_refused(client: Client, profile: Path) -> None:
+    async with browser(profile, HEADLESS_AGENT) as running:
+        page = await running.page(hints=False)
+        await page.go(client.url)
+        await page.until(is_lost(Reason.REFUSED))
+
+
+@with_browser
+async def test_a_network_that_goes_and_comes_back(client: Client, profile: Path) -> None:
+    async with opened(client.url, profile) as (_, page):
+        wid = await scanned(client, page)
+        await client.ask("POST", "/faults", json={"fault": "drop_socket"})
+        await page.until(is_connected)
+        await client.ask("POST", "/faults", json={"fault": "offline", "wid": wid})
+        await page.until(is_lost(Reason.OFFLINE))
+        await client.ask("DELETE", "/faults")
+        await page.until(is_connected)
+
+
+@with_browser
+async def test_nobody_listens_at_the_address(profile: Path) -> None:
+    async with Simulator() as simulator:
+        url = simulator.url
+    async with opened(url, profile) as (_, page):
+        await page.until(is_lost(Reason.OFFLINE))
+
+
+@with_browser
+async def test_pages_hang_as_asked(client: Client, profile: Path) -> None:
+    url = client.url
+    async with opened(url, profile) as (_, page):
+        code = (await page.until(shows_code)).qr
+        assert code is not None
+        await client.ask("POST", "/faults", json={"fault": "spin", "ref": code[:40]})
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await page.evaluate("1")
+        await page.call("Runtime.terminateExecution")
+        await page.until(shows_code)
+        await client.ask("DELETE", "/faults")
+
+        await client.ask("POST", "/faults", json={"fault": "never_loads"})
+        await page.go(url)
+        await page.until(lambda reading: "splash" in reading.signs)
+        reading = await page.read()
+        assert (reading.link, reading.page_version) == (Link.LOADING, None)
+        await client.ask("DELETE", "/faults")
+
+        await page.go(url)
+        await page.until(shows_code)
+        grown = "performance.memory.usedJSHeapSize"
+        await client.ask("POST", "/faults", json={"fault": "memory_growth"})
+        await page.evaluate(
+            f"""(async () => {{
+                const frame = () => new Promise(requestAnimationFrame), before = {grown};
+                while (performance.memory.usedJSHeapSize < before + 8 * 1024 * 1024) await frame();
+            }})()""",
+            awaitPromise=True,
+        )

@@ -1,0 +1,205 @@
+"""From signs to a verdict: a table, and whatever a hostile page may send."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from waguard.core.model import Link, Reading, Reason
+from waguard.whatsapp.page import PROBE, RELOAD_QR, read
+
+QR = "2@abc+/=,noise=,identity=,adv=,1"
+URL = "https://web.whatsapp.com/"
+LOGGED_OUT_URL = f"{URL}?post_logout=1&logout_reason=0"
+
+BLANK: dict[str, Any] = {
+    "url": URL,
+    "title": "WhatsApp Web",
+    "app": True,
+    "version": None,
+    "splash": False,
+    "state": None,
+    "stream": None,
+    "synced": False,
+    "mode": None,
+    "qr": None,
+    "reload": False,
+    "panes": False,
+    "progress": False,
+    "use_here": False,
+    "refused": False,
+    "logged_in": False,
+    "storage_error": None,
+    "online": True,
+}
+
+
+def verdict(**signs: Any) -> tuple[Link, Reason | None]:
+    reading = read({**BLANK, **signs})
+    return reading.link, reading.reason
+
+
+@pytest.mark.parametrize(
+    ("signs", "link", "reason"),
+    [
+        pytest.param({}, Link.UNKNOWN, None, id="an app with no signs"),
+        pytest.param({"url": "about:blank", "app": False}, Link.UNKNOWN, None, id="not there yet"),
+        pytest.param({"splash": True}, Link.LOADING, None, id="splash"),
+        pytest.param({"splash": True, "progress": True}, Link.LOADING, None, id="splash, progress"),
+        pytest.param({"state": "OPENING"}, Link.LOADING, None, id="opening"),
+        pytest.param({"state": "OPENING", "logged_in": True}, Link.LOADING, None, id="opening with a login"),
+        pytest.param({"state": "UNPAIRED"}, Link.LOADING, None, id="spinner before the code"),
+        pytest.param({"state": "PAIRING", "qr": QR}, Link.LOADING, None, id="scanned"),
+        pytest.param({"state": "UNPAIRED", "qr": QR}, Link.AWAITING_SCAN, None, id="code"),
+        pytest.param({"qr": QR}, Link.AWAITING_SCAN, None, id="code, modules out of reach"),
+        pytest.param({"state": "UNPAIRED_IDLE"}, Link.AWAITING_SCAN, None, id="codes used up"),
+        pytest.param(
+            {"state": "UNPAIRED", "qr": QR, "use_here": True}, Link.AWAITING_SCAN, None, id="dialogue"
+        ),
+        pytest.param({"state": "CONNECTED", "stream": "SYNCING"}, Link.SYNCING, None, id="not synced yet"),
+        pytest.param({"state": "CONNECTED", "synced": None}, Link.SYNCING, None, id="hasSynced out of reach"),
+        pytest.param(
+            {"logged_in": True, "progress": True}, Link.SYNCING, None, id="syncing, modules out of reach"
+        ),
+        pytest.param({"state": "CONNECTED", "synced": True}, Link.CONNECTED, None, id="synced"),
+        pytest.param(
+            {"state": "CONNECTED", "synced": True, "stream": "RESUMING"}, Link.CONNECTED, None, id="resuming"
+        ),
+        pytest.param({"panes": True}, Link.CONNECTED, None, id="chats, modules out of reach"),
+        pytest.param({"state": "OPENING", "panes": True}, Link.SYNCING, None, id="chats, reconnecting"),
+        pytest.param(
+            {"state": "CONNECTED", "synced": True, "use_here": True},
+            Link.CONNECTED,
+            None,
+            id="other dialogue",
+        ),
+        pytest.param(
+            {"state": "CONNECTED", "synced": True, "online": False}, Link.CONNECTED, None, id="only loopback"
+        ),
+        pytest.param({"url": LOGGED_OUT_URL}, Link.LOST, Reason.LOGGED_OUT, id="logged out"),
+        pytest.param(
+            {"url": LOGGED_OUT_URL, "splash": True}, Link.LOST, Reason.LOGGED_OUT, id="logged out, splash"
+        ),
+        pytest.param(
+            {"url": LOGGED_OUT_URL, "qr": QR},
+            Link.AWAITING_SCAN,
+            Reason.LOGGED_OUT,
+            id="logged out, new code",
+        ),
+        pytest.param(
+            {"url": LOGGED_OUT_URL, "state": "OPENING", "logged_in": True},
+            Link.LOADING,
+            None,
+            id="paired again",
+        ),
+        pytest.param(
+            {"url": LOGGED_OUT_URL, "state": "CONNECTED", "synced": True},
+            Link.CONNECTED,
+            None,
+            id="back again",
+        ),
+        pytest.param({"state": "CONFLICT"}, Link.LOST, Reason.CONFLICT, id="conflict by state"),
+        pytest.param({"mode": "CONFLICT"}, Link.LOST, Reason.CONFLICT, id="conflict by mode"),
+        pytest.param({"use_here": True}, Link.LOST, Reason.CONFLICT, id="conflict by its button"),
+        pytest.param({"refused": True, "app": False}, Link.LOST, Reason.REFUSED, id="browser refused"),
+        pytest.param({"refused": True, "qr": QR}, Link.AWAITING_SCAN, None, id="an advertisement"),
+        *(
+            pytest.param({"state": state}, Link.LOST, Reason.REFUSED, id=state)
+            for state in ("DEPRECATED_VERSION", "TOS_BLOCK", "SMB_TOS_BLOCK", "PROXYBLOCK")
+        ),
+        pytest.param({"mode": "PROXYBLOCK"}, Link.LOST, Reason.REFUSED, id="refused by mode"),
+        pytest.param({"state": "TIMEOUT", "logged_in": True}, Link.LOST, Reason.OFFLINE, id="timeout"),
+        pytest.param({"mode": "OFFLINE", "panes": True}, Link.LOST, Reason.OFFLINE, id="offline"),
+        pytest.param(
+            {"state": "OPENING", "logged_in": True, "online": False},
+            Link.LOST,
+            Reason.OFFLINE,
+            id="no network",
+        ),
+        pytest.param({"state": "TIMEOUT"}, Link.UNKNOWN, None, id="timeout before any login"),
+        pytest.param({"url": "chrome-error://chromewebdata/"}, Link.LOST, Reason.OFFLINE, id="error page"),
+    ],
+)
+def test_verdict(signs: dict[str, Any], link: Link, reason: Reason | None) -> None:
+    assert verdict(**signs) == (link, reason)
+
+
+def test_the_code_is_handed_on_whole_with_the_signs_that_led_to_it() -> None:
+    reading = read({**BLANK, "state": "UNPAIRED", "qr": QR, "version": "2.3000.1"})
+    assert reading == Reading(
+        Link.AWAITING_SCAN,
+        qr=QR,
+        page_version="2.3000.1",
+        signs=("Socket.state=UNPAIRED", "data-ref", "app"),
+    )
+
+
+@pytest.mark.parametrize("signs", [{"reload": True}, {"state": "UNPAIRED_IDLE"}])
+def test_a_code_that_is_used_up_is_not_handed_on(signs: dict[str, Any]) -> None:
+    reading = read({**BLANK, "qr": QR, **signs})
+    assert (reading.link, reading.qr, reading.qr_exhausted) == (Link.AWAITING_SCAN, None, True)
+
+
+@pytest.mark.parametrize(
+    "qr", ["", "x" * 1025, "2@a\nb", "2@\u202eabc", "2@\x00", 7, None, ["2@a"], {"a": 1}]
+)
+def test_what_cannot_be_a_code_is_none(qr: Any) -> None:
+    assert read({**BLANK, "qr": qr}).qr is None
+    assert verdict(qr=qr) == (Link.UNKNOWN, None)
+
+
+@pytest.mark.parametrize(
+    "qr", [f"https://wa.me/settings/linked_devices#{QR}", f"{QR},https://faq.whatsapp.com/r/ld"]
+)
+def test_newer_forms_of_the_code_are_opaque(qr: str) -> None:
+    assert read({**BLANK, "qr": qr}).qr == qr
+
+
+@pytest.mark.parametrize("signs", [None, [], "CONNECTED", 3, {}, {"url": 1, "panes": "yes", "synced": 1}])
+def test_no_signs_are_no_verdict(signs: object) -> None:
+    assert read(signs).link is Link.UNKNOWN
+
+
+def test_long_and_strange_words_are_not_passed_on() -> None:
+    reading = read(
+        {**BLANK, "state": "X" * 65, "version": "1\x1b[31m", "mode": "\u2603", "storage_error": "a\nb"}
+    )
+    assert reading.page_version is None
+    assert reading.signs == ("app",)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+STATES = st.sampled_from(
+    ["UNPAIRED", "UNPAIRED_IDLE", "CONNECTED", "OPENING", "TIMEOUT", "CONFLICT", "TOS_BLOCK"]
+)
+URLS = (
+    st.sampled_from([URL, LOGGED_OUT_URL, "http://[", "chrome-error://x", "data:,?post_logout"]) | st.text()
+)
+SIGNS = st.fixed_dictionaries(
+    {},
+    optional={
+        name: JSON | (STATES if value is None else URLS if name == "url" else st.booleans())
+        for name, value in BLANK.items()
+    },
+)
+
+
+@given(JSON | SIGNS)
+def test_arbitrary_json_gives_a_bounded_reading(signs: object) -> None:
+    reading = read(signs)
+    assert isinstance(reading, Reading)
+    assert (reading.reason is None) <= (reading.link is not Link.LOST)
+    assert reading.qr is None or (len(reading.qr) <= 1024 and reading.qr.isprintable())
+    assert reading.qr is None or reading.link is Link.AWAITING_SCAN
+    assert not reading.qr_exhausted or reading.qr is None
+    assert sum(map(len, reading.signs)) < 1024
+
+
+def test_the_expressions_are_one_expression_each() -> None:
+    for source in (PROBE, RELOAD_QR):
+        assert source.rstrip().endswith("})()")
