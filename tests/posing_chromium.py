@@ -73,7 +73,8 @@ def main() -> None:
 
 
 def answer(message: dict, pose: str) -> None:  # type: ignore[type-arg]  # runs on any Python 3
-    method, result = message["method"], {}
+    method = message["method"]
+    result: dict[str, object] = {}
     reply = {"id": message["id"]}
     if "sessionId" in message:
         reply["sessionId"] = message["sessionId"]

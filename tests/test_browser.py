@@ -205,7 +205,7 @@ async def test_logged_out_by_the_phone_is_said_and_a_new_code_shown(
 async def test_a_crashed_renderer_comes_back_logged_in(start: Daemon, simulator: Simulator) -> None:
     async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
         (view,) = await log_in(supervisor, simulator, DEMO)
-        browser = supervisor._sessions[DEMO]._browser
+        browser = supervisor._sessions[DEMO]._instance.browser
         assert browser is not None
         assert browser._connection is not None
         (session,) = browser._connection._sessions.values()
@@ -225,7 +225,7 @@ async def test_a_server_that_never_answers_names_the_stage(start: Daemon, simula
         deadlines={"open": 1.0},
         restart={"base_s": 30.0, "max_s": 30.0, "budget": 0},
     ) as (supervisor, url):
-        token = json.loads((supervisor._services.config.sessions.dir / ".tokens.json").read_text())["admin"]
+        token = json.loads((supervisor._config.sessions.dir / ".tokens.json").read_text())["admin"]
         async with (
             aiohttp.ClientSession() as client,
             client.post(

@@ -173,13 +173,13 @@ async def test_late_answers_are_harmless(pose: Daemon) -> None:
         session = supervisor._sessions[DEMO]
         async with asyncio.timeout(10):
             await session.until(lambda: session.state.process is Process.UP)
-        connection = session._browser._connection  # type: ignore[union-attr]  # it is up
+        connection = session._instance.browser._connection  # type: ignore[union-attr]  # it is up
         assert connection is not None
         async with asyncio.timeout(20):
             for _ in range(3):
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0.05):
-                        await session._browser.page.evaluate("1")  # type: ignore[union-attr]  # it is up
+                        await session._instance.browser.page.evaluate("1")  # type: ignore[union-attr]  # it is up
             assert await connection.send("Browser.getVersion") == {}
         assert view.process in {Process.PREPARING, Process.STARTING, Process.UP}
 

@@ -30,6 +30,7 @@ from waguard.errors import ConfigError, InvalidClientCode
 
 ENV_PREFIX = "WAGUARD_"
 ENV_FILE = "WAGUARD_CONFIG"
+SHORTEST_TOKEN = 16
 SEARCHED = (Path("config.toml"), Path("/etc/waguard/config.toml"))
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -38,6 +39,15 @@ AnyPath = Annotated[Path, Field(strict=False)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _printable(cls, value: Any) -> Any:
+        """No text of ours holds control characters; a NUL would only be refused by the kernel, at the first start."""
+        for text in value if isinstance(value, list | dict) else [value]:
+            if isinstance(text, str | Path) and re.search(r"[\x00-\x1f\x7f]", str(text)):
+                raise ValueError("must not contain control characters")
+        return value
 
 
 class Sessions(_Section):
@@ -55,7 +65,10 @@ class WhatsApp(_Section):
     @field_validator("url")
     @classmethod
     def _http(cls, url: str) -> str:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise ValueError(f"must be an http:// or https:// address: {error}") from None
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.password:
             raise ValueError("must be an http:// or https:// address without credentials")
         return url
@@ -103,7 +116,7 @@ class Sandbox(_Section):
 
 
 class Limits(_Section):
-    concurrent_starts: Annotated[int, Field(ge=1, le=64)] = max(2, os.cpu_count() or 2)
+    concurrent_starts: Annotated[int, Field(ge=1, le=64)] = min(64, max(2, os.cpu_count() or 2))
     max_sessions: Annotated[int, Field(ge=1, le=10_000)] = 500
     session_memory_mb: Annotated[int, Field(ge=0)] = 300
     """Free memory one more session must find, above the reserve."""
@@ -188,8 +201,10 @@ class Api(_Section):
     @model_validator(mode="after")
     def _tokens(self) -> Self:
         tokens = [t.get_secret_value() for t in (self.admin_token, *self.client_tokens.values()) if t]
-        if any(len(token) < 16 for token in tokens):
-            raise ValueError("admin_token and client_tokens must have at least 16 characters each")
+        if any(len(token) < SHORTEST_TOKEN for token in tokens):
+            raise ValueError(
+                f"admin_token and client_tokens must have at least {SHORTEST_TOKEN} characters each"
+            )
         if len(set(tokens)) != len(tokens):
             raise ValueError("admin_token and client_tokens must all differ")
         return self
@@ -215,7 +230,9 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.limits.concurrent_starts > self.limits.max_sessions:
+        limits = self.limits
+        set_here = "concurrent_starts" in limits.model_fields_set  # a default that is larger is harmless
+        if set_here and limits.concurrent_starts > limits.max_sessions:
             raise ValueError("limits.concurrent_starts must not be larger than limits.max_sessions")
         if self.page.read_s * self.page.hung_after > 600:
             raise ValueError(
@@ -247,7 +264,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> L
         text = _read(file)
         try:
             data = tomli.loads(text)
-        except tomli.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # a number too long, tables nested too deep
             raise ConfigError(f"{file}: not valid TOML: {error}.") from None
         lines = _lines(text)
         origins = {key: f"{file}:{line}" for key, line in lines.items()}
@@ -270,13 +287,15 @@ def _read(file: Path) -> str:
 
 def _overlay(data: dict[str, Any], origins: dict[str, str], environ: Mapping[str, str]) -> None:
     """Lay ``WAGUARD_<SECTION>__<KEY>`` over the file's data."""
+    sections: dict[str, Any] = {n: f.annotation for n, f in Config.model_fields.items()}
     for name, raw in sorted(environ.items()):
-        if not name.startswith(ENV_PREFIX) or "__" not in name:
+        if not name.startswith(ENV_PREFIX):
             continue
-        section, key = name.removeprefix(ENV_PREFIX).lower().split("__", 1)
-        model = Config.model_fields.get(section)
-        sections: dict[str, Any] = {n: f.annotation for n, f in Config.model_fields.items()}
-        if model is None:
+        section, divided, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
+        if not divided:
+            _refuse_near_miss(name, sections)
+            continue
+        if section not in sections:
             raise ConfigError(f"{name}: there is no section {section!r}.{_close(section, sections)}")
         fields = sections[section].model_fields
         if key not in fields:
@@ -285,6 +304,14 @@ def _overlay(data: dict[str, Any], origins: dict[str, str], environ: Mapping[str
         if isinstance(table, dict):
             table[key] = _value(raw, fields[key].annotation)
             origins[f"{section}.{key}"] = name
+
+
+def _refuse_near_miss(name: str, sections: Mapping[str, Any]) -> None:
+    """``WAGUARD_API_PORT`` would be ignored in silence; other ``WAGUARD_...`` names are not the configuration's."""
+    section, _, key = name.removeprefix(ENV_PREFIX).lower().strip("_").partition("_")
+    if section in sections and key in sections[section].model_fields:
+        right = f"{ENV_PREFIX}{section}__{key}".upper()
+        raise ConfigError(f"{name}: section and key are divided by two underscores. Did you mean {right!r}?")
 
 
 def _value(raw: str, annotation: Any) -> Any:
@@ -296,20 +323,21 @@ def _value(raw: str, annotation: Any) -> Any:
     ):
         return raw
     try:
-        return tomli.loads(f"value = {raw}")["value"]
-    except tomli.TOMLDecodeError:
+        data = tomli.loads(f"value = {raw}")
+    except (ValueError, RecursionError):
         return raw
+    return data["value"] if len(data) == 1 else raw
 
 
 def _lines(text: str) -> dict[str, int]:
     """Dotted key -> line number, for the plain ``[section]`` / ``key = value`` form that our files have."""
     found: dict[str, int] = {}
     section = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\s*([A-Za-z0-9_.\"-]+)\s*\]", line):
+    for number, line in enumerate(text.split("\n"), 1):
+        if header := re.match(r"\s*\[{1,2}\s*([A-Za-z0-9_.\"-]+)\s*\]", line):
             section = header[1].replace('"', "")
             found.setdefault(section, number)
-        elif key := re.match(r"\s*([A-Za-z0-9_\"-]+)\s*=", line):
+        elif key := re.match(r"\s*([A-Za-z0-9_.\"-]+)\s*=", line):
             name = key[1].replace('"', "")
             found.setdefault(f"{section}.{name}" if section else name, number)
     return found
@@ -318,25 +346,39 @@ def _lines(text: str) -> dict[str, int]:
 def _explain(problem: Any, origins: Mapping[str, str], file: Path | None) -> str:
     """One pydantic error as a sentence: where, which key, what was wrong, what would be right."""
     location = [str(part) for part in problem["loc"]]
-    where = str(file) if file else "configuration"
-    for end in range(len(location), 0, -1):
-        if origin := origins.get(".".join(location[:end])):
-            where = origin
-            break
     key = ".".join(location) or "(whole file)"
     if problem["type"] == "extra_forbidden":
         known: Mapping[str, Any] = Config.model_fields
         if len(location) > 1:
             known = known[location[0]].annotation.model_fields
         kind = "key" if len(location) > 1 else "section"
-        return f"{where}: {key}: there is no such {kind}.{_close(location[-1], known)}"
+        message = f"there is no such {kind}.{_close(location[-1], known)}"
+        return f"{_where(location, message, origins, file)}: {key}: {message}"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if problem["type"] != "value_error":
-        message = f"must be {message}" if not message.startswith("must") else message
+    if problem["type"] == "model_type":
+        message = f"must be a table: [{key}]"
+    elif problem["type"] != "value_error":
+        message = message.removeprefix("String should ")
+        message = f"must {message}" if message.startswith("match") else f"must be {message}"
         shown = repr(problem["input"])
-        if "token" not in key:
+        if "token" not in key and not isinstance(problem["input"], list | dict):
             message += f", not {shown if len(shown) < 60 else shown[:57] + '...'}"
-    return f"{where}: {key}: {message}."
+    return f"{_where(location, message, origins, file)}: {key}: {message}."
+
+
+def _where(location: list[str], message: str, origins: Mapping[str, str], file: Path | None) -> str:
+    """Where the value came from; of a combination of values, where those came from that the message names."""
+    named = []
+    for key, origin in origins.items():
+        parts = key.split(".")
+        name = ".".join(parts[len(location) :])
+        if len(parts) > 1 and name and parts[: len(location)] == location:
+            named += [origin] if re.search(rf"\b{re.escape(name)}\b", message) else []
+    for end in range(len(location), 0, -1):
+        at = ".".join(location[:end])
+        if at in origins and (end > 1 or not named):
+            return origins[at]
+    return ", ".join(dict.fromkeys(named)) or (str(file) if file else "configuration")
 
 
 def _close(word: str, known: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from waguard.core.policy import RestartPolicy
 from waguard.errors import AlreadyRunning, ConfigError
 from waguard.events import Bus
 from waguard.files import in_thread, saying
+from waguard.instance import Resources
 from waguard.observe import logs
 from waguard.profile.store import Profiles
 from waguard.registry import Registry
@@ -61,12 +62,7 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
         if not config.browser.chromium_sandbox:
             bus.publish("sandbox.chromium_off", level="warning", problem="browser.chromium_sandbox is false")
         services = Services(
-            config=config,
-            binary=binary,
-            sandbox=kind,
-            profiles=profiles,
-            registry=Registry(profiles),
-            bus=bus,
+            Resources(config, binary, kind, profiles, Registry(profiles), bus),
             starts=asyncio.Semaphore(config.limits.concurrent_starts),
             probe=probe,
             policy=RestartPolicy(
@@ -81,6 +77,7 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
         supervisor = Supervisor(services)
         stack.push_async_callback(supervisor.close)
         url = await _listen(stack, app.make(supervisor, tokens, config.api, bus), config)
+        stack.callback(supervisor.refuse)  # first of all at the end, so that whoever waits gets an answer
         await supervisor.start()
         bus.publish(
             "daemon.ready",
@@ -97,7 +94,7 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
 
 async def _listen(stack: AsyncExitStack, application: web.Application, config: Config) -> str:
     """Open the control port; returns its address. Raises `AlreadyRunning` when it is taken."""
-    # Handlers that wait for a browser are told by the supervisor's close, so the port itself need not wait for them.
+    # Handlers that wait for a browser are told by the supervisor, so the port itself has little to wait for.
     runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

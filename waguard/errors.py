@@ -127,6 +127,12 @@ class Interrupted(WaguardError):
     code = "interrupted"
 
 
+class NotReady(WaguardError):
+    """The daemon has just started; ``details`` has ``retry_after_s``."""
+
+    code = "not_ready"
+
+
 class ShuttingDown(WaguardError):
     code = "shutting_down"
 

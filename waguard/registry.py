@@ -3,6 +3,7 @@
 ``sessions/<code>/session.json``, replaced whole and synced. Blocking: call from a thread.
 """
 
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -55,7 +56,7 @@ class Registry:
     def set_aside(self, code: ClientCode) -> Path:
         """Move a record that cannot be understood out of the way, for people to look at; returns where."""
         path = self._path(code)
-        aside = path.with_suffix(".unreadable")
+        aside = path.with_name(f"session.{secrets.token_hex(4)}.unreadable")
         with saying(f"rename {path}"):
             path.replace(aside)
         return aside

@@ -1,84 +1,44 @@
 """One task per client code: takes events from its inbox, asks the table, carries out the orders.
 
 Slow orders run in a task of their own, one at a time, and come back as events, so that a stop is heard in the
-middle of a start. The session owns its browser, its profile's lock, its tasks and all it remembers; nothing else
-touches them.
+middle of a start. The session owns its tasks and its instance; nothing else touches them.
 """
 
 import asyncio
 import contextlib
-import os
 import random
-import secrets
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from waguard.browser.find import Binary
 from waguard.browser.launch import Browser
 from waguard.browser.page import Page
-from waguard.config import Config
 from waguard.core import machine
 from waguard.core.machine import State
 from waguard.core.model import ClientCode, Failure, Link, Reading, Stage
 from waguard.core.policy import RestartPolicy
 from waguard.deadline import within
-from waguard.errors import BrowserFailed, NotProvedGone, PageFailed, ProfileLocked, ShuttingDown, WaguardError
-from waguard.events import Bus
-from waguard.files import in_thread
-from waguard.profile.store import Profile, Profiles
-from waguard.registry import Record, Registry
-from waguard.sandbox import Sandbox, reaper
+from waguard.errors import BrowserFailed, PageFailed, ShuttingDown, WaguardError
+from waguard.instance import Instance, Memory, Resources, Step
+from waguard.registry import Record
 from waguard.whatsapp import page as whatsapp
 
 Item = tuple[machine.Event, asyncio.Future[None] | None]
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What every session of a daemon shares."""
+    """What the sessions of a daemon share."""
 
-    config: Config
-    binary: Binary
-    sandbox: Sandbox
-    profiles: Profiles
-    registry: Registry
-    bus: Bus
+    resources: Resources
     starts: asyncio.Semaphore
+    """One place for each browser that may be starting at a time."""
     probe: str
     policy: RestartPolicy
-
-
-@dataclass(slots=True)
-class Step:
-    """One step of a cleanup, as it went."""
-
-    step: str
-    outcome: str = "nothing"
-    """done | nothing (there was nothing to do) | failed"""
-    ms: float = 0.0
-    detail: str = ""
-
-
-@dataclass(slots=True)
-class Memory:
-    """Everything a session remembers about its browser and its page; dropped whole by a cleanup."""
-
-    qr: str | None = None
-    qr_seen_at: float = 0.0
-    """Unix time, seconds."""
-    qr_seen: float = 0.0
-    """Monotonic, seconds."""
-    reading: Reading | None = None
-    attempt: str = ""
-    profile: Profile | None = None
-    profile_kept: bool = False
-    started_at: float | None = None
-    stages: dict[str, float] = field(default_factory=dict)
-    """Milliseconds that each stage of the last attempt took."""
-    automatic_restarts: int = 0
 
 
 class Session:
@@ -86,13 +46,12 @@ class Session:
         self.code = code
         self.state = State(wanted=record.wanted)
         self.since = time.time()
-        self.memory = Memory()
         self._services = services
-        self._record = record
+        self._config = services.resources.config
+        self._instance = Instance(code, record, services.resources)
         self._inbox: asyncio.Queue[Item] = asyncio.Queue()
         self._changed = asyncio.Event()
-        self._browser: Browser | None = None
-        self._lock_fd = -1
+        self._refusing = False
         self._slot = False
         self._work: asyncio.Task[None] | None = None
         self._watchers: list[asyncio.Task[None]] = []
@@ -102,8 +61,17 @@ class Session:
 
     # --- for the supervisor ---------------------------------------------------------------------------
 
+    @property
+    def memory(self) -> Memory:
+        return self._instance.memory
+
+    @property
+    def browser_pids(self) -> Sequence[int]:
+        """The processes whose end is the end of all."""
+        return self._instance.browser.run.pids() if self._instance.browser is not None else ()
+
     async def ask(self, event: machine.Event) -> None:
-        """Put an operator's wish into the inbox; returns when the table has taken it."""
+        """Put an operator's wish into the inbox; returns when the table has taken it. Raises `ShuttingDown`."""
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._inbox.put_nowait((event, taken))
         await taken
@@ -116,17 +84,32 @@ class Session:
         return await report
 
     async def until(self, done: Callable[[], bool]) -> None:
-        """Wait until ``done()``; looked at after every change. The caller sets the deadline."""
+        """Wait until ``done()``; looked at after every change. The caller sets the deadline. Raises `ShuttingDown`."""
         while not done():
+            if self._refusing:
+                raise ShuttingDown("The daemon is shutting down.")
             await self._changed.wait()
+
+    def refuse(self) -> None:
+        """The daemon is about to end: whoever waits is told so."""
+        self._refusing = True
+        self._wake()
 
     async def reap_leftovers(self) -> None:
         """At the daemon's start: end what an earlier daemon left. What resists is reported, and met again by `connect`."""
         try:
-            async with within(Stage.KILL, self._services.config.deadlines.kill, "reaping leftovers"):
-                await self._end_leftovers()
+            async with within(Stage.KILL, self._config.deadlines.kill, "reaping leftovers"):
+                await self._instance.end_leftovers()
         except WaguardError as error:
-            self._publish("reaper.failed", level="error", code=error.code, error=error.message)
+            self._instance.publish("reaper.failed", level="error", code=error.code, error=error.message)
+
+    async def screenshot(self) -> bytes:
+        """A PNG of the page. Raises `PageFailed` when there is none."""
+        browser = self._instance.browser
+        if browser is None or browser.page is None:
+            raise PageFailed(f"{self.code} has no page now.", hint=f"waguard connect {self.code}")
+        async with within(Stage.OPEN, self._config.page.read_s, "the screenshot"):
+            return await browser.page.screenshot()
 
     async def run(self) -> None:
         """The session's life; ends when cancelled, and then leaves nothing running."""
@@ -142,6 +125,8 @@ class Session:
         finally:
             await self._shut()
 
+    # --- obeying --------------------------------------------------------------------------------------
+
     async def _take(self, event: machine.Event) -> None:
         before = self.state
         self.state, orders = machine.decide(before, event, time.monotonic(), self._services.policy)
@@ -149,26 +134,8 @@ class Session:
             await self._obey(order)
         self._announce(before)
 
-    @property
-    def browser_pids(self) -> Sequence[int]:
-        return self._browser.run.pids() if self._browser is not None else ()
-
-    async def screenshot(self) -> bytes:
-        """A PNG of the page. Raises `PageFailed` when there is none."""
-        if self._browser is None or self._browser.page is None:
-            raise PageFailed(f"{self.code} has no page now.", hint=f"waguard connect {self.code}")
-        async with within(Stage.OPEN, self._services.config.page.read_s, "the screenshot"):
-            return await self._browser.page.screenshot()
-
-    # --- obeying --------------------------------------------------------------------------------------
-
     def _tell(self, event: machine.Event) -> None:
         self._inbox.put_nowait((event, None))
-
-    def _publish(self, name: str, **fields: Any) -> None:
-        if self.memory.attempt:
-            fields["attempt"] = self.memory.attempt
-        self._services.bus.publish(name, client=self.code, **fields)
 
     def _announce(self, before: State) -> None:
         after = self.state
@@ -188,7 +155,7 @@ class Session:
                 "reason": after.reason.value if after.reason else None,
                 "was": machine.status(before).value,
             }
-            self._publish("session.changed", **fields)
+            self._instance.publish("session.changed", **fields)
         if after.failure is not None and after.failure != before.failure:
             failure = after.failure
             fields = dict(failure.details) | {
@@ -196,35 +163,38 @@ class Session:
                 "error": failure.message,
                 "stage": failure.stage.value if failure.stage else None,
             }
-            self._publish("session.failure", level="warning", **fields)
+            self._instance.publish("session.failure", level="warning", **fields)
+        self._wake()
+
+    def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def _obey(self, order: machine.Order) -> None:
         match order:
             case machine.Remember(wanted):
-                await self._save(replace(self._record, wanted=wanted))
+                await self._instance.save(wanted=wanted)
             case machine.Disarm():
                 if self._open_timer is not None:
-                    self._stage(Stage.OPEN, self._opened)
+                    self._instance.stage_done(Stage.OPEN, self._opened)
                 self._disarm()
             case machine.ReloadQr(epoch):
-                self._watch(self._reload_qr(epoch), "reload-qr")
+                self._watch(partial(self._reload_qr, epoch), "reload-qr")
             case machine.Prepare(epoch):
-                await self._begin(self._prepare(order), order, lambda why: machine.Failed(epoch, why))
+                await self._begin(partial(self._prepare, order), order, partial(machine.Failed, epoch))
             case machine.Launch(epoch):
-                await self._begin(self._launch(epoch), order, lambda why: machine.Failed(epoch, why))
+                await self._begin(partial(self._launch, epoch), order, partial(machine.Failed, epoch))
             case machine.Open(epoch):
-                await self._begin(self._open(epoch), order, lambda why: machine.Failed(epoch, why))
+                await self._begin(partial(self._open, epoch), order, partial(machine.Failed, epoch))
             case machine.Stop(epoch):
-                await self._begin(self._stop(order), order, lambda why: machine.NotGone(epoch, why))
+                await self._begin(partial(self._stop, order), order, partial(machine.NotGone, epoch))
             case machine.Clean(epoch):
-                await self._begin(self._clean(epoch), order, lambda why: machine.Cleaned(epoch, why))
+                await self._begin(partial(self._clean, epoch), order, partial(machine.Cleaned, epoch))
             case machine.Wait(epoch):
-                await self._begin(self._wait(order), order, lambda _: machine.WaitEnded(epoch))
+                await self._begin(partial(self._wait, order), order, lambda _: machine.WaitEnded(epoch))
 
     async def _begin(
-        self, work: Coroutine[Any, Any, None], order: machine.Order, broke: Callable[[Failure], machine.Event]
+        self, work: Work, order: machine.Order, broke: Callable[[Failure], machine.Event]
     ) -> None:
         """Start slow work in the place of whatever is under way; ``broke`` is the fact if it fails for no known reason."""
         await self._call_off()
@@ -233,14 +203,11 @@ class Session:
         self._work = self._spawn(work, type(order).__name__.lower(), broke)
 
     def _spawn(
-        self,
-        work: Coroutine[Any, Any, None],
-        name: str,
-        broke: Callable[[Failure], machine.Event] | None = None,
+        self, work: Work, name: str, broke: Callable[[Failure], machine.Event] | None = None
     ) -> asyncio.Task[None]:
         async def guarded() -> None:
             try:
-                await work
+                await work()
             except Exception as error:  # noqa: BLE001 (a mistake of ours must not leave the session waiting)
                 self._report_bug(name, error)
                 if broke is not None:
@@ -250,14 +217,14 @@ class Session:
 
     def _report_bug(self, where: str, error: Exception) -> None:
         trace = "".join(traceback.format_exception(error))
-        self._publish("internal.error", level="error", where=where, error=repr(error), trace=trace)
+        self._instance.publish("internal.error", level="error", where=where, error=repr(error), trace=trace)
 
     async def _call_off(self) -> None:
         if self._work is not None:
             await _ended(self._work)
             self._work = None
 
-    def _watch(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _watch(self, work: Work, name: str) -> None:
         """A task that goes on beside the work, as long as the browser is up."""
         self._watchers = [task for task in self._watchers if not task.done()]
         self._watchers.append(self._spawn(work, name))
@@ -278,112 +245,32 @@ class Session:
             self._slot = False
             self._services.starts.release()
 
-    def _stage(self, stage: Stage, began: float) -> None:
-        ms = round((time.monotonic() - began) * 1000, 1)
-        self.memory.stages[stage.value] = ms
-        self._publish("stage.done", stage=stage.value, duration_ms=ms)
-
-    async def _save(self, record: Record) -> None:
-        """Write the registry if it changes; a full disk is reported, and what is in memory stays true."""
-        if record == self._record:
-            return
-        self._record = record
-        try:
-            await in_thread(self._services.registry.write, self.code, record)
-        except WaguardError as error:
-            self._publish("registry.write_failed", level="error", code=error.code, error=str(error))
-            if record.launch is not None and self._browser is None:
-                raise  # nothing is started that is not written down first
-
     # --- the slow orders ------------------------------------------------------------------------------
 
     async def _prepare(self, order: machine.Prepare) -> None:
-        deadlines = self._services.config.deadlines
-        self._new_attempt()
+        self._instance.begin_attempt(automatic=self.state.failure is not None)
         try:
             began = time.monotonic()
-            async with within(Stage.ADMIT, deadlines.admit, "waiting for other starts to finish"):
+            async with within(
+                Stage.ADMIT, self._config.deadlines.admit, "waiting for other starts to finish"
+            ):
                 await self._services.starts.acquire()
                 self._slot = True
-            self._stage(Stage.ADMIT, began)
-            began = time.monotonic()
-            async with within(Stage.PREPARE, deadlines.prepare, "preparing the profile"):
-                await self._end_leftovers()
-                await in_thread(self._take_profile, order.retire)
-            self._stage(Stage.PREPARE, began)
+            self._instance.stage_done(Stage.ADMIT, began)
+            await self._instance.prepare(retire=order.retire)
         except WaguardError as error:
             self._release_slot()
             self._tell(machine.Failed(order.epoch, _failure(error, Stage.PREPARE)))
         else:
             self._tell(machine.Prepared(order.epoch))
 
-    def _new_attempt(self) -> None:
-        if self.memory.attempt and self.state.failure is not None:
-            self.memory.automatic_restarts += 1
-        self.memory.attempt = secrets.token_hex(4)
-        self.memory.stages = {}
-        self.memory.qr = None
-        self.memory.reading = None
-        self.memory.started_at = None
-
-    async def _end_leftovers(self) -> None:
-        """Prove gone whatever an earlier launch of this code left: one we hold, or one the registry knows."""
-        if self._browser is not None:
-            await self._end_browser()
-        elif self._record.launch is not None:
-            killed = await reaper.reap(self._record.launch)
-            if killed:
-                self._publish("reaper.killed", level="warning", pids=killed)
-            await self._save(replace(self._record, launch=None))
-
-    def _take_profile(self, retire: bool) -> None:
-        """In a thread: the current profile, or a new one, with its lock."""
-        profiles = self._services.profiles
-        if retire and (old := profiles.current(self.code)) is not None:
-            profiles.retire(self.code, "fresh")
-            profiles.drop_lock(old)
-        self._drop_lock()
-        current = profiles.current(self.code)
-        profile = current or profiles.create(self.code)
-        try:
-            self._lock_fd = profiles.lock(profile)
-        except ProfileLocked as error:
-            holders = reaper.lock_holders(profile.lock)
-            raise ProfileLocked(error.message, hint=error.hint, **error.details, pids=holders) from None
-        self._services.sandbox.check(profile.path)
-        self.memory.profile = profile
-        self.memory.profile_kept = current is not None
-
-    def _drop_lock(self) -> None:
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
-
     async def _launch(self, epoch: int) -> None:
-        services, profile = self._services, self.memory.profile
-        assert profile is not None  # noqa: S101 (Prepared came first)
-        began = time.monotonic()
+        def spawned(browser: Browser) -> None:
+            self._watch(partial(self._watch_exit, epoch, browser), "exit")
+
         try:
-            async with within(Stage.START, services.config.deadlines.start, "starting the browser"):
-                launch = reaper.Launch(
-                    secrets.token_hex(16), services.sandbox.kind, profile.generation, time.time()
-                )
-                await self._save(replace(self._record, launch=launch))
-                settings = services.config.browser
-                browser = self._browser = Browser.spawn(
-                    services.sandbox, services.binary, settings, profile.path, self._lock_fd, launch.token
-                )
-                self._drop_lock()  # the sandbox holds it from here, until all of it is gone
-                identities = tuple(await browser.run.identify())
-                self._watch(self._watch_exit(epoch, browser), "exit")
-                await self._save(replace(self._record, launch=replace(launch, processes=identities)))
-                self.memory.started_at = time.time()
-                self._publish("browser.spawned", pid=identities[0].pid, sandbox=browser.run.kind)
-                await browser.go(services.binary, settings)
-            self._stage(Stage.START, began)
+            await self._instance.launch(spawned)
         except WaguardError as error:
-            if self._browser is not None and "stderr" not in error.details:
-                error.details = {**error.details, "stderr": list(self._browser.last_words())}
             self._tell(machine.Failed(epoch, _failure(error, Stage.START)))
         else:
             self._tell(machine.Started(epoch))
@@ -399,13 +286,13 @@ class Session:
         """A browser that closed its pipe is about to end; one that does not is of no use either."""
         why = await browser.disconnected()
         try:
-            async with within(Stage.CLOSE, self._services.config.deadlines.close, "ending without its pipe"):
+            async with within(Stage.CLOSE, self._config.deadlines.close, "ending without its pipe"):
                 await browser.run.exited()  # `_watch_exit` tells
         except WaguardError:
             self._tell(machine.BrowserExited(epoch, Failure("page_failed", why)))
 
     async def _open(self, epoch: int) -> None:
-        browser, config = self._browser, self._services.config
+        browser, config = self._instance.browser, self._config
         assert browser is not None and browser.page is not None  # noqa: S101, PT018 (Started came first)
         self._opened = time.monotonic()
         late = Failure(
@@ -418,9 +305,9 @@ class Session:
         self._open_timer = asyncio.get_running_loop().call_later(
             config.deadlines.open, lambda: self._tell(machine.DeadlinePassed(epoch, late))
         )
-        self._watch(self._watch_pipe(epoch, browser), "pipe")
+        self._watch(partial(self._watch_pipe, epoch, browser), "pipe")
         browser.page.on_crash(lambda: self._tell(machine.PageCrashed(epoch)))
-        self._watch(self._read_page(epoch, browser.page), "read")
+        self._watch(partial(self._read_page, epoch, browser.page), "read")
         try:
             await browser.page.open(config.whatsapp.url)
         except WaguardError as error:
@@ -429,7 +316,7 @@ class Session:
 
     async def _read_page(self, epoch: int, page: Page) -> None:
         """Look at the page again and again; tell what changed."""
-        config = self._services.config.page
+        config = self._config.page
         misses = 0
         while True:
             try:
@@ -457,158 +344,58 @@ class Session:
         if reading.qr != memory.qr:
             memory.qr, memory.qr_seen_at, memory.qr_seen = reading.qr, time.time(), time.monotonic()
             if reading.qr is not None:
-                self._publish("session.qr_shown")
+                self._instance.publish("session.qr_shown")
 
     async def _reload_qr(self, epoch: int) -> None:
-        if self._browser is None or self._browser.page is None or epoch != self.state.epoch:
+        browser = self._instance.browser
+        if browser is None or browser.page is None or epoch != self.state.epoch:
             return
         with contextlib.suppress(PageFailed, TimeoutError):
-            async with asyncio.timeout(self._services.config.page.read_s):
-                clicked = await self._browser.page.evaluate(whatsapp.RELOAD_QR)
-            self._publish("session.qr_reloaded", clicked=bool(clicked))
+            async with asyncio.timeout(self._config.page.read_s):
+                clicked = await browser.page.evaluate(whatsapp.RELOAD_QR)
+            self._instance.publish("session.qr_reloaded", clicked=bool(clicked))
 
     async def _stop(self, order: machine.Stop) -> None:
         await self._stop_watching()
         self.memory.qr = None
         try:
-            if self._browser is not None:
-                if order.polite:
-                    await self._ask_to_close()
-                await self._end_browser()
-            self._drop_lock()
+            await self._instance.end(polite=order.polite)
         except WaguardError as error:
             self._tell(machine.NotGone(order.epoch, _failure(error, Stage.KILL)))
         else:
             self._tell(machine.Gone(order.epoch))
 
-    async def _ask_to_close(self) -> str:
-        """Ask the browser to close, so that it writes down what it has; says what came of it."""
-        browser = self._browser
-        assert browser is not None  # noqa: S101 (the callers looked)
-        if await in_thread(browser.run.stopped):
-            return "it is stopped, so it was not asked"
-        began = time.monotonic()
-        try:
-            async with within(Stage.CLOSE, self._services.config.deadlines.close, "closing the browser"):
-                await browser.ask_to_close()
-        except WaguardError as error:
-            self._publish("browser.close_ignored", level="warning", error=error.message)
-            return f"it was asked and did not: {error.message}"
-        self._stage(Stage.CLOSE, began)
-        return ""
-
-    async def _end_browser(self) -> None:
-        """Kill what is left of our browser, prove it gone, give everything back. Raises `NotProvedGone`."""
-        browser = self._browser
-        assert browser is not None  # noqa: S101 (the callers looked)
-        began = time.monotonic()
-        try:
-            async with within(Stage.KILL, self._services.config.deadlines.kill, "proving the browser gone"):
-                await browser.kill()
-        except WaguardError as error:
-            pids = list(browser.run.pids())
-            raise NotProvedGone(
-                f"The browser of {self.code} could not be proved gone: {error.message}",
-                hint=f"See what holds it: ps -o pid,stat,wchan,cmd -p {','.join(map(str, pids))}",
-                pids=pids,
-                stage=Stage.KILL.value,
-            ) from None
-        browser.close()
-        self._browser = None
-        self.memory.started_at = None
-        self._stage(Stage.KILL, began)
-        await self._save(replace(self._record, launch=None))
+    async def _clean(self, epoch: int) -> None:
+        await self._stop_watching()
+        steps, resisted = await self._instance.clean()
+        self._tell(machine.Cleaned(epoch, _failure(resisted, Stage.KILL) if resisted else None))
+        reports, self._cleanups = self._cleanups, []
+        for report in reports:
+            if not report.done():
+                report.set_result(steps)
 
     async def _wait(self, order: machine.Wait) -> None:
         # Jitter needs chance, not secrecy.
         await asyncio.sleep(random.uniform(0, order.bound_s) if order.jitter else order.bound_s)  # noqa: S311
         self._tell(machine.WaitEnded(order.epoch))
 
-    # --- cleanup --------------------------------------------------------------------------------------
-
-    async def _clean(self, epoch: int) -> None:
-        """Every step, whatever the others did; what was under way has been called off already."""
-        await self._stop_watching()
-        steps: list[Step] = []
-        gone: list[WaguardError] = []
-        profile = await in_thread(self._services.profiles.current, self.code)
-
-        async def run(name: str, work: Callable[[], Awaitable[str | None]]) -> None:
-            step, began = Step(name), time.monotonic()
-            steps.append(step)
-            try:
-                detail = await work()
-                step.outcome, step.detail = ("nothing", "") if detail is None else ("done", detail)
-            except WaguardError as error:
-                step.outcome, step.detail = "failed", error.message
-                if name == "tree":
-                    gone.append(error)
-            step.ms = round((time.monotonic() - began) * 1000, 1)
-            self._publish(
-                "cleanup.step",
-                level="error" if step.outcome == "failed" else "info",
-                step=step.step,
-                outcome=step.outcome,
-                duration_ms=step.ms,
-                detail=step.detail or None,
-            )
-
-        async def forget() -> str | None:
-            had = self.memory.reading is not None or self.memory.profile is not None
-            self.memory = Memory(attempt=self.memory.attempt)
-            return "" if had else None
-
-        async def close() -> str | None:
-            return None if self._browser is None else await self._ask_to_close()
-
-        async def end() -> str | None:
-            if self._browser is None and self._record.launch is None:
-                return None
-            if self._browser is not None:
-                await self._end_browser()
-            else:
-                async with within(Stage.KILL, self._services.config.deadlines.kill, "reaping leftovers"):
-                    await self._end_leftovers()
-            return "proved gone"
-
-        async def retire() -> str | None:
-            place = await in_thread(self._services.profiles.retire, self.code, "cleanup")
-            return None if place is None else f"retired as {place.name}"
-
-        async def unlock() -> str | None:
-            self._drop_lock()
-            if profile is None:
-                return None
-            await in_thread(self._services.profiles.drop_lock, profile)
-            return "released"
-
-        await run("memory", forget)
-        await run("browser", close)
-        await run("tree", end)
-        await run("profile", retire)
-        await run("lock", unlock)
-        self.memory = Memory()
-        self._tell(machine.Cleaned(epoch, _failure(gone[0], Stage.KILL) if gone else None))
-        reports, self._cleanups = self._cleanups, []
-        for report in reports:
-            if not report.done():
-                report.set_result(steps)
-
     # --- the end --------------------------------------------------------------------------------------
 
     async def _shut(self) -> None:
         """The daemon ends: close politely, prove gone, keep what is wanted written down."""
+        self.refuse()
         await self._call_off()
         self._release_slot()
         await self._stop_watching()
-        if self._browser is not None:
-            await self._ask_to_close()
-            await self._end_browser()
-        self._drop_lock()
-        asked: list[asyncio.Future[Any]] = [taken for _, taken in _drain(self._inbox) if taken is not None]
-        for waiting in [*asked, *self._cleanups]:
-            if not waiting.done():
-                waiting.set_exception(ShuttingDown("The daemon is shutting down."))
+        try:
+            await self._instance.end(polite=True)
+        finally:
+            asked: list[asyncio.Future[Any]] = [
+                taken for _, taken in _drain(self._inbox) if taken is not None
+            ]
+            for waiting in [*asked, *self._cleanups]:
+                if not waiting.done():
+                    waiting.set_exception(ShuttingDown("The daemon is shutting down."))
 
 
 def _drain(inbox: asyncio.Queue[Item]) -> list[Item]:

@@ -19,6 +19,7 @@ from waguard.errors import (
     InvalidClientCode,
     NoMemory,
     NoQrCode,
+    NotReady,
     ProfileFailed,
     SessionFailed,
     SessionNotFound,
@@ -26,8 +27,9 @@ from waguard.errors import (
     WaguardError,
 )
 from waguard.files import in_thread
+from waguard.instance import Step
 from waguard.registry import Record
-from waguard.session import Services, Session, Step
+from waguard.session import Services, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class CleanupView:
 class Supervisor:
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._resources = services.resources
+        self._config = services.resources.config
         self._sessions: dict[ClientCode, Session] = {}
         self._tasks: dict[ClientCode, asyncio.Task[None]] = {}
         self._purge: asyncio.Task[None] | None = None
@@ -107,24 +111,23 @@ class Supervisor:
 
     async def start(self) -> None:
         """Take over what an earlier daemon left: read every record, end every process it started. No connect before."""
-        services = self._services
         codes = []
-        for name in await in_thread(services.profiles.codes):
+        for name in await in_thread(self._resources.profiles.codes):
             try:
                 codes.append(client_code(name))
             except InvalidClientCode:
-                services.bus.publish("registry.foreign_directory", level="warning", directory=name)
+                self._resources.bus.publish("registry.foreign_directory", level="warning", directory=name)
         await asyncio.gather(*(self._adopt(code) for code in codes))
         self._start_purge()
         self.ready = True
 
     async def _adopt(self, code: ClientCode) -> None:
-        services = self._services
+        resources = self._resources
         try:
-            record = await in_thread(services.registry.read, code)
+            record = await in_thread(resources.registry.read, code)
         except ProfileFailed as error:
-            aside = await in_thread(services.registry.set_aside, code)
-            services.bus.publish(
+            aside = await in_thread(resources.registry.set_aside, code)
+            resources.bus.publish(
                 "registry.unreadable", level="error", client=code, error=error.message, kept_as=str(aside)
             )
             record = Record()
@@ -132,10 +135,16 @@ class Supervisor:
         if record.launch is not None:
             await session.reap_leftovers()
 
-    async def close(self) -> None:
-        """Close every browser politely and at once; returns when all are proved gone."""
+    def refuse(self) -> None:
+        """Take no more; whoever waits is told that the daemon is shutting down."""
         self._closing = True
         self.ready = False
+        for session in self._sessions.values():
+            session.refuse()
+
+    async def close(self) -> None:
+        """Close every browser politely and at once; returns when all are proved gone."""
+        self.refuse()
         tasks = [*self._tasks.values(), *([self._purge] if self._purge else [])]
         for task in tasks:
             task.cancel()
@@ -143,7 +152,7 @@ class Supervisor:
             await asyncio.wait(tasks)
         for task in tasks:
             if not task.cancelled() and (error := task.exception()) is not None:
-                self._services.bus.publish("session.shutdown_failed", level="error", error=str(error))
+                self._resources.bus.publish("session.shutdown_failed", level="error", error=str(error))
 
     def _add(self, code: ClientCode, record: Record) -> Session:
         session = Session(code, record, self._services)
@@ -161,7 +170,7 @@ class Supervisor:
         Joins an attempt that is under way. Raises the error that ended the attempt, `DeadlineExceeded` with the
         stage that was slow, `NoMemory`, `DiskFull` or `SessionFailed` (nothing was touched then).
         """
-        session = await self._wanted(code)
+        session = self._wanted(code)
         await self._admit(session)
         await session.ask(machine.ConnectAsked(fresh=fresh))
         return await self._wait(session, wait, timeout_s)
@@ -170,7 +179,7 @@ class Supervisor:
         self, code: ClientCode, *, wait: Wait = Wait.QR, timeout_s: float | None = None
     ) -> SessionView:
         """Close the browser and start it again on the same profile. Raises like `connect`."""
-        session = await self._wanted(code)
+        session = self._wanted(code)
         await self._admit(session)
         await session.ask(machine.RestartAsked())
         return await self._wait(session, wait, timeout_s)
@@ -187,7 +196,7 @@ class Supervisor:
     async def cleanup(self, code: ClientCode) -> CleanupView:
         """Everything of this client gone, its profile retired; never fails as a whole, each step says how it went."""
         began = time.monotonic()
-        session = await self._wanted(code)
+        session = self._wanted(code)
         steps = await session.cleanup()
         self._start_purge()
         return CleanupView(
@@ -224,7 +233,7 @@ class Supervisor:
             page_version=reading.page_version if reading else None,
             signs=reading.signs if reading else (),
             browser=(
-                BrowserView(pids, self._services.sandbox.kind, round(memory.started_at, 3))
+                BrowserView(pids, self._resources.sandbox.kind, round(memory.started_at, 3))
                 if pids and memory.started_at is not None
                 else None
             ),
@@ -274,10 +283,12 @@ class Supervisor:
             raise SessionNotFound(f"There is no session {code!r}.", hint=f"Start one: waguard connect {code}")
         return self._sessions[code]
 
-    async def _wanted(self, code: ClientCode) -> Session:
+    def _wanted(self, code: ClientCode) -> Session:
         """The code's session, made if there is none."""
         if self._closing:
             raise ShuttingDown("The daemon is shutting down.")
+        if not self.ready:
+            raise NotReady("The daemon is still dealing with what an earlier one left.", retry_after_s=1)
         if code not in self._sessions:
             self._add(code, Record())
         return self._sessions[code]
@@ -286,7 +297,7 @@ class Supervisor:
         """Refuse one more browser that this machine has no room for, before anything is touched."""
         if session.state.process not in {Process.DOWN, Process.FAILED, Process.BACKOFF}:
             return
-        limits = self._services.config.limits
+        limits = self._config.limits
         others = [other for other in self._sessions.values() if other is not session]
         running = sum(other.state.process not in {Process.DOWN, Process.FAILED} for other in others)
         if running >= limits.max_sessions:
@@ -305,7 +316,7 @@ class Supervisor:
                 hint="Disconnect a session, or lower limits.session_memory_mb.",
                 retry_after_s=60,
             )
-        root: Path = self._services.config.sessions.dir
+        root: Path = self._config.sessions.dir
         disk = await in_thread(host.free_disk_mb, root)
         if disk < limits.reserve_disk_mb:
             raise DiskFull(
@@ -314,7 +325,7 @@ class Supervisor:
             )
 
     async def _wait(self, session: Session, wait: Wait, timeout_s: float | None) -> SessionView:
-        deadlines = self._services.config.deadlines
+        deadlines = self._config.deadlines
         limit = timeout_s
         if limit is None:
             limit = deadlines.close + deadlines.kill + deadlines.admit + deadlines.prepare
@@ -344,7 +355,7 @@ class Supervisor:
     def _outcome(self, session: Session, failure: Failure) -> WaguardError:
         error = _error(failure)
         if session.state.process is Process.FAILED:
-            cooldown = self._services.config.restart.cooldown_s
+            cooldown = self._config.restart.cooldown_s
             retry = math.ceil(max(0.0, cooldown - (time.time() - session.since)))
             if failure.code != "not_proved_gone":
                 return SessionFailed(
@@ -362,11 +373,9 @@ class Supervisor:
             self._purge = asyncio.create_task(self._purge_retired(), name="purge-retired")
 
     async def _purge_retired(self) -> None:
-        profiles, bus = self._services.profiles, self._services.bus
+        profiles, bus = self._resources.profiles, self._resources.bus
         try:
-            for path in await in_thread(
-                profiles.expired, self._services.config.sessions.retired_keep_hours * 3600
-            ):
+            for path in await in_thread(profiles.expired, self._config.sessions.retired_keep_hours * 3600):
                 await in_thread(profiles.delete_retired, path)
                 bus.publish("profile.deleted", profile=path.name)
         except WaguardError as error:

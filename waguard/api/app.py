@@ -1,9 +1,9 @@
 """The control port: who is let in, how errors leave, which routes there are. It decides nothing about sessions."""
 
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
@@ -20,6 +20,7 @@ from waguard.supervisor import Supervisor
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:]+)(:\d*)?")
 _OPEN = frozenset({"/livez", "/readyz"})
 
 
@@ -40,6 +41,8 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
                 answer = _problem(request, error)
             except web.HTTPException as error:
                 answer = _problem(request, _of_http(request, error))
+                if isinstance(error, web.HTTPMethodNotAllowed):
+                    answer.headers["Allow"] = error.headers["Allow"]
             except Exception as error:  # noqa: BLE001 (the caller gets an answer, the log the trace)
                 bus.publish("internal.error", level="error", where="api", error=repr(error))
                 answer = _problem(
@@ -92,8 +95,8 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
 def _check_host(request: web.Request, allowed: frozenset[str]) -> None:
     """A name that a hostile page has pointed at this address (DNS rebinding) is not ours."""
     host = request.headers.get("Host", "").lower()
-    name = f"[{urlsplit('//' + host).hostname}]" if host.startswith("[") else host.rpartition(":")[0] or host
-    if name not in allowed:
+    parts = _HOST.fullmatch(host)
+    if parts is None or parts[1] not in allowed:
         raise Problem(
             "host_not_allowed",
             f"The Host header {host[:80]!r} is not one of this control port.",

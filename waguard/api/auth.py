@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from waguard.config import Config
+from waguard.config import SHORTEST_TOKEN, Config
 from waguard.core.model import ClientCode, client_code
-from waguard.errors import ConfigError
+from waguard.errors import ConfigError, InvalidClientCode
 from waguard.files import saying, write_atomically
 
 FILE = ".tokens.json"
@@ -56,7 +56,8 @@ class Tokens:
 
 
 def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
+    # A header may hold bytes that are no text; they arrive as lone surrogates.
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
 def load(config: Config) -> Tokens:
@@ -94,10 +95,21 @@ def _read(path: Path) -> StoredTokens | None:
             return None
     if mode & 0o077:
         raise ConfigError(f"{path}: others may read the tokens (mode {mode:o}).", hint=f"chmod 600 {path}")
+    hint = "Mend it, or remove it to have new tokens made."
     try:
-        return _STORED.validate_python(json.loads(data))
+        stored = _STORED.validate_python(json.loads(data))
+        for code in stored.clients:
+            client_code(code)
+    except InvalidClientCode as error:
+        raise ConfigError(f"{path}: {error.message}", hint=error.hint) from None
     except (ValueError, ValidationError):
         raise ConfigError(
-            f'{path}: not of the form {{"admin": "...", "clients": {{"demo": "..."}}}}.',
-            hint="Mend it, or remove it to have new tokens made.",
+            f'{path}: not of the form {{"admin": "...", "clients": {{"demo": "..."}}}}.', hint=hint
         ) from None
+    tokens = [stored.admin, *stored.clients.values()]
+    # An empty one would let in whoever sends none; of two equal ones a client's could be the admin's.
+    if len(set(tokens)) != len(tokens) or any(len(token) < SHORTEST_TOKEN for token in tokens):
+        raise ConfigError(
+            f"{path}: the tokens must all differ and have at least {SHORTEST_TOKEN} characters.", hint=hint
+        )
+    return stored

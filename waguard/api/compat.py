@@ -6,7 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from waguard.api.keys import CALLER, SUPERVISOR
-from waguard.api.problems import Problem, code_of, status_of
+from waguard.api.problems import Problem, code_of, headers_of, status_of
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, Link
 from waguard.errors import WaguardError
@@ -37,7 +37,7 @@ def _answer(**fields: Any) -> web.Response:
 def problem(error: WaguardError) -> web.Response:
     """An error in the old shape; ``error`` is the stable code."""
     body = {"success": False, "message": str(error), "error": code_of(error)}
-    return web.json_response(body, status=status_of(error))
+    return web.json_response(body, status=status_of(error), headers=headers_of(error))
 
 
 @routes.post(PREFIX + "connect")

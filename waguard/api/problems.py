@@ -30,6 +30,7 @@ STATUS = {
     "sandbox_failed": 503,
     "no_memory": 503,
     "session_failed": 503,
+    "not_ready": 503,
     "shutting_down": 503,
     "deadline_exceeded": 504,
     "disk_full": 507,
@@ -68,14 +69,21 @@ def response(error: WaguardError) -> web.Response:
             if key not in {"type", "title", "status", "detail"}
         },
     }
+    return web.Response(
+        # What a caller sent may hold anything, even what no encoding has.
+        body=json.dumps(body, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace"),
+        status=status,
+        content_type="application/problem+json",
+        charset="utf-8",
+        headers=headers_of(error),
+    )
+
+
+def headers_of(error: WaguardError) -> dict[str, str]:
+    """What HTTP itself wants to know of an error."""
     headers = {}
     if retry := error.details.get("retry_after_s"):
         headers["Retry-After"] = str(int(retry))
-    if status == 401:
+    if status_of(error) == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return web.Response(
-        text=json.dumps(body, ensure_ascii=False, default=str),
-        status=status,
-        content_type="application/problem+json",
-        headers=headers,
-    )
+    return headers

@@ -32,7 +32,10 @@ _ANY = TypeAdapter(Any)
 async def read(request: web.Request, model: type[O]) -> O:
     """The options of a request: its query, or a JSON object as its body. Raises `InvalidRequest`."""
     given: dict[str, Any] = dict(request.query)
-    body = await request.read()
+    try:
+        body = await request.read()
+    except (web.RequestPayloadError, ConnectionError):
+        raise InvalidRequest("The body did not arrive whole.") from None
     if body.strip():
         try:
             given |= _JSON_OBJECT.validate_json(body)

@@ -75,7 +75,7 @@ async def show_qr(request: web.Request) -> web.Response:
     code = _code(request)
     view = request.app[SUPERVISOR].qr(code)
     for part in request.headers.get("Accept", "*/*").split(","):
-        wanted = part.partition(";")[0].strip().lower()
+        wanted = part.partition(";")[0].strip().lower().replace("image/*", "image/png")
         if wanted in {"application/json", "application/*", "*/*"}:
             return respond(view)
         if wanted in qr.FORMATS:

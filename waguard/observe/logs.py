@@ -2,8 +2,9 @@
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 
@@ -36,7 +37,8 @@ def configure(settings: Log, stream: TextIO = sys.stderr) -> Callable[[Event], N
     log = structlog.get_logger()
 
     def write(event: Event) -> None:
-        fields = dict(event.fields)
+        # ``event`` is the name's own key.
+        fields = {f"{key}_" if key == "event" else key: value for key, value in event.fields.items()}
         if event.client is not None:
             fields["client"] = event.client
         try:
@@ -44,4 +46,32 @@ def configure(settings: Log, stream: TextIO = sys.stderr) -> Callable[[Event], N
         except (OSError, ValueError):
             return
 
+    _Libraries.divert(write)
     return write
+
+
+class _Libraries(logging.Handler):
+    """What asyncio and aiohttp say goes the same way, as ``library.log``."""
+
+    def __init__(self, write: Callable[[Event], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._write = write
+
+    @classmethod
+    def divert(cls, write: Callable[[Event], None]) -> None:
+        root = logging.getLogger()
+        for handler in [handler for handler in root.handlers if isinstance(handler, cls)]:
+            root.removeHandler(handler)
+        root.addHandler(cls(write))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: dict[str, Any] = {"logger": record.name, "message": record.getMessage()}
+        if record.exc_info and (error := record.exc_info[1]) is not None:
+            # No more than its kind where a request is at fault: the text quotes it, and a token may be in it.
+            quotes = record.name.startswith("aiohttp")
+            fields["error"] = type(error).__name__ if quotes else repr(error)
+            if not quotes:
+                fields["trace"] = "".join(traceback.format_exception(error))
+        self._write(
+            Event("library.log", "error" if record.levelno >= logging.ERROR else "warning", None, fields)
+        )

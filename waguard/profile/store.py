@@ -6,6 +6,7 @@ sessions/.profiles/<generation>.lock                     flock, held by the sand
 sessions/.retired/<code>.<generation>.<reason>/          left by one rename, deleted after the retention time
 """
 
+import contextlib
 import fcntl
 import os
 import re
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from waguard.core.model import ClientCode
-from waguard.errors import ProfileLocked
+from waguard.errors import ProfileFailed, ProfileLocked
 from waguard.files import saying, sync_directory
 from waguard.sandbox import User
 
@@ -82,13 +83,19 @@ class Profiles:
         generation = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(4)
         profile = self.profile(generation)
         link = self.home(code) / "profile"
+        beside = link.with_name(f"profile.{secrets.token_hex(4)}")
         with saying(f"create {profile.path}"):
-            profile.path.mkdir(mode=0o700)
-            if self._user is not None:
-                os.chown(profile.path, self._user.uid, self._user.gid)
-            beside = link.with_name(f"profile.{secrets.token_hex(4)}")
-            beside.symlink_to(Path("..") / ".profiles" / generation)
-            beside.replace(link)
+            try:
+                profile.path.mkdir(mode=0o700)
+                if self._user is not None:
+                    os.chown(profile.path, self._user.uid, self._user.gid)
+                beside.symlink_to(Path("..") / ".profiles" / generation)
+                beside.replace(link)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    beside.unlink(missing_ok=True)
+                    profile.path.rmdir()
+                raise
             sync_directory(link.parent)
         return profile
 
@@ -124,8 +131,8 @@ class Profiles:
         with saying(f"retire the profile of {code}"):
             if profile is not None:
                 place = self._retired / f"{code}.{profile.generation}.{reason}"
+                os.utime(profile.path)  # the retention time counts from here, even if we die after the rename
                 profile.path.rename(place)
-                os.utime(place)  # the retention time counts from here
             link.unlink(missing_ok=True)
         return place
 
@@ -147,7 +154,8 @@ class Profiles:
         return [path for at, path in aged if at <= deadline and _RETIRED.fullmatch(path.name)]
 
     def delete_retired(self, path: Path) -> None:
-        """Delete one retired profile for good."""
-        assert path.parent == self._retired  # noqa: S101 (nothing else is ever deleted)
+        """Delete one retired profile for good. Nothing else is ever deleted. Raises `ProfileFailed`."""
+        if path.parent != self._retired or not _RETIRED.fullmatch(path.name):
+            raise ProfileFailed(f"{path} is not a retired profile of ours, so it is not deleted.")
         with saying(f"delete {path}"):
             shutil.rmtree(path)
