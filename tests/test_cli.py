@@ -1,0 +1,628 @@
+"""The command line, as people and scripts use it, against a control port that answers what the test says."""
+
+import asyncio
+import json
+import os
+import socket
+import stat
+import threading
+import time
+import tomllib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from aiohttp import web
+from pydantic import TypeAdapter
+from typer.testing import CliRunner, Result
+
+from waguard import __version__
+from waguard.api import auth, problems
+from waguard.cli import follow, show, tokens
+from waguard.cli.app import app
+from waguard.config import Config, load
+from waguard.core.model import Link, Process, Status, Wanted
+from waguard.errors import BrowserFailed, NoQrCode, SessionNotFound, WaguardError
+from waguard.instance import Step
+from waguard.supervisor import BrowserView, CleanupView, FailureView, SessionView
+
+ADMIN, TOKEN = "admin-admin-admin-admin", "demo-demo-demo-demo"
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
+
+DOWN = SessionView(
+    client="demo",
+    status=Status.STOPPED,
+    wanted=Wanted.DOWN,
+    process=Process.DOWN,
+    link=Link.UNKNOWN,
+    reason=None,
+    since=0.0,
+    attempt=None,
+    has_qr=False,
+    qr_age_s=None,
+    profile=None,
+    generation=None,
+    page_version=None,
+    signs=(),
+    browser=None,
+    stages_ms={},
+    automatic_restarts=0,
+    failure=None,
+)
+STARTING = replace(
+    DOWN,
+    status=Status.STARTING,
+    wanted=Wanted.UP,
+    process=Process.STARTING,
+    attempt="a77e3970",
+    stages_ms={"admit": 0.1, "prepare": 12.3},
+)
+SCAN = replace(
+    STARTING,
+    status=Status.AWAITING_SCAN,
+    process=Process.UP,
+    link=Link.AWAITING_SCAN,
+    has_qr=True,
+    qr_age_s=0.2,
+    signs=("data-ref",),
+    profile="fresh",
+    generation="20260101T000000-00000000",
+    browser=BrowserView((4711, 4712), "bubblewrap", 0.0),
+    stages_ms={**STARTING.stages_ms, "start": 206.0, "open": 1234.0},
+)
+CONNECTED = replace(
+    SCAN, status=Status.CONNECTED, link=Link.CONNECTED, has_qr=False, qr_age_s=None, profile="kept"
+)
+FAILED = replace(
+    DOWN,
+    status=Status.FAILED,
+    process=Process.FAILED,
+    automatic_restarts=5,
+    failure=FailureView("browser_failed", "The browser ended.", "start", "Run: waguard doctor"),
+)
+
+
+def answer(view: object) -> web.Response:
+    return web.Response(body=_ANY.dump_json(view), content_type="application/json")
+
+
+def always(view: object) -> Handler:
+    async def handler(_request: web.BaseRequest) -> web.Response:
+        return problems.response(view) if isinstance(view, WaguardError) else answer(view)
+
+    return handler
+
+
+class Port:
+    """A control port in a thread of its own: the commands have their own loop."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.handlers: dict[str, Handler] = {}
+        """By ``METHOD /path``."""
+        self.requests: list[web.BaseRequest] = []
+        self._loop = asyncio.new_event_loop()
+        self._up = threading.Event()
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
+
+    async def _serve(self) -> None:
+        server = web.Server(self._handle, handler_cancellation=True)  # what nobody waits for ends
+        runner = web.ServerRunner(server, access_log=None, shutdown_timeout=0.0)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        self._up.set()
+        await self._stop.wait()
+        await runner.cleanup()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.requests.append(request)
+        handler = self.handlers.get(f"{request.method} {request.path}")
+        if handler is None:
+            return problems.response(SessionNotFound("There is no session.", hint="Start one."))
+        return await handler(request)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._up.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+        self._loop.close()
+
+    # --- what it may be told ------------------------------------------------------------------------
+
+    def bring_up(
+        self,
+        views: Sequence[SessionView],
+        outcome: object = None,
+        *,
+        verb: str = "connect",
+        ends: bool = True,
+    ) -> None:
+        """Each look shows the next view, the last one stays; when it was shown, the verb is answered, if it is."""
+        left = list(views)
+        now = views[0]
+        shown = asyncio.Event()
+
+        async def look(_request: web.BaseRequest) -> web.Response:
+            nonlocal now
+            if left:
+                now = left.pop(0)
+            if not left:
+                shown.set()
+            return answer(now)
+
+        async def work(request: web.BaseRequest) -> web.StreamResponse:
+            await (shown if ends else self._stop).wait()
+            return await always(outcome or views[-1])(request)
+
+        async def qr(request: web.BaseRequest) -> web.Response:
+            assert request.headers["Accept"] == "text/plain"
+            return web.Response(text=blocks(now))
+
+        self.handlers["GET /v1/sessions/demo"] = look
+        self.handlers[f"POST /v1/sessions/demo/{verb}"] = work
+        self.handlers["GET /v1/sessions/demo/qr"] = qr
+
+
+def blocks(view: SessionView) -> str:
+    """Something like a QR code, another one for each age."""
+    return f"████\n█▀{view.qr_age_s}█\n▀▀▀▀\n"
+
+
+@pytest.fixture
+def port() -> Iterator[Port]:
+    with Port() as port:
+        yield port
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No configuration and no token but the test's."""
+    for name in [name for name in os.environ if name.startswith(("WAGUARD_", "INVOCATION_ID"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(follow, "_LOOK_EVERY_S", 0.01)
+
+
+@pytest.fixture
+def with_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(tokens.ENV_TOKEN, ADMIN)
+
+
+def call(*arguments: str, **options: Any) -> Result:
+    return CliRunner().invoke(app, arguments, prog_name="waguard", catch_exceptions=False, **options)
+
+
+def ask(port: Port, *arguments: str, **options: Any) -> Result:
+    result = call(*arguments, "--url", port.url, **options)
+    assert ADMIN not in result.output
+    return result
+
+
+def free_address() -> str:
+    """Where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def store_tokens(directory: Path = Path("sessions")) -> None:
+    directory.mkdir()
+    (directory / auth.FILE).write_text(json.dumps({"admin": ADMIN, "clients": {"demo": TOKEN}}))
+
+
+# --- the frame ----------------------------------------------------------------------------------------
+
+
+def test_version_and_help() -> None:
+    assert call("--version").stdout == f"waguard {__version__}\n"
+    listed = call("--help").stdout
+    for command in ("run", "connect", "status", "disconnect", "restart", "cleanup", "simulate", "doctor"):
+        assert command in listed
+        assert "Usage: waguard" in call(command, "--help").stdout
+    assert call("nonsense").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("status",), ("connect", "demo"), ("token",), ("run",), ("config", "check"), ("config", "show")],
+)
+def test_a_wrong_configuration_is_said_line_by_line(command: Sequence[str]) -> None:
+    Path("config.toml").write_text('[api]\nport = "x"\nhots = "::1"\n')
+    result = call(*command)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    first, second = sorted(result.stderr.splitlines())
+    assert first.startswith("config.toml:2: api.port: ")
+    assert second.startswith("config.toml:3: api.hots: ")
+
+
+def test_under_systemd_a_wrong_configuration_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INVOCATION_ID", "0" * 32)
+    monkeypatch.setenv("WAGUARD_API__PORT", "x")
+    assert call("run").exit_code == 78
+    assert call("status").exit_code == 2
+
+
+def test_a_configuration_can_be_named(tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text("[api]\nport = 9000\n")
+    assert str(other) in call("--config", str(other), "config", "check").stdout
+    assert call("--config", "/nowhere/waguard.toml", "config", "check").exit_code == 2
+
+
+@pytest.mark.parametrize("code", ["../x", "a b", "", "x" * 65, "x;reboot", "d\u0435mo"])
+@pytest.mark.parametrize("command", ["connect", "status", "disconnect", "restart", "cleanup", "token"])
+def test_what_is_no_client_code_is_refused_here(command: str, code: str) -> None:
+    result = call(command, code)
+    assert result.exit_code == 1
+    assert "is not a client code. [invalid_client_code]" in result.stderr
+
+
+# --- tokens -------------------------------------------------------------------------------------------
+
+
+def _shown(port: Port) -> str:
+    assert ask(port, "status").exit_code == 0
+    return port.requests[-1].headers["Authorization"]
+
+
+def test_which_token_is_shown(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    port.handlers["GET /v1/sessions"] = always({"sessions": []})
+    store_tokens()
+    assert _shown(port) == f"Bearer {ADMIN}"
+    monkeypatch.setenv("WAGUARD_API__ADMIN_TOKEN", "from-the-configuration")
+    assert _shown(port) == "Bearer from-the-configuration"
+    monkeypatch.setenv(tokens.ENV_TOKEN, " from-the-environment\n")
+    assert _shown(port) == "Bearer from-the-environment"
+
+
+def test_token_prints_what_an_app_is_to_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    store_tokens()
+    assert call("token").stdout == f"{ADMIN}\n"
+    assert call("token", "demo").stdout == f"{TOKEN}\n"
+    monkeypatch.setenv("WAGUARD_API__CLIENT_TOKENS", '{ demo = "from-the-configuration" }')
+    monkeypatch.setenv("WAGUARD_API__ADMIN_TOKEN", "admin-of-the-configuration")
+    assert call("token", "demo").stdout == "from-the-configuration\n"
+    assert call("token").stdout == "admin-of-the-configuration\n"
+    result = call("token", "demo2")
+    assert result.exit_code == 1
+    assert 'api.clients (clients = ["demo2"])' in result.stderr
+
+
+def test_tokens_that_are_not_there_or_cannot_be_read(tmp_path: Path) -> None:
+    result = call("status")
+    assert result.exit_code == 1
+    assert f"There is no {tmp_path / 'sessions' / auth.FILE}" in result.stderr
+    assert "waguard run" in result.stderr
+    (tmp_path / "sessions" / auth.FILE).mkdir(parents=True)
+    assert "cannot be read: Is a directory. [no_token]\nRun this as the daemon's user" in call("token").stderr
+    (tmp_path / "sessions" / auth.FILE).rmdir()
+    (tmp_path / "sessions" / auth.FILE).write_text(f'{{"admin": "{ADMIN}"')
+    assert "is not a file of tokens" in call("token").stderr
+    assert ADMIN not in call("token").output
+
+
+def test_a_token_with_a_line_break_is_none(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(tokens.ENV_TOKEN, "a\nb")
+    result = ask(port, "status")
+    assert result.exit_code == 1
+    assert "WAGUARD_TOKEN holds control characters" in result.stderr
+    assert not port.requests
+
+
+# --- what may be wrong with the daemon ------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("with_token")
+class TestDaemon:
+    def test_none_is_there(self) -> None:
+        url = free_address()
+        for arguments in (("status",), ("connect", "demo"), ("cleanup", "demo")):
+            result = call(*arguments, "--url", url)
+            assert result.exit_code == 1
+            assert result.stderr == f"No daemon answers at {url}. [no_daemon]\nStart it: waguard run\n"
+
+    def test_its_port_is_only_in_its_log(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WAGUARD_API__PORT", "0")
+        assert "name it with --url" in call("status").stderr
+
+    def test_the_address_is_the_configurations(self, port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+        port.handlers["GET /v1/sessions"] = always({"sessions": []})
+        monkeypatch.setenv("WAGUARD_API__PORT", port.url.rpartition(":")[2])
+        assert call("status").stdout == "No sessions yet. Start one: waguard connect CODE\n"
+
+    @pytest.mark.parametrize("url", ["foo", "http://", "ftp://localhost", "127.0.0.1:8717"])
+    def test_an_address_that_is_none(self, url: str) -> None:
+        result = call("status", "--url", url)
+        assert result.exit_code == 2
+        assert "write http://HOST:PORT" in result.stderr
+
+    def test_its_errors_are_told_with_code_and_hint(self, port: Port) -> None:
+        error = BrowserFailed("It did not start.", hint="Run: waguard doctor", stage="start", stderr=["x"])
+        port.handlers["POST /v1/sessions/demo/disconnect"] = always(error)
+        result = ask(port, "disconnect", "demo")
+        assert result.exit_code == 1
+        assert result.stderr == "It did not start. [browser_failed]\nRun: waguard doctor\n"
+        port.handlers["POST /v1/sessions/demo/disconnect"] = always(
+            problems.Problem("of_the_future", "Too new for this command.")
+        )
+        assert ask(port, "disconnect", "demo").stderr == "Too new for this command. [of_the_future]\n"
+
+    @pytest.mark.parametrize(
+        "response",
+        [
+            {"status": 404, "text": "<html>", "content_type": "text/html"},
+            {"status": 302, "headers": {"Location": "http://127.0.0.1:1/"}},
+            {"status": 200, "text": "<html>", "content_type": "text/html"},
+            {"status": 200, "text": '{"sessions": [{"client": "demo"}]}', "content_type": "application/json"},
+            {"status": 500, "text": "[]", "content_type": "application/problem+json"},
+        ],
+    )
+    def test_what_answers_is_another_program(self, port: Port, response: dict[str, Any]) -> None:
+        async def other(_request: web.BaseRequest) -> web.Response:
+            return web.Response(**response)
+
+        port.handlers["GET /v1/sessions"] = other
+        result = ask(port, "status")
+        assert result.exit_code == 1
+        assert f"What answers at {port.url} is not this version of waguard." in result.stderr
+
+    def test_it_dies_while_it_is_asked(self, port: Port) -> None:
+        async def die(request: web.BaseRequest) -> web.Response:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+
+        port.handlers["POST /v1/sessions/demo/cleanup"] = die
+        result = ask(port, "cleanup", "demo")
+        assert result.exit_code == 1
+        assert f"{port.url} broke off: " in result.stderr
+
+
+# --- looking ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("with_token")
+class TestStatus:
+    def test_all(self, port: Port) -> None:
+        port.handlers["GET /v1/sessions"] = always({"sessions": [SCAN, replace(FAILED, client="demo2")]})
+        result = ask(port, "status")
+        heads, demo, demo2 = result.stdout.splitlines()
+        assert " ".join(heads.split()) == "CLIENT STATUS LINK PROFILE SINCE QR RESTARTS PID LAST FAILURE"
+        assert demo.split()[:4] == ["demo", "awaiting_scan", "awaiting_scan", "fresh"]
+        assert demo.split()[-4:] == ["yes", "0", "4711", "-"]
+        assert demo2.split()[:2] == ["demo2", "failed"]
+        assert "The browser ended. [browser_failed] Run: waguard doctor" in demo2
+        assert "\x1b" not in result.stdout
+
+    def test_one(self, port: Port) -> None:
+        port.handlers["GET /v1/sessions/demo"] = always(SCAN)
+        said = ask(port, "status", "demo").stdout
+        assert "admit 0 ms, prepare 12 ms, start 206 ms, open 1.2 s" in said
+        assert "pid 4711, 4712 in bubblewrap" in said
+        port.handlers["GET /v1/sessions/demo"] = always(FAILED)
+        said = ask(port, "status", "demo").stdout
+        assert "The browser ended. [browser_failed] in stage start" in said
+        assert "Run: waguard doctor" in said
+
+    def test_as_json(self, port: Port) -> None:
+        port.handlers["GET /v1/sessions"] = always({"sessions": [SCAN, DOWN]})
+        port.handlers["GET /v1/sessions/demo"] = always(SCAN)
+        one = json.loads(_ANY.dump_json(SCAN))
+        assert json.loads(ask(port, "status", "demo", "--json").stdout) == one
+        assert json.loads(ask(port, "status", "--json").stdout)["sessions"][0] == one
+
+    def test_of_nobody(self, port: Port) -> None:
+        result = ask(port, "status", "demo")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "[session_not_found]" in result.stderr
+
+    def test_more_than_this_version_knows(self, port: Port) -> None:
+        view = {**json.loads(_ANY.dump_json(SCAN)), "battery": 0.5}
+        port.handlers["GET /v1/sessions/demo"] = always(view)
+        assert ask(port, "status", "demo").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("ago", "said"), [(-5, "0 s"), (59, "59 s"), (60, "1 min"), (7199, "1 h"), (200_000, "2 d")]
+)
+def test_ages(ago: float, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1e9 + ago)
+    assert show.age(1e9) == said
+
+
+# --- the verbs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("with_token")
+class TestConnect:
+    def test_each_change_and_each_code_is_told_once(self, port: Port) -> None:
+        second = replace(SCAN, qr_age_s=0.7)
+        port.bring_up([STARTING, STARTING, SCAN, second, second, CONNECTED])
+        result = ask(port, "connect", "demo", "--wait", "connected")
+        assert result.exit_code == 0
+        assert [line.partition(" s  ")[2] or line for line in result.stdout.splitlines()] == [
+            "admit took 0 ms",
+            "prepare took 12 ms",
+            "demo is starting",
+            "start took 206 ms",
+            "open took 1.2 s",
+            "demo is awaiting_scan",
+            *blocks(SCAN).splitlines(),
+            *blocks(second).splitlines(),
+            "demo is connected",
+        ]
+        assert "\x1b" not in result.stdout
+
+    def test_a_script_gets_its_answer_with_the_code(self, port: Port) -> None:
+        port.bring_up([SCAN])
+        result = ask(port, "connect", "demo")
+        assert blocks(SCAN) in result.stdout
+        post = next(request for request in port.requests if request.method == "POST")
+        assert dict(post.query) == {"wait": "qr", "fresh": "false"}
+
+    def test_options_are_handed_on(self, port: Port) -> None:
+        port.bring_up([SCAN])
+        result = ask(port, "connect", "demo", "--fresh", "--wait", "connected", "--timeout", "90", "--no-qr")
+        assert "█" not in result.stdout
+        post = next(request for request in port.requests if request.method == "POST")
+        assert dict(post.query) == {"wait": "connected", "fresh": "true", "timeout_s": "90"}
+        assert not any(request.path.endswith("/qr") for request in port.requests)
+
+    def test_as_json(self, port: Port) -> None:
+        port.handlers["POST /v1/sessions/demo/connect"] = always(SCAN)
+        assert json.loads(ask(port, "connect", "demo", "--json").stdout) == json.loads(_ANY.dump_json(SCAN))
+        assert len(port.requests) == 1
+
+    def test_why_it_is_not_connected(self, port: Port) -> None:
+        port.bring_up([FAILED], outcome=BrowserFailed("The browser ended.", hint="Run: waguard doctor"))
+        result = ask(port, "connect", "demo")
+        assert result.exit_code == 1
+        assert "demo is failed: The browser ended." in result.stdout
+        assert result.stderr == "The browser ended. [browser_failed]\nRun: waguard doctor\n"
+
+    def test_a_code_that_was_scanned_while_it_was_fetched(self, port: Port) -> None:
+        port.bring_up([SCAN, CONNECTED])
+        port.handlers["GET /v1/sessions/demo/qr"] = always(NoQrCode("None now."))
+        assert "demo is connected" in ask(port, "connect", "demo").stdout
+
+    def test_a_session_that_the_daemon_does_not_know_yet(self, port: Port) -> None:
+        asked = asyncio.Event()
+
+        async def look(_request: web.BaseRequest) -> web.Response:
+            asked.set()
+            return problems.response(SessionNotFound("There is no session."))
+
+        async def work(_request: web.BaseRequest) -> web.Response:
+            await asked.wait()
+            return answer(CONNECTED)
+
+        port.handlers |= {"GET /v1/sessions/demo": look, "POST /v1/sessions/demo/connect": work}
+        assert "demo is connected" in ask(port, "connect", "demo").stdout
+
+    def test_restart_is_followed_too(self, port: Port) -> None:
+        port.bring_up([STARTING, CONNECTED], verb="restart")
+        assert "demo is connected" in ask(port, "restart", "demo").stdout
+        post = next(request for request in port.requests if request.method == "POST")
+        assert dict(post.query) == {"wait": "qr"}
+
+
+def test_disconnect(port: Port, with_token: None) -> None:
+    port.handlers["POST /v1/sessions/demo/disconnect"] = always(DOWN)
+    assert ask(port, "disconnect", "demo").stdout == "demo is stopped\n"
+    assert json.loads(ask(port, "disconnect", "demo", "--json").stdout)["status"] == "stopped"
+
+
+@pytest.mark.usefixtures("with_token")
+class TestCleanup:
+    STEPS = (Step("memory", "done", 0.1), Step("tree", "done", 23.4, "proved gone"), Step("lock"))
+    CLEAN = CleanupView("demo", ok=True, steps=STEPS, ms=25.0)
+    NOT = CleanupView("demo", ok=False, steps=[Step("tree", "failed", 9999.0, "pid 7 stays.")], ms=10_000.0)
+    ROUTE = "POST /v1/sessions/demo/cleanup"
+
+    def test_each_step_is_told(self, port: Port) -> None:
+        port.handlers[self.ROUTE] = always(self.CLEAN)
+        result = ask(port, "cleanup", "demo")
+        assert result.exit_code == 0
+        assert [line.split() for line in result.stdout.splitlines()] == [
+            ["STEP", "OUTCOME", "MS", "DETAIL"],
+            ["memory", "done", "0.1"],
+            ["tree", "done", "23.4", "proved", "gone"],
+            ["lock", "nothing", "0.0"],
+            ["demo", "is", "clean", "(25", "ms)."],
+        ]
+
+    def test_not_clean_is_no_success(self, port: Port) -> None:
+        port.handlers[self.ROUTE] = always(self.NOT)
+        result = ask(port, "cleanup", "demo")
+        assert result.exit_code == 1
+        assert "pid 7 stays." in result.stdout
+        result = ask(port, "cleanup", "demo", "--json")
+        assert result.exit_code == 1
+        assert json.loads(result.stdout)["steps"][0]["outcome"] == "failed"
+
+    def test_a_person_is_asked(self, port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+        port.handlers[self.ROUTE] = always(self.CLEAN)
+        monkeypatch.setattr(show, "on_terminal", lambda: True)
+        refused = ask(port, "cleanup", "demo", input="n\n")
+        assert refused.exit_code == 1
+        assert "will have to scan" in refused.stderr
+        assert not port.requests
+        agreed = ask(port, "cleanup", "demo", "--json", input="y\n")
+        assert json.loads(agreed.stdout.removeprefix(" y\n"))["ok"], "what was typed, then JSON alone"
+        assert ask(port, "cleanup", "demo", "--yes").exit_code == 0
+        assert len(port.requests) == 2
+
+
+# --- the configuration ----------------------------------------------------------------------------------
+
+
+def test_config_check_says_what_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call("config", "check").stdout.startswith("ok: defaults: there is neither config.toml nor ")
+    Path("config.toml").write_text("[api]\nport = 9000\n")
+    monkeypatch.setenv("WAGUARD_LOG__LEVEL", "debug")
+    assert call("config", "check").stdout.splitlines() == [
+        f"ok: {tmp_path / 'config.toml'}",
+        "log.level is set by WAGUARD_LOG__LEVEL",
+    ]
+
+
+SETTINGS = """
+[sessions]
+dir = "/srv/wäguard \\"1\\""
+[browser]
+extra_flags = ["--lang=es", "--proxy-server=http://localhost:3128"]
+[api]
+port = 9000
+admin_token = "admin-admin-admin-admin"
+client_tokens = { demo = "demo-demo-demo-demo" }
+"""
+
+
+def test_config_show_can_be_pasted_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("config.toml").write_text(SETTINGS)
+    monkeypatch.setenv("WAGUARD_RESTART__BASE_S", "0.25")
+    shown = call("config", "show").stdout
+    assert ADMIN not in shown
+    assert TOKEN not in shown
+    origins = {line.split()[0]: line.partition(" # ")[2] for line in shown.splitlines() if " # " in line}
+    assert origins["port"] == "config.toml:7"
+    assert origins["base_s"] == "WAGUARD_RESTART__BASE_S"
+    assert origins["host"] == "default"
+    pasted = tmp_path / "pasted.toml"
+    pasted.write_text(shown)
+    effective = load(Path("config.toml")).config
+    open_parts = effective.model_copy(
+        update={"api": effective.api.model_copy(update={"admin_token": None, "client_tokens": {}})}
+    )
+    assert load(pasted, environ={}).config == open_parts
+    assert tomllib.loads(shown).keys() == Config.model_fields.keys()
+
+
+def test_config_show_as_json() -> None:
+    Path("config.toml").write_text(SETTINGS)
+    shown = json.loads(call("config", "show", "--json").stdout)
+    assert shown["file"] == "config.toml"
+    settings = shown["settings"]
+    assert settings["api.port"] == {"value": 9000, "origin": "config.toml:7"}
+    assert settings["api.admin_token"] == {"value": "******", "origin": "config.toml:8"}
+    assert settings["api.client_tokens"]["value"] == {"demo": "******"}
+    assert settings["browser.path"] == {"value": None, "origin": "default"}
+
+
+def test_the_token_file_is_only_read(tmp_path: Path) -> None:
+    store_tokens()
+    path = tmp_path / "sessions" / auth.FILE
+    path.chmod(0o600)
+    before = path.read_bytes(), stat.S_IMODE(path.stat().st_mode)
+    call("token")
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == before

@@ -1,0 +1,293 @@
+"""Each check sees what there is, names what is missing, and gives the command that mends it."""
+
+import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from waguard import host
+from waguard.browser import find
+from waguard.cli import doctor
+from waguard.cli.app import app
+from waguard.cli.doctor import Grade, Seen
+from waguard.config import Config
+from waguard.errors import BrowserNotFound, ConfigError
+from waguard.sandbox import User
+from waguard.sandbox.bubblewrap import Bubblewrap
+
+NOBODY = User("nobody", 65534, 65534)
+
+
+def config(**sections: dict[str, Any]) -> Config:
+    return Config.model_validate(sections)
+
+
+def browsers_run_as(user: User | None) -> Callable[[str], User | None]:
+    return lambda _name: user
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("WAGUARD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+# --- as a whole ---------------------------------------------------------------------------------------
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, *seen: Seen) -> None:
+    checks = [(f"check {number}", lambda _config, one=one: one) for number, one in enumerate(seen)]
+    monkeypatch.setattr(doctor, "CHECKS", checks)
+
+
+def call(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["doctor", *arguments], catch_exceptions=False)
+
+
+def test_on_this_machine_every_check_has_a_verdict() -> None:
+    findings = doctor.examine(None)
+    assert [finding.check for finding in findings] == ["config", *(name for name, _ in doctor.CHECKS)]
+    for finding in findings:
+        assert finding.seen
+        assert "Traceback" not in finding.seen
+        assert finding.grade is Grade.OK or finding.mend, f"{finding.check} does not say what to do"
+
+
+def test_a_warning_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, Seen("fine"), Seen("hm", Grade.WARNING, "apt-get install hm"))
+    result = call()
+    assert result.exit_code == 0
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["ok", "config", "defaults,", "there", "is", "no", "file"],
+        ["ok", "check", "0", "fine"],
+        ["warning", "check", "1", "hm"],
+        ["->", "apt-get", "install", "hm"],
+        ["2", "ok,", "1", "warning,", "0", "problem"],
+    ]
+
+
+def test_a_problem_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, Seen("broken", Grade.PROBLEM, "mend it"))
+    assert call().exit_code == 1
+    result = call("--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)[1] == {
+        "check": "check 0",
+        "grade": "problem",
+        "seen": "broken",
+        "mend": "mend it",
+    }
+
+
+def test_a_check_that_fails_is_a_problem_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_browser(_config: Config) -> Seen:
+        raise BrowserNotFound("No browser found.", hint=find.INSTALL_HINT)
+
+    def no_program(_config: Config) -> Seen:
+        return Seen(str(Path("/nowhere").stat()))
+
+    monkeypatch.setattr(doctor, "CHECKS", [("a", no_browser), ("b", no_program), ("c", doctor.python)])
+    _, first, second, third = doctor.examine(None)
+    assert (first.grade, first.seen, first.mend) == (Grade.PROBLEM, "No browser found.", find.INSTALL_HINT)
+    assert (second.grade, third.grade) == (Grade.PROBLEM, Grade.OK)
+    assert "/nowhere" in second.seen
+
+
+def test_a_wrong_configuration_is_a_problem_among_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, Seen("fine"))
+    Path("config.toml").write_text("[api]\nport = -1\n")
+    wrong, fine = doctor.examine(None)
+    assert (wrong.grade, fine.grade) == (Grade.PROBLEM, Grade.OK)
+    assert wrong.seen.startswith("config.toml:2: api.port: ")
+
+
+# --- one by one ---------------------------------------------------------------------------------------
+
+
+def test_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.python(Config()).grade is Grade.OK
+    monkeypatch.setattr(sys, "version_info", (3, 10, 9, "final", 0))
+    assert doctor.python(Config()).grade is Grade.PROBLEM
+
+
+def test_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "unprivileged_user", browsers_run_as(None))
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    assert doctor.user(Config()) == Seen(f"browsers run as {me}, like the daemon")
+    monkeypatch.setattr(doctor, "unprivileged_user", browsers_run_as(NOBODY))
+    seen = doctor.user(Config())
+    assert (seen.grade, seen.mend.split()[0]) == (Grade.WARNING, "useradd")
+    monkeypatch.setattr(doctor, "unprivileged_user", browsers_run_as(User("waguard", 999, 999)))
+    assert doctor.user(Config()).grade is Grade.OK
+    monkeypatch.setattr(doctor, "drop_privileges", lambda _user: ["/nowhere/setpriv"])
+    assert doctor.user(Config()).mend == "apt-get install util-linux"
+
+
+def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "unprivileged_user", browsers_run_as(None))
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
+    assert "4000000" in doctor.user(Config()).what
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root chooses whom browsers run as")
+def test_a_user_that_does_not_exist() -> None:
+    with pytest.raises(ConfigError) as caught:
+        doctor.user(config(browser={"user": "no-such-user"}))
+    assert "useradd" in caught.value.hint
+
+
+def _program(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_browser(tmp_path: Path) -> None:
+    shell = _program(tmp_path / "my-headless-shell", "echo Chromium 156.0.1.2")
+    assert doctor.browser(config(browser={"path": shell})) == Seen(f"{shell}, 156.0.1.2")
+    full = _program(tmp_path / "browser", "echo Google Chrome 156.0.1.2")
+    assert "less than half the memory" in doctor.browser(config(browser={"path": full})).what
+    with pytest.raises(BrowserNotFound) as caught:
+        doctor.browser(config(browser={"path": tmp_path / "none"}))
+    assert "apt-get install" in caught.value.hint
+
+
+def test_bubblewrap_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bubblewrap, "find", staticmethod(lambda: None))
+    seen = doctor.bubblewrap(Config())
+    assert (seen.grade, seen.mend) == (Grade.WARNING, "Install it: apt-get install bubblewrap")
+    assert "plain is used instead" in seen.what
+    assert doctor.bubblewrap(config(sandbox={"kind": "bubblewrap"})).grade is Grade.PROBLEM
+    assert doctor.bubblewrap(config(sandbox={"kind": "plain"})).grade is Grade.OK
+
+
+def test_bubblewrap_that_does_not_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = _program(tmp_path / "bwrap", "echo 'bwrap: No permissions to create new namespace' >&2; exit 1")
+    monkeypatch.setattr(Bubblewrap, "find", staticmethod(lambda: broken))
+    monkeypatch.setattr(doctor, "_SYSCTL", tmp_path)
+    seen = doctor.bubblewrap(Config())
+    assert seen.grade is Grade.WARNING
+    assert "No permissions to create new namespace" in seen.what
+    assert "container" in seen.mend
+
+
+UNSHARE_FAILS = "unshare: unshare failed: Operation not permitted"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "mend"),
+    [
+        ("user/max_user_namespaces", "0", "echo user.max_user_namespaces=15000 > "),
+        ("kernel/unprivileged_userns_clone", "0", "echo kernel.unprivileged_userns_clone=1 > "),
+        (
+            "kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "echo kernel.apparmor_restrict_unprivileged_userns=0 > ",
+        ),
+        ("kernel/apparmor_restrict_unprivileged_userns", "0", "If this is a container"),
+    ],
+)
+def test_user_namespaces_that_are_forbidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: str, mend: str
+) -> None:
+    (tmp_path / key).parent.mkdir()
+    (tmp_path / key).write_text(f"{value}\n")
+    monkeypatch.setattr(doctor, "_SYSCTL", tmp_path)
+    commands: list[Sequence[str]] = []
+
+    def run(command: Sequence[str], **_options: Any) -> SimpleNamespace:
+        commands.append(command)
+        return SimpleNamespace(returncode=1, stderr=f"{UNSHARE_FAILS}\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(doctor, "unprivileged_user", browsers_run_as(NOBODY))
+    seen = doctor.user_namespaces(Config())
+    assert (seen.grade, seen.what) == (Grade.PROBLEM, f"do not work unprivileged: {UNSHARE_FAILS}")
+    assert seen.mend.startswith(mend)
+    assert "--reuid=65534" in commands[0], "tried as the user that browsers run as"
+    assert doctor.user_namespaces(config(browser={"chromium_sandbox": False})).grade is Grade.WARNING
+
+
+def test_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {"reserve_memory_mb": 256, "session_memory_mb": 300}
+    monkeypatch.setattr(host, "available_memory_mb", lambda: 556)
+    assert doctor.memory(config(limits=limits)) == Seen("556 MiB free, room for 1 sessions")
+    monkeypatch.setattr(host, "available_memory_mb", lambda: 555)
+    assert doctor.memory(config(limits=limits)).grade is Grade.PROBLEM
+    assert doctor.memory(config(limits={**limits, "session_memory_mb": 0})).grade is Grade.OK
+
+
+def test_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "free_disk_mb", lambda _path: 255)
+    assert doctor.disk(config(limits={"reserve_disk_mb": 255})).grade is Grade.OK
+    seen = doctor.disk(config(limits={"reserve_disk_mb": 256}))
+    assert (seen.grade, seen.mend.split()[4]) == (Grade.PROBLEM, "du")
+
+
+def test_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "a" / "sessions"
+    wanted = config(sessions={"dir": root})
+    assert doctor.sessions(wanted) == Seen(f"{root} will be made")
+    root.mkdir(parents=True)
+    root.chmod(0o711)
+    assert doctor.sessions(wanted) == Seen(f"{root} can be written")
+    root.chmod(0o777)
+    assert doctor.sessions(wanted).mend == f"chmod go-w {root}"
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
+    seen = doctor.sessions(wanted)
+    assert (seen.grade, seen.mend) == (
+        Grade.WARNING,
+        f"Run the daemon as its owner, or: chown -R 4000000 {root}",
+    )
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert doctor.sessions(wanted).grade is Grade.PROBLEM
+    root.rmdir()
+    root.write_text("a file")
+    monkeypatch.undo()
+    assert doctor.sessions(wanted).grade is Grade.PROBLEM
+
+
+def test_port() -> None:
+    assert doctor.port(config(api={"port": 0})).grade is Grade.OK
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        number = other.getsockname()[1]
+        seen = doctor.port(config(api={"port": number}))
+        assert (seen.grade, seen.what) == (
+            Grade.PROBLEM,
+            f"127.0.0.1:{number} is taken by another program",
+        )
+        assert f"ss -ltnp 'sport = :{number}'" in seen.mend
+    assert doctor.port(config(api={"port": number})) == Seen(f"127.0.0.1:{number} is free")
+
+
+def test_fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_FONTS", (tmp_path / "none", tmp_path))
+    (tmp_path / "fonts.cache").touch()
+    seen = doctor.fonts(Config())
+    assert (seen.grade, seen.mend) == (Grade.WARNING, "apt-get install fonts-liberation")
+    (tmp_path / "truetype").mkdir()
+    (tmp_path / "truetype" / "Some.ttf").touch()
+    assert doctor.fonts(Config()).grade is Grade.OK
+
+
+def test_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {"mb": 64}
+    monkeypatch.setattr(doctor, "_SHM", tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free["mb"] * host.MB))
+    assert doctor.shared_memory(Config()).grade is Grade.WARNING
+    free["mb"] = 256
+    assert doctor.shared_memory(Config()).grade is Grade.OK
+    monkeypatch.setattr(doctor, "_SHM", tmp_path / "none")
+    assert doctor.shared_memory(Config()).grade is Grade.WARNING

@@ -1,0 +1,264 @@
+"""Imports point one way, each third party has its one place, and some calls have none at all."""
+
+import ast
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+import waguard
+
+ROOT = Path(waguard.__file__).parent
+STANDARD = sys.stdlib_module_names
+
+# From the bottom up. A room may import what is below it, never what is above.
+CORE = ("errors", "core")
+ADAPTERS = (
+    "sandbox",
+    "browser",
+    "profile",
+    "whatsapp",
+    "observe",
+    "registry",
+    "files",
+    "fds",
+    "host",
+    "events",
+    "config",
+    "deadline",
+)
+STOREYS = (
+    CORE,
+    ADAPTERS,
+    ("instance",),
+    ("session",),
+    ("supervisor",),
+    ("api",),
+    ("daemon",),
+    ("cli", "__main__"),
+)
+APART = ("simulator",)
+"""A program of its own that ships with the daemon; nothing of the daemon knows it, but for the edges."""
+
+PLACES: Mapping[str, tuple[str, ...]] = {
+    "psutil": ("host.py",),
+    "pyppeteer": ("browser/pipe.py",),
+    "pyee": ("browser/pipe.py",),
+    "tomli": ("config.py",),
+    "structlog": ("observe/", "api/app.py"),
+    "segno": ("api/qr.py", "simulator/server.py"),
+    "typer": ("cli/",),
+    "rich": ("cli/",),
+    "aiohttp": ("api/", "daemon.py", "simulator/", "cli/"),
+    "pydantic": ("config.py", "registry.py", "api/", "simulator/", "cli/"),
+}
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name -> file, of everything in the package."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(("waguard", *parts)).removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+def imported(name: str) -> Iterator[tuple[str, int]]:
+    """What a module imports, anywhere in it, by full name and line."""
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}:{node.lineno}: imports are absolute"
+            assert node.module is not None
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield (inner if inner in MODULES else node.module), node.lineno
+
+
+def for_types_only(name: str) -> set[int]:
+    """Lines below ``if TYPE_CHECKING:``, which never run."""
+    return {
+        inner.lineno
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in node.body
+    }
+
+
+def room(name: str) -> str:
+    """``waguard.browser.pipe`` is in the room ``browser``."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def storey(name: str) -> int:
+    return next(number for number, rooms in enumerate(STOREYS) if room(name) in rooms)
+
+
+OURS = {
+    name: [(to, line) for to, line in imported(name) if to.split(".")[0] == "waguard"] for name in MODULES
+}
+OTHERS = {
+    name: [
+        (to, line)
+        for to, line in imported(name)
+        if to.split(".")[0] not in STANDARD and to.split(".")[0] != "waguard"
+    ]
+    for name in MODULES
+}
+
+
+def test_every_room_has_its_storey() -> None:
+    known = {room for rooms in STOREYS for room in rooms} | {*APART, ""}
+    assert {room(name) for name in MODULES} <= known
+
+
+def test_imports_point_one_way() -> None:
+    wrong = [
+        f"{name}:{line} imports {to}"
+        for name, imports in OURS.items()
+        for to, line in imports
+        if name != "waguard" and room(to) and room(name) not in APART and room(to) not in APART
+        if storey(to) > storey(name)
+    ]
+    assert not wrong
+
+
+def test_the_core_imports_nothing_but_itself() -> None:
+    wrong = [
+        f"{name}:{line} imports {to}"
+        for name in MODULES
+        if room(name) in CORE
+        for to, line in (*OURS[name], *OTHERS[name])
+        if room(to) not in CORE
+    ]
+    assert not wrong
+
+
+def test_the_core_has_no_clock_and_touches_nothing() -> None:
+    world = {
+        "asyncio",
+        "os",
+        "pathlib",
+        "subprocess",
+        "socket",
+        "threading",
+        "time",
+        "random",
+        "secrets",
+        "io",
+    }
+    wrong = [
+        f"{name}:{line} imports {to}"
+        for name in MODULES
+        if room(name) in CORE
+        for to, line in imported(name)
+        if to.split(".")[0] in world
+    ]
+    assert not wrong
+
+
+def test_only_the_edges_know_the_simulator() -> None:
+    wrong = [
+        f"{name}:{line} imports {to}"
+        for name, imports in OURS.items()
+        for to, line in imports
+        if room(to) in APART and room(name) not in {*APART, "cli"}
+    ]
+    assert not wrong
+    above = {"instance", "session", "supervisor", "daemon", "api"}
+    wrong = [
+        f"{name}:{line} imports {to}"
+        for name in MODULES
+        if room(name) in APART
+        for to, line in OURS[name]
+        if room(to) in above
+    ]
+    assert not wrong
+
+
+def test_there_are_no_cycles() -> None:
+    seen: dict[str, int] = {}  # 1: on the way, 2: done
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert seen.get(name) != 1, " -> ".join((*way[way.index(name) :], name))
+        if name in seen:
+            return
+        seen[name] = 1
+        unreal = for_types_only(name)
+        for to, line in OURS[name]:
+            if to not in (name, "waguard") and line not in unreal:
+                visit(to, (*way, name))
+        seen[name] = 2
+
+    for name in MODULES:
+        visit(name, ())
+    assert len(seen) == len(MODULES)
+
+
+@pytest.mark.parametrize("part", PLACES)
+def test_a_third_party_has_its_one_place(part: str) -> None:
+    wrong = [
+        f"{name}:{line} imports {to}"
+        for name, imports in OTHERS.items()
+        for to, line in imports
+        if to.split(".")[0] == part and not str(MODULES[name].relative_to(ROOT)).startswith(PLACES[part])
+    ]
+    assert not wrong
+
+
+def test_no_other_third_party_is_imported() -> None:
+    unknown = {to.split(".")[0] for imports in OTHERS.values() for to, _ in imports} - set(PLACES)
+    assert not unknown, "give it a place in PLACES"
+
+
+def calls() -> Iterator[tuple[str, ast.Call, str]]:
+    """Every call as (where, node, dotted name of what is called)."""
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                yield f"{name}:{node.lineno}", node, ast.unparse(node.func)
+
+
+def test_nothing_goes_through_a_shell() -> None:
+    shells = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
+    shells |= {"asyncio.create_subprocess_shell", "os.spawnl", "os.execl"}
+    wrong = [where for where, _, called in calls() if called in shells or called.endswith("subprocess_shell")]
+    wrong += [where for where, node, _ in calls() if any(keyword.arg == "shell" for keyword in node.keywords)]
+    assert not wrong
+
+
+def test_nobody_sleeps_in_a_thread_or_kills_by_name() -> None:
+    wrong = [where for where, _, called in calls() if called in {"time.sleep", "sleep"}]
+    texts = [
+        f"{name}:{node.lineno}"
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if node.value.split()[:1] in (["pkill"], ["killall"])
+    ]
+    assert not wrong + texts
+
+
+def test_signals_are_sent_by_handle_alone() -> None:
+    """A pid is half an identity. `spawn` may: a child that is not collected still owns its pid."""
+    killers = {"os.kill", "os.killpg", "signal.pidfd_send_signal", "signal.pthread_kill"}
+    where = {place.partition(":")[0] for place, _, called in calls() if called in killers}
+    assert where <= {"waguard.sandbox.identity", "waguard.sandbox.spawn"}
+
+
+def test_what_the_tests_are_blind_to() -> None:
+    """The look itself works: it sees imports inside functions, and names what it found."""
+    assert ("psutil", "waguard.host") in {(to, name) for name, found in OTHERS.items() for to, _ in found}
+    assert "waguard.core.machine" in {to for to, _ in OURS["waguard.session"]}
+    assert (
+        storey("waguard.core.machine")
+        < storey("waguard.files")
+        < storey("waguard.session")
+        < storey("waguard.api")
+    )

@@ -1,0 +1,137 @@
+"""What stands beside the code keeps pace with it: config.toml, README, Makefile, requirements.lock, .ci/run."""
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from pydantic import BaseModel
+
+from waguard.api import compat, sessions
+from waguard.api.problems import STATUS
+from waguard.browser.find import KNOWN
+from waguard.config import Config, load
+
+ROOT = Path(__file__).parent.parent
+COMMENTED = re.compile(r"# ?(?P<line>[a-z_]+ = .+)")
+NOT_LITERAL = {"browser.path", "whatsapp.probe", "api.admin_token", "limits.concurrent_starts"}
+"""Their defaults cannot be written down: there is none, or this machine decides. An example stands there."""
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def uncommented() -> str:
+    """config.toml with every key switched on."""
+    return "\n".join(COMMENTED.sub(r"\g<line>", line) for line in text("config.toml").splitlines())
+
+
+def flat(tables: dict[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{key}": value for section, table in tables.items() for key, value in table.items()}
+
+
+def targets() -> dict[str, str]:
+    """The Makefile's targets and what each needs."""
+    found = re.finditer(r"^(?P<name>[a-z]+):(?P<needs>[^#\n]*)## \S", text("Makefile"), re.MULTILINE)
+    return {rule["name"]: rule["needs"].strip() for rule in found}
+
+
+def test_config_toml_as_it_is_changes_nothing() -> None:
+    assert load(ROOT / "config.toml", environ={}).config == Config()
+
+
+def test_config_toml_documents_every_key_with_its_default() -> None:
+    documented = flat(tomllib.loads(uncommented()))
+    defaults = flat(Config().model_dump(mode="json"))
+    assert list(documented) == list(defaults), "the same keys in the same order"
+    literal = documented.keys() - NOT_LITERAL
+    assert {key: documented[key] for key in literal} == {key: defaults[key] for key in literal}
+
+
+def test_every_value_of_config_toml_is_one_that_loads(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(uncommented(), encoding="utf-8")
+    load(tmp_path / "config.toml", environ={})
+
+
+def test_every_key_of_config_toml_has_a_word_of_explanation() -> None:
+    lines = text("config.toml").splitlines()
+    for number, line in enumerate(lines):
+        if COMMENTED.fullmatch(line):
+            before = lines[number - 1]
+            assert before.startswith("# "), f"config.toml:{number + 1} is not explained: {line}"
+
+
+def test_make_targets_that_the_readme_gives_exist_and_explain_themselves() -> None:
+    given = set(re.findall(r"(?:^|`|=\S+ )make ([a-z]+)\b", text("README.md"), re.MULTILINE))
+    assert {"demo", "test", "run", "check", "help"} <= given & targets().keys()
+    assert given <= targets().keys()
+
+
+def test_the_readme_names_every_route_and_every_error_code() -> None:
+    readme = text("README.md")
+    for route in (*sessions.routes, *compat.routes):
+        assert isinstance(route, web.RouteDef)
+        path = route.path.replace("{code:[^/]*}", "{code}")
+        assert re.search(rf"{re.escape(path)}[`\s]", readme), f"{route.method} {path}"
+    for code in STATUS:
+        assert f"`{code}`" in readme, code
+
+
+def test_make_alone_explains_every_target() -> None:
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    said = subprocess.run(["make"], cwd=ROOT, env=environ, check=True, capture_output=True, text=True)
+    assert [line.split()[1] for line in said.stdout.splitlines()] == list(targets())
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "run", "check"])
+def test_targets_install_what_they_need(target: str) -> None:
+    needs = targets()[target]
+    assert needs == "setup" or targets()[needs] == "setup"
+
+
+def test_ci_runs_what_the_readme_gives_and_nothing_else() -> None:
+    commands = [line for line in text(".ci/run").splitlines() if line and not line.startswith("#")]
+    assert commands == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "make test"]
+    assert "make test" in text("README.md")
+
+
+def test_the_bootstrap_looks_for_browsers_where_the_daemon_does() -> None:
+    body = re.search(
+        r"^has_browser\(\) \{\n(?P<body>.*?)^\}", text("scripts/bootstrap.sh"), re.DOTALL | re.MULTILINE
+    )
+    assert body is not None
+    assert re.findall(r"^ +(/\S+?);?(?: \\|$| do)", body["body"], re.MULTILINE) == [
+        str(path) for path in KNOWN
+    ]
+
+
+@pytest.mark.parametrize("script", ["scripts/bootstrap.sh", "scripts/lock.sh", ".ci/run", "examples/demo.py"])
+def test_scripts_can_be_run(script: str) -> None:
+    assert os.access(ROOT / script, os.X_OK)
+
+
+def test_the_lock_pins_what_pyproject_asks_for() -> None:
+    lines = [line for line in text("requirements.lock").splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines), "exact versions only"
+    locked = {line.split("==")[0].lower().replace("_", "-") for line in lines}
+    project = tomllib.loads(text("pyproject.toml"))
+    asked = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    asked += project["project"]["optional-dependencies"]["test"]
+    assert {re.split(r"[\[<>=!~ ]", name)[0].lower() for name in asked} <= locked
+
+
+def test_the_changelog_knows_this_version() -> None:
+    version = tomllib.loads(text("pyproject.toml"))["project"]["version"]
+    assert re.search(rf"^## \[(Unreleased|{re.escape(version)})\]", text("CHANGELOG.md"), re.MULTILINE)
+
+
+def test_every_section_of_the_config_is_a_model() -> None:
+    """What `flat` and config.toml take for granted: sections hold keys, not further sections."""
+    for field in Config.model_fields.values():
+        assert isinstance(field.annotation, type)
+        assert issubclass(field.annotation, BaseModel)

@@ -1,0 +1,163 @@
+"""The control port of a running daemon, asked on behalf of the command line."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiohttp
+from pydantic import TypeAdapter, ValidationError
+
+from waguard.api.problems import Problem
+from waguard.cli.tokens import own_token
+from waguard.config import Config
+from waguard.core.answer import Wait
+from waguard.core.model import ClientCode
+from waguard.errors import BY_CODE, WaguardError
+from waguard.supervisor import CleanupView, SessionView
+
+T = TypeVar("T")
+
+_LOOK_S = 10.0
+"""Deadline of an answer that waits for nothing, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionList:
+    sessions: list[SessionView]
+
+
+SESSION = TypeAdapter(SessionView)
+SESSIONS = TypeAdapter(SessionList)
+CLEANUP = TypeAdapter(CleanupView)
+_PROBLEM = TypeAdapter(dict[str, Any])
+
+
+class Control:
+    """Each method is one request. Raises the `WaguardError` that the daemon answered, or why it did not."""
+
+    def __init__(self, http: aiohttp.ClientSession, url: str, patience_s: float) -> None:
+        self._http = http
+        self._url = url
+        self._patience_s = patience_s
+
+    async def sessions(self) -> SessionList:
+        return self._parsed(SESSIONS, await self._ask("GET", "/v1/sessions"))
+
+    async def session(self, code: ClientCode) -> SessionView:
+        return self._parsed(SESSION, await self._ask("GET", f"/v1/sessions/{code}"))
+
+    async def qr(self, code: ClientCode) -> str:
+        """The QR code in half blocks that draw its light parts. Raises `NoQrCode`."""
+        return (await self._ask("GET", f"/v1/sessions/{code}/qr", accept="text/plain")).decode()
+
+    async def connect(
+        self, code: ClientCode, *, wait: Wait, fresh: bool, timeout_s: float | None
+    ) -> SessionView:
+        return await self._bring_up(code, "connect", wait, timeout_s, fresh=str(fresh).lower())
+
+    async def restart(self, code: ClientCode, *, wait: Wait, timeout_s: float | None) -> SessionView:
+        return await self._bring_up(code, "restart", wait, timeout_s)
+
+    async def disconnect(self, code: ClientCode) -> SessionView:
+        path = f"/v1/sessions/{code}/disconnect"
+        return self._parsed(SESSION, await self._ask("POST", path, limit_s=self._patience_s))
+
+    async def cleanup(self, code: ClientCode) -> CleanupView:
+        path = f"/v1/sessions/{code}/cleanup"
+        return self._parsed(CLEANUP, await self._ask("POST", path, limit_s=self._patience_s))
+
+    async def _bring_up(
+        self, code: ClientCode, verb: str, wait: Wait, timeout_s: float | None, **options: str
+    ) -> SessionView:
+        options["wait"] = wait.value
+        if timeout_s is not None:
+            options["timeout_s"] = f"{timeout_s:g}"
+        limit_s = self._patience_s + (timeout_s or 0.0)
+        path = f"/v1/sessions/{code}/{verb}"
+        return self._parsed(SESSION, await self._ask("POST", path, limit_s=limit_s, **options))
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        limit_s: float = _LOOK_S,
+        accept: str = "application/json",
+        **options: str,
+    ) -> bytes:
+        try:
+            async with self._http.request(
+                method,
+                self._url + path,
+                params=options,
+                headers={"Accept": accept},
+                timeout=aiohttp.ClientTimeout(total=limit_s, sock_connect=_LOOK_S),
+                allow_redirects=False,
+            ) as answer:
+                body = await answer.read()
+        except TimeoutError:
+            raise Problem(
+                "no_answer", f"The daemon at {self._url} did not answer within {limit_s:g} s.", hint=_LOG
+            ) from None
+        except aiohttp.ClientConnectorError:
+            raise Problem(
+                "no_daemon", f"No daemon answers at {self._url}.", hint="Start it: waguard run"
+            ) from None
+        except aiohttp.ClientError as error:
+            raise Problem(
+                "no_answer", f"{self._url} broke off: {error or type(error).__name__}.", hint=_LOG
+            ) from None
+        if answer.status == 200:
+            return body
+        if answer.content_type == "application/problem+json":
+            raise _error(self._parsed(_PROBLEM, body))
+        raise self._stranger(f"It answered {answer.status} {answer.content_type}.")
+
+    def _parsed(self, adapter: TypeAdapter[T], body: bytes) -> T:
+        try:
+            return adapter.validate_json(body)
+        except ValidationError as error:
+            raise self._stranger(f"It answered with {error.title}: {error.errors()[0]['msg']}.") from None
+
+    def _stranger(self, said: str) -> Problem:
+        return Problem(
+            "not_waguard",
+            f"What answers at {self._url} is not this version of waguard. {said}",
+            hint="After an upgrade restart the daemon; else set api.port, or name the daemon with --url.",
+        )
+
+
+_LOG = "Its log says more."
+
+
+def _error(problem: dict[str, Any]) -> WaguardError:
+    """The error that the daemon put on the wire."""
+    code, message = str(problem.pop("code", "internal")), str(problem.pop("detail", "No reason given."))
+    hint = str(problem.pop("hint", ""))
+    # What is left is the error's details, and what HTTP has of it.
+    if code in BY_CODE and code != "config_invalid":
+        return BY_CODE[code](message, hint=hint, **problem)
+    return Problem(code, message, hint=hint, **problem)
+
+
+@asynccontextmanager
+async def control(config: Config, url: str | None) -> AsyncIterator[Control]:
+    """The daemon of this configuration, or the one at ``url``."""
+    address = (url or _address(config)).rstrip("/")
+    headers = {"Authorization": f"Bearer {own_token(config)}"}
+    # A daemon that keeps its own deadlines has answered by then.
+    patience_s = sum(config.deadlines.model_dump().values()) + _LOOK_S
+    async with aiohttp.ClientSession(headers=headers) as http:
+        yield Control(http, address, patience_s)
+
+
+def _address(config: Config) -> str:
+    host, port = config.api.host, config.api.port
+    if port == 0:
+        raise Problem(
+            "no_daemon",
+            "api.port is 0, so the daemon chose its port itself.",
+            hint="The daemon.ready line of its log has the address; name it with --url.",
+        )
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,300 @@
+"""``waguard doctor``: what this machine offers, one small check each, and the command that mends a lack."""
+
+import asyncio
+import errno
+import http.client
+import os
+import platform
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from waguard import host
+from waguard.browser import find
+from waguard.config import Config, load
+from waguard.errors import ConfigError, WaguardError
+from waguard.sandbox import choose, drop_privileges, unprivileged_user
+from waguard.sandbox.bubblewrap import Bubblewrap
+
+_TRIAL_S = 10.0
+_SYSCTL = Path("/proc/sys")
+_FONTS = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"))
+_SHM = Path("/dev/shm")  # noqa: S108 (looked at, nothing is put there)
+_SHM_MB = 256
+_OLDEST_PYTHON = (3, 11)
+_CONTAINER = "If this is a container: have it allow namespaces (docker run: --security-opt, --cap-add)"
+
+
+class Grade(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    check: str
+    grade: Grade
+    seen: str
+    mend: str = ""
+    """The command, or what else to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one check saw. A check may as well raise `WaguardError`: that is a problem, with its hint."""
+
+    what: str
+    grade: Grade = Grade.OK
+    mend: str = ""
+
+
+FINDINGS = TypeAdapter(list[Finding])
+
+
+def examine(path: Path | None) -> list[Finding]:
+    """Every check in order; a wrong configuration is a problem among others, and the defaults stand in for it."""
+    findings = []
+    try:
+        loaded = load(path)
+        config = loaded.config
+        findings.append(
+            Finding(
+                "config",
+                Grade.OK,
+                str(loaded.path.absolute() if loaded.path else "defaults, there is no file"),
+            )
+        )
+    except ConfigError as error:
+        config = Config()
+        findings.append(Finding("config", Grade.PROBLEM, error.message, error.hint or "Mend that line."))
+    for name, check in CHECKS:
+        try:
+            seen = check(config)
+        except WaguardError as error:
+            seen = Seen(error.message, Grade.PROBLEM, error.hint)
+        except (OSError, subprocess.SubprocessError) as error:
+            seen = Seen(str(error), Grade.PROBLEM)
+        findings.append(Finding(name, seen.grade, seen.what, seen.mend))
+    return findings
+
+
+def _me() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # as in a container that was given any number
+        return str(os.geteuid())
+
+
+def python(_config: Config) -> Seen:
+    version = platform.python_version()
+    if sys.version_info[:2] < _OLDEST_PYTHON:
+        return Seen(f"{version} is older than 3.11", Grade.PROBLEM, "apt-get install python3")
+    return Seen(version)
+
+
+def user(config: Config) -> Seen:
+    browsers = unprivileged_user(config.browser.user)
+    if browsers is None:
+        return Seen(f"browsers run as {_me()}, like the daemon")
+    setpriv = drop_privileges(browsers)[0]
+    if not os.access(setpriv, os.X_OK):
+        what = f"no {setpriv}: root cannot start browsers as {browsers.name}"
+        return Seen(what, Grade.PROBLEM, "apt-get install util-linux")
+    if browsers.name == "nobody":
+        return Seen(
+            "browsers run as nobody, which other services may be too",
+            Grade.WARNING,
+            "useradd --system --shell /usr/sbin/nologin waguard",
+        )
+    return Seen(f"browsers run as {browsers.name}, by {setpriv}")
+
+
+def browser(config: Config) -> Seen:
+    path = find.locate(config.browser.path)
+    binary = asyncio.run(find.probe(path, _TRIAL_S))
+    note = "" if binary.headless_only else "; chromium-headless-shell would take less than half the memory"
+    return Seen(f"{path}, {binary.version}{note}")
+
+
+def bubblewrap(config: Config) -> Seen:
+    if config.sandbox.kind == "plain":
+        return Seen('not wanted: sandbox.kind is "plain"')
+    lack = Grade.PROBLEM if config.sandbox.kind == "bubblewrap" else Grade.WARNING
+    instead = "" if lack is Grade.PROBLEM else "; plain is used instead, without namespaces"
+    program = Bubblewrap.find()
+    if program is None:
+        return Seen(f"not installed{instead}", lack, choose.INSTALL_HINT)
+    browsers = unprivileged_user(config.browser.user)
+    problem = asyncio.run(choose.bubblewrap_problem(program, browsers))
+    if problem is not None:
+        # Root needs no user namespace for it.
+        mend = (_allow_namespaces() if browsers is None else "") or _CONTAINER
+        return Seen(f"{program} does not work: {problem}{instead}", lack, mend)
+    return Seen(f"{program} works")
+
+
+def user_namespaces(config: Config) -> Seen:
+    """Chromium's own sandbox is made of them. Tried for real; the kernel's settings only say why not."""
+    browsers = unprivileged_user(config.browser.user)
+    become = drop_privileges(browsers) if browsers is not None else []
+    trial = subprocess.run(
+        [*become, "unshare", "--user", "true"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_TRIAL_S,
+        check=False,
+    )
+    if trial.returncode == 0:
+        return Seen("work unprivileged")
+    what = f"do not work unprivileged: {trial.stderr.strip()}"
+    mend = _allow_namespaces() or _CONTAINER
+    if config.browser.chromium_sandbox:
+        return Seen(what, Grade.PROBLEM, f"{mend}. Or set browser.chromium_sandbox = false")
+    return Seen(f"{what}; done without, browser.chromium_sandbox is false", Grade.WARNING, mend)
+
+
+def _allow_namespaces() -> str:
+    """The command that changes the kernel setting that forbids them, if one does."""
+    for key, forbids, allows in (
+        ("user.max_user_namespaces", "0", "15000"),
+        ("kernel.unprivileged_userns_clone", "0", "1"),  # Debian's kernels
+        ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),  # Ubuntu since 24.04
+    ):
+        try:
+            now = (_SYSCTL / key.replace(".", "/")).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if now == forbids:
+            return f"echo {key}={allows} > /etc/sysctl.d/60-waguard.conf && sysctl --system"
+    return ""
+
+
+def memory(config: Config) -> Seen:
+    limits = config.limits
+    free = host.available_memory_mb()
+    room = (free - limits.reserve_memory_mb) // max(1, limits.session_memory_mb)
+    if room < 1:
+        return Seen(
+            f"{free} MiB free: no room for a session (limits.session_memory_mb above limits.reserve_memory_mb)",
+            Grade.PROBLEM,
+            "Free some, or lower limits.session_memory_mb",
+        )
+    return Seen(f"{free} MiB free, room for {min(room, limits.max_sessions)} sessions")
+
+
+def disk(config: Config) -> Seen:
+    free, reserve = host.free_disk_mb(config.sessions.dir.absolute()), config.limits.reserve_disk_mb
+    if free < reserve:
+        return Seen(
+            f"{free} MiB free below {config.sessions.dir.absolute()}, less than limits.reserve_disk_mb = {reserve}",
+            Grade.PROBLEM,
+            f"See what takes it: du -xh --max-depth=2 {config.sessions.dir.absolute()} | sort -h | tail",
+        )
+    return Seen(f"{free} MiB free below {config.sessions.dir.absolute()}")
+
+
+def sessions(config: Config) -> Seen:
+    root = config.sessions.dir.absolute()
+    there = next(path for path in (root, *root.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return Seen(
+            f"{there} cannot be written by {_me()}",
+            Grade.PROBLEM,
+            f"install -d -m 711 -o {_me()} {root}",
+        )
+    if there != root:
+        return Seen(f"{root} will be made")
+    status = root.stat()
+    if status.st_uid != os.geteuid():
+        return Seen(
+            f"{root} belongs to uid {status.st_uid}, not to {_me()}",
+            Grade.WARNING,
+            f"Run the daemon as its owner, or: chown -R {_me()} {root}",
+        )
+    if status.st_mode & 0o022:
+        return Seen(f"{root} can be written by others", Grade.WARNING, f"chmod go-w {root}")
+    return Seen(f"{root} can be written")
+
+
+def port(config: Config) -> Seen:
+    name, number = config.api.host, config.api.port
+    if number == 0:
+        return Seen("any free one: api.port is 0")
+    family, kind, protocol, _, address = socket.getaddrinfo(name, number, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                return Seen(
+                    f"{name}:{number} cannot be opened: {error.strerror}", Grade.PROBLEM, "Set api.port"
+                )
+        else:
+            return Seen(f"{name}:{number} is free")
+    if _is_waguard(name, number):
+        return Seen(f"a waguard answers at {name}:{number}")
+    return Seen(
+        f"{name}:{number} is taken by another program",
+        Grade.PROBLEM,
+        f"See which: ss -ltnp 'sport = :{number}'. Or set api.port",
+    )
+
+
+def _is_waguard(name: str, number: int) -> bool:
+    connection = http.client.HTTPConnection(name, number, timeout=_TRIAL_S)
+    try:
+        connection.request("GET", "/livez")
+        answer = connection.getresponse()
+        return answer.status == 200 and answer.read(100).replace(b" ", b"") == b'{"status":"ok"}'
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def fonts(_config: Config) -> Seen:
+    files = (path for place in _FONTS for path in place.rglob("*"))
+    found = next((path for path in files if path.suffix in {".ttf", ".otf", ".ttc", ".pfb"}), None)
+    if found is None:
+        return Seen(
+            "none: text on the page would be boxes", Grade.WARNING, "apt-get install fonts-liberation"
+        )
+    return Seen(f"{found.name} and perhaps more")
+
+
+def shared_memory(_config: Config) -> Seen:
+    free = shutil.disk_usage(_SHM).free // host.MB if os.access(_SHM, os.W_OK | os.X_OK) else 0
+    if free < _SHM_MB:
+        return Seen(
+            f"{_SHM} has {free} MiB: pages may crash where bubblewrap does not bring its own",
+            Grade.WARNING,
+            f"mount -o remount,size=1G {_SHM}, or of a container: --shm-size=1g",
+        )
+    return Seen(f"{_SHM} has {free} MiB")
+
+
+CHECKS: Sequence[tuple[str, Callable[[Config], Seen]]] = (
+    ("python", python),
+    ("user", user),
+    ("browser", browser),
+    ("bubblewrap", bubblewrap),
+    ("user namespaces", user_namespaces),
+    ("memory", memory),
+    ("disk", disk),
+    ("sessions", sessions),
+    ("port", port),
+    ("fonts", fonts),
+    ("/dev/shm", shared_memory),  # noqa: S108 (its name)
+)

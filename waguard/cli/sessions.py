@@ -1,0 +1,187 @@
+"""The commands that ask the daemon about sessions."""
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import TypeAdapter
+
+from waguard.cli import show
+from waguard.cli.client import CLEANUP, SESSION, SESSIONS, Control, control
+from waguard.cli.follow import follow
+from waguard.config import load
+from waguard.core.answer import Wait
+from waguard.core.model import ClientCode, client_code
+from waguard.supervisor import SessionView
+
+T = TypeVar("T")
+
+Code = Annotated[str, typer.Argument(help="The client's code.", metavar="CODE")]
+
+
+def _http(url: str | None) -> str | None:
+    if url is not None and not re.match(r"https?://[^/]", url):
+        raise typer.BadParameter("write http://HOST:PORT")
+    return url
+
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="The daemon's address, instead of the configuration's.", callback=_http),
+]
+Json = Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")]
+WaitFor = Annotated[
+    Wait | None,
+    typer.Option(help="What to wait for; by default connected on a terminal, else qr.", show_default=False),
+]
+NoQr = Annotated[bool, typer.Option("--no-qr", help="Do not show the QR code.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option(min=0.1, max=3600, help="Seconds to wait; by default as long as the daemon's stages take."),
+]
+
+
+def connect(
+    ctx: typer.Context,
+    code: Code,
+    wait: WaitFor = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start with an empty profile: the login is dropped.")
+    ] = False,
+    no_qr: NoQr = False,
+    timeout: Timeout = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Start a client's session, show its QR code as it rotates, say when it is connected."""
+    client, until = client_code(code), _wait(wait)
+    _bring_up(
+        ctx,
+        client,
+        lambda daemon: daemon.connect(client, wait=until, fresh=fresh, timeout_s=timeout),
+        url=url,
+        with_qr=not no_qr,
+        json=json,
+    )
+
+
+def restart(
+    ctx: typer.Context,
+    code: Code,
+    wait: WaitFor = None,
+    no_qr: NoQr = False,
+    timeout: Timeout = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Close a client's browser and start it again on the same profile."""
+    client, until = client_code(code), _wait(wait)
+    _bring_up(
+        ctx,
+        client,
+        lambda daemon: daemon.restart(client, wait=until, timeout_s=timeout),
+        url=url,
+        with_qr=not no_qr,
+        json=json,
+    )
+
+
+def status(
+    ctx: typer.Context,
+    code: Annotated[str | None, typer.Argument(help="Only this client, in detail.", metavar="[CODE]")] = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Show what runs."""
+    if code is not None:
+        client = client_code(code)
+        view = _ask(ctx, url, lambda daemon: daemon.session(client))
+        if json:
+            _print_json(SESSION, view)
+        else:
+            show.session(view, show.output())
+        return
+    found = _ask(ctx, url, lambda daemon: daemon.sessions())
+    if json:
+        _print_json(SESSIONS, found)
+    elif found.sessions:
+        show.sessions(found.sessions, show.output())
+    else:
+        show.output().print("No sessions yet. Start one: waguard connect CODE")
+
+
+def disconnect(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) -> None:
+    """Close a client's browser and keep its login."""
+    client = client_code(code)
+    view = _ask(ctx, url, lambda daemon: daemon.disconnect(client))
+    if json:
+        _print_json(SESSION, view)
+    else:
+        show.output().print(show.headline(view))
+
+
+def cleanup(
+    ctx: typer.Context,
+    code: Code,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Close a client's browser and drop its login; report each step. Exit code 1 if a step failed."""
+    client = client_code(code)
+    if not yes and show.on_terminal():
+        question = f"{client} will have to scan a QR code again. Go on?"
+        typer.confirm(question, abort=True, err=True)
+    view = _ask(ctx, url, lambda daemon: daemon.cleanup(client))
+    if json:
+        _print_json(CLEANUP, view)
+    else:
+        show.cleanup(view, show.output())
+    if not view.ok:
+        raise typer.Exit(1)
+
+
+COMMANDS = (connect, status, disconnect, restart, cleanup)
+
+
+def _wait(wait: Wait | None) -> Wait:
+    return wait or (Wait.CONNECTED if show.output().is_terminal else Wait.QR)
+
+
+def _bring_up(
+    ctx: typer.Context,
+    code: ClientCode,
+    verb: Callable[[Control], Coroutine[Any, Any, SessionView]],
+    *,
+    url: str | None,
+    with_qr: bool,
+    json: bool,
+) -> None:
+    try:
+        if json:
+            _print_json(SESSION, _ask(ctx, url, verb))
+        else:
+            console = show.output()
+            _ask(
+                ctx, url, lambda daemon: follow(daemon, code, verb(daemon), console=console, with_qr=with_qr)
+            )
+    except KeyboardInterrupt:
+        show.errors().print(f"{code} goes on in the background. See: waguard status {code}")
+        raise
+
+
+def _ask(ctx: typer.Context, url: str | None, request: Callable[[Control], Coroutine[Any, Any, T]]) -> T:
+    """One conversation with the daemon."""
+    config = load(ctx.obj).config
+
+    async def talk() -> T:
+        async with control(config, url) as daemon:
+            return await request(daemon)
+
+    return asyncio.run(talk())
+
+
+def _print_json(adapter: TypeAdapter[T], view: T) -> None:
+    typer.echo(adapter.dump_json(view, indent=2))
