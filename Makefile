@@ -1,0 +1,32 @@
+# Two commands to begin with: make demo, make test. Everything they need they install; see scripts/bootstrap.sh.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+
+.PHONY: help demo test run check setup clean
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup ## See it work: two sessions on a simulated WhatsApp Web, one killed, one cleaned
+	@$(BIN)/python examples/demo.py $(ARGS)
+
+test: check ## Lint, types, and all tests, those with a real Chromium too
+	@$(BIN)/python -m pytest $(ARGS)
+
+run: setup ## Run the daemon against the real WhatsApp Web, as config.toml says
+	@$(BIN)/waguard run $(ARGS)
+
+check: setup ## Lint and types only
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy $(wildcard waguard tests examples bench)
+
+setup: ## Install what is missing: Chromium, bubblewrap, .venv
+	@scripts/bootstrap.sh
+
+clean: ## Remove .venv and caches; sessions and packages stay
+	rm -rf .venv *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
