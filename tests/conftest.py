@@ -37,6 +37,7 @@ async def loop_guard() -> AsyncIterator[None]:
             function.can_block_in(
                 "waguard/host.py", {"boot_id", "process_row", "process_table", "environment_has"}
             )
+            function.can_block_in("waguard/fds.py", {"inheritable"})  # likewise
             function.can_block_in("waguard/sandbox/spawn.py", {"reap"})  # only what has ended
             function.can_block_in("waguard/browser/launch.py", {"_drain"})  # non-blocking fd
             function.can_block_in("waguard/sandbox/bubblewrap.py", {"_read_object"})  # non-blocking fd

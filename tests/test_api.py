@@ -725,7 +725,6 @@ async def test_no_more_sessions_than_allowed_and_those_that_are_up_go_on(port: A
         assert (await asked.ask("POST", "/v1/sessions/demo2/connect")).status == 200
 
 
-@pytest.mark.xfail(strict=True, reason="looking and taking a place are two steps; told in the report")
 async def test_callers_at_the_same_time_do_not_get_past_the_limit(port: Any) -> None:
     limits = {"reserve_memory_mb": 0, "session_memory_mb": 0, "reserve_disk_mb": 0, "max_sessions": 2}
     async with port(limits=limits) as asked:

@@ -252,7 +252,6 @@ ODD = [
 ]
 
 
-@pytest.mark.xfail(strict=True, reason="receive() raises into the loop; told in the report")
 @pytest.mark.parametrize("raw", ODD, ids=[raw[:60].decode() for raw in ODD])
 async def test_json_that_is_no_message_is_rubbish_too(raw: bytes, complaints: list[dict[str, Any]]) -> None:
     async with talking() as (connection, peer):
@@ -335,7 +334,6 @@ async def test_a_peer_that_reads_no_more_is_noticed() -> None:
                     await asyncio.sleep(0)
 
 
-@pytest.mark.xfail(strict=True, reason="only the next command notices; told in the report")
 async def test_who_waits_for_a_peer_that_reads_no_more_is_told() -> None:
     async with talking() as (connection, peer):
         answer = connection.send("Wait")
@@ -428,7 +426,6 @@ async def test_a_detached_session_is_of_no_more_use_and_the_others_are() -> None
             two.send("Two")
 
 
-@pytest.mark.xfail(strict=True, reason="it waits for its deadline; told in the report")
 async def test_who_waits_for_a_session_that_is_detached_is_told() -> None:
     async with talking() as (connection, peer):
         one = await attach(connection, peer, "one")
@@ -496,7 +493,6 @@ async def _open(read_fd: int, write_fd: int) -> None:
     connection.lose("opened")
 
 
-@pytest.mark.xfail(strict=True, reason="fds wait for the garbage collector or longer; told in the report")
 async def test_opening_may_be_called_off_at_any_turn() -> None:
     """The fds are given up to it; whatever happens they are closed."""
     kept = []

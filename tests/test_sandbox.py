@@ -263,7 +263,6 @@ def test_numbers_that_cross_over_come_out_right(pipes: list[int]) -> None:
     assert {fd: seen[str(fd)] for fd in asked} == {fd: inode(ours) for fd, ours in asked.items()}  # type: ignore[index]  # it is a dict
 
 
-@pytest.mark.xfail(strict=True, reason="posix_spawn passes on what is inheritable; told in the report")
 def test_what_the_daemon_itself_inherited_is_not_passed_on(pipes: list[int]) -> None:
     """A shell, make or a service manager may have left fds open for the daemon: they are nothing for a browser."""
     os.set_inheritable(pipes[0], True)
@@ -542,8 +541,6 @@ async def test_killed_at_any_moment_nothing_is_left(
     moment: Callable[[Started], object],
     decoy: Callable[..., "subprocess.Popen[bytes]"],
 ) -> None:
-    if isinstance(kind, Plain) and moment is _killed_in_vain:
-        pytest.skip("see test_a_kill_that_is_called_off_keeps_no_fd")
     for _ in range(2):
         async with start(kind) as started:
             decoy(["/usr/bin/sleep", "3601"], **{TOKEN_VARIABLE: started.launch.token + "0"})
@@ -555,7 +552,6 @@ async def test_killed_at_any_moment_nothing_is_left(
             await asyncio.gather(started.kill(), started.kill())
 
 
-@pytest.mark.xfail(strict=False, reason="the pidfds of a look that was called off; told in the report")
 async def test_a_kill_that_is_called_off_keeps_no_fd(start: Starter) -> None:
     """The deadline passes while a thread looks at the process table."""
     async with start(Plain(unprivileged_user(""))) as started:
@@ -663,7 +659,6 @@ def sleeping(seconds: bytes) -> set[int]:
     return found
 
 
-@pytest.mark.xfail(strict=True, reason="strays of other sessions are not collected; told in the report")
 async def test_a_subreaper_collects_the_strays_it_inherited(start: Starter) -> None:
     become_subreaper()
     before = zombies()
@@ -820,7 +815,6 @@ async def test_what_works_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         await choose.choose("bubblewrap", user)
 
 
-@pytest.mark.xfail(strict=True, reason="a blocking read in the loop; told in the report")
 @pytest.mark.parametrize(
     ("script", "problem"),
     [
@@ -844,7 +838,6 @@ async def test_a_bubblewrap_that_does_not_work_is_not_chosen(
             await choose.choose("bubblewrap", unprivileged_user(""))
 
 
-@pytest.mark.xfail(strict=True, reason="waits for the words of what still runs; told in the report")
 async def test_a_bubblewrap_that_hangs_is_not_chosen(
     fake_bwrap: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

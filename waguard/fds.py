@@ -1,4 +1,4 @@
-"""Waiting on a bare file descriptor."""
+"""Bare file descriptors: waiting on one, and which a child would inherit."""
 
 import asyncio
 import os
@@ -18,3 +18,16 @@ async def readable(fd: int) -> None:
     finally:
         loop.remove_reader(copy)
         os.close(copy)
+
+
+def inheritable() -> list[int]:
+    """Those of our fds that a child would get without being given them: what whoever started us left open."""
+    names = os.listdir("/proc/self/fd")  # noqa: PTH208 (thousands of fds: no Path for each)
+    return [fd for fd in map(int, names) if _inheritable(fd)]
+
+
+def _inheritable(fd: int) -> bool:
+    try:
+        return os.get_inheritable(fd)
+    except OSError:  # the one that listed them, or closed meanwhile
+        return False

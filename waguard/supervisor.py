@@ -3,7 +3,9 @@
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,7 @@ class Supervisor:
         self._config = services.resources.config
         self._sessions: dict[ClientCode, Session] = {}
         self._tasks: dict[ClientCode, asyncio.Task[None]] = {}
+        self._admitting: Counter[Session] = Counter()
         self._purge: asyncio.Task[None] | None = None
         self._closing = False
         self.ready = False
@@ -171,8 +174,8 @@ class Supervisor:
         stage that was slow, `NoMemory`, `DiskFull` or `SessionFailed` (nothing was touched then).
         """
         session = self._wanted(code)
-        await self._admit(session)
-        await session.ask(machine.ConnectAsked(fresh=fresh))
+        async with self._admitted(session):
+            await session.ask(machine.ConnectAsked(fresh=fresh))
         return await self._wait(session, wait, timeout_s)
 
     async def restart(
@@ -180,8 +183,8 @@ class Supervisor:
     ) -> SessionView:
         """Close the browser and start it again on the same profile. Raises like `connect`."""
         session = self._wanted(code)
-        await self._admit(session)
-        await session.ask(machine.RestartAsked())
+        async with self._admitted(session):
+            await session.ask(machine.RestartAsked())
         return await self._wait(session, wait, timeout_s)
 
     async def disconnect(self, code: ClientCode) -> SessionView:
@@ -293,13 +296,30 @@ class Supervisor:
             self._add(code, Record())
         return self._sessions[code]
 
-    async def _admit(self, session: Session) -> None:
-        """Refuse one more browser that this machine has no room for, before anything is touched."""
+    @asynccontextmanager
+    async def _admitted(self, session: Session) -> AsyncIterator[None]:
+        """Refuse one more browser that this machine has no room for, before anything is touched.
+
+        Whoever is let in counts from here, so that callers at the same time do not all get the last place.
+        """
         if session.state.process not in {Process.DOWN, Process.FAILED, Process.BACKOFF}:
+            yield
             return
+        self._admitting[session] += 1
+        try:
+            await self._admit(session)
+            yield
+        finally:
+            self._admitting[session] -= 1
+
+    async def _admit(self, session: Session) -> None:
         limits = self._config.limits
         others = [other for other in self._sessions.values() if other is not session]
-        running = sum(other.state.process not in {Process.DOWN, Process.FAILED} for other in others)
+        coming = sum(self._coming(other) for other in others)
+        running = sum(
+            other.state.process not in {Process.DOWN, Process.FAILED} or self._coming(other)
+            for other in others
+        )
         if running >= limits.max_sessions:
             raise NoMemory(
                 f"{running} sessions are up, which is limits.max_sessions.",
@@ -307,7 +327,6 @@ class Supervisor:
                 retry_after_s=60,
             )
         # Browsers on their way up have not taken their memory yet: count what they will take.
-        coming = sum(other.state.process in {Process.PREPARING, Process.STARTING} for other in others)
         needed = limits.reserve_memory_mb + limits.session_memory_mb * (coming + 1)
         free = await in_thread(host.available_memory_mb)
         if free < needed:
@@ -323,6 +342,10 @@ class Supervisor:
                 f"{disk} MiB of disk are free below {root}, less than limits.reserve_disk_mb = {limits.reserve_disk_mb}.",
                 hint="Free some space. Sessions that are up go on.",
             )
+
+    def _coming(self, session: Session) -> bool:
+        """On its way up."""
+        return self._admitting[session] > 0 or session.state.process in {Process.PREPARING, Process.STARTING}
 
     async def _wait(self, session: Session, wait: Wait, timeout_s: float | None) -> SessionView:
         deadlines = self._config.deadlines

@@ -12,7 +12,9 @@
 import asyncio
 import json
 import os
+import select
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from pyee import EventEmitter
@@ -23,6 +25,13 @@ from waguard.errors import PageFailed
 # A page may make an answer long; a browser that does not read makes our side long. Both are bounded.
 _MAX_MESSAGE = 64 * 1024 * 1024
 _MAX_UNSENT = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    method: str
+    session: str | None
+    answer: asyncio.Future[Any]
 
 
 class PipeSession(CDPSession):  # type: ignore[misc]  # pyppeteer ships no types
@@ -46,7 +55,7 @@ class PipeConnection(Connection):  # type: ignore[misc]  # pyppeteer ships no ty
         EventEmitter.__init__(self)  # not Connection's own, which opens a WebSocket
         self._loop = loop
         self._lastId = 0
-        self._pending: dict[int, tuple[str, asyncio.Future[Any]]] = {}
+        self._pending: dict[int | str, _Command] = {}
         self._sessions: dict[str, PipeSession] = {}
         self._connected = False
         self._reading: asyncio.ReadTransport | None = None
@@ -61,8 +70,15 @@ class PipeConnection(Connection):  # type: ignore[misc]  # pyppeteer ships no ty
         self = cls(loop)
         writer = os.fdopen(write_fd, "wb", buffering=0)
         reader = os.fdopen(read_fd, "rb", buffering=0)
-        self._writing, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, writer)
-        self._reading, _ = await loop.connect_read_pipe(lambda: _Reader(self), reader)
+        try:
+            self._writing, _ = await loop.connect_write_pipe(lambda: _Writer(self), writer)
+            self._reading, _ = await loop.connect_read_pipe(lambda: _Reader(self), reader)
+        except BaseException:
+            if self._writing is not None:
+                self._writing.abort()
+            for file in (writer, reader):
+                file.close()
+            raise
         self._connected = True
         return self
 
@@ -91,7 +107,7 @@ class PipeConnection(Connection):  # type: ignore[misc]  # pyppeteer ships no ty
         if session is not None:
             message["sessionId"] = session
         answer: asyncio.Future[Any] = self._loop.create_future()
-        self._pending[number] = (method, answer)
+        self._pending[number] = _Command(method, session, answer)
         answer.add_done_callback(lambda _: self._pending.pop(number, None))
         self._writing.write(json.dumps(message).encode() + b"\0")
         return answer
@@ -108,41 +124,73 @@ class PipeConnection(Connection):  # type: ignore[misc]  # pyppeteer ships no ty
         """One message from the browser."""
         try:
             message = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             self.lose("The browser wrote something that is not JSON.")
             return
-        number = message.get("id")
-        if number is not None:
-            method, answer = self._pending.get(number, ("", None))
-            if answer is None or answer.done():
-                return  # late: nobody waits any more
-            if "error" in message:
-                answer.set_exception(PageFailed(f"{method}: {message['error'].get('message', 'failed')}."))
-            else:
-                answer.set_result(message.get("result"))
-            return
-        method, params = message.get("method", ""), message.get("params", {})
-        if method == "Target.detachedFromTarget":
-            gone = self._sessions.pop(params.get("sessionId"), None)
-            if gone is not None:
-                gone._on_closed()  # noqa: SLF001 (ours)
-        target = self._sessions.get(message["sessionId"]) if "sessionId" in message else self
-        if target is None:
-            return
+        match message:
+            case {"id": int() | str() as number, "error": dict(error)}:
+                why = error.get("message", "failed")
+                self._answered(number, lambda command: PageFailed(f"{command.method}: {why}."))
+            case {"id": int() | str() as number, **rest} if "error" not in rest:
+                self._answered(number, lambda _: rest.get("result"))
+            case {"id": _}:
+                self.lose("The browser wrote an answer that is none.")
+            case {"sessionId": str(session)}:
+                if session in self._sessions:
+                    self._happened(self._sessions[session], message)
+            case {"sessionId": _}:
+                self.lose("The browser wrote an event of no session.")
+            case dict():
+                self._happened(self, message)
+            case _:
+                self.lose("The browser wrote something that is no message.")
+
+    def _answered(self, number: int | str, outcome: "Callable[[_Command], object]") -> None:
+        command = self._pending.get(number)
+        if command is None or command.answer.done():
+            return  # late: nobody waits any more
+        result = outcome(command)
+        if isinstance(result, PageFailed):
+            command.answer.set_exception(result)
+        else:
+            command.answer.set_result(result)
+
+    def _happened(self, target: EventEmitter, event: dict[str, Any]) -> None:
+        method, params = event.get("method", ""), event.get("params", {})
+        match event:
+            case {"method": "Target.detachedFromTarget", "params": {"sessionId": str(session)}}:
+                gone = self._sessions.pop(session, None)
+                if gone is not None:
+                    gone._on_closed()  # noqa: SLF001 (ours)
+                    self._fail("its page is gone.", lambda command: command.session == session)
         try:
             target.emit(method, params)
         except Exception as error:  # noqa: BLE001 (a subscriber's mistake must not end the receive loop)
             self._on_event_error(method, error)
+
+    def _fail(self, why: str, concerned: "Callable[[_Command], bool]") -> None:
+        for command in list(self._pending.values()):
+            if concerned(command) and not command.answer.done():
+                command.answer.set_exception(PageFailed(f"{command.method}: {why}"))
+                command.answer.exception()  # whoever awaits still gets it; nobody awaiting is no fault
+
+    def not_read(self) -> None:
+        """The browser has closed its reading end. What it has written before still counts; then the pipe is lost."""
+        if not self._connected or self._reading is None or self._reading.is_closing():
+            return
+        waiting = select.poll()
+        waiting.register(self._reading.get_extra_info("pipe"), select.POLLIN)
+        if waiting.poll(0):
+            self._loop.call_soon(self.not_read)
+        else:
+            self.lose("The browser does not read its pipe any more.")
 
     def lose(self, why: str) -> None:
         """The pipe is of no use any more: everybody who waits is told."""
         if not self._connected:
             return
         self._connected = False
-        for method, answer in list(self._pending.values()):
-            if not answer.done():
-                answer.set_exception(PageFailed(f"{method}: {why}"))
-                answer.exception()  # whoever awaits still gets it; nobody awaiting is no fault
+        self._fail(why, lambda _: True)
         for session in self._sessions.values():
             session._on_closed()  # noqa: SLF001 (ours)
         self._sessions.clear()
@@ -182,3 +230,13 @@ class _Reader(asyncio.Protocol):
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._connection.lose("The browser closed its pipe.")
+
+
+class _Writer(asyncio.BaseProtocol):
+    """Notices that nobody reads any more, without waiting for the next command."""
+
+    def __init__(self, connection: PipeConnection) -> None:
+        self._connection = connection
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._connection.not_read()

@@ -7,9 +7,8 @@ from typing import Literal
 from waguard.core.model import Stage
 from waguard.deadline import within
 from waguard.errors import SandboxFailed, WaguardError
-from waguard.fds import readable
 from waguard.files import in_thread
-from waguard.sandbox import Sandbox, Spec, User
+from waguard.sandbox import Run, Sandbox, Spec, User
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.plain import Plain, become_subreaper
 
@@ -38,31 +37,38 @@ async def bubblewrap_problem(program: Path, user: User | None) -> str | None:
     """Make a sandbox like a browser's with `true` in it; says why it does not work, or nothing if it does."""
     error_read, error_write = os.pipe()
     null = os.open(os.devnull, os.O_RDWR)
-    run = None
+    fds = {0: null, 1: null, 2: error_write}
     try:
-        run = Bubblewrap(program, user).start(
-            Spec(["/usr/bin/true"], None, null, "trial", {}, {0: null, 1: null, 2: error_write})
-        )
-        os.close(error_write)
-        error_write = -1
-        async with within(Stage.START, _TRIAL_S, "trying bubblewrap"):
-            await run.identify()
-            run.release()
-            ended = await run.exited()
-        return None if ended == "exit code 0" else f"bubblewrap failed ({ended}): {await _text(error_read)}"
-    except WaguardError as error:
-        said = await _text(error_read) if error_write < 0 else ""
-        return f"{error.message} {said}".strip()
-    finally:
-        if run is not None:
-            await run.kill()
+        run = Bubblewrap(program, user).start(Spec(["/usr/bin/true"], None, null, "trial", {}, fds))
+        try:
+            async with within(Stage.START, _TRIAL_S, "trying bubblewrap"):
+                problem = await _trial(run)
+        except WaguardError as error:
+            problem = error.message
+        finally:
+            async with within(Stage.KILL, _TRIAL_S, "ending the trial of bubblewrap"):
+                await run.kill()
             run.close()
+        os.set_blocking(error_read, False)
+        said = await in_thread(_text, error_read)
+    except WaguardError as error:
+        return error.message
+    finally:
         for fd in (error_read, error_write, null):
-            if fd >= 0:
-                os.close(fd)
+            os.close(fd)
+    return None if problem is None else f"{problem} {said}".strip()
 
 
-async def _text(fd: int) -> str:
-    """What bubblewrap has said; it has ended, so this ends too."""
-    await readable(fd)
-    return os.read(fd, 4096).decode("utf-8", "replace").strip()
+async def _trial(run: Run) -> str | None:
+    await run.identify()
+    run.release()
+    ended = await run.exited()
+    return None if ended == "exit code 0" else f"bubblewrap failed ({ended})."
+
+
+def _text(fd: int) -> str:
+    """What bubblewrap has said; it is gone."""
+    try:
+        return os.read(fd, 4096).decode("utf-8", "replace").strip()
+    except BlockingIOError:
+        return ""

@@ -7,6 +7,8 @@ between two equal looks at the identity, so it can hit no other process.
 import os
 import select
 import signal
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -81,12 +83,23 @@ class Handle:
             self._pidfd = -1
 
 
-def carriers(token: str) -> list[Handle]:
-    """Whoever was started with this launch's token and lives; the handles are the caller's."""
+@contextmanager
+def handles_on(identities: Iterable[Identity]) -> Iterator[list[Handle]]:
+    """Handles on those of them that are still there, for the length of a ``with`` block."""
+    with ExitStack() as stack:
+        found = []
+        for identity in identities:
+            if (handle := Handle.open(identity)) is not None:
+                stack.callback(handle.close)
+                found.append(handle)
+        yield found
+
+
+def carriers(token: str) -> list[Identity]:
+    """Whoever was started with this launch's token and lives."""
     entry = f"{TOKEN_VARIABLE}={token}"
-    found = (
-        Handle.open(Identity(row.pid, row.start_ticks, host.boot_id()))
+    return [
+        Identity(row.pid, row.start_ticks, host.boot_id())
         for row in host.process_table()
         if row.state not in "ZX" and host.environment_has(row.pid, entry)
-    )
-    return [handle for handle in found if handle is not None]
+    ]

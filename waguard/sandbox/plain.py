@@ -4,7 +4,6 @@ What it cannot promise: a process that leaves the tree, the session and the envi
 seen, and the browser can read whatever its user can read. Use bubblewrap where it works.
 """
 
-import asyncio
 import ctypes
 import os
 from collections.abc import Mapping, Sequence
@@ -12,8 +11,9 @@ from pathlib import Path
 
 from waguard import host
 from waguard.errors import SandboxFailed
+from waguard.files import in_thread
 from waguard.sandbox import Spec, User, drop_privileges
-from waguard.sandbox.identity import TOKEN_VARIABLE, Handle, Identity
+from waguard.sandbox.identity import TOKEN_VARIABLE, Identity, handles_on
 from waguard.sandbox.spawn import Child, kill_and_prove, spawn
 
 _LOCK_FD = 5
@@ -100,18 +100,15 @@ async def end_tree(leader: Identity, token: str) -> None:
     known = {leader}
     empty = 0
     while empty < 2:
-        found = await asyncio.to_thread(_sweep, leader, known, token)
-        known.update(handle.identity for handle in found)
-        try:
-            await kill_and_prove(found)
-        finally:
-            for handle in found:
-                handle.close()
-        await asyncio.to_thread(_collect_strays, leader)
+        found = await in_thread(_sweep, leader, known, token)
+        known |= found
+        with handles_on(found) as handles:
+            await kill_and_prove(handles)
+        await in_thread(_collect_strays, leader, known)
         empty = 0 if found else empty + 1
 
 
-def _sweep(leader: Identity, known: set[Identity], token: str) -> list[Handle]:
+def _sweep(leader: Identity, known: set[Identity], token: str) -> set[Identity]:
     rows = {row.pid: row for row in host.process_table() if row.state not in "ZX"}
     boot = host.boot_id()
     session_is_ours = leader.current() or any(identity.current() for identity in known - {leader})
@@ -126,8 +123,7 @@ def _sweep(leader: Identity, known: set[Identity], token: str) -> list[Handle]:
             ours[row.pid] = identity
     _add_descendants(rows, ours, boot)
     ours.pop(os.getpid(), None)
-    handles = (Handle.open(identity) for identity in ours.values())
-    return [handle for handle in handles if handle is not None]
+    return set(ours.values())
 
 
 def _add_descendants(rows: Mapping[int, host.ProcessRow], ours: dict[int, Identity], boot: str) -> None:
@@ -140,8 +136,10 @@ def _add_descendants(rows: Mapping[int, host.ProcessRow], ours: dict[int, Identi
                 grown = True
 
 
-def _collect_strays(leader: Identity) -> None:
+def _collect_strays(leader: Identity, known: set[Identity]) -> None:
     """Reap what the subreaper inherited from this browser; others' children are not ours to wait for."""
     for row in host.process_table():
-        if row.state == "Z" and row.ppid == os.getpid() and row.session == leader.pid != row.pid:
+        if row.state != "Z" or row.ppid != os.getpid() or row.pid == leader.pid:
+            continue
+        if row.session == leader.pid or Identity(row.pid, row.start_ticks, leader.boot_id) in known:
             os.waitpid(row.pid, 0)

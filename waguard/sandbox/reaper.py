@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from waguard import host
-from waguard.sandbox.identity import Handle, Identity
+from waguard.sandbox.identity import Identity, handles_on
 from waguard.sandbox.plain import end_tree
 from waguard.sandbox.spawn import kill_and_prove, kill_carriers
 
@@ -28,17 +28,12 @@ async def reap(launch: Launch) -> Sequence[int]:
 
     Processes whose identity does not match any more are somebody else's and are left alone.
     """
-    opened = (Handle.open(identity) for identity in launch.processes)
-    handles = [handle for handle in opened if handle is not None]
-    killed = [handle.identity.pid for handle in handles if not handle.gone()]
-    try:
+    with handles_on(launch.processes) as handles:
+        killed = [handle.identity.pid for handle in handles if not handle.gone()]
         if launch.kind == "plain":
             for handle in handles:
                 await end_tree(handle.identity, launch.token)
         await kill_and_prove(handles)
-    finally:
-        for handle in handles:
-            handle.close()
     if not launch.processes or launch.kind == "plain":
         # The daemon died between spawn and writing the pid down, or there is no namespace that ends the strays.
         killed += await kill_carriers(launch.token)

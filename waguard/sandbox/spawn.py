@@ -7,8 +7,9 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from waguard import host
+from waguard.fds import inheritable
 from waguard.files import in_thread
-from waguard.sandbox.identity import Handle, Identity, carriers
+from waguard.sandbox.identity import Handle, Identity, carriers, handles_on
 
 # dup2 onto 0..9 in the child must not hit a source fd, so sources are moved above.
 _FIRST_SOURCE_FD = 64
@@ -47,6 +48,7 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -
 
     Raises `OSError` if the program cannot be started.
     """
+    inherited = [fd for fd in inheritable() if fd > 2 and fd not in fds]
     sources = {
         child: fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, _FIRST_SOURCE_FD) for child, ours in fds.items()
     }
@@ -55,7 +57,10 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -
             argv[0],
             list(argv),
             env,
-            file_actions=[(os.POSIX_SPAWN_DUP2, ours, child) for child, ours in sources.items()],
+            file_actions=[
+                *((os.POSIX_SPAWN_DUP2, ours, child) for child, ours in sources.items()),
+                *((os.POSIX_SPAWN_CLOSE, fd) for fd in inherited),
+            ],
             setsid=True,
             setsigmask=(),
             setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
@@ -83,10 +88,7 @@ async def kill_carriers(token: str) -> list[int]:
     """Kill whoever carries a launch's token, until a look finds nobody; returns their pids. The caller sets the deadline."""
     killed = []
     while found := await in_thread(carriers, token):
-        try:
-            await kill_and_prove(found)
-        finally:
-            for handle in found:
-                handle.close()
-        killed += [handle.identity.pid for handle in found]
+        with handles_on(found) as handles:
+            await kill_and_prove(handles)
+        killed += [identity.pid for identity in found]
     return killed
