@@ -120,7 +120,7 @@ class Demo:
                 *(self.ask("POST", f"/v1/sessions/{code}/connect") for code in CODES)
             )
         for view in views:
-            if not view["has_qr"]:
+            if not view["qr"]:
                 raise NotSo(f"{view['client']} has no QR code: it is {view['status']}")
         async with self.http.get(
             f"{self.url}/v1/sessions/demo/qr", headers=self.bearer() | {"Accept": "text/plain"}
@@ -174,7 +174,7 @@ class Demo:
 
         async def back() -> View | None:
             view = await self.view("demo")
-            if view["has_qr"]:
+            if view["qr"]:
                 raise NotSo("demo asks for a new scan")
             anew = view["attempt"] != before["attempt"] and view["browser"] is not None
             return view if anew and view["status"] == "connected" else None

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import io
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zxingcpp
 from blockbuster import blockbuster_ctx
+from PIL import Image
 
 from waguard import daemon, host
 from waguard.config import Config
@@ -92,6 +95,14 @@ def sessions_dir(tmp_path: Path) -> Path:
         if parent.stat().st_uid == os.geteuid() and parent.stat().st_mode & 0o001 == 0:
             parent.chmod(parent.stat().st_mode | 0o001)
     return tmp_path / "sessions"
+
+
+def decoded(png: bytes) -> str:
+    """The text of the one QR code in a picture, by a decoder that has nothing to do with whoever drew it."""
+    with Image.open(io.BytesIO(png)) as picture:
+        (code,) = zxingcpp.read_barcodes(picture)
+    text: str = code.text
+    return text
 
 
 class Journal:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from conftest import Daemon, Journal
+from conftest import Daemon, Journal, decoded
 
 from waguard import host
 from waguard.browser.find import KNOWN
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, Link, Reason, Status
+from waguard.events import Event
 from waguard.simulator.server import Cadence, Simulator
 from waguard.supervisor import SessionView, Supervisor
 
@@ -86,6 +87,12 @@ def living(pids: set[int]) -> set[int]:
     return {row.pid for row in host.process_table() if row.state not in "ZX"} & pids
 
 
+def token(supervisor: Supervisor) -> str:
+    """The admin's."""
+    found: str = json.loads((supervisor._config.sessions.dir / ".tokens.json").read_text())["admin"]
+    return found
+
+
 async def test_a_client_gets_its_qr_code_its_session_and_keeps_its_login(
     start: Daemon, simulator: Simulator, sandbox: dict[str, str], sessions_dir: Path
 ) -> None:
@@ -114,6 +121,62 @@ async def test_a_client_gets_its_qr_code_its_session_and_keeps_its_login(
         assert view.profile == "kept"
 
 
+async def test_the_code_in_the_answer_is_the_one_on_the_page(start: Daemon, simulator: Simulator) -> None:
+    async with start(whatsapp={"url": simulator.url}) as (supervisor, url):
+        headers = {"Authorization": "Bearer " + token(supervisor)}
+        async with aiohttp.ClientSession(url, headers=headers) as client:
+            async with client.post("/v1/sessions/demo/connect") as answer:
+                said = (await answer.json())["qr"]["text"]
+            browser = supervisor._sessions[DEMO]._instance.browser
+            assert browser is not None
+            assert browser.page is not None
+            on_page = "document.querySelector('[data-ref]').getAttribute('data-ref')"
+            assert said == await browser.page.evaluate(on_page)
+            async with client.get(
+                "/v1/sessions/demo/qr", headers={**headers, "Accept": "image/png"}
+            ) as answer:
+                assert said == decoded(await answer.read())
+            async with client.get("/v1/sessions/demo/screenshot") as answer:
+                assert said == decoded(await answer.read())
+
+
+async def test_twenty_codes_at_once_have_twenty_browsers_and_codes_of_their_own(
+    start: Daemon, simulator: Simulator, journal: Journal
+) -> None:
+    codes = [ClientCode(f"c{number}") for number in range(20)]
+    answered: list[ClientCode] = []
+
+    async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
+
+        async def connect(code: ClientCode) -> SessionView:
+            view = await supervisor.connect(code)
+            answered.append(code)
+            return view
+
+        views = await asyncio.gather(*(connect(code) for code in codes))
+        assert len({view.qr.text for view in views if view.qr is not None}) == 20
+        assert len({pid_of(view) for view in views}) == 20
+        # The first has its answer while the last has not even been started: nobody waits for all.
+        (first,) = [event for event in journal.named("stage.done") if is_stage(event, answered[0], "open")]
+        (last,) = [event for event in journal.named("stage.done") if is_stage(event, answered[-1], "start")]
+        assert journal.events.index(first) < journal.events.index(last)
+
+
+def is_stage(event: Event, code: ClientCode, stage: str) -> bool:
+    return event.client == code and event.fields["stage"] == stage
+
+
+async def test_twenty_callers_of_one_code_get_one_browser_and_equal_answers(
+    start: Daemon, simulator: Simulator, journal: Journal
+) -> None:
+    async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
+        views = await asyncio.gather(*(supervisor.connect(DEMO) for _ in range(20)))
+        assert len(journal.named("browser.spawned")) == 1
+        # Equal but for the age of the code, which counts on.
+        (said,) = {(view.status, view.attempt, pid_of(view), view.qr and view.qr.text) for view in views}
+        assert said[0] is Status.AWAITING_SCAN
+
+
 async def test_qr_codes_rotate_and_used_up_ones_are_fetched_anew(start: Daemon) -> None:
     cadence = Cadence(first_s=0.4, next_s=0.2, refs=3)
     async with (
@@ -124,7 +187,7 @@ async def test_qr_codes_rotate_and_used_up_ones_are_fetched_anew(start: Daemon) 
         seen: set[str] = set()
 
         def look() -> bool:
-            if supervisor.view(DEMO).has_qr:
+            if supervisor.view(DEMO).qr:
                 seen.add(supervisor.qr(DEMO).text)
             return len(seen) > 2 * cadence.refs
 
@@ -197,7 +260,7 @@ async def test_logged_out_by_the_phone_is_said_and_a_new_code_shown(
     async with start(whatsapp={"url": simulator.url}, page={"poll_s": 0.05}) as (supervisor, _):
         (view,) = await log_in(supervisor, simulator, DEMO)
         await simulator.log_out(simulator.devices[0].wid)
-        await until(lambda: supervisor.view(DEMO).has_qr, "a new code")
+        await until(lambda: supervisor.view(DEMO).qr is not None, "a new code")
         now = supervisor.view(DEMO)
         assert (now.status, now.reason, now.attempt) == (Status.AWAITING_SCAN, "logged_out", view.attempt)
 
@@ -225,11 +288,10 @@ async def test_a_server_that_never_answers_names_the_stage(start: Daemon, simula
         deadlines={"open": 1.0},
         restart={"base_s": 30.0, "max_s": 30.0, "budget": 0},
     ) as (supervisor, url):
-        token = json.loads((supervisor._config.sessions.dir / ".tokens.json").read_text())["admin"]
         async with (
             aiohttp.ClientSession() as client,
             client.post(
-                f"{url}/v1/sessions/demo/connect", headers={"Authorization": f"Bearer {token}"}
+                f"{url}/v1/sessions/demo/connect", headers={"Authorization": "Bearer " + token(supervisor)}
             ) as answer,
         ):
             body = await answer.json()
@@ -344,3 +406,25 @@ async def test_a_killed_daemon_leaves_nothing_to_the_next(
             for decoy in decoys:
                 decoy.kill()
                 decoy.wait()
+
+
+async def test_a_killed_daemon_costs_nobody_a_scan(
+    start: Daemon, simulator: Simulator, sessions_dir: Path, sandbox: dict[str, str]
+) -> None:
+    with daemon_process(sessions_dir, simulator.url, sandbox["kind"]) as process:
+        url = await ready(process)
+        headers = {
+            "Authorization": "Bearer " + json.loads((sessions_dir / ".tokens.json").read_text())["admin"]
+        }
+        async with aiohttp.ClientSession(url, headers=headers) as client:
+            async with client.post("/v1/sessions/demo/connect") as answer:
+                simulator.scan((await answer.json())["qr"]["text"], "34600000000")
+            async with client.post("/v1/sessions/demo/connect?wait=connected") as answer:
+                assert (await answer.json())["status"] == "connected"
+        await login_on_disk(sessions_dir, DEMO)
+        process.kill()
+        process.wait()
+    async with start(whatsapp={"url": simulator.url}, sandbox=sandbox) as (supervisor, _):
+        view = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+        assert (view.status, view.profile) == (Status.CONNECTED, "kept")
+        assert len(simulator.devices) == 1

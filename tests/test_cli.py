@@ -26,7 +26,7 @@ from waguard.config import Config, load
 from waguard.core.model import Link, Process, Status, Wanted
 from waguard.errors import BrowserFailed, NoQrCode, SessionNotFound, WaguardError
 from waguard.instance import Step
-from waguard.supervisor import BrowserView, CleanupView, FailureView, SessionView
+from waguard.supervisor import BrowserView, CleanupView, FailureView, QrView, SessionView
 
 ADMIN, TOKEN = "admin-admin-admin-admin", "demo-demo-demo-demo"
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -41,8 +41,7 @@ DOWN = SessionView(
     reason=None,
     since=0.0,
     attempt=None,
-    has_qr=False,
-    qr_age_s=None,
+    qr=None,
     profile=None,
     generation=None,
     page_version=None,
@@ -65,17 +64,14 @@ SCAN = replace(
     status=Status.AWAITING_SCAN,
     process=Process.UP,
     link=Link.AWAITING_SCAN,
-    has_qr=True,
-    qr_age_s=0.2,
+    qr=QrView("2@a,b,c,d,1", 0.2, 0.0),
     signs=("data-ref",),
     profile="fresh",
     generation="20260101T000000-00000000",
     browser=BrowserView((4711, 4712), "bubblewrap", 0.0),
     stages_ms={**STARTING.stages_ms, "start": 206.0, "open": 1234.0},
 )
-CONNECTED = replace(
-    SCAN, status=Status.CONNECTED, link=Link.CONNECTED, has_qr=False, qr_age_s=None, profile="kept"
-)
+CONNECTED = replace(SCAN, status=Status.CONNECTED, link=Link.CONNECTED, qr=None, profile="kept")
 FAILED = replace(
     DOWN,
     status=Status.FAILED,
@@ -174,7 +170,8 @@ class Port:
 
 def blocks(view: SessionView) -> str:
     """Something like a QR code, another one for each age."""
-    return f"████\n█▀{view.qr_age_s}█\n▀▀▀▀\n"
+    assert view.qr is not None
+    return f"████\n█▀{view.qr.age_s}█\n▀▀▀▀\n"
 
 
 @pytest.fixture
@@ -446,7 +443,7 @@ def test_ages(ago: float, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("with_token")
 class TestConnect:
     def test_each_change_and_each_code_is_told_once(self, port: Port) -> None:
-        second = replace(SCAN, qr_age_s=0.7)
+        second = replace(SCAN, qr=QrView("2@e,f,g,h,1", 0.7, 0.0))
         port.bring_up([STARTING, STARTING, SCAN, second, second, CONNECTED])
         result = ask(port, "connect", "demo", "--wait", "connected")
         assert result.exit_code == 0

@@ -62,7 +62,7 @@ class FailureView:
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """What the control port shows of a session. The QR code itself has a route of its own."""
+    """What the control port shows of a session."""
 
     client: str
     status: Status
@@ -74,8 +74,8 @@ class SessionView:
     """Unix time of the last change of status, seconds."""
     attempt: str | None
     """Id of the last launch; the same as in the log."""
-    has_qr: bool
-    qr_age_s: float | None
+    qr: QrView | None
+    """What is on the page to be scanned now; none while there is nothing to scan."""
     profile: str | None
     """``kept`` or ``fresh``; none while there is none."""
     generation: str | None
@@ -219,7 +219,6 @@ class Supervisor:
         session = self._known(code)
         state, memory, reading = session.state, session.memory, session.memory.reading
         pids = session.browser_pids
-        qr = self._qr(session)
         return SessionView(
             client=code,
             status=machine.status(state),
@@ -229,8 +228,7 @@ class Supervisor:
             reason=state.reason.value if state.reason else None,
             since=round(session.since, 3),
             attempt=memory.attempt or None,
-            has_qr=qr is not None,
-            qr_age_s=qr.age_s if qr else None,
+            qr=self._qr(session),
             profile=None if memory.profile is None else ("kept" if memory.profile_kept else "fresh"),
             generation=memory.profile.generation if memory.profile else None,
             page_version=reading.page_version if reading else None,

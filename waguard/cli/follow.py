@@ -59,7 +59,7 @@ async def _look(control: Control, code: ClientCode) -> SessionView | None:
 
 
 async def _qr(control: Control, view: SessionView) -> str:
-    if not view.has_qr:
+    if view.qr is None:
         return ""
     try:
         return await control.qr(ClientCode(view.client))
@@ -111,8 +111,8 @@ def _picture(view: SessionView, qr: str, console: Console) -> RenderableType:
             "yellow",
         )
     caption = "Scan it: WhatsApp on the phone, Linked devices, Link a device."
-    if view.qr_age_s is not None:
-        caption += f" New code {view.qr_age_s:.0f} s ago."
+    if view.qr is not None:
+        caption += f" New code {view.qr.age_s:.0f} s ago."
     if console.color_system is None or console.no_color:
         return Group(Text("\n".join(lines)), Text(caption))
     lines[-1] = "█" * len(lines[-1])  # an odd number of rows leaves half a line, which is paper too
