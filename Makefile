@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 
-.PHONY: help demo test run check setup clean
+.PHONY: help demo test run check bench setup clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ check: setup ## Lint and types only
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy $(wildcard waguard tests examples bench)
+
+bench: setup ## Measure: connect against a bare browser, then 300 rounds in a row
+	@$(BIN)/python bench/connect.py $(ARGS)
+	@$(BIN)/python bench/soak.py $(ARGS)
 
 setup: ## Install what is missing: Chromium, bubblewrap, .venv
 	@scripts/bootstrap.sh

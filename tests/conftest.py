@@ -17,10 +17,14 @@ from PIL import Image
 from waguard import daemon, host
 from waguard.config import Config
 from waguard.events import Bus, Event
-from waguard.sandbox.identity import TOKEN_VARIABLE
+from waguard.sandbox.plain import become_subreaper
 from waguard.supervisor import Supervisor
 
 POSING = Path(__file__).parent / "posing_chromium.py"
+
+
+def pytest_configure() -> None:
+    become_subreaper()  # orphans of daemons that a test kills come to this process, and not to PID 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,17 +67,12 @@ def _fds() -> dict[str, str]:
 
 
 def _ours() -> set[int]:
-    """Children of this process, and whoever carries a launch token wherever it went; the dead do not count."""
-    rows = [row for row in host.process_table() if row.state not in "ZX"]
-    marked = f"\0{TOKEN_VARIABLE}=".encode()
-    return {row.pid for row in rows if row.ppid == os.getpid() or marked in b"\0" + _environment(row.pid)}
-
-
-def _environment(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return b""
+    """Every living descendant of this process, wherever it went: see `pytest_configure`."""
+    rows = host.process_table()
+    found = {os.getpid()}
+    while more := {row.pid for row in rows if row.ppid in found and row.pid not in found}:
+        found |= more
+    return {row.pid for row in rows if row.pid in found and row.state not in "ZX"} - {os.getpid()}
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """The table, as transcripts (state and orders after each event) and as properties over any run of events."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -187,6 +188,8 @@ def test_every_pair_has_a_rule_and_the_table_prints() -> None:
     assert events == set(m.Event.__args__)
     text = m.as_text()
     assert all(event.__name__ in text for event in events)
+    page = Path(__file__).parent.parent / "docs" / "state-table.md"
+    assert page.read_text() == text, "make it anew: python -m waguard.core.machine > docs/state-table.md"
 
 
 # --- any run of events ------------------------------------------------------------------------------------

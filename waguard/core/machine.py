@@ -4,6 +4,7 @@ Every pair of process state and event has one rule in `TABLE`; `as_text` prints 
 the epoch of the launch they belong to, and a fact of an earlier epoch is dropped before the table is asked.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -493,14 +494,22 @@ def status(state: State) -> Status:
 
 
 def as_text() -> str:
-    """The table as Markdown, for `docs/state-table.md`."""
-    head = "| event | " + " | ".join(_COLUMNS) + " |\n|" + "---|" * (len(_COLUMNS) + 1)
-    rows = [
-        f"| {event.__name__} | " + " | ".join("" if r is ignore else r.__name__ for r in rules) + " |"
-        for event, rules in _ROWS.items()
+    """The table as Markdown: ``python -m waguard.core.machine > docs/state-table.md``."""
+    words = {rule.__name__: rule.__doc__ for rules in _ROWS.values() for rule in rules if rule is not ignore}
+    lines = [
+        "# The state table",
+        "",
+        "How a session decides, as `waguard/core/machine.py` has it; a test keeps this page true. Each row is an event,",
+        "each column a state of `process`, and in the cell is the rule. An empty cell: the event is of no interest there.",
+        "",
+        "| event | " + " | ".join(_COLUMNS) + " |",
+        "|" + "---|" * (len(_COLUMNS) + 1),
     ]
-    used = {
-        rule.__name__: rule.__doc__ or "" for rules in _ROWS.values() for rule in rules if rule is not ignore
-    }
-    words = [f"- `{name}`: {text}" for name, text in used.items()]
-    return "\n".join([head, *rows, "", *words]) + "\n"
+    for event, rules in _ROWS.items():
+        cells = ("" if rule is ignore else rule.__name__ for rule in rules)
+        lines.append(f"| {event.__name__} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *(f"- `{name}`: {text}" for name, text in words.items()), ""])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(as_text())

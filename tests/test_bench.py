@@ -1,0 +1,33 @@
+"""The benches run and tell their figures; how good the figures are is not a test's business."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bare_browser import BINARY
+
+BENCH = Path(__file__).parent.parent / "bench"
+
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")]
+
+
+@pytest.mark.parametrize("name", ["connect", "soak"])
+def test_a_quick_bench_ends_with_figures_and_a_line_for_people(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    ended = subprocess.run(
+        [sys.executable, BENCH / f"{name}.py", "--quick", "--json", file],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(file.read_text())
+    assert told["figures"]
+    assert all(isinstance(value, int | float) for value in told["figures"].values())
+    assert told["aims"].keys() <= told["figures"].keys()
+    assert all(aim.keys() <= {"max", "min"} for aim in told["aims"].values())
+    assert told["machine"]["cpus"]
+    assert ended.stdout.splitlines()[-1].startswith(f"{name}: ")
