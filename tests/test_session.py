@@ -146,7 +146,7 @@ async def test_a_stray_is_gone_with_its_browser(pose: Daemon, sandbox: dict[str,
     async with pose("leaves-a-stray", sandbox=sandbox) as (supervisor, _):
         await supervisor.connect(DEMO)
         async with asyncio.timeout(10):  # the one in the middle may just be going
-            while len(strays := _with_word(b"leaves-a-stray")) < 2:
+            while len(_with_word(b"leaves-a-stray")) < 2:
                 await asyncio.sleep(0.01)
         report = await supervisor.cleanup(DEMO)
         assert report.ok
