@@ -77,9 +77,11 @@ class Instance:
         self._lock_fd = -1
 
     def publish(self, name: str, **fields: Any) -> None:
-        """An event of this client's, with the id of the attempt."""
+        """An event of this client's, with the id of the attempt and the pid of the launch's sandbox or browser."""
         if self.memory.attempt:
-            fields["attempt"] = self.memory.attempt
+            fields.setdefault("attempt", self.memory.attempt)
+        if (launch := self._record.launch) is not None and launch.processes:
+            fields.setdefault("pid", launch.processes[0].pid)
         self._resources.bus.publish(name, client=self.code, **fields)
 
     def stage_done(self, stage: Stage, began: float) -> None:
@@ -174,7 +176,7 @@ class Instance:
             spawned(browser)
             await self.save(launch=replace(launch, processes=identities))
             self.memory.started_at = time.time()
-            self.publish("browser.spawned", pid=identities[0].pid, sandbox=browser.run.kind)
+            self.publish("browser.spawned", sandbox=browser.run.kind)
             await browser.go(resources.binary, settings)
         self.stage_done(Stage.START, began)
 

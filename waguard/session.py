@@ -46,6 +46,7 @@ class Session:
         self.code = code
         self.state = State(wanted=record.wanted)
         self.since = time.time()
+        self._since = time.monotonic()
         self._services = services
         self._config = services.resources.config
         self._instance = Instance(code, record, services.resources)
@@ -154,7 +155,9 @@ class Session:
                 "link": after.link.value,
                 "reason": after.reason.value if after.reason else None,
                 "was": machine.status(before).value,
+                "duration_ms": round((time.monotonic() - self._since) * 1000, 1),
             }
+            self._since = time.monotonic()
             self._instance.publish("session.changed", **fields)
         if after.failure is not None and after.failure != before.failure:
             failure = after.failure
