@@ -11,6 +11,7 @@ Give it as ``browser.path`` and a way to misbehave in ``browser.extra_flags``, f
     dies-when-open  ends when it is sent to a page
     ignores-close   answers Browser.close and stays, and ignores SIGTERM
     leaves-a-stray  starts a process in a session of its own, which stays when this one ends
+    leaves-a-dead   likewise, but it ends at once
     silent          its page never answers a look
     late-answers    its page answers each look after a third of a second
     talks-rubbish   writes something that is no JSON
@@ -52,11 +53,11 @@ def main() -> None:
         sys.exit(3)
     if pose == "ignores-close":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if pose == "leaves-a-stray" and os.fork() == 0:
+    if pose in {"leaves-a-stray", "leaves-a-dead"} and os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
             os.closerange(0, 64)
-            time.sleep(3600)
+            time.sleep(3600 if pose == "leaves-a-stray" else 0)
         os._exit(0)
     if pose == "never-ready":
         signal.pause()

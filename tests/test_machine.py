@@ -182,6 +182,28 @@ def test_logged_out_is_not_restarted() -> None:
     assert m.status(play.state) is Status.AWAITING_SCAN
 
 
+def test_a_kill_that_fails_does_not_end_the_cleanup_that_replaced_it() -> None:
+    play = up()
+    play(m.DisconnectAsked(), m.Remember(Wanted.DOWN), m.Stop(1, polite=True))
+    play(m.CleanupAsked(), m.Remember(Wanted.DOWN), m.Clean(1))
+    play(m.NotGone(1, FAILURE), process=Process.STOPPING, cleaning=True)
+    play(m.Cleaned(1), process=Process.DOWN)
+
+
+def test_a_page_that_tells_nothing_known_is_unknown_after_some_looks_and_a_connect_restarts_it() -> None:
+    play = up()
+    play(m.PageUnknown(1, POLICY.hung_after - 1), link=Link.CONNECTED)
+    play(m.PageUnknown(1, POLICY.hung_after), link=Link.UNKNOWN, process=Process.UP)
+    play(m.ConnectAsked(), m.Stop(1, polite=True), process=Process.STOPPING)
+
+
+def test_a_page_that_loads_again_has_the_deadline_of_the_stage_again() -> None:
+    play = up()
+    play(seen(1, Link.LOADING), m.Arm(1))
+    play(seen(1, Link.LOADING))
+    play(m.DeadlinePassed(1, FAILURE), m.Stop(1, polite=True), process=Process.STOPPING)
+
+
 def test_every_pair_has_a_rule_and_the_table_prints() -> None:
     events = {event for _, event in m.TABLE}
     assert set(m.TABLE) == {(process, event) for process in Process for event in events}

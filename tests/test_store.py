@@ -1,5 +1,6 @@
 """Where profiles live: one rename to leave, one lock to hold, nothing of others ever followed or deleted."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Daemon
+from conftest import Daemon, Journal
 from test_files import crash_points
 
 from waguard import host
@@ -406,12 +407,15 @@ def test_a_link_with_the_name_of_a_retired_profile_is_not_followed(
         profiles.delete_retired(link)
 
 
-async def test_a_daemon_deletes_what_has_expired_and_nothing_else(pose: Daemon, sessions_dir: Path) -> None:
+async def test_a_daemon_deletes_what_has_expired_and_nothing_else(
+    pose: Daemon, sessions_dir: Path, journal: Journal
+) -> None:
     retired = sessions_dir / ".retired"
     for name in (f"demo.{GENERATION}.cleanup", f"demo2.{GENERATION}.fresh", "lost+found"):
         (retired / name / "Default").mkdir(parents=True)
         aged(retired / name, 0 if name.startswith("demo2") else 7200)
-    async with pose(sessions={"retired_keep_hours": 1.0}) as (supervisor, _):
-        assert supervisor._purge is not None
-        await supervisor._purge
+    async with pose(sessions={"retired_keep_hours": 1.0}):
+        async with asyncio.timeout(10):
+            while not journal.named("profile.deleted"):
+                await asyncio.sleep(0.01)
     assert sorted(entry.name for entry in retired.iterdir()) == [f"demo2.{GENERATION}.fresh", "lost+found"]

@@ -1,7 +1,16 @@
-"""Bare file descriptors: waiting on one, and which a child would inherit."""
+"""Bare file descriptors: making a pipe, waiting on one, and which a child would inherit."""
 
 import asyncio
 import os
+from contextlib import ExitStack
+
+
+def pipe(reading: ExitStack, writing: ExitStack) -> tuple[int, int]:
+    """A pipe whose ends belong to these two; ``(read, write)``. Raises `OSError` when there are no more fds."""
+    read_fd, write_fd = os.pipe()
+    reading.callback(os.close, read_fd)
+    writing.callback(os.close, write_fd)
+    return read_fd, write_fd
 
 
 async def readable(fd: int) -> None:

@@ -64,5 +64,7 @@ async def in_thread(call: Callable[..., T], *args: object) -> T:
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        await asyncio.wait([work])
+        while not work.done():  # a second cancellation must not abandon it either
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([work])
         raise

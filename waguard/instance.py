@@ -3,6 +3,7 @@
 Each method does one thing and says how it failed; when to do what is the session's business.
 """
 
+import asyncio
 import os
 import secrets
 import time
@@ -75,6 +76,7 @@ class Instance:
         self._record = record
         self._resources = resources
         self._lock_fd = -1
+        self._writing = asyncio.Lock()
 
     def publish(self, name: str, **fields: Any) -> None:
         """An event of this client's, with the id of the attempt and the pid of the launch's sandbox or browser."""
@@ -100,10 +102,11 @@ class Instance:
             return
         self._record = record
         try:
-            await in_thread(self._resources.registry.write, self.code, record)
+            async with self._writing:  # the last one written is the last one meant
+                await in_thread(self._resources.registry.write, self.code, self._record)
         except WaguardError as error:
             self.publish("registry.write_failed", level="error", code=error.code, error=str(error))
-            if record.launch is not None and self.browser is None:
+            if changes.get("launch") is not None and self.browser is None:
                 raise
 
     # --- up -------------------------------------------------------------------------------------------
@@ -254,7 +257,7 @@ class Instance:
         Returns what each step did, and why the processes could not be proved gone if they could not.
         """
         profiles = self._resources.profiles
-        profile = await in_thread(profiles.current, self.code)
+        profile = None
         resisted: list[WaguardError] = []
 
         async def forget() -> str | None:
@@ -272,8 +275,15 @@ class Instance:
             except WaguardError as error:
                 resisted.append(error)
                 raise
+            except OSError as error:
+                resisted.append(
+                    NotProvedGone(f"The browser of {self.code} could not be proved gone: {error}")
+                )
+                raise
 
         async def retire() -> str | None:
+            nonlocal profile
+            profile = await in_thread(profiles.current, self.code)
             place = await in_thread(profiles.retire, self.code, "cleanup")
             return None if place is None else f"retired as {place.name}"
 
@@ -294,8 +304,8 @@ class Instance:
         try:
             detail = await work()
             step.outcome, step.detail = ("nothing", "") if detail is None else ("done", detail)
-        except WaguardError as error:
-            step.outcome, step.detail = "failed", error.message
+        except Exception as error:  # noqa: BLE001 (every step runs, whatever the others did)
+            step.outcome, step.detail = "failed", getattr(error, "message", repr(error))
         step.ms = round((time.monotonic() - began) * 1000, 1)
         self.publish(
             "cleanup.step",

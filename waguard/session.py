@@ -10,6 +10,7 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,10 +19,10 @@ from waguard.browser.launch import Browser
 from waguard.browser.page import Page
 from waguard.core import machine
 from waguard.core.machine import State
-from waguard.core.model import ClientCode, Failure, Link, Reading, Stage
+from waguard.core.model import ClientCode, Failure, Link, Process, Reading, Stage, Wanted
 from waguard.core.policy import RestartPolicy
 from waguard.deadline import within
-from waguard.errors import BrowserFailed, PageFailed, ShuttingDown, WaguardError
+from waguard.errors import BrowserFailed, Interrupted, PageFailed, ShuttingDown, WaguardError
 from waguard.instance import Instance, Memory, Resources, Step
 from waguard.registry import Record
 from waguard.whatsapp import page as whatsapp
@@ -54,6 +55,8 @@ class Session:
         self._changed = asyncio.Event()
         self._refusing = False
         self._slot = False
+        self._ended = False
+        self._taking: asyncio.Future[None] | None = None
         self._work: asyncio.Task[None] | None = None
         self._watchers: list[asyncio.Task[None]] = []
         self._open_timer: asyncio.TimerHandle | None = None
@@ -72,17 +75,46 @@ class Session:
         return self._instance.browser.run.pids() if self._instance.browser is not None else ()
 
     async def ask(self, event: machine.Event) -> None:
-        """Put an operator's wish into the inbox; returns when the table has taken it. Raises `ShuttingDown`."""
+        """Put an operator's wish into the inbox; returns when the table has taken it.
+
+        Raises `ShuttingDown`, or `DeadlineExceeded` when something of the session hangs; the wish then still stands.
+        """
+        if self._ended:
+            raise ShuttingDown("The daemon is shutting down.")
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._inbox.put_nowait((event, taken))
-        await taken
+        async with within(Stage.KILL, self._config.deadlines.kill, "calling off what is under way"):
+            await taken
 
     async def cleanup(self) -> Sequence[Step]:
-        """Clean everything of this code; returns what each step did. A second caller joins the first."""
+        """Clean everything of this code; returns what each step did. A second caller joins the first.
+
+        Raises `ShuttingDown`, `DeadlineExceeded`.
+        """
         report: asyncio.Future[Sequence[Step]] = asyncio.get_running_loop().create_future()
         self._cleanups.append(report)
         await self.ask(machine.CleanupAsked())
-        return await report
+        async with self._going_down("the cleanup"):
+            await self.until(report.done)
+        return report.result()
+
+    async def down(self) -> None:
+        """Close the browser, keep the profile; returns when it is proved gone.
+
+        Raises `NotProvedGone`, `Interrupted` when a connect overtakes it, `ShuttingDown`, `DeadlineExceeded`.
+        """
+        await self.ask(machine.DisconnectAsked())
+        async with self._going_down("the disconnect"):
+            await self.until(
+                lambda: self.state.process in {Process.DOWN, Process.FAILED} or self.state.wanted is Wanted.UP
+            )
+        if self.state.wanted is Wanted.UP:
+            raise Interrupted("The disconnect was overtaken by a connect or a restart.")
+
+    def _going_down(self, doing: str) -> AbstractAsyncContextManager[None]:
+        """Each stage on the way down keeps its own deadline; this one is for a disk that hangs in between."""
+        deadlines = self._config.deadlines
+        return within(Stage.KILL, deadlines.prepare + deadlines.close + 2 * deadlines.kill, doing)
 
     async def until(self, done: Callable[[], bool]) -> None:
         """Wait until ``done()``; looked at after every change. The caller sets the deadline. Raises `ShuttingDown`."""
@@ -101,8 +133,8 @@ class Session:
         try:
             async with within(Stage.KILL, self._config.deadlines.kill, "reaping leftovers"):
                 await self._instance.end_leftovers()
-        except WaguardError as error:
-            self._instance.publish("reaper.failed", level="error", code=error.code, error=error.message)
+        except (WaguardError, OSError) as error:
+            self._instance.publish("reaper.failed", level="error", error=str(error))
 
     async def screenshot(self) -> bytes:
         """A PNG of the page. Raises `PageFailed` when there is none."""
@@ -117,6 +149,7 @@ class Session:
         try:
             while True:
                 event, taken = await self._inbox.get()
+                self._taking = taken
                 try:
                     await self._take(event)
                 except Exception as error:  # noqa: BLE001 (one bad event must not end the session)
@@ -177,6 +210,8 @@ class Session:
         match order:
             case machine.Remember(wanted):
                 await self._instance.save(wanted=wanted)
+            case machine.Arm(epoch):
+                self._arm(epoch)
             case machine.Disarm():
                 if self._open_timer is not None:
                     self._instance.stage_done(Stage.OPEN, self._opened)
@@ -234,9 +269,11 @@ class Session:
 
     async def _stop_watching(self) -> None:
         self._disarm()
-        watchers, self._watchers = self._watchers, []
-        for task in watchers:
-            await _ended(task)
+        for task in self._watchers:
+            task.cancel()
+        if self._watchers:  # forgotten only when they have ended, since this may itself be called off
+            await asyncio.wait(self._watchers)
+        self._watchers = []
 
     def _disarm(self) -> None:
         if self._open_timer is not None:
@@ -294,9 +331,9 @@ class Session:
         except WaguardError:
             self._tell(machine.BrowserExited(epoch, Failure("page_failed", why)))
 
-    async def _open(self, epoch: int) -> None:
-        browser, config = self._instance.browser, self._config
-        assert browser is not None and browser.page is not None  # noqa: S101, PT018 (Started came first)
+    def _arm(self, epoch: int) -> None:
+        self._disarm()
+        config = self._config
         self._opened = time.monotonic()
         late = Failure(
             "deadline_exceeded",
@@ -308,6 +345,11 @@ class Session:
         self._open_timer = asyncio.get_running_loop().call_later(
             config.deadlines.open, lambda: self._tell(machine.DeadlinePassed(epoch, late))
         )
+
+    async def _open(self, epoch: int) -> None:
+        browser, config = self._instance.browser, self._config
+        assert browser is not None and browser.page is not None  # noqa: S101, PT018 (Started came first)
+        self._arm(epoch)
         self._watch(partial(self._watch_pipe, epoch, browser), "pipe")
         browser.page.on_crash(lambda: self._tell(machine.PageCrashed(epoch)))
         self._watch(partial(self._read_page, epoch, browser.page), "read")
@@ -320,7 +362,7 @@ class Session:
     async def _read_page(self, epoch: int, page: Page) -> None:
         """Look at the page again and again; tell what changed."""
         config = self._config.page
-        misses = 0
+        misses = unknown = 0
         while True:
             try:
                 async with asyncio.timeout(config.read_s):
@@ -330,13 +372,19 @@ class Session:
                 self._tell(machine.PageSilent(epoch, misses))
                 continue
             except PageFailed:
+                if page.gone:
+                    self._tell(machine.PageCrashed(epoch))
+                    return
                 signs = None  # between two documents; a pipe that is gone ends the browser, which is watched
             reading = whatsapp.read(signs)
             if reading != self.memory.reading or reading.qr_exhausted or misses:
                 self._note(reading)
                 self._tell(machine.PageRead(epoch, reading))
             misses = 0
-            loading = self.state.link in {Link.UNKNOWN, Link.LOADING}
+            unknown = unknown + 1 if reading.link is Link.UNKNOWN else 0
+            if unknown:
+                self._tell(machine.PageUnknown(epoch, unknown))
+            loading = self._open_timer is not None
             await asyncio.sleep(config.poll_loading_s if loading else config.poll_s)
 
     def _note(self, reading: Reading) -> None:
@@ -376,6 +424,7 @@ class Session:
         for report in reports:
             if not report.done():
                 report.set_result(steps)
+        self._wake()
 
     async def _wait(self, order: machine.Wait) -> None:
         # Jitter needs chance, not secrecy.
@@ -393,11 +442,12 @@ class Session:
         try:
             await self._instance.end(polite=True)
         finally:
+            self._ended = True
             asked: list[asyncio.Future[Any]] = [
                 taken for _, taken in _drain(self._inbox) if taken is not None
             ]
-            for waiting in [*asked, *self._cleanups]:
-                if not waiting.done():
+            for waiting in [*asked, self._taking, *self._cleanups]:
+                if waiting is not None and not waiting.done():
                     waiting.set_exception(ShuttingDown("The daemon is shutting down."))
 
 

@@ -5,7 +5,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from waguard.files import in_thread
 from waguard.instance import Step
 from waguard.registry import Record
 from waguard.session import Services, Session
+
+_PURGE_EVERY_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Supervisor:
         self._tasks: dict[ClientCode, asyncio.Task[None]] = {}
         self._admitting: Counter[Session] = Counter()
         self._purge: asyncio.Task[None] | None = None
+        self._purge_due = asyncio.Event()
         self._closing = False
         self.ready = False
 
@@ -121,7 +124,7 @@ class Supervisor:
             except InvalidClientCode:
                 self._resources.bus.publish("registry.foreign_directory", level="warning", directory=name)
         await asyncio.gather(*(self._adopt(code) for code in codes))
-        self._start_purge()
+        self._purge = asyncio.create_task(self._purge_when_due(), name="purge-retired")
         self.ready = True
 
     async def _adopt(self, code: ClientCode) -> None:
@@ -129,14 +132,23 @@ class Supervisor:
         try:
             record = await in_thread(resources.registry.read, code)
         except ProfileFailed as error:
-            aside = await in_thread(resources.registry.set_aside, code)
             resources.bus.publish(
-                "registry.unreadable", level="error", client=code, error=error.message, kept_as=str(aside)
+                "registry.unreadable",
+                level="error",
+                client=code,
+                error=error.message,
+                kept_as=await self._set_aside(code),
             )
             record = Record()
         session = self._add(code, record)
         if record.launch is not None:
             await session.reap_leftovers()
+
+    async def _set_aside(self, code: ClientCode) -> str:
+        try:
+            return str(await in_thread(self._resources.registry.set_aside, code))
+        except ProfileFailed as error:
+            return f"where it was: {error.message}"
 
     def refuse(self) -> None:
         """Take no more; whoever waits is told that the daemon is shutting down."""
@@ -176,7 +188,11 @@ class Supervisor:
         session = self._wanted(code)
         async with self._admitted(session):
             await session.ask(machine.ConnectAsked(fresh=fresh))
-        return await self._wait(session, wait, timeout_s)
+        try:
+            return await self._wait(session, wait, timeout_s)
+        finally:
+            if fresh:
+                self._purge_due.set()
 
     async def restart(
         self, code: ClientCode, *, wait: Wait = Wait.QR, timeout_s: float | None = None
@@ -188,10 +204,9 @@ class Supervisor:
         return await self._wait(session, wait, timeout_s)
 
     async def disconnect(self, code: ClientCode) -> SessionView:
-        """Close the browser, keep the profile. Returns when it is proved gone. Raises `NotProvedGone`."""
+        """Close the browser, keep the profile; returns when it is proved gone. Raises like `Session.down`."""
         session = self._known(code)
-        await session.ask(machine.DisconnectAsked())
-        await session.until(lambda: session.state.process in {Process.DOWN, Process.FAILED})
+        await session.down()
         if session.state.failure is not None and session.state.process is Process.FAILED:
             raise _error(session.state.failure)
         return self.view(code)
@@ -201,7 +216,7 @@ class Supervisor:
         began = time.monotonic()
         session = self._wanted(code)
         steps = await session.cleanup()
-        self._start_purge()
+        self._purge_due.set()
         return CleanupView(
             client=code,
             ok=all(step.outcome != "failed" for step in steps),
@@ -389,18 +404,29 @@ class Supervisor:
 
     # --- retired profiles -----------------------------------------------------------------------------
 
-    def _start_purge(self) -> None:
-        if self._purge is None or self._purge.done():
-            self._purge = asyncio.create_task(self._purge_retired(), name="purge-retired")
+    async def _purge_when_due(self) -> None:
+        """At the start, after whatever may have retired a profile, and every hour."""
+        while True:
+            self._purge_due.clear()
+            await self._purge_retired()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PURGE_EVERY_S):
+                    await self._purge_due.wait()
 
     async def _purge_retired(self) -> None:
         profiles, bus = self._resources.profiles, self._resources.bus
         try:
-            for path in await in_thread(profiles.expired, self._config.sessions.retired_keep_hours * 3600):
-                await in_thread(profiles.delete_retired, path)
-                bus.publish("profile.deleted", profile=path.name)
+            expired = await in_thread(profiles.expired, self._config.sessions.retired_keep_hours * 3600)
         except WaguardError as error:
             bus.publish("profile.delete_failed", level="warning", error=error.message)
+            return
+        for path in expired:
+            try:
+                await in_thread(profiles.delete_retired, path)
+            except WaguardError as error:
+                bus.publish("profile.delete_failed", level="warning", error=error.message)
+            else:
+                bus.publish("profile.deleted", profile=path.name)
 
 
 def _stage(state: machine.State) -> str:

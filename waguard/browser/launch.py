@@ -6,6 +6,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +17,7 @@ from waguard.browser.page import Page
 from waguard.browser.pipe import PipeConnection
 from waguard.config import Browser as Settings
 from waguard.errors import BrowserFailed, PageFailed
+from waguard.fds import pipe
 
 _ENV = {"HOME": "/tmp", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}  # noqa: S108 (the sandbox's own)
 # Chromium says these on every server; they mean nothing there.
@@ -46,13 +48,12 @@ class Browser:
 
         Not a coroutine: from the moment there is a process, its owner has it.
         """
-        command_read, command_write = os.pipe()
-        answer_read, answer_write = os.pipe()
-        error_read, error_write = os.pipe()
-        null = os.open(os.devnull, os.O_RDWR)
-        ours = [command_write, answer_read, error_read]
-        theirs = [command_read, answer_write, error_write, null]
-        try:
+        with ExitStack() as ours, ExitStack() as theirs:
+            command_read, command_write = pipe(theirs, ours)
+            answer_read, answer_write = pipe(ours, theirs)
+            error_read, error_write = pipe(ours, theirs)
+            null = os.open(os.devnull, os.O_RDWR)
+            theirs.callback(os.close, null)
             run = kind.start(
                 sandbox.Spec(
                     argv=flags.command(binary, kind.profile_path(profile), settings),
@@ -63,12 +64,8 @@ class Browser:
                     fds={0: null, 1: error_write, 2: error_write, 3: command_read, 4: answer_write},
                 )
             )
-        except BaseException:
-            _close(ours)
-            raise
-        finally:
-            _close(theirs)
-        return cls(run, answer_read, command_write, error_read)
+            ours.pop_all()
+            return cls(run, answer_read, command_write, error_read)
 
     async def go(self, binary: Binary, settings: Settings) -> None:
         """Let the browser start; returns when it answers and its page is ready to be sent somewhere.

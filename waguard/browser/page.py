@@ -22,12 +22,12 @@ class Page:
     async def attach(cls, connection: PipeConnection) -> Self:
         """Attach to the one page that the browser opened with.
 
-        Only Page and Inspector are enabled: Runtime, Network and Log would let a hostile page flood the pipe with
-        events, and pyppeteer's `Page` enables all of them.
+        Only Inspector is enabled. Runtime, Network and Log would let a hostile page flood the pipe with events, with
+        Page every alert() would hang until somebody closes it, and pyppeteer's `Page` enables all of them.
         """
         target = await _first_page(connection)
         session = await connection.createSession(target)
-        await asyncio.gather(session.send("Page.enable"), session.send("Inspector.enable"))
+        await session.send("Inspector.enable")
         return cls(connection, session)
 
     async def disguise(self, binary: Binary, settings: Browser) -> None:
@@ -69,6 +69,11 @@ class Page:
         """A PNG of the visible page."""
         answer = await self._session.send("Page.captureScreenshot", {"format": "png"})
         return base64.b64decode(answer["data"])
+
+    @property
+    def gone(self) -> bool:
+        """Whether the page is there no more, though its browser is."""
+        return not self._session.attached and self._connection.connected
 
     def on_crash(self, call: Callable[[], None]) -> None:
         """Call when the page's renderer is gone."""

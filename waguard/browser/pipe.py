@@ -23,7 +23,7 @@ from pyppeteer.connection import CDPSession, Connection
 from waguard.errors import PageFailed
 
 # A page may make an answer long; a browser that does not read makes our side long. Both are bounded.
-_MAX_MESSAGE = 64 * 1024 * 1024
+_MAX_MESSAGE = 8 * 1024 * 1024
 _MAX_UNSENT = 4 * 1024 * 1024
 
 
@@ -46,6 +46,10 @@ class PipeSession(CDPSession):  # type: ignore[misc]  # pyppeteer ships no types
 
     def _on_closed(self) -> None:
         self._connection = None
+
+    @property
+    def attached(self) -> bool:
+        return self._connection is not None
 
 
 class PipeConnection(Connection):  # type: ignore[misc]  # pyppeteer ships no types

@@ -92,8 +92,15 @@ class PageSilent(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class PageUnknown(Fact):
+    """The page answered so many looks in a row with nothing that is known."""
+
+    looks: int
+
+
+@dataclass(frozen=True, slots=True)
 class PageCrashed(Fact):
-    """The page's renderer is gone; the browser is not."""
+    """The page is gone, or its renderer; the browser is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +145,7 @@ Event = (
     | Failed
     | PageRead
     | PageSilent
+    | PageUnknown
     | PageCrashed
     | BrowserExited
     | DeadlinePassed
@@ -195,6 +203,13 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class Arm:
+    """The page loads again: the deadline of the stage `open` runs anew."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Disarm:
     """The page is usable: the deadline of the stage `open` no longer runs."""
 
@@ -213,7 +228,7 @@ class Remember:
     wanted: Wanted
 
 
-Order = Prepare | Launch | Open | Stop | Clean | Wait | Disarm | ReloadQr | Remember
+Order = Prepare | Launch | Open | Stop | Clean | Wait | Arm | Disarm | ReloadQr | Remember
 Outcome = tuple[State, tuple[Order, ...]]
 Rule = Callable[[State, Event, float, RestartPolicy], Outcome]
 
@@ -264,10 +279,11 @@ def join(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Out
 def use(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """The browser is up: that is enough, unless its page is past use or a fresh profile is asked for."""
     fresh = _asks_fresh(event) and not state.fresh
-    past_use = state.link is Link.LOST and state.reason in {Reason.CRASHED, Reason.HUNG}
+    hung = state.link is Link.LOST and state.reason in {Reason.CRASHED, Reason.HUNG}
+    past_use = hung or state.link is Link.UNKNOWN
     if fresh or past_use:
         after = replace(state, retire=fresh, fresh=fresh, failure=None, restarts=())
-        return _stop(after, polite=not past_use)
+        return _stop(after, polite=not hung)
     return state, ()
 
 
@@ -333,7 +349,7 @@ _USABLE = frozenset({Link.AWAITING_SCAN, Link.SYNCING, Link.CONNECTED})
 
 
 def note(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
-    """Believe the page; an unknown page changes nothing that is known."""
+    """Believe the page; one look at an unknown page changes nothing that is known."""
     assert isinstance(event, PageRead)  # noqa: S101 (the table gives this rule no other event)
     reading = event.reading
     if reading.link is Link.UNKNOWN:
@@ -347,6 +363,8 @@ def note(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Out
         failure=None if usable else state.failure,
     )
     orders: tuple[Order, ...] = (Disarm(),) if usable or reading.link is Link.LOST else ()
+    if reading.link is Link.LOADING and state.link is not Link.LOADING:
+        orders = (Arm(state.epoch),)  # it loads again, and may not end
     if reading.qr_exhausted:
         orders += (ReloadQr(state.epoch),)
     return after, orders
@@ -358,6 +376,14 @@ def doubt(state: State, event: Event, _now: float, policy: RestartPolicy) -> Out
     if event.misses < policy.hung_after or state.link is Link.LOADING:
         return state, ()
     return replace(state, link=Link.LOST, reason=Reason.HUNG), ()
+
+
+def lose_sight(state: State, event: Event, _now: float, policy: RestartPolicy) -> Outcome:
+    """After enough looks that told nothing, the link is unknown; no cure here, the next connect brings one."""
+    assert isinstance(event, PageUnknown)  # noqa: S101 (the table gives this rule no other event)
+    if event.looks < policy.hung_after or state.link is Link.LOADING:
+        return state, ()
+    return replace(state, link=Link.UNKNOWN, reason=None), ()
 
 
 def crash(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
@@ -397,6 +423,8 @@ def gone(state: State, _event: Event, now: float, policy: RestartPolicy) -> Outc
 
 def not_gone(state: State, event: Event, _now: float, policy: RestartPolicy) -> Outcome:
     """Something could not be proved gone: start nothing in its place; look again after the cool-down."""
+    if state.cleaning and isinstance(event, NotGone):
+        return state, ()  # told by the stop that the cleanup has replaced
     after = replace(state, process=Process.FAILED, failure=_failure(event), cleaning=False)
     return after, (Wait(state.epoch, policy.cooldown_s, jitter=False),) if state.wanted is Wanted.UP else ()
 
@@ -447,6 +475,7 @@ _ROWS: dict[type[Event], tuple[Rule, ...]] = {
     Failed:          (ignore,    give_up,   give_up,   give_up,   ignore,     ignore,    ignore),
     PageRead:        (ignore,    ignore,    ignore,    note,      ignore,     ignore,    ignore),
     PageSilent:      (ignore,    ignore,    ignore,    doubt,     ignore,     ignore,    ignore),
+    PageUnknown:     (ignore,    ignore,    ignore,    lose_sight, ignore,    ignore,    ignore),
     PageCrashed:     (ignore,    ignore,    ignore,    crash,     ignore,     ignore,    ignore),
     BrowserExited:   (ignore,    ignore,    give_up,   crash,     ignore,     ignore,    ignore),
     DeadlinePassed:  (ignore,    ignore,    ignore,    late,      ignore,     ignore,    ignore),
@@ -483,6 +512,8 @@ def status(state: State) -> Status:
             return Status.STOPPED
         case Process.UP if state.link in _USABLE:
             return Status(state.link.value)
+        case Process.UP if state.link is Link.UNKNOWN:
+            return Status.RECOVERING
         case Process.UP if state.link is Link.LOST:
             return {
                 Reason.LOGGED_OUT: Status.LOGGED_OUT,

@@ -7,6 +7,7 @@ sessions/.retired/<code>.<generation>.<reason>/          left by one rename, del
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -70,8 +71,10 @@ class Profiles:
         link = self._root / code / "profile"
         try:
             generation = link.readlink().name
-        except OSError:
-            return None
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.EINVAL}:
+                return None
+            raise ProfileFailed(f"Cannot read {link}: {error.strerror}.", errno=error.errno) from None
         profile = self.profile(generation) if _GENERATION.fullmatch(generation) else None
         return profile if profile is not None and profile.path.is_dir() else None
 
@@ -96,6 +99,7 @@ class Profiles:
                     beside.unlink(missing_ok=True)
                     profile.path.rmdir()
                 raise
+            sync_directory(self._profiles)
             sync_directory(link.parent)
         return profile
 
@@ -134,6 +138,9 @@ class Profiles:
                 os.utime(profile.path)  # the retention time counts from here, even if we die after the rename
                 profile.path.rename(place)
             link.unlink(missing_ok=True)
+            if place is not None:
+                for directory in (self._retired, self._profiles, link.parent):
+                    sync_directory(directory)
         return place
 
     def drop_lock(self, profile: Profile) -> None:

@@ -9,11 +9,12 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from waguard import host
 from waguard.errors import SandboxFailed
-from waguard.fds import readable
+from waguard.fds import pipe, readable
 from waguard.sandbox import Spec, User, drop_privileges
 from waguard.sandbox.identity import TOKEN_VARIABLE, Handle, Identity
 from waguard.sandbox.spawn import Child, kill_and_prove, kill_carriers, spawn
@@ -128,19 +129,16 @@ class Bubblewrap:
         return [*command, *(drop_privileges(self._user) if self._user else ()), *argv]
 
     def start(self, spec: Spec) -> "BubblewrapRun":
-        info_read, info_write = os.pipe()
-        block_read, block_write = os.pipe()
-        fds = {**spec.fds, _LOCK_FD: spec.lock_fd, _INFO_FD: info_write, _BLOCK_FD: block_read}
         env = {**spec.env, TOKEN_VARIABLE: spec.token}
-        try:
-            child = spawn(self.command(spec.argv, spec.profile), env, fds)
-        except OSError as error:
-            os.close(info_read)
-            os.close(block_write)
-            raise SandboxFailed(f"{self._program} cannot be started: {error.strerror}.") from None
-        finally:
-            os.close(info_write)
-            os.close(block_read)
+        with ExitStack() as ours, ExitStack() as theirs:
+            info_read, info_write = pipe(ours, theirs)
+            block_read, block_write = pipe(theirs, ours)
+            fds = {**spec.fds, _LOCK_FD: spec.lock_fd, _INFO_FD: info_write, _BLOCK_FD: block_read}
+            try:
+                child = spawn(self.command(spec.argv, spec.profile), env, fds)
+            except OSError as error:
+                raise SandboxFailed(f"{self._program} cannot be started: {error.strerror}.") from None
+            ours.pop_all()
         return BubblewrapRun(child, spec.token, info_read, block_write)
 
 

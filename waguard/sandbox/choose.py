@@ -1,6 +1,7 @@
 """Which sandbox this machine allows."""
 
 import os
+import secrets
 from pathlib import Path
 from typing import Literal
 
@@ -39,7 +40,9 @@ async def bubblewrap_problem(program: Path, user: User | None) -> str | None:
     null = os.open(os.devnull, os.O_RDWR)
     fds = {0: null, 1: null, 2: error_write}
     try:
-        run = Bubblewrap(program, user).start(Spec(["/usr/bin/true"], None, null, "trial", {}, fds))
+        run = Bubblewrap(program, user).start(
+            Spec(["/usr/bin/true"], None, null, secrets.token_hex(16), {}, fds)
+        )
         try:
             async with within(Stage.START, _TRIAL_S, "trying bubblewrap"):
                 problem = await _trial(run)

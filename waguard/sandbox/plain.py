@@ -14,7 +14,7 @@ from waguard.errors import SandboxFailed
 from waguard.files import in_thread
 from waguard.sandbox import Spec, User, drop_privileges
 from waguard.sandbox.identity import TOKEN_VARIABLE, Identity, handles_on
-from waguard.sandbox.spawn import Child, kill_and_prove, spawn
+from waguard.sandbox.spawn import Child, collect_strays, kill_and_prove, spawn
 
 _LOCK_FD = 5
 _PR_SET_CHILD_SUBREAPER = 36
@@ -104,7 +104,7 @@ async def end_tree(leader: Identity, token: str) -> None:
         known |= found
         with handles_on(found) as handles:
             await kill_and_prove(handles)
-        await in_thread(_collect_strays, leader, known)
+        await in_thread(collect_strays)
         empty = 0 if found else empty + 1
 
 
@@ -134,12 +134,3 @@ def _add_descendants(rows: Mapping[int, host.ProcessRow], ours: dict[int, Identi
             if row.ppid in ours and row.pid not in ours:
                 ours[row.pid] = Identity(row.pid, row.start_ticks, boot)
                 grown = True
-
-
-def _collect_strays(leader: Identity, known: set[Identity]) -> None:
-    """Reap what the subreaper inherited from this browser; others' children are not ours to wait for."""
-    for row in host.process_table():
-        if row.state != "Z" or row.ppid != os.getpid() or row.pid == leader.pid:
-            continue
-        if row.session == leader.pid or Identity(row.pid, row.start_ticks, leader.boot_id) in known:
-            os.waitpid(row.pid, 0)

@@ -1,9 +1,11 @@
 """Start a child with exactly the fds it is to have, and know when it ends. No shell, no fork of this interpreter."""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import signal
+import threading
 from collections.abc import Mapping, Sequence
 
 from waguard import host
@@ -13,6 +15,12 @@ from waguard.sandbox.identity import Handle, Identity, carriers, handles_on
 
 # dup2 onto 0..9 in the child must not hit a source fd, so sources are moved above.
 _FIRST_SOURCE_FD = 64
+
+
+_children: set[int] = set()
+"""Pids of the direct children that are not collected yet."""
+_known = threading.Lock()
+"""Held from the spawn until the child is among them, so that no thread takes it for a stray."""
 
 
 class Child:
@@ -41,6 +49,17 @@ class Child:
         if not self._reaped:
             os.waitpid(self.handle.identity.pid, 0)
             self._reaped = True
+            _children.discard(self.handle.identity.pid)
+
+
+def collect_strays() -> None:
+    """Reap what a subreaper has inherited. What runs in our own session was started by others here, who wait for it."""
+    ours = os.getsid(0)
+    for row in host.process_table():
+        if row.state == "Z" and row.ppid == os.getpid() and row.session != ours:
+            with _known, contextlib.suppress(ChildProcessError):  # another sweep may have been quicker
+                if row.pid not in _children:
+                    os.waitpid(row.pid, os.WNOHANG)
 
 
 def spawn(argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -> Child:
@@ -49,22 +68,24 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -
     Raises `OSError` if the program cannot be started.
     """
     inherited = [fd for fd in inheritable() if fd > 2 and fd not in fds]
-    sources = {
-        child: fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, _FIRST_SOURCE_FD) for child, ours in fds.items()
-    }
+    sources: dict[int, int] = {}
     try:
-        pid = os.posix_spawn(
-            argv[0],
-            list(argv),
-            env,
-            file_actions=[
-                *((os.POSIX_SPAWN_DUP2, ours, child) for child, ours in sources.items()),
-                *((os.POSIX_SPAWN_CLOSE, fd) for fd in inherited),
-            ],
-            setsid=True,
-            setsigmask=(),
-            setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
-        )
+        for child, ours in fds.items():
+            sources[child] = fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, _FIRST_SOURCE_FD)
+        with _known:
+            pid = os.posix_spawn(
+                argv[0],
+                list(argv),
+                env,
+                file_actions=[
+                    *((os.POSIX_SPAWN_DUP2, ours, child) for child, ours in sources.items()),
+                    *((os.POSIX_SPAWN_CLOSE, fd) for fd in inherited),
+                ],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
+            )
+            _children.add(pid)
     finally:
         for fd in sources.values():
             os.close(fd)
@@ -74,6 +95,7 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -
         # No fd was left for the pidfd. Not collected yet, the pid is still this child's.
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+        _children.discard(pid)
         raise
 
 
