@@ -29,6 +29,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from waguard.cli.follow import on_paper
+
 T = TypeVar("T")
 View = dict[str, Any]
 """A session as the control port shows it."""
@@ -125,7 +127,9 @@ class Demo:
         async with self.http.get(
             f"{self.url}/v1/sessions/demo/qr", headers=self.bearer() | {"Accept": "text/plain"}
         ) as answer:
-            self.console.print(await answer.text(), markup=False, highlight=False, soft_wrap=True, end="")
+            code = await answer.text()
+            shown = on_paper(code) if self.console.color_system else code.rstrip("\n")
+            self.console.print(shown, markup=False, highlight=False, soft_wrap=True)
         return "this is demo's"
 
     async def scan(self) -> str:

@@ -374,7 +374,8 @@ async def test_without_a_good_token_nothing_is_told_or_done(port: Any, sessions_
                     assert answer.json["error"] == "unauthorized"
                 else:
                     problem = is_problem(answer, 401, "unauthorized")
-                    assert "Authorization: Bearer TOKEN" in problem["detail"]
+                    assert "token" in problem["detail"]
+                    assert "waguard token" in problem["hint"]
         answer = await asked.raw(
             b"GET /v1/sessions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\xfe\xed\xa0\x80\r\n\r\n"
         )
@@ -531,6 +532,8 @@ async def test_a_connect_its_session_and_its_qr_code_in_every_form(port: Any) ->
             "application/*",
             "text/html, */*;q=0.1",
             "APPLICATION/JSON",
+            "text/plain;q=0.2, application/json;q=0.9",
+            "image/png;q=0, application/json",
         ):
             answer = await qr(accept)
             assert (answer.status, answer.json["text"]) == (200, QR)
@@ -543,6 +546,7 @@ async def test_a_connect_its_session_and_its_qr_code_in_every_form(port: Any) ->
         answer = await qr("image/svg+xml")
         assert answer.headers["Content-Type"] == "image/svg+xml"
         assert b"<svg" in answer.body
+        assert (await qr("application/json;q=0, text/*")).headers["Content-Type"].startswith("text/plain")
         answer = await qr("text/plain")
         assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
         assert {*"█▀▄ "} >= {*re.sub("\x1b\\[[0-9;]*m|\n", "", answer.body.decode())}
@@ -665,7 +669,7 @@ async def test_the_old_errors(port: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     async with port("dies-at-once", restart={"base_s": 30.0, "max_s": 30.0}) as asked:
         for path in ("connect", "force-cleanup"):
             answer = await asked.ask("POST", f"/api/whatsapp/{path}")
-            hint = "Use a client's own token here: waguard token CODE"
+            hint = "Use el token propio del cliente: waguard token CODE"
             said = f"El token no es de un cliente. {hint}"
             is_old(answer, 403, {"success": False, "message": said, "error": "forbidden"})
         for answer, status, code in (
@@ -793,6 +797,54 @@ async def test_no_token_and_no_qr_code_is_in_any_log_line(port: Any, journal: Jo
         assert secret not in told
     ids = {json.loads(line).get("request") for line in lines.splitlines() if "request.done" in line}
     assert asked.ids <= ids, "what a caller was told is found in the log"
+
+
+async def test_the_log_tells_who_asked_about_whom_and_whose_event_it_is(port: Any, journal: Journal) -> None:
+    written = io.StringIO()
+    journal.bus.subscribe(logs.configure(Log(level="debug", format="json"), written))
+    async with port() as asked:
+        await asked.ask("POST", "/v1/sessions/demo/connect", TOKEN)
+        await asked.ask("GET", "/v1/sessions/demo")
+        await asked.ask("GET", "/v1/sessions/nobody")
+        await asked.ask("POST", "/v1/sessions/demo/cleanup")
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    done = [line for line in lines if line["event"] == "request.done"]
+    assert [(line["level"], line["client"], line["caller"]) for line in done] == [
+        ("info", "demo", "demo"),
+        ("debug", "demo", "admin"),
+        ("info", "nobody", "admin"),
+        ("info", "demo", "admin"),
+    ]
+    of_session = [line for line in lines if line.get("client") == "demo" and line not in done]
+    assert of_session
+    assert not [line for line in of_session if "request" in line], (
+        "a session outlives the request that made it"
+    )
+    up = next(line for line in of_session if line["event"] == "session.changed" and line["process"] == "up")
+    assert {"attempt", "pid", "duration_ms"} <= up.keys()
+
+
+async def test_a_caller_that_hangs_up_is_not_waited_for(port: Any, journal: Journal) -> None:
+    async with port("never-ready") as asked:
+        asking = asyncio.create_task(asked.ask("POST", "/v1/sessions/demo/connect"))
+        while not journal.named("browser.spawned"):
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        async with asyncio.timeout(5):
+            while not journal.named("request.done"):
+                await asyncio.sleep(0.01)
+        (done,) = journal.named("request.done")
+        assert done.fields["http_status"] == 499
+        assert (await asked.ask("GET", "/v1/sessions/demo")).json["process"] == "starting"
+
+
+async def test_what_was_only_asked_about_is_not_listed(port: Any) -> None:
+    limits = {"reserve_memory_mb": 10**9, "session_memory_mb": 0, "reserve_disk_mb": 0}
+    async with port(limits=limits) as asked:
+        is_problem(await asked.ask("POST", "/v1/sessions/demo/connect"), 503, "no_memory")
+        assert (await asked.ask("POST", "/v1/sessions/demo2/cleanup")).status == 200
+        assert (await asked.ask("GET", "/v1/sessions")).json == {"sessions": []}
+        is_problem(await asked.ask("GET", "/v1/sessions/demo"), 404, "session_not_found")
 
 
 async def test_answers_tell_no_tokens(port: Any) -> None:

@@ -265,6 +265,21 @@ async def test_logged_out_by_the_phone_is_said_and_a_new_code_shown(
         assert (now.status, now.reason, now.attempt) == (Status.AWAITING_SCAN, "logged_out", view.attempt)
 
 
+async def test_a_login_lost_to_refused_storage_asks_for_a_scan_once_storage_works(
+    start: Daemon, simulator: Simulator
+) -> None:
+    restart = {"base_s": 0.01, "max_s": 0.05, "budget": 50}
+    async with start(
+        whatsapp={"url": simulator.url}, restart=restart, deadlines={"open": 1.5}, page={"poll_s": 0.1}
+    ) as (supervisor, _):
+        await log_in(supervisor, simulator, DEMO)
+        await simulator.inject("storage_refused")
+        await supervisor.restart(DEMO, wait=Wait.NONE)
+        await until(lambda: supervisor.view(DEMO).status is Status.LOGGED_OUT, "called logged out")
+        await simulator.clear_faults()
+        await until(lambda: supervisor.view(DEMO).qr is not None, "a code to scan")
+
+
 async def test_a_crashed_renderer_comes_back_logged_in(start: Daemon, simulator: Simulator) -> None:
     async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
         (view,) = await log_in(supervisor, simulator, DEMO)

@@ -97,7 +97,9 @@ def test_what_else_keeps_it_from_starting_may_be_tried_again(environ: dict[str, 
     environ["WAGUARD_BROWSER__PATH"] = "/nowhere/chromium"
     code, _, said = call(environ | {"INVOCATION_ID": "0" * 32}, "run")
     assert code == 1
-    assert "there is no file /nowhere/chromium. [browser_not_found]\n" in said
+    told = json.loads(said)
+    assert (told["event"], told["level"], told["code"]) == ("daemon.failed", "error", "browser_not_found")
+    assert "there is no file /nowhere/chromium." in told["error"]
 
 
 @pytest.mark.parametrize("arguments", [("status",), ("config", "show"), ("token",), ("--help",)])

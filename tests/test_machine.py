@@ -165,7 +165,7 @@ def test_a_silent_page_is_hung_after_enough_looks_and_connect_starts_it_anew() -
     play(m.PageSilent(1, 3), link=Link.LOST, reason=Reason.HUNG)
     play(seen(1, Link.CONNECTED), m.Disarm(), link=Link.CONNECTED, reason=None)
     play(m.PageSilent(1, 3), link=Link.LOST)
-    play(m.ConnectAsked(), m.Stop(1, polite=False))(m.Gone(1), m.Prepare(2))
+    play(m.ConnectAsked(), m.Stop(1, polite=True))(m.Gone(1), m.Prepare(2))
 
 
 def test_used_up_codes_are_reloaded_and_unknown_changes_nothing() -> None:
@@ -176,7 +176,7 @@ def test_used_up_codes_are_reloaded_and_unknown_changes_nothing() -> None:
 
 def test_logged_out_is_not_restarted() -> None:
     play = up()
-    play(seen(1, Link.LOST, Reason.LOGGED_OUT), m.Disarm(), process=Process.UP)
+    play(seen(1, Link.LOST, Reason.LOGGED_OUT), m.Arm(1), process=Process.UP)
     assert m.status(play.state) is Status.LOGGED_OUT
     play(seen(1, Link.AWAITING_SCAN, Reason.LOGGED_OUT), m.Disarm())
     assert m.status(play.state) is Status.AWAITING_SCAN
@@ -201,6 +201,12 @@ def test_a_page_that_loads_again_has_the_deadline_of_the_stage_again() -> None:
     play = up()
     play(seen(1, Link.LOADING), m.Arm(1))
     play(seen(1, Link.LOADING))
+    play(m.DeadlinePassed(1, FAILURE), m.Stop(1, polite=True), process=Process.STOPPING)
+
+
+def test_logged_out_without_a_code_to_scan_is_restarted_in_the_end() -> None:
+    play = up()
+    play(seen(1, Link.LOST, Reason.LOGGED_OUT), m.Arm(1), process=Process.UP)
     play(m.DeadlinePassed(1, FAILURE), m.Stop(1, polite=True), process=Process.STOPPING)
 
 

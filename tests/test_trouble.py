@@ -7,11 +7,13 @@ import asyncio
 import errno
 import json
 import os
+import resource
 import shutil
 import subprocess
 import threading
 import time
 from collections.abc import Awaitable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +21,29 @@ import pytest
 from conftest import Daemon, Journal
 
 from waguard import host
+from waguard.browser import launch
 from waguard.browser import page as browser_page
+from waguard.browser.find import Binary
+from waguard.config import Browser
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, Link, Process, Status
-from waguard.errors import DiskFull, Interrupted, NotProvedGone, ProfileFailed, SessionFailed, ShuttingDown
+from waguard.errors import (
+    DiskFull,
+    Interrupted,
+    NotProvedGone,
+    ProfileFailed,
+    SandboxFailed,
+    SessionFailed,
+    ShuttingDown,
+)
 from waguard.files import in_thread
 from waguard.profile.store import Profiles
 from waguard.registry import Registry
 from waguard.sandbox import reaper
+from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.choose import bubblewrap_problem
 from waguard.sandbox.identity import TOKEN_VARIABLE
+from waguard.sandbox.plain import Plain
 from waguard.supervisor import Supervisor
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
@@ -225,6 +240,46 @@ async def test_strays_that_are_dead_already_leave_no_zombie(pose: Daemon) -> Non
             await supervisor.connect(DEMO)
             assert (await supervisor.cleanup(DEMO)).ok
         assert not zombies() - before
+
+
+@pytest.mark.parametrize("kind", ["plain", "bubblewrap"])
+async def test_a_start_that_runs_out_of_fds_leaves_none(tmp_path: Path, kind: str) -> None:
+    sandbox = Plain(None) if kind == "plain" else Bubblewrap(Path("/usr/bin/bwrap"), None)
+    binary, settings = Binary(Path("/usr/bin/true"), "1.2.3.4"), Browser()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with (tmp_path / "lock").open("w") as lock:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        held: list[int] = []
+        try:
+            with suppress(OSError):
+                while True:
+                    held.append(os.dup(lock.fileno()))
+            for free in range(1, 30):
+                os.close(held.pop())
+                before = open_fds()
+                try:
+                    browser = launch.Browser.spawn(sandbox, binary, settings, tmp_path, lock.fileno(), "t")
+                except SandboxFailed:
+                    assert open_fds() == before
+                else:
+                    assert free > 6, "that was enough"
+                    break
+            async with asyncio.timeout(10):
+                await browser.kill()
+            browser.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for fd in held:
+                os.close(fd)
+
+
+def open_fds() -> set[int]:
+    found = set()
+    for fd in range(256):
+        with suppress(OSError):
+            os.fstat(fd)
+            found.add(fd)
+    return found
 
 
 # --- a disk that hangs --------------------------------------------------------------------------------------

@@ -47,6 +47,8 @@ class _Section(BaseModel):
         for text in value if isinstance(value, list | dict) else [value]:
             if isinstance(text, str | Path) and re.search(r"[\x00-\x1f\x7f]", str(text)):
                 raise ValueError("must not contain control characters")
+            if isinstance(text, Path) and text == Path():
+                raise ValueError("must not be empty")
         return value
 
 
@@ -173,6 +175,14 @@ class Api(_Section):
     admin_token: SecretStr | None = None
     client_tokens: dict[str, SecretStr] = {}
     max_body_kb: Annotated[int, Field(ge=1, le=10_240)] = 64
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            if not re.fullmatch(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]", host):
+                raise ValueError(f"{host!r} is not a host name: write it without scheme and port")
+        return hosts
 
     @field_validator("host")
     @classmethod
@@ -318,7 +328,7 @@ def _value(raw: str, annotation: Any) -> Any:
     """An environment variable's text as the TOML value it would be in the file; text stays text."""
     if (
         annotation is str
-        or annotation in (Path | None, Path, SecretStr | None)
+        or annotation in (Path | None, Path, AnyPath, AnyPath | None, SecretStr | None)
         or "Literal" in str(annotation)
     ):
         return raw
@@ -346,7 +356,7 @@ def _lines(text: str) -> dict[str, int]:
 def _explain(problem: Any, origins: Mapping[str, str], file: Path | None) -> str:
     """One pydantic error as a sentence: where, which key, what was wrong, what would be right."""
     location = [str(part) for part in problem["loc"]]
-    key = ".".join(location) or "(whole file)"
+    key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         known: Mapping[str, Any] = Config.model_fields
         if len(location) > 1:
@@ -357,13 +367,22 @@ def _explain(problem: Any, origins: Mapping[str, str], file: Path | None) -> str
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if problem["type"] == "model_type":
         message = f"must be a table: [{key}]"
+    elif problem["type"] == "path_type":
+        message = f"must be a path in quotes, not {problem['input']!r}"
     elif problem["type"] != "value_error":
         message = message.removeprefix("String should ")
         message = f"must {message}" if message.startswith("match") else f"must be {message}"
         shown = repr(problem["input"])
         if "token" not in key and not isinstance(problem["input"], list | dict):
             message += f", not {shown if len(shown) < 60 else shown[:57] + '...'}"
-    return f"{_where(location, message, origins, file)}: {key}: {message}."
+    return (
+        ": ".join(
+            part
+            for part in (_where(location, message, origins, file), key, message.removesuffix("."))
+            if part
+        )
+        + "."
+    )
 
 
 def _where(location: list[str], message: str, origins: Mapping[str, str], file: Path | None) -> str:

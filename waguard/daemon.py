@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -33,6 +34,10 @@ _VERSION_S = 10.0
 
 async def serve(loaded: Loaded) -> None:
     """Run until SIGTERM or SIGINT, then close every browser. Raises `WaguardError` when it cannot start."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (most, most)
+    )  # several for each browser; 1024 is for those who select()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -95,7 +100,10 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
 async def _listen(stack: AsyncExitStack, application: web.Application, config: Config) -> str:
     """Open the control port; returns its address. Raises `AlreadyRunning` when it is taken."""
     # Handlers that wait for a browser are told by the supervisor, so the port itself has little to wait for.
-    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    # A caller that hangs up ends its handler; what it asked for goes on in the session.
+    runner = web.AppRunner(
+        application, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=1.0
+    )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, config.api.host, config.api.port)
@@ -103,7 +111,7 @@ async def _listen(stack: AsyncExitStack, application: web.Application, config: C
         await site.start()
     except OSError as error:
         raise AlreadyRunning(
-            f"Port {config.api.port} on {config.api.host} cannot be opened: {error.strerror}.",
+            f"Port {config.api.port} on {config.api.host} cannot be opened: {os.strerror(error.errno or 0)}.",
             hint="Is another waguard running? See: waguard status. Or set api.port.",
         ) from None
     host, port = (str(part) for part in runner.addresses[0][:2])

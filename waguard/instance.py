@@ -42,7 +42,7 @@ class Step:
 
     step: str
     outcome: str = "nothing"
-    """done | nothing (there was nothing to do) | failed"""
+    """done | nothing (there was nothing to do) | skipped (the next step does it the hard way) | failed"""
     ms: float = 0.0
     detail: str = ""
 
@@ -66,6 +66,10 @@ class Memory:
     automatic_restarts: int = 0
 
 
+class _Skipped(Exception):
+    """A step of a cleanup that could not be done and need not be."""
+
+
 class Instance:
     """Owns the client's browser, its profile's lock and its record. Nothing else touches them."""
 
@@ -77,6 +81,11 @@ class Instance:
         self._resources = resources
         self._lock_fd = -1
         self._writing = asyncio.Lock()
+
+    @property
+    def untouched(self) -> bool:
+        """Whether there is neither a record of it nor an attempt."""
+        return self._record == Record() and not self.memory.attempt
 
     def publish(self, name: str, **fields: Any) -> None:
         """An event of this client's, with the id of the attempt and the pid of the launch's sandbox or browser."""
@@ -266,7 +275,11 @@ class Instance:
             return "" if had else None
 
         async def close() -> str | None:
-            return None if self.browser is None else await self.ask_to_close()
+            if self.browser is None:
+                return None
+            if problem := await self.ask_to_close():
+                raise _Skipped(problem)
+            return ""
 
         async def end() -> str | None:
             try:
@@ -304,6 +317,8 @@ class Instance:
         try:
             detail = await work()
             step.outcome, step.detail = ("nothing", "") if detail is None else ("done", detail)
+        except _Skipped as skipped:
+            step.outcome, step.detail = "skipped", str(skipped)
         except Exception as error:  # noqa: BLE001 (every step runs, whatever the others did)
             step.outcome, step.detail = "failed", getattr(error, "message", repr(error))
         step.ms = round((time.monotonic() - began) * 1000, 1)

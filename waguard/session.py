@@ -70,6 +70,11 @@ class Session:
         return self._instance.memory
 
     @property
+    def untouched(self) -> bool:
+        """Whether nothing was ever asked of it that did anything, now and by earlier daemons."""
+        return self.state == State() and self._inbox.empty() and self._instance.untouched
+
+    @property
     def browser_pids(self) -> Sequence[int]:
         """The processes whose end is the end of all."""
         return self._instance.browser.run.pids() if self._instance.browser is not None else ()
@@ -191,8 +196,9 @@ class Session:
                 "duration_ms": round((time.monotonic() - self._since) * 1000, 1),
             }
             self._since = time.monotonic()
-            self._instance.publish("session.changed", **fields)
-        if after.failure is not None and after.failure != before.failure:
+            alarming = after.link is Link.LOST or after.process is Process.FAILED
+            self._instance.publish("session.changed", level="warning" if alarming else "info", **fields)
+        if after.failure is not None and after.failure is not before.failure:
             failure = after.failure
             fields = dict(failure.details) | {
                 "code": failure.code,
@@ -319,7 +325,13 @@ class Session:
 
     async def _watch_exit(self, epoch: int, browser: Browser) -> None:
         how = await browser.run.exited()
-        error = BrowserFailed(f"The browser ended by itself ({how}).", stderr=list(browser.last_words()))
+        error = BrowserFailed(
+            f"The browser ended by itself ({how}).",
+            hint="Somebody killed it, or the kernel for lack of memory: see dmesg."
+            if "SIGKILL" in how
+            else "",
+            stderr=list(browser.last_words()),
+        )
         self._tell(machine.BrowserExited(epoch, _failure(error, None)))
 
     async def _watch_pipe(self, epoch: int, browser: Browser) -> None:
@@ -335,16 +347,21 @@ class Session:
         self._disarm()
         config = self._config
         self._opened = time.monotonic()
-        late = Failure(
-            "deadline_exceeded",
-            f"Stage open: the page was not usable within {config.deadlines.open:g} s.",
-            Stage.OPEN,
-            "Is the network up? If WhatsApp Web is just slow here, raise deadlines.open in the configuration.",
-            (("stage", Stage.OPEN.value), ("deadline_s", config.deadlines.open)),
-        )
-        self._open_timer = asyncio.get_running_loop().call_later(
-            config.deadlines.open, lambda: self._tell(machine.DeadlinePassed(epoch, late))
-        )
+
+        def passed() -> None:
+            reading = self.memory.reading
+            shown = ", ".join(reading.signs) if reading is not None else ""
+            late = Failure(
+                "deadline_exceeded",
+                f"Stage open: the page was not usable within {config.deadlines.open:g} s; "
+                f"it shows {shown or 'nothing'}.",
+                Stage.OPEN,
+                "Is the network up? If WhatsApp Web is just slow here, raise deadlines.open in the configuration.",
+                (("stage", Stage.OPEN.value), ("deadline_s", config.deadlines.open)),
+            )
+            self._tell(machine.DeadlinePassed(epoch, late))
+
+        self._open_timer = asyncio.get_running_loop().call_later(config.deadlines.open, passed)
 
     async def _open(self, epoch: int) -> None:
         browser, config = self._instance.browser, self._config

@@ -1,6 +1,7 @@
 """All sessions of a daemon: one per client code, who is admitted, who waits for what, and what is shown of them."""
 
 import asyncio
+import contextvars
 import math
 import time
 from collections import Counter
@@ -172,7 +173,9 @@ class Supervisor:
     def _add(self, code: ClientCode, record: Record) -> Session:
         session = Session(code, record, self._services)
         self._sessions[code] = session
-        self._tasks[code] = asyncio.create_task(session.run(), name=f"{code}:session")
+        # A context of its own: what it logs belongs to no request, least of all to the one that happened to make it.
+        context = contextvars.Context()
+        self._tasks[code] = asyncio.create_task(session.run(), name=f"{code}:session", context=context)
         return session
 
     # --- the verbs ------------------------------------------------------------------------------------
@@ -215,7 +218,10 @@ class Supervisor:
         """Everything of this client gone, its profile retired; never fails as a whole, each step says how it went."""
         began = time.monotonic()
         session = self._wanted(code)
-        steps = await session.cleanup()
+        try:
+            steps = await session.cleanup()
+        finally:
+            self._forget(session)
         self._purge_due.set()
         return CleanupView(
             client=code,
@@ -276,7 +282,8 @@ class Supervisor:
             hint = {
                 Status.CONNECTED: "It is connected: no scan is needed.",
                 Status.STOPPED: f"waguard connect {code}",
-                Status.FAILED: f"waguard connect {code}",
+                Status.FAILED: f"See why: waguard status {code}",
+                Status.LOGGED_OUT: f"A new code comes by itself; if not: waguard restart {code}",
             }.get(status, "Ask again in a moment.")
             raise NoQrCode(f"{code} shows no QR code: it is {status}.", hint=hint, status=status.value)
         return found
@@ -324,6 +331,7 @@ class Supervisor:
             yield
         finally:
             self._admitting[session] -= 1
+            self._forget(session)
 
     async def _admit(self, session: Session) -> None:
         limits = self._config.limits
@@ -335,7 +343,7 @@ class Supervisor:
         )
         if running >= limits.max_sessions:
             raise NoMemory(
-                f"{running} sessions are up, which is limits.max_sessions.",
+                f"As many sessions are up as limits.max_sessions allows: {running}.",
                 hint="Disconnect one, or raise limits.max_sessions.",
                 retry_after_s=60,
             )
@@ -355,6 +363,12 @@ class Supervisor:
                 f"{disk} MiB of disk are free below {root}, less than limits.reserve_disk_mb = {limits.reserve_disk_mb}.",
                 hint="Free some space. Sessions that are up go on.",
             )
+
+    def _forget(self, session: Session) -> None:
+        """A session that was only asked about leaves nothing: no attempt was made, and nothing is on disk."""
+        if session.untouched and not self._admitting[session] and self._sessions.get(session.code) is session:
+            del self._sessions[session.code]
+            self._tasks.pop(session.code).cancel()
 
     def _coming(self, session: Session) -> bool:
         """On its way up."""
@@ -400,6 +414,8 @@ class Supervisor:
                     retry_after_s=retry,
                     cause=failure.code,
                 )
+        elif session.state.process is Process.BACKOFF:
+            error.hint = f"{error.hint} It is tried again by itself.".strip()
         return error
 
     # --- retired profiles -----------------------------------------------------------------------------

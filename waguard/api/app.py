@@ -1,5 +1,6 @@
 """The control port: who is let in, how errors leave, which routes there are. It decides nothing about sessions."""
 
+import asyncio
 import re
 import secrets
 import time
@@ -9,11 +10,12 @@ import structlog
 from aiohttp import web
 
 from waguard.api import compat, sessions
-from waguard.api.auth import Tokens
+from waguard.api.auth import Caller, Tokens
 from waguard.api.keys import CALLER, SUPERVISOR
 from waguard.api.problems import Problem, response
 from waguard.config import Api
-from waguard.errors import WaguardError
+from waguard.core.model import ClientCode, client_code
+from waguard.errors import InvalidClientCode, WaguardError
 from waguard.events import Bus
 from waguard.supervisor import Supervisor
 
@@ -34,6 +36,21 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
         """Every request has an id, an end in the log, and an answer that says what was wrong."""
         began = time.monotonic()
         request_id = secrets.token_hex(4)
+
+        def done(status: int) -> None:
+            looked = request.method in {"GET", "HEAD"} and status < 400  # people watch, and that is no news
+            caller = request.get(CALLER)
+            bus.publish(
+                "request.done",
+                level="debug" if looked else "info",
+                client=_client(request, caller),
+                caller=caller and (caller.client or "admin"),
+                method=request.method,
+                route=_route(request),
+                http_status=status,
+                duration_ms=round((time.monotonic() - began) * 1000, 1),
+            )
+
         with structlog.contextvars.bound_contextvars(request=request_id):
             try:
                 answer = await handler(request)
@@ -43,6 +60,9 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
                 answer = _problem(request, _of_http(request, error))
                 if isinstance(error, web.HTTPMethodNotAllowed):
                     answer.headers["Allow"] = error.headers["Allow"]
+            except asyncio.CancelledError:  # the caller hung up; what was asked for goes on
+                done(499)
+                raise
             except Exception as error:  # noqa: BLE001 (the caller gets an answer, the log the trace)
                 bus.publish("internal.error", level="error", where="api", error=repr(error))
                 answer = _problem(
@@ -51,14 +71,7 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
                         "internal", "Something unexpected went wrong; the log has it.", request=request_id
                     ),
                 )
-            bus.publish(
-                "request.done",
-                level="debug" if request.path in _OPEN else "info",
-                method=request.method,
-                route=_route(request),
-                http_status=answer.status,
-                duration_ms=round((time.monotonic() - began) * 1000, 1),
-            )
+            done(answer.status)
         answer.headers["X-Request-Id"] = request_id
         answer.headers["Cache-Control"] = "no-store"
         answer.headers["X-Content-Type-Options"] = "nosniff"
@@ -71,15 +84,19 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
         if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
             raise Problem("cross_site", "Requests from other sites' pages are refused.")
         if (request.content_length or 0) > limit:
-            raise Problem("body_too_large", f"The body has more than {limit} bytes.")
+            raise Problem("body_too_large", "The body has more than api.max_body_kb allows.")
         if request.path not in _OPEN:
             scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-            caller = tokens.caller(token.strip()) if scheme.lower() == "bearer" else None
+            given = token.strip() if scheme.lower() == "bearer" else ""
+            caller = tokens.caller(given)
             if caller is None:
                 raise Problem(
                     "unauthorized",
-                    "This needs a token: Authorization: Bearer TOKEN.",
-                    hint="The admin's is in .tokens.json below sessions.dir, or: waguard token",
+                    "This token is not known here."
+                    if given
+                    else "This needs a token: Authorization: Bearer TOKEN.",
+                    hint="It is in .tokens.json below the daemon's sessions.dir, or: waguard token, run with the "
+                    "daemon's configuration.",
                 )
             request[CALLER] = caller
         return await handler(request)
@@ -104,6 +121,16 @@ def _check_host(request: web.Request, allowed: frozenset[str]) -> None:
         )
 
 
+def _client(request: web.Request, caller: Caller | None) -> ClientCode | None:
+    """Whom the request is about, if that can be said."""
+    if caller is not None and caller.client is not None:
+        return caller.client
+    try:
+        return client_code(request.match_info["code"])
+    except (KeyError, InvalidClientCode):
+        return None
+
+
 def _route(request: web.Request) -> str:
     resource = request.match_info.route.resource
     return resource.canonical if resource is not None else "(none)"
@@ -115,13 +142,15 @@ def _problem(request: web.Request, error: WaguardError) -> web.Response:
 
 def _of_http(request: web.Request, error: web.HTTPException) -> WaguardError:
     if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return Problem("body_too_large", "The body is too large.")
+        return Problem("body_too_large", "The body has more than api.max_body_kb allows.")
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
         return Problem("method_not_allowed", f"{request.path} takes {allowed}, not {request.method}.")
     if isinstance(error, web.HTTPNotFound):
         return Problem(
-            "not_found", f"There is no {request.path[:200]}.", hint="The routes begin with /v1/sessions."
+            "not_found",
+            f"There is no {request.path[:200]}.",
+            hint="The routes begin with /v1/sessions; see the README.",
         )
     return Problem("invalid_request", error.reason)
 

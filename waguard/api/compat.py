@@ -21,7 +21,7 @@ def _code(request: web.Request) -> ClientCode:
         raise Problem(
             "forbidden",
             "El token no es de un cliente.",
-            hint="Use a client's own token here: waguard token CODE",
+            hint="Use el token propio del cliente: waguard token CODE",
         )
     return code
 
@@ -43,6 +43,7 @@ def problem(error: WaguardError) -> web.Response:
 @routes.post(PREFIX + "connect")
 async def connect(request: web.Request) -> web.Response:
     # The old clients send bodies of their own here; the code comes from the token alone.
+    await request.read()
     view = await request.app[SUPERVISOR].connect(_code(request), wait=Wait.QR)
     if view.link is Link.AWAITING_SCAN:
         return _answer(message="Cliente inicializado, esperando QR", status="initializing", hasQR=True)

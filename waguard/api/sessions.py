@@ -1,5 +1,7 @@
 """The routes of sessions. Each reads, asks the supervisor, answers."""
 
+import contextlib
+
 from aiohttp import web
 
 from waguard.api import qr
@@ -69,13 +71,27 @@ async def cleanup(request: web.Request) -> web.Response:
     return respond(await request.app[SUPERVISOR].cleanup(code))
 
 
+def _accepted(header: str) -> list[str]:
+    """The types of an Accept header, best first; what it refuses (``q=0``) and what makes no sense is left out."""
+    liked: list[tuple[float, str]] = []
+    for part in header.lower().split(","):
+        name, *parameters = (word.strip() for word in part.split(";"))
+        weight = next((word[2:] for word in parameters if word.startswith("q=")), "1")
+        with contextlib.suppress(ValueError):
+            if (quality := float(weight)) > 0:
+                liked.append((quality, _STARS.get(name, name)))
+    return [name for _, name in sorted(liked, key=lambda one: -one[0])]
+
+
+_STARS = {"image/*": "image/png", "text/*": "text/plain"}
+
+
 @routes.get(_ONE + "/qr")
 async def show_qr(request: web.Request) -> web.Response:
-    """JSON, PNG, SVG or text, whichever of them the Accept header names first."""
+    """JSON, PNG, SVG or text, whichever of them the Accept header likes best."""
     code = _code(request)
     view = request.app[SUPERVISOR].qr(code)
-    for part in request.headers.get("Accept", "*/*").split(","):
-        wanted = part.partition(";")[0].strip().lower().replace("image/*", "image/png")
+    for wanted in _accepted(request.headers.get("Accept", "*/*")):
         if wanted in {"application/json", "application/*", "*/*"}:
             return respond(view)
         if wanted in qr.FORMATS:

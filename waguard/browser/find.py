@@ -59,7 +59,10 @@ def locate(configured: Path | None) -> Path:
         raise BrowserNotFound("No browser found.", hint=INSTALL_HINT, tried=[str(path) for path in KNOWN])
     path = configured.resolve()
     if not path.is_file():
-        raise BrowserNotFound(f"browser.path: there is no file {configured}.", hint=INSTALL_HINT)
+        raise BrowserNotFound(
+            f"browser.path: there is no file {configured}.",
+            hint=f"Name the browser's binary there, or leave it out and have one found. {INSTALL_HINT}",
+        )
     if path.stat().st_mode & 0o111 == 0:
         raise BrowserNotFound(f"browser.path: {configured} is not executable.", hint=f"chmod +x {configured}")
     with path.open("rb") as file:

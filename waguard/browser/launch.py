@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 from collections import deque
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +17,7 @@ from waguard.browser.find import Binary
 from waguard.browser.page import Page
 from waguard.browser.pipe import PipeConnection
 from waguard.config import Browser as Settings
-from waguard.errors import BrowserFailed, PageFailed
+from waguard.errors import BrowserFailed, PageFailed, SandboxFailed
 from waguard.fds import pipe
 
 _ENV = {"HOME": "/tmp", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}  # noqa: S108 (the sandbox's own)
@@ -48,7 +49,7 @@ class Browser:
 
         Not a coroutine: from the moment there is a process, its owner has it.
         """
-        with ExitStack() as ours, ExitStack() as theirs:
+        with _enough_fds(), ExitStack() as ours, ExitStack() as theirs:
             command_read, command_write = pipe(theirs, ours)
             answer_read, answer_write = pipe(ours, theirs)
             error_read, error_write = pipe(ours, theirs)
@@ -121,6 +122,15 @@ class Browser:
         self._fds = []
         self._stderr.close()
         self.run.close()
+
+
+@contextmanager
+def _enough_fds() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = "See: ulimit -n, and LimitNOFILE= of the unit." if error.errno == errno.EMFILE else ""
+        raise SandboxFailed(f"The browser cannot be started: {error.strerror}.", hint=hint) from None
 
 
 class _LastWords:

@@ -64,7 +64,7 @@ for command in sessions.COMMANDS:
 @app.command()
 def simulate(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 8718,
-    quick: Annotated[bool, typer.Option("--quick", help="QR codes rotate every second.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="QR codes rotate every few seconds.")] = False,
 ) -> None:
     """Serve a stand-in for WhatsApp Web, so that no phone is needed."""
     from waguard.simulator.server import Cadence, serve  # noqa: PLC0415 (no other command needs it)

@@ -115,5 +115,11 @@ def _picture(view: SessionView, qr: str, console: Console) -> RenderableType:
         caption += f" New code {view.qr.age_s:.0f} s ago."
     if console.color_system is None or console.no_color:
         return Group(Text("\n".join(lines)), Text(caption))
+    return Group(on_paper(qr), Text(caption))
+
+
+def on_paper(qr: str) -> Text:
+    """The daemon's QR code, black on white whatever the terminal's own colours are."""
+    lines = qr.splitlines()
     lines[-1] = "█" * len(lines[-1])  # an odd number of rows leaves half a line, which is paper too
-    return Group(Text("\n".join(lines).translate(_ON_PAPER), _PAPER), Text(caption))
+    return Text("\n".join(lines).translate(_ON_PAPER), _PAPER)

@@ -22,7 +22,7 @@ _STYLES = {
     Status.FAILED: "bold red",
     Status.STOPPED: "dim",
 }
-_OUTCOMES = {"done": "green", "nothing": "dim", "failed": "red"}
+_OUTCOMES = {"done": "green", "nothing": "dim", "skipped": "yellow", "failed": "red"}
 _GRADES = {Grade.OK: "green", Grade.WARNING: "yellow", Grade.PROBLEM: "bold red"}
 _UNBROKEN = 10_000
 """Columns of what is not a terminal: whoever reads it there breaks lines itself."""
@@ -96,7 +96,8 @@ def session(view: SessionView, console: Console) -> None:
     if failure := view.failure:
         stage = f" in stage {failure.stage}" if failure.stage else ""
         rows.append(("failure", f"{failure.message} [{failure.code}]{stage}"))
-        rows.append(("", failure.hint))
+        if failure.hint:
+            rows.append(("", failure.hint))
     for name, value in rows:
         table.add_row(Text(name, "dim"), value)
     console.print(table)

@@ -28,13 +28,20 @@ def answer(state: State, wait: Wait, *, has_qr: bool) -> Failure | bool:
     if state.process is not Process.UP:
         return False
     if state.link is Link.LOST and state.reason in _FINAL:
-        return Failure("refused", _FINAL[state.reason], details=(("reason", state.reason.value),))
+        message, hint = _FINAL[state.reason]
+        return Failure("refused", message, hint=hint, details=(("reason", state.reason.value),))
     if state.link is Link.CONNECTED:
         return True
     return wait is Wait.QR and state.link is Link.AWAITING_SCAN and has_qr
 
 
 _FINAL = {
-    Reason.CONFLICT: "WhatsApp is open elsewhere with this login: another browser or tab took it over.",
-    Reason.REFUSED: "WhatsApp Web refused this browser or this account.",
+    Reason.CONFLICT: (
+        "WhatsApp is open elsewhere with this login: another browser or tab took it over.",
+        "Close it there, then take it back: waguard restart CODE.",
+    ),
+    Reason.REFUSED: (
+        "WhatsApp Web refused this browser or this account.",
+        "Is browser.user_agent right, and the browser new enough? Then: waguard connect CODE --fresh.",
+    ),
 }

@@ -280,10 +280,10 @@ def use(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outc
     """The browser is up: that is enough, unless its page is past use or a fresh profile is asked for."""
     fresh = _asks_fresh(event) and not state.fresh
     hung = state.link is Link.LOST and state.reason in {Reason.CRASHED, Reason.HUNG}
-    past_use = hung or state.link is Link.UNKNOWN
+    past_use = hung or state.link is Link.UNKNOWN  # its browser may still have a login to write down
     if fresh or past_use:
         after = replace(state, retire=fresh, fresh=fresh, failure=None, restarts=())
-        return _stop(after, polite=not hung)
+        return _stop(after, polite=True)
     return state, ()
 
 
@@ -348,6 +348,11 @@ def open_page(state: State, _event: Event, _now: float, _policy: RestartPolicy) 
 _USABLE = frozenset({Link.AWAITING_SCAN, Link.SYNCING, Link.CONNECTED})
 
 
+def _on_its_way(state: State) -> bool:
+    """Whether the page has still to show something: it loads, or has logged out and not yet a code to scan."""
+    return state.link is Link.LOADING or (state.link is Link.LOST and state.reason is Reason.LOGGED_OUT)
+
+
 def note(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """Believe the page; one look at an unknown page changes nothing that is known."""
     assert isinstance(event, PageRead)  # noqa: S101 (the table gives this rule no other event)
@@ -362,8 +367,10 @@ def note(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Out
         fresh=state.fresh and not usable,
         failure=None if usable else state.failure,
     )
-    orders: tuple[Order, ...] = (Disarm(),) if usable or reading.link is Link.LOST else ()
-    if reading.link is Link.LOADING and state.link is not Link.LOADING:
+    orders: tuple[Order, ...] = ()
+    if not _on_its_way(after):
+        orders = (Disarm(),)
+    elif not _on_its_way(state):
         orders = (Arm(state.epoch),)  # it loads again, and may not end
     if reading.qr_exhausted:
         orders += (ReloadQr(state.epoch),)
@@ -394,7 +401,7 @@ def crash(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Ou
 
 def late(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """The page was not usable in time: stop it, then start again by policy."""
-    if state.link not in {Link.UNKNOWN, Link.LOADING}:
+    if not _on_its_way(state):
         return state, ()
     lost = replace(state, link=Link.LOST, reason=Reason.HUNG, failure=_failure(event))
     return _stop(lost, polite=True)
@@ -402,7 +409,8 @@ def late(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Out
 
 def give_up(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """The start failed: prove gone whatever it left, then start again by policy."""
-    return _stop(replace(state, failure=_failure(event)), polite=False)
+    after = replace(state, link=Link.UNKNOWN, reason=None, failure=_failure(event))
+    return _stop(after, polite=state.process is Process.UP)
 
 
 def gone(state: State, _event: Event, now: float, policy: RestartPolicy) -> Outcome:

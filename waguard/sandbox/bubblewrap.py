@@ -179,7 +179,7 @@ class BubblewrapRun:
     async def exited(self) -> str:
         # The monitor leaves with the browser's own exit status, even while a stray inside keeps the init alive.
         await self._child.handle.wait_gone()
-        return self._child.how_it_ended()
+        return self._child.how_it_ended(as_a_shell=True)
 
     async def kill(self) -> None:
         # The monitor too: a stopped one would not notice that its child is gone.

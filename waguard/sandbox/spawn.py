@@ -33,16 +33,21 @@ class Child:
         self.handle = Handle(Identity(pid, row.start_ticks, host.boot_id()), os.pidfd_open(pid))
         self._reaped = False
 
-    def how_it_ended(self) -> str:
-        """For people. Looks without collecting: while it is a zombie, its pid cannot be taken by others."""
+    def how_it_ended(self, *, as_a_shell: bool = False) -> str:
+        """For people. Looks without collecting: while it is a zombie, its pid cannot be taken by others.
+
+        ``as_a_shell``: the child tells of its own child's death by a signal with an exit code of 128 and more.
+        """
         if self._reaped:
             return "ended"
         ended = os.waitid(os.P_PID, self.handle.identity.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         if ended is None:
             return "still runs"
-        if ended.si_code == os.CLD_EXITED:
-            return f"exit code {ended.si_status}"
-        return f"killed by signal {ended.si_status}"
+        if ended.si_code != os.CLD_EXITED:
+            return _killed_by(ended.si_status)
+        if as_a_shell and ended.si_status > 128:
+            return _killed_by(ended.si_status - 128)
+        return f"exit code {ended.si_status}"
 
     def reap(self) -> None:
         """Collect a child that has ended; its pid is free for others from here."""
@@ -50,6 +55,14 @@ class Child:
             os.waitpid(self.handle.identity.pid, 0)
             self._reaped = True
             _children.discard(self.handle.identity.pid)
+
+
+def _killed_by(number: int) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = "unknown"
+    return f"killed by signal {number}, {name}"
 
 
 def collect_strays() -> None:

@@ -100,12 +100,12 @@
   const marked = () => MARKS.every(mark => localStorage.getItem(mark) !== null);
   const storedKey = () => within('signal-storage', 'readonly', store => store.get('main'));
 
-  async function loggedOut() {
+  async function loggedOut(reason = null) {
     hangUp();
     Cmd.trigger('logout');
     localStorage.clear();
     await Promise.allSettled(Object.keys(STORES).map(name => settled(indexedDB.deleteDatabase(name))));
-    location.replace('/?post_logout=1&logout_reason=0');
+    location.replace(`/?post_logout=1${reason === null ? '' : `&logout_reason=${reason}`}`);
   }
 
   // --- what is on screen ------------------------------------------------------------------------------
@@ -210,7 +210,7 @@
     try {
       send('login', { wid: JSON.parse(localStorage.getItem('last-wid-md')), key: await storedKey() });
     } catch {
-      await loggedOut();
+      await loggedOut(0);
     }
   }
 
@@ -275,7 +275,7 @@
         else await loggedOut();
         break;
       case 'failure':
-        await loggedOut();
+        await loggedOut(0);
         break;
     }
   }

@@ -9,6 +9,7 @@ import base64
 import hmac
 import ipaddress
 import json
+import os
 import re
 import secrets
 import time
@@ -57,7 +58,7 @@ class Cadence:
 
 
 Cadence.REAL = Cadence()
-Cadence.QUICK = Cadence(first_s=2.0, next_s=1.0, sync_s=0.3)
+Cadence.QUICK = Cadence(first_s=6.0, next_s=3.0, sync_s=0.3)
 
 
 async def serve(host: str, port: int, cadence: Cadence, ready: Callable[[str], None]) -> None:
@@ -100,7 +101,7 @@ class Simulator:
         except OSError as error:
             await self._runner.cleanup()
             raise AlreadyRunning(
-                f"The simulator cannot listen on {self._host} port {self._port}: {error.strerror}.",
+                f"The simulator cannot listen on {self._host} port {self._port}: {os.strerror(error.errno or 0)}.",
                 hint="Choose another one with --port.",
             ) from None
         self._port = self._runner.addresses[0][1]
