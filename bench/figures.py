@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -107,8 +108,9 @@ def program(
         stderr=errors if errors == subprocess.STDOUT else None,
         text=True,
     ) as process:
+        assert process.stdout is not None
+        reading: threading.Thread | None = None
         try:
-            assert process.stdout is not None
             said = ""
             for line in process.stdout:
                 said += line
@@ -116,10 +118,15 @@ def program(
                     break
             else:
                 raise SystemExit(f"waguard {' '.join(arguments)} ended: {said}")
+            # What it says from here on is read, so that it never waits for us.
+            reading = threading.Thread(target=process.stdout.read)
+            reading.start()
             yield found[1], process.pid
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.wait(timeout=30)
+            if reading is not None:
+                reading.join()
 
 
 def _machine() -> dict[str, object]:

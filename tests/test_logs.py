@@ -19,6 +19,7 @@ from waguard.config import Log
 from waguard.core.model import ClientCode
 from waguard.events import Bus, Event
 from waguard.observe import logs
+from waguard.observe.patient import Patient
 
 DEMO = ClientCode("demo")
 
@@ -174,6 +175,31 @@ def test_a_real_stream_that_dies_silences_only_the_log(kill: str) -> None:
         stream.close()
     except OSError:
         assert kill != "close"
+
+
+def test_a_reader_that_stops_reading_holds_nobody_up_and_is_told_what_it_missed() -> None:
+    read, write = os.pipe()
+    with os.fdopen(read) as reader, os.fdopen(write, "w") as stream, Patient(stream, most=100) as patient:
+        writes = logs.configure(Log(), patient)
+        for number in range(500):  # 100 wait, and some are in the pipe
+            writes(Event("x", fields={"number": number, "text": "y" * 4096}))
+        lines: list[dict[str, object]] = []
+        while not lines or lines[-1]["event"] != "log.lost":
+            lines.append(json.loads(reader.readline()))
+            writes(Event("more"))
+    numbers = [int(str(line["number"])) for line in lines if line["event"] == "x"]
+    assert numbers == list(range(len(numbers))), "in order, without a gap"
+    assert len(numbers) >= 100
+    assert int(str(lines[-1]["lines"])) > 0
+
+
+def test_what_was_said_last_is_written_before_the_end() -> None:
+    read, write = os.pipe()
+    with os.fdopen(read) as reader:
+        with os.fdopen(write, "w") as stream, Patient(stream) as patient:
+            for number in range(100):
+                patient.write(f"{number}\n")
+        assert reader.read().split() == [str(number) for number in range(100)]
 
 
 def test_text_that_has_no_encoding_is_no_end() -> None:

@@ -5,6 +5,7 @@ import fcntl
 import os
 import resource
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from waguard.events import Bus
 from waguard.files import in_thread, saying
 from waguard.instance import Resources
 from waguard.observe import logs
+from waguard.observe.patient import Patient
 from waguard.profile.store import Profiles
 from waguard.registry import Registry
 from waguard.sandbox import choose, unprivileged_user
@@ -43,11 +45,12 @@ async def serve(loaded: Loaded) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     bus = Bus()
-    bus.subscribe(logs.configure(loaded.config.log))
-    async with running(loaded.config, bus):
-        await stop.wait()
-        bus.publish("daemon.stopping")
-    bus.publish("daemon.stopped")
+    with Patient(sys.stderr) as stream:
+        bus.subscribe(logs.configure(loaded.config.log, stream))
+        async with running(loaded.config, bus):
+            await stop.wait()
+            bus.publish("daemon.stopping")
+        bus.publish("daemon.stopped")
 
 
 @asynccontextmanager

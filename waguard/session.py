@@ -401,8 +401,13 @@ class Session:
             unknown = unknown + 1 if reading.link is Link.UNKNOWN else 0
             if unknown:
                 self._tell(machine.PageUnknown(epoch, unknown))
-            loading = self._open_timer is not None
-            await asyncio.sleep(config.poll_loading_s if loading else config.poll_s)
+            await asyncio.sleep(self._until_next_look())
+
+    def _until_next_look(self) -> float:
+        """A page that loads is looked at all the time at first, and the longer it takes the less often."""
+        if self._open_timer is None:
+            return self._config.page.poll_s
+        return min(self._config.page.poll_loading_s, (time.monotonic() - self._opened) / 10)
 
     def _note(self, reading: Reading) -> None:
         memory = self.memory

@@ -4,15 +4,16 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 
 from waguard.config import Log
 from waguard.events import Event
+from waguard.observe.patient import Patient
 
 
-def configure(settings: Log, stream: TextIO = sys.stderr) -> Callable[[Event], None]:
+def configure(settings: Log, stream: TextIO | Patient = sys.stderr) -> Callable[[Event], None]:
     """Set up structlog on ``stream``; returns the bus's subscriber.
 
     A dead stream (a closed pipe, a full disk) silences the log and nothing else.
@@ -31,7 +32,7 @@ def configure(settings: Log, stream: TextIO = sys.stderr) -> Callable[[Event], N
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", stream)),
         cache_logger_on_first_use=False,
     )
     log = structlog.get_logger()
