@@ -51,7 +51,8 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "typer": ("cli/",),
     "rich": ("cli/",),
     "aiohttp": ("api/", "daemon.py", "simulator/", "cli/"),
-    "pydantic": ("config.py", "registry.py", "api/", "simulator/", "cli/"),
+    "google_crc32c": ("profile/",),
+    "pydantic": ("config.py", "registry.py", "profile/witness.py", "api/", "simulator/", "cli/"),
 }
 
 

@@ -18,7 +18,7 @@ import structlog
 from waguard.config import Log
 from waguard.core.model import ClientCode
 from waguard.events import Bus, Event
-from waguard.observe import logs
+from waguard.observe import logs, patient
 from waguard.observe.patient import Patient
 
 DEMO = ClientCode("demo")
@@ -179,8 +179,8 @@ def test_a_real_stream_that_dies_silences_only_the_log(kill: str) -> None:
 
 def test_a_reader_that_stops_reading_holds_nobody_up_and_is_told_what_it_missed() -> None:
     read, write = os.pipe()
-    with os.fdopen(read) as reader, os.fdopen(write, "w") as stream, Patient(stream, most=100) as patient:
-        writes = logs.configure(Log(), patient)
+    with os.fdopen(write, "w") as stream, Patient(stream, most=100) as slow, os.fdopen(read) as reader:
+        writes = logs.configure(Log(), slow)
         for number in range(500):  # 100 wait, and some are in the pipe
             writes(Event("x", fields={"number": number, "text": "y" * 4096}))
         lines: list[dict[str, object]] = []
@@ -193,12 +193,22 @@ def test_a_reader_that_stops_reading_holds_nobody_up_and_is_told_what_it_missed(
     assert int(str(lines[-1]["lines"])) > 0
 
 
+def test_a_reader_that_never_reads_is_not_waited_for_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patient, "_LAST_WORDS_S", 0.05)
+    read, write = os.pipe()
+    with os.fdopen(read):
+        with os.fdopen(write, "w") as stream, Patient(stream, most=100) as writing:
+            for _ in range(500):
+                writing.write("y" * 4096 + "\n")
+        assert stream.closed
+
+
 def test_what_was_said_last_is_written_before_the_end() -> None:
     read, write = os.pipe()
     with os.fdopen(read) as reader:
-        with os.fdopen(write, "w") as stream, Patient(stream) as patient:
+        with os.fdopen(write, "w") as stream, Patient(stream) as slow:
             for number in range(100):
-                patient.write(f"{number}\n")
+                slow.write(f"{number}\n")
         assert reader.read().split() == [str(number) for number in range(100)]
 
 

@@ -93,6 +93,12 @@ class ProfileLocked(WaguardError):
     code = "profile_locked"
 
 
+class ProfileTooNew(WaguardError):
+    """A newer browser has used the profile; ``details`` has ``profile_version`` and ``browser_version`` (majors)."""
+
+    code = "profile_too_new"
+
+
 class ProfileFailed(WaguardError):
     """The profile could not be made, moved or read."""
 

@@ -7,7 +7,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,11 @@ from waguard.deadline import within
 from waguard.errors import NotProvedGone, ProfileLocked, WaguardError
 from waguard.events import Bus
 from waguard.files import in_thread
+from waguard.profile import examiners, witness
+from waguard.profile.examiners import Report
+from waguard.profile.examiners.subject import Subject, Verdict
 from waguard.profile.store import Profile, Profiles
+from waguard.profile.witness import Mark, Witness
 from waguard.registry import Record, Registry
 from waguard.sandbox import Sandbox, reaper
 
@@ -60,6 +64,8 @@ class Memory:
     attempt: str = ""
     profile: Profile | None = None
     profile_kept: bool = False
+    check: Report | None = None
+    """What the check before the launch found on the profile that was there."""
     started_at: float | None = None
     stages: dict[str, float] = field(default_factory=dict)
     """Milliseconds that each stage of the last attempt took."""
@@ -81,6 +87,7 @@ class Instance:
         self._resources = resources
         self._lock_fd = -1
         self._writing = asyncio.Lock()
+        self._marks: Mapping[str, Mark] = {}
 
     @property
     def untouched(self) -> bool:
@@ -126,7 +133,7 @@ class Instance:
         memory.automatic_restarts += automatic
         memory.attempt = secrets.token_hex(4)
         memory.stages = {}
-        memory.qr = memory.reading = memory.started_at = None
+        memory.qr = memory.reading = memory.started_at = memory.check = None
 
     async def prepare(self, *, retire: bool) -> None:
         """See that nothing of this client runs, and have a profile with its lock taken.
@@ -138,6 +145,12 @@ class Instance:
             await self.end_leftovers()
             await in_thread(self._take_profile, retire)
         self.stage_done(Stage.PREPARE, began)
+        if (report := self.memory.check) is not None and report.evidence:
+            damaged = report.verdict is Verdict.DAMAGED
+            evidence = [f"{one.path}: {one.what}" for one in report.evidence]
+            self.publish(
+                f"profile.{report.verdict}", level="error" if damaged else "warning", evidence=evidence
+            )
 
     def _take_profile(self, retire: bool) -> None:
         """In a thread: the current profile, or a new one, with its lock."""
@@ -146,16 +159,36 @@ class Instance:
             profiles.retire(self.code, "fresh")
             profiles.drop_lock(old)
         self._drop_lock()
+        self._marks = {}
         current = profiles.current(self.code)
         profile = current or profiles.create(self.code)
+        self._lock_profile(profile)
+        self._resources.sandbox.check(profile.path)
+        report = None if current is None else self._examine(current)
+        if report is not None and report.verdict is Verdict.DAMAGED:
+            profiles.retire(self.code, "damaged")
+            self._drop_lock()
+            profiles.drop_lock(profile)
+            current, profile, self._marks = None, profiles.create(self.code), {}
+            self._lock_profile(profile)
+        self.memory.profile = profile
+        self.memory.profile_kept = current is not None
+        self.memory.check = report
+
+    def _lock_profile(self, profile: Profile) -> None:
         try:
-            self._lock_fd = profiles.lock(profile)
+            self._lock_fd = self._resources.profiles.lock(profile)
         except ProfileLocked as error:
             holders = reaper.lock_holders(profile.lock)
             raise ProfileLocked(error.message, hint=error.hint, **error.details, pids=holders) from None
-        self._resources.sandbox.check(profile.path)
-        self.memory.profile = profile
-        self.memory.profile_kept = current is not None
+
+    def _examine(self, profile: Profile) -> Report:
+        known = witness.read(profile.witness)
+        self._marks = known.files or {} if known is not None else {}
+        profiles, version = self._resources.profiles, self._resources.binary.version
+        report = examiners.examine(Subject(profile.path, version, profiles.uid, known))
+        profiles.drop_singletons(profile)
+        return report
 
     async def launch(self, spawned: Callable[[Browser], None]) -> None:
         """Start the browser; returns when it answers. ``spawned`` is called as soon as there is a process to watch.
@@ -180,6 +213,8 @@ class Instance:
                 secrets.token_hex(16), resources.sandbox.kind, profile.generation, time.time()
             )
             await self.save(launch=launch)
+            # Void from here: a browser may be writing.
+            await in_thread(witness.write, profile.witness, Witness(resources.binary.version))
             browser = self.browser = Browser.spawn(
                 resources.sandbox, resources.binary, settings, profile.path, self._lock_fd, launch.token
             )
@@ -235,7 +270,20 @@ class Instance:
         self.browser = None
         self.memory.started_at = None
         self.stage_done(Stage.KILL, began)
+        await self._witness()
         await self.save(launch=None)
+
+    async def _witness(self) -> None:
+        """Note what the login's files are, now that no browser can change them. Without it their structure has to do."""
+        profile = self.memory.profile
+        if profile is None:
+            return
+        try:
+            self._marks = await in_thread(witness.take, profile.path, self._marks)
+            known = Witness(self._resources.binary.version, self._marks)
+            await in_thread(witness.write, profile.witness, known)
+        except WaguardError as error:
+            self.publish("profile.unwitnessed", level="warning", code=error.code, error=error.message)
 
     async def end_leftovers(self) -> bool:
         """Prove gone whatever an earlier launch left: one we hold, or one the registry knows. False: there was none.

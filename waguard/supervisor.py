@@ -31,6 +31,7 @@ from waguard.errors import (
 )
 from waguard.files import in_thread
 from waguard.instance import Step
+from waguard.profile.examiners.subject import Verdict
 from waguard.registry import Record
 from waguard.session import Services, Session
 
@@ -64,6 +65,13 @@ class FailureView:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckView:
+    verdict: Verdict
+    """``suspect``: it was used all the same. ``damaged``: it was put aside, and a fresh one needs a scan."""
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class SessionView:
     """What the control port shows of a session."""
 
@@ -81,6 +89,8 @@ class SessionView:
     """What is on the page to be scanned now; none while there is nothing to scan."""
     profile: str | None
     """``kept`` or ``fresh``; none while there is none."""
+    check: CheckView | None
+    """What the check before the last launch had to say of the profile that was there; none if nothing."""
     generation: str | None
     page_version: str | None
     signs: Sequence[str]
@@ -251,6 +261,11 @@ class Supervisor:
             attempt=memory.attempt or None,
             qr=self._qr(session),
             profile=None if memory.profile is None else ("kept" if memory.profile_kept else "fresh"),
+            check=(
+                CheckView(memory.check.verdict, memory.check.why)
+                if memory.check is not None and memory.check.evidence
+                else None
+            ),
             generation=memory.profile.generation if memory.profile else None,
             page_version=reading.page_version if reading else None,
             signs=reading.signs if reading else (),

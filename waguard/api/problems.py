@@ -21,6 +21,7 @@ STATUS = {
     "method_not_allowed": 405,
     "not_acceptable": 406,
     "profile_locked": 409,
+    "profile_too_new": 409,
     "interrupted": 409,
     "body_too_large": 413,
     "refused": 409,

@@ -14,6 +14,7 @@ from waguard.cli.client import Control
 from waguard.cli.show import headline, milliseconds
 from waguard.core.model import ClientCode
 from waguard.errors import NoQrCode, SessionNotFound
+from waguard.profile.examiners.subject import Verdict
 from waguard.supervisor import SessionView
 
 _LOOK_EVERY_S = 0.5
@@ -89,6 +90,12 @@ class _Report:
             if (view.attempt, stage) not in self._told:
                 self._told.add((view.attempt, stage))
                 self._say(Text(f"{stage} took {milliseconds(ms)}", "dim"))
+        if view.check is not None and (view.attempt, "check") not in self._told:
+            self._told.add((view.attempt, "check"))
+            put_aside = view.check.verdict is Verdict.DAMAGED
+            after = " It was put aside; a scan is needed." if put_aside else ""
+            style = "red" if put_aside else "yellow"
+            self._say(Text(f"The profile is {view.check.verdict}: {view.check.why}{after}", style))
         if (line := headline(view)) != self._last:
             self._last = line
             self._say(line)

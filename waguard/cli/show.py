@@ -85,6 +85,7 @@ def session(view: SessionView, console: Console) -> None:
         ("signs", ", ".join(view.signs) or "-"),
         ("qr code", f"{view.qr.age_s:.0f} s old" if view.qr else "-"),
         ("profile", f"{view.profile} ({view.generation})" if view.profile else "-"),
+        ("check", f"{view.check.verdict}: {view.check.why}" if view.check else "-"),
         ("page", view.page_version or "-"),
         ("restarts", f"{view.automatic_restarts} by itself"),
         ("launch", view.attempt or "-"),

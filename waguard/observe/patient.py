@@ -1,6 +1,7 @@
 """A stream whose reader may stop reading: what it does not take waits here, and nobody else does."""
 
 import json
+import os
 import queue
 import threading
 from types import TracebackType
@@ -18,6 +19,7 @@ class Patient:
     """
 
     def __init__(self, stream: TextIO, most: int = _MOST_LINES) -> None:
+        """``stream`` has a file descriptor, and is not written to by others."""
         self._stream = stream
         self._lines: queue.Queue[str | None] = queue.Queue(most)
         self._lost = 0
@@ -55,8 +57,10 @@ class Patient:
 
     def _write_all(self) -> None:
         while (text := self._lines.get()) is not None:
+            # Not by the stream: whoever closes that, the interpreter at its end for one, would wait for its lock.
+            data = text.encode("utf-8", "backslashreplace")
             try:
-                self._stream.write(text)
-                self._stream.flush()
+                while data:
+                    data = data[os.write(self._stream.fileno(), data) :]
             except (OSError, ValueError):
                 continue

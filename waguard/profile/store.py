@@ -3,6 +3,7 @@
 sessions/<code>/profile -> ../.profiles/<generation>     the link is the one truth about which profile is current
 sessions/.profiles/<generation>/                         a Chromium user data directory
 sessions/.profiles/<generation>.lock                     flock, held by the sandbox until all of it is gone
+sessions/.profiles/<generation>.json                     what the login's files were when its browser had ended
 sessions/.retired/<code>.<generation>.<reason>/          left by one rename, deleted after the retention time
 """
 
@@ -34,6 +35,8 @@ class Profile:
     generation: str
     path: Path
     lock: Path
+    witness: Path
+    """See `witness`."""
 
 
 class Profiles:
@@ -79,7 +82,21 @@ class Profiles:
         return profile if profile is not None and profile.path.is_dir() else None
 
     def profile(self, generation: str) -> Profile:
-        return Profile(generation, self._profiles / generation, self._profiles / f"{generation}.lock")
+        beside = self._profiles / generation
+        return Profile(
+            generation, beside, beside.with_name(f"{generation}.lock"), beside.with_name(f"{generation}.json")
+        )
+
+    @property
+    def uid(self) -> int:
+        """Whose the profiles are."""
+        return self._user.uid if self._user is not None else os.geteuid()
+
+    def drop_singletons(self, profile: Profile) -> None:
+        """Remove Chromium's own lock, which a killed browser leaves; only with our lock held and no browser alive."""
+        with saying(f"clear {profile.path}"):
+            for name in ("SingletonLock", "SingletonCookie", "SingletonSocket"):
+                (profile.path / name).unlink(missing_ok=True)
 
     def create(self, code: ClientCode) -> Profile:
         """A new, empty profile, made current. Raises `DiskFull`, `ProfileFailed`."""
@@ -144,10 +161,11 @@ class Profiles:
         return place
 
     def drop_lock(self, profile: Profile) -> None:
-        """Prove that nobody holds a retired profile's lock, by taking it, and remove it. Raises `ProfileLocked`."""
+        """Prove that nobody holds a retired profile's lock, by taking it, and remove what lies beside the profile. Raises `ProfileLocked`."""
         fd = self.lock(profile)
         try:
             with saying(f"delete {profile.lock}"):
+                profile.witness.unlink(missing_ok=True)
                 profile.lock.unlink(missing_ok=True)
         finally:
             os.close(fd)

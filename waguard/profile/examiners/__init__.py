@@ -1,0 +1,61 @@
+"""The check before a launch, one examiner a file. Each looks at one thing, reads only, and mends nothing.
+
+Chromium deletes in silence what it finds damaged, so what is damaged has to be found before it starts.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from waguard.profile.examiners import cookies, databases, owner, settings, singleton, version, witnessed
+from waguard.profile.examiners.subject import Doubt, Subject, Verdict
+
+EXAMINERS: Sequence[tuple[str, Callable[[Subject], Iterator[Doubt]]]] = (
+    ("owner", owner.examine),
+    ("version", version.examine),
+    ("singleton", singleton.examine),
+    ("witness", witnessed.examine),
+    ("databases", databases.examine),
+    ("cookies", cookies.examine),
+    ("settings", settings.examine),
+)
+"""In this order: those that refuse come first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    examiner: str
+    verdict: Verdict
+    path: str
+    """Below the profile."""
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    evidence: Sequence[Evidence]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all."""
+        found = {one.verdict for one in self.evidence}
+        return next(
+            (verdict for verdict in (Verdict.DAMAGED, Verdict.SUSPECT) if verdict in found), Verdict.SOUND
+        )
+
+    @property
+    def why(self) -> str:
+        """The first piece of evidence of the worst verdict, as a sentence."""
+        worst = next((one for one in self.evidence if one.verdict is self.verdict), None)
+        return "" if worst is None else f"{worst.path}: {worst.what}."
+
+
+def examine(subject: Subject) -> Report:
+    """Look at a profile that no browser uses. Blocking. Raises `ProfileFailed`, `ProfileTooNew`, `ProfileLocked`."""
+    evidence = []
+    for name, examiner in EXAMINERS:
+        try:
+            evidence += [Evidence(name, doubt.verdict, doubt.path, doubt.what) for doubt in examiner(subject)]
+        except OSError as error:
+            what = f"cannot be read: {error.strerror or error}"
+            evidence.append(Evidence(name, Verdict.SUSPECT, str(error.filename or "."), what))
+    return Report(tuple(evidence))

@@ -1,0 +1,16 @@
+"""Whether IndexedDB and Local Storage, where the login is, can be read as they were left."""
+
+from collections.abc import Iterator
+
+from waguard.profile import leveldb, witness
+from waguard.profile.examiners.subject import Doubt, Subject, Verdict
+
+
+def examine(subject: Subject) -> Iterator[Doubt]:
+    for directory in witness.databases(subject.profile):
+        name = str(directory.relative_to(subject.profile))
+        try:
+            for what in leveldb.examine(directory):
+                yield Doubt(Verdict.SUSPECT, name, what)
+        except leveldb.Unreadable as error:
+            yield Doubt(Verdict.DAMAGED, name, str(error))

@@ -1,0 +1,32 @@
+"""What an examiner gets, and what it may say."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from waguard.profile.witness import Witness
+
+
+class Verdict(StrEnum):
+    SOUND = "sound"
+    SUSPECT = "suspect"
+    """Odd, and the login is not at stake."""
+    DAMAGED = "damaged"
+    """Chromium would lose the login, or part of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    profile: Path
+    browser: str
+    """Version of the browser that is to use it."""
+    uid: int
+    """Whom it is to run as."""
+    witness: Witness | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    verdict: Verdict
+    path: str
+    what: str

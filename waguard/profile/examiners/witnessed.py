@@ -1,0 +1,18 @@
+"""Whether the login's files are still what they were when the last browser had ended."""
+
+from collections.abc import Iterator
+
+from waguard.profile import witness
+from waguard.profile.examiners.subject import Doubt, Subject, Verdict
+
+
+def examine(subject: Subject) -> Iterator[Doubt]:
+    if subject.witness is None or subject.witness.files is None:
+        return
+    marks = subject.witness.files
+    changed = list(witness.compare(subject.profile, marks))
+    here = {str(path.relative_to(subject.profile)) for path in witness.login_files(subject.profile)}
+    # Databases only ever append and add: then somebody has used the profile, and the structure has the say.
+    used = any(grown for _, _, grown in changed) or bool(here - marks.keys())
+    for name, what, _ in changed:
+        yield Doubt(Verdict.SUSPECT if used else Verdict.DAMAGED, name, what)
