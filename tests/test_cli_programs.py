@@ -6,10 +6,12 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
 import termios
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -154,6 +156,8 @@ class Terminal:
     def __init__(self) -> None:
         self.master, self.slave = pty.openpty()
         self.said = ""
+        self.shown = ""
+        """What `until` has gone over."""
         self.resize(45, 110)
 
     def resize(self, lines: int, columns: int) -> None:
@@ -164,7 +168,18 @@ class Terminal:
         while text not in self.said:
             self._read()
         shown, _, self.said = self.said.partition(text)
+        self.shown += shown + text
         return shown + text
+
+    def left(self, process: subprocess.Popen[str], number: signal.Signals) -> int:
+        """Send the signal, and read on until the program has ended: a terminal that is full would hold it up."""
+        process.send_signal(number)
+        deadline = time.monotonic() + 30
+        while process.poll() is None:
+            assert time.monotonic() < deadline
+            if select.select([self.master], [], [], 0.05)[0]:
+                self._read()
+        return process.returncode
 
     def rest(self) -> str:
         """What was shown until the program ended; ours is then the last copy of the slave."""
@@ -208,8 +223,9 @@ def test_on_a_terminal_the_code_is_shown_and_taken_away_again(
     with Port() as port:
         port.bring_up([SCAN, SCAN, CONNECTED])
         with connecting(environ, port, terminal) as process:
+            terminal.until("\x1b[32mconnected")
             assert process.wait(30) == 0
-            shown = terminal.rest()
+            shown = terminal.shown + terminal.rest()
     post = next(request for request in port.requests if request.method == "POST")
     assert post.query["wait"] == "connected"
     before, _, after = shown.partition("\x1b[32mconnected")
@@ -227,7 +243,7 @@ def test_on_a_terminal_it_can_be_left_at_any_time(
         port.bring_up([SCAN], ends=False)
         with connecting(environ, port, terminal) as process:
             terminal.until(PAPER)
-            code, _ = end(process, number)
+            code = terminal.left(process, number)
             shown = terminal.rest()
     assert code == 130
     assert SHOW in shown
@@ -243,7 +259,7 @@ def test_a_window_that_is_too_small_is_told_and_may_grow(environ: dict[str, str]
             terminal.until("Make it larger.")
             terminal.resize(45, 110)
             terminal.until(PAPER)
-            end(process, signal.SIGINT)
+            terminal.left(process, signal.SIGINT)
 
 
 # --- the QR code ------------------------------------------------------------------------------------------

@@ -19,11 +19,11 @@ from waguard.deadline import within
 from waguard.errors import NotProvedGone, ProfileLocked, WaguardError
 from waguard.events import Bus
 from waguard.files import in_thread
-from waguard.profile import examiners, witness
+from waguard.profile import examiners, mend, witness
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject, Verdict
-from waguard.profile.store import Profile, Profiles
-from waguard.profile.witness import Mark, Witness
+from waguard.profile.store import DAMAGED, Profile, Profiles
+from waguard.profile.witness import Mark, Witness, origin_of
 from waguard.registry import Record, Registry
 from waguard.sandbox import Sandbox, reaper
 
@@ -87,7 +87,9 @@ class Instance:
         self._resources = resources
         self._lock_fd = -1
         self._writing = asyncio.Lock()
+        self._origin = origin_of(resources.config.whatsapp.url)
         self._marks: Mapping[str, Mark] = {}
+        self._mended: Sequence[str] = ()
 
     @property
     def untouched(self) -> bool:
@@ -143,14 +145,22 @@ class Instance:
         began = time.monotonic()
         async with within(Stage.PREPARE, self._resources.config.deadlines.prepare, "preparing the profile"):
             await self.end_leftovers()
-            await in_thread(self._take_profile, retire)
+            try:
+                await in_thread(self._take_profile, retire)
+            finally:
+                self._tell_check()
         self.stage_done(Stage.PREPARE, began)
+
+    def _tell_check(self) -> None:
         if (report := self.memory.check) is not None and report.evidence:
             damaged = report.verdict is Verdict.DAMAGED
             evidence = [f"{one.path}: {one.what}" for one in report.evidence]
             self.publish(
                 f"profile.{report.verdict}", level="error" if damaged else "warning", evidence=evidence
             )
+        if self._mended:
+            self.publish("profile.mended", cut=self._mended)
+            self._mended = ()
 
     def _take_profile(self, retire: bool) -> None:
         """In a thread: the current profile, or a new one, with its lock."""
@@ -159,21 +169,20 @@ class Instance:
             profiles.retire(self.code, "fresh")
             profiles.drop_lock(old)
         self._drop_lock()
-        self._marks = {}
+        self._marks, self._mended = {}, ()
         current = profiles.current(self.code)
         profile = current or profiles.create(self.code)
         self._lock_profile(profile)
         self._resources.sandbox.check(profile.path)
         report = None if current is None else self._examine(current)
         if report is not None and report.verdict is Verdict.DAMAGED:
-            profiles.retire(self.code, "damaged")
+            profiles.retire(self.code, DAMAGED)
             self._drop_lock()
             profiles.drop_lock(profile)
             current, profile, self._marks = None, profiles.create(self.code), {}
             self._lock_profile(profile)
         self.memory.profile = profile
         self.memory.profile_kept = current is not None
-        self.memory.check = report
 
     def _lock_profile(self, profile: Profile) -> None:
         try:
@@ -186,8 +195,12 @@ class Instance:
         known = witness.read(profile.witness)
         self._marks = known.files or {} if known is not None else {}
         profiles, version = self._resources.profiles, self._resources.binary.version
-        report = examiners.examine(Subject(profile.path, version, profiles.uid, known))
-        profiles.drop_singletons(profile)
+        report = self.memory.check = examiners.examine(
+            Subject(profile.path, version, self._origin, profiles.uid, known)
+        )
+        if report.verdict is not Verdict.DAMAGED:
+            profiles.drop_singletons(profile)
+            self._mended = mend.drop_torn_tails(profile.path, self._origin)
         return report
 
     async def launch(self, spawned: Callable[[Browser], None]) -> None:
@@ -213,8 +226,10 @@ class Instance:
                 secrets.token_hex(16), resources.sandbox.kind, profile.generation, time.time()
             )
             await self.save(launch=launch)
-            # Void from here: a browser may be writing.
-            await in_thread(witness.write, profile.witness, Witness(resources.binary.version))
+            # Void from here: a browser may be writing. It has not used the profile before it answers.
+            version = resources.binary.version
+            before = await in_thread(witness.read, profile.witness)
+            await in_thread(witness.write, profile.witness, Witness(before.browser if before else version))
             browser = self.browser = Browser.spawn(
                 resources.sandbox, resources.binary, settings, profile.path, self._lock_fd, launch.token
             )
@@ -225,6 +240,8 @@ class Instance:
             self.memory.started_at = time.time()
             self.publish("browser.spawned", sandbox=browser.run.kind)
             await browser.go(resources.binary, settings)
+            if before is not None and before.browser != version:
+                await in_thread(witness.write, profile.witness, Witness(version))
         self.stage_done(Stage.START, began)
 
     # --- down -----------------------------------------------------------------------------------------
@@ -279,7 +296,7 @@ class Instance:
         if profile is None:
             return
         try:
-            self._marks = await in_thread(witness.take, profile.path, self._marks)
+            self._marks = await in_thread(witness.take, profile.path, self._origin, self._marks)
             known = Witness(self._resources.binary.version, self._marks)
             await in_thread(witness.write, profile.witness, known)
         except WaguardError as error:

@@ -382,7 +382,7 @@ class Supervisor:
     def _forget(self, session: Session) -> None:
         """A session that was only asked about leaves nothing: no attempt was made, and nothing is on disk."""
         if session.untouched and not self._admitting[session] and self._sessions.get(session.code) is session:
-            del self._sessions[session.code]
+            del self._sessions[session.code], self._admitting[session]
             self._tasks.pop(session.code).cancel()
 
     def _coming(self, session: Session) -> bool:

@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import select
 import threading
 from types import TracebackType
 from typing import Self, TextIO
@@ -33,6 +34,7 @@ class Patient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            self._tell_lost(_LAST_WORDS_S)
             self._lines.put(None, timeout=_LAST_WORDS_S)
         except queue.Full:
             return
@@ -43,14 +45,17 @@ class Patient:
 
     def write(self, text: str) -> int:
         try:
-            if self._lost:
-                told = {"event": "log.lost", "level": "warning", "lines": self._lost}
-                self._lines.put_nowait(json.dumps(told) + "\n")
-                self._lost = 0
+            self._tell_lost()
             self._lines.put_nowait(text)
         except queue.Full:
             self._lost += 1
         return len(text)
+
+    def _tell_lost(self, timeout_s: float | None = None) -> None:
+        if self._lost:
+            told = {"event": "log.lost", "level": "warning", "lines": self._lost}
+            self._lines.put(json.dumps(told) + "\n", block=timeout_s is not None, timeout=timeout_s)
+            self._lost = 0
 
     def flush(self) -> None:
         """Each line is flushed as it is written."""
@@ -61,6 +66,14 @@ class Patient:
             data = text.encode("utf-8", "backslashreplace")
             try:
                 while data:
-                    data = data[os.write(self._stream.fileno(), data) :]
+                    data = self._write_some(data)
             except (OSError, ValueError):
                 continue
+
+    def _write_some(self, data: bytes) -> bytes:
+        fd = self._stream.fileno()
+        try:
+            return data[os.write(fd, data) :]
+        except BlockingIOError:  # somebody who has the same pipe or terminal does not want it to block
+            select.select([], [fd], [])
+            return data

@@ -59,12 +59,12 @@ def examine(directory: Path) -> Iterator[str]:
 
 def read_manifest(path: Path) -> Versions:
     """Raises `Unreadable`, `OSError`."""
-    records, broken, _ = _read_log(path.read_bytes())
-    if broken:
-        raise Unreadable(f"{path.name}: {broken}")
+    log = _read_log(path.read_bytes())
+    if log.broken:
+        raise Unreadable(f"{path.name}: {log.broken}")
     state = Versions()
     try:
-        for record in records:
+        for record in log.records:
             _apply(state, record)
     except (IndexError, ValueError) as error:
         raise Unreadable(f"{path.name}: a record makes no sense ({error})") from None
@@ -134,8 +134,11 @@ def _examine_table(directory: Path, names: set[str], number: int, size: int) -> 
         footer = file.read(_FOOTER)
         if len(footer) < _FOOTER or int.from_bytes(footer[-8:], "little") != _MAGIC:
             raise Unreadable(f"{name} does not end as a table does")
-        _, at = _handle(footer, 0)
-        (offset, length), _ = _handle(footer, at)
+        try:
+            _, at = _handle(footer, 0)
+            (offset, length), _ = _handle(footer, at)
+        except IndexError:
+            raise Unreadable(f"{name} does not end as a table does") from None
         if offset + length + 5 > size - _FOOTER:
             raise Unreadable(f"{name}: its index lies outside")
         file.seek(offset)
@@ -154,7 +157,7 @@ def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
             at += 1
             value |= (byte & 0x7F) << shift
             shift += 7
-            if byte < 0x80 or at == len(data):
+            if byte < 0x80:
                 break
         numbers.append(value)
     return (numbers[0], numbers[1]), at
@@ -162,48 +165,82 @@ def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
 
 def _examine_logs(directory: Path, names: set[str], state: Versions) -> Iterator[str]:
     needed = state.log_number or 0
-    logs = sorted(name for name in names if re.fullmatch(r"\d{6,}\.log", name) and int(name[:-4]) >= needed)
     if f"{needed:06}.log" not in names and needed:
         yield f"{needed:06}.log, which is not in tables yet, is missing"
     read = 0
-    for name in logs:
-        records, broken, cut = _read_log((directory / name).read_bytes())
-        read += len(records)
-        if broken:
-            raise Unreadable(f"{name}: {broken}")
-        if cut and not records:
+    for name in _logs(names, needed):
+        log = _read_log((directory / name).read_bytes())
+        read += len(log.records)
+        if log.broken:
+            raise Unreadable(f"{name}: {log.broken}")
+        if log.torn and not log.records and not state.tables:
             raise Unreadable(f"{name}: nothing in it can be read")
-        if cut:
+        if log.torn:
             yield f"{name}: its last record was not written whole, as a kill leaves it"
     if not read and not state.tables:
         yield "it is empty"
 
 
-def _read_log(data: bytes) -> tuple[list[bytes], str, bool]:
-    """Its records; what is wrong, if anything; whether the last record is cut short, as a kill leaves it."""
+def _logs(names: set[str], needed: int) -> list[str]:
+    return sorted(name for name in names if re.fullmatch(r"\d{6,}\.log", name) and int(name[:-4]) >= needed)
+
+
+def torn_tails(directory: Path) -> Iterator[tuple[Path, int]]:
+    """Each file whose last record is torn, and where its last whole one ends. Only of what `examine` can read.
+
+    LevelDB skips a torn record, but Chromium has it go on with the same file: what is written behind the tear is then
+    taken for damage at the next start, and IndexedDB is wiped.
+    """
+    current = directory / "CURRENT"
+    if not current.is_file():
+        return
+    manifest = directory / current.read_text(encoding="ascii").strip()
+    state = read_manifest(manifest)
+    names = {path.name for path in directory.iterdir()}
+    for path in (manifest, *(directory / name for name in _logs(names, state.log_number or 0))):
+        log = _read_log(path.read_bytes())
+        if log.torn and not log.broken:
+            yield path, log.end
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    records: list[bytes]
+    end: int
+    """Where the last whole record ends."""
+    broken: str = ""
+    """What is wrong, if anything."""
+    torn: bool = False
+    """After the last whole record comes what a kill or a power cut leaves: part of one, or zeros."""
+
+
+def _read_log(data: bytes) -> _Log:
     records: list[bytes] = []
     parts: list[bytes] = []
-    at = 0
+    at = whole = 0
     while True:
         left = _BLOCK - at % _BLOCK
         if left < _HEADER.size:
             at += left
             continue
         if at + _HEADER.size > len(data):
-            return records, "", at < len(data) or bool(parts)
+            return _Log(records, whole, torn=at < len(data) or bool(parts))
         checksum, length, kind = _HEADER.unpack_from(data, at)
         end = at + _HEADER.size + length
         if end > len(data) and len(data) - at < left:
-            return records, "", True
+            return _Log(records, whole, torn=True)
         if length > left - _HEADER.size or not _WHOLE <= kind <= _LAST:
+            if records and not any(data[at:]):
+                return _Log(records, whole, torn=True)
             what = "zeros" if not checksum and not length else "no record"
-            return records, f"{what} at byte {at}", False
+            return _Log(records, whole, f"{what} at byte {at}")
         if not _matches(checksum, data[at + 6 : end]):
-            return records, f"the checksum at byte {at} is wrong", False
+            return _Log(records, whole, f"the checksum at byte {at} is wrong")
         parts.append(data[at + _HEADER.size : end])
         if kind in {_WHOLE, _LAST}:
             records.append(b"".join(parts))
             parts = []
+            whole = end
         at = end
 
 

@@ -24,6 +24,9 @@ from waguard.errors import ProfileFailed, ProfileLocked
 from waguard.files import saying, sync_directory
 from waguard.sandbox import User
 
+DAMAGED = "damaged"
+"""The reason of a profile that was put aside because of what the check found."""
+
 _GENERATION = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
 _RETIRED = re.compile(
     r"(?P<code>[A-Za-z0-9_-]+)\.(?P<generation>\d{8}T\d{6}-[0-9a-f]{8})\.(?P<reason>[a-z_]+)"
@@ -171,12 +174,16 @@ class Profiles:
             os.close(fd)
 
     def expired(self, keep_s: float) -> Sequence[Path]:
-        """Retired profiles past their retention, oldest first. Only names of our own making count."""
+        """Retired profiles past their retention, oldest first. Only names of our own making count.
+
+        Not those that were put aside as damaged: a person may still get a login out of them.
+        """
         deadline = time.time() - keep_s
         with saying(f"read {self._retired}"):
             entries = [entry for entry in os.scandir(self._retired) if entry.is_dir(follow_symlinks=False)]
             aged = sorted((entry.stat().st_mtime, Path(entry.path)) for entry in entries)
-        return [path for at, path in aged if at <= deadline and _RETIRED.fullmatch(path.name)]
+        found = ((at, path, _RETIRED.fullmatch(path.name)) for at, path in aged)
+        return [path for at, path, ours in found if at <= deadline and ours and ours["reason"] != DAMAGED]
 
     def delete_retired(self, path: Path) -> None:
         """Delete one retired profile for good. Nothing else is ever deleted. Raises `ProfileFailed`."""

@@ -9,11 +9,12 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import google_crc32c
 from pydantic import TypeAdapter, ValidationError
 
-from waguard.files import saying, write_atomically
+from waguard.files import saying, sync_directory, write_atomically
 
 _TABLES_READ = 64 * 1024 * 1024
 """So many bytes of tables are read again before a launch, the newest first; of the others the size has to do."""
@@ -51,19 +52,21 @@ def write(path: Path, witness: Witness) -> None:
     write_atomically(path, _WITNESS.dump_json(witness) + b"\n")
 
 
-def take(profile: Path, before: Mapping[str, Mark]) -> Mapping[str, Mark]:
-    """The marks of the login's files now. A table never changes, so those of ``before`` are not read again.
+def take(profile: Path, origin: str, before: Mapping[str, Mark]) -> Mapping[str, Mark]:
+    """The marks of the login's files now, which are made to outlive a power cut: else they would bear false witness.
 
-    Raises `ProfileFailed`.
+    A table never changes, so those of ``before`` are not read again. Raises `ProfileFailed`.
     """
     marks = {}
     with saying(f"read {profile}"):
-        for path in login_files(profile):
+        for database in databases(profile, origin):
+            sync_directory(database)
+        for path in login_files(profile, origin):
             name = str(path.relative_to(profile))
             known = before.get(name) if path.suffix == ".ldb" else None
             status = path.stat()
             same = known is not None and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns)
-            marks[name] = known if known is not None and same else _mark(path)
+            marks[name] = known if known is not None and same else _mark(path, sync=True)
     return marks
 
 
@@ -86,22 +89,34 @@ def compare(profile: Path, marks: Mapping[str, Mark]) -> Iterator[tuple[str, str
             yield name, "its content has changed since its browser ended", False
 
 
-def databases(profile: Path) -> list[Path]:
-    """The LevelDB databases that a login of WhatsApp Web needs: both of them."""
-    found = sorted((profile / "Default" / "IndexedDB").glob("*.indexeddb.leveldb"))
-    return [*found, *(profile / "Default" / "Local Storage").glob("leveldb")]
+def origin_of(url: str) -> str:
+    """The page's origin as Chromium names its files: ``https_web.whatsapp.com_0``."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}_{host}_{parts.port or 0}"
 
 
-def login_files(profile: Path) -> list[Path]:
+def databases(profile: Path, origin: str) -> list[Path]:
+    """The LevelDB databases that a login of the page needs, those that are there: both of them."""
+    both = (
+        profile / "Default" / "IndexedDB" / f"{origin}.indexeddb.leveldb",
+        profile / "Default" / "Local Storage" / "leveldb",
+    )
+    return [database for database in both if database.is_dir()]
+
+
+def login_files(profile: Path, origin: str) -> list[Path]:
     return [
         path
-        for database in databases(profile)
+        for database in databases(profile, origin)
         for path in sorted(database.iterdir())
         if path.name == "CURRENT" or path.name.startswith("MANIFEST-") or path.suffix in {".log", ".ldb"}
     ]
 
 
-def _mark(path: Path, most: int = -1) -> Mark:
+def _mark(path: Path, most: int = -1, *, sync: bool = False) -> Mark:
     with path.open("rb") as file:
+        if sync:
+            os.fsync(file.fileno())
         data = file.read(most)
         return Mark(len(data), int(google_crc32c.value(data)), os.fstat(file.fileno()).st_mtime_ns)

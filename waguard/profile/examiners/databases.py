@@ -7,7 +7,7 @@ from waguard.profile.examiners.subject import Doubt, Subject, Verdict
 
 
 def examine(subject: Subject) -> Iterator[Doubt]:
-    for directory in witness.databases(subject.profile):
+    for directory in witness.databases(subject.profile, subject.origin):
         name = str(directory.relative_to(subject.profile))
         try:
             for what in leveldb.examine(directory):

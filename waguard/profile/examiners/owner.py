@@ -12,7 +12,7 @@ def examine(subject: Subject) -> Iterator[Doubt]:
     """Raises `ProfileFailed`: nothing is damaged, and one command mends it."""
     profile = subject.profile
     places = [profile, *profile.glob("Default")]
-    for database in databases(profile):
+    for database in databases(profile, subject.origin):
         places += [database.parent, database, *database.iterdir()]
     for place in places:
         status = place.lstat()

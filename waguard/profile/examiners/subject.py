@@ -20,6 +20,8 @@ class Subject:
     profile: Path
     browser: str
     """Version of the browser that is to use it."""
+    origin: str
+    """Whose login it is: see `witness.origin_of`."""
     uid: int
     """Whom it is to run as."""
     witness: Witness | None = None

@@ -11,7 +11,8 @@ def examine(subject: Subject) -> Iterator[Doubt]:
         return
     marks = subject.witness.files
     changed = list(witness.compare(subject.profile, marks))
-    here = {str(path.relative_to(subject.profile)) for path in witness.login_files(subject.profile)}
+    files = witness.login_files(subject.profile, subject.origin)
+    here = {str(path.relative_to(subject.profile)) for path in files}
     # Databases only ever append and add: then somebody has used the profile, and the structure has the say.
     used = any(grown for _, _, grown in changed) or bool(here - marks.keys())
     for name, what, _ in changed:
