@@ -139,7 +139,10 @@ async def test_ignoring_a_polite_close_costs_its_deadline_and_no_more(
         assert report.ok
         assert [step.step for step in report.steps] == ["memory", "browser", "tree", "profile", "lock"]
         assert 200 <= report.steps[1].ms < 5000
+        assert report.steps[1].outcome == "skipped"
         assert journal.named("browser.close_ignored")
+        assert not _with_word(b"--posing=ignores-close")
+        assert (await supervisor.connect(DEMO)).status is Status.AWAITING_SCAN
 
 
 async def test_a_stray_is_gone_with_its_browser(pose: Daemon, sandbox: dict[str, str]) -> None:
