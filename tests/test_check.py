@@ -22,6 +22,7 @@ from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject, Verdict
 from waguard.profile.witness import Witness
 from waguard.simulator.server import Cadence, Simulator
+from waguard.supervisor import Supervisor
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")]
 
@@ -204,16 +205,21 @@ async def simulator() -> AsyncIterator[Simulator]:
         yield simulator
 
 
+async def logged_in(supervisor: Supervisor, simulator: Simulator, sessions: Path) -> Path:
+    """Demo's profile, logged in and closed."""
+    view = await supervisor.connect(DEMO)
+    assert view.qr is not None
+    simulator.scan(view.qr.text, "34600000000")
+    await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+    await supervisor.disconnect(DEMO)
+    return (sessions / "demo" / "profile").resolve()
+
+
 async def test_a_damaged_profile_is_put_aside_before_the_browser_can_touch_it(
     start: Daemon, simulator: Simulator, sessions_dir: Path, journal: Journal
 ) -> None:
     async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
-        view = await supervisor.connect(DEMO)
-        assert view.qr is not None
-        simulator.scan(view.qr.text, "34600000000")
-        await supervisor.connect(DEMO, wait=Wait.CONNECTED)
-        await supervisor.disconnect(DEMO)
-        profile = (sessions_dir / "demo" / "profile").resolve()
+        profile = await logged_in(supervisor, simulator, sessions_dir)
         file = damage.log(damage.local_storage(profile))
         damage.shorten(file, 1)
         left = file.read_bytes()
@@ -222,7 +228,7 @@ async def test_a_damaged_profile_is_put_aside_before_the_browser_can_touch_it(
         assert again.check is not None
         assert (again.check.verdict, file.name in again.check.why) == (Verdict.DAMAGED, True)
         (retired,) = (sessions_dir / ".retired").iterdir()
-        assert retired.name == f"demo.{view.generation}.damaged"
+        assert retired.name == f"demo.{profile.name}.damaged"
         assert damage.log(damage.local_storage(retired)).read_bytes() == left
         (told,) = journal.named("profile.damaged")
         assert told.level == "error"
@@ -259,12 +265,7 @@ async def test_a_torn_record_at_the_end_of_a_log_costs_no_login_later_either(
 ) -> None:
     """Chromium would write on behind it, and wipe IndexedDB at the start after that."""
     async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
-        view = await supervisor.connect(DEMO)
-        assert view.qr is not None
-        simulator.scan(view.qr.text, "34600000000")
-        await supervisor.connect(DEMO, wait=Wait.CONNECTED)
-        await supervisor.disconnect(DEMO)
-        profile = (sessions_dir / "demo" / "profile").resolve()
+        profile = await logged_in(supervisor, simulator, sessions_dir)
         profile.with_name(f"{profile.name}.json").unlink()  # as if the daemon had died with the browser
         for _, place in damage.PLACES:
             with damage.log(place(profile)).open("ab") as log:

@@ -78,14 +78,8 @@ def _apply(state: Versions, record: bytes) -> None:
 
     def number() -> int:
         nonlocal at
-        value = shift = 0
-        while True:
-            byte = record[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
+        value, at = _varint(record, at)
+        return value
 
     def text() -> None:
         nonlocal at
@@ -148,19 +142,22 @@ def _examine_table(directory: Path, names: set[str], number: int, size: int) -> 
 
 
 def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
-    """Offset and length of a block, two varints."""
-    numbers = []
-    for _ in range(2):
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
-        numbers.append(value)
-    return (numbers[0], numbers[1]), at
+    """Offset and length of a block; and where the next thing begins."""
+    offset, at = _varint(data, at)
+    length, at = _varint(data, at)
+    return (offset, length), at
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte; and where the next thing begins. Raises `IndexError` when it ends too soon."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, at
 
 
 def _examine_logs(directory: Path, names: set[str], state: Versions) -> Iterator[str]:
