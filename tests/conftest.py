@@ -4,6 +4,7 @@ import asyncio
 import gc
 import io
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -21,10 +22,13 @@ from waguard.sandbox.plain import become_subreaper
 from waguard.supervisor import Supervisor
 
 POSING = Path(__file__).parent / "posing_chromium.py"
+QR_ONLY = zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode)
 
 
 def pytest_configure() -> None:
     become_subreaper()  # orphans of daemons that a test kills come to this process, and not to PID 1
+    # A shell has it ignored for what it runs in the background, and programs under test would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -99,9 +103,8 @@ def sessions_dir(tmp_path: Path) -> Path:
 def decoded(png: bytes) -> str:
     """The text of the one QR code in a picture, by a decoder that has nothing to do with whoever drew it."""
     with Image.open(io.BytesIO(png)) as picture:
-        (code,) = zxingcpp.read_barcodes(picture)
-    text: str = code.text
-    return text
+        (text,) = {code.text for code in zxingcpp.read_barcodes(picture, QR_ONLY)}
+    return str(text)
 
 
 class Journal:

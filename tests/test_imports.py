@@ -32,6 +32,7 @@ STOREYS = (
     CORE,
     ADAPTERS,
     ("instance",),
+    ("watch",),
     ("session",),
     ("supervisor",),
     ("api",),

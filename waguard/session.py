@@ -5,30 +5,26 @@ middle of a start. The session owns its tasks and its instance; nothing else tou
 """
 
 import asyncio
-import contextlib
 import random
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from waguard.browser.launch import Browser
-from waguard.browser.page import Page
 from waguard.core import machine
 from waguard.core.machine import State
-from waguard.core.model import ClientCode, Failure, Link, Process, Reading, Stage, Wanted
+from waguard.core.model import ClientCode, Failure, Link, Process, Stage, Wanted
 from waguard.core.policy import RestartPolicy
 from waguard.deadline import within
-from waguard.errors import BrowserFailed, Interrupted, PageFailed, ShuttingDown, WaguardError
+from waguard.errors import Interrupted, PageFailed, ShuttingDown, WaguardError
 from waguard.instance import Instance, Memory, Resources, Step
 from waguard.registry import Record
-from waguard.whatsapp import page as whatsapp
+from waguard.watch import Watch, Work
 
 Item = tuple[machine.Event, asyncio.Future[None] | None]
-Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +54,7 @@ class Session:
         self._ended = False
         self._taking: asyncio.Future[None] | None = None
         self._work: asyncio.Task[None] | None = None
-        self._watchers: list[asyncio.Task[None]] = []
-        self._open_timer: asyncio.TimerHandle | None = None
-        self._opened = 0.0
+        self._watch = Watch(self._instance, self._config, services.probe, self._tell, self._spawn)
         self._cleanups: list[asyncio.Future[Sequence[Step]]] = []
 
     # --- for the supervisor ---------------------------------------------------------------------------
@@ -217,13 +211,11 @@ class Session:
             case machine.Remember(wanted):
                 await self._instance.save(wanted=wanted)
             case machine.Arm(epoch):
-                self._arm(epoch)
+                self._watch.arm(epoch)
             case machine.Disarm():
-                if self._open_timer is not None:
-                    self._instance.stage_done(Stage.OPEN, self._opened)
-                self._disarm()
-            case machine.ReloadQr(epoch):
-                self._watch(partial(self._reload_qr, epoch), "reload-qr")
+                self._watch.done()
+            case machine.ReloadQr():
+                self._watch.reload_qr()
             case machine.Prepare(epoch):
                 await self._begin(partial(self._prepare, order), order, partial(machine.Failed, epoch))
             case machine.Launch(epoch):
@@ -268,24 +260,6 @@ class Session:
             await _ended(self._work)
             self._work = None
 
-    def _watch(self, work: Work, name: str) -> None:
-        """A task that goes on beside the work, as long as the browser is up."""
-        self._watchers = [task for task in self._watchers if not task.done()]
-        self._watchers.append(self._spawn(work, name))
-
-    async def _stop_watching(self) -> None:
-        self._disarm()
-        for task in self._watchers:
-            task.cancel()
-        if self._watchers:  # forgotten only when they have ended, since this may itself be called off
-            await asyncio.wait(self._watchers)
-        self._watchers = []
-
-    def _disarm(self) -> None:
-        if self._open_timer is not None:
-            self._open_timer.cancel()
-            self._open_timer = None
-
     def _release_slot(self) -> None:
         if self._slot:
             self._slot = False
@@ -306,142 +280,40 @@ class Session:
             await self._instance.prepare(retire=order.retire)
         except WaguardError as error:
             self._release_slot()
-            self._tell(machine.Failed(order.epoch, _failure(error, Stage.PREPARE)))
+            self._tell(machine.Failed(order.epoch, Failure.of(error, Stage.PREPARE)))
         else:
             self._tell(machine.Prepared(order.epoch))
 
     async def _launch(self, epoch: int) -> None:
-        def spawned(browser: Browser) -> None:
-            self._watch(partial(self._watch_exit, epoch, browser), "exit")
-
         try:
-            await self._instance.launch(spawned)
+            await self._instance.launch(partial(self._watch.begin, epoch))
         except WaguardError as error:
-            self._tell(machine.Failed(epoch, _failure(error, Stage.START)))
+            self._tell(machine.Failed(epoch, Failure.of(error, Stage.START)))
         else:
             self._tell(machine.Started(epoch))
         finally:
             self._release_slot()
 
-    async def _watch_exit(self, epoch: int, browser: Browser) -> None:
-        how = await browser.run.exited()
-        error = BrowserFailed(
-            f"The browser ended by itself ({how}).",
-            hint="Somebody killed it, or the kernel for lack of memory: see dmesg."
-            if "SIGKILL" in how
-            else "",
-            stderr=list(browser.last_words()),
-        )
-        self._tell(machine.BrowserExited(epoch, _failure(error, None)))
-
-    async def _watch_pipe(self, epoch: int, browser: Browser) -> None:
-        """A browser that closed its pipe is about to end; one that does not is of no use either."""
-        why = await browser.disconnected()
-        try:
-            async with within(Stage.CLOSE, self._config.deadlines.close, "ending without its pipe"):
-                await browser.run.exited()  # `_watch_exit` tells
-        except WaguardError:
-            self._tell(machine.BrowserExited(epoch, Failure("page_failed", why)))
-
-    def _arm(self, epoch: int) -> None:
-        self._disarm()
-        config = self._config
-        self._opened = time.monotonic()
-
-        def passed() -> None:
-            reading = self.memory.reading
-            shown = ", ".join(reading.signs) if reading is not None else ""
-            late = Failure(
-                "deadline_exceeded",
-                f"Stage open: the page was not usable within {config.deadlines.open:g} s; "
-                f"it shows {shown or 'nothing'}.",
-                Stage.OPEN,
-                "Is the network up? If WhatsApp Web is just slow here, raise deadlines.open in the configuration.",
-                (("stage", Stage.OPEN.value), ("deadline_s", config.deadlines.open)),
-            )
-            self._tell(machine.DeadlinePassed(epoch, late))
-
-        self._open_timer = asyncio.get_running_loop().call_later(config.deadlines.open, passed)
-
     async def _open(self, epoch: int) -> None:
-        browser, config = self._instance.browser, self._config
-        assert browser is not None and browser.page is not None  # noqa: S101, PT018 (Started came first)
-        self._arm(epoch)
-        self._watch(partial(self._watch_pipe, epoch, browser), "pipe")
-        browser.page.on_crash(lambda: self._tell(machine.PageCrashed(epoch)))
-        self._watch(partial(self._read_page, epoch, browser.page), "read")
         try:
-            await browser.page.open(config.whatsapp.url)
+            await self._watch.open(epoch)
         except WaguardError as error:
-            if browser.connected:  # else the watchers tell what became of it
-                self._tell(machine.Failed(epoch, _failure(error, Stage.OPEN)))
-
-    async def _read_page(self, epoch: int, page: Page) -> None:
-        """Look at the page again and again; tell what changed."""
-        config = self._config.page
-        misses = unknown = 0
-        while True:
-            try:
-                async with asyncio.timeout(config.read_s):
-                    signs = await page.evaluate(self._services.probe)
-            except TimeoutError:
-                misses += 1
-                self._tell(machine.PageSilent(epoch, misses))
-                continue
-            except PageFailed:
-                if page.gone:
-                    self._tell(machine.PageCrashed(epoch))
-                    return
-                signs = None  # between two documents; a pipe that is gone ends the browser, which is watched
-            reading = whatsapp.read(signs)
-            if reading != self.memory.reading or reading.qr_exhausted or misses:
-                self._note(reading)
-                self._tell(machine.PageRead(epoch, reading))
-            misses = 0
-            unknown = unknown + 1 if reading.link is Link.UNKNOWN else 0
-            if unknown:
-                self._tell(machine.PageUnknown(epoch, unknown))
-            await asyncio.sleep(self._until_next_look())
-
-    def _until_next_look(self) -> float:
-        """A page that loads is looked at all the time at first, and the longer it takes the less often."""
-        if self._open_timer is None:
-            return self._config.page.poll_s
-        return min(self._config.page.poll_loading_s, (time.monotonic() - self._opened) / 10)
-
-    def _note(self, reading: Reading) -> None:
-        memory = self.memory
-        memory.reading = reading
-        if reading.link is Link.UNKNOWN:
-            return
-        if reading.qr != memory.qr:
-            memory.qr, memory.qr_seen_at, memory.qr_seen = reading.qr, time.time(), time.monotonic()
-            if reading.qr is not None:
-                self._instance.publish("session.qr_shown")
-
-    async def _reload_qr(self, epoch: int) -> None:
-        browser = self._instance.browser
-        if browser is None or browser.page is None or epoch != self.state.epoch:
-            return
-        with contextlib.suppress(PageFailed, TimeoutError):
-            async with asyncio.timeout(self._config.page.read_s):
-                clicked = await browser.page.evaluate(whatsapp.RELOAD_QR)
-            self._instance.publish("session.qr_reloaded", clicked=bool(clicked))
+            self._tell(machine.Failed(epoch, Failure.of(error, Stage.OPEN)))
 
     async def _stop(self, order: machine.Stop) -> None:
-        await self._stop_watching()
+        await self._watch.stop()
         self.memory.qr = None
         try:
             await self._instance.end(polite=order.polite)
         except WaguardError as error:
-            self._tell(machine.NotGone(order.epoch, _failure(error, Stage.KILL)))
+            self._tell(machine.NotGone(order.epoch, Failure.of(error, Stage.KILL)))
         else:
             self._tell(machine.Gone(order.epoch))
 
     async def _clean(self, epoch: int) -> None:
-        await self._stop_watching()
+        await self._watch.stop()
         steps, resisted = await self._instance.clean()
-        self._tell(machine.Cleaned(epoch, _failure(resisted, Stage.KILL) if resisted else None))
+        self._tell(machine.Cleaned(epoch, Failure.of(resisted, Stage.KILL) if resisted else None))
         reports, self._cleanups = self._cleanups, []
         for report in reports:
             if not report.done():
@@ -460,7 +332,7 @@ class Session:
         self.refuse()
         await self._call_off()
         self._release_slot()
-        await self._stop_watching()
+        await self._watch.stop()
         try:
             await self._instance.end(polite=True)
         finally:
@@ -484,14 +356,3 @@ async def _ended(task: asyncio.Task[None]) -> None:
     """Cancel a task and wait until it has ended."""
     task.cancel()
     await asyncio.wait([task])
-
-
-def _failure(error: WaguardError, stage: Stage | None) -> Failure:
-    named = error.details.get("stage")
-    return Failure(
-        error.code,
-        error.message,
-        Stage(named) if named else stage,
-        error.hint,
-        tuple((key, value) for key, value in error.details.items()),
-    )

@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NewType
+from typing import Any, NewType, Self
 
-from waguard.errors import InvalidClientCode
+from waguard.errors import InvalidClientCode, WaguardError
 
 ClientCode = NewType("ClientCode", str)
 
@@ -112,3 +112,15 @@ class Failure:
     stage: Stage | None = None
     hint: str = ""
     details: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, error: WaguardError, stage: Stage | None = None) -> Self:
+        """The error as data; the stage that it names itself counts more than ``stage``."""
+        named = error.details.get("stage")
+        return cls(
+            error.code,
+            error.message,
+            Stage(named) if named else stage,
+            error.hint,
+            tuple(error.details.items()),
+        )
