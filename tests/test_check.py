@@ -16,11 +16,12 @@ from damage import LARGE, ODD, SMALL, UNSEEN, Chromium, Way
 
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, Link, Status
-from waguard.errors import ProfileFailed, ProfileLocked, ProfileTooNew
+from waguard.errors import DiskFull, ProfileFailed, ProfileLocked, ProfileTooNew, SessionFailed
 from waguard.profile import examiners, leveldb, witness
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject, Verdict
 from waguard.profile.witness import Witness
+from waguard.registry import Registry
 from waguard.simulator.server import Cadence, Simulator
 from waguard.supervisor import Supervisor
 
@@ -303,3 +304,30 @@ def test_what_is_witnessed_is_on_disk_first(small: Written, monkeypatch: pytest.
     marks = witness.take(small.profile, small.origin, {})
     assert {small.profile / name for name in marks} <= synced
     assert set(witness.databases(small.profile, small.origin)) <= synced
+
+
+async def test_what_was_cut_off_does_not_count_as_lost_when_the_launch_goes_no_further(
+    start: Daemon, simulator: Simulator, sessions_dir: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start(whatsapp={"url": simulator.url}, restart={"budget": 0}) as (supervisor, _):
+        profile = await logged_in(supervisor, simulator, sessions_dir)
+        for _, place in damage.PLACES:
+            damage.append(damage.log(place(profile)))
+        beside, origin = profile.with_name(f"{profile.name}.json"), witness.origin_of(simulator.url)
+        known = await asyncio.to_thread(witness.read, beside)
+        assert known is not None
+        # As after a browser that was killed while it wrote: the tear is witnessed too.
+        marks = await asyncio.to_thread(witness.take, profile, origin, {})
+        await asyncio.to_thread(witness.write, beside, Witness(known.browser, marks))
+
+        def full(*_: object) -> None:
+            raise DiskFull("Cannot write session.json: No space left on device.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Registry, "write", full)
+            with pytest.raises(SessionFailed, match="No space left"):
+                await supervisor.connect(DEMO)
+        assert journal.named("profile.mended")
+        view = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+        assert (view.status, view.profile) == (Status.CONNECTED, "kept")
+        assert not journal.named("profile.damaged")

@@ -200,7 +200,12 @@ class Instance:
         )
         if report.verdict is not Verdict.DAMAGED:
             profiles.drop_singletons(profile)
-            self._mended = mend.drop_torn_tails(profile.path, self._origin)
+            tails = mend.torn_tails(profile.path, self._origin)
+            if tails and known is not None:
+                # Void first: should this launch go no further, what was cut must not count as lost.
+                witness.write(profile.witness, Witness(known.browser))
+            mend.drop_tails(tails)
+            self._mended = [f"{path.relative_to(profile.path)} at byte {end}" for path, end in tails]
         return report
 
     async def launch(self, spawned: Callable[[Browser], None]) -> None:

@@ -9,17 +9,15 @@ from waguard.profile import leveldb
 from waguard.profile.witness import databases
 
 
-def drop_torn_tails(profile: Path, origin: str) -> Sequence[str]:
-    """Cut the login's databases where their last whole record ends; returns what was cut. Nothing readable is lost.
+def torn_tails(profile: Path, origin: str) -> Sequence[tuple[Path, int]]:
+    """Files of the login's databases that end in a torn record, and where the last whole one ends. Raises `ProfileFailed`."""
+    with saying(f"read {profile}"):
+        return [torn for database in databases(profile, origin) for torn in leveldb.torn_tails(database)]
 
-    Raises `DiskFull`, `ProfileFailed`.
-    """
-    cut = []
-    with saying(f"mend {profile}"):
-        for database in databases(profile, origin):
-            for path, end in leveldb.torn_tails(database):
-                with path.open("r+b") as file:
-                    file.truncate(end)
-                    os.fsync(file.fileno())
-                cut.append(f"{path.relative_to(profile)} at byte {end}")
-    return cut
+
+def drop_tails(tails: Sequence[tuple[Path, int]]) -> None:
+    """Cut each where its last whole record ends; nothing readable is lost. Raises `DiskFull`, `ProfileFailed`."""
+    for path, end in tails:
+        with saying(f"mend {path}"), path.open("r+b") as file:
+            file.truncate(end)
+            os.fsync(file.fileno())
