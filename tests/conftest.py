@@ -119,6 +119,12 @@ class Journal:
         return [event for event in self.events if event.name == name]
 
 
+def deleted(journal: Journal) -> list[str]:
+    """Retired profiles that a sweep has deleted."""
+    found = [event.fields for event in journal.named("sweep.finding")]
+    return [one["subject"] for one in found if one["outcome"] == "done" and "delete" in one["action"]]
+
+
 Daemon = Callable[..., AbstractAsyncContextManager[tuple[Supervisor, str]]]
 
 

@@ -17,7 +17,7 @@ from damage import LARGE, ODD, SMALL, UNSEEN, Chromium, Way
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, Link, Status
 from waguard.errors import DiskFull, ProfileFailed, ProfileLocked, ProfileTooNew, SessionFailed
-from waguard.profile import examiners, leveldb, witness
+from waguard.profile import examiners, leveldb, login, witness
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject, Verdict
 from waguard.profile.witness import Witness
@@ -74,7 +74,7 @@ async def _write(*, large: bool) -> Written:
                 if large:
                     await page.evaluate(FILL, awaitPromise=True)
                 await running.close()
-        origin = witness.origin_of(simulator.url)
+        origin = login.origin_of(simulator.url)
     return Written(profile, origin, Witness(VERSION, witness.take(profile, origin, {})))
 
 
@@ -303,7 +303,7 @@ def test_what_is_witnessed_is_on_disk_first(small: Written, monkeypatch: pytest.
     monkeypatch.setattr(os, "fsync", noted)
     marks = witness.take(small.profile, small.origin, {})
     assert {small.profile / name for name in marks} <= synced
-    assert set(witness.databases(small.profile, small.origin)) <= synced
+    assert set(login.databases(small.profile, small.origin)) <= synced
 
 
 async def test_what_was_cut_off_does_not_count_as_lost_when_the_launch_goes_no_further(
@@ -313,7 +313,7 @@ async def test_what_was_cut_off_does_not_count_as_lost_when_the_launch_goes_no_f
         profile = await logged_in(supervisor, simulator, sessions_dir)
         for _, place in damage.PLACES:
             damage.append(damage.log(place(profile)))
-        beside, origin = profile.with_name(f"{profile.name}.json"), witness.origin_of(simulator.url)
+        beside, origin = profile.with_name(f"{profile.name}.json"), login.origin_of(simulator.url)
         known = await asyncio.to_thread(witness.read, beside)
         assert known is not None
         # As after a browser that was killed while it wrote: the tear is witnessed too.

@@ -43,6 +43,7 @@ DOWN = SessionView(
     attempt=None,
     qr=None,
     profile=None,
+    backup=None,
     check=None,
     generation=None,
     page_version=None,

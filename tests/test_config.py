@@ -152,7 +152,7 @@ WRONG = [
     ("[api]\nprot = 1\n", 2, "api.prot", "no such key. Did you mean 'port'?"),
     ("[log]\nzzz = 1\n", 2, "log.zzz", "no such key. Known are: format, level."),
     ("[apy]\nport = 1\n", 1, "apy", "no such section. Did you mean 'api'?"),
-    ("[zzz]\n", 1, "zzz", "no such section. Known are: api, browser, deadlines,"),
+    ("[zzz]\n", 1, "zzz", "no such section. Known are: api, backup, browser, deadlines,"),
     ("port = 1\n", 1, "port", "no such section. Known are:"),
     # values that would undo what is promised
     ('[api]\nhost = "0.0.0.0"\n', 2, "api.host", "must be a loopback address: put a reverse proxy"),

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,16 +19,21 @@ from waguard.files import PARTIAL, in_thread, write_atomically
 OLD, NEW = b"old" * 50_000, b"new" * 60_000
 
 
-def crash_points(work: Callable[[], object]) -> Iterator[int]:
-    """Run ``work`` in a child that dies right before its n-th call into C, for each n; ends once it survives."""
+def crash_points(work: Callable[[], object], among: Container[str] | None = None) -> Iterator[int]:
+    """Run ``work`` in a child that dies right before its n-th call into C, for each n; ends once it survives.
+
+    With ``among`` only calls of functions with such names count.
+    """
     for number in range(1, 10_000):
         pid = os.fork()
         if pid == 0:
             left = number
 
-            def count(_frame: object, event: str, _arg: object) -> None:
+            def count(_frame: object, event: str, called: object) -> None:
                 nonlocal left
-                left -= event == "c_call"
+                if event != "c_call" or (among is not None and getattr(called, "__name__", "") not in among):
+                    return
+                left -= 1
                 if left == 0:
                     os._exit(9)
 

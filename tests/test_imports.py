@@ -27,13 +27,17 @@ ADAPTERS = (
     "events",
     "config",
     "deadline",
+    "schedule",
+    "backup",
 )
 STOREYS = (
     CORE,
     ADAPTERS,
+    ("custody",),
     ("instance",),
     ("watch",),
     ("session",),
+    ("sweep", "keeper"),
     ("supervisor",),
     ("api",),
     ("daemon",),
@@ -52,8 +56,20 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "typer": ("cli/",),
     "rich": ("cli/",),
     "aiohttp": ("api/", "daemon.py", "simulator/", "cli/"),
+    "cryptography": ("backup/seal.py",),
+    "zstandard": ("backup/",),
     "google_crc32c": ("profile/",),
-    "pydantic": ("config.py", "registry.py", "profile/witness.py", "api/", "simulator/", "cli/"),
+    "pydantic": (
+        "config.py",
+        "registry.py",
+        "schedule.py",
+        "profile/witness.py",
+        "backup/snapshot.py",
+        "api/",
+        "simulator/",
+        "cli/",
+    ),
+    "cronsim": ("schedule.py",),
 }
 
 

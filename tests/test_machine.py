@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from waguard.core import machine as m
 from waguard.core.machine import State, decide
-from waguard.core.model import Failure, Link, Process, Reading, Reason, Stage, Status, Wanted
+from waguard.core.model import Failure, Link, Process, Reading, Reason, Source, Stage, Status, Wanted
 from waguard.core.policy import RestartPolicy
 
 POLICY = RestartPolicy(budget=3, window_s=100, base_s=1, max_s=8, cooldown_s=50, hung_after=3)
@@ -66,17 +66,17 @@ def test_fresh_joins_fresh_and_replaces_a_kept_start() -> None:
     play(m.ConnectAsked(), m.Remember(Wanted.UP), m.Prepare(1))
     play(m.ConnectAsked(fresh=True), m.Stop(1, polite=False), process=Process.STOPPING)
     play(m.ConnectAsked(fresh=True), m.Remember(Wanted.UP))
-    play(m.Gone(1), m.Prepare(2, retire=True))
+    play(m.Gone(1), m.Prepare(2, Source()))
     play(m.ConnectAsked(fresh=True))
-    play(m.Prepared(2), m.Launch(2), retire=False, fresh=True)
+    play(m.Prepared(2), m.Launch(2), source=None, asked=Source())
     play(m.Started(2), m.Open(2))(m.ConnectAsked(fresh=True))
-    play(seen(2, Link.AWAITING_SCAN), m.Disarm(), fresh=False)
-    play(m.ConnectAsked(fresh=True), m.Stop(2, polite=True), retire=True)
+    play(seen(2, Link.AWAITING_SCAN), m.Disarm(), asked=None)
+    play(m.ConnectAsked(fresh=True), m.Stop(2, polite=True), source=Source())
 
 
 def test_a_failed_fresh_start_is_not_retired_again() -> None:
     play = Playbook()
-    play(m.ConnectAsked(fresh=True), m.Remember(Wanted.UP), m.Prepare(1, retire=True))
+    play(m.ConnectAsked(fresh=True), m.Remember(Wanted.UP), m.Prepare(1, Source()))
     play(m.Prepared(1), m.Launch(1))(m.Failed(1, FAILURE), m.Stop(1, polite=False))
     play(m.Gone(1), m.Wait(1, 0.0, jitter=True), process=Process.BACKOFF)
     play(m.WaitEnded(1), m.Prepare(2))

@@ -47,7 +47,7 @@ async def test_connect_shows_a_qr_code_and_disconnect_keeps_the_profile(
         assert (view.generation, view.profile) == (generation, "kept")
         view = await supervisor.connect(DEMO, fresh=True)
         assert view.generation != generation
-        assert [p.name for p in (sessions_dir / ".retired").iterdir()] == [f"demo.{generation}.fresh"]
+        assert [p.name for p in (sessions_dir / ".retired").iterdir()] == [f"demo.{generation}.fresh.empty"]
 
 
 async def test_callers_join_one_attempt(pose: Daemon, journal: Journal) -> None:

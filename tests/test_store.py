@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Daemon, Journal
+from conftest import Daemon, Journal, deleted
 from test_files import crash_points
 
 from waguard import host
@@ -60,6 +60,10 @@ def held_elsewhere(lock: Path) -> Iterator[int]:
         assert holder.stdout.readline()
         yield holder.pid
         holder.kill()
+
+
+def holders(lock: Path) -> list[int]:
+    return [holder.identity.pid for holder in reaper.lock_holders([lock], host.process_table())]
 
 
 def filled(profiles: Profiles, code: ClientCode = DEMO) -> Profile:
@@ -219,11 +223,11 @@ def test_a_lock_held_by_another_process_names_it(profiles: Profiles) -> None:
     with held_elsewhere(profile.lock) as pid:
         with pytest.raises(ProfileLocked):
             profiles.lock(profile)
-        assert reaper.lock_holders(profile.lock) == [pid]
+        assert holders(profile.lock) == [pid]
         os.close(profiles.lock(other))
     os.close(profiles.lock(profile))
-    assert reaper.lock_holders(profile.lock) == []
-    assert reaper.lock_holders(profile.lock.with_name("missing.lock")) == []
+    assert holders(profile.lock) == []
+    assert holders(profile.lock.with_name("missing.lock")) == []
 
 
 def test_having_the_file_open_is_not_holding_the_lock(profiles: Profiles) -> None:
@@ -233,7 +237,7 @@ def test_having_the_file_open_is_not_holding_the_lock(profiles: Profiles) -> Non
         profile.lock.open() as file,
         subprocess.Popen(["/usr/bin/cat"], stdin=subprocess.PIPE, pass_fds=[file.fileno()]) as process,
     ):
-        assert reaper.lock_holders(profile.lock) == []
+        assert holders(profile.lock) == []
         os.close(profiles.lock(profile))
         process.kill()
 
@@ -297,7 +301,7 @@ def test_a_crash_while_retiring_loses_nothing(profiles: Profiles, root: Path) ->
         assert mark.read_text() == profile.generation
         assert profiles.current(DEMO) == (None if there else profile)
         if there:
-            assert profiles.expired(3600) == [], "its retention time counts from now"
+            assert profiles.retired()[0].since > time.time() - 3600, "its retention time counts from now"
             place.rename(profile.path)
             link = profiles.home(DEMO) / "profile"
             link.unlink(missing_ok=True)
@@ -332,11 +336,9 @@ def aged(path: Path, seconds: float) -> Path:
     return path
 
 
-def test_only_our_own_names_past_their_time_expire_oldest_first(
-    profiles: Profiles, root: Path, precious: Path
-) -> None:
+def test_only_our_own_names_count_oldest_first(profiles: Profiles, root: Path, precious: Path) -> None:
     retired = root / ".retired"
-    ours = [f"demo.{GENERATION}.cleanup", f"x-_9.{GENERATION}.fresh", f"demo2.{GENERATION}.logged_out"]
+    ours = [f"demo.{GENERATION}.cleanup.saved", f"x-_9.{GENERATION}.fresh", f"demo2.{GENERATION}.logged_out"]
     for number, name in enumerate(ours):
         (retired / name).mkdir()
         aged(retired / name, 100 + number)
@@ -349,11 +351,15 @@ def test_only_our_own_names_past_their_time_expire_oldest_first(
     aged_file.touch()
     aged(aged_file, 1e6)
     (retired / f"link.{GENERATION}.cleanup").symlink_to(precious)
-    assert profiles.expired(90) == [retired / name for name in reversed(ours)]
-    assert profiles.expired(101.5) == [retired / ours[2]]
-    assert profiles.expired(1000) == []
-    for path in profiles.expired(0):
-        profiles.delete_retired(path)
+    found = profiles.retired()
+    assert [one.path for one in found] == [retired / name for name in reversed(ours)]
+    assert [(one.code, one.reason, one.lineage, one.saved) for one in found] == [
+        ("demo2", "logged_out", "0123abcd", False),
+        ("x-_9", "fresh", "0123abcd", False),
+        ("demo", "cleanup", "0123abcd", True),
+    ]
+    for one in found:
+        profiles.delete_retired(one.path)
     left = {entry.name for entry in retired.iterdir()}
     assert left == {*foreign, aged_file.name, f"link.{GENERATION}.cleanup"}
 
@@ -416,6 +422,7 @@ async def test_a_daemon_deletes_what_has_expired_and_nothing_else(
         aged(retired / name, 0 if name.startswith("demo2") else 7200)
     async with pose(sessions={"retired_keep_hours": 1.0}):
         async with asyncio.timeout(10):
-            while not journal.named("profile.deleted"):
+            while not deleted(journal):
                 await asyncio.sleep(0.01)
-    assert sorted(entry.name for entry in retired.iterdir()) == [f"demo2.{GENERATION}.fresh", "lost+found"]
+    left = sorted(entry.name for entry in retired.iterdir())
+    assert left == [f"demo2.{GENERATION}.fresh.empty", "lost+found"], "not saved: there was nothing in it"

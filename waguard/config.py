@@ -27,6 +27,7 @@ from pydantic import (
 
 from waguard.core.model import client_code
 from waguard.errors import ConfigError, InvalidClientCode
+from waguard.schedule import Rule
 
 ENV_PREFIX = "WAGUARD_"
 ENV_FILE = "WAGUARD_CONFIG"
@@ -57,6 +58,30 @@ class Sessions(_Section):
     """Profiles, the registry and the tokens live below it; one daemon at a time owns it."""
     retired_keep_hours: Annotated[float, Field(ge=0, le=24 * 365)] = 168.0
     """A retired profile is deleted this long after its cleanup; 0 deletes it in the background at once."""
+
+    quota_mb: Annotated[int, Field(ge=0)] = 0
+    """What all of it may take; 0 sets no limit."""
+
+
+class Profile(_Section):
+    at_rest: Literal["plain", "sealed"] = "plain"
+    """sealed: a stopped session leaves only the encrypted form of its login on disk."""
+    runtime_dir: AnyPath | None = None
+    """Where the plain form is while a browser runs, a tmpfs; by default below ``sessions.dir``."""
+    cache_limit_mb: Annotated[int, Field(ge=0)] = 300
+    """Caches of a stopped profile that take more are dropped; 0 sets no limit."""
+
+
+class Backup(_Section):
+    key_file: AnyPath | None = None
+    """By default the systemd credential ``waguard.keys``, else ``.backup.keys`` below ``sessions.dir``."""
+    keep_last: Annotated[int, Field(ge=1, le=1000)] = 3
+    keep_daily: Annotated[int, Field(ge=0, le=1000)] = 7
+    keep_weekly: Annotated[int, Field(ge=0, le=1000)] = 4
+    keep_monthly: Annotated[int, Field(ge=0, le=1000)] = 3
+    settle_s: Seconds = 60.0
+    """How long a new login has to reach the disk before its first snapshot."""
+    max_import_mb: Annotated[int, Field(ge=1)] = 2048
 
 
 class WhatsApp(_Section):
@@ -126,6 +151,20 @@ class Limits(_Section):
     reserve_disk_mb: Annotated[int, Field(ge=0)] = 256
 
 
+class Schedule(_Section):
+    """When the daemon does what by itself: an interval (``6h``), a cron expression (``30 3 * * *``), or ``never``."""
+
+    reap: str = "1h"
+    backup: str = "1d"
+    jitter_s: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 300.0
+
+    @field_validator("reap", "backup")
+    @classmethod
+    def _rule(cls, text: str) -> str:
+        Rule.parse(text)
+        return text
+
+
 class Deadlines(_Section):
     """Seconds; one per stage, and the name is the stage's."""
 
@@ -135,6 +174,8 @@ class Deadlines(_Section):
     open: Seconds = 45.0
     close: Seconds = 5.0
     kill: Seconds = 10.0
+    restore: Seconds = 60.0
+    backup: Seconds = 300.0
     scan: Seconds = 120.0
     """How long a caller of ``connect?wait=connected`` waits for the phone by default."""
 
@@ -228,9 +269,12 @@ class Log(_Section):
 
 class Config(_Section):
     sessions: Sessions = Sessions()
+    profile: Profile = Profile()
+    backup: Backup = Backup()
     whatsapp: WhatsApp = WhatsApp()
     browser: Browser = Browser()
     sandbox: Sandbox = Sandbox()
+    schedule: Schedule = Schedule()
     limits: Limits = Limits()
     deadlines: Deadlines = Deadlines()
     restart: Restart = Restart()
@@ -247,6 +291,10 @@ class Config(_Section):
         if self.page.read_s * self.page.hung_after > 600:
             raise ValueError(
                 "page.read_s times page.hung_after must not exceed 600 s: nobody would notice a hang"
+            )
+        if self.profile.runtime_dir is not None and self.profile.at_rest != "sealed":
+            raise ValueError(
+                'profile.runtime_dir needs profile.at_rest = "sealed": what is there is gone after a reboot'
             )
         return self
 

@@ -14,6 +14,8 @@ from aiohttp import web
 
 from waguard import __version__
 from waguard.api import app, auth
+from waguard.backup import keys
+from waguard.backup.store import Backups
 from waguard.browser import find
 from waguard.config import Config, Loaded
 from waguard.core.policy import RestartPolicy
@@ -58,9 +60,11 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
     """A daemon, with the address of its control port; leaving it closes every browser and proves it gone."""
     async with AsyncExitStack() as stack:
         user = unprivileged_user(config.browser.user)
-        profiles = Profiles(config.sessions.dir.absolute(), user)
+        root, runtime = config.sessions.dir.absolute(), config.profile.runtime_dir
+        profiles = Profiles(root, user, runtime.absolute() if runtime is not None else None)
         await in_thread(profiles.make_room)
         stack.callback(os.close, await in_thread(_own, config.sessions.dir))
+        backups = await in_thread(_backups, root, config.backup.key_file)
         tokens = await in_thread(auth.load, config)
         probe = await in_thread(_probe, config.whatsapp.probe)
         binary = await find.probe(await in_thread(find.locate, config.browser.path), _VERSION_S)
@@ -70,7 +74,7 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
         if not config.browser.chromium_sandbox:
             bus.publish("sandbox.chromium_off", level="warning", problem="browser.chromium_sandbox is false")
         services = Services(
-            Resources(config, binary, kind, profiles, Registry(profiles), bus),
+            Resources(config, binary, kind, profiles, Registry(profiles), backups, bus),
             starts=asyncio.Semaphore(config.limits.concurrent_starts),
             probe=probe,
             policy=RestartPolicy(
@@ -134,6 +138,13 @@ def _own(root: Path) -> int:
             f"Another waguard owns {root}.", hint=f"See which: fuser -v {path}. Or set sessions.dir."
         ) from None
     return fd
+
+
+def _backups(root: Path, key_file: Path | None) -> Backups:
+    place = keys.place(key_file, root)
+    backups = Backups(root, keys.load(place, make=place.parent == root))
+    backups.make_room()
+    return backups
 
 
 def _probe(path: Path | None) -> str:

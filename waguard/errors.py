@@ -105,6 +105,24 @@ class ProfileFailed(WaguardError):
     code = "profile_failed"
 
 
+class BackupNotFound(WaguardError):
+    code = "backup_not_found"
+
+
+class BackupRefused(WaguardError):
+    """A snapshot, or what was brought to be one, cannot be used; ``details`` has ``reason``: ``damaged``, ``wrong_key``,
+    ``other_client``, ``no_snapshot``, ``no_login``. What was there before is untouched.
+    """
+
+    code = "backup_refused"
+
+
+class BackupFailed(WaguardError):
+    """A snapshot could not be made now."""
+
+    code = "backup_failed"
+
+
 class DiskFull(WaguardError):
     code = "disk_full"
 

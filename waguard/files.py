@@ -5,10 +5,12 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from waguard.errors import DiskFull, ProfileFailed
 
@@ -18,25 +20,50 @@ PARTIAL = ".partial"
 """The ending of a file that is being written; one found at start is a leftover."""
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace ``path`` whole: written beside it, synced, renamed, and the directory synced.
+_WRITING: set[Path] = set()
+
+
+def being_written() -> frozenset[Path]:
+    """The files that this process is writing now: those of `PARTIAL`'s kind that are no leftovers."""
+    return frozenset(_WRITING)
+
+
+@contextmanager
+def partial(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` for what is being made; whatever bears it at the end of the block is deleted."""
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    _WRITING.add(beside)
+    try:
+        yield beside
+    finally:
+        with contextlib.suppress(OSError):
+            if beside.is_dir() and not beside.is_symlink():
+                shutil.rmtree(beside)
+            else:
+                beside.unlink(missing_ok=True)
+        _WRITING.discard(beside)
+
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """Replace ``path`` whole by what the block writes: written beside it, synced, renamed, and the directory synced.
 
     Raises `DiskFull`, or `ProfileFailed` for any other refusal of the file system; the old file is then untouched.
     """
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
-    with saying(f"write {path}"):
-        try:
-            fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(fd)
-            partial.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise
+    with saying(f"write {path}"), partial(path) as beside:
+        fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(fd, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(fd)
+        beside.replace(path)
         sync_directory(path.parent)
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Like `replacing`, of data that is there already."""
+    with replacing(path, mode) as file:
+        file.write(data)
 
 
 def sync_directory(path: Path) -> None:
@@ -58,12 +85,17 @@ def saying(doing: str) -> Iterator[None]:
         raise kind(f"Cannot {doing}: {error.strerror or error}.", errno=error.errno) from None
 
 
-async def in_thread(call: Callable[..., T], *args: object) -> T:
-    """Run blocking file work in a thread. Cancelled, it still waits for the thread: nothing goes on behind our back."""
+async def in_thread(call: Callable[..., T], *args: object, stop: threading.Event | None = None) -> T:
+    """Run blocking file work in a thread. Cancelled, it still waits for the thread: nothing goes on behind our back.
+
+    ``stop`` is set then, for work that is long and looks at it.
+    """
     work = asyncio.get_running_loop().run_in_executor(None, call, *args)
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
+        if stop is not None:
+            stop.set()
         while not work.done():  # a second cancellation must not abandon it either
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([work])

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,9 +19,19 @@ def available_memory_mb() -> int:
 
 def free_disk_mb(path: Path) -> int:
     """Free disk for an unprivileged user below ``path`` (or its nearest existing parent), in MiB."""
+    return int(shutil.disk_usage(_existing(path)).free // MB)
+
+
+def free_inodes(path: Path) -> int | None:
+    """Files that can still be made there; none where the file system sets no limit."""
+    status = os.statvfs(_existing(path))
+    return status.f_favail if status.f_files else None
+
+
+def _existing(path: Path) -> Path:
     while not path.exists() and path != path.parent:
         path = path.parent
-    return int(shutil.disk_usage(path).free // MB)
+    return path
 
 
 @cache
@@ -53,6 +64,39 @@ def process_row(pid: int) -> ProcessRow | None:
     return ProcessRow(pid, int(fields[1]), int(fields[19]), int(fields[3]), fields[0])
 
 
+def all_threads_stopped(pid: int) -> bool:
+    """Whether no thread of the process runs any more: it was stopped by a signal, has ended, or is not there."""
+    try:
+        with os.scandir(f"/proc/{pid}/task") as tasks:
+            return all(_thread_state(task.path) in "TtZX" for task in tasks)
+    except OSError:
+        return True
+
+
+def _thread_state(task: str) -> str:
+    try:
+        return (
+            Path(f"{task}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+        )
+    except OSError:
+        return "X"
+
+
+def descendants(pid: int, rows: Iterable[ProcessRow]) -> set[ProcessRow]:
+    """Everything below a process in a look at the table, without itself."""
+    children: dict[int, list[ProcessRow]] = {}
+    for row in rows:
+        children.setdefault(row.ppid, []).append(row)
+    found: set[ProcessRow] = set()
+    below = list(children.get(pid, ()))
+    while below:
+        row = below.pop()
+        if row not in found:
+            found.add(row)
+            below += children.get(row.pid, ())
+    return found
+
+
 def process_table() -> list[ProcessRow]:
     """Every process visible to us, one look."""
     rows = (process_row(pid) for pid in psutil.pids())
@@ -67,30 +111,50 @@ def environment_has(pid: int, entry: str) -> bool:
         return False
 
 
-def flock_holders(path: Path) -> list[int]:
-    """Pids that hold a flock on this very file (device and inode), as far as we may look.
+def environment_value(pid: int, name: str) -> str | None:
+    """The value of a variable that the process was started with; none if it has none, or hides it from us."""
+    prefix = f"{name}=".encode()
+    try:
+        entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    found = next((entry for entry in entries if entry.startswith(prefix)), None)
+    return None if found is None else found[len(prefix) :].decode("utf-8", "replace")
+
+
+def flock_holders(paths: Iterable[Path]) -> dict[Path, list[int]]:
+    """Pids that hold a flock on these very files (device and inode), as far as we may look; one look at all fds.
 
     proc(5): ``/proc/PID/fdinfo/FD`` has a ``lock:`` line for each lock of the open file description.
     """
-    try:
-        wanted = path.stat()
-    except OSError:
-        return []
-    return [pid for pid in psutil.pids() if pid != os.getpid() and _holds(pid, wanted)]
+    wanted: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        wanted[status.st_dev, status.st_ino] = path
+    found: dict[Path, list[int]] = {path: [] for path in wanted.values()}
+    for pid in psutil.pids() if wanted else ():
+        if pid != os.getpid():
+            for path in _held(pid, wanted):
+                found[path].append(pid)
+    return found
 
 
-def _holds(pid: int, wanted: os.stat_result) -> bool:
+def _held(pid: int, wanted: Mapping[tuple[int, int], Path]) -> set[Path]:
+    found = set()
     try:
         with os.scandir(f"/proc/{pid}/fd") as fds:
             for fd in fds:
                 try:
                     seen = os.stat(fd.path)  # noqa: PTH116 (thousands of fds: no Path for each)
-                    if (seen.st_dev, seen.st_ino) != (wanted.st_dev, wanted.st_ino):
-                        continue
-                    if "lock:" in Path(f"/proc/{pid}/fdinfo/{fd.name}").read_text(encoding="ascii"):
-                        return True
+                    path = wanted.get((seen.st_dev, seen.st_ino))
+                    if path is not None:
+                        text = Path(f"/proc/{pid}/fdinfo/{fd.name}").read_text(encoding="ascii")
+                        found |= {path} if "lock:" in text else set()
                 except OSError:
                     continue
     except OSError:
-        return False
-    return False
+        pass
+    return found

@@ -4,28 +4,36 @@ Each method does one thing and says how it failed; when to do what is the sessio
 """
 
 import asyncio
-import os
 import secrets
+import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from waguard import host
+from waguard.backup.snapshot import About
+from waguard.backup.store import Backups
 from waguard.browser.find import Binary
 from waguard.browser.launch import Browser
 from waguard.config import Config
-from waguard.core.model import ClientCode, Reading, Stage
+from waguard.core.login import Judgement, judge
+from waguard.core.model import ClientCode, Link, Reading, Reason, Source, Stage
+from waguard.custody import Custody, Taken
 from waguard.deadline import within
-from waguard.errors import NotProvedGone, ProfileLocked, WaguardError
+from waguard.errors import BackupFailed, NotProvedGone, ProfileLocked, WaguardError
 from waguard.events import Bus
 from waguard.files import in_thread
-from waguard.profile import examiners, mend, witness
-from waguard.profile.examiners import Report
-from waguard.profile.examiners.subject import Subject, Verdict
-from waguard.profile.store import DAMAGED, Profile, Profiles
-from waguard.profile.witness import Mark, Witness, origin_of
+from waguard.profile import leveldb, login, witness
+from waguard.profile.examiners import Evidence, Report
+from waguard.profile.examiners.subject import Verdict
+from waguard.profile.store import Profile, Profiles
+from waguard.profile.witness import Witness
 from waguard.registry import Record, Registry
-from waguard.sandbox import Sandbox, reaper
+from waguard.sandbox import Sandbox, freeze, reaper
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,7 @@ class Resources:
     sandbox: Sandbox
     profiles: Profiles
     registry: Registry
+    backups: Backups
     bus: Bus
 
 
@@ -63,13 +72,26 @@ class Memory:
     reading: Reading | None = None
     attempt: str = ""
     profile: Profile | None = None
-    profile_kept: bool = False
+    how: str = ""
+    """How the profile came about: ``kept``, ``fresh`` or ``restored``."""
+    backup: str = ""
+    """The snapshot that it was restored from."""
     check: Report | None = None
-    """What the check before the launch found on the profile that was there."""
+    """What the check before the launch found on the profile that was there, or the browser after it."""
     started_at: float | None = None
     stages: dict[str, float] = field(default_factory=dict)
     """Milliseconds that each stage of the last attempt took."""
     automatic_restarts: int = 0
+    accepted: bool = False
+    """WhatsApp has taken the login in this launch."""
+    lost: bool = False
+    """The login was lost to damage, and there is no snapshot of it."""
+    frozen_ms: float | None = None
+    """How long the browser was held still for the last snapshot of it."""
+
+
+_FREEZE_S = 1.0
+"""Deadline for a browser to stand still, in seconds."""
 
 
 class _Skipped(Exception):
@@ -85,11 +107,19 @@ class Instance:
         self.browser: Browser | None = None
         self._record = record
         self._resources = resources
-        self._lock_fd = -1
         self._writing = asyncio.Lock()
-        self._origin = origin_of(resources.config.whatsapp.url)
-        self._marks: Mapping[str, Mark] = {}
-        self._mended: Sequence[str] = ()
+        self._using = asyncio.Lock()
+        """Held by whoever works on the profile's files: one at a time."""
+        self._origin = login.origin_of(resources.config.whatsapp.url)
+        self._custody = Custody(
+            code,
+            self._origin,
+            resources.binary.version,
+            resources.profiles,
+            resources.backups,
+            resources.sandbox,
+        )
+        self._distrust = ""
 
     @property
     def untouched(self) -> bool:
@@ -136,77 +166,141 @@ class Instance:
         memory.attempt = secrets.token_hex(4)
         memory.stages = {}
         memory.qr = memory.reading = memory.started_at = memory.check = None
+        memory.how = memory.backup = ""
+        memory.lost = memory.accepted = False
 
-    async def prepare(self, *, retire: bool) -> None:
+    async def prepare(self, source: Source | None) -> None:
         """See that nothing of this client runs, and have a profile with its lock taken.
 
-        Raises `NotProvedGone`, `ProfileLocked`, `ProfileFailed`, `DiskFull`, `SandboxFailed`, `DeadlineExceeded`.
+        Raises `NotProvedGone`, `ProfileLocked`, `ProfileFailed`, `ProfileTooNew`, `BackupNotFound`, `BackupRefused`,
+        `DiskFull`, `SandboxFailed`, `DeadlineExceeded`.
         """
         began = time.monotonic()
-        async with within(Stage.PREPARE, self._resources.config.deadlines.prepare, "preparing the profile"):
+        deadlines = self._resources.config.deadlines
+        stop = threading.Event()
+        async with within(Stage.PREPARE, deadlines.prepare, "preparing the profile") as span:
             await self.end_leftovers()
-            try:
-                await in_thread(self._take_profile, retire)
-            finally:
-                self._tell_check()
+            async with self._using:
+                take = partial(
+                    self._custody.take,
+                    stop,
+                    source,
+                    self._distrust,
+                    lambda: span.enter(Stage.RESTORE, deadlines.restore, "restoring the profile"),
+                    has_login=self.has_login,
+                )
+                try:
+                    taken = await in_thread(take, stop=stop)
+                except ProfileLocked as error:
+                    if not await self._end_holders(Path(error.details.get("lock", ""))):
+                        raise
+                    taken = await in_thread(take, stop=stop)
+        self._distrust = ""
+        self.memory.profile, self.memory.how = taken.profile, taken.how
+        self.memory.backup, self.memory.check = taken.backup, taken.check
+        self._tell_taken(taken)
+        if taken.how != "kept":
+            await self.save(login=False, restored=taken.backup)
         self.stage_done(Stage.PREPARE, began)
 
-    def _tell_check(self) -> None:
-        if (report := self.memory.check) is not None and report.evidence:
+    async def _end_holders(self, lock: Path) -> Sequence[int]:
+        """End what an earlier launch left that no record knows of, and that holds the profile; the pids of what was ours."""
+        holders = await in_thread(lambda: reaper.lock_holders([lock], host.process_table()))
+        killed = await reaper.end_holders(holders)
+        if killed:
+            self.publish("reaper.killed", level="warning", pids=killed)
+        return killed
+
+    def _tell_taken(self, taken: Taken) -> None:
+        if (report := taken.check) is not None and report.evidence:
             damaged = report.verdict is Verdict.DAMAGED
             evidence = [f"{one.path}: {one.what}" for one in report.evidence]
             self.publish(
                 f"profile.{report.verdict}", level="error" if damaged else "warning", evidence=evidence
             )
-        if self._mended:
-            self.publish("profile.mended", cut=self._mended)
-            self._mended = ()
+        if taken.refused:
+            self.publish("backup.refused", level="error", backups=taken.refused)
+        if taken.backup:
+            self.publish("profile.restored", backup=taken.backup, profile=taken.profile.generation)
+        if taken.mended:
+            self.publish("profile.mended", cut=taken.mended)
 
-    def _take_profile(self, retire: bool) -> None:
-        """In a thread: the current profile, or a new one, with its lock."""
-        profiles = self._resources.profiles
-        if retire and (old := profiles.current(self.code)) is not None:
-            profiles.retire(self.code, "fresh")
-            profiles.drop_lock(old)
-        self._drop_lock()
-        self._marks, self._mended = {}, ()
-        current = profiles.current(self.code)
-        profile = current or profiles.create(self.code)
-        self._lock_profile(profile)
-        self._resources.sandbox.check(profile.path)
-        report = None if current is None else self._examine(current)
-        if report is not None and report.verdict is Verdict.DAMAGED:
-            profiles.retire(self.code, DAMAGED)
-            self._drop_lock()
-            profiles.drop_lock(profile)
-            current, profile, self._marks = None, profiles.create(self.code), {}
-            self._lock_profile(profile)
-        self.memory.profile = profile
-        self.memory.profile_kept = current is not None
+    # --- the login --------------------------------------------------------------------------------------
 
-    def _lock_profile(self, profile: Profile) -> None:
-        try:
-            self._lock_fd = self._resources.profiles.lock(profile)
-        except ProfileLocked as error:
-            holders = reaper.lock_holders(profile.lock)
-            raise ProfileLocked(error.message, hint=error.hint, **error.details, pids=holders) from None
+    @property
+    def has_login(self) -> bool:
+        """The client was connected with its profile, and nobody has logged it out since."""
+        return self._record.login
 
-    def _examine(self, profile: Profile) -> Report:
-        known = witness.read(profile.witness)
-        self._marks = known.files or {} if known is not None else {}
-        profiles, version = self._resources.profiles, self._resources.binary.version
-        report = self.memory.check = examiners.examine(
-            Subject(profile.path, version, self._origin, profiles.uid, known)
+    async def judge(self, reading: Reading) -> Reading | None:
+        """What the page tells of the login, with what follows from it; none if it was lost and there is a snapshot of it.
+
+        The launch is of no use then: the next one goes down the ladder.
+        """
+        gone = reading.link is Link.AWAITING_SCAN or reading.reason is Reason.LOGGED_OUT
+        if gone and self.memory.lost:
+            return replace(reading, reason=Reason.DAMAGED)
+        if reading == self.memory.reading or self.browser is None:
+            return reading
+        self.memory.lost = False
+        found = judge(reading, login=self._record.login, restored=bool(self._record.restored))
+        match found:
+            case Judgement.ACCEPTED:
+                self.memory.accepted = True
+                await self.save(login=True, restored="")
+            case Judgement.REFUSED:
+                await self._note_refused()
+            case Judgement.LOST | Judgement.LOGGED_OUT:
+                why = await in_thread(self._damage_of, self.browser)
+                if found is Judgement.LOGGED_OUT and not why:
+                    await self.save(login=False)
+                    return reading
+                return await self._note_lost(
+                    reading, why or "the page has no login any more, and nobody has logged it out"
+                )
+        return reading
+
+    def _damage_of(self, browser: Browser) -> str:
+        """What the browser, or what it has made anew, tells of a database that was lost."""
+        profile, began = self.memory.profile, self.memory.started_at
+        if browser.damage or profile is None or began is None or self.memory.accepted:
+            return browser.damage
+        for database in login.databases(profile.path, self._origin):
+            try:
+                if leveldb.made_anew(database, began):
+                    return f"{database.name} was missing and has been made anew"
+            except OSError:
+                continue
+        return ""
+
+    async def _note_refused(self) -> None:
+        backup = self._record.restored
+        self.memory.check = _lost(
+            f"the login of snapshot {backup} is no longer valid: WhatsApp did not take it"
         )
-        if report.verdict is not Verdict.DAMAGED:
-            profiles.drop_singletons(profile)
-            tails = mend.torn_tails(profile.path, self._origin)
-            if tails and known is not None:
-                # Void first: should this launch go no further, what was cut must not count as lost.
-                witness.write(profile.witness, Witness(known.browser))
-            mend.drop_tails(tails)
-            self._mended = [f"{path.relative_to(profile.path)} at byte {end}" for path, end in tails]
-        return report
+        self.publish("backup.login_refused", level="warning", backup=backup)
+        try:
+            await in_thread(self._resources.backups.mark_refused, self.code, backup)
+        except WaguardError as error:
+            self.publish("backup.mark_failed", level="error", backup=backup, error=error.message)
+        await self.save(login=False, restored="")
+
+    @property
+    def distrust(self) -> str:
+        """Why the kept profile is damaged, if the browser has found it so."""
+        return self._distrust
+
+    async def _note_lost(self, reading: Reading, why: str) -> Reading | None:
+        self.publish("login.lost", level="error", why=why)
+        profile = self.memory.profile
+        assert profile is not None  # noqa: S101 (a browser uses it)
+        if await in_thread(self._resources.backups.candidates, self.code, profile.lineage):
+            self._distrust = why
+            return None
+        self.memory.check = _lost(why)
+        await self.save(login=False)
+        self.memory.lost = True
+        return replace(reading, reason=Reason.DAMAGED)
 
     async def launch(self, spawned: Callable[[Browser], None]) -> None:
         """Start the browser; returns when it answers. ``spawned`` is called as soon as there is a process to watch.
@@ -236,9 +330,14 @@ class Instance:
             before = await in_thread(witness.read, profile.witness)
             await in_thread(witness.write, profile.witness, Witness(before.browser if before else version))
             browser = self.browser = Browser.spawn(
-                resources.sandbox, resources.binary, settings, profile.path, self._lock_fd, launch.token
+                resources.sandbox,
+                resources.binary,
+                settings,
+                profile.path,
+                self._custody.lock_fd,
+                launch.token,
             )
-            self._drop_lock()  # the sandbox holds it from here, until all of it is gone
+            self._custody.drop_lock()  # the sandbox holds it from here, until all of it is gone
             identities = tuple(await browser.run.identify())
             spawned(browser)
             await self.save(launch=replace(launch, processes=identities))
@@ -273,7 +372,7 @@ class Instance:
             if polite:
                 await self.ask_to_close()
             await self._end_browser(self.browser)
-        self._drop_lock()
+        self._custody.drop_lock()
 
     async def _end_browser(self, browser: Browser) -> None:
         began = time.monotonic()
@@ -301,9 +400,7 @@ class Instance:
         if profile is None:
             return
         try:
-            self._marks = await in_thread(witness.take, profile.path, self._origin, self._marks)
-            known = Witness(self._resources.binary.version, self._marks)
-            await in_thread(witness.write, profile.witness, known)
+            await in_thread(self._custody.witness, profile)
         except WaguardError as error:
             self.publish("profile.unwitnessed", level="warning", code=error.code, error=error.message)
 
@@ -323,10 +420,64 @@ class Instance:
             return False
         return True
 
-    def _drop_lock(self) -> None:
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+    @property
+    def in_use(self) -> frozenset[str]:
+        """The generations that a browser of this client uses, or is about to."""
+        running = self.memory.profile.generation if self.browser is not None and self.memory.profile else ""
+        return frozenset({running, self._custody.locked} - {""})
+
+    @property
+    def leftover(self) -> reaper.Launch | None:
+        """A launch that is on record and has no browser that we hold."""
+        return self._record.launch if self.browser is None else None
+
+    # --- copies -----------------------------------------------------------------------------------------
+
+    async def copy(self, into: Path, reason: str) -> About:
+        """Copy the login's part of the profile into an empty directory, from a running browser too, which is held still for
+        milliseconds. Raises `BackupFailed`, `BackupRefused`, `ProfileFailed`, `ProfileLocked`, `DiskFull`.
+        """
+        browser = self.browser
+        if browser is not None and not browser.connected:
+            raise BackupFailed(f"{self.code} is just starting or stopping.", hint="Try again in a moment.")
+        if browser is None and self._custody.lock_fd >= 0:
+            raise BackupFailed(f"{self.code} is just starting.", hint="Try again in a moment.")
+        held_still = None
+        if browser is not None:
+            held_still = partial(self._held_still, browser)
+        async with self._using:
+            copied = partial(
+                self._custody.copy, into, reason, has_login=self.has_login, held_still=held_still
+            )
+            return await in_thread(copied)
+
+    @contextmanager
+    def _held_still(self, browser: Browser) -> Iterator[None]:
+        with freeze.frozen(browser.run.members, _FREEZE_S):
+            began = time.monotonic()
+            yield
+        self.memory.frozen_ms = round((time.monotonic() - began) * 1000, 1)
+
+    async def prune(self, limit_bytes: int) -> int:
+        """Drop the caches of a profile that no browser uses, if they take more. Raises `ProfileFailed`, `ProfileLocked`."""
+        async with self._using:
+            return 0 if self.in_use else await in_thread(self._custody.prune, limit_bytes)
+
+    async def seal(self) -> None:
+        """Leave only the sealed form of a profile that no browser uses. What goes wrong is told, and tried again later."""
+        if self._resources.config.profile.at_rest != "sealed" or self.browser is not None:
+            return
+        stop, began = threading.Event(), time.monotonic()
+        try:
+            deadline = self._resources.config.deadlines.backup
+            async with within(Stage.BACKUP, deadline, "sealing the profile"), self._using:
+                work = partial(self._custody.seal, stop, has_login=self.has_login)
+                sealed = await in_thread(work, stop=stop)
+        except WaguardError as error:
+            self.publish("profile.seal_failed", level="error", code=error.code, error=error.message)
+        else:
+            if sealed:
+                self.publish("profile.sealed", duration_ms=round((time.monotonic() - began) * 1000, 1))
 
     # --- cleanup --------------------------------------------------------------------------------------
 
@@ -366,12 +517,14 @@ class Instance:
 
         async def retire() -> str | None:
             nonlocal profile
-            profile = await in_thread(profiles.current, self.code)
-            place = await in_thread(profiles.retire, self.code, "cleanup")
+            _, profile = await in_thread(profiles.find, self.code)
+            async with self._using:
+                place = await in_thread(partial(self._custody.retire, "cleanup", has_login=self.has_login))
+            await self.save(login=False, restored="")
             return None if place is None else f"retired as {place.name}"
 
         async def unlock() -> str | None:
-            self._drop_lock()
+            self._custody.drop_lock()
             if profile is None:
                 return None
             await in_thread(profiles.drop_lock, profile)
@@ -401,3 +554,7 @@ class Instance:
             detail=step.detail or None,
         )
         return step
+
+
+def _lost(what: str) -> Report:
+    return Report((Evidence("page", Verdict.DAMAGED, "login", what),))

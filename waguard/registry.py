@@ -24,6 +24,10 @@ class Record:
     wanted: Wanted = Wanted.DOWN
     launch: Launch | None = None
     """The launch that may still have processes: written before it, completed after it, removed when proved gone."""
+    login: bool = False
+    """The client was connected with its profile, and nobody has logged it out since."""
+    restored: str = ""
+    """Id of the snapshot that the profile was restored from, until WhatsApp has taken its login."""
     schema: Annotated[int, Field(ge=1, le=1)] = 1
 
 

@@ -18,7 +18,7 @@ from waguard.core import machine
 from waguard.core.machine import State
 from waguard.core.model import ClientCode, Failure, Link, Process, Stage, Wanted
 from waguard.core.policy import RestartPolicy
-from waguard.deadline import within
+from waguard.deadline import Span, within
 from waguard.errors import Interrupted, PageFailed, ShuttingDown, WaguardError
 from waguard.instance import Instance, Memory, Resources, Step
 from waguard.registry import Record
@@ -110,7 +110,7 @@ class Session:
         if self.state.wanted is Wanted.UP:
             raise Interrupted("The disconnect was overtaken by a connect or a restart.")
 
-    def _going_down(self, doing: str) -> AbstractAsyncContextManager[None]:
+    def _going_down(self, doing: str) -> AbstractAsyncContextManager[Span]:
         """Each stage on the way down keeps its own deadline; this one is for a disk that hangs in between."""
         deadlines = self._config.deadlines
         return within(Stage.KILL, deadlines.prepare + deadlines.close + 2 * deadlines.kill, doing)
@@ -134,6 +134,18 @@ class Session:
                 await self._instance.end_leftovers()
         except (WaguardError, OSError) as error:
             self._instance.publish("reaper.failed", level="error", error=str(error))
+        else:
+            await self._instance.seal()
+
+    @property
+    def instance(self) -> Instance:
+        """What the session owns, for those who look after its files; when its browser runs is the session's business."""
+        return self._instance
+
+    @property
+    def at_rest(self) -> bool:
+        """No browser runs, and none is about to."""
+        return self.state.process in {Process.DOWN, Process.FAILED} and not self._instance.in_use
 
     async def screenshot(self) -> bytes:
         """A PNG of the page. Raises `PageFailed` when there is none."""
@@ -277,7 +289,7 @@ class Session:
                 await self._services.starts.acquire()
                 self._slot = True
             self._instance.stage_done(Stage.ADMIT, began)
-            await self._instance.prepare(retire=order.retire)
+            await self._instance.prepare(order.source)
         except WaguardError as error:
             self._release_slot()
             self._tell(machine.Failed(order.epoch, Failure.of(error, Stage.PREPARE)))
@@ -305,6 +317,8 @@ class Session:
         self.memory.qr = None
         try:
             await self._instance.end(polite=order.polite)
+            if self.state.wanted is Wanted.DOWN:
+                await self._instance.seal()
         except WaguardError as error:
             self._tell(machine.NotGone(order.epoch, Failure.of(error, Stage.KILL)))
         else:
@@ -335,6 +349,7 @@ class Session:
         await self._watch.stop()
         try:
             await self._instance.end(polite=True)
+            await self._instance.seal()
         finally:
             self._ended = True
             asked: list[asyncio.Future[Any]] = [

@@ -3,18 +3,20 @@
 import asyncio
 import contextvars
 import math
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from waguard import host
+from waguard.backup.store import Backup
 from waguard.core import machine
 from waguard.core.answer import Wait, answer
 from waguard.core.model import ClientCode, Failure, Link, Process, Stage, Status, Wanted, client_code
+from waguard.deadline import within
 from waguard.errors import (
     BY_CODE,
     DeadlineExceeded,
@@ -31,11 +33,17 @@ from waguard.errors import (
 )
 from waguard.files import in_thread
 from waguard.instance import Step
+from waguard.keeper import Keeper
 from waguard.profile.examiners.subject import Verdict
 from waguard.registry import Record
+from waguard.schedule import Rule, Schedule
 from waguard.session import Services, Session
+from waguard.sweep.sweeper import PUT_ASIDE, Sweeper
 
-_PURGE_EVERY_S = 3600.0
+REAP, BACKUP = "reap", "backup"
+"""The jobs of the schedule."""
+_INODES = 1000
+"""Files that a new profile makes, with some to spare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +75,8 @@ class FailureView:
 @dataclass(frozen=True, slots=True)
 class CheckView:
     verdict: Verdict
-    """``suspect``: it was used all the same. ``damaged``: it was put aside, and a fresh one needs a scan."""
+    """``suspect``: it was used all the same. ``damaged``: it was put aside, and one of its snapshots, or a fresh one that
+    needs a scan, has taken its place (``profile`` says which)."""
     why: str
 
 
@@ -88,7 +97,9 @@ class SessionView:
     qr: QrView | None
     """What is on the page to be scanned now; none while there is nothing to scan."""
     profile: str | None
-    """``kept`` or ``fresh``; none while there is none."""
+    """``kept``, ``fresh`` or ``restored``; none while there is none."""
+    backup: str | None
+    """Id of the snapshot that the profile was restored from for this launch."""
     check: CheckView | None
     """What the check before the last launch had to say of the profile that was there; none if nothing."""
     generation: str | None
@@ -111,6 +122,29 @@ class CleanupView:
     ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class BackupView:
+    """What the control port shows of a snapshot."""
+
+    id: str
+    client: str
+    taken_at: float | None
+    """Unix time, seconds; none if the file does not even say what it is."""
+    reason: str
+    """``settled`` (the first after a login), ``schedule``, ``request``, ``import``, ``sealed``; or why the profile was put
+    aside: ``cleanup``, ``fresh``, ``restore``, ``damaged``, ``ownerless``."""
+    login: bool
+    """Whether the client was connected with it."""
+    refused: bool
+    """WhatsApp has refused its login since; it is not restored by itself."""
+    live: bool
+    """Taken from a running browser."""
+    browser: str
+    generation: str
+    bytes: int
+    """On disk."""
+
+
 class Supervisor:
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -119,8 +153,15 @@ class Supervisor:
         self._sessions: dict[ClientCode, Session] = {}
         self._tasks: dict[ClientCode, asyncio.Task[None]] = {}
         self._admitting: Counter[Session] = Counter()
-        self._purge: asyncio.Task[None] | None = None
-        self._purge_due = asyncio.Event()
+        self._tidy_due = asyncio.Event()
+        self._tidying: asyncio.Task[None] | None = None
+        self.keeper = Keeper(self._resources, self._sessions)
+        self.sweeper = Sweeper(self._resources, self._sessions, self.keeper.save)
+        self.schedule = Schedule(
+            self._config.sessions.dir / ".schedule.json",
+            self._config.schedule.jitter_s,
+            self._resources.bus.publish,
+        )
         self._closing = False
         self.ready = False
 
@@ -135,8 +176,28 @@ class Supervisor:
             except InvalidClientCode:
                 self._resources.bus.publish("registry.foreign_directory", level="warning", directory=name)
         await asyncio.gather(*(self._adopt(code) for code in codes))
-        self._purge = asyncio.create_task(self._purge_when_due(), name="purge-retired")
+        await self.sweeper.sweep(starting=True)
+        self._resources.bus.subscribe(self.keeper.heard)
+        self.schedule.add(REAP, Rule.parse(self._config.schedule.reap), self._reap)
+        self.schedule.add(BACKUP, Rule.parse(self._config.schedule.backup), self.keeper.take_all)
+        await self.schedule.start()
+        self._tidying = asyncio.create_task(self._tidy_when_due(), name="tidy")
         self.ready = True
+
+    async def _reap(self) -> None:
+        await self.sweeper.sweep()
+
+    async def _tidy_when_due(self) -> None:
+        """After whatever may have put a profile aside: see to it that it is saved, and goes when it may."""
+        while True:
+            await self._tidy_due.wait()
+            self._tidy_due.clear()
+            try:
+                await self.sweeper.sweep(among=PUT_ASIDE)
+            except WaguardError as error:
+                self._resources.bus.publish(
+                    "sweep.failed", level="error", code=error.code, error=error.message
+                )
 
     async def _adopt(self, code: ClientCode) -> None:
         resources = self._resources
@@ -171,7 +232,9 @@ class Supervisor:
     async def close(self) -> None:
         """Close every browser politely and at once; returns when all are proved gone."""
         self.refuse()
-        tasks = [*self._tasks.values(), *([self._purge] if self._purge else [])]
+        await self.schedule.close()
+        await self.keeper.close()
+        tasks = [*self._tasks.values(), *([self._tidying] if self._tidying else [])]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -205,7 +268,7 @@ class Supervisor:
             return await self._wait(session, wait, timeout_s)
         finally:
             if fresh:
-                self._purge_due.set()
+                self._tidy_due.set()
 
     async def restart(
         self, code: ClientCode, *, wait: Wait = Wait.QR, timeout_s: float | None = None
@@ -232,13 +295,78 @@ class Supervisor:
             steps = await session.cleanup()
         finally:
             self._forget(session)
-        self._purge_due.set()
+        self._tidy_due.set()
         return CleanupView(
             client=code,
             ok=all(step.outcome != "failed" for step in steps),
             steps=steps,
             ms=round((time.monotonic() - began) * 1000, 1),
         )
+
+    # --- snapshots ------------------------------------------------------------------------------------
+
+    async def backups(self, code: ClientCode) -> Sequence[BackupView]:
+        """The client's snapshots, the newest first, also of one that has no session any more. Raises `ProfileFailed`."""
+        return [_backup_view(one) for one in await self.keeper.list(code)]
+
+    async def backup(self, code: ClientCode) -> BackupView:
+        """Take a snapshot now. Raises like `Keeper.take`, and `SessionNotFound`."""
+        return _backup_view(await self.keeper.take(self._known(code), "request"))
+
+    async def check_backup(self, code: ClientCode, backup_id: str) -> BackupView:
+        """Open a snapshot from beginning to end. Raises `BackupNotFound`, `BackupRefused`, `DeadlineExceeded`."""
+        backups, stop = self._resources.backups, threading.Event()
+        async with within(Stage.RESTORE, self._config.deadlines.restore, "opening the snapshot"):
+            backup = await in_thread(backups.get, code, backup_id)
+            await in_thread(backups.read, stop, backup.path, code, stop=stop)
+        return _backup_view(backup)
+
+    async def restore(
+        self, code: ClientCode, backup_id: str, *, wait: Wait = Wait.QR, timeout_s: float | None = None
+    ) -> SessionView:
+        """Put a snapshot in the place of the client's profile, which is retired, and connect with it.
+
+        A snapshot that cannot be used changes nothing. Raises like `check_backup` and `connect`.
+        """
+        await self.check_backup(code, backup_id)
+        session = self._wanted(code)
+        async with self._admitted(session):
+            await session.ask(machine.RestoreAsked(backup_id))
+        try:
+            return await self._wait(session, wait, timeout_s)
+        finally:
+            self._tidy_due.set()
+
+    async def bring(self, code: ClientCode, archive: AsyncIterator[bytes], *, keep: bool) -> BackupView:
+        """Make a snapshot of the login in an archive, for `restore`; without ``keep`` it is only tried.
+
+        Raises like `Keeper.bring`.
+        """
+        if self._closing:
+            raise ShuttingDown("The daemon is shutting down.")
+        backup = await self.keeper.bring(code, archive)
+        if not keep:
+            await in_thread(self._resources.backups.delete, backup)
+        return _backup_view(backup)
+
+    @asynccontextmanager
+    async def backup_stream(
+        self, code: ClientCode, backup_id: str, *, plain: bool
+    ) -> AsyncIterator[IO[bytes]]:
+        """A snapshot's file, or the tar.zst that is in it; each read blocks.
+
+        Raises `BackupNotFound`, `BackupRefused`, also while it is read.
+        """
+        backup = await in_thread(self._resources.backups.get, code, backup_id)
+        if plain:
+            await self.check_backup(
+                code, backup_id
+            )  # what is given out must not turn out to be torn half-way
+        file = await in_thread(self._resources.backups.open, backup, plain)
+        try:
+            yield file
+        finally:
+            await in_thread(file.close)
 
     # --- looking --------------------------------------------------------------------------------------
 
@@ -260,7 +388,8 @@ class Supervisor:
             since=round(session.since, 3),
             attempt=memory.attempt or None,
             qr=self._qr(session),
-            profile=None if memory.profile is None else ("kept" if memory.profile_kept else "fresh"),
+            profile=memory.how or None,
+            backup=memory.backup or None,
             check=(
                 CheckView(memory.check.verdict, memory.check.why)
                 if memory.check is not None and memory.check.evidence
@@ -371,13 +500,20 @@ class Supervisor:
                 hint="Disconnect a session, or lower limits.session_memory_mb.",
                 retry_after_s=60,
             )
-        root: Path = self._config.sessions.dir
-        disk = await in_thread(host.free_disk_mb, root)
+        if await in_thread(self._disk_lack):
+            await self.sweeper.make_room(lambda: not self._disk_lack())
+            if lack := await in_thread(self._disk_lack):
+                raise DiskFull(lack, hint="Free some space. Sessions that are up go on.")
+
+    def _disk_lack(self) -> str:
+        """What is missing on the disk for one more session; empty if nothing. Blocking."""
+        root, limits = self._config.sessions.dir, self._config.limits
+        disk, inodes = host.free_disk_mb(root), host.free_inodes(root)
         if disk < limits.reserve_disk_mb:
-            raise DiskFull(
-                f"{disk} MiB of disk are free below {root}, less than limits.reserve_disk_mb = {limits.reserve_disk_mb}.",
-                hint="Free some space. Sessions that are up go on.",
-            )
+            return f"{disk} MiB of disk are free below {root}, less than limits.reserve_disk_mb = {limits.reserve_disk_mb}."
+        if inodes is not None and inodes < _INODES and limits.reserve_disk_mb:
+            return f"Only {inodes} more files can be made below {root}; a session needs {_INODES}."
+        return ""
 
     def _forget(self, session: Session) -> None:
         """A session that was only asked about leaves nothing: no attempt was made, and nothing is on disk."""
@@ -393,7 +529,8 @@ class Supervisor:
         deadlines = self._config.deadlines
         limit = timeout_s
         if limit is None:
-            limit = deadlines.close + deadlines.kill + deadlines.admit + deadlines.prepare
+            limit = deadlines.restore if session.state.source or session.instance.distrust else 0.0
+            limit += deadlines.close + deadlines.kill + deadlines.admit + deadlines.prepare
             limit += deadlines.start + deadlines.open + (deadlines.scan if wait is Wait.CONNECTED else 0.0)
 
         def look() -> Failure | bool:
@@ -433,31 +570,21 @@ class Supervisor:
             error.hint = f"{error.hint} It is tried again by itself.".strip()
         return error
 
-    # --- retired profiles -----------------------------------------------------------------------------
 
-    async def _purge_when_due(self) -> None:
-        """At the start, after whatever may have retired a profile, and every hour."""
-        while True:
-            self._purge_due.clear()
-            await self._purge_retired()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_PURGE_EVERY_S):
-                    await self._purge_due.wait()
-
-    async def _purge_retired(self) -> None:
-        profiles, bus = self._resources.profiles, self._resources.bus
-        try:
-            expired = await in_thread(profiles.expired, self._config.sessions.retired_keep_hours * 3600)
-        except WaguardError as error:
-            bus.publish("profile.delete_failed", level="warning", error=error.message)
-            return
-        for path in expired:
-            try:
-                await in_thread(profiles.delete_retired, path)
-            except WaguardError as error:
-                bus.publish("profile.delete_failed", level="warning", error=error.message)
-            else:
-                bus.publish("profile.deleted", profile=path.name)
+def _backup_view(backup: Backup) -> BackupView:
+    about = backup.about
+    return BackupView(
+        id=backup.id,
+        client=about.client if about else backup.path.parent.name,
+        taken_at=round(about.taken_at, 3) if about else None,
+        reason=about.reason if about else "unreadable",
+        login=about is not None and about.login,
+        refused=backup.refused,
+        live=about is not None and about.live,
+        browser=about.browser if about else "",
+        generation=about.generation if about else "",
+        bytes=backup.size,
+    )
 
 
 def _stage(state: machine.State) -> str:

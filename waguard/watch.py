@@ -147,6 +147,12 @@ class Watch:
                     return
                 signs = None  # between two documents; a pipe that is gone ends the browser, which is watched
             reading = whatsapp.read(signs)
+            judged = await self._instance.judge(reading)
+            if judged is None:
+                lost = Failure("refused", f"The login was lost: {self._instance.distrust}.", Stage.OPEN)
+                self._tell(machine.LoginLost(epoch, lost))
+                return
+            reading = judged
             if reading != self._instance.memory.reading or reading.qr_exhausted or misses:
                 self._note(reading)
                 self._tell(machine.PageRead(epoch, reading))

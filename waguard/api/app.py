@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import web
 
-from waguard.api import compat, sessions
+from waguard.api import admin, backups, compat, sessions
 from waguard.api.auth import Caller, Tokens
 from waguard.api.keys import CALLER, SUPERVISOR
 from waguard.api.problems import Problem, response
@@ -23,6 +23,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:]+)(:\d*)?")
+_STREAMED = re.compile(r"/v1/sessions/[^/]*/import")
+"""Its body is read piece by piece, with a limit of its own."""
 _OPEN = frozenset({"/livez", "/readyz"})
 
 
@@ -83,7 +85,7 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
         _check_host(request, allowed)
         if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
             raise Problem("cross_site", "Requests from other sites' pages are refused.")
-        if (request.content_length or 0) > limit:
+        if (request.content_length or 0) > limit and not _STREAMED.fullmatch(request.path):
             raise Problem("body_too_large", "The body has more than api.max_body_kb allows.")
         if request.path not in _OPEN:
             scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -104,7 +106,8 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
     app = web.Application(middlewares=[outer, gate], client_max_size=limit)
     app[SUPERVISOR] = supervisor
     app.add_routes([web.get("/livez", _livez), web.get("/readyz", _readyz)])
-    app.add_routes(sessions.routes)
+    for routes in (sessions.routes, backups.routes, admin.routes):
+        app.add_routes(routes)
     app.add_routes(compat.routes)
     return app
 

@@ -1,6 +1,7 @@
 """What requests may carry, from the models that validate it."""
 
-from typing import Annotated, Any, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -14,6 +15,18 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Raises `InvalidRequest` that says which option is wrong."""
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            name = ".".join(str(part) for part in problem["loc"])
+            known = ", ".join(cls.model_fields) or "none"
+            what = "is not known here" if problem["type"] == "extra_forbidden" else problem["msg"]
+            raise InvalidRequest(f"{name[:80]}: {what}.", hint=f"Options of this route: {known}.") from None
+
 
 class WaitOptions(Options):
     wait: Wait = Wait.QR
@@ -22,6 +35,18 @@ class WaitOptions(Options):
 
 class ConnectOptions(WaitOptions):
     fresh: bool = False
+
+
+class RestoreOptions(WaitOptions):
+    dry_run: bool = False
+
+
+class ReapOptions(Options):
+    dry_run: bool = False
+
+
+class ExportOptions(Options):
+    form: Literal["sealed", "plain"] = "sealed"
 
 
 O = TypeVar("O", bound=Options)  # noqa: E741 (one letter is the custom for type variables)
@@ -43,14 +68,7 @@ async def read(request: web.Request, model: type[O]) -> O:
             raise InvalidRequest(
                 "The body is not a JSON object.", hint='Send none, or for example {"wait": "qr"}.'
             ) from None
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in problem["loc"])
-        known = ", ".join(model.model_fields) or "none"
-        what = "is not known here" if problem["type"] == "extra_forbidden" else problem["msg"]
-        raise InvalidRequest(f"{name[:80]}: {what}.", hint=f"Options of this route: {known}.") from None
+    return model.of(given)
 
 
 def respond(view: object) -> web.Response:

@@ -12,10 +12,10 @@ from waguard.core.model import ClientCode, client_code
 
 routes = web.RouteTableDef()
 # Any text, even none, so that a wrong code gets an answer that says what a client code is.
-_ONE = r"/v1/sessions/{code:[^/]*}"
+ONE = r"/v1/sessions/{code:[^/]*}"
 
 
-def _code(request: web.Request) -> ClientCode:
+def code_of(request: web.Request) -> ClientCode:
     code = client_code(request.match_info["code"])
     if not request[CALLER].may(code):
         raise Problem(
@@ -33,14 +33,14 @@ async def list_sessions(request: web.Request) -> web.Response:
     return respond({"sessions": [view for view in views if caller.may(client_code(view.client))]})
 
 
-@routes.get(_ONE)
+@routes.get(ONE)
 async def show(request: web.Request) -> web.Response:
-    return respond(request.app[SUPERVISOR].view(_code(request)))
+    return respond(request.app[SUPERVISOR].view(code_of(request)))
 
 
-@routes.post(_ONE + "/connect")
+@routes.post(ONE + "/connect")
 async def connect(request: web.Request) -> web.Response:
-    code = _code(request)
+    code = code_of(request)
     options = await read(request, ConnectOptions)
     view = await request.app[SUPERVISOR].connect(
         code, wait=options.wait, fresh=options.fresh, timeout_s=options.timeout_s
@@ -48,25 +48,25 @@ async def connect(request: web.Request) -> web.Response:
     return respond(view)
 
 
-@routes.post(_ONE + "/restart")
+@routes.post(ONE + "/restart")
 async def restart(request: web.Request) -> web.Response:
-    code = _code(request)
+    code = code_of(request)
     options = await read(request, WaitOptions)
     return respond(
         await request.app[SUPERVISOR].restart(code, wait=options.wait, timeout_s=options.timeout_s)
     )
 
 
-@routes.post(_ONE + "/disconnect")
+@routes.post(ONE + "/disconnect")
 async def disconnect(request: web.Request) -> web.Response:
-    code = _code(request)
+    code = code_of(request)
     await read(request, Options)
     return respond(await request.app[SUPERVISOR].disconnect(code))
 
 
-@routes.post(_ONE + "/cleanup")
+@routes.post(ONE + "/cleanup")
 async def cleanup(request: web.Request) -> web.Response:
-    code = _code(request)
+    code = code_of(request)
     await read(request, Options)
     return respond(await request.app[SUPERVISOR].cleanup(code))
 
@@ -86,10 +86,10 @@ def _accepted(header: str) -> list[str]:
 _STARS = {"image/*": "image/png", "text/*": "text/plain"}
 
 
-@routes.get(_ONE + "/qr")
+@routes.get(ONE + "/qr")
 async def show_qr(request: web.Request) -> web.Response:
     """JSON, PNG, SVG or text, whichever of them the Accept header likes best."""
-    code = _code(request)
+    code = code_of(request)
     view = request.app[SUPERVISOR].qr(code)
     for wanted in _accepted(request.headers.get("Accept", "*/*")):
         if wanted in {"application/json", "application/*", "*/*"}:
@@ -100,7 +100,7 @@ async def show_qr(request: web.Request) -> web.Response:
     raise Problem("not_acceptable", "The QR code comes as application/json, " + ", ".join(qr.FORMATS) + ".")
 
 
-@routes.get(_ONE + "/screenshot")
+@routes.get(ONE + "/screenshot")
 async def screenshot(request: web.Request) -> web.Response:
-    code = _code(request)
+    code = code_of(request)
     return web.Response(body=await request.app[SUPERVISOR].screenshot(code), content_type="image/png")

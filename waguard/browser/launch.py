@@ -22,6 +22,12 @@ from waguard.fds import pipe
 
 _ENV = {"HOME": "/tmp", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}  # noqa: S108 (the sandbox's own)
 # Chromium says these on every server; they mean nothing there.
+# What Chromium says when it drops a database of IndexedDB's, or cannot open one; of Local Storage it says nothing.
+_DAMAGE = re.compile(
+    r"ERROR:(?:content/browser/indexed_db|components/services/storage/indexed_db)/\S+\] (?P<what>"
+    r"Failed to open LevelDB database from .*,(?:Corruption|IO error): .*|Got corruption for .*"
+    r"|IndexedDB recovering from a corrupted .*|LevelDB iterator error: Corruption: .*|IndexedDB Read Error: .*)"
+)
 _NOISE = re.compile(r"dbus/|bluez_dbus|vaapi_wrapper|InitializeSandbox\(\) called with multiple threads")
 
 
@@ -94,6 +100,12 @@ class Browser:
         return self._stderr.lines()
 
     @property
+    def damage(self) -> str:
+        """What it has said of a damaged database since it started; empty if nothing."""
+        self._stderr.lines()
+        return self._stderr.damage
+
+    @property
     def connected(self) -> bool:
         """Whether the pipe is open, so that the browser may still answer."""
         return self._connection is not None and self._connection.connected
@@ -142,6 +154,7 @@ class _LastWords:
         self._partial = b""
         self._lines: deque[str] = deque(maxlen=20)
         self._watching = False
+        self.damage = ""
 
     def watch(self) -> None:
         asyncio.get_running_loop().add_reader(self._fd, self._drain)
@@ -163,6 +176,8 @@ class _LastWords:
         self._partial = self._partial[-4096:]
         for line in lines:
             text = line.decode("utf-8", "replace").strip()[:500]
+            if (found := _DAMAGE.search(text)) is not None and not self.damage:
+                self.damage = found["what"]
             if text and not _NOISE.search(text):
                 self._lines.append(text)
 

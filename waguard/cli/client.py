@@ -3,7 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 from pydantic import TypeAdapter, ValidationError
@@ -14,7 +16,10 @@ from waguard.config import Config
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode
 from waguard.errors import BY_CODE, WaguardError
-from waguard.supervisor import CleanupView, SessionView
+from waguard.files import write_atomically
+from waguard.schedule import JobView
+from waguard.supervisor import BackupView, CleanupView, SessionView
+from waguard.sweep.sweeper import Sweep
 
 T = TypeVar("T")
 
@@ -27,9 +32,31 @@ class SessionList:
     sessions: list[SessionView]
 
 
+@dataclass(frozen=True, slots=True)
+class BackupList:
+    backups: list[BackupView]
+
+
+@dataclass(frozen=True, slots=True)
+class JobList:
+    jobs: list[JobView]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """The answer to a dry run."""
+
+    backup: BackupView
+
+
 SESSION = TypeAdapter(SessionView)
 SESSIONS = TypeAdapter(SessionList)
 CLEANUP = TypeAdapter(CleanupView)
+BACKUP = TypeAdapter(BackupView)
+BACKUPS = TypeAdapter(BackupList)
+SWEEP = TypeAdapter(Sweep)
+JOBS = TypeAdapter(JobList)
+_TRIED = TypeAdapter(Tried)
 _PROBLEM = TypeAdapter(dict[str, Any])
 
 
@@ -67,15 +94,65 @@ class Control:
         path = f"/v1/sessions/{code}/cleanup"
         return self._parsed(CLEANUP, await self._ask("POST", path, limit_s=self._patience_s))
 
+    async def backups(self, code: ClientCode) -> BackupList:
+        return self._parsed(BACKUPS, await self._ask("GET", f"/v1/sessions/{code}/backups"))
+
+    async def backup(self, code: ClientCode) -> BackupView:
+        path = f"/v1/sessions/{code}/backups"
+        return self._parsed(BACKUP, await self._ask("POST", path, limit_s=self._patience_s))
+
+    async def check_backup(self, code: ClientCode, backup_id: str) -> BackupView:
+        path = f"/v1/sessions/{code}/backups/{quote(backup_id, safe='')}/restore"
+        body = await self._ask("POST", path, limit_s=self._patience_s, dry_run="true")
+        return self._parsed(_TRIED, body).backup
+
+    async def restore(
+        self, code: ClientCode, backup_id: str, *, wait: Wait, timeout_s: float | None
+    ) -> SessionView:
+        return await self._bring_up(code, f"backups/{quote(backup_id, safe='')}/restore", wait, timeout_s)
+
+    async def bring(
+        self, code: ClientCode, archive: IO[bytes], *, wait: Wait, timeout_s: float | None
+    ) -> SessionView:
+        return await self._bring_up(code, "import", wait, timeout_s, body=archive)
+
+    async def try_import(self, code: ClientCode, archive: IO[bytes]) -> BackupView:
+        path = f"/v1/sessions/{code}/import"
+        body = await self._ask("POST", path, limit_s=self._patience_s, body=archive, dry_run="true")
+        return self._parsed(_TRIED, body).backup
+
+    async def export(self, code: ClientCode, backup_id: str, file: Path, *, plain: bool) -> None:
+        """Write a snapshot into a file that is not there yet; one that does not arrive whole leaves none."""
+        path = f"/v1/sessions/{code}/backups/{quote(backup_id, safe='')}"
+        body = await self._ask(
+            "GET", path, limit_s=self._patience_s, accept="*/*", form="plain" if plain else "sealed"
+        )
+        write_atomically(file, body)
+
+    async def reap(self, *, dry_run: bool) -> Sweep:
+        wish = str(dry_run).lower()
+        return self._parsed(
+            SWEEP, await self._ask("POST", "/v1/reap", limit_s=self._patience_s, dry_run=wish)
+        )
+
+    async def schedule(self) -> JobList:
+        return self._parsed(JOBS, await self._ask("GET", "/v1/schedule"))
+
     async def _bring_up(
-        self, code: ClientCode, verb: str, wait: Wait, timeout_s: float | None, **options: str
+        self,
+        code: ClientCode,
+        verb: str,
+        wait: Wait,
+        timeout_s: float | None,
+        body: IO[bytes] | None = None,
+        **options: str,
     ) -> SessionView:
         options["wait"] = wait.value
         if timeout_s is not None:
             options["timeout_s"] = f"{timeout_s:g}"
         limit_s = self._patience_s + (timeout_s or 0.0)
         path = f"/v1/sessions/{code}/{verb}"
-        return self._parsed(SESSION, await self._ask("POST", path, limit_s=limit_s, **options))
+        return self._parsed(SESSION, await self._ask("POST", path, limit_s=limit_s, body=body, **options))
 
     async def _ask(
         self,
@@ -84,6 +161,7 @@ class Control:
         *,
         limit_s: float = _LOOK_S,
         accept: str = "application/json",
+        body: IO[bytes] | None = None,
         **options: str,
     ) -> bytes:
         try:
@@ -91,11 +169,12 @@ class Control:
                 method,
                 self._url + path,
                 params=options,
+                data=body,
                 headers={"Accept": accept},
                 timeout=aiohttp.ClientTimeout(total=limit_s, sock_connect=_LOOK_S),
                 allow_redirects=False,
             ) as answer:
-                body = await answer.read()
+                said = await answer.read()
         except TimeoutError:
             raise Problem(
                 "no_answer", f"The daemon at {self._url} did not answer within {limit_s:g} s.", hint=_LOG
@@ -109,9 +188,9 @@ class Control:
                 "no_answer", f"{self._url} broke off: {error or type(error).__name__}.", hint=_LOG
             ) from None
         if answer.status == 200:
-            return body
+            return said
         if answer.content_type == "application/problem+json":
-            raise _error(self._parsed(_PROBLEM, body))
+            raise _error(self._parsed(_PROBLEM, said))
         raise self._stranger(f"It answered {answer.status} {answer.content_type}.")
 
     def _parsed(self, adapter: TypeAdapter[T], body: bytes) -> T:

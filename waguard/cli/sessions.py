@@ -56,11 +56,11 @@ def connect(
     json: Json = False,
 ) -> None:
     """Start a client's session, show its QR code as it rotates, say when it is connected."""
-    client, until = client_code(code), _wait(wait)
-    _bring_up(
+    client, limit = client_code(code), until(wait)
+    bring_up(
         ctx,
         client,
-        lambda daemon: daemon.connect(client, wait=until, fresh=fresh, timeout_s=timeout),
+        lambda daemon: daemon.connect(client, wait=limit, fresh=fresh, timeout_s=timeout),
         url=url,
         with_qr=not no_qr,
         json=json,
@@ -77,11 +77,11 @@ def restart(
     json: Json = False,
 ) -> None:
     """Close a client's browser and start it again on the same profile."""
-    client, until = client_code(code), _wait(wait)
-    _bring_up(
+    client, limit = client_code(code), until(wait)
+    bring_up(
         ctx,
         client,
-        lambda daemon: daemon.restart(client, wait=until, timeout_s=timeout),
+        lambda daemon: daemon.restart(client, wait=limit, timeout_s=timeout),
         url=url,
         with_qr=not no_qr,
         json=json,
@@ -97,15 +97,15 @@ def status(
     """Show what runs."""
     if code is not None:
         client = client_code(code)
-        view = _ask(ctx, url, lambda daemon: daemon.session(client))
+        view = ask(ctx, url, lambda daemon: daemon.session(client))
         if json:
-            _print_json(SESSION, view)
+            print_json(SESSION, view)
         else:
             show.session(view, show.output())
         return
-    found = _ask(ctx, url, lambda daemon: daemon.sessions())
+    found = ask(ctx, url, lambda daemon: daemon.sessions())
     if json:
-        _print_json(SESSIONS, found)
+        print_json(SESSIONS, found)
     elif found.sessions:
         show.sessions(found.sessions, show.output())
     else:
@@ -115,9 +115,9 @@ def status(
 def disconnect(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) -> None:
     """Close a client's browser and keep its login."""
     client = client_code(code)
-    view = _ask(ctx, url, lambda daemon: daemon.disconnect(client))
+    view = ask(ctx, url, lambda daemon: daemon.disconnect(client))
     if json:
-        _print_json(SESSION, view)
+        print_json(SESSION, view)
     else:
         show.output().print(show.headline(view))
 
@@ -134,9 +134,9 @@ def cleanup(
     if not yes and show.on_terminal():
         question = f"{client} will have to scan a QR code again. Go on?"
         typer.confirm(question, abort=True, err=True)
-    view = _ask(ctx, url, lambda daemon: daemon.cleanup(client))
+    view = ask(ctx, url, lambda daemon: daemon.cleanup(client))
     if json:
-        _print_json(CLEANUP, view)
+        print_json(CLEANUP, view)
     else:
         show.cleanup(view, show.output())
     if not view.ok:
@@ -146,11 +146,11 @@ def cleanup(
 COMMANDS = (connect, status, disconnect, restart, cleanup)
 
 
-def _wait(wait: Wait | None) -> Wait:
+def until(wait: Wait | None) -> Wait:
     return wait or (Wait.CONNECTED if show.output().is_terminal else Wait.QR)
 
 
-def _bring_up(
+def bring_up(
     ctx: typer.Context,
     code: ClientCode,
     verb: Callable[[Control], Coroutine[Any, Any, SessionView]],
@@ -161,20 +161,27 @@ def _bring_up(
 ) -> None:
     try:
         if json:
-            _print_json(SESSION, _ask(ctx, url, verb))
+            print_json(SESSION, ask(ctx, url, verb))
         else:
             console = show.output()
-            _ask(
-                ctx, url, lambda daemon: follow(daemon, code, verb(daemon), console=console, with_qr=with_qr)
-            )
+            ask(ctx, url, lambda daemon: follow(daemon, code, verb(daemon), console=console, with_qr=with_qr))
     except KeyboardInterrupt:
         show.errors().print(f"{code} goes on in the background. See: waguard status {code}")
         raise
 
 
-def _ask(ctx: typer.Context, url: str | None, request: Callable[[Control], Coroutine[Any, Any, T]]) -> T:
-    """One conversation with the daemon."""
+def ask(
+    ctx: typer.Context,
+    url: str | None,
+    request: Callable[[Control], Coroutine[Any, Any, T]],
+    *,
+    waiting: str = "",
+) -> T:
+    """One conversation with the daemon; ``waiting`` is shown on a terminal as long as it lasts."""
     config = load(ctx.obj).config
+    if waiting and (console := show.errors()).is_terminal:
+        with console.status(f"{waiting} ..."):
+            return ask(ctx, url, request)
 
     async def talk() -> T:
         async with control(config, url) as daemon:
@@ -183,5 +190,5 @@ def _ask(ctx: typer.Context, url: str | None, request: Callable[[Control], Corou
     return asyncio.run(talk())
 
 
-def _print_json(adapter: TypeAdapter[T], view: T) -> None:
+def print_json(adapter: TypeAdapter[T], view: T) -> None:
     typer.echo(adapter.dump_json(view, indent=2))

@@ -10,7 +10,9 @@ from rich.text import Text
 
 from waguard.cli.doctor import Finding, Grade
 from waguard.core.model import Status
-from waguard.supervisor import CleanupView, SessionView
+from waguard.schedule import JobView
+from waguard.supervisor import BackupView, CleanupView, SessionView
+from waguard.sweep.sweeper import Sweep
 
 _STYLES = {
     Status.CONNECTED: "green",
@@ -22,7 +24,7 @@ _STYLES = {
     Status.FAILED: "bold red",
     Status.STOPPED: "dim",
 }
-_OUTCOMES = {"done": "green", "nothing": "dim", "skipped": "yellow", "failed": "red"}
+_OUTCOMES = {"done": "green", "nothing": "dim", "skipped": "yellow", "failed": "red", "reported": "yellow"}
 _GRADES = {Grade.OK: "green", Grade.WARNING: "yellow", Grade.PROBLEM: "bold red"}
 _UNBROKEN = 10_000
 """Columns of what is not a terminal: whoever reads it there breaks lines itself."""
@@ -84,7 +86,7 @@ def session(view: SessionView, console: Console) -> None:
         ("link", _link(view)),
         ("signs", ", ".join(view.signs) or "-"),
         ("qr code", f"{view.qr.age_s:.0f} s old" if view.qr else "-"),
-        ("profile", f"{view.profile} ({view.generation})" if view.profile else "-"),
+        ("profile", f"{view.profile} ({view.backup or view.generation})" if view.profile else "-"),
         ("check", f"{view.check.verdict}: {view.check.why}" if view.check else "-"),
         ("page", view.page_version or "-"),
         ("restarts", f"{view.automatic_restarts} by itself"),
@@ -111,6 +113,51 @@ def cleanup(view: CleanupView, console: Console) -> None:
         table.add_row(step.step, outcome, f"{step.ms:.1f}", step.detail)
     console.print(table)
     console.print(f"{view.client} is {'clean' if view.ok else 'not clean'} ({milliseconds(view.ms)}).")
+
+
+def backups(views: Sequence[BackupView], console: Console) -> None:
+    table = _table("ID", "TAKEN", "WHY", "SIZE", "LOGIN", "BROWSER")
+    for view in views:
+        usable = (
+            Text("refused", "red") if view.refused else Text("yes", "green") if view.login else Text("no")
+        )
+        table.add_row(
+            view.id, when(view.taken_at), view.reason, size(view.bytes), usable, view.browser or "-"
+        )
+    console.print(table)
+
+
+def sweep(found: Sweep, console: Console) -> None:
+    if found.findings:
+        table = _table("WHAT", "CLIENT", "SUBJECT", "ACTION", "OUTCOME", "DETAIL")
+        for one in found.findings:
+            outcome = Text(one.outcome, _OUTCOMES.get(one.outcome, ""))
+            detail = f"{one.detail}; {one.evidence}" if one.detail else one.evidence
+            table.add_row(one.kind, one.client or "-", one.subject, one.action, outcome, detail)
+        console.print(table)
+    count = len(found.findings) or "nothing"
+    console.print(f"{'Dry run: ' if found.dry_run else ''}{count} found ({milliseconds(found.ms)}).")
+
+
+def schedule(jobs: Sequence[JobView], console: Console) -> None:
+    table = _table("JOB", "RULE", "NEXT", "LAST", "OUTCOME", "DETAIL")
+    for job in jobs:
+        ok = {True: Text("done", "green"), False: Text("failed", "red"), None: Text("-")}[job.last_ok]
+        outcome = Text("runs now", "cyan") if job.running else ok
+        table.add_row(job.name, job.rule, when(job.next_at), when(job.last_at), outcome, job.last_error)
+    console.print(table)
+
+
+def when(at: float | None) -> str:
+    """A unix time as people here write it."""
+    return "-" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def size(count: int) -> str:
+    """Bytes, for people."""
+    if count < 1024:
+        return f"{count} bytes"
+    return f"{count / 1024:.1f} KiB" if count < 1024**2 else f"{count / 1024**2:.1f} MiB"
 
 
 def doctor(findings: Sequence[Finding], console: Console) -> None:

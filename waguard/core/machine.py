@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from waguard.core.model import Failure, Link, Process, Reading, Reason, Stage, Status, Wanted
+from waguard.core.model import Failure, Link, Process, Reading, Reason, Source, Stage, Status, Wanted
 from waguard.core.policy import RestartPolicy
 
 
@@ -20,10 +20,10 @@ class State:
     reason: Reason | None = None
     epoch: int = 0
     """Counts the launches; facts of an earlier one are late and mean nothing."""
-    retire: bool = False
-    """The kept profile is retired before the next launch."""
-    fresh: bool = False
-    """The attempt under way was asked to start with a new profile; others who ask for that join it."""
+    source: Source | None = None
+    """What takes the kept profile's place before the next launch; none: it stays."""
+    asked: Source | None = None
+    """What the attempt under way was asked to start with; others who ask for the same join it."""
     cleaning: bool = False
     """A cleanup is under way."""
     failure: Failure | None = None
@@ -38,6 +38,13 @@ class State:
 @dataclass(frozen=True, slots=True)
 class ConnectAsked:
     fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreAsked:
+    """Replace the profile by this snapshot, and connect with it."""
+
+    backup: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,13 @@ class PageUnknown(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class LoginLost(Fact):
+    """The page has no login any more, nobody has logged it out, and there is a snapshot that has it."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
 class PageCrashed(Fact):
     """The page is gone, or its renderer; the browser is not."""
 
@@ -137,6 +151,7 @@ class WaitEnded(Fact):
 
 Event = (
     ConnectAsked
+    | RestoreAsked
     | DisconnectAsked
     | RestartAsked
     | CleanupAsked
@@ -146,6 +161,7 @@ Event = (
     | PageRead
     | PageSilent
     | PageUnknown
+    | LoginLost
     | PageCrashed
     | BrowserExited
     | DeadlinePassed
@@ -164,7 +180,7 @@ class Prepare:
     """Admit the start, see that nothing of this code runs, have a profile with its lock taken."""
 
     epoch: int
-    retire: bool = False
+    source: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,40 +265,44 @@ def _prepare(state: State, *orders: Order) -> Outcome:
         epoch=state.epoch + 1,
         cleaning=False,
     )
-    return after, (*orders, Prepare(after.epoch, retire=state.retire))
+    return after, (*orders, Prepare(after.epoch, state.source))
 
 
 def _stop(state: State, *orders: Order, polite: bool) -> Outcome:
     return replace(state, process=Process.STOPPING), (*orders, Stop(state.epoch, polite=polite))
 
 
-def _asks_fresh(event: Event) -> bool:
-    return isinstance(event, ConnectAsked) and event.fresh
+def _asked(event: Event) -> Source | None:
+    """What somebody wants in the place of the kept profile."""
+    if isinstance(event, RestoreAsked):
+        return Source(event.backup)
+    return Source() if isinstance(event, ConnectAsked) and event.fresh else None
 
 
 def begin(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """An operator wants it up: forget old failures, prepare."""
-    fresh = _asks_fresh(event)
-    asked = replace(
-        state, wanted=Wanted.UP, retire=state.retire or fresh, fresh=fresh, failure=None, restarts=()
+    asked = _asked(event)
+    after = replace(
+        state, wanted=Wanted.UP, source=asked or state.source, asked=asked, failure=None, restarts=()
     )
-    return _prepare(asked, Remember(Wanted.UP))
+    return _prepare(after, Remember(Wanted.UP))
 
 
 def join(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
-    """A start is under way: join it, unless a fresh profile is asked for and this is not one."""
-    if _asks_fresh(event) and not state.fresh:
-        return _stop(replace(state, retire=True, fresh=True, failure=None), polite=False)
+    """A start is under way: join it, unless another profile is asked for than it starts with."""
+    asked = _asked(event)
+    if asked is not None and asked != state.asked:
+        return _stop(replace(state, source=asked, asked=asked, failure=None), polite=False)
     return state, ()
 
 
 def use(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
-    """The browser is up: that is enough, unless its page is past use or a fresh profile is asked for."""
-    fresh = _asks_fresh(event) and not state.fresh
+    """The browser is up: that is enough, unless its page is past use or another profile is asked for."""
+    asked = _asked(event) if _asked(event) != state.asked else None
     hung = state.link is Link.LOST and state.reason in {Reason.CRASHED, Reason.HUNG}
     past_use = hung or state.link is Link.UNKNOWN  # its browser may still have a login to write down
-    if fresh or past_use:
-        after = replace(state, retire=fresh, fresh=fresh, failure=None, restarts=())
+    if asked is not None or past_use:
+        after = replace(state, source=asked, asked=asked, failure=None, restarts=())
         return _stop(after, polite=True)
     return state, ()
 
@@ -294,24 +314,22 @@ def restart(state: State, _event: Event, _now: float, _policy: RestartPolicy) ->
 
 def resume(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """Wanted again while it is being stopped or cleaned: once that is done, prepare."""
-    fresh = state.fresh or _asks_fresh(event)
+    asked = _asked(event) or state.asked
     after = replace(
-        state, wanted=Wanted.UP, retire=state.retire or fresh, fresh=fresh, failure=None, restarts=()
+        state, wanted=Wanted.UP, source=asked or state.source, asked=asked, failure=None, restarts=()
     )
     return after, (Remember(Wanted.UP),)
 
 
 def stop(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """Not wanted any more: call off what is under way, close politely, prove it gone."""
-    down = replace(state, wanted=Wanted.DOWN, retire=False, fresh=False, failure=None)
+    down = replace(state, wanted=Wanted.DOWN, source=None, asked=None, failure=None)
     return _stop(down, Remember(Wanted.DOWN), polite=state.process is Process.UP)
 
 
 def stay_down(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """Nothing runs, or the stop is under way: note that it is to stay so."""
-    return replace(state, wanted=Wanted.DOWN, retire=False, fresh=False, failure=None), (
-        Remember(Wanted.DOWN),
-    )
+    return replace(state, wanted=Wanted.DOWN, source=None, asked=None, failure=None), (Remember(Wanted.DOWN),)
 
 
 def clean(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
@@ -320,7 +338,7 @@ def clean(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> O
         state,
         wanted=Wanted.DOWN,
         process=Process.STOPPING,
-        fresh=False,
+        asked=None,
         cleaning=True,
         failure=None,
         restarts=(),
@@ -331,13 +349,13 @@ def clean(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> O
 def clean_once(state: State, event: Event, now: float, policy: RestartPolicy) -> Outcome:
     """Turn a stop into a cleanup; a second caller joins the cleanup under way."""
     if state.cleaning:
-        return replace(state, wanted=Wanted.DOWN, retire=False, fresh=False), (Remember(Wanted.DOWN),)
+        return replace(state, wanted=Wanted.DOWN, source=None, asked=None), (Remember(Wanted.DOWN),)
     return clean(state, event, now, policy)
 
 
 def launch(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """Start the browser."""
-    return replace(state, process=Process.STARTING, retire=False), (Launch(state.epoch),)
+    return replace(state, process=Process.STARTING, source=None), (Launch(state.epoch),)
 
 
 def open_page(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
@@ -350,7 +368,8 @@ _USABLE = frozenset({Link.AWAITING_SCAN, Link.SYNCING, Link.CONNECTED})
 
 def _on_its_way(state: State) -> bool:
     """Whether the page has still to show something: it loads, or has logged out and not yet a code to scan."""
-    return state.link is Link.LOADING or (state.link is Link.LOST and state.reason is Reason.LOGGED_OUT)
+    gone = {Reason.LOGGED_OUT, Reason.DAMAGED}
+    return state.link is Link.LOADING or (state.link is Link.LOST and state.reason in gone)
 
 
 def note(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
@@ -364,7 +383,7 @@ def note(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Out
         state,
         link=reading.link,
         reason=reading.reason,
-        fresh=state.fresh and not usable,
+        asked=None if usable else state.asked,
         failure=None if usable else state.failure,
     )
     orders: tuple[Order, ...] = ()
@@ -393,6 +412,20 @@ def lose_sight(state: State, event: Event, _now: float, policy: RestartPolicy) -
     return replace(state, link=Link.UNKNOWN, reason=None), ()
 
 
+def lose_login(state: State, event: Event, now: float, policy: RestartPolicy) -> Outcome:
+    """The login was lost to damage: stop, and start again at once on the last snapshot that has it, inside the budget."""
+    recent = policy.recent(state.restarts, now)
+    spent = len(recent) >= policy.budget
+    after = replace(
+        state,
+        link=Link.LOST,
+        reason=Reason.DAMAGED,
+        failure=_failure(event) if spent else None,
+        restarts=recent if spent else (*recent, now),
+    )
+    return _stop(after, polite=False)
+
+
 def crash(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """The page or the browser ended: prove the rest gone, then start again by policy."""
     lost = replace(state, link=Link.LOST, reason=Reason.CRASHED, failure=_failure(event))
@@ -408,8 +441,10 @@ def late(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Out
 
 
 def give_up(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
-    """The start failed: prove gone whatever it left, then start again by policy."""
-    after = replace(state, link=Link.UNKNOWN, reason=None, failure=_failure(event))
+    """The start failed: prove gone whatever it left, then start again by policy, not from a snapshot that was asked for."""
+    restoring = state.source is not None and state.source.backup
+    source = None if restoring else state.source
+    after = replace(state, link=Link.UNKNOWN, reason=None, failure=_failure(event), source=source)
     return _stop(after, polite=state.process is Process.UP)
 
 
@@ -475,6 +510,7 @@ _COLUMNS = (
 _ROWS: dict[type[Event], tuple[Rule, ...]] = {
     #                 down       preparing  starting   up         stopping    backoff    failed
     ConnectAsked:    (begin,     join,      join,      use,       resume,     begin,     begin),
+    RestoreAsked:    (begin,     join,      join,      use,       resume,     begin,     begin),
     RestartAsked:    (begin,     join,      join,      restart,   resume,     begin,     begin),
     DisconnectAsked: (stay_down, stop,      stop,      stop,      stay_down,  stop,      stop),
     CleanupAsked:    (clean,     clean,     clean,     clean,     clean_once, clean,     clean),
@@ -484,6 +520,7 @@ _ROWS: dict[type[Event], tuple[Rule, ...]] = {
     PageRead:        (ignore,    ignore,    ignore,    note,      ignore,     ignore,    ignore),
     PageSilent:      (ignore,    ignore,    ignore,    doubt,     ignore,     ignore,    ignore),
     PageUnknown:     (ignore,    ignore,    ignore,    lose_sight, ignore,    ignore,    ignore),
+    LoginLost:       (ignore,    ignore,    ignore,    lose_login, ignore,    ignore,    ignore),
     PageCrashed:     (ignore,    ignore,    ignore,    crash,     ignore,     ignore,    ignore),
     BrowserExited:   (ignore,    ignore,    give_up,   crash,     ignore,     ignore,    ignore),
     DeadlinePassed:  (ignore,    ignore,    ignore,    late,      ignore,     ignore,    ignore),

@@ -62,6 +62,8 @@ class Reason(StrEnum):
     REFUSED = "refused"
     HUNG = "hung"
     CRASHED = "crashed"
+    DAMAGED = "damaged"
+    """The login was lost to damage of its files, and nobody has logged it out."""
 
 
 class Status(StrEnum):
@@ -86,6 +88,16 @@ class Stage(StrEnum):
     OPEN = "open"
     CLOSE = "close"
     KILL = "kill"
+    RESTORE = "restore"
+    BACKUP = "backup"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What takes the place of the kept profile."""
+
+    backup: str = ""
+    """Id of the snapshot that it is restored from; none: an empty profile."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,6 +182,29 @@ def _logs(names: set[str], needed: int) -> list[str]:
     return sorted(name for name in names if re.fullmatch(r"\d{6,}\.log", name) and int(name[:-4]) >= needed)
 
 
+def named_tables(directory: Path) -> frozenset[str]:
+    """File names of the tables that the database consists of now. Raises `Unreadable`, `OSError`."""
+    current = directory / "CURRENT"
+    if not current.is_file():
+        return frozenset()
+    manifest = directory / current.read_text(encoding="ascii", errors="replace").strip()
+    if not manifest.is_file():
+        raise Unreadable(f"CURRENT names {manifest.name[:40]}, which is missing")
+    return frozenset(f"{number:06}.ldb" for number in read_manifest(manifest).tables)
+
+
+def made_anew(directory: Path, since: float) -> bool:
+    """Whether LevelDB says that the database was not there when it was opened; ``since`` is unix time, seconds.
+
+    ``LOG`` is what the last opening says, db_impl.cc. Raises `OSError`.
+    """
+    log = directory / "LOG"
+    if not log.is_file() or log.stat().st_mtime < since:
+        return False
+    with log.open("rb") as file:
+        return re.match(rb"\S+ \S+ Creating DB .+ since it was missing\.", file.readline(4096)) is not None
+
+
 def torn_tails(directory: Path) -> Iterator[tuple[Path, int]]:
     """Each file whose last record is torn, and where its last whole one ends. Only of what `examine` can read.
 

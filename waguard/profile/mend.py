@@ -6,7 +6,7 @@ from pathlib import Path
 
 from waguard.files import saying
 from waguard.profile import leveldb
-from waguard.profile.witness import databases
+from waguard.profile.login import databases
 
 
 def torn_tails(profile: Path, origin: str) -> Sequence[tuple[Path, int]]:

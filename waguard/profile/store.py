@@ -4,7 +4,13 @@ sessions/<code>/profile -> ../.profiles/<generation>     the link is the one tru
 sessions/.profiles/<generation>/                         a Chromium user data directory
 sessions/.profiles/<generation>.lock                     flock, held by the sandbox until all of it is gone
 sessions/.profiles/<generation>.json                     what the login's files were when its browser had ended
-sessions/.retired/<code>.<generation>.<reason>/          left by one rename, deleted after the retention time
+sessions/.profiles/<generation>.wgb                      the profile, sealed, where `profile.at_rest` says so
+sessions/.retired/<code>.<generation>.<reason>           left by one rename, deleted after the retention time;
+                                                         then ``.saved``: there is a snapshot of it, or ``.empty``: it
+                                                         never held a login
+
+Where `profile.runtime_dir` is set, the directories of both kinds are there instead. A generation is ``<time>-<lineage>``: a
+fresh profile begins a lineage, and one that is restored from a snapshot goes on with its lineage (``<time>-<lineage>-<word>``).
 """
 
 import contextlib
@@ -14,22 +20,32 @@ import os
 import re
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 from waguard.core.model import ClientCode
 from waguard.errors import ProfileFailed, ProfileLocked
-from waguard.files import saying, sync_directory
+from waguard.files import PARTIAL, partial, saying, sync_directory
+from waguard.profile.login import CACHES
 from waguard.sandbox import User
 
 DAMAGED = "damaged"
 """The reason of a profile that was put aside because of what the check found."""
+OWNERLESS = "ownerless"
+"""The reason of one that no client's link pointed at."""
+DROPPED = frozenset({"cleanup", "fresh"})
+"""The reasons of those that somebody wanted gone."""
+NOBODY = "_"
+"""In the place of a client code: whose it was is not known."""
 
-_GENERATION = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
+_NAME = r"\d{8}T\d{6}-(?P<lineage>[0-9a-f]{8})(-[0-9a-f]{4})?"
+_GENERATION = re.compile(_NAME)
 _RETIRED = re.compile(
-    r"(?P<code>[A-Za-z0-9_-]+)\.(?P<generation>\d{8}T\d{6}-[0-9a-f]{8})\.(?P<reason>[a-z_]+)"
+    rf"(?P<code>[A-Za-z0-9_-]+)\.(?P<generation>{_NAME})\.(?P<reason>[a-z_]+?)(\.(?P<state>saved|empty))?"
 )
 
 
@@ -40,60 +56,170 @@ class Profile:
     lock: Path
     witness: Path
     """See `witness`."""
+    sealed: Path
+
+    @property
+    def lineage(self) -> str:
+        """What it has in common with the snapshots that were taken of it, and with what was restored from them."""
+        return lineage_of(self.generation)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that may be of it."""
+        return self.path, self.witness, self.sealed, self.lock
+
+
+class Place(StrEnum):
+    """Where the current profile of a client is."""
+
+    NONE = "none"
+    """There is none, and none is missing."""
+    PLAIN = "plain"
+    SEALED = "sealed"
+    LOST = "lost"
+    """There was one, and nobody has dropped it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """A profile that was put aside."""
+
+    path: Path
+    code: str
+    generation: str
+    reason: str
+    saved: bool
+    """There is a snapshot of it, or there was never a login in it: nothing is lost with it."""
+    since: float
+    """Unix time, seconds."""
+
+    @property
+    def lineage(self) -> str:
+        return lineage_of(self.generation)
+
+
+def bytes_below(top: Path) -> int:
+    """What a file or directory takes on disk; what vanishes meanwhile counts as nothing. Links are not followed."""
+    found = 0
+    for directory, _, files in os.walk(top):
+        for name in files:
+            with contextlib.suppress(OSError):
+                found += os.lstat(os.path.join(directory, name)).st_blocks * 512  # noqa: PTH118 (thousands of files)
+    with contextlib.suppress(OSError):
+        found += os.lstat(top).st_blocks * 512
+    return found
+
+
+def lineage_of(generation: str) -> str:
+    found = _GENERATION.fullmatch(generation)
+    return found["lineage"] if found else ""
 
 
 class Profiles:
     """The one owner of the directories below ``root``."""
 
-    def __init__(self, root: Path, user: User | None) -> None:
-        self._root = root
-        self._user = user
+    def __init__(self, root: Path, user: User | None, runtime: Path | None = None) -> None:
+        self.root = root
+        self.user = user
         self._profiles = root / ".profiles"
-        self._retired = root / ".retired"
+        self._plain = runtime or self._profiles
+        self._retired = (runtime or root) / ".retired"
+        self._trying = threading.Lock()
+        """So that nobody who only looks at a lock is met by whoever wants it."""
 
     def make_room(self) -> None:
         """Create the directories. Raises `ProfileFailed`."""
-        with saying(f"create {self._root}"):
+        with saying(f"create {self.root}"):
             # Others may pass but not look: where there is no bubblewrap the browsers' user has to reach its profile.
-            for directory, mode in ((self._root, 0o711), (self._profiles, 0o711), (self._retired, 0o700)):
+            for directory, mode in (
+                (self.root, 0o711),
+                (self._profiles, 0o711),
+                (self._plain, 0o711),
+                (self._retired, 0o700),
+            ):
                 directory.mkdir(mode=mode, parents=True, exist_ok=True)
 
     def home(self, code: ClientCode) -> Path:
         """The directory of a client code, made if it is not there."""
-        home = self._root / code
+        home = self.root / code
         with saying(f"create {home}"):
             home.mkdir(mode=0o700, exist_ok=True)
         return home
 
     def codes(self) -> Sequence[str]:
         """Names of the clients' directories, as they are on disk."""
-        with saying(f"read {self._root}"):
+        with saying(f"read {self.root}"):
             return sorted(
-                entry.name for entry in os.scandir(self._root) if entry.is_dir() and entry.name[0] != "."
+                entry.name for entry in os.scandir(self.root) if entry.is_dir() and entry.name[0] != "."
             )
 
     def current(self, code: ClientCode) -> Profile | None:
         """The profile that the code's next browser uses; none if there is none, or its link points nowhere."""
-        link = self._root / code / "profile"
+        place, profile = self.find(code)
+        return profile if place in {Place.PLAIN, Place.SEALED} else None
+
+    def find(self, code: ClientCode) -> tuple[Place, Profile | None]:
+        """Where the code's profile is, and which it is. Raises `ProfileFailed`."""
+        link = self.root / code / "profile"
         try:
             generation = link.readlink().name
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.EINVAL}:
-                return None
+                return Place.NONE, None
             raise ProfileFailed(f"Cannot read {link}: {error.strerror}.", errno=error.errno) from None
-        profile = self.profile(generation) if _GENERATION.fullmatch(generation) else None
-        return profile if profile is not None and profile.path.is_dir() else None
+        if not _GENERATION.fullmatch(generation):
+            return Place.NONE, None
+        profile = self.profile(generation)
+        if profile.path.is_dir():
+            return Place.PLAIN, profile
+        if profile.sealed.is_file():
+            return Place.SEALED, profile
+        # Whoever died between the two steps of `retire` had dropped it.
+        dropped = any(one.generation == generation and one.reason in DROPPED for one in self.retired())
+        return (Place.NONE, None) if dropped else (Place.LOST, profile)
 
     def profile(self, generation: str) -> Profile:
         beside = self._profiles / generation
         return Profile(
-            generation, beside, beside.with_name(f"{generation}.lock"), beside.with_name(f"{generation}.json")
+            generation,
+            self._plain / generation,
+            *(beside.with_name(f"{generation}.{ending}") for ending in ("lock", "json", "wgb")),
         )
+
+    def generations(self) -> Sequence[str]:
+        """Of which there is anything at all."""
+        with saying(f"read {self._profiles}"):
+            names = {entry.name for place in {self._profiles, self._plain} for entry in os.scandir(place)}
+        found = (_GENERATION.match(name) for name in sorted(names))
+        return list(dict.fromkeys(one[0] for one in found if one is not None))
+
+    def staging(self, code: ClientCode) -> Path:
+        """Where a copy of the client's profile may be laid out: on the same file system, so that links to it can be made."""
+        return self._plain / f"{code}.copy"
+
+    def partials(self) -> Sequence[Path]:
+        """Files and directories that were never completed, wherever we write; those that are being written now too."""
+        places = {
+            self.root,
+            self._profiles,
+            self._plain,
+            self._retired,
+            *self.root.glob("[!.]*"),
+            *self.root.glob(".backups/*"),
+        }
+        with saying(f"read {self.root}"):
+            return sorted(
+                Path(entry.path)
+                for place in places
+                if place.is_dir() and not place.is_symlink()
+                for entry in os.scandir(place)
+                if entry.name.endswith(PARTIAL)
+            )
 
     @property
     def uid(self) -> int:
         """Whose the profiles are."""
-        return self._user.uid if self._user is not None else os.geteuid()
+        return self.user.uid if self.user is not None else os.geteuid()
 
     def drop_singletons(self, profile: Profile) -> None:
         """Remove Chromium's own lock, which a killed browser leaves; only with our lock held and no browser alive."""
@@ -103,25 +229,70 @@ class Profiles:
 
     def create(self, code: ClientCode) -> Profile:
         """A new, empty profile, made current. Raises `DiskFull`, `ProfileFailed`."""
-        generation = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(4)
-        profile = self.profile(generation)
-        link = self.home(code) / "profile"
-        beside = link.with_name(f"profile.{secrets.token_hex(4)}")
+        profile = self.profile(self.new_generation())
         with saying(f"create {profile.path}"):
             try:
-                profile.path.mkdir(mode=0o700)
-                if self._user is not None:
-                    os.chown(profile.path, self._user.uid, self._user.gid)
-                beside.symlink_to(Path("..") / ".profiles" / generation)
-                beside.replace(link)
+                self.make_directory(profile.path)
+                self._point(code, profile)
             except BaseException:
                 with contextlib.suppress(OSError):
-                    beside.unlink(missing_ok=True)
                     profile.path.rmdir()
                 raise
-            sync_directory(self._profiles)
-            sync_directory(link.parent)
+            sync_directory(self._plain)
         return profile
+
+    @staticmethod
+    def new_generation(lineage: str = "") -> str:
+        """A name for a new profile, which goes on with this lineage or begins one."""
+        now = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        return f"{now}-{lineage}-{secrets.token_hex(2)}" if lineage else f"{now}-{secrets.token_hex(4)}"
+
+    def make_directory(self, path: Path) -> None:
+        """An empty user data directory that is the browser's own. Raises `OSError`."""
+        path.mkdir(mode=0o700)
+        if self.user is not None:
+            os.chown(path, self.user.uid, self.user.gid)
+
+    def complete(self, made: Path, profile: Profile) -> None:
+        """Give what was laid out in ``made`` and is on disk its name as a profile's directory. Raises `ProfileFailed`."""
+        with saying(f"create {profile.path}"):
+            made.rename(profile.path)
+            sync_directory(self._plain)
+
+    def replace(
+        self, code: ClientCode, profile: Profile, reason: str, *, worthless: bool = False
+    ) -> Path | None:
+        """Make this profile current, then put the one before aside; returns where, or none if there was none.
+
+        There is a current profile all the time; a crash in between leaves the one before without an owner.
+        """
+        before = self.current(code)
+        with saying(f"replace the profile of {code}"):
+            self._point(code, profile)
+        return None if before is None else self._put_aside(code, before, reason, worthless=worthless)
+
+    def _point(self, code: ClientCode, profile: Profile) -> None:
+        link = self.home(code) / "profile"
+        target = Path("..") / ".profiles" / profile.generation
+        with partial(link) as beside:
+            beside.symlink_to(target if self._plain == self._profiles else profile.path)
+            beside.replace(link)
+        sync_directory(link.parent)
+
+    def cache_bytes(self, profile: Profile) -> int:
+        """What the profile's caches take on disk."""
+        return sum(bytes_below(profile.path / name) for name in CACHES)
+
+    def prune(self, profile: Profile, limit_bytes: int) -> int:
+        """Drop its caches if they take more; how many bytes that were. Only with its lock held. Raises `ProfileFailed`."""
+        found = self.cache_bytes(profile)
+        if found <= limit_bytes:
+            return 0
+        with saying(f"prune {profile.path}"):
+            for name in CACHES:
+                if (profile.path / name).is_dir():
+                    shutil.rmtree(profile.path / name)
+        return found
 
     def lock(self, profile: Profile) -> int:
         """Take the profile's lock; the fd is the caller's, and the lock goes with its last copy.
@@ -131,7 +302,8 @@ class Profiles:
         with saying(f"open {profile.lock}"):
             fd = os.open(profile.lock, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with self._trying:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
             raise ProfileLocked(
@@ -144,23 +316,52 @@ class Profiles:
             raise
         return fd
 
-    def retire(self, code: ClientCode, reason: str) -> Path | None:
-        """Put the current profile aside by one rename; returns where, or none if there was none.
+    def held(self, profile: Profile) -> bool:
+        """Whether anybody holds the profile's lock now."""
+        with saying(f"open {profile.lock}"):
+            try:
+                fd = os.open(profile.lock, os.O_RDWR)
+            except FileNotFoundError:
+                return False
+        try:
+            with self._trying:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(fd, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
 
-        A crash after the rename leaves a link that points nowhere, which counts as no profile.
+    def retire(self, code: ClientCode, reason: str, *, worthless: bool = False) -> Path | None:
+        """Put the current profile aside by one rename; returns where, or none if there was none. One that is ``worthless``
+        has never held a login, and needs no snapshot.
+
+        A crash after the rename leaves a link that points nowhere: see `find`.
         """
         profile = self.current(code)
-        link = self._root / code / "profile"
-        place = None
+        link = self.root / code / "profile"
+        place = None if profile is None else self._put_aside(code, profile, reason, worthless=worthless)
         with saying(f"retire the profile of {code}"):
-            if profile is not None:
-                place = self._retired / f"{code}.{profile.generation}.{reason}"
-                os.utime(profile.path)  # the retention time counts from here, even if we die after the rename
-                profile.path.rename(place)
             link.unlink(missing_ok=True)
             if place is not None:
-                for directory in (self._retired, self._profiles, link.parent):
-                    sync_directory(directory)
+                sync_directory(link.parent)
+        return place
+
+    def retire_ownerless(self, profile: Profile) -> Path | None:
+        """Put aside one that no client's link points at."""
+        return self._put_aside(NOBODY, profile, OWNERLESS)
+
+    def _put_aside(self, code: str, profile: Profile, reason: str, *, worthless: bool = False) -> Path | None:
+        ending = ".empty" if worthless else ""
+        place = self._retired / f"{code}.{profile.generation}.{reason}{ending}"
+        with saying(f"retire the profile of {code}"):
+            if not profile.path.is_dir():
+                return None
+            os.utime(profile.path)  # the retention time counts from here, even if we die after the rename
+            profile.path.rename(place)
+            for directory in {self._retired, self._plain}:
+                sync_directory(directory)
         return place
 
     def drop_lock(self, profile: Profile) -> None:
@@ -173,20 +374,29 @@ class Profiles:
         finally:
             os.close(fd)
 
-    def expired(self, keep_s: float) -> Sequence[Path]:
-        """Retired profiles past their retention, oldest first. Only names of our own making count.
-
-        Not those that were put aside as damaged: a person may still get a login out of them.
-        """
-        deadline = time.time() - keep_s
+    def retired(self) -> Sequence[Retired]:
+        """What was put aside, the oldest first. Only names of our own making count."""
+        found = []
         with saying(f"read {self._retired}"):
-            entries = [entry for entry in os.scandir(self._retired) if entry.is_dir(follow_symlinks=False)]
-            aged = sorted((entry.stat().st_mtime, Path(entry.path)) for entry in entries)
-        found = ((at, path, _RETIRED.fullmatch(path.name)) for at, path in aged)
-        return [path for at, path, ours in found if at <= deadline and ours and ours["reason"] != DAMAGED]
+            for entry in os.scandir(self._retired):
+                ours = _RETIRED.fullmatch(entry.name)
+                if ours is not None and entry.is_dir(follow_symlinks=False):
+                    since = entry.stat(follow_symlinks=False).st_mtime
+                    path, saved = Path(entry.path), ours["state"] is not None
+                    found.append(
+                        Retired(path, ours["code"], ours["generation"], ours["reason"], saved, since)
+                    )
+        return sorted(found, key=lambda one: (one.since, one.path))
+
+    def mark_saved(self, retired: Retired, *, empty: bool = False) -> Retired:
+        """Note in its name that there is a snapshot of it, or that there is no login in it. Raises `ProfileFailed`."""
+        with saying(f"rename {retired.path}"):
+            path = retired.path.rename(f"{retired.path}.{'empty' if empty else 'saved'}")
+            sync_directory(self._retired)
+        return replace(retired, path=path, saved=True)
 
     def delete_retired(self, path: Path) -> None:
-        """Delete one retired profile for good. Nothing else is ever deleted. Raises `ProfileFailed`."""
+        """Delete one retired profile for good. No other is ever deleted. Raises `ProfileFailed`."""
         if path.parent != self._retired or not _RETIRED.fullmatch(path.name):
             raise ProfileFailed(f"{path} is not a retired profile of ours, so it is not deleted.")
         with saying(f"delete {path}"):

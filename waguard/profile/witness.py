@@ -9,12 +9,12 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import google_crc32c
 from pydantic import TypeAdapter, ValidationError
 
 from waguard.files import saying, sync_directory, write_atomically
+from waguard.profile.login import database_files, databases
 
 _TABLES_READ = 64 * 1024 * 1024
 """So many bytes of tables are read again before a launch, the newest first; of the others the size has to do."""
@@ -61,7 +61,7 @@ def take(profile: Path, origin: str, before: Mapping[str, Mark]) -> Mapping[str,
     with saying(f"read {profile}"):
         for database in databases(profile, origin):
             sync_directory(database)
-        for path in login_files(profile, origin):
+        for path in database_files(profile, origin):
             name = str(path.relative_to(profile))
             known = before.get(name) if path.suffix == ".ldb" else None
             status = path.stat()
@@ -87,31 +87,6 @@ def compare(profile: Path, marks: Mapping[str, Mark]) -> Iterator[tuple[str, str
             yield name, f"it had {mark.size} bytes when its browser ended and has {size}", grown
         elif (left >= 0 or path.suffix != ".ldb") and _mark(path) != mark:
             yield name, "its content has changed since its browser ended", False
-
-
-def origin_of(url: str) -> str:
-    """The page's origin as Chromium names its files: ``https_web.whatsapp.com_0``."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return f"{parts.scheme}_{host}_{parts.port or 0}"
-
-
-def databases(profile: Path, origin: str) -> list[Path]:
-    """The LevelDB databases that a login of the page needs, those that are there: both of them."""
-    both = (
-        profile / "Default" / "IndexedDB" / f"{origin}.indexeddb.leveldb",
-        profile / "Default" / "Local Storage" / "leveldb",
-    )
-    return [database for database in both if database.is_dir()]
-
-
-def login_files(profile: Path, origin: str) -> list[Path]:
-    return [
-        path
-        for database in databases(profile, origin)
-        for path in sorted(database.iterdir())
-        if path.name == "CURRENT" or path.name.startswith("MANIFEST-") or path.suffix in {".log", ".ldb"}
-    ]
 
 
 def _mark(path: Path, most: int = -1, *, sync: bool = False) -> Mark:

@@ -62,6 +62,9 @@ class Run(Protocol):
     def stopped(self) -> bool:
         """Whether the browser is stopped by a signal (SIGSTOP), so that it cannot answer."""
 
+    def members(self) -> Sequence[Identity]:
+        """All its processes at this moment, but for those that only hold the sandbox. Blocking."""
+
     def pids(self) -> Sequence[int]:
         """Pids still known, for a report."""
 

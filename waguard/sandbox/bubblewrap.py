@@ -196,6 +196,13 @@ class BubblewrapRun:
         init = self._init.identity.pid
         return any(row.ppid == init and row.state in "Tt" for row in host.process_table())
 
+    def members(self) -> Sequence[Identity]:
+        if self._init is None or self._init.gone():
+            return ()
+        init = self._init.identity
+        below = host.descendants(init.pid, host.process_table())
+        return [Identity(row.pid, row.start_ticks, init.boot_id) for row in below if row.state not in "ZX"]
+
     def pids(self) -> Sequence[int]:
         handles = [self._init, self._child.handle] if self._init else [self._child.handle]
         return [handle.identity.pid for handle in handles if not handle.gone()]

@@ -60,8 +60,12 @@ class Handle:
 
     def kill(self) -> None:
         """SIGKILL; nothing if it is gone already."""
+        self.send(signal.SIGKILL)
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal; nothing if it is gone already."""
         try:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            signal.pidfd_send_signal(self._pidfd, number)
         except ProcessLookupError:
             return
 

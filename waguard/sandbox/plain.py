@@ -6,7 +6,7 @@ seen, and the browser can read whatever its user can read. Use bubblewrap where 
 
 import ctypes
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from waguard import host
@@ -84,6 +84,10 @@ class PlainRun:
         row = host.process_row(self._child.handle.identity.pid)
         return row is not None and row.state in "Tt"
 
+    def members(self) -> Sequence[Identity]:
+        leader = self._child.handle.identity
+        return list(_sweep(leader, {leader}, self._token))
+
     def pids(self) -> Sequence[int]:
         return [] if self._child.handle.gone() else [self._child.handle.identity.pid]
 
@@ -121,16 +125,8 @@ def _sweep(leader: Identity, known: set[Identity], token: str) -> set[Identity]:
             or host.environment_has(row.pid, f"{TOKEN_VARIABLE}={token}")
         ):
             ours[row.pid] = identity
-    _add_descendants(rows, ours, boot)
+    for pid in list(ours):
+        for row in host.descendants(pid, rows.values()):
+            ours[row.pid] = Identity(row.pid, row.start_ticks, boot)
     ours.pop(os.getpid(), None)
     return set(ours.values())
-
-
-def _add_descendants(rows: Mapping[int, host.ProcessRow], ours: dict[int, Identity], boot: str) -> None:
-    grown = True
-    while grown:
-        grown = False
-        for row in rows.values():
-            if row.ppid in ours and row.pid not in ours:
-                ours[row.pid] = Identity(row.pid, row.start_ticks, boot)
-                grown = True

@@ -1,11 +1,11 @@
 """End what an earlier launch left behind, known from the registry's record of it. Never by name, always by identity."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from waguard import host
-from waguard.sandbox.identity import Identity, handles_on
+from waguard.sandbox.identity import TOKEN_VARIABLE, Identity, handles_on
 from waguard.sandbox.plain import end_tree
 from waguard.sandbox.spawn import kill_and_prove, kill_carriers
 
@@ -40,6 +40,41 @@ async def reap(launch: Launch) -> Sequence[int]:
     return killed
 
 
-def lock_holders(lock: Path) -> list[int]:
-    """Pids that hold a profile's lock, for the report when it cannot be had."""
-    return host.flock_holders(lock)
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that holds a profile's lock."""
+
+    identity: Identity
+    lock: Path
+    ours: bool
+    """It was started by waguard: it carries a launch token besides. Others are not touched."""
+    empty: bool
+    """A sandbox with no browser in it any more."""
+
+
+def lock_holders(locks: Iterable[Path], rows: Sequence[host.ProcessRow]) -> Sequence[Holder]:
+    """Who holds these locks, by one look at all processes; ``rows`` is a look at the process table. Blocking."""
+    by_pid = {row.pid: row for row in rows}
+    found = []
+    for lock, pids in host.flock_holders(locks).items():
+        for pid in pids:
+            if (row := by_pid.get(pid) or host.process_row(pid)) is None:
+                continue
+            token = host.environment_value(pid, TOKEN_VARIABLE)
+            identity = Identity(pid, row.start_ticks, host.boot_id())
+            below = [one for one in host.descendants(pid, rows) if one.state not in "ZX"]
+            found.append(Holder(identity, lock, token is not None, token is not None and not below))
+    return found
+
+
+async def end_holders(holders: Sequence[Holder]) -> Sequence[int]:
+    """Kill those that are ours and prove them gone, with all that carry their tokens; their pids. The caller sets the deadline."""
+    ours = [holder.identity for holder in holders if holder.ours]
+    tokens = {host.environment_value(one.pid, TOKEN_VARIABLE) for one in ours if one.current()}
+    with handles_on(ours) as handles:
+        await kill_and_prove(handles)
+        killed = [handle.identity.pid for handle in handles]
+    for token in tokens - {None}:
+        assert token is not None  # noqa: S101 (just taken out)
+        killed += await kill_carriers(token)
+    return killed

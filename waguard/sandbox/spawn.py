@@ -6,7 +6,7 @@ import fcntl
 import os
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from waguard import host
 from waguard.fds import inheritable
@@ -65,14 +65,22 @@ def _killed_by(number: int) -> str:
     return f"killed by signal {number}, {name}"
 
 
-def collect_strays() -> None:
-    """Reap what a subreaper has inherited. What runs in our own session was started by others here, who wait for it."""
+def strays(rows: Iterable[host.ProcessRow]) -> Sequence[host.ProcessRow]:
+    """Zombies that a subreaper has inherited. What runs in our own session was started by others here, who wait for it."""
     ours = os.getsid(0)
-    for row in host.process_table():
-        if row.state == "Z" and row.ppid == os.getpid() and row.session != ours:
-            with _known, contextlib.suppress(ChildProcessError):  # another sweep may have been quicker
-                if row.pid not in _children:
-                    os.waitpid(row.pid, os.WNOHANG)
+    return [
+        row
+        for row in rows
+        if row.state == "Z" and row.ppid == os.getpid() and row.session != ours and row.pid not in _children
+    ]
+
+
+def collect_strays() -> None:
+    """Reap them."""
+    for row in strays(host.process_table()):
+        with _known, contextlib.suppress(ChildProcessError):  # another sweep may have been quicker
+            if row.pid not in _children:
+                os.waitpid(row.pid, os.WNOHANG)
 
 
 def spawn(argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -> Child:

@@ -19,6 +19,8 @@ EXAMINERS: Sequence[tuple[str, Callable[[Subject], Iterator[Doubt]]]] = (
     ("settings", settings.examine),
 )
 """In this order: those that refuse come first."""
+STRUCTURE = tuple(one for one in EXAMINERS if one[1] is databases.examine)
+"""What can be asked of a copy, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,12 @@ class Report:
         return "" if worst is None else f"{worst.path}: {worst.what}."
 
 
-def examine(subject: Subject) -> Report:
+def examine(
+    subject: Subject, among: Sequence[tuple[str, Callable[[Subject], Iterator[Doubt]]]] = EXAMINERS
+) -> Report:
     """Look at a profile that no browser uses. Blocking. Raises `ProfileFailed`, `ProfileTooNew`, `ProfileLocked`."""
     evidence = []
-    for name, examiner in EXAMINERS:
+    for name, examiner in among:
         try:
             evidence += [Evidence(name, doubt.verdict, doubt.path, doubt.what) for doubt in examiner(subject)]
         except OSError as error:

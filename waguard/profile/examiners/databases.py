@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from waguard.profile import leveldb, witness
+from waguard.profile import leveldb, login
 from waguard.profile.examiners.subject import Doubt, Subject, Verdict
 
 
 def examine(subject: Subject) -> Iterator[Doubt]:
-    for directory in witness.databases(subject.profile, subject.origin):
+    for directory in login.databases(subject.profile, subject.origin):
         name = str(directory.relative_to(subject.profile))
         try:
             for what in leveldb.examine(directory):

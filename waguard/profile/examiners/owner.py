@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from waguard.errors import ProfileFailed
 from waguard.profile.examiners.subject import Doubt, Subject
-from waguard.profile.witness import databases
+from waguard.profile.login import databases
 
 
 def examine(subject: Subject) -> Iterator[Doubt]:

@@ -21,7 +21,7 @@ class Subject:
     browser: str
     """Version of the browser that is to use it."""
     origin: str
-    """Whose login it is: see `witness.origin_of`."""
+    """Whose login it is: see `login.origin_of`."""
     uid: int
     """Whom it is to run as."""
     witness: Witness | None = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from waguard.profile import witness
+from waguard.profile import login, witness
 from waguard.profile.examiners.subject import Doubt, Subject, Verdict
 
 
@@ -11,7 +11,7 @@ def examine(subject: Subject) -> Iterator[Doubt]:
         return
     marks = subject.witness.files
     changed = list(witness.compare(subject.profile, marks))
-    files = witness.login_files(subject.profile, subject.origin)
+    files = login.database_files(subject.profile, subject.origin)
     here = {str(path.relative_to(subject.profile)) for path in files}
     # Databases only ever append and add: then somebody has used the profile, and the structure has the say.
     used = any(grown for _, _, grown in changed) or bool(here - marks.keys())

@@ -1,0 +1,417 @@
+"""Snapshots: what can be opened is what was sealed, whole; anything else is refused, with the reason."""
+
+import io
+import os
+import random
+import tarfile
+import threading
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_files import crash_points
+
+from waguard.backup import bring, keys, snapshot
+from waguard.backup.keys import Key, Keyring
+from waguard.backup.seal import Opener, Sealer, read_header
+from waguard.backup.snapshot import About
+from waguard.backup.store import Backups
+from waguard.core.model import ClientCode
+from waguard.errors import BackupFailed, BackupNotFound, BackupRefused, ConfigError
+from waguard.files import PARTIAL
+from waguard.profile import login
+
+DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
+ORIGIN = "https_web.whatsapp.com_0"
+MARKER = b"the wid of somebody: 34600000000"
+KEY, OTHER = Key("k1", bytes(range(32))), Key("k2", bytes(32))
+RING = Keyring([KEY], Path("keys"))
+GO = threading.Event()
+ABOUT = About("demo", "20260101T000000-0123abcd", "request", 1.0, "156.0.0.0", ORIGIN, live=False, login=True)
+
+
+def sealed(data: bytes, key: Key = KEY) -> bytes:
+    file = io.BytesIO()
+    sealer = Sealer(file, key, {"a": 1})
+    for start in range(0, len(data), 300_000):
+        sealer.write(data[start : start + 300_000])
+    sealer.finish()
+    return file.getvalue()
+
+
+def opened(data: bytes, ring: Keyring = RING) -> bytes:
+    return io.BufferedReader(Opener(io.BytesIO(data), ring)).read()
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    """A profile with a login, and with much that is none."""
+    top = tmp_path / "profile"
+    files = {
+        f"Default/IndexedDB/{ORIGIN}.indexeddb.leveldb/000003.log": MARKER * 100,
+        f"Default/IndexedDB/{ORIGIN}.indexeddb.leveldb/000005.ldb": os.urandom(1_500_000),
+        f"Default/IndexedDB/{ORIGIN}.indexeddb.leveldb/CURRENT": b"MANIFEST-000001\n",
+        f"Default/IndexedDB/{ORIGIN}.indexeddb.leveldb/LOCK": b"",
+        f"Default/IndexedDB/{ORIGIN}.indexeddb.blob/1/00/1": b"a picture",
+        "Default/IndexedDB/https_other.example_0.indexeddb.leveldb/000003.log": b"not ours",
+        "Default/Local Storage/leveldb/000003.log": b"last-wid-md" + MARKER,
+        "Default/Preferences": b"{}",
+        "Default/Cache/Cache_Data/data_0": b"cached" * 1000,
+        "Default/History": b"where somebody was",
+        "Local State": b"{}",
+    }
+    for name, data in files.items():
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_bytes(data)
+    return top
+
+
+@pytest.fixture
+def backups(tmp_path: Path) -> Backups:
+    (tmp_path / "sessions").mkdir()
+    made = Backups(tmp_path / "sessions", RING)
+    made.make_room()
+    return made
+
+
+def tree(top: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+
+
+# --- sealing ------------------------------------------------------------------------------------------------
+
+CHUNK = 1024 * 1024
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 17])
+def test_what_is_opened_is_what_was_sealed(size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    assert opened(sealed(data)) == data
+
+
+@settings(max_examples=150, deadline=None)
+@given(at=st.integers(0, 2 * CHUNK + 400), bit=st.integers(0, 7))
+def test_a_flipped_bit_anywhere_is_found(at: int, bit: int) -> None:
+    data = bytearray(_LONG)
+    data[at % len(data)] ^= 1 << bit
+    with pytest.raises(BackupRefused):
+        opened(bytes(data))
+
+
+@settings(max_examples=150, deadline=None)
+@given(size=st.integers(0, 2 * CHUNK + 400))
+def test_a_file_that_is_cut_anywhere_is_found(size: int) -> None:
+    with pytest.raises(BackupRefused):
+        opened(_LONG[: min(size, len(_LONG) - 1)])
+
+
+_LONG = sealed(bytes(2 * CHUNK))
+
+
+def test_chunks_that_change_places_are_found_and_so_is_one_more() -> None:
+    start = len(_LONG) - 2 * (CHUNK + 16)
+    header, one, two = _LONG[:start], _LONG[start : start + CHUNK + 16], _LONG[start + CHUNK + 16 :]
+    for wrong in (header + two + one, header + two, header + one + one + two, header + one + two + one):
+        with pytest.raises(BackupRefused):
+            opened(wrong)
+    assert opened(header + one + two) == bytes(2 * CHUNK)
+
+
+def test_the_same_twice_does_not_look_the_same() -> None:
+    assert sealed(MARKER)[-100:] != sealed(MARKER)[-100:]
+
+
+def test_a_wrong_key_is_said_and_an_older_key_still_opens() -> None:
+    with pytest.raises(BackupRefused, match="the key k2, which keys does not have") as caught:
+        opened(sealed(MARKER, OTHER))
+    assert caught.value.details["reason"] == "wrong_key"
+    assert opened(sealed(MARKER, OTHER), Keyring([KEY, OTHER], Path("keys"))) == MARKER
+    with pytest.raises(BackupRefused, match="changed, cut off, or sealed by others"):
+        opened(sealed(MARKER, Key("k1", bytes(32))))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"WGB1", b"PK\x03\x04 a zip", b"WGB1\x00\x00\x00\x02[]", b"WGB1\xff\xff\xff\xff{}"]
+)
+def test_what_is_no_snapshot_is_said(data: bytes) -> None:
+    with pytest.raises(BackupRefused):
+        read_header(io.BytesIO(data))
+
+
+# --- keys ---------------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_made_once_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    path = tmp_path / ".backup.keys"
+    made = keys.load(path, make=True)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert keys.load(path, make=True).newest == made.newest
+    assert made.newest.secret.hex() not in repr(made)
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match="others may read the keys"):
+        keys.load(path, make=True)
+
+
+def test_a_new_line_in_front_rotates(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    old = keys.load(path, make=True).newest
+    before = sealed(MARKER, old)
+    fresh = tmp_path / "fresh"
+    new = keys.load(fresh, make=True).newest
+    path.write_text("# rotated\n" + fresh.read_text() + path.read_text())
+    ring = keys.load(path, make=False)
+    assert [key.id for key in ring.keys] == [new.id, old.id]
+    assert opened(before, ring) == MARKER
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "not base64!\n", "c2hvcnQ=\n"])
+def test_a_file_that_is_none_of_keys_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "keys"
+    path.touch(mode=0o600)
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"not a file of keys.*openssl rand"):
+        keys.load(path, make=True)
+    assert path.read_text() == text
+
+
+def test_a_named_file_must_be_there_and_a_credential_goes_before_the_default(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no"):
+        keys.load(tmp_path / "missing", make=False)
+    (tmp_path / "waguard.keys").touch()
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert keys.place(None, Path("sessions"), environ) == tmp_path / "waguard.keys"
+    assert keys.place(Path("mine"), Path("sessions"), environ) == Path("mine")
+    assert keys.place(None, Path("sessions"), {}) == Path("sessions/.backup.keys")
+
+
+# --- snapshots ----------------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_has_the_logins_part_and_nothing_else(
+    profile: Path, backups: Backups, tmp_path: Path
+) -> None:
+    backup = backups.take(GO, profile, ABOUT)
+    out = tmp_path / "out"
+    out.mkdir()
+    about = backups.read(GO, backup.path, DEMO, out)
+    here = tree(profile)
+    left_out = {
+        name for name in here if "other.example" in name or name.endswith(("LOCK", "History", "data_0"))
+    }
+    assert len(left_out) == 4
+    assert tree(out) == {name: data for name, data in here.items() if name not in left_out}
+    assert (about.files, about.reason, about.generation) == (7, "request", ABOUT.generation)
+    assert (out / "Default").stat().st_mode & 0o777 == 0o700
+    assert (out / "Local State").stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_of_a_login_can_be_read_in_a_snapshot(profile: Path, backups: Backups) -> None:
+    data = backups.take(GO, profile, ABOUT).path.read_bytes()
+    for word in (MARKER, b"34600000000", b"last-wid-md", b"IndexedDB", b"a picture"):
+        assert word not in data
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda data: data[:-1], "damaged"),
+        (lambda data: data[: len(data) // 2], "damaged"),
+        (lambda data: data[:500] + bytes([data[500] ^ 1]) + data[501:], "damaged"),
+        (lambda data: data + b"x", "damaged"),
+        (lambda data: data.replace(b'"client":"demo"', b'"client":"dem2"'), "other_client"),
+        (lambda data: data.replace(b'"reason":"request"', b'"reason":"reqest1"'), "damaged"),
+        (lambda data: b"", "no_snapshot"),
+        (lambda data: b"something else", "no_snapshot"),
+    ],
+)
+def test_a_spoilt_snapshot_is_refused_with_the_reason(
+    profile: Path, backups: Backups, spoil: object, reason: str, tmp_path: Path
+) -> None:
+    backup = backups.take(GO, profile, ABOUT)
+    backup.path.write_bytes(spoil(backup.path.read_bytes()))  # type: ignore[operator]  # a parameter
+    with pytest.raises(BackupRefused) as caught:
+        backups.read(GO, backup.path, DEMO)
+    assert caught.value.details["reason"] == reason
+
+
+def test_another_clients_snapshot_is_refused(profile: Path, backups: Backups) -> None:
+    backup = backups.take(GO, profile, ABOUT)
+    with pytest.raises(BackupRefused, match="of another client: demo") as caught:
+        backups.read(GO, backup.path, DEMO2)
+    assert caught.value.details["reason"] == "other_client"
+
+
+def forged(members: dict[str, bytes], manifest: bytes | None, tmp_path: Path) -> Path:
+    """A snapshot that whoever has the key could make."""
+    path = tmp_path / "forged.wgb"
+    with path.open("wb") as file:
+        sealer = Sealer(file, KEY, {**snapshot._ABOUT.dump_python(ABOUT)})
+        with (
+            zstandard.ZstdCompressor().stream_writer(sealer, closefd=False) as packed,  # type: ignore[arg-type]
+            tarfile.open(fileobj=packed, mode="w|") as tar,
+        ):
+            for name, data in {
+                **members,
+                **({".manifest.json": manifest} if manifest is not None else {}),
+            }.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+        sealer.finish()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("members", "manifest", "what"),
+    [
+        ({"Default/../../../etc/passwd": b"x"}, b"{}", "no part of a login"),
+        ({"/etc/passwd": b"x"}, b"{}", "no part of a login"),
+        ({f"Default/IndexedDB/{ORIGIN}.indexeddb.blob/../../x": b"x"}, b"{}", "no part of a login"),
+        ({"Local State": b"x"}, None, "its manifest is missing"),
+        ({"Local State": b"x"}, b"{}", "Local State is not what its manifest says"),
+        ({}, b'{"Local State": [1, "00"]}', "Local State is not what its manifest says"),
+        ({}, b"not json", "its manifest is missing"),
+    ],
+)
+def test_a_snapshot_that_lies_is_refused_and_writes_nowhere_else(
+    members: dict[str, bytes], manifest: bytes | None, what: str, tmp_path: Path
+) -> None:
+    path = forged(members, manifest, tmp_path)
+    out = tmp_path / "a" / "b" / "out"
+    out.mkdir(parents=True)
+    with pytest.raises(BackupRefused, match=what), path.open("rb") as file:
+        snapshot.read(GO, file, RING, "demo", out)
+    assert set(tree(tmp_path)) <= {"forged.wgb", "a/b/out/Local State"}
+
+
+def test_a_snapshot_that_is_called_off_leaves_nothing(
+    profile: Path, backups: Backups, tmp_path: Path
+) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(BackupFailed, match="called off"):
+        backups.take(stop, profile, ABOUT)
+    assert not list((tmp_path / "sessions" / ".backups" / "demo").iterdir())
+
+
+def test_a_crash_at_any_step_of_a_snapshot_leaves_none_or_a_whole_one(
+    profile: Path, backups: Backups
+) -> None:
+    seen = set()
+    for _ in crash_points(lambda: backups.take(GO, profile, ABOUT), among=STEPS):
+        found = backups.of(DEMO)
+        seen.add(len(found))
+        for backup in found:
+            backups.read(GO, backup.path, DEMO)
+            backups.delete(backup)
+        place = backups._root / "demo"
+        for path in place.iterdir() if place.is_dir() else ():
+            assert path.name.endswith(PARTIAL)
+            path.unlink()
+    assert seen == {0, 1}
+
+
+STEPS = frozenset(
+    {"mkdir", "rename", "replace", "fsync", "unlink", "link", "symlink", "rmdir", "open", "close", "chown"}
+)
+
+# --- the store ----------------------------------------------------------------------------------------------
+
+
+def test_the_newest_comes_first_and_what_cannot_be_read_last(profile: Path, backups: Backups) -> None:
+    ids = [backups.take(GO, profile, replace(ABOUT, taken_at=at)).id for at in (5e8, 7e8, 6e8)]
+    (backups._root / "demo" / "20300101T000000-01234567.wgb").write_bytes(b"torn")
+    (backups._root / "demo" / "notes.txt").write_text("mine")
+    found = backups.of(DEMO)
+    assert [one.id for one in found] == [ids[1], ids[2], ids[0], "20300101T000000-01234567"]
+    assert found[-1].about is None
+    assert backups.of(DEMO2) == []
+    assert backups.get(DEMO, ids[0]).id == ids[0]
+    for wrong in ("", "../demo2/x", "20300101T000000-0123456", "*"):
+        with pytest.raises(BackupNotFound, match="no snapshot"):
+            backups.get(DEMO, wrong)
+
+
+def test_only_logins_of_the_same_lineage_that_whatsapp_takes_may_stand_in(
+    profile: Path, backups: Backups
+) -> None:
+    about = replace(ABOUT, generation="20260101T000000-0123abcd-ffff")
+    usable = backups.take(GO, profile, replace(about, taken_at=10.0))
+    refused = backups.take(GO, profile, replace(about, taken_at=20.0))
+    backups.take(GO, profile, replace(about, taken_at=30.0, login=False))
+    backups.take(GO, profile, replace(about, taken_at=40.0, generation="20260101T000000-deadbeef"))
+    backups.mark_refused(DEMO, refused.id)
+    assert [one.id for one in backups.candidates(DEMO, "0123abcd")] == [usable.id]
+    assert backups.get(DEMO, refused.id).refused
+    backups.mark_refused(DEMO, refused.id)
+    backups.mark_refused(DEMO, "20300101T000000-01234567")
+
+
+# --- what comes from elsewhere --------------------------------------------------------------------------------
+
+
+def packed(top: Path, target: Path, prefix: str = "") -> Path:
+    with tarfile.open(target, "w") as tar:
+        tar.add(top, prefix or ".")
+    return target
+
+
+def test_of_an_archive_only_the_login_is_taken(profile: Path, tmp_path: Path) -> None:
+    (profile / "Default" / "Local Storage" / "leveldb" / "evil.log").symlink_to("/etc/passwd")
+    archive, out = packed(profile, tmp_path / "a.tar"), tmp_path / "out"
+    out.mkdir()
+    assert bring.lay_out(GO, archive, RING, "demo", out, ORIGIN, 10**9) == 7
+    assert set(tree(out)) == set(login.part(profile, ORIGIN))
+
+
+def test_an_archive_with_another_pages_login_says_whose(profile: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(
+        BackupRefused, match=r"no login of http_here_1 in it.*https_web.whatsapp.com_0"
+    ) as caught:
+        bring.lay_out(GO, packed(profile, tmp_path / "a.tar"), RING, "demo", out, "http_here_1", 10**9)
+    assert caught.value.details["reason"] == "no_login"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.write_bytes(b""), "no_login"),
+        (lambda path: path.write_bytes(b"PK\x03\x04" * 1000), "damaged"),
+        (lambda path: os.truncate(path, 200_000), "damaged"),
+    ],
+)
+def test_a_torn_archive_is_refused(profile: Path, tmp_path: Path, spoil: object, reason: str) -> None:
+    archive, out = packed(profile, tmp_path / "a.tar"), tmp_path / "out"
+    out.mkdir()
+    spoil(archive)  # type: ignore[operator]  # a parameter
+    with pytest.raises(BackupRefused) as caught:
+        bring.lay_out(GO, archive, RING, "demo", out, ORIGIN, 10**9)
+    assert caught.value.details["reason"] in {reason, "damaged"}
+
+
+def test_an_archive_that_is_too_large_is_refused(profile: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(BackupRefused, match=r"more than 0 MiB.*max_import_mb"):
+        bring.lay_out(GO, packed(profile, tmp_path / "a.tar"), RING, "demo", out, ORIGIN, 1000)
+
+
+def test_a_snapshot_and_its_plain_form_can_be_brought_back(
+    profile: Path, backups: Backups, tmp_path: Path
+) -> None:
+    backup = backups.take(GO, profile, ABOUT)
+    with backups.open(backup, plain=True) as file:
+        plain = tmp_path / "plain.tar.zst"
+        plain.write_bytes(b"".join(iter(partial(file.read, 100_000), b"")))
+    for number, archive in enumerate((backup.path, plain)):
+        out = tmp_path / f"out{number}"
+        out.mkdir()
+        assert bring.lay_out(GO, archive, RING, "demo", out, ORIGIN, 10**9) == 7
+    with pytest.raises(BackupRefused, match="of another client"):
+        bring.lay_out(GO, backup.path, RING, "demo2", tmp_path, ORIGIN, 10**9)

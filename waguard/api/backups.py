@@ -1,0 +1,66 @@
+"""The routes of snapshots: each reads, asks the supervisor, answers."""
+
+from aiohttp import web
+
+from waguard.api.keys import SUPERVISOR
+from waguard.api.schemas import ExportOptions, Options, RestoreOptions, read, respond
+from waguard.api.sessions import ONE, code_of
+from waguard.files import in_thread
+
+routes = web.RouteTableDef()
+_PIECE = 256 * 1024
+
+
+@routes.get(ONE + "/backups")
+async def list_backups(request: web.Request) -> web.Response:
+    return respond({"backups": await request.app[SUPERVISOR].backups(code_of(request))})
+
+
+@routes.post(ONE + "/backups")
+async def take(request: web.Request) -> web.Response:
+    code = code_of(request)
+    await read(request, Options)
+    return respond(await request.app[SUPERVISOR].backup(code))
+
+
+@routes.post(ONE + "/backups/{id:[^/]*}/restore")
+async def restore(request: web.Request) -> web.Response:
+    code = code_of(request)
+    options = await read(request, RestoreOptions)
+    supervisor, backup_id = request.app[SUPERVISOR], request.match_info["id"]
+    if options.dry_run:
+        return respond({"dry_run": True, "backup": await supervisor.check_backup(code, backup_id)})
+    return respond(await supervisor.restore(code, backup_id, wait=options.wait, timeout_s=options.timeout_s))
+
+
+@routes.get(ONE + "/backups/{id:[^/]*}")
+async def export(request: web.Request) -> web.StreamResponse:
+    """The file: sealed as it is, or with ``form=plain`` as the tar.zst that is in it."""
+    code = code_of(request)
+    options = await read(request, ExportOptions)
+    backup_id = request.match_info["id"]
+    async with request.app[SUPERVISOR].backup_stream(code, backup_id, plain=options.form == "plain") as file:
+        name = f"{code}-{backup_id}.{'tar.zst' if options.form == 'plain' else 'wgb'}"
+        answer = web.StreamResponse(
+            headers={
+                "Content-Type": "application/zstd" if options.form == "plain" else "application/octet-stream",
+                "Content-Disposition": f'attachment; filename="{name}"',
+            }
+        )
+        await answer.prepare(request)
+        while piece := await in_thread(file.read, _PIECE):
+            await answer.write(piece)
+        await answer.write_eof()
+        return answer
+
+
+@routes.post(ONE + "/import")
+async def bring(request: web.Request) -> web.Response:
+    """The body is an archive of a Chromium user data directory: tar, tar.zst, or a snapshot of waguard's."""
+    code = code_of(request)
+    options = RestoreOptions.of(dict(request.query))
+    supervisor = request.app[SUPERVISOR]
+    backup = await supervisor.bring(code, request.content.iter_chunked(_PIECE), keep=not options.dry_run)
+    if options.dry_run:
+        return respond({"dry_run": True, "backup": backup})
+    return respond(await supervisor.restore(code, backup.id, wait=options.wait, timeout_s=options.timeout_s))

@@ -1,0 +1,95 @@
+"""The keys that snapshots are sealed with: a file of one key a line, the first seals, all of them open.
+
+To rotate, put a new line first; a line may go when nothing sealed with it is kept any more. Blocking: call from a
+thread.
+"""
+
+import base64
+import binascii
+import hashlib
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from waguard.errors import ConfigError
+from waguard.files import saying, write_atomically
+
+CREDENTIAL = "waguard.keys"
+"""The systemd credential that is used when there is one and no file is named, systemd.exec(5)."""
+KEY_BYTES = 32
+_ID_BYTES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    id: str
+    """Names the key without giving it away."""
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"Key({self.id})"
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    keys: Sequence[Key]
+    source: Path
+
+    @property
+    def newest(self) -> Key:
+        return self.keys[0]
+
+    def find(self, key_id: str) -> Key | None:
+        return next((key for key in self.keys if key.id == key_id), None)
+
+
+def place(named: Path | None, sessions: Path, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the keys are: the named file, else the systemd credential, else beside the sessions."""
+    if named is not None:
+        return named
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    if directory and (credential := Path(directory) / CREDENTIAL).is_file():
+        return credential
+    return sessions / ".backup.keys"
+
+
+def load(path: Path, *, make: bool) -> Keyring:
+    """Read the keys; with ``make``, a file that is not there is made with a new key.
+
+    Raises `ConfigError` for a file that cannot be understood or that others may read, `ProfileFailed`, `DiskFull`.
+    """
+    with saying(f"read {path}"):
+        try:
+            mode, text = path.stat().st_mode & 0o777, path.read_bytes()
+        except FileNotFoundError:
+            if not make:
+                raise ConfigError(
+                    f"backup.key_file: there is no {path}.", hint=f"Make one: {_recipe(path)}"
+                ) from None
+            text = base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n"
+            write_atomically(path, text)
+            mode = 0o600
+    # systemd gives credentials to the service's user with 0400 or, by an ACL, what looks like 0440.
+    if mode & 0o037:
+        raise ConfigError(f"{path}: others may read the keys (mode {mode:o}).", hint=f"chmod 600 {path}")
+    lines = [line for raw in text.splitlines() if (line := raw.strip()) and not line.startswith(b"#")]
+    try:
+        found = [base64.b64decode(line, validate=True) for line in lines]
+    except binascii.Error:
+        found = []
+    if not found or any(len(secret) != KEY_BYTES for secret in found):
+        raise ConfigError(
+            f"{path}: not a file of keys: it should have {KEY_BYTES} bytes in base64 on each line.",
+            hint=f"Make one: {_recipe(path)}",
+        )
+    return Keyring([Key(_id(secret), secret) for secret in dict.fromkeys(found)], path)
+
+
+def _id(secret: bytes) -> str:
+    return hashlib.blake2b(secret, digest_size=_ID_BYTES, person=b"waguard key id").hexdigest()
+
+
+def _recipe(path: Path) -> str:
+    return f"(umask 077; openssl rand -base64 {KEY_BYTES} > {path})"

@@ -1,0 +1,178 @@
+"""Where snapshots are kept: ``sessions/.backups/<code>/<time>-<word>.wgb``. Blocking: call from a thread.
+
+The id is the file's name without its ending. One whose login WhatsApp has refused is called ``<id>.refused.wgb``.
+"""
+
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+from waguard.backup import snapshot
+from waguard.backup.keys import Keyring
+from waguard.backup.seal import Opener
+from waguard.backup.snapshot import About
+from waguard.core.model import ClientCode
+from waguard.errors import BackupNotFound, BackupRefused
+from waguard.files import replacing, saying, sync_directory
+from waguard.profile.store import lineage_of
+from waguard.sandbox import User
+
+_FILE = re.compile(r"(?P<id>\d{8}T\d{6}-[0-9a-f]{8})(?P<refused>\.refused)?\.wgb")
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A snapshot on disk."""
+
+    id: str
+    path: Path
+    size: int
+    refused: bool
+    """WhatsApp has refused its login."""
+    about: About | None
+    """None if the file does not even say what it is."""
+
+    @property
+    def lineage(self) -> str:
+        return lineage_of(self.about.generation) if self.about is not None else ""
+
+
+class Backups:
+    """The one owner of the directories below ``root/.backups``."""
+
+    def __init__(self, root: Path, keyring: Keyring) -> None:
+        self._root = root / ".backups"
+        self.keyring = keyring
+
+    def make_room(self) -> None:
+        """Create the directory. Raises `ProfileFailed`."""
+        with saying(f"create {self._root}"):
+            self._root.mkdir(mode=0o700, exist_ok=True)
+
+    def of(self, code: ClientCode) -> Sequence[Backup]:
+        """The snapshots of a client, the newest first. Raises `ProfileFailed`."""
+        found = []
+        directory = self._root / code
+        with saying(f"read {directory}"):
+            for path in directory.iterdir() if directory.is_dir() else ():
+                if (name := _FILE.fullmatch(path.name)) is not None and path.is_file():
+                    about = _about(path)
+                    size = path.stat().st_size
+                    found.append(Backup(name["id"], path, size, name["refused"] is not None, about))
+        return sorted(found, key=lambda one: (one.about.taken_at if one.about else 0.0, one.id), reverse=True)
+
+    def get(self, code: ClientCode, backup_id: str) -> Backup:
+        """Raises `BackupNotFound`, `ProfileFailed`."""
+        found = next((one for one in self.of(code) if one.id == backup_id), None)
+        if found is None:
+            raise BackupNotFound(
+                f"{code} has no snapshot {backup_id[:80]!r}.",
+                hint=f"See which there are: waguard backups {code}",
+            )
+        return found
+
+    def candidates(self, code: ClientCode, lineage: str) -> Sequence[Backup]:
+        """Those that may stand in for a profile of this lineage that is damaged or lost, the best first."""
+        return [
+            one
+            for one in self.of(code)
+            if one.about is not None and one.lineage == lineage and one.about.login and not one.refused
+        ]
+
+    def take(self, stop: threading.Event, staged: Path, about: About) -> Backup:
+        """Make a snapshot of what lies in ``staged``, verified by opening it before it counts.
+
+        Raises `BackupRefused`, `BackupFailed`, `DiskFull`, `ProfileFailed`.
+        """
+        backup_id, path = self._name(about)
+        about = self.write(stop, staged, path, about)
+        with saying(f"read {path}"):
+            return Backup(backup_id, path, path.stat().st_size, refused=False, about=about)
+
+    def write(self, stop: threading.Event, staged: Path, path: Path, about: About) -> About:
+        """Seal what lies in ``staged`` into ``path``, which is replaced once the new file is verified. Raises like `take`."""
+        with replacing(path) as file:
+            about = snapshot.pack(stop, staged, file, self.keyring.newest, about)
+            file.seek(0)
+            snapshot.read(stop, file, self.keyring, about.client)
+        return about
+
+    def read(
+        self,
+        stop: threading.Event,
+        path: Path,
+        code: ClientCode,
+        into: Path | None = None,
+        user: User | None = None,
+    ) -> About:
+        """Verify a snapshot, and lay it out in ``into``. Raises `BackupRefused`, `BackupFailed`, `DiskFull`, `ProfileFailed`."""
+        with saying(f"read {path}" if into is None else f"restore {path.name}"), path.open("rb") as file:
+            return snapshot.read(stop, file, self.keyring, code, into, user)
+
+    def open(self, backup: Backup, plain: bool) -> IO[bytes]:
+        """The file, or the compressed archive (tar.zst) that is in it. Raises `BackupRefused`, `ProfileFailed`."""
+        with saying(f"read {backup.path}"):
+            raw = backup.path.open("rb")
+        if not plain:
+            return raw
+        try:
+            return cast("IO[bytes]", Opener(raw, self.keyring, owner=True))
+        except BaseException:
+            raw.close()
+            raise
+
+    def adopt(self, code: ClientCode, sealed: Path) -> Backup | None:
+        """Keep a sealed profile that is no longer anybody's as a snapshot; none if it does not say what it is."""
+        about = _about(sealed)
+        if about is None or about.client != code:
+            return None
+        backup_id, path = self._name(about)
+        with saying(f"keep {sealed}"):
+            sealed.rename(path)
+            for directory in (path.parent, sealed.parent):
+                sync_directory(directory)
+            return Backup(backup_id, path, path.stat().st_size, refused=False, about=about)
+
+    def copy_sealed(self, code: ClientCode, sealed: Path) -> Backup:
+        """A sealed profile as a snapshot, verified. Raises `BackupRefused`, `BackupFailed`, `ProfileFailed`."""
+        about = self.read(threading.Event(), sealed, code)
+        backup_id, path = self._name(about)
+        with saying(f"keep {sealed}"):
+            os.link(sealed, path)  # what is replaced later is the name, never the file
+            sync_directory(path.parent)
+            return Backup(backup_id, path, path.stat().st_size, refused=False, about=about)
+
+    def _name(self, about: About) -> tuple[str, Path]:
+        """An id for a new snapshot, and its place."""
+        directory = self._root / about.client
+        with saying(f"create {directory}"):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(about.taken_at))
+        backup_id = f"{stamp}-{secrets.token_hex(4)}"
+        return backup_id, directory / f"{backup_id}.wgb"
+
+    def mark_refused(self, code: ClientCode, backup_id: str) -> None:
+        """Note that WhatsApp has refused its login: it is not tried again by itself. Raises `ProfileFailed`."""
+        path = self._root / code / f"{backup_id}.wgb"
+        with saying(f"rename {path}"):
+            if path.is_file():
+                path.rename(path.with_name(f"{backup_id}.refused.wgb"))
+                sync_directory(path.parent)
+
+    def delete(self, backup: Backup) -> None:
+        """Delete one snapshot for good. Raises `ProfileFailed`."""
+        with saying(f"delete {backup.path}"):
+            backup.path.unlink(missing_ok=True)
+
+
+def _about(path: Path) -> About | None:
+    try:
+        return snapshot.about(path)
+    except (BackupRefused, OSError):
+        return None

@@ -1,0 +1,31 @@
+"""What a page tells of the login that its profile had: kept, refused, lost to damage, or logged out. Pure."""
+
+from enum import StrEnum
+
+from waguard.core.model import Link, Reading, Reason
+
+
+class Judgement(StrEnum):
+    NOTHING = "nothing"
+    """It tells nothing of it, or there was none."""
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    """WhatsApp does not take the login of the snapshot that the profile was restored from."""
+    LOST = "lost"
+    """It is gone, and nobody has logged it out."""
+    LOGGED_OUT = "logged_out"
+
+
+def judge(reading: Reading, *, login: bool, restored: bool) -> Judgement:
+    """``login``: the client was connected with this profile; ``restored``: it is from a snapshot, and was not connected yet."""
+    if reading.link in {Link.SYNCING, Link.CONNECTED}:
+        return Judgement.ACCEPTED
+    logged_out = reading.reason is Reason.LOGGED_OUT
+    if reading.link is not Link.AWAITING_SCAN and not logged_out:
+        return Judgement.NOTHING
+    if restored:
+        return Judgement.REFUSED
+    if not login:
+        return Judgement.NOTHING
+    # A page that was logged out says so in its address. So may one that finds only IndexedDB empty.
+    return Judgement.LOGGED_OUT if logged_out else Judgement.LOST

@@ -1,0 +1,354 @@
+"""One client's profile: taken for a launch, checked, restored, sealed, copied. It owns the profile's lock.
+
+Blocking: call from a thread, one call at a time (`Instance` sees to that). Nothing here decides when.
+"""
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from waguard import host
+from waguard.backup.snapshot import About
+from waguard.backup.store import Backup, Backups
+from waguard.core.model import ClientCode, Source
+from waguard.errors import BackupFailed, BackupRefused, ProfileLocked, ProfileTooNew
+from waguard.files import partial, saying
+from waguard.profile import examiners, leveldb, login, mend, witness
+from waguard.profile.examiners import Evidence, Report
+from waguard.profile.examiners.subject import Subject, Verdict
+from waguard.profile.store import DAMAGED, Place, Profile, Profiles
+from waguard.profile.witness import Mark, Witness
+from waguard.sandbox import Sandbox, reaper
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A profile, locked and ready for a launch, and how it came about."""
+
+    profile: Profile
+    how: str
+    """``kept``, ``fresh`` or ``restored``."""
+    check: Report | None = None
+    """What was found on the profile that was there."""
+    mended: Sequence[str] = ()
+    backup: str = ""
+    """The snapshot that it was restored from."""
+    refused: Sequence[str] = ()
+    """Snapshots that could not be used, and why."""
+
+
+class Custody:
+    def __init__(
+        self,
+        code: ClientCode,
+        origin: str,
+        version: str,
+        profiles: Profiles,
+        backups: Backups,
+        sandbox: Sandbox,
+    ) -> None:
+        self._code = code
+        self._origin = origin
+        self._version = version
+        """Of the browser that is to use the profile."""
+        self._profiles = profiles
+        self._backups = backups
+        self._sandbox = sandbox
+        self._marks: Mapping[str, Mark] = {}
+        self._restoring: Callable[[], None] = lambda: None
+        self._has_login = False
+        self.lock_fd = -1
+        self.locked = ""
+        """The generation whose lock it has."""
+
+    # --- for a launch -----------------------------------------------------------------------------------
+
+    def take(
+        self,
+        stop: threading.Event,
+        source: Source | None,
+        distrust: str = "",
+        restoring: Callable[[], None] = lambda: None,
+        *,
+        has_login: bool = False,
+    ) -> Taken:
+        """The profile of the next launch, with its lock: what ``source`` names, else the kept one if it is sound, else the
+        newest snapshot that is, else an empty one. What it replaces is put aside whole.
+
+        ``distrust`` is why the kept one is damaged, if that is known already; ``has_login``: the client was connected with it;
+        ``restoring`` is told before a snapshot is opened, which takes longer than
+        all the rest. Raises `ProfileLocked`, `ProfileFailed`,
+        `ProfileTooNew`, `DiskFull`, `SandboxFailed`; `BackupNotFound` and `BackupRefused` of the snapshot that was asked for.
+        """
+        self.drop_lock()
+        self._marks = {}
+        self._restoring = restoring
+        self._has_login = has_login
+        if source is not None and source.backup:
+            backup = self._backups.get(self._code, source.backup)
+            profile = self._restore(stop, backup)
+            return self._switch(Taken(profile, "restored", backup=backup.id), "restore")
+        place, kept = self._profiles.find(self._code)
+        if source is not None and kept is not None:
+            self._retire(kept, "fresh")
+            kept = None
+        if kept is None:
+            return self._fresh(Taken(self._profiles.create(self._code), "fresh"))
+        report = self._examine(stop, place, kept, distrust)
+        if report.verdict is not Verdict.DAMAGED:
+            return self._ready(Taken(kept, "kept", report))
+        return self._replace_damaged(stop, kept, report)
+
+    def _examine(self, stop: threading.Event, place: Place, kept: Profile, distrust: str) -> Report:
+        """With the lock of what is found sound. What is sealed is laid out first."""
+        if place is Place.LOST:
+            return _damaged("profile", kept.generation, "it is gone, and nobody has dropped it")
+        if place is Place.SEALED:
+            try:
+                self._unseal(stop, kept)
+            except BackupRefused as error:
+                return _damaged("sealed", kept.sealed.name, error.message.rstrip("."))
+        self._lock(kept)
+        self._sandbox.check(kept.path)
+        known = witness.read(kept.witness)
+        self._marks = known.files or {} if known is not None else {}
+        report = self._look(kept.path, known)
+        return _damaged("browser", "Default", distrust) if distrust else report
+
+    def _look(self, place: Path, known: Witness | None) -> Report:
+        return examiners.examine(Subject(place, self._version, self._origin, self._profiles.uid, known))
+
+    def _structure(self, place: Path) -> Report:
+        subject = Subject(place, self._version, self._origin, self._profiles.uid)
+        return examiners.examine(subject, examiners.STRUCTURE)
+
+    def _replace_damaged(self, stop: threading.Event, kept: Profile, report: Report) -> Taken:
+        """Down the ladder: the newest snapshot that can be used, then older ones, then an empty profile."""
+        self._keep_sealed(kept)
+        refused = []
+        for backup in self._backups.candidates(self._code, kept.lineage):
+            try:
+                profile = self._restore(stop, backup)
+            except (BackupRefused, ProfileTooNew) as error:
+                refused.append(f"{backup.id}: {error.message}")
+            else:
+                taken = Taken(profile, "restored", report, backup=backup.id, refused=refused)
+                return self._switch(taken, DAMAGED)
+        self._retire(kept, DAMAGED)
+        return self._fresh(Taken(self._profiles.create(self._code), "fresh", report, refused=refused))
+
+    def _switch(self, taken: Taken, reason: str) -> Taken:
+        """Make it current, and put the one before aside."""
+        _, before = self._profiles.find(self._code)
+        self._profiles.replace(
+            self._code, taken.profile, reason, worthless=self._worthless(before, has_login=self._has_login)
+        )
+        self.drop_lock()
+        if before is not None:
+            self._keep_sealed(before)
+            with contextlib.suppress(ProfileLocked):  # whoever holds it is met by the next sweep
+                self._profiles.drop_lock(before)
+        return self._ready(self._fresh(taken))
+
+    def _fresh(self, taken: Taken) -> Taken:
+        self._lock(taken.profile)
+        self._sandbox.check(taken.profile.path)
+        return taken
+
+    def _ready(self, taken: Taken) -> Taken:
+        """What a killed browser has left is taken away."""
+        profile = taken.profile
+        self._profiles.drop_singletons(profile)
+        tails = mend.torn_tails(profile.path, self._origin)
+        known = witness.read(profile.witness)
+        if tails and known is not None:
+            # Void first: should this launch go no further, what was cut must not count as lost.
+            witness.write(profile.witness, Witness(known.browser))
+        mend.drop_tails(tails)
+        return replace(
+            taken, mended=[f"{path.relative_to(profile.path)} at byte {end}" for path, end in tails]
+        )
+
+    def _restore(self, stop: threading.Event, backup: Backup) -> Profile:
+        """Lay out a snapshot as a new generation of its lineage, proved and checked; nobody's yet."""
+        profile = self._profiles.profile(self._profiles.new_generation(backup.lineage))
+        self._lay_out(stop, backup.path, profile)
+        return profile
+
+    def _unseal(self, stop: threading.Event, profile: Profile) -> None:
+        self._lay_out(stop, profile.sealed, profile, check=False)
+
+    def _lay_out(self, stop: threading.Event, file: Path, profile: Profile, *, check: bool = True) -> None:
+        self._restoring()
+        with partial(profile.path) as beside:
+            with saying(f"create {beside}"):
+                self._profiles.make_directory(beside)
+            about = self._backups.read(stop, file, self._code, beside, self._profiles.user)
+            if check:
+                known = Witness(about.browser)
+                report = self._look(beside, known)
+                if report.verdict is Verdict.DAMAGED:
+                    raise BackupRefused(f"What is in it is damaged: {report.why}", reason="damaged")
+                witness.write(profile.witness, known)
+            self._profiles.complete(beside, profile)
+
+    # --- at its end -------------------------------------------------------------------------------------
+
+    def witness(self, profile: Profile) -> None:
+        """Note what the login's files are, now that no browser can change them. Raises `ProfileFailed`, `DiskFull`."""
+        if profile.path.is_dir():
+            self._marks = witness.take(profile.path, self._origin, self._marks)
+            witness.write(profile.witness, Witness(self._version, self._marks))
+
+    def seal(self, stop: threading.Event, *, has_login: bool) -> bool:
+        """Leave nothing of the current profile on disk but its sealed form; false if there was nothing plain.
+
+        The plain one goes only when the sealed one has been opened. Raises `BackupRefused`, `BackupFailed`, `DiskFull`,
+        `ProfileFailed`, `ProfileLocked`.
+        """
+        place, profile = self._profiles.find(self._code)
+        if profile is None or place is not Place.PLAIN:
+            return False
+        self._lock(profile)
+        try:
+            if self._structure(profile.path).verdict is Verdict.DAMAGED:
+                self._keep_sealed(profile)
+            about = self._about(profile, "sealed", has_login=has_login, live=False)
+            self._backups.write(stop, profile.path, profile.sealed, about)
+            with saying(f"delete {profile.path}"), partial(profile.path) as going:
+                profile.path.rename(going)  # half a profile must never bear a profile's name
+        finally:
+            self.drop_lock()
+        return True
+
+    def retire(self, reason: str, *, has_login: bool) -> Path | None:
+        """Put the current profile aside, and keep what is sealed of it as a snapshot. Raises `ProfileFailed`."""
+        _, profile = self._profiles.find(self._code)
+        worthless = self._worthless(profile, has_login=has_login)
+        place = self._profiles.retire(self._code, reason, worthless=worthless)
+        if profile is not None and reason != DAMAGED:
+            self._keep_sealed(profile)
+        self.drop_lock()
+        return place
+
+    def _retire(self, profile: Profile, reason: str) -> None:
+        self.retire(reason, has_login=self._has_login)
+        self._profiles.drop_lock(profile)
+
+    def _worthless(self, profile: Profile | None, *, has_login: bool) -> bool:
+        """Whether no login was ever in it."""
+        if has_login or profile is None:
+            return False
+        with saying(f"read {profile.path}"):
+            return not login.marked(profile.path, self._origin)
+
+    def _keep_sealed(self, profile: Profile) -> None:
+        if profile.sealed.is_file():
+            self._backups.adopt(self._code, profile.sealed)
+
+    # --- a copy -----------------------------------------------------------------------------------------
+
+    def copy(
+        self,
+        into: Path,
+        reason: str,
+        *,
+        has_login: bool,
+        held_still: Callable[[], AbstractContextManager[None]] | None,
+    ) -> About:
+        """Copy the login's part of the current profile into an empty directory, for a snapshot.
+
+        ``held_still``: how to hold the browser that uses it; none if there is none. Raises `BackupFailed`,
+        `BackupRefused` if what was copied is damaged, `ProfileFailed`, `DiskFull`.
+        """
+        place, profile = self._profiles.find(self._code)
+        if profile is None or place is not Place.PLAIN:
+            raise BackupFailed(
+                f"{self._code} has no profile to take a snapshot of.", hint=f"waguard connect {self._code}"
+            )
+        if held_still is None:
+            self._lock(profile)
+        try:
+            with saying(f"copy {profile.path}"), (held_still or nullcontext)():
+                self._copy(profile.path, into)
+        finally:
+            if held_still is None:
+                self.drop_lock()
+        with saying(f"read {into}"):
+            self._drop_unnamed(into)
+        report = self._structure(into)
+        if report.verdict is Verdict.DAMAGED:
+            raise BackupRefused(f"The profile is damaged: {report.why}", reason="damaged")
+        return self._about(profile, reason, has_login=has_login, live=held_still is not None)
+
+    def _copy(self, profile: Path, into: Path) -> None:
+        for name in login.part(profile, self._origin):
+            target = into / name
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if login.immutable(name):
+                try:
+                    os.link(profile / name, target)
+                except OSError:  # a file system that has no links
+                    shutil.copyfile(profile / name, target)
+            else:
+                shutil.copyfile(profile / name, target)
+
+    def _drop_unnamed(self, into: Path) -> None:
+        """Tables that no MANIFEST names: half-written ones, which go on growing."""
+        for database in login.databases(into, self._origin):
+            try:
+                named = leveldb.named_tables(database)
+            except leveldb.Unreadable:  # the check says so
+                continue
+            for path in database.glob("*.ldb"):
+                if path.name not in named:
+                    path.unlink()
+
+    def _about(self, profile: Profile, reason: str, *, has_login: bool, live: bool) -> About:
+        known = witness.read(profile.witness)
+        browser = known.browser if known is not None else self._version
+        return About(
+            self._code, profile.generation, reason, time.time(), browser, self._origin, live, has_login
+        )
+
+    def prune(self, limit_bytes: int) -> int:
+        """Drop the caches of a profile that no browser uses, if they take more; how many bytes that were.
+
+        Raises `ProfileFailed`, `ProfileLocked`.
+        """
+        place, profile = self._profiles.find(self._code)
+        if profile is None or place is not Place.PLAIN:
+            return 0
+        self._lock(profile)
+        try:
+            return self._profiles.prune(profile, limit_bytes)
+        finally:
+            self.drop_lock()
+
+    # --- the lock ---------------------------------------------------------------------------------------
+
+    def _lock(self, profile: Profile) -> None:
+        self.drop_lock()
+        try:
+            self.lock_fd = self._profiles.lock(profile)
+        except ProfileLocked as error:
+            holders = reaper.lock_holders([profile.lock], host.process_table())
+            pids = [holder.identity.pid for holder in holders]
+            raise ProfileLocked(error.message, hint=error.hint, **error.details, pids=pids) from None
+        self.locked = profile.generation
+
+    def drop_lock(self) -> None:
+        if self.lock_fd >= 0:
+            os.close(self.lock_fd)
+            self.lock_fd = -1
+            self.locked = ""
+
+
+def _damaged(examiner: str, path: str, what: str) -> Report:
+    return Report((Evidence(examiner, Verdict.DAMAGED, path, what),))

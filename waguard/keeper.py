@@ -1,0 +1,278 @@
+"""Keeps logins: when a snapshot is taken, which ones stay, and what is done before a retired profile may go."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from waguard import files
+from waguard.backup import bring
+from waguard.backup.snapshot import About
+from waguard.backup.store import Backup
+from waguard.core import retention
+from waguard.core.model import ClientCode, Link, Process, Stage
+from waguard.deadline import within
+from waguard.errors import BackupFailed, BackupRefused, WaguardError
+from waguard.events import Event
+from waguard.files import in_thread, saying
+from waguard.host import MB
+from waguard.instance import Resources
+from waguard.profile import examiners, login
+from waguard.profile.examiners import Report
+from waguard.profile.examiners.subject import Subject, Verdict
+from waguard.profile.store import DROPPED, Place, Retired
+from waguard.session import Session
+
+_LOOK_S = 1.0
+"""How often is looked whether a new login has reached the disk."""
+_AT_A_TIME = 2
+"""Snapshots that are made at the same time: each keeps a core busy."""
+
+
+class Keeper:
+    def __init__(self, resources: Resources, sessions: Mapping[ClientCode, Session]) -> None:
+        self._resources = resources
+        self._profiles = resources.profiles
+        self._backups = resources.backups
+        self._config = resources.config.backup
+        self._sessions = sessions
+        self._origin = login.origin_of(resources.config.whatsapp.url)
+        self._places = asyncio.Semaphore(_AT_A_TIME)
+        self._settling: dict[ClientCode, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        tasks = [*self._settling.values(), *self._ending]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # --- when -------------------------------------------------------------------------------------------
+
+    def heard(self, event: Event) -> None:
+        """A session that has become connected gets its first snapshot as soon as its login has settled."""
+        code = event.client
+        if event.name != "session.changed" or code is None or code not in self._sessions:
+            return
+        task = self._settling.pop(code, None)
+        if task is not None and not task.done():
+            task.cancel()
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+        if event.fields["link"] == Link.CONNECTED and event.fields["process"] == Process.UP:
+            work = self._settle(self._sessions[code])
+            self._settling[code] = asyncio.create_task(work, name=f"{code}:settle")
+
+    async def _settle(self, session: Session) -> None:
+        profile = session.memory.profile
+        if profile is None or await in_thread(self._has_snapshot, session.code, profile.lineage):
+            return
+        # Chromium writes localStorage late, and by when cannot be asked: look for the mark on disk.
+        deadline = time.monotonic() + self._config.settle_s
+        while time.monotonic() < deadline:
+            if await in_thread(login.marked, profile.path, self._origin):
+                break
+            await asyncio.sleep(_LOOK_S)
+        await self._try(session, "settled")
+
+    def _has_snapshot(self, code: ClientCode, lineage: str) -> bool:
+        return bool(self._backups.candidates(code, lineage))
+
+    async def take_all(self) -> None:
+        """A snapshot of each client that has a login and has used it since the last one. Raises `BackupFailed` if any failed."""
+        failed = [code for code, session in list(self._sessions.items()) if not await self._take_due(session)]
+        if failed:
+            raise BackupFailed(f"No snapshot could be made of {', '.join(failed)}.")
+
+    async def _take_due(self, session: Session) -> bool:
+        if not session.instance.has_login:
+            return True
+        if session.at_rest and await in_thread(self._unchanged, session.code):
+            return True
+        return await self._try(session, "schedule")
+
+    def _unchanged(self, code: ClientCode) -> bool:
+        """No browser has used the profile since its last snapshot."""
+        place, profile = self._profiles.find(code)
+        if place is not Place.PLAIN or profile is None:
+            return True  # what is sealed is a snapshot itself
+        newest = next(iter(self._backups.candidates(code, profile.lineage)), None)
+        if newest is None or newest.about is None or not profile.witness.is_file():
+            return False
+        return newest.about.taken_at > profile.witness.stat().st_mtime
+
+    async def _try(self, session: Session, reason: str) -> bool:
+        try:
+            await self.take(session, reason)
+        except WaguardError as error:
+            session.instance.publish(
+                "backup.failed", level="error", reason=reason, code=error.code, error=error.message
+            )
+            return False
+        return True
+
+    # --- how --------------------------------------------------------------------------------------------
+
+    async def take(self, session: Session, reason: str) -> Backup:
+        """A verified snapshot of a client's login, whether its browser runs or not.
+
+        Raises `BackupFailed`, `BackupRefused` if the profile is damaged, `DiskFull`, `ProfileFailed`, `DeadlineExceeded`.
+        """
+        began = time.monotonic()
+        deadline = self._resources.config.deadlines.backup
+        async with within(Stage.BACKUP, deadline, "the snapshot"), self._places:
+            place, profile = await in_thread(self._profiles.find, session.code)
+            if place is Place.SEALED and profile is not None:
+                backup = await in_thread(self._backups.copy_sealed, session.code, profile.sealed)
+            else:
+                async with self._room(session.code) as room:
+                    about = await session.instance.copy(room, reason)
+                    backup = await self._seal(room, about)
+        session.instance.publish(
+            "backup.taken",
+            backup=backup.id,
+            reason=reason,
+            bytes=backup.size,
+            live=backup.about is not None and backup.about.live,
+            frozen_ms=session.memory.frozen_ms if backup.about is not None and backup.about.live else None,
+            duration_ms=round((time.monotonic() - began) * 1000, 1),
+        )
+        await in_thread(self._thin, session.code)
+        return backup
+
+    async def _seal(self, room: Path, about: About) -> Backup:
+        stop = threading.Event()
+        return await in_thread(self._backups.take, stop, room, about, stop=stop)
+
+    @asynccontextmanager
+    async def _room(self, code: ClientCode) -> AsyncIterator[Path]:
+        """An empty directory on the profiles' own file system."""
+        made = files.partial(self._profiles.staging(code))
+        room = await in_thread(made.__enter__)
+        try:
+            await in_thread(room.mkdir, 0o700)
+            yield room
+        finally:
+            await in_thread(made.__exit__, None, None, None)
+
+    def _thin(self, code: ClientCode) -> None:
+        """Delete the snapshots that no rule keeps; the newest one of the login that is in use always stays."""
+        _, profile = self._profiles.find(code)
+        lineage = profile.lineage if profile is not None else ""
+        there = {one.id: one for one in self._backups.of(code) if one.about is not None}
+        current = next((one.id for one in self._backups.candidates(code, lineage)), None)
+        rule = retention.Retention(
+            self._config.keep_last,
+            self._config.keep_daily,
+            self._config.keep_weekly,
+            self._config.keep_monthly,
+        )
+        taken = {name: one.about.taken_at for name, one in there.items() if one.about is not None}
+        stay = retention.kept(taken, rule, always=[current] if current else [])
+        for name in there.keys() - stay:
+            self._backups.delete(there[name])
+
+    # --- before a retired profile may go ------------------------------------------------------------------
+
+    async def save(self, retired: Retired) -> tuple[Retired, str]:
+        """Make a snapshot of a retired profile, if there is a login in it; returns it as it is called now, and what was done.
+
+        Raises like `take`.
+        """
+        said = "there is no login in it"
+        holds = await in_thread(login.holds_login, retired.path, self._origin)
+        if holds:
+            about = About(
+                retired.code,
+                retired.generation,
+                retired.reason,
+                retired.since,
+                self._resources.binary.version,
+                self._origin,
+                live=False,
+                # One that somebody dropped, or that is damaged, is never restored by itself: its lineage has ended, or
+                # it would be refused.
+                login=retired.reason in DROPPED | {"restore"},
+            )
+            deadline = self._resources.config.deadlines.backup
+            async with within(Stage.BACKUP, deadline, "the snapshot"), self._places:
+                backup = await self._seal(retired.path, about)
+            said = f"saved as {backup.id}"
+            self._resources.bus.publish(
+                "backup.taken",
+                client=ClientCode(retired.code),
+                backup=backup.id,
+                reason=retired.reason,
+                bytes=backup.size,
+                live=False,
+            )
+        marked = partial(self._profiles.mark_saved, retired, empty=not holds)
+        return await in_thread(marked), said
+
+    async def bring(self, code: ClientCode, archive: AsyncIterator[bytes]) -> Backup:
+        """Make what an archive holds of a login a snapshot of this client's, checked like any profile; nobody uses it yet.
+
+        Raises `BackupRefused` with what is wrong with it, and like `take`.
+        """
+        stop = threading.Event()
+        about = About(
+            code,
+            self._profiles.new_generation(),
+            "import",
+            time.time(),
+            self._resources.binary.version,
+            self._origin,
+            live=False,
+            login=True,
+        )
+        async with (
+            within(Stage.BACKUP, self._resources.config.deadlines.backup, "the import"),
+            self._places,
+            self._room(code) as room,
+            self._spooled(code, archive) as spool,
+        ):
+            most = self._config.max_import_mb * MB
+            await in_thread(
+                bring.lay_out, stop, spool, self._backups.keyring, code, room, self._origin, most, stop=stop
+            )
+            report = await in_thread(self._look, room)
+            if report.verdict is Verdict.DAMAGED:
+                raise BackupRefused(f"What is in it is damaged: {report.why}", reason="damaged")
+            backup = await self._seal(room, about)
+        self._resources.bus.publish(
+            "backup.taken", client=code, backup=backup.id, reason="import", bytes=backup.size
+        )
+        return backup
+
+    @asynccontextmanager
+    async def _spooled(self, code: ClientCode, archive: AsyncIterator[bytes]) -> AsyncIterator[Path]:
+        """What arrives, as a file; what is read of it must fit as often as it is laid out."""
+        most, size = 2 * self._config.max_import_mb * MB, 0
+        async with self._room(code) as room:
+            path = room / "archive"
+            with saying(f"write {path}"):
+                file = await in_thread(path.open, "wb")
+                try:
+                    async for piece in archive:
+                        if (size := size + len(piece)) > most:
+                            raise BackupRefused(
+                                f"The archive has more than {most // MB} MiB.",
+                                hint="Raise backup.max_import_mb, or bring only the login's part.",
+                                reason="too_large",
+                            )
+                        await in_thread(file.write, piece)
+                finally:
+                    await in_thread(file.close)
+            yield path
+
+    def _look(self, room: Path) -> Report:
+        subject = Subject(room, self._resources.binary.version, self._origin, os.geteuid())
+        return examiners.examine(subject)
+
+    async def list(self, code: ClientCode) -> Sequence[Backup]:
+        return await in_thread(self._backups.of, code)

@@ -1,0 +1,124 @@
+"""Where in a Chromium user data directory the login is, and what else has to come along for it to work."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+_SMALL = (
+    "Local State",
+    "Last Version",
+    "Default/Preferences",
+    "Default/Cookies",
+    "Default/Cookies-journal",
+    "Default/Network/Cookies",
+    "Default/Network/Cookies-journal",
+    "Default/WebStorage/QuotaManager",
+    "Default/WebStorage/QuotaManager-journal",
+)
+_LOCAL_STORAGE = "Default/Local Storage/leveldb"
+_INDEXED_DB = "Default/IndexedDB"
+_MARK = b"last-wid-md"
+"""The key under which WhatsApp Web keeps who is logged in; Chromium writes localStorage last, and late."""
+CACHES = (
+    "Default/Cache",
+    "Default/Code Cache",
+    "Default/GPUCache",
+    "Default/DawnGraphiteCache",
+    "Default/DawnWebGPUCache",
+    "GraphiteDawnCache",
+    "GrShaderCache",
+    "ShaderCache",
+)
+"""What Chromium makes anew when it is gone, at the cost of a slower page; never where a site keeps what it stores."""
+
+
+def origin_of(url: str) -> str:
+    """The page's origin as Chromium names its files: ``https_web.whatsapp.com_0``."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}_{host}_{parts.port or 0}"
+
+
+def databases(profile: Path, origin: str) -> list[Path]:
+    """The LevelDB databases that a login of the page needs, those that are there: both of them."""
+    both = (profile / _INDEXED_DB / f"{origin}.indexeddb.leveldb", profile / _LOCAL_STORAGE)
+    return [database for database in both if database.is_dir()]
+
+
+def database_files(profile: Path, origin: str) -> list[Path]:
+    """Of those databases the files that hold something."""
+    return [
+        path
+        for database in databases(profile, origin)
+        for path in sorted(database.iterdir())
+        if _holds_records(path.name)
+    ]
+
+
+def holds_login(profile: Path, origin: str) -> bool:
+    """Whether there may be a login in it: both databases have been begun."""
+    return len({path.parent for path in database_files(profile, origin)}) == 2
+
+
+def marked(profile: Path, origin: str) -> bool:
+    """Whether the login's mark can be seen on disk. It can be there unseen: tables are compressed."""
+    store = profile / _LOCAL_STORAGE
+    return any(_MARK in path.read_bytes() for path in database_files(profile, origin) if path.parent == store)
+
+
+def belongs(path: str, origin: str) -> bool:
+    """Whether a file, named by its path below the profile, is of the login's part."""
+    if path in _SMALL:
+        return True
+    parts = PurePosixPath(path).parts
+    if "/".join(parts[:3]) == _LOCAL_STORAGE:
+        return len(parts) == 4 and _holds_records(parts[3])
+    if "/".join(parts[:2]) != _INDEXED_DB or len(parts) < 4 or ".." in parts:
+        return False
+    if parts[2] == f"{origin}.indexeddb.leveldb":
+        return len(parts) == 4 and _holds_records(parts[3])
+    return parts[2] == f"{origin}.indexeddb.blob"
+
+
+def candidate(path: str) -> bool:
+    """Whether a file may be of the login's part, whichever page's it is."""
+    return path in _SMALL or path.startswith((f"{_LOCAL_STORAGE}/", f"{_INDEXED_DB}/"))
+
+
+def origins_in(path: str) -> set[str]:
+    """The origin that a file of IndexedDB belongs to."""
+    parts = PurePosixPath(path).parts
+    if "/".join(parts[:2]) != _INDEXED_DB or len(parts) < 3 or not parts[2].endswith(".indexeddb.leveldb"):
+        return set()
+    return {parts[2].removesuffix(".indexeddb.leveldb")}
+
+
+def immutable(path: str) -> bool:
+    """Whether such a file never changes once it is complete: a table, or a blob."""
+    return path.endswith(".ldb") or ".indexeddb.blob/" in path
+
+
+def part(profile: Path, origin: str) -> Iterator[str]:
+    """The files of the login's part, as paths below the profile. Links are not followed. Raises `OSError`."""
+    for name in _SMALL:
+        if _is_file(profile / name):
+            yield name
+    for top in (_LOCAL_STORAGE, _INDEXED_DB):
+        for directory, _, files in os.walk(profile / top):
+            for file in sorted(files):
+                name = str((Path(directory) / file).relative_to(profile))
+                if belongs(name, origin) and _is_file(profile / name):
+                    yield name
+
+
+def _holds_records(name: str) -> bool:
+    return name == "CURRENT" or name.startswith("MANIFEST-") or name.endswith((".log", ".ldb"))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False

@@ -1,0 +1,68 @@
+"""The reaper's sweep: what browsers, crashes and time have left behind, each with its evidence and what is done about it.
+
+One finder a file. A finder looks and does nothing; what it proposes is carried out, or in a dry run is not. What cannot be
+proved to be ours is reported and left alone.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from waguard import host
+from waguard.config import Config
+from waguard.core.model import ClientCode
+from waguard.profile.store import Profiles, Retired
+from waguard.session import Session
+
+
+@dataclass(slots=True)
+class Finding:
+    kind: str
+    """``browser_without_session``, ``sandbox_without_browser``, ``leftover_launch``, ``zombie``, ``foreign_holder``,
+    ``half_written``, ``stale_lock``, ``profile_without_owner``, ``not_sealed``,
+    ``not_saved``, ``expired``, ``cache``, ``over_quota``.
+    """
+    subject: str
+    """A pid, or the path below the sessions directory."""
+    evidence: str
+    action: str
+    """What is done about it: ``kill``, ``collect``, ``delete``, ``retire``, ``seal``, ``save``, ``prune``, or ``report``."""
+    client: str | None = None
+    outcome: str = "would"
+    """``would`` (a dry run), ``done``, ``reported``, ``nothing`` (it was no longer so), ``failed``."""
+    detail: str = ""
+
+
+Act = Callable[[], Awaitable[str | None]]
+"""Carries a proposal out: what it did, or none if there was nothing to do any more. Raises `WaguardError`, `OSError`."""
+
+
+@dataclass(slots=True)
+class Proposal:
+    finding: Finding
+    act: Act | None
+    """None: it is only reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What all finders look at, taken once for a sweep."""
+
+    config: Config
+    profiles: Profiles
+    sessions: Mapping[ClientCode, Session]
+    rows: Sequence[host.ProcessRow]
+    """The one look at the process table."""
+    linked: Mapping[str, ClientCode]
+    """Generation -> whose current profile it is."""
+    save: Callable[[Retired], Awaitable[tuple[Retired, str]]]
+    """Make a snapshot of a retired profile; returns it as it is called now, and what was done."""
+    now: float
+    """Unix time, seconds."""
+    starting: bool = False
+    """The daemon has just started, so nothing is being made anywhere."""
+    in_use: frozenset[str] = field(default_factory=frozenset)
+    """Generations that are in use at the time of the look."""
+
+    def used_now(self, generation: str) -> bool:
+        """Asked again before anything is done, since time has passed."""
+        return any(generation in session.instance.in_use for session in self.sessions.values())

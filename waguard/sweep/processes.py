@@ -1,0 +1,95 @@
+"""Browsers without a session, sandboxes without a browser, launches that nobody ended, zombies."""
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from waguard.core.model import Stage
+from waguard.deadline import within
+from waguard.files import in_thread
+from waguard.sandbox import reaper
+from waguard.sandbox.reaper import Holder
+from waguard.sandbox.spawn import collect_strays, strays
+from waguard.session import Session
+from waguard.sweep import Finding, Proposal, Scene
+
+
+def find(scene: Scene) -> Iterator[Proposal]:
+    recorded = list(_leftovers(scene))
+    yield from recorded
+    yield from _holders(scene, {proposal.finding.client for proposal in recorded})
+    for row in strays(scene.rows):
+        evidence = f"it has ended, and this daemon ({os.getpid()}) is its parent now"
+        yield Proposal(Finding("zombie", str(row.pid), evidence, "collect"), _collect)
+
+
+async def _collect() -> str:
+    await in_thread(collect_strays)
+    return "collected"
+
+
+def _leftovers(scene: Scene) -> Iterator[Proposal]:
+    """Launches on record that have no browser which their session holds."""
+    for code, session in scene.sessions.items():
+        launch = session.instance.leftover
+        if launch is not None and session.at_rest:
+            alive = ", ".join(str(one.pid) for one in launch.processes if one.current())
+            evidence = (
+                f"a launch of {launch.generation} is on record; of its processes {alive or 'none'} is there"
+            )
+            yield Proposal(
+                Finding("leftover_launch", code, evidence, "kill", code),
+                partial(_end_leftover, scene, session),
+            )
+
+
+async def _end_leftover(scene: Scene, session: Session) -> str | None:
+    if session.instance.leftover is None or not session.at_rest:
+        return None
+    async with within(Stage.KILL, scene.config.deadlines.kill, "reaping leftovers"):
+        await session.instance.end_leftovers()
+    return "proved gone"
+
+
+def _holders(scene: Scene, known: set[str | None]) -> Iterator[Proposal]:
+    """Whoever holds the lock of a profile that no session uses."""
+    profiles = scene.profiles
+    held = {
+        profile.lock: profile.generation
+        for generation in profiles.generations()
+        if generation not in scene.in_use and profiles.held(profile := profiles.profile(generation))
+    }
+    by_lock: dict[str, list[Holder]] = {}
+    for holder in reaper.lock_holders(held, scene.rows):
+        by_lock.setdefault(held[holder.lock], []).append(holder)
+    for generation, holders in by_lock.items():
+        client = scene.linked.get(generation)
+        if client in known:
+            continue  # its record has it
+        ours = [holder for holder in holders if holder.ours]
+        for holder in holders:
+            if not holder.ours:
+                evidence = f"it holds the lock of {generation}, and was not started by waguard"
+                yield Proposal(
+                    Finding("foreign_holder", str(holder.identity.pid), evidence, "report", client), None
+                )
+        if ours:
+            pids = sorted(holder.identity.pid for holder in ours)
+            kind = (
+                "sandbox_without_browser"
+                if all(holder.empty for holder in ours)
+                else "browser_without_session"
+            )
+            evidence = f"it was started by waguard and holds the lock of {generation}, which no session uses"
+            yield Proposal(
+                Finding(kind, ", ".join(map(str, pids)), evidence, "kill", client),
+                partial(_end, scene, generation, ours),
+            )
+
+
+async def _end(scene: Scene, generation: str, holders: Sequence[Holder]) -> str | None:
+    if scene.used_now(generation):
+        return None
+    async with within(Stage.KILL, scene.config.deadlines.kill, "reaping a browser without a session"):
+        killed = await reaper.end_holders(holders)
+    return f"killed and proved gone: {', '.join(map(str, sorted(set(killed))))}" if killed else None

@@ -1,0 +1,48 @@
+"""Profiles that were put aside: saved as a snapshot, and deleted when they have outlived their retention."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from waguard.files import in_thread
+from waguard.profile.store import DAMAGED, DROPPED, NOBODY, Retired
+from waguard.sweep import Finding, Proposal, Scene
+
+
+def find(scene: Scene) -> Iterator[Proposal]:
+    keep_s = scene.config.sessions.retired_keep_hours * 3600
+    sealed = scene.config.profile.at_rest == "sealed"
+    for retired in scene.profiles.retired():
+        if retired.reason == DAMAGED and not sealed:
+            continue  # for a person to look at: the verdict may be wrong
+        expired = sealed or scene.now - retired.since >= keep_s
+        evidence = f"put aside {max(0.0, scene.now - retired.since) / 3600:.1f} h ago"
+        if expired:
+            evidence += ", and only its snapshot stays" if sealed else f", kept for {keep_s / 3600:g} h"
+        if not retired.saved:
+            evidence += "; there is no snapshot of it yet"
+        if expired or not retired.saved:
+            action = "delete" if retired.saved else "save, then delete" if expired else "save"
+            finding = Finding(
+                "expired" if expired else "not_saved", retired.path.name, evidence, action, _client(retired)
+            )
+            yield Proposal(finding, partial(_deal_with, scene, retired, expired=expired))
+
+
+def may_go(retired: Retired) -> bool:
+    """Whether it may be deleted before its time to make room: it is saved, or somebody wanted it gone."""
+    return retired.saved or retired.reason in DROPPED
+
+
+async def _deal_with(scene: Scene, retired: Retired, *, expired: bool) -> str | None:
+    done = []
+    if not retired.saved:
+        retired, said = await scene.save(retired)
+        done.append(said)
+    if expired:
+        await in_thread(scene.profiles.delete_retired, retired.path)
+        done.append("deleted")
+    return ", ".join(done)
+
+
+def _client(retired: Retired) -> str | None:
+    return None if retired.code == NOBODY else retired.code

@@ -1,0 +1,78 @@
+"""What takes too much room: caches over their limit, the whole of ``sessions/`` over its quota; and what is still plain."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from waguard.files import in_thread
+from waguard.host import MB
+from waguard.profile.store import Place, Retired, bytes_below
+from waguard.session import Session
+from waguard.sweep import Finding, Proposal, Scene
+from waguard.sweep.retired import may_go
+
+
+def find(scene: Scene) -> Iterator[Proposal]:
+    limit = scene.config.profile.cache_limit_mb * MB
+    sealed = scene.config.profile.at_rest == "sealed"
+    freed = 0
+    for code, session in scene.sessions.items():
+        if not session.at_rest:
+            continue
+        place, profile = scene.profiles.find(code)
+        if profile is None or place is not Place.PLAIN:
+            continue
+        if sealed:
+            evidence = "its session is stopped, and profile.at_rest is sealed"
+            yield Proposal(
+                Finding("not_sealed", profile.generation, evidence, "seal", code),
+                partial(_seal, scene, session),
+            )
+        elif limit and (found := scene.profiles.cache_bytes(profile)) > limit:
+            freed += found
+            evidence = f"its caches take {found / MB:.1f} MiB, profile.cache_limit_mb is {limit // MB}"
+            yield Proposal(
+                Finding("cache", profile.generation, evidence, "prune", code),
+                partial(_prune, session, limit),
+            )
+    if scene.config.sessions.quota_mb:
+        yield from _over_quota(scene, freed)
+
+
+def _over_quota(scene: Scene, freed: int) -> Iterator[Proposal]:
+    """Retired profiles go, the oldest first, as long as it is too much; what is in use, or the only copy, never does."""
+    quota = scene.config.sessions.quota_mb * MB
+    taken = bytes_below(scene.profiles.root) - freed
+    for retired in scene.profiles.retired():
+        if taken > quota and may_go(retired):
+            size = bytes_below(retired.path)
+            evidence = (
+                f"{taken / MB:.0f} MiB are taken, sessions.quota_mb is {quota // MB}; it has {size / MB:.1f}"
+            )
+            taken -= size
+            yield Proposal(
+                Finding("over_quota", retired.path.name, evidence, "delete", None),
+                partial(_delete, scene, retired),
+            )
+    if taken > quota:
+        evidence = f"{taken / MB:.0f} MiB are taken, sessions.quota_mb is {quota // MB}; nothing more may go"
+        yield Proposal(Finding("over_quota", ".", evidence, "report"), None)
+
+
+async def _seal(scene: Scene, session: Session) -> str | None:
+    if not session.at_rest:
+        return None
+    await session.instance.seal()
+    place, _ = await in_thread(scene.profiles.find, session.code)
+    return "sealed" if place is Place.SEALED else None
+
+
+async def _prune(session: Session, limit: int) -> str | None:
+    freed = await session.instance.prune(limit)
+    return f"{freed / MB:.1f} MiB dropped" if freed else None
+
+
+async def _delete(scene: Scene, retired: Retired) -> str | None:
+    if not retired.path.is_dir():
+        return None
+    await in_thread(scene.profiles.delete_retired, retired.path)
+    return "deleted"

@@ -1,0 +1,131 @@
+"""Carries out a sweep: looks once, proposes, and does it, or in a dry run does not. One at a time."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from waguard import host
+from waguard.core.model import ClientCode
+from waguard.errors import WaguardError
+from waguard.files import in_thread
+from waguard.instance import Resources
+from waguard.profile.store import Retired
+from waguard.session import Session
+from waguard.sweep import Finding, Proposal, Scene, leftovers, processes, retired, space
+
+FINDERS: Sequence[Callable[[Scene], Iterator[Proposal]]] = (
+    processes.find,
+    leftovers.find,
+    retired.find,
+    space.find,
+)
+"""In this order: what runs goes before what it holds."""
+PUT_ASIDE = (retired.find,)
+"""Only what is done with profiles that were put aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What a sweep found, and did."""
+
+    dry_run: bool
+    findings: Sequence[Finding]
+    ms: float
+
+
+class Sweeper:
+    def __init__(
+        self,
+        resources: Resources,
+        sessions: Mapping[ClientCode, Session],
+        save: Callable[[Retired], Awaitable[tuple[Retired, str]]],
+    ) -> None:
+        self._resources = resources
+        self._sessions = sessions
+        self._save = save
+        self._sweeping = asyncio.Lock()
+
+    async def sweep(
+        self,
+        *,
+        dry_run: bool = False,
+        starting: bool = False,
+        among: Sequence[Callable[[Scene], Iterator[Proposal]]] = FINDERS,
+    ) -> Sweep:
+        """Look, and deal with what is found; what fails is told in its finding. Raises `ProfileFailed` if it cannot look."""
+        began = time.monotonic()
+        async with self._sweeping:
+            in_use = frozenset().union(*(session.instance.in_use for session in self._sessions.values()))
+            proposals = await in_thread(self._look, dict(self._sessions), in_use, starting, among)
+            for proposal in () if dry_run else proposals:
+                await self._carry_out(proposal)
+        findings = [proposal.finding for proposal in proposals]
+        ms = round((time.monotonic() - began) * 1000, 1)
+        if not dry_run:
+            self._tell(findings, ms)
+        return Sweep(dry_run, findings, ms)
+
+    def _look(
+        self,
+        sessions: Mapping[ClientCode, Session],
+        in_use: frozenset[str],
+        starting: bool,
+        among: Sequence[Callable[[Scene], Iterator[Proposal]]],
+    ) -> Sequence[Proposal]:
+        profiles = self._resources.profiles
+        linked = {
+            profile.generation: code for code in sessions if (profile := profiles.find(code)[1]) is not None
+        }
+        scene = Scene(
+            self._resources.config,
+            profiles,
+            self._sessions,
+            host.process_table(),
+            linked,
+            self._save,
+            time.time(),
+            starting,
+            in_use,
+        )
+        return [proposal for finder in among for proposal in finder(scene)]
+
+    async def _carry_out(self, proposal: Proposal) -> None:
+        finding = proposal.finding
+        if proposal.act is None:
+            finding.outcome = "reported"
+            return
+        try:
+            done = await proposal.act()
+        except (WaguardError, OSError) as error:
+            finding.outcome, finding.detail = "failed", getattr(error, "message", str(error))
+        else:
+            finding.outcome, finding.detail = ("nothing", "") if done is None else ("done", done)
+
+    def _tell(self, findings: Sequence[Finding], ms: float) -> None:
+        for finding in findings:
+            alarming = finding.outcome in {"failed", "reported"}
+            self._resources.bus.publish(
+                "sweep.finding",
+                level="warning" if alarming else "info",
+                client=ClientCode(finding.client) if finding.client else None,
+                kind=finding.kind,
+                subject=finding.subject,
+                evidence=finding.evidence,
+                action=finding.action,
+                outcome=finding.outcome,
+                detail=finding.detail or None,
+            )
+        self._resources.bus.publish("sweep.done", level="debug", findings=len(findings), duration_ms=ms)
+
+    async def make_room(self, enough: Callable[[], bool]) -> None:
+        """Delete retired profiles, the oldest first, until there is ``enough`` room or none is left that may go."""
+        async with self._sweeping:
+            for one in await in_thread(self._resources.profiles.retired):
+                if await in_thread(enough):
+                    return
+                if retired.may_go(one):
+                    await in_thread(self._resources.profiles.delete_retired, one.path)
+                    self._resources.bus.publish(
+                        "profile.deleted", level="warning", profile=one.path.name, why="the disk is full"
+                    )
