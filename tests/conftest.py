@@ -4,16 +4,20 @@ import asyncio
 import gc
 import io
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import damage
 import pytest
 import zxingcpp
+from bare_browser import BINARY
 from blockbuster import blockbuster_ctx
 from PIL import Image
+from written import Written, write
 
 from waguard import daemon, host
 from waguard.config import Config
@@ -168,3 +172,25 @@ def pose(start: Daemon) -> Daemon:
         return start(**{**sections, "browser": browser})
 
     return posing
+
+
+def _written(*, large: bool) -> Iterator[Written]:
+    if BINARY is None:
+        pytest.skip("no Chromium is installed")
+    written = asyncio.run(write(large=large))
+    yield written
+    shutil.rmtree(written.profile)
+
+
+@pytest.fixture(scope="session")
+def small() -> Iterator[Written]:
+    """A login that is all in the logs of its databases."""
+    yield from _written(large=False)
+
+
+@pytest.fixture(scope="session")
+def large() -> Iterator[Written]:
+    """A login with tables beside the logs."""
+    for written in _written(large=True):
+        assert all(list(place(written.profile).glob("*.ldb")) for _, place in damage.PLACES)
+        yield written

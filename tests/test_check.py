@@ -4,18 +4,18 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import damage
 import pytest
-from bare_browser import BINARY, NOBODY, browser, make_profile
+from bare_browser import BINARY, NOBODY, make_profile
 from conftest import Daemon, Journal
 from damage import LARGE, ODD, SMALL, UNSEEN, Chromium, Way
+from written import VERSION, Written
 
 from waguard.core.answer import Wait
-from waguard.core.model import ClientCode, Link, Status
+from waguard.core.model import ClientCode, Status
 from waguard.errors import DiskFull, ProfileFailed, ProfileLocked, ProfileTooNew, SessionFailed
 from waguard.profile import examiners, leveldb, login, witness
 from waguard.profile.examiners import Report
@@ -28,69 +28,6 @@ from waguard.supervisor import Supervisor
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")]
 
 DEMO = ClientCode("demo")
-VERSION = "156.0.0.0"
-FILL = """(async () => {
-  const opening = indexedDB.open('filler', 1);
-  opening.onupgradeneeded = () => opening.result.createObjectStore('store');
-  const database = await new Promise((resolve, reject) => {
-    opening.onsuccess = () => resolve(opening.result);
-    opening.onerror = reject;
-  });
-  for (let round = 0; round < 12; round += 1) {
-    await new Promise((resolve, reject) => {
-      const transaction = database.transaction('store', 'readwrite', { durability: 'strict' });
-      const store = transaction.objectStore('store');
-      for (let i = 0; i < 100; i += 1) store.put(crypto.getRandomValues(new Uint8Array(8192)), round * 100 + i);
-      transaction.oncomplete = resolve;
-      transaction.onerror = reject;
-    });
-  }
-  database.close();
-  for (let i = 0; i < 40; i += 1) localStorage.setItem(`fill${i}`, String(Math.random()).repeat(5000));
-})()"""
-"""So much that there are tables beside the log."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A profile as its browser left it, and its witness."""
-
-    profile: Path
-    origin: str
-    witness: Witness
-
-
-async def _write(*, large: bool) -> Written:
-    profile = make_profile()
-    async with Simulator(cadence=Cadence(sync_s=0.05)) as simulator:
-        for _ in range(3 if large else 1):
-            async with browser(profile) as running:
-                page = await running.page()
-                await page.go(simulator.url)
-                reading = await page.until(lambda r: r.link in {Link.AWAITING_SCAN, Link.CONNECTED})
-                if reading.qr is not None:
-                    simulator.scan(reading.qr, "34600000000")
-                    await page.until(lambda r: r.link is Link.CONNECTED)
-                if large:
-                    await page.evaluate(FILL, awaitPromise=True)
-                await running.close()
-        origin = login.origin_of(simulator.url)
-    return Written(profile, origin, Witness(VERSION, witness.take(profile, origin, {})))
-
-
-@pytest.fixture(scope="module")
-def small() -> Iterator[Written]:
-    written = asyncio.run(_write(large=False))
-    yield written
-    shutil.rmtree(written.profile)
-
-
-@pytest.fixture(scope="module")
-def large() -> Iterator[Written]:
-    written = asyncio.run(_write(large=True))
-    assert all(list(place(written.profile).glob("*.ldb")) for _, place in damage.PLACES)
-    yield written
-    shutil.rmtree(written.profile)
 
 
 def check(written: Written, way: Way, *, witnessed: bool) -> Report:

@@ -131,7 +131,7 @@ def test_any_text_is_a_rule_or_refused(text: str) -> None:
         rule = Rule.parse(text)
     except ValueError as refused:
         said = str(refused)
-        assert repr(text) in said or repr(" ".join(text.split())) in said  # noqa: PT017
+        assert repr(text) in said or repr(" ".join(text.split())) in said
     else:
         assert (next_run(rule, SPRING, SPRING) is None) == (rule == NEVER)
 

@@ -1,0 +1,434 @@
+"""A client's profile goes down the ladder, is sealed and copied; and a crash at any step leaves the login whole, once."""
+
+import asyncio
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import damage
+import pytest
+from bare_browser import BINARY, NOBODY
+from test_backup import STEPS, tree
+from test_files import crash_points
+from written import VERSION, Written
+
+from waguard import host
+from waguard.backup.keys import Key, Keyring
+from waguard.backup.snapshot import About
+from waguard.backup.store import Backup, Backups
+from waguard.config import Config
+from waguard.core.model import ClientCode, Source
+from waguard.custody import Custody, Taken
+from waguard.errors import BackupFailed, BackupNotFound, BackupRefused, ProfileLocked
+from waguard.files import PARTIAL
+from waguard.profile import login, witness
+from waguard.profile.examiners.subject import Verdict
+from waguard.profile.store import Place, Profiles, Retired
+from waguard.profile.witness import Witness
+from waguard.sandbox import User
+from waguard.sandbox.plain import Plain
+from waguard.sweep import Act, Scene, leftovers
+
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")]
+
+DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
+RING = Keyring([Key("k1", bytes(32))], Path("keys"))
+GO = threading.Event()
+USER = User("nobody", NOBODY, NOBODY) if os.geteuid() == 0 else None
+
+
+class House:
+    """One client's files as a daemon has them, and what a daemon that starts anew would see."""
+
+    def __init__(self, root: Path, written: Written, runtime: Path | None = None) -> None:
+        self.root, self.written, self.runtime = root, written, runtime
+        self.again()
+        self.profiles.make_room()
+        self.backups.make_room()
+
+    def again(self) -> None:
+        """As after a restart of the daemon."""
+        self.profiles = Profiles(self.root, USER, self.runtime)
+        self.backups = Backups(self.root, RING)
+        self.custody = Custody(DEMO, self.written.origin, VERSION, self.profiles, self.backups, Plain(None))
+
+    def log_in(self) -> str:
+        """A profile with the login, as its browser left it; its generation."""
+        profile = self.profiles.create(DEMO)
+        profile.path.rmdir()
+        shutil.copytree(self.written.profile, profile.path, symlinks=True)
+        for path in (profile.path, *profile.path.rglob("*")):
+            if USER is not None:
+                os.chown(path, USER.uid, USER.gid, follow_symlinks=False)
+        marks = witness.take(profile.path, self.written.origin, {})
+        witness.write(profile.witness, Witness(VERSION, marks))
+        return profile.generation
+
+    def snapshot(self, reason: str = "request") -> Backup:
+        room = self.root / "room"
+        room.mkdir()
+        about = self.custody.copy(room, reason, has_login=True, held_still=None)
+        backup = self.backups.take(GO, room, about)
+        shutil.rmtree(room)
+        return backup
+
+    def take(self, source: Source | None = None, distrust: str = "") -> Taken:
+        taken = self.custody.take(GO, source, distrust, has_login=True)
+        self.custody.drop_lock()
+        return taken
+
+    def spoil(self) -> None:
+        """The profile can no longer be read."""
+        profile = self.profiles.current(DEMO)
+        assert profile is not None
+        damage.zero(damage.manifest(damage.indexed_db(profile.path)))
+
+    def login_at(self, top: Path) -> dict[str, bytes]:
+        return {name: (top / name).read_bytes() for name in login.part(top, self.written.origin)}
+
+    def has_login(self, top: Path) -> bool:
+        """Whether the databases are what the browser had written; LevelDB's own log of itself does not count."""
+        here, there = self.login_at(top), self.login_at(self.written.profile)
+        return all(here.get(name) == data for name, data in there.items() if "leveldb" in name)
+
+    def sweep(self) -> list[str]:
+        """What a daemon does with the files at its start; what it found."""
+        linked = {}
+        _, profile = self.profiles.find(DEMO)
+        if profile is not None:
+            linked[profile.generation] = DEMO
+        scene = Scene(
+            Config(), self.profiles, {}, host.process_table(), linked, no_saving, time.time(), starting=True
+        )
+        found = list(leftovers.find(scene))
+        for proposal in found:
+            assert proposal.act is not None
+            asyncio.run(carry_out(proposal.act))
+        return [proposal.finding.kind for proposal in found]
+
+    def retired(self) -> list[str]:
+        return [f"{one.generation}.{one.reason}" for one in self.profiles.retired()]
+
+
+async def carry_out(act: Act) -> None:
+    await act()
+
+
+async def no_saving(_: Retired) -> tuple[Retired, str]:
+    raise AssertionError
+
+
+@pytest.fixture
+def house(tmp_path: Path, small: Written) -> Iterator[House]:
+    root = tmp_path / "sessions"
+    house = House(root, small)
+    yield house
+    house.custody.drop_lock()
+
+
+# --- the ladder ---------------------------------------------------------------------------------------------
+
+
+def test_a_sound_profile_is_kept(house: House) -> None:
+    generation = house.log_in()
+    taken = house.take()
+    assert (taken.how, taken.profile.generation, taken.backup) == ("kept", generation, "")
+
+
+def test_without_a_profile_there_is_an_empty_one(house: House) -> None:
+    taken = house.take()
+    assert (taken.how, taken.check) == ("fresh", None)
+    assert not list(taken.profile.path.iterdir())
+
+
+def test_a_damaged_profile_is_replaced_by_its_snapshot_and_put_aside_whole(house: House) -> None:
+    generation = house.log_in()
+    backup = house.snapshot()
+    house.spoil()
+    before = tree(house.profiles.profile(generation).path)
+    taken = house.take()
+    assert (taken.how, taken.backup) == ("restored", backup.id)
+    assert taken.check is not None
+    assert taken.check.verdict is Verdict.DAMAGED
+    assert house.has_login(taken.profile.path)
+    assert taken.profile.lineage == house.profiles.profile(generation).lineage
+    assert house.retired() == [f"{generation}.damaged"]
+    assert tree(house.profiles.retired()[0].path) == before
+    assert house.take().how == "kept", "and is sound from then on"
+
+
+def test_a_spoilt_snapshot_gives_way_to_an_older_one(house: House) -> None:
+    house.log_in()
+    older, newer = house.snapshot(), house.snapshot()
+    data = bytearray(newer.path.read_bytes())
+    data[len(data) // 2] ^= 1
+    newer.path.write_bytes(data)
+    house.spoil()
+    taken = house.take()
+    assert (taken.how, taken.backup) == ("restored", older.id)
+    assert [one.split(":")[0] for one in taken.refused] == [newer.id]
+    assert "changed" in taken.refused[0]
+
+
+def test_when_no_snapshot_can_be_used_the_answer_says_why(house: House) -> None:
+    generation = house.log_in()
+    backup = house.snapshot()
+    backup.path.write_bytes(b"torn")
+    house.spoil()
+    taken = house.take()
+    assert (taken.how, taken.backup) == ("fresh", "")
+    assert taken.check is not None
+    assert "MANIFEST" in taken.check.why
+    assert house.retired() == [f"{generation}.damaged"]
+
+
+def test_a_profile_that_somebody_deleted_by_hand_comes_back(house: House) -> None:
+    generation = house.log_in()
+    backup = house.snapshot()
+    shutil.rmtree(house.profiles.profile(generation).path)
+    taken = house.take()
+    assert (taken.how, taken.backup) == ("restored", backup.id)
+    assert taken.check is not None
+    assert "nobody has dropped it" in taken.check.why
+
+
+def test_what_was_dropped_does_not_come_back(house: House) -> None:
+    house.log_in()
+    house.snapshot()
+    house.custody.retire("cleanup", has_login=True)
+    assert house.take().how == "fresh"
+    assert house.take(Source()).how == "fresh"
+    current = house.profiles.current(DEMO)
+    assert current is not None
+    shutil.rmtree(current.path)
+    assert house.take().how == "fresh", "its lineage has ended"
+
+
+def test_a_snapshot_that_is_asked_for_takes_the_profiles_place(house: House) -> None:
+    generation = house.log_in()
+    backup = house.snapshot()
+    house.custody.retire("cleanup", has_login=True)
+    fresh = house.take().profile.generation
+    taken = house.take(Source(backup.id))
+    assert (taken.how, taken.backup) == ("restored", backup.id)
+    assert house.has_login(taken.profile.path)
+    assert house.retired() == [f"{generation}.cleanup", f"{fresh}.restore"]
+
+
+@pytest.mark.parametrize("what", ["missing", "torn", "another client's"])
+def test_a_snapshot_that_cannot_be_used_changes_nothing(house: House, what: str) -> None:
+    generation = house.log_in()
+    backup = house.snapshot()
+    chosen = backup.id
+    if what == "missing":
+        chosen = "20300101T000000-01234567"
+    elif what == "torn":
+        os.truncate(backup.path, backup.size - 1)
+    else:
+        shutil.move(house.root / ".backups" / "demo", house.root / ".backups" / "demo2")
+        house.custody = Custody(
+            DEMO2, house.written.origin, VERSION, house.profiles, house.backups, Plain(None)
+        )
+        house.profiles.create(DEMO2)
+    before = tree(house.root)
+    with pytest.raises((BackupNotFound, BackupRefused)):
+        house.take(Source(chosen))
+    assert tree(house.root) == before
+    assert house.profiles.profile(generation).path.is_dir()
+
+
+def test_what_the_browser_found_damaged_is_not_used_again(house: House) -> None:
+    house.log_in()
+    backup = house.snapshot()
+    taken = house.take(distrust="the browser has wiped it")
+    assert (taken.how, taken.backup) == ("restored", backup.id)
+
+
+# --- sealed -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_sealed_profile_leaves_nothing_plain_and_comes_back_as_it_was(
+    tmp_path: Path, small: Written, elsewhere: bool
+) -> None:
+    house = House(tmp_path / "sessions", small, tmp_path / "run" if elsewhere else None)
+    generation = house.log_in()
+    house.custody.seal(GO, has_login=True)
+    assert house.profiles.find(DEMO)[0] is Place.SEALED
+    for top in (house.root, tmp_path / "run"):
+        for path in top.rglob("*"):
+            assert not path.is_file() or b"last-wid-md" not in path.read_bytes(), path
+    taken = house.take()
+    assert (taken.how, taken.profile.generation) == ("kept", generation)
+    assert house.has_login(taken.profile.path)
+    if elsewhere:
+        assert not list((house.root / ".profiles").glob("*/")), "nothing plain on the disk"
+    house.custody.drop_lock()
+
+
+def test_a_sealed_profile_that_was_touched_gives_way_to_a_snapshot(house: House) -> None:
+    house.log_in()
+    backup = house.snapshot()
+    house.custody.seal(GO, has_login=True)
+    (sealed,) = (house.root / ".profiles").glob("*.wgb")
+    data = bytearray(sealed.read_bytes())
+    data[-1] ^= 1
+    sealed.write_bytes(data)
+    taken = house.take()
+    assert (taken.how, taken.backup) == ("restored", backup.id)
+    assert taken.check is not None
+    assert "changed" in taken.check.why
+
+
+def test_the_last_sealed_form_stands_in_for_a_plain_one_that_is_damaged(house: House) -> None:
+    house.log_in()
+    house.custody.seal(GO, has_login=True)
+    assert house.take().how == "kept"
+    house.spoil()
+    taken = house.take()
+    assert taken.how == "restored"
+    assert house.has_login(taken.profile.path)
+
+
+def test_a_sealed_profile_that_is_dropped_stays_as_a_snapshot(house: House) -> None:
+    house.log_in()
+    house.custody.seal(GO, has_login=True)
+    house.custody.retire("cleanup", has_login=True)
+    assert house.profiles.find(DEMO)[0] is Place.NONE
+    (backup,) = house.backups.of(DEMO)
+    assert house.has_login(house.take(Source(backup.id)).profile.path)
+
+
+# --- a copy -------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_profile_makes_no_snapshot(house: House) -> None:
+    house.log_in()
+    house.spoil()
+    with pytest.raises(BackupRefused, match=r"The profile is damaged: .*MANIFEST"):
+        house.snapshot()
+    assert house.backups.of(DEMO) == []
+
+
+def test_a_profile_that_others_use_is_not_copied(house: House, tmp_path: Path) -> None:
+    generation = house.log_in()
+    fd = house.profiles.lock(house.profiles.profile(generation))
+    (tmp_path / "room").mkdir()
+    with pytest.raises(ProfileLocked):
+        house.custody.copy(tmp_path / "room", "request", has_login=True, held_still=None)
+    os.close(fd)
+
+
+def test_without_a_profile_there_is_nothing_to_copy(house: House, tmp_path: Path) -> None:
+    with pytest.raises(BackupFailed, match="no profile to take a snapshot of"):
+        house.custody.copy(tmp_path, "request", has_login=True, held_still=None)
+
+
+# --- a crash at every step ------------------------------------------------------------------------------------
+
+
+def whole(house: House, generation: str) -> None:
+    """What a daemon finds that starts after a crash: the login, once, and nothing half done."""
+    house.again()
+    house.sweep()
+    assert house.sweep() == [], "a second sweep finds nothing"
+    assert not list(house.root.rglob(f"*{PARTIAL}"))
+    for backup in house.backups.of(DEMO):
+        house.backups.read(GO, backup.path, DEMO)
+    taken = house.take()
+    assert house.has_login(taken.profile.path), taken
+    directories = [path for path in (house.root / ".profiles").iterdir() if path.is_dir()]
+    assert directories == [taken.profile.path], "one profile, and it is the client's"
+    assert taken.profile.lineage == generation.split("-")[1]
+
+
+class Crashes:
+    """The same start for each crash: a copy of the house as it was."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self._kept = house.root.with_name("kept")
+        shutil.copytree(house.root, self._kept, symlinks=True)
+
+    def back(self) -> None:
+        shutil.rmtree(self.house.root)
+        shutil.copytree(self._kept, self.house.root, symlinks=True)
+        for path in (self.house.root / ".profiles").glob("*/**/*"):
+            if USER is not None:
+                os.chown(path, USER.uid, USER.gid, follow_symlinks=False)
+        for path in (self.house.root / ".profiles").glob("*/"):
+            if USER is not None:
+                os.chown(path, USER.uid, USER.gid)
+        self.house.again()
+
+
+@pytest.mark.parametrize("work", ["ladder", "asked for", "seal", "unseal", "copy"])
+def test_a_daemon_that_dies_at_any_step_loses_no_login(house: House, work: str) -> None:
+    generation = house.log_in()
+    backup = house.snapshot() if work in {"ladder", "asked for"} else None
+    if work == "ladder":
+        house.spoil()
+    if work == "unseal":
+        house.custody.seal(GO, has_login=True)
+    crashes = Crashes(house)
+
+    def do() -> None:
+        match work:
+            case "ladder" | "unseal":
+                assert house.take().how == ("restored" if work == "ladder" else "kept")
+            case "asked for":
+                assert backup is not None
+                assert house.take(Source(backup.id)).how == "restored"
+            case "seal":
+                assert house.custody.seal(GO, has_login=True)
+            case _:
+                house.snapshot()
+
+    points = 0
+    for _ in crash_points(do, among=STEPS):
+        points += 1
+        shutil.rmtree(house.root / "room", ignore_errors=True)  # the test's own
+        whole(house, generation)
+        crashes.back()
+    assert points > 15
+
+
+def test_a_daemon_that_dies_at_any_step_of_a_cleanup_has_dropped_it_whole_or_not_at_all(house: House) -> None:
+    generation = house.log_in()
+    crashes = Crashes(house)
+
+    def clean() -> None:
+        _, profile = house.profiles.find(DEMO)
+        house.custody.retire("cleanup", has_login=True)
+        assert profile is not None
+        house.profiles.drop_lock(profile)
+
+    outcomes = set()
+    for _ in crash_points(clean, among=STEPS):
+        house.again()
+        house.sweep()
+        assert house.sweep() == []
+        taken = house.take()
+        outcomes.add(taken.how)
+        kept = taken.profile.path if taken.how == "kept" else house.profiles.retired()[0].path
+        assert house.has_login(kept)
+        assert house.retired() == ([] if taken.how == "kept" else [f"{generation}.cleanup"])
+        crashes.back()
+    assert outcomes == {"kept", "fresh"}
+
+
+def test_about_says_what_it_was_taken_of(house: House) -> None:
+    generation = house.log_in()
+    about = house.snapshot("schedule").about
+    assert isinstance(about, About)
+    assert (about.client, about.generation, about.reason, about.browser) == (
+        "demo",
+        generation,
+        "schedule",
+        VERSION,
+    )
+    assert about.login
+    assert not about.live

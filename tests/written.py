@@ -1,0 +1,60 @@
+"""Profiles that a real Chromium wrote, logged in to the simulated WhatsApp Web."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bare_browser import browser, make_profile
+
+from waguard.core.model import Link
+from waguard.profile import login, witness
+from waguard.profile.witness import Witness
+from waguard.simulator.server import Cadence, Simulator
+
+VERSION = "156.0.0.0"
+FILL = """(async () => {
+  const opening = indexedDB.open('filler', 1);
+  opening.onupgradeneeded = () => opening.result.createObjectStore('store');
+  const database = await new Promise((resolve, reject) => {
+    opening.onsuccess = () => resolve(opening.result);
+    opening.onerror = reject;
+  });
+  for (let round = 0; round < 12; round += 1) {
+    await new Promise((resolve, reject) => {
+      const transaction = database.transaction('store', 'readwrite', { durability: 'strict' });
+      const store = transaction.objectStore('store');
+      for (let i = 0; i < 100; i += 1) store.put(crypto.getRandomValues(new Uint8Array(8192)), round * 100 + i);
+      transaction.oncomplete = resolve;
+      transaction.onerror = reject;
+    });
+  }
+  database.close();
+  for (let i = 0; i < 40; i += 1) localStorage.setItem(`fill${i}`, String(Math.random()).repeat(5000));
+})()"""
+"""So much that there are tables beside the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A profile as its browser left it, and its witness."""
+
+    profile: Path
+    origin: str
+    witness: Witness
+
+
+async def write(*, large: bool) -> Written:
+    profile = make_profile()
+    async with Simulator(cadence=Cadence(sync_s=0.05)) as simulator:
+        for _ in range(3 if large else 1):
+            async with browser(profile) as running:
+                page = await running.page()
+                await page.go(simulator.url)
+                reading = await page.until(lambda r: r.link in {Link.AWAITING_SCAN, Link.CONNECTED})
+                if reading.qr is not None:
+                    simulator.scan(reading.qr, "34600000000")
+                    await page.until(lambda r: r.link is Link.CONNECTED)
+                if large:
+                    await page.evaluate(FILL, awaitPromise=True)
+                await running.close()
+        origin = login.origin_of(simulator.url)
+    return Written(profile, origin, Witness(VERSION, witness.take(profile, origin, {})))
