@@ -1,5 +1,6 @@
 """Profiles that a real Chromium wrote, logged in to the simulated WhatsApp Web."""
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,19 +43,23 @@ class Written:
     witness: Witness
 
 
-async def write(*, large: bool) -> Written:
+async def write(*, large: bool, simulator: Simulator | None = None) -> Written:
+    if simulator is None:
+        async with Simulator(cadence=Cadence(sync_s=0.05)) as own:
+            return await write(large=large, simulator=own)
     profile = make_profile()
-    async with Simulator(cadence=Cadence(sync_s=0.05)) as simulator:
-        for _ in range(3 if large else 1):
-            async with browser(profile) as running:
-                page = await running.page()
-                await page.go(simulator.url)
-                reading = await page.until(lambda r: r.link in {Link.AWAITING_SCAN, Link.CONNECTED})
-                if reading.qr is not None:
-                    simulator.scan(reading.qr, "34600000000")
-                    await page.until(lambda r: r.link is Link.CONNECTED)
-                if large:
-                    await page.evaluate(FILL, awaitPromise=True)
-                await running.close()
-        origin = login.origin_of(simulator.url)
-    return Written(profile, origin, Witness(VERSION, witness.take(profile, origin, {})))
+    for _ in range(3 if large else 1):
+        async with browser(profile) as running:
+            page = await running.page()
+            await page.go(simulator.url)
+            reading = await page.until(lambda r: r.link in {Link.AWAITING_SCAN, Link.CONNECTED})
+            if reading.qr is not None:
+                simulator.scan(reading.qr, "34600000000")
+                await page.until(lambda r: r.link is Link.CONNECTED)
+            if large:
+                await page.evaluate(FILL, awaitPromise=True)
+            await running.close()
+    origin = login.origin_of(simulator.url)
+    return Written(
+        profile, origin, Witness(VERSION, await asyncio.to_thread(witness.take, profile, origin, {}))
+    )

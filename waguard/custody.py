@@ -36,6 +36,8 @@ class Taken:
     """``kept``, ``fresh`` or ``restored``."""
     check: Report | None = None
     """What was found on the profile that was there."""
+    proved: bool = True
+    """False: it was kept with no witness of what its files were, since a daemon died while its browser ran."""
     mended: Sequence[str] = ()
     backup: str = ""
     """The snapshot that it was restored from."""
@@ -102,7 +104,7 @@ class Custody:
             return self._fresh(Taken(self._profiles.create(self._code), "fresh"))
         report = self._examine(stop, place, kept, distrust)
         if report.verdict is not Verdict.DAMAGED:
-            return self._ready(Taken(kept, "kept", report))
+            return self._ready(Taken(kept, "kept", report, proved=bool(self._marks)))
         return self._replace_damaged(stop, kept, report)
 
     def _examine(self, stop: threading.Event, place: Place, kept: Profile, distrust: str) -> Report:

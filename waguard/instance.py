@@ -82,6 +82,8 @@ class Memory:
     stages: dict[str, float] = field(default_factory=dict)
     """Milliseconds that each stage of the last attempt took."""
     automatic_restarts: int = 0
+    proved: bool = True
+    """See `Taken`."""
     accepted: bool = False
     """WhatsApp has taken the login in this launch."""
     lost: bool = False
@@ -198,6 +200,7 @@ class Instance:
         self._distrust = ""
         self.memory.profile, self.memory.how = taken.profile, taken.how
         self.memory.backup, self.memory.check = taken.backup, taken.check
+        self.memory.proved = taken.proved
         self._tell_taken(taken)
         if taken.how != "kept":
             await self.save(login=False, restored=taken.backup)
@@ -250,15 +253,28 @@ class Instance:
                 await self.save(login=True, restored="")
             case Judgement.REFUSED:
                 await self._note_refused()
-            case Judgement.LOST | Judgement.LOGGED_OUT:
+            case Judgement.LOST:
                 why = await in_thread(self._damage_of, self.browser)
-                if found is Judgement.LOGGED_OUT and not why:
-                    await self.save(login=False)
-                    return reading
-                return await self._note_lost(
-                    reading, why or "the page has no login any more, and nobody has logged it out"
-                )
+                return await self._note_lost(reading, why or "it is gone, and nobody has logged it out")
+            case Judgement.LOGGED_OUT:
+                if why := await in_thread(self._damage_of, self.browser):
+                    return await self._note_lost(reading, why)
+                return await self._note_logged_out(reading)
         return reading
+
+    async def _note_logged_out(self, reading: Reading) -> Reading | None:
+        """A page that finds its storage empty may say the same. Where that cannot be ruled out a snapshot is worth one try."""
+        if not self.memory.proved and not self.memory.accepted and await self._has_snapshot():
+            self._distrust = "it says that it was logged out, but what its files were is not known"
+            self.publish("login.doubted", level="warning", why=self._distrust)
+            return None
+        await self.save(login=False)
+        return reading
+
+    async def _has_snapshot(self) -> bool:
+        profile = self.memory.profile
+        assert profile is not None  # noqa: S101 (a browser uses it)
+        return bool(await in_thread(self._resources.backups.candidates, self.code, profile.lineage))
 
     def _damage_of(self, browser: Browser) -> str:
         """What the browser, or what it has made anew, tells of a database that was lost."""
@@ -268,7 +284,7 @@ class Instance:
         for database in login.databases(profile.path, self._origin):
             try:
                 if leveldb.made_anew(database, began):
-                    return f"{database.name} was missing and has been made anew"
+                    return f"{database.relative_to(profile.path)} was missing and has been made anew"
             except OSError:
                 continue
         return ""
@@ -292,9 +308,7 @@ class Instance:
 
     async def _note_lost(self, reading: Reading, why: str) -> Reading | None:
         self.publish("login.lost", level="error", why=why)
-        profile = self.memory.profile
-        assert profile is not None  # noqa: S101 (a browser uses it)
-        if await in_thread(self._resources.backups.candidates, self.code, profile.lineage):
+        if await self._has_snapshot():
             self._distrust = why
             return None
         self.memory.check = _lost(why)

@@ -1,0 +1,425 @@
+"""Logins are kept: on real Chromium and the simulator, from the first snapshot to a restore without a scan."""
+
+import asyncio
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import aiohttp
+import damage
+import pytest
+from bare_browser import BINARY
+from conftest import Daemon, Journal
+from test_backup import tree
+from test_browser import log_in, pid_of, token, until
+from written import Written, write
+
+from waguard.cli import archive
+from waguard.core.answer import Wait
+from waguard.core.model import ClientCode, Link, Reason, Status
+from waguard.errors import BackupRefused
+from waguard.simulator.server import Cadence, Simulator
+from waguard.supervisor import Supervisor
+
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")]
+
+DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
+QUICK = {"poll_s": 0.05, "poll_loading_s": 0.02}
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator(cadence=Cadence(sync_s=0.05)) as simulator:
+        yield simulator
+
+
+async def settled(journal: Journal, reason: str = "settled", count: int = 1) -> str:
+    """The id of the snapshot that is taken by itself, once it is there."""
+    await until(lambda: len(taken(journal, reason)) >= count, f"a snapshot: {reason}", 60)
+    return taken(journal, reason)[-1]
+
+
+def taken(journal: Journal, reason: str) -> list[str]:
+    return [one.fields["backup"] for one in journal.named("backup.taken") if one.fields["reason"] == reason]
+
+
+async def stopped(supervisor: Supervisor) -> str:
+    """A snapshot of the client's login, whose browser has been closed; its id."""
+    await supervisor.disconnect(DEMO)
+    return (await supervisor.backup(DEMO)).id
+
+
+def profile_of(sessions: Path, code: ClientCode = DEMO) -> Path:
+    return (sessions / code / "profile").resolve()
+
+
+def spoil(profile: Path) -> None:
+    damage.zero(damage.manifest(damage.indexed_db(profile)))
+
+
+def retired(sessions: Path) -> list[str]:
+    return sorted(path.name.split(".", 2)[2] for path in (sessions / ".retired").iterdir())
+
+
+# --- snapshots of what runs -----------------------------------------------------------------------------------
+
+
+async def test_a_session_stays_connected_through_its_snapshots_and_they_have_its_login(
+    start: Daemon, simulator: Simulator, journal: Journal, sandbox: dict[str, str]
+) -> None:
+    async with start(whatsapp={"url": simulator.url}, page=QUICK, sandbox=sandbox) as (supervisor, _):
+        (view,) = await log_in(supervisor, simulator, DEMO)
+        first = await settled(journal)
+        changes = len(journal.named("session.changed"))
+        sockets = len(simulator.devices)
+        for _ in range(2):
+            backup = await supervisor.backup(DEMO)
+            assert backup.live
+            assert backup.login
+        now = supervisor.view(DEMO)
+        assert (now.status, now.attempt, pid_of(now)) == (Status.CONNECTED, view.attempt, pid_of(view))
+        assert len(journal.named("session.changed")) == changes
+        assert len(simulator.devices) == sockets
+        frozen = [one.fields["frozen_ms"] for one in journal.named("backup.taken")]
+        assert all(ms is not None for ms in frozen)
+        # Each of them logs in again, where the profile itself is gone for good.
+        await supervisor.cleanup(DEMO)
+        for chosen in (first, backup.id):
+            again = await supervisor.restore(DEMO, chosen, wait=Wait.CONNECTED)
+            assert (again.status, again.profile, again.backup) == (Status.CONNECTED, "restored", chosen)
+
+
+@pytest.fixture(params=["bubblewrap", "plain"])
+def sandbox(request: pytest.FixtureRequest) -> dict[str, str]:
+    return {"kind": request.param}
+
+
+async def test_a_scheduled_snapshot_is_taken_only_of_what_was_used(
+    start: Daemon, simulator: Simulator, journal: Journal
+) -> None:
+    async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, _):
+        await supervisor.connect(DEMO2)  # never logged in
+        await log_in(supervisor, simulator, DEMO)
+        await settled(journal)
+        await supervisor.disconnect(DEMO)
+        for expected in (1, 1):
+            view = await supervisor.schedule.run_now("backup")
+            assert view.last_ok, view.last_error
+            assert len(taken(journal, "schedule")) == expected
+        await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+        await supervisor.schedule.run_now("backup")
+        assert len(taken(journal, "schedule")) == 2
+        assert {one.client for one in journal.named("backup.taken")} == {DEMO}
+
+
+# --- damage -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("newest", ["sound", "damaged"])
+async def test_a_profile_that_is_damaged_while_stopped_comes_back_without_a_scan(
+    start: Daemon, simulator: Simulator, journal: Journal, sessions_dir: Path, newest: str
+) -> None:
+    async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, _):
+        (view,) = await log_in(supervisor, simulator, DEMO)
+        right = await stopped(supervisor)
+        if newest == "damaged":
+            wrong = (await supervisor.backup(DEMO)).id
+            file = sessions_dir / ".backups" / "demo" / f"{wrong}.wgb"
+            data = bytearray(file.read_bytes())
+            data[len(data) // 2] ^= 1
+            file.write_bytes(data)
+        spoil(profile_of(sessions_dir))
+        before = tree(profile_of(sessions_dir))
+        again = await supervisor.connect(DEMO, wait=Wait.QR)
+        assert (again.status, again.profile, again.backup) == (Status.CONNECTED, "restored", right)
+        assert again.qr is None
+        assert again.check is not None
+        assert again.check.verdict == "damaged"
+        assert again.generation != view.generation
+        (place,) = (sessions_dir / ".retired").iterdir()
+        assert place.name == f"demo.{view.generation}.damaged"
+        assert tree(place) == before
+        assert len(simulator.devices) == 1, "no second scan"
+        if newest == "damaged":
+            (told,) = journal.named("backup.refused")
+            assert wrong in told.fields["backups"][0]
+
+
+@pytest.mark.parametrize(
+    "what", sorted(set().union(*damage.UNSEEN.values()) & {way.name for way in damage.SMALL})
+)
+async def test_damage_that_the_check_cannot_see_is_no_logout_and_comes_back_too(
+    start: Daemon, simulator: Simulator, journal: Journal, sessions_dir: Path, what: str
+) -> None:
+    way = next(way for way in damage.SMALL if way.name == what)
+    async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, _):
+        (view,) = await log_in(supervisor, simulator, DEMO)
+        right = await stopped(supervisor)
+        (
+            sessions_dir / ".profiles" / f"{view.generation}.json"
+        ).unlink()  # as if the daemon had died meanwhile
+        way.do(profile_of(sessions_dir))
+        again = await supervisor.connect(DEMO, wait=Wait.QR)
+        assert (again.status, again.profile, again.backup) == (Status.CONNECTED, "restored", right)
+        assert journal.named("login.lost") or journal.named("login.doubted")
+        assert retired(sessions_dir) == ["damaged"]
+        assert supervisor.view(DEMO).failure is None
+
+
+async def test_damage_without_a_snapshot_is_said_and_not_called_a_logout(
+    start: Daemon, simulator: Simulator, sessions_dir: Path
+) -> None:
+    backup = {"settle_s": 3600.0}
+    async with start(whatsapp={"url": simulator.url}, page=QUICK, backup=backup) as (supervisor, _):
+        (view,) = await log_in(supervisor, simulator, DEMO)
+        await supervisor.disconnect(DEMO)
+        for path in (sessions_dir / ".backups").rglob("*.wgb"):
+            path.unlink()
+        (sessions_dir / ".profiles" / f"{view.generation}.json").unlink()
+        shutil.rmtree(damage.local_storage(profile_of(sessions_dir)))
+        again = await supervisor.connect(DEMO)
+        assert (again.status, again.link, again.reason) == (
+            Status.AWAITING_SCAN,
+            Link.AWAITING_SCAN,
+            "damaged",
+        )
+        assert again.check is not None
+        assert again.check.verdict == "damaged"
+        assert "Local Storage/leveldb was missing" in again.check.why
+        simulator.scan(supervisor.qr(DEMO).text, "34600000000")
+        assert (await supervisor.connect(DEMO, wait=Wait.CONNECTED)).reason is None
+
+
+async def test_a_logout_by_the_phone_is_no_damage(
+    start: Daemon, simulator: Simulator, journal: Journal, sessions_dir: Path
+) -> None:
+    async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, _):
+        await log_in(supervisor, simulator, DEMO)
+        await stopped(supervisor)
+        await simulator.log_out(simulator.devices[0].wid)
+        again = await supervisor.connect(DEMO)
+        assert (again.status, again.reason, again.profile) == (
+            Status.AWAITING_SCAN,
+            Reason.LOGGED_OUT,
+            "kept",
+        )
+        assert not journal.named("login.lost")
+
+
+async def test_a_logout_while_no_daemon_looked_costs_one_try(
+    start: Daemon, simulator: Simulator, journal: Journal, sessions_dir: Path
+) -> None:
+    async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, _):
+        (view,) = await log_in(supervisor, simulator, DEMO)
+        await stopped(supervisor)
+        (sessions_dir / ".profiles" / f"{view.generation}.json").unlink()
+        await simulator.log_out(simulator.devices[0].wid)
+        again = await supervisor.connect(DEMO)
+        assert (again.status, again.reason, again.profile) == (Status.AWAITING_SCAN, "logged_out", "restored")
+        assert len(journal.named("login.doubted")) == 1
+        assert (await supervisor.backups(DEMO))[0].refused
+
+
+async def test_a_restored_login_that_whatsapp_refuses_is_marked_and_not_tried_twice(
+    start: Daemon, simulator: Simulator, journal: Journal, sessions_dir: Path
+) -> None:
+    async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, _):
+        await log_in(supervisor, simulator, DEMO)
+        tried = await stopped(supervisor)
+        await simulator.log_out(simulator.devices[0].wid)
+        spoil(profile_of(sessions_dir))
+        again = await supervisor.connect(DEMO)
+        assert (again.status, again.profile, again.backup) == (Status.AWAITING_SCAN, "restored", tried)
+        assert again.check is not None
+        assert "WhatsApp did not take it" in again.check.why
+        (backup,) = await supervisor.backups(DEMO)
+        assert backup.refused
+        await supervisor.disconnect(DEMO)
+        shutil.rmtree(profile_of(sessions_dir))
+        again = await supervisor.connect(DEMO)
+        assert (again.status, again.profile) == (Status.AWAITING_SCAN, "fresh")
+
+
+# --- by hand ----------------------------------------------------------------------------------------------------
+
+
+async def test_restore_over_http_tries_refuses_and_restores(
+    start: Daemon, simulator: Simulator, journal: Journal, sessions_dir: Path
+) -> None:
+    api = {"clients": ["demo", "demo2"]}
+    async with start(whatsapp={"url": simulator.url}, page=QUICK, api=api) as (supervisor, url):
+        (view,) = await log_in(supervisor, simulator, DEMO)
+        await settled(journal)
+        tokens = json.loads((sessions_dir / ".tokens.json").read_text())["clients"]
+        headers = {"Authorization": f"Bearer {tokens['demo']}"}
+        async with aiohttp.ClientSession(url, headers=headers) as http:
+            async with http.post("/v1/sessions/demo/backups") as answer:
+                made = await answer.json()
+                assert (answer.status, made["reason"], made["live"]) == (200, "request", True)
+            async with http.get("/v1/sessions/demo/backups") as answer:
+                listed = (await answer.json())["backups"]
+                assert [one["reason"] for one in listed] == ["request", "settled"]
+            path = f"/v1/sessions/demo/backups/{made['id']}/restore"
+            async with http.post(path, json={"dry_run": True}) as answer:
+                assert (await answer.json())["backup"]["id"] == made["id"]
+            assert supervisor.view(DEMO).attempt == view.attempt
+            async with http.post("/v1/sessions/demo/backups/nothing/restore") as answer:
+                assert (answer.status, (await answer.json())["code"]) == (404, "backup_not_found")
+            other = {"Authorization": f"Bearer {tokens['demo2']}"}
+            async with http.get("/v1/sessions/demo/backups", headers=other) as answer:
+                assert answer.status == 403
+            async with http.post("/v1/reap") as answer:
+                assert answer.status == 403
+            async with http.post(path, params={"wait": "connected"}) as answer:
+                again = await answer.json()
+                assert (answer.status, again["status"], again["backup"]) == (200, "connected", made["id"])
+            # The one before was put aside, and is saved in its turn.
+            await settled(journal, "restore")
+            file = sessions_dir / ".backups" / "demo" / f"{made['id']}.wgb"
+            file.write_bytes(file.read_bytes()[:-1])
+            before = supervisor.view(DEMO)
+            async with http.post(path) as answer:
+                said = await answer.json()
+                assert (answer.status, said["code"], said["reason"]) == (422, "backup_refused", "damaged")
+            assert supervisor.view(DEMO).attempt == before.attempt
+
+
+# --- sealed -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_stopped_session_leaves_nothing_plain_and_connects_without_a_scan(
+    start: Daemon, simulator: Simulator, journal: Journal, sessions_dir: Path, tmp_path: Path, elsewhere: bool
+) -> None:
+    profile: dict[str, object] = {"at_rest": "sealed"}
+    if elsewhere:
+        profile["runtime_dir"] = tmp_path / "run"
+    sections = {"whatsapp": {"url": simulator.url}, "page": QUICK, "profile": profile}
+
+    def plain() -> list[Path]:
+        tops = [sessions_dir, tmp_path / "run"]
+        files = [path for top in tops for path in top.rglob("*") if path.is_file()]
+        return [path for path in files if b"34600000000" in path.read_bytes()]
+
+    async with start(**sections) as (supervisor, _):
+        await log_in(supervisor, simulator, DEMO)
+        await until(lambda: bool(plain()), "the login on disk")
+        if elsewhere:
+            assert not [path for path in plain() if path.is_relative_to(sessions_dir)]
+        await supervisor.disconnect(DEMO)
+        assert not plain()
+        again = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+        assert (again.status, again.profile) == (Status.CONNECTED, "kept")
+        await supervisor.disconnect(DEMO)
+        assert (await supervisor.backup(DEMO)).reason == "sealed"
+        await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+    assert not plain(), "the daemon's end is a stop too"
+    async with start(**sections) as (supervisor, _):
+        again = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+        assert (again.status, again.profile) == (Status.CONNECTED, "kept")
+        await supervisor.cleanup(DEMO)
+        await until(lambda: not plain(), "what was put aside is sealed, and goes")
+    assert not journal.named("profile.seal_failed")
+
+
+# --- brought along ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def elsewhere(simulator: Simulator, tmp_path: Path) -> Path:
+    """A user data directory that plain Chromium made, logged in on the simulator, where whatsapp-web.js keeps it."""
+    written: Written = await write(large=False, simulator=simulator)
+    place = tmp_path / ".wwebjs_auth" / "session-demo"
+    shutil.copytree(written.profile, place, symlinks=True)
+    shutil.rmtree(written.profile)
+    return place
+
+
+def zipped(place: Path) -> Path:
+    """As RemoteAuth keeps it."""
+    path = place.parent.parent / "RemoteAuth-demo.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for file in sorted(place.rglob("*")):
+            if file.is_file() and not file.is_symlink():
+                target.write(file, file.relative_to(place))
+    return path
+
+
+@pytest.mark.parametrize(
+    "form", [lambda place: place, lambda place: place.parent, lambda p: p / "Default", zipped]
+)
+async def test_a_login_from_elsewhere_connects_without_a_scan_and_its_source_stays_as_it_was(
+    start: Daemon, simulator: Simulator, elsewhere: Path, tmp_path: Path, form: Callable[[Path], Path]
+) -> None:
+    source = form(elsewhere)
+    before = {path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in elsewhere.rglob("*")}
+    contents = tree(elsewhere)
+    async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, url):
+        headers = {"Authorization": "Bearer " + token(supervisor)}
+        async with aiohttp.ClientSession(url, headers=headers) as http:
+            packed = tmp_path / "packed"
+            with packed.open("wb") as target:
+                await asyncio.to_thread(archive.write, source, target)
+            for options, keys in (
+                ({"dry_run": "true"}, {"dry_run", "backup"}),
+                ({"wait": "connected"}, None),
+            ):
+                with packed.open("rb") as body:
+                    async with http.post("/v1/sessions/demo/import", params=options, data=body) as answer:
+                        said = await answer.json()
+                        assert answer.status == 200, said
+                if keys:
+                    assert said.keys() == keys
+                    assert await supervisor.backups(DEMO) == []
+        assert (said["status"], said["profile"]) == ("connected", "restored")
+        assert len(simulator.devices) == 1
+    assert tree(elsewhere) == contents
+    assert {path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in elsewhere.rglob("*")} == before
+
+
+async def test_a_login_that_is_damaged_or_none_is_not_taken_over(
+    start: Daemon, simulator: Simulator, elsewhere: Path, tmp_path: Path
+) -> None:
+    spoil(elsewhere)
+    async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, _):
+
+        async def pieces(path: Path) -> AsyncIterator[bytes]:
+            yield await asyncio.to_thread(path.read_bytes)
+
+        packed = tmp_path / "packed"
+        with packed.open("wb") as target:
+            await asyncio.to_thread(archive.write, elsewhere, target)
+        with pytest.raises(BackupRefused, match=r"damaged: .*MANIFEST"):
+            await supervisor.bring(DEMO, pieces(packed), keep=True)
+        await asyncio.to_thread(packed.write_bytes, os.urandom(10_000))
+        with pytest.raises(BackupRefused):
+            await supervisor.bring(DEMO, pieces(packed), keep=True)
+        assert await supervisor.backups(DEMO) == []
+
+
+async def test_an_export_can_be_imported_by_another_client_or_host(
+    start: Daemon, simulator: Simulator, journal: Journal, tmp_path: Path
+) -> None:
+    async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, _):
+        await log_in(supervisor, simulator, DEMO)
+        backup = await stopped(supervisor)
+        files = {}
+        for plain in (False, True):
+            async with supervisor.backup_stream(DEMO, backup, plain=plain) as file:
+                pieces = []
+                while piece := await asyncio.to_thread(file.read, 10_000):
+                    pieces.append(piece)
+                files[plain] = b"".join(pieces)
+
+        async def stream(data: bytes) -> AsyncIterator[bytes]:
+            yield data
+
+        with pytest.raises(BackupRefused, match="of another client"):
+            await supervisor.bring(DEMO2, stream(files[False]), keep=True)
+        brought = await supervisor.bring(DEMO2, stream(files[True]), keep=True)
+        view = await supervisor.restore(DEMO2, brought.id, wait=Wait.CONNECTED)
+        assert view.status is Status.CONNECTED
+        assert await supervisor.bring(DEMO, stream(files[False]), keep=True)
