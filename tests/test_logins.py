@@ -4,6 +4,9 @@ import asyncio
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -17,6 +20,7 @@ from test_backup import tree
 from test_browser import log_in, pid_of, token, until
 from written import Written, write
 
+from waguard import host
 from waguard.cli import archive
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, Link, Reason, Status
@@ -423,3 +427,47 @@ async def test_an_export_can_be_imported_by_another_client_or_host(
         view = await supervisor.restore(DEMO2, brought.id, wait=Wait.CONNECTED)
         assert view.status is Status.CONNECTED
         assert await supervisor.bring(DEMO, stream(files[False]), keep=True)
+
+
+# --- the daemon dies ------------------------------------------------------------------------------------------------
+
+DIES_WHILE_IT_HOLDS_THE_BROWSER = """
+import asyncio, json, os, signal, sys
+from waguard import custody, daemon
+from waguard.config import Config
+from waguard.core.model import ClientCode
+from waguard.events import Bus
+
+custody.Custody._copy = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    async with daemon.running(Config.model_validate(json.loads(sys.argv[1])), Bus()) as (supervisor, _):
+        print((await supervisor.connect(ClientCode("demo"))).qr.text, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_daemon_that_dies_while_it_holds_a_browser_still_loses_no_login(
+    start: Daemon, simulator: Simulator, sessions_dir: Path, journal: Journal
+) -> None:
+    sections = {"whatsapp": {"url": simulator.url}, "page": QUICK}
+    config = {**sections, "sessions": {"dir": str(sessions_dir)}, "api": {"port": 0}}
+    victim = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", DIES_WHILE_IT_HOLDS_THE_BROWSER, json.dumps(config), stdout=subprocess.PIPE
+    )
+    assert victim.stdout is not None
+    async with asyncio.timeout(60):
+        simulator.scan((await victim.stdout.readline()).decode().strip(), "34600000000")
+        assert await victim.wait() == -signal.SIGKILL, "it died when the login was on disk"
+    launch = json.loads((sessions_dir / "demo" / "session.json").read_text())["launch"]
+    init = launch["processes"][0]["pid"]
+    stopped = [row for row in host.descendants(init, host.process_table()) if row.state == "T"]
+    assert stopped, "its browser was left standing"
+    async with start(**sections) as (supervisor, _):
+        assert journal.named("reaper.killed")
+        assert not list(sessions_dir.rglob("*.partial"))
+        view = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+        assert (view.status, view.profile) == (Status.CONNECTED, "kept")
+    assert len(simulator.devices) == 1

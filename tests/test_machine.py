@@ -82,6 +82,32 @@ def test_a_failed_fresh_start_is_not_retired_again() -> None:
     play(m.WaitEnded(1), m.Prepare(2))
 
 
+def test_a_restore_stops_replaces_and_connects_and_others_join_it() -> None:
+    play = up()
+    play(m.RestoreAsked("b1"), m.Stop(1, polite=True), process=Process.STOPPING)
+    play(m.Gone(1), m.Prepare(2, Source("b1")))
+    play(m.RestoreAsked("b1"))(m.ConnectAsked())
+    play(m.Prepared(2), m.Launch(2), source=None)(m.RestoreAsked("b1"))
+    play(m.RestoreAsked("b2"), m.Stop(2, polite=False), source=Source("b2"))
+
+
+def test_a_restore_that_fails_leaves_the_kept_profile_for_the_next_start() -> None:
+    play = Playbook()
+    play(m.RestoreAsked("b1"), m.Remember(Wanted.UP), m.Prepare(1, Source("b1")))
+    play(m.Failed(1, FAILURE), m.Stop(1, polite=False))(m.Gone(1), m.Wait(1, 0.0, jitter=True))
+    play(m.WaitEnded(1), m.Prepare(2))
+
+
+def test_a_login_that_is_lost_is_looked_for_at_once_and_only_so_often() -> None:
+    play = up(Link.LOADING)
+    for epoch in (1, 2, 3):
+        play(m.LoginLost(epoch, FAILURE), m.Stop(epoch, polite=False), reason=Reason.DAMAGED, failure=None)
+        play(m.Gone(epoch), m.Prepare(epoch + 1))
+        play(m.Prepared(epoch + 1), m.Launch(epoch + 1))(m.Started(epoch + 1), m.Open(epoch + 1))
+    play(m.LoginLost(4, FAILURE), m.Stop(4, polite=False), failure=FAILURE)
+    play(m.Gone(4), m.Wait(4, 50, jitter=False), process=Process.FAILED)
+
+
 @pytest.mark.parametrize("when", [Process.PREPARING, Process.STARTING])
 def test_a_stop_is_heard_in_the_middle_of_a_start(when: Process) -> None:
     play = Playbook(State(Wanted.UP, when, epoch=4))
@@ -237,11 +263,12 @@ def _events(draw: st.DrawFn) -> m.Event:
     epoch = draw(st.integers(0, 3)) if late else -1  # -1: the current one, filled in by the run
     events: st.SearchStrategy[m.Event] = st.one_of(
         st.builds(m.ConnectAsked, fresh=st.booleans()),
+        st.builds(m.RestoreAsked, st.sampled_from(["a", "b"])),
         *(st.just(kind()) for kind in (m.RestartAsked, m.DisconnectAsked, m.CleanupAsked)),
         *(st.just(kind(epoch)) for kind in (m.Prepared, m.Started, m.PageCrashed, m.Gone, m.WaitEnded)),
         *(
             st.builds(kind, st.just(epoch), _failures)
-            for kind in (m.Failed, m.BrowserExited, m.DeadlinePassed, m.NotGone, m.Cleaned)
+            for kind in (m.Failed, m.BrowserExited, m.DeadlinePassed, m.LoginLost, m.NotGone, m.Cleaned)
         ),
         st.just(m.Cleaned(epoch)),
         st.builds(m.PageRead, st.just(epoch), _readings),

@@ -19,8 +19,18 @@ from pathlib import Path
 import pytest
 
 from waguard import host
-from waguard.errors import SandboxFailed
-from waguard.sandbox import Run, Sandbox, Spec, User, choose, drop_privileges, reaper, unprivileged_user
+from waguard.errors import BackupFailed, SandboxFailed
+from waguard.sandbox import (
+    Run,
+    Sandbox,
+    Spec,
+    User,
+    choose,
+    drop_privileges,
+    freeze,
+    reaper,
+    unprivileged_user,
+)
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.identity import TOKEN_VARIABLE, Identity
 from waguard.sandbox.plain import Plain, become_subreaper
@@ -867,3 +877,84 @@ def test_dropping_privileges_is_for_good() -> None:
     prefix = " ".join(drop_privileges(User("x", 1, 2)))
     for option in ("--reuid=1", "--regid=2", "--clear-groups", "--no-new-privs", "--bounding-set=-all"):
         assert option in prefix
+
+
+# --- held still -----------------------------------------------------------------------------------------------
+
+BREEDING = "echo ready; while :; do /usr/bin/sleep 0.01 & done"
+
+
+def state_of(pid: int) -> str:
+    row = host.process_row(pid)
+    return row.state if row is not None else "X"
+
+
+@pytest.mark.parametrize("script", [FAMILY, BREEDING])
+async def test_everything_inside_stands_still_and_then_goes_on(
+    kind: Sandbox, start: Starter, script: str
+) -> None:
+    async with start(kind, script) as started:
+        await started.go()
+
+        def hold() -> set[int]:
+            with freeze.frozen(started.run.members, 10.0):
+                held = {one.pid for one in started.run.members()}
+                assert held
+                assert {state_of(pid) for pid in held} == {"T"}
+                assert {one.pid for one in started.run.members()} == held, "nobody is born meanwhile"
+            return held
+
+        held = await asyncio.to_thread(hold)
+        async with asyncio.timeout(5):
+            while any(state_of(pid) == "T" for pid in held):
+                await asyncio.sleep(0.005)
+
+
+async def test_one_that_was_stopped_before_stays_so(kind: Sandbox, start: Starter) -> None:
+    async with start(kind) as started:
+        await started.go()
+        (first, *others) = [one.pid for one in await asyncio.to_thread(started.run.members)]
+        os.kill(first, signal.SIGSTOP)
+        async with asyncio.timeout(5):
+            while state_of(first) != "T":
+                await asyncio.sleep(0.005)
+
+        def hold() -> None:
+            with freeze.frozen(started.run.members, 10.0):
+                assert {state_of(pid) for pid in others} <= {"T"}
+
+        await asyncio.to_thread(hold)
+        assert state_of(first) == "T"
+
+
+async def test_what_does_not_stand_still_in_time_is_said_and_goes_on(
+    bubblewrap: Sandbox, start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start(bubblewrap) as started:
+        await started.go()
+        monkeypatch.setattr(host, "all_threads_stopped", lambda _: False)
+
+        def hold() -> None:
+            with freeze.frozen(started.run.members, 0.05):
+                raise AssertionError
+
+        with pytest.raises(BackupFailed, match=r"could not be held still within 0.05 s"):
+            await asyncio.to_thread(hold)
+        monkeypatch.undo()
+        async with asyncio.timeout(5):
+            while "T" in {state_of(one.pid) for one in await asyncio.to_thread(started.run.members)}:
+                await asyncio.sleep(0.005)
+
+
+async def test_an_error_meanwhile_lets_everything_go_on(kind: Sandbox, start: Starter) -> None:
+    async with start(kind) as started:
+        await started.go()
+
+        def hold() -> None:
+            with pytest.raises(ZeroDivisionError), freeze.frozen(started.run.members, 10.0):
+                _ = 1 // 0
+
+        await asyncio.to_thread(hold)
+        async with asyncio.timeout(5):
+            while "T" in {state_of(one.pid) for one in await asyncio.to_thread(started.run.members)}:
+                await asyncio.sleep(0.005)

@@ -51,7 +51,7 @@
     WAWebSignalStoreApi: {
       waSignalStore: { getRegistrationInfo: async () => ({ identityKeyPair: { pubKey: keys.identity } }) },
     },
-    WAWebUserPrefsMultiDevice: { getADVSecretKey: async () => keys.adv },
+    WAWebUserPrefsMultiDevice: { getADVSecretKey: () => keys.adv },
   };
 
   function boot() {
@@ -180,7 +180,7 @@
 
   function connect() {
     hangUp();
-    socket = new WebSocket(`ws://${location.host}/ws`);
+    socket = new WebSocket(`${location.protocol.replace('http', 'ws')}//${location.host}/ws`);
     socket.onopen = () => send('hello');
     socket.onmessage = ({ data }) => receive(JSON.parse(data));
     socket.onclose = dropped;

@@ -1,0 +1,50 @@
+"""What a page tells of a login: pure, and never a logout where nobody has logged out."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from waguard.core.login import Judgement, judge
+from waguard.core.model import Link, Reading, Reason
+
+READINGS = st.builds(
+    Reading, st.sampled_from(Link), st.none() | st.sampled_from(Reason), st.none() | st.just("2@x")
+)
+CODE, LOGGED_OUT = Reading(Link.AWAITING_SCAN), Reading(Link.AWAITING_SCAN, Reason.LOGGED_OUT)
+GONE = Reading(Link.LOST, Reason.LOGGED_OUT)
+
+
+@pytest.mark.parametrize(
+    ("reading", "login", "restored", "found"),
+    [
+        (Reading(Link.CONNECTED), False, False, Judgement.ACCEPTED),
+        (Reading(Link.SYNCING), True, True, Judgement.ACCEPTED),
+        (CODE, False, False, Judgement.NOTHING),
+        (CODE, True, False, Judgement.LOST),
+        (LOGGED_OUT, True, False, Judgement.LOGGED_OUT),
+        (GONE, True, False, Judgement.LOGGED_OUT),
+        (LOGGED_OUT, False, False, Judgement.NOTHING),
+        (CODE, False, True, Judgement.REFUSED),
+        (GONE, False, True, Judgement.REFUSED),
+        (Reading(Link.LOST, Reason.OFFLINE), True, True, Judgement.NOTHING),
+        (Reading(Link.LOST, Reason.CONFLICT), True, True, Judgement.NOTHING),
+        (Reading(Link.LOADING), True, True, Judgement.NOTHING),
+        (Reading(Link.UNKNOWN), True, True, Judgement.NOTHING),
+    ],
+)
+def test_each_case(reading: Reading, login: bool, restored: bool, found: Judgement) -> None:
+    assert judge(reading, login=login, restored=restored) is found
+
+
+@given(reading=READINGS, login=st.booleans(), restored=st.booleans())
+def test_nothing_is_lost_that_was_not_there_and_nothing_refused_that_was_not_restored(
+    reading: Reading, login: bool, restored: bool
+) -> None:
+    found = judge(reading, login=login, restored=restored)
+    if found in {Judgement.LOST, Judgement.LOGGED_OUT}:
+        assert login
+        assert not restored
+    if found is Judgement.REFUSED:
+        assert restored
+    if reading.link is Link.CONNECTED:
+        assert found is Judgement.ACCEPTED

@@ -1,0 +1,79 @@
+"""The simulator at the real address: TLS in front of it, for browsers that take https://web.whatsapp.com to be here."""
+
+import asyncio
+import datetime as dt
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+HOST = "web.whatsapp.com"
+_HEADERS = {
+    b"Host: web.whatsapp.com": b"Host: localhost",
+    b"Origin: https://web.whatsapp.com": b"Origin: http://localhost",
+}
+
+
+@asynccontextmanager
+async def tls_front(url: str, place: Path) -> AsyncIterator[list[str]]:
+    """Flags with which a browser reaches the simulator at ``url`` as https://web.whatsapp.com."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    await asyncio.to_thread(lambda: context.load_cert_chain(_certificate(place)))
+    parts = urlsplit(url)
+    running: set[asyncio.Task[None]] = set()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        running.add(task)
+        try:
+            back_reader, back_writer = await asyncio.open_connection(parts.hostname, parts.port)
+            await asyncio.gather(
+                _pump(reader, back_writer, forward=True), _pump(back_reader, writer, forward=False)
+            )
+        finally:
+            running.discard(task)
+
+    server = await asyncio.start_server(carry, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        yield [f"--host-resolver-rules=MAP {HOST}:443 127.0.0.1:{port}", "--ignore-certificate-errors"]
+    finally:
+        server.close()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, forward: bool) -> None:
+    with suppress(OSError):
+        try:
+            while data := await reader.read(65_536):
+                for theirs, ours in _HEADERS.items() if forward else ():
+                    data = data.replace(theirs, ours)
+                writer.write(data)
+                await writer.drain()
+        finally:
+            writer.close()
+
+
+def _certificate(place: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOST)])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - dt.timedelta(1), now + dt.timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = place / "front.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return path
