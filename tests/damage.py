@@ -196,6 +196,15 @@ UNSEEN = {
 }
 """What cannot be told from a sound profile where there is no witness: see docs/design.md, "Profiles"."""
 
+STILL_UNSEEN = {
+    "IndexedDB: log cut in half",
+    "Local Storage: log lacks its last byte",
+    "Local Storage, large: MANIFEST cut in half",
+    "IndexedDB, large: first table with a flipped bit at its beginning",
+    "Local Storage, large: first table with a flipped bit at its beginning",
+}
+"""Likewise, of a client that is known to have been connected."""
+
 
 def _preferences(profile: Path, text: str) -> None:
     (profile / "Default" / "Preferences").write_text(text)

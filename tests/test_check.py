@@ -11,7 +11,7 @@ import damage
 import pytest
 from bare_browser import BINARY, NOBODY, make_profile
 from conftest import Daemon, Journal
-from damage import LARGE, ODD, SMALL, UNSEEN, Chromium, Way
+from damage import LARGE, ODD, SMALL, STILL_UNSEEN, UNSEEN, Chromium, Way
 from written import VERSION, Written
 
 from waguard.core.answer import Wait
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.skipif(BINARY is None, reason="no
 DEMO = ClientCode("demo")
 
 
-def check(written: Written, way: Way, *, witnessed: bool) -> Report:
+def check(written: Written, way: Way, *, witnessed: bool, connected: bool = False) -> Report:
     profile = make_profile(written.profile)
     try:
         way.do(profile)
@@ -39,7 +39,9 @@ def check(written: Written, way: Way, *, witnessed: bool) -> Report:
             if os.geteuid() == 0:
                 os.chown(path, owner, owner, follow_symlinks=False)
         known = written.witness if witnessed else None
-        return examiners.examine(Subject(profile, VERSION, written.origin, owner, known))
+        return examiners.examine(
+            Subject(profile, VERSION, written.origin, owner, known, connected, connected)
+        )
     finally:
         shutil.rmtree(profile)
 
@@ -70,6 +72,21 @@ def test_every_damage_is_found_and_no_sound_profile_is_called_damaged(
     assert not wrong
     assert len(SMALL) + len(LARGE) >= 25
     assert len(ODD) >= 25
+
+
+def test_of_a_client_that_was_connected_less_is_unseen(small: Written, large: Written) -> None:
+    """Without a witness, but known to have been connected: the login's own marks tell."""
+    unseen = {
+        way.name
+        for written, ways in ((small, SMALL), (large, LARGE))
+        for way in ways
+        if way.chromium is Chromium.LOST
+        and check(written, way, witnessed=False, connected=True).verdict is not Verdict.DAMAGED
+    }
+    assert unseen == STILL_UNSEEN
+    for way in ODD:
+        assert check(small, way, witnessed=False, connected=True).verdict is not Verdict.DAMAGED, way.name
+    assert check(large, ODD[0], witnessed=False, connected=True).verdict is not Verdict.DAMAGED
 
 
 def test_what_cannot_be_seen_is_listed_in_the_design() -> None:

@@ -64,7 +64,7 @@ class Custody:
         self._sandbox = sandbox
         self._marks: Mapping[str, Mark] = {}
         self._restoring: Callable[[], None] = lambda: None
-        self._has_login = False
+        self._has_login = self._marked = False
         self.lock_fd = -1
         self.locked = ""
         """The generation whose lock it has."""
@@ -79,11 +79,13 @@ class Custody:
         restoring: Callable[[], None] = lambda: None,
         *,
         has_login: bool = False,
+        marked: bool = False,
     ) -> Taken:
         """The profile of the next launch, with its lock: what ``source`` names, else the kept one if it is sound, else the
         newest snapshot that is, else an empty one. What it replaces is put aside whole.
 
-        ``distrust`` is why the kept one is damaged, if that is known already; ``has_login``: the client was connected with it;
+        ``distrust`` is why the kept one is damaged, if that is known already; ``has_login``: the client was connected with it; ``marked``:
+        its mark was seen on disk;
         ``restoring`` is told before a snapshot is opened, which takes longer than
         all the rest. Raises `ProfileLocked`, `ProfileFailed`,
         `ProfileTooNew`, `DiskFull`, `SandboxFailed`; `BackupNotFound` and `BackupRefused` of the snapshot that was asked for.
@@ -91,7 +93,7 @@ class Custody:
         self.drop_lock()
         self._marks = {}
         self._restoring = restoring
-        self._has_login = has_login
+        self._has_login, self._marked = has_login, marked
         if source is not None and source.backup:
             backup = self._backups.get(self._code, source.backup)
             profile = self._restore(stop, backup)
@@ -120,11 +122,12 @@ class Custody:
         self._sandbox.check(kept.path)
         known = witness.read(kept.witness)
         self._marks = known.files or {} if known is not None else {}
-        report = self._look(kept.path, known)
+        report = self._look(kept.path, known, has_login=self._has_login, marked=self._marked)
         return _damaged("browser", "Default", distrust) if distrust else report
 
-    def _look(self, place: Path, known: Witness | None) -> Report:
-        return examiners.examine(Subject(place, self._version, self._origin, self._profiles.uid, known))
+    def _look(self, place: Path, known: Witness | None, *, has_login: bool, marked: bool = False) -> Report:
+        subject = Subject(place, self._version, self._origin, self._profiles.uid, known, has_login, marked)
+        return examiners.examine(subject)
 
     def _structure(self, place: Path) -> Report:
         subject = Subject(place, self._version, self._origin, self._profiles.uid)
@@ -194,7 +197,7 @@ class Custody:
             about = self._backups.read(stop, file, self._code, beside, self._profiles.user)
             if check:
                 known = Witness(about.browser)
-                report = self._look(beside, known)
+                report = self._look(beside, known, has_login=about.login)
                 if report.verdict is Verdict.DAMAGED:
                     raise BackupRefused(f"What is in it is damaged: {report.why}", reason="damaged")
                 witness.write(profile.witness, known)

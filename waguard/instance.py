@@ -190,6 +190,7 @@ class Instance:
                     self._distrust,
                     lambda: span.enter(Stage.RESTORE, deadlines.restore, "restoring the profile"),
                     has_login=self.has_login,
+                    marked=self._record.marked,
                 )
                 try:
                     taken = await in_thread(take, stop=stop)
@@ -203,7 +204,7 @@ class Instance:
         self.memory.proved = taken.proved
         self._tell_taken(taken)
         if taken.how != "kept":
-            await self.save(login=False, restored=taken.backup)
+            await self.save(login=False, marked=False, restored=taken.backup)
         self.stage_done(Stage.PREPARE, began)
 
     async def _end_holders(self, lock: Path) -> Sequence[int]:
@@ -234,6 +235,13 @@ class Instance:
     def has_login(self) -> bool:
         """The client was connected with its profile, and nobody has logged it out since."""
         return self._record.login
+
+    async def see_mark(self) -> bool:
+        """Whether the login's mark is on disk by now; that it was seen is remembered. Raises `ProfileFailed`."""
+        profile = self.memory.profile
+        if not self._record.marked and profile is not None and self._record.login:
+            await self.save(marked=await in_thread(login.marked, profile.path, self._origin))
+        return self._record.marked
 
     async def judge(self, reading: Reading) -> Reading | None:
         """What the page tells of the login, with what follows from it; none if it was lost and there is a snapshot of it.
@@ -268,7 +276,7 @@ class Instance:
             self._distrust = "it says that it was logged out, but what its files were is not known"
             self.publish("login.doubted", level="warning", why=self._distrust)
             return None
-        await self.save(login=False)
+        await self.save(login=False, marked=False)
         return reading
 
     async def _has_snapshot(self) -> bool:
@@ -299,7 +307,7 @@ class Instance:
             await in_thread(self._resources.backups.mark_refused, self.code, backup)
         except WaguardError as error:
             self.publish("backup.mark_failed", level="error", backup=backup, error=error.message)
-        await self.save(login=False, restored="")
+        await self.save(login=False, marked=False, restored="")
 
     @property
     def distrust(self) -> str:
@@ -312,7 +320,7 @@ class Instance:
             self._distrust = why
             return None
         self.memory.check = _lost(why)
-        await self.save(login=False)
+        await self.save(login=False, marked=False)
         self.memory.lost = True
         return replace(reading, reason=Reason.DAMAGED)
 
@@ -415,6 +423,7 @@ class Instance:
             return
         try:
             await in_thread(self._custody.witness, profile)
+            await self.see_mark()
         except WaguardError as error:
             self.publish("profile.unwitnessed", level="warning", code=error.code, error=error.message)
 
@@ -534,7 +543,7 @@ class Instance:
             _, profile = await in_thread(profiles.find, self.code)
             async with self._using:
                 place = await in_thread(partial(self._custody.retire, "cleanup", has_login=self.has_login))
-            await self.save(login=False, restored="")
+            await self.save(login=False, marked=False, restored="")
             return None if place is None else f"retired as {place.name}"
 
         async def unlock() -> str | None:

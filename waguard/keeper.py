@@ -69,16 +69,15 @@ class Keeper:
             self._settling[code] = asyncio.create_task(work, name=f"{code}:settle")
 
     async def _settle(self, session: Session) -> None:
-        profile = session.memory.profile
-        if profile is None or await in_thread(self._has_snapshot, session.code, profile.lineage):
-            return
         # Chromium writes localStorage late, and by when cannot be asked: look for the mark on disk.
         deadline = time.monotonic() + self._config.settle_s
         while time.monotonic() < deadline:
-            if await in_thread(login.marked, profile.path, self._origin):
+            if await session.instance.see_mark():
                 break
             await asyncio.sleep(_LOOK_S)
-        await self._try(session, "settled")
+        profile = session.memory.profile
+        if profile is not None and not await in_thread(self._has_snapshot, session.code, profile.lineage):
+            await self._try(session, "settled")
 
     def _has_snapshot(self, code: ClientCode, lineage: str) -> bool:
         return bool(self._backups.candidates(code, lineage))
@@ -271,7 +270,7 @@ class Keeper:
             yield path
 
     def _look(self, room: Path) -> Report:
-        subject = Subject(room, self._resources.binary.version, self._origin, os.geteuid())
+        subject = Subject(room, self._resources.binary.version, self._origin, os.geteuid(), login=True)
         return examiners.examine(subject)
 
     async def list(self, code: ClientCode) -> Sequence[Backup]:

@@ -26,6 +26,8 @@ class Record:
     """The launch that may still have processes: written before it, completed after it, removed when proved gone."""
     login: bool = False
     """The client was connected with its profile, and nobody has logged it out since."""
+    marked: bool = False
+    """The login's mark was seen on disk since."""
     restored: str = ""
     """Id of the snapshot that the profile was restored from, until WhatsApp has taken its login."""
     schema: Annotated[int, Field(ge=1, le=1)] = 1

@@ -182,6 +182,18 @@ def _logs(names: set[str], needed: int) -> list[str]:
     return sorted(name for name in names if re.fullmatch(r"\d{6,}\.log", name) and int(name[:-4]) >= needed)
 
 
+def is_empty(directory: Path) -> bool:
+    """Whether a database that can be read holds no record. Raises `Unreadable`, `OSError`."""
+    if named_tables(directory):
+        return False
+    current = directory / "CURRENT"
+    needed = 0
+    if current.is_file():
+        needed = read_manifest(directory / current.read_text(encoding="ascii").strip()).log_number or 0
+    names = {path.name for path in directory.iterdir()}
+    return not any(_read_log((directory / name).read_bytes()).records for name in _logs(names, needed))
+
+
 def named_tables(directory: Path) -> frozenset[str]:
     """File names of the tables that the database consists of now. Raises `Unreadable`, `OSError`."""
     current = directory / "CURRENT"

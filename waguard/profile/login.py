@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from waguard.files import saying
+
 _SMALL = (
     "Local State",
     "Last Version",
@@ -43,8 +45,13 @@ def origin_of(url: str) -> str:
 
 def databases(profile: Path, origin: str) -> list[Path]:
     """The LevelDB databases that a login of the page needs, those that are there: both of them."""
-    both = (profile / _INDEXED_DB / f"{origin}.indexeddb.leveldb", profile / _LOCAL_STORAGE)
+    both = [profile / name for name in database_names(origin)]
     return [database for database in both if database.is_dir()]
+
+
+def database_names(origin: str) -> tuple[str, str]:
+    """Where they are, below the profile."""
+    return f"{_INDEXED_DB}/{origin}.indexeddb.leveldb", _LOCAL_STORAGE
 
 
 def database_files(profile: Path, origin: str) -> list[Path]:
@@ -65,7 +72,17 @@ def holds_login(profile: Path, origin: str) -> bool:
 def marked(profile: Path, origin: str) -> bool:
     """Whether the login's mark can be seen on disk. It can be there unseen: tables are compressed."""
     store = profile / _LOCAL_STORAGE
-    return any(_MARK in path.read_bytes() for path in database_files(profile, origin) if path.parent == store)
+    with saying(f"read {store}"):
+        files = [path for path in database_files(profile, origin) if path.parent == store]
+        return any(_MARK in _bytes_of(path) for path in files)
+
+
+def unmarked(database: Path) -> bool:
+    """Whether a database should have the login's mark and has not: Local Storage, as long as all of it is in its log."""
+    files = [path for path in database.iterdir() if _holds_records(path.name)]
+    if not database.match(_LOCAL_STORAGE) or any(path.suffix == ".ldb" for path in files):
+        return False
+    return not any(_MARK in path.read_bytes() for path in files)
 
 
 def belongs(path: str, origin: str) -> bool:
@@ -115,6 +132,13 @@ def part(profile: Path, origin: str) -> Iterator[str]:
 
 def _holds_records(name: str) -> bool:
     return name == "CURRENT" or name.startswith("MANIFEST-") or name.endswith((".log", ".ldb"))
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:  # a running browser deletes what it no longer needs
+        return b""
 
 
 def _is_file(path: Path) -> bool:

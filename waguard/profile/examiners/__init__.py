@@ -6,7 +6,16 @@ Chromium deletes in silence what it finds damaged, so what is damaged has to be 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from waguard.profile.examiners import cookies, databases, owner, settings, singleton, version, witnessed
+from waguard.profile.examiners import (
+    cookies,
+    databases,
+    marks,
+    owner,
+    settings,
+    singleton,
+    version,
+    witnessed,
+)
 from waguard.profile.examiners.subject import Doubt, Subject, Verdict
 
 EXAMINERS: Sequence[tuple[str, Callable[[Subject], Iterator[Doubt]]]] = (
@@ -15,6 +24,7 @@ EXAMINERS: Sequence[tuple[str, Callable[[Subject], Iterator[Doubt]]]] = (
     ("singleton", singleton.examine),
     ("witness", witnessed.examine),
     ("databases", databases.examine),
+    ("marks", marks.examine),
     ("cookies", cookies.examine),
     ("settings", settings.examine),
 )

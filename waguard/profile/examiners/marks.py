@@ -1,0 +1,28 @@
+"""Whether the login's own marks are there, of a client that was connected: files can be whole and hold nothing any more."""
+
+from collections.abc import Iterator
+
+from waguard.profile import leveldb, login
+from waguard.profile.examiners.subject import Doubt, Subject, Verdict
+
+
+def examine(subject: Subject) -> Iterator[Doubt]:
+    if not subject.login:
+        return
+    for name in login.database_names(subject.origin):
+        directory = subject.profile / name
+        if not directory.is_dir():
+            yield Doubt(Verdict.DAMAGED, name, "it is gone, and the client was connected with it")
+            continue
+        try:
+            empty = leveldb.is_empty(directory)
+        except leveldb.Unreadable:
+            continue  # `databases` says so
+        if empty:
+            yield Doubt(Verdict.DAMAGED, name, "there is nothing in it, and the client was connected with it")
+        elif subject.marked and login.unmarked(directory):
+            yield Doubt(
+                Verdict.DAMAGED,
+                name,
+                "the mark of the login was in it and is gone",
+            )
