@@ -110,6 +110,17 @@ async def test_a_session_stays_connected_through_its_snapshots_and_they_have_its
             assert (again.status, again.profile, again.backup) == (Status.CONNECTED, "restored", chosen)
 
 
+async def test_a_snapshot_right_after_the_scan_waits_until_the_login_is_on_disk(
+    start: Daemon, simulator: Simulator
+) -> None:
+    async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, _):
+        await log_in(supervisor, simulator, DEMO)
+        backup = await supervisor.backup(DEMO)
+        await supervisor.cleanup(DEMO)
+        again = await supervisor.restore(DEMO, backup.id, wait=Wait.CONNECTED)
+        assert again.status is Status.CONNECTED
+
+
 @pytest.fixture(params=["bubblewrap", "plain"])
 def sandbox(request: pytest.FixtureRequest) -> dict[str, str]:
     return {"kind": request.param}

@@ -84,14 +84,16 @@ class Memory:
     automatic_restarts: int = 0
     proved: bool = True
     """See `Taken`."""
-    accepted: bool = False
-    """WhatsApp has taken the login in this launch."""
+    accepted_at: float = 0.0
+    """When WhatsApp has taken the login in this launch, monotonic; 0 if it has not."""
     lost: bool = False
     """The login was lost to damage, and there is no snapshot of it."""
     frozen_ms: float | None = None
     """How long the browser was held still for the last snapshot of it."""
 
 
+_LOOK_S = 0.5
+"""How often is looked whether a login has reached the disk, in seconds."""
 _FREEZE_S = 1.0
 """Deadline for a browser to stand still, in seconds."""
 
@@ -169,7 +171,7 @@ class Instance:
         memory.stages = {}
         memory.qr = memory.reading = memory.started_at = memory.check = None
         memory.how = memory.backup = ""
-        memory.lost = memory.accepted = False
+        memory.lost, memory.accepted_at = False, 0.0
 
     async def prepare(self, source: Source | None) -> None:
         """See that nothing of this client runs, and have a profile with its lock taken.
@@ -243,6 +245,20 @@ class Instance:
             await self.save(marked=await in_thread(login.marked, profile.path, self._origin))
         return self._record.marked
 
+    async def settle(self, limit_s: float) -> None:
+        """Wait until the login of a client that has just been connected is on disk, ``limit_s`` after that at most.
+
+        Chromium writes localStorage late, and by when cannot be asked: its mark is looked for. Raises `ProfileFailed`.
+        """
+        while (
+            self.browser is not None
+            and self.memory.accepted_at
+            and time.monotonic() < self.memory.accepted_at + limit_s
+        ):
+            if await self.see_mark():
+                return
+            await asyncio.sleep(_LOOK_S)
+
     async def judge(self, reading: Reading) -> Reading | None:
         """What the page tells of the login, with what follows from it; none if it was lost and there is a snapshot of it.
 
@@ -257,7 +273,7 @@ class Instance:
         found = judge(reading, login=self._record.login, restored=bool(self._record.restored))
         match found:
             case Judgement.ACCEPTED:
-                self.memory.accepted = True
+                self.memory.accepted_at = self.memory.accepted_at or time.monotonic()
                 await self.save(login=True, restored="")
             case Judgement.REFUSED:
                 await self._note_refused()
@@ -272,7 +288,7 @@ class Instance:
 
     async def _note_logged_out(self, reading: Reading) -> Reading | None:
         """A page that finds its storage empty may say the same. Where that cannot be ruled out a snapshot is worth one try."""
-        if not self.memory.proved and not self.memory.accepted and await self._has_snapshot():
+        if not self.memory.proved and not self.memory.accepted_at and await self._has_snapshot():
             self._distrust = "it says that it was logged out, but what its files were is not known"
             self.publish("login.doubted", level="warning", why=self._distrust)
             return None
@@ -287,7 +303,7 @@ class Instance:
     def _damage_of(self, browser: Browser) -> str:
         """What the browser, or what it has made anew, tells of a database that was lost."""
         profile, began = self.memory.profile, self.memory.started_at
-        if browser.damage or profile is None or began is None or self.memory.accepted:
+        if browser.damage or profile is None or began is None or self.memory.accepted_at:
             return browser.damage
         for database in login.databases(profile.path, self._origin):
             try:
@@ -299,9 +315,8 @@ class Instance:
 
     async def _note_refused(self) -> None:
         backup = self._record.restored
-        self.memory.check = _lost(
-            f"the login of snapshot {backup} is no longer valid: WhatsApp did not take it"
-        )
+        what = f"that of snapshot {backup} is no longer valid, WhatsApp did not take it: a scan is needed"
+        self.memory.check = _found(what, Verdict.SUSPECT)
         self.publish("backup.login_refused", level="warning", backup=backup)
         try:
             await in_thread(self._resources.backups.mark_refused, self.code, backup)
@@ -319,7 +334,7 @@ class Instance:
         if await self._has_snapshot():
             self._distrust = why
             return None
-        self.memory.check = _lost(why)
+        self.memory.check = _found(why)
         await self.save(login=False, marked=False)
         self.memory.lost = True
         return replace(reading, reason=Reason.DAMAGED)
@@ -579,5 +594,5 @@ class Instance:
         return step
 
 
-def _lost(what: str) -> Report:
-    return Report((Evidence("page", Verdict.DAMAGED, "login", what),))
+def _found(what: str, verdict: Verdict = Verdict.DAMAGED) -> Report:
+    return Report((Evidence("page", verdict, "login", what),))

@@ -27,8 +27,6 @@ from waguard.profile.examiners.subject import Subject, Verdict
 from waguard.profile.store import DROPPED, Place, Retired
 from waguard.session import Session
 
-_LOOK_S = 1.0
-"""How often is looked whether a new login has reached the disk."""
 _AT_A_TIME = 2
 """Snapshots that are made at the same time: each keeps a core busy."""
 
@@ -69,12 +67,7 @@ class Keeper:
             self._settling[code] = asyncio.create_task(work, name=f"{code}:settle")
 
     async def _settle(self, session: Session) -> None:
-        # Chromium writes localStorage late, and by when cannot be asked: look for the mark on disk.
-        deadline = time.monotonic() + self._config.settle_s
-        while time.monotonic() < deadline:
-            if await session.instance.see_mark():
-                break
-            await asyncio.sleep(_LOOK_S)
+        await session.instance.settle(self._config.settle_s)
         profile = session.memory.profile
         if profile is not None and not await in_thread(self._has_snapshot, session.code, profile.lineage):
             await self._try(session, "settled")
@@ -124,14 +117,10 @@ class Keeper:
         """
         began = time.monotonic()
         deadline = self._resources.config.deadlines.backup
-        async with within(Stage.BACKUP, deadline, "the snapshot"), self._places:
-            place, profile = await in_thread(self._profiles.find, session.code)
-            if place is Place.SEALED and profile is not None:
-                backup = await in_thread(self._backups.copy_sealed, session.code, profile.sealed)
-            else:
-                async with self._room(session.code) as room:
-                    about = await session.instance.copy(room, reason)
-                    backup = await self._seal(room, about)
+        async with within(Stage.BACKUP, deadline, "the snapshot"):
+            await session.instance.settle(self._config.settle_s)
+            async with self._places:
+                backup = await self._make(session, reason)
         session.instance.publish(
             "backup.taken",
             backup=backup.id,
@@ -143,6 +132,14 @@ class Keeper:
         )
         await in_thread(self._thin, session.code)
         return backup
+
+    async def _make(self, session: Session, reason: str) -> Backup:
+        place, profile = await in_thread(self._profiles.find, session.code)
+        if place is Place.SEALED and profile is not None:
+            return await in_thread(self._backups.copy_sealed, session.code, profile.sealed)
+        async with self._room(session.code) as room:
+            about = await session.instance.copy(room, reason)
+            return await self._seal(room, about)
 
     async def _seal(self, room: Path, about: About) -> Backup:
         stop = threading.Event()

@@ -15,7 +15,7 @@ from waguard.cli.show import headline, milliseconds
 from waguard.core.model import ClientCode
 from waguard.errors import NoQrCode, SessionNotFound
 from waguard.profile.examiners.subject import Verdict
-from waguard.supervisor import SessionView
+from waguard.supervisor import CheckView, SessionView
 
 _LOOK_EVERY_S = 0.5
 # The daemon draws the light parts. On paper it is the dark ones that are drawn, and then no gap between two lines
@@ -92,10 +92,7 @@ class _Report:
                 self._say(Text(f"{stage} took {milliseconds(ms)}", "dim"))
         if view.check is not None and (view.attempt, "check") not in self._told:
             self._told.add((view.attempt, "check"))
-            put_aside = view.check.verdict is Verdict.DAMAGED
-            after = " It was put aside; a scan is needed." if put_aside else ""
-            style = "red" if put_aside else "yellow"
-            self._say(Text(f"The profile is {view.check.verdict}: {view.check.why}{after}", style))
+            self._say(_check(view, view.check))
         if (line := headline(view)) != self._last:
             self._last = line
             self._say(line)
@@ -105,6 +102,17 @@ class _Report:
 
     def _say(self, line: Text) -> None:
         self._console.print(Text(f"{time.monotonic() - self._began:6.1f} s  ").append(line))
+
+
+def _check(view: SessionView, check: CheckView) -> Text:
+    """What was found on the profile, and what has come of it."""
+    if check.verdict is not Verdict.DAMAGED:
+        return Text(f"The profile is {check.verdict}: {check.why}", "yellow")
+    if view.profile == "restored":
+        return Text(
+            f"The profile was damaged: {check.why} Its snapshot {view.backup} has taken its place.", "yellow"
+        )
+    return Text(f"The profile is damaged: {check.why} A scan is needed; what was there is kept aside.", "red")
 
 
 def _picture(view: SessionView, qr: str, console: Console) -> RenderableType:
