@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from waguard import host
+from waguard.backup import keys
 from waguard.browser import find
 from waguard.cli import doctor
 from waguard.cli.app import app
@@ -256,6 +257,19 @@ def test_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root.write_text("a file")
     monkeypatch.undo()
     assert doctor.sessions(wanted).grade is Grade.PROBLEM
+
+
+def test_backup_keys(tmp_path: Path) -> None:
+    sessions = tmp_path / "sessions"
+    sessions.mkdir()
+    beside = config(sessions={"dir": sessions})
+    assert "made at the first start" in doctor.backup_keys(beside).what
+    keys.load(sessions / ".backup.keys", make=True)
+    assert doctor.backup_keys(beside).grade is Grade.OK
+    sealed = config(sessions={"dir": sessions}, profile={"at_rest": "sealed"})
+    assert doctor.backup_keys(sealed).grade is Grade.WARNING
+    with pytest.raises(ConfigError, match="there is no"):
+        doctor.backup_keys(config(backup={"key_file": tmp_path / "missing"}))
 
 
 def test_port() -> None:

@@ -16,7 +16,7 @@ from waguard.config import Config
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode
 from waguard.errors import BY_CODE, WaguardError
-from waguard.files import write_atomically
+from waguard.files import in_thread, write_atomically
 from waguard.schedule import JobView
 from waguard.supervisor import BackupView, CleanupView, SessionView
 from waguard.sweep.sweeper import Sweep
@@ -127,7 +127,7 @@ class Control:
         body = await self._ask(
             "GET", path, limit_s=self._patience_s, accept="*/*", form="plain" if plain else "sealed"
         )
-        write_atomically(file, body)
+        await in_thread(write_atomically, file, body)
 
     async def reap(self, *, dry_run: bool) -> Sweep:
         wish = str(dry_run).lower()

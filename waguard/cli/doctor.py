@@ -18,6 +18,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from waguard import host
+from waguard.backup import keys
 from waguard.browser import find
 from waguard.config import Config, load
 from waguard.errors import ConfigError, WaguardError
@@ -227,6 +228,20 @@ def sessions(config: Config) -> Seen:
     return Seen(f"{root} can be written")
 
 
+def backup_keys(config: Config) -> Seen:
+    """Without them no snapshot can be opened; beside the snapshots they protect from nobody who has the disk."""
+    place = keys.place(config.backup.key_file, config.sessions.dir)
+    beside = place.parent == config.sessions.dir
+    if beside and not place.exists():
+        return Seen(f"{place} is made at the first start")
+    ring = keys.load(place, make=False)
+    what = f"{place}: {len(ring.keys)}, snapshots are sealed with {ring.newest.id}"
+    if beside and config.profile.at_rest == "sealed":
+        mend = "Put them elsewhere: backup.key_file, or the systemd credential waguard.keys"
+        return Seen(f"{what}; beside what they seal", Grade.WARNING, mend)
+    return Seen(what)
+
+
 def port(config: Config) -> Seen:
     name, number = config.api.host, config.api.port
     if number == 0:
@@ -294,6 +309,7 @@ CHECKS: Sequence[tuple[str, Callable[[Config], Seen]]] = (
     ("memory", memory),
     ("disk", disk),
     ("sessions", sessions),
+    ("backup keys", backup_keys),
     ("port", port),
     ("fonts", fonts),
     ("/dev/shm", shared_memory),  # noqa: S108 (its name)
