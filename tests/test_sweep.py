@@ -212,8 +212,30 @@ def daemon(
 
 def inside(pid: int) -> list[int]:
     """Its pids in each of its namespaces."""
-    status = Path(f"/proc/{pid}/status").read_text()
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return [0]
     return [int(one) for one in status.partition("NSpid:")[2].splitlines()[0].split()]
+
+
+async def with_strays(victim: Victim, *codes: str) -> dict[str, dict[int, int]]:
+    """Of each client's sandbox what is in it: pid inside -> pid here; 1 is its init, 2 the browser, and one is its stray,
+    which the init has adopted.
+    """
+    found: dict[str, dict[int, int]] = {}
+
+    def complete() -> bool:
+        for code, family in victim.processes().items():
+            rows = [row for pid in family if (row := host.process_row(pid)) and len(inside(pid)) > 1]
+            found[code] = {inside(row.pid)[-1]: row.pid for row in rows}
+            strays = [row for row in rows if row.ppid == found[code].get(1) and row.pid != found[code].get(2)]
+            if len(rows) != 3 or len(strays) != 1:
+                return False
+        return set(found) == set(codes)
+
+    await until(complete)
+    return found
 
 
 def posing_in(family: set[int]) -> set[int]:
@@ -339,15 +361,14 @@ async def test_a_sandbox_whose_browser_is_gone_and_that_a_stray_keeps_is_ended(
 ) -> None:
     with daemon(root, "demo", posing="leaves-a-stray", sandbox={"kind": "bubblewrap"}) as victim:
         await victim.says("all up")
-        family = victim.processes()["demo"]
+        family = (await with_strays(victim, "demo"))["demo"]
         victim.kill()
-    await until(lambda: len(alive(family)) == 2)  # the namespace's init, and the stray
+    await until(lambda: family[2] not in alive(set(family.values())))
     unrecorded(root, "demo")
     async with unswept() as supervisor:
-        (init,) = (pid for pid in alive(family) if inside(pid)[-1] == 1)
-        (found,) = await finds(supervisor, ("sandbox_without_browser", str(init), "kill"))
+        (found,) = await finds(supervisor, ("sandbox_without_browser", str(family[1]), "kill"))
         assert found.client == "demo"
-        assert not alive(family)
+        assert not alive(set(family.values()))
 
 
 async def test_a_launch_on_record_that_resisted_at_the_start_is_met_by_the_sweep(
@@ -1247,16 +1268,12 @@ async def test_a_mess_of_everything(
         root, "demo", "demo2", "demo3", posing="leaves-a-stray", sandbox={"kind": "bubblewrap"}
     ) as victim:
         await victim.says("all up")
-        families = victim.processes()
-        inits = {
-            code: next(pid for pid in family if inside(pid)[-1] == 1 and len(inside(pid)) > 1)
-            for code, family in families.items()
-        }
+        families = await with_strays(victim, "demo", "demo2", "demo3")
         for code in ("demo", "demo3"):  # so that they do not notice that their pipe is closed
-            os.kill(next(pid for pid in families[code] if inside(pid)[-1] == 2), signal.SIGSTOP)
+            os.kill(families[code][2], signal.SIGSTOP)
         victim.kill()
-    await until(lambda: len(alive(families["demo2"])) == 2)
-    left = alive(set().union(*families.values()))
+    await until(lambda: not alive({families["demo2"][2]}))
+    left = alive({pid for family in families.values() for pid in family.values()})
     unrecorded(root, "demo")
     unrecorded(root, "demo2", "torn")
     subprocess.run(["/usr/bin/setsid", "-f", "/usr/bin/true"], check=True)
@@ -1304,8 +1321,8 @@ async def test_a_mess_of_everything(
             expected = [
                 ("leftover_launch", "demo3", "kill"),
                 ("foreign_holder", str(holder), "report"),
-                ("browser_without_session", str(inits["demo"]), "kill"),
-                ("sandbox_without_browser", str(inits["demo2"]), "kill"),
+                ("browser_without_session", str(families["demo"][1]), "kill"),
+                ("sandbox_without_browser", str(families["demo2"][1]), "kill"),
                 ("half_written", "demo4/session.json.0123abcd.partial", "delete"),
                 ("stale_lock", f".profiles/{OLD}.lock", "delete"),
                 ("profile_without_owner", OLD2, "retire, save"),
