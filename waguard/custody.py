@@ -349,10 +349,10 @@ class Custody:
         self.locked = profile.generation
 
     def drop_lock(self) -> None:
-        if self.lock_fd >= 0:
-            os.close(self.lock_fd)
-            self.lock_fd = -1
+        fd, self.lock_fd = self.lock_fd, -1  # first: another thread may drop it too
+        if fd >= 0:
             self.locked = ""
+            os.close(fd)
 
 
 def _damaged(examiner: str, path: str, what: str) -> Report:

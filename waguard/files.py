@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import threading
@@ -20,7 +21,13 @@ PARTIAL = ".partial"
 """The ending of a file that is being written; one found at start is a leftover."""
 
 
+_NAME = re.compile(rf".+\.[0-9a-f]{{8}}{re.escape(PARTIAL)}")
 _WRITING: set[Path] = set()
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file of this name is one that `partial` made, and not somebody else's."""
+    return _NAME.fullmatch(name) is not None
 
 
 def being_written() -> frozenset[Path]:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -120,6 +120,16 @@ def environment_value(pid: int, name: str) -> str | None:
         return None
     found = next((entry for entry in entries if entry.startswith(prefix)), None)
     return None if found is None else found[len(prefix) :].decode("utf-8", "replace")
+
+
+def namespace_pids(pid: int) -> Sequence[int]:
+    """Its pid in each of the PID namespaces it is in, ours first and its own last, proc(5); empty if it is not there."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ()
+    found = next((line for line in text.splitlines() if line.startswith("NSpid:")), "")
+    return [int(one) for one in found.split()[1:]]
 
 
 def flock_holders(paths: Iterable[Path]) -> dict[Path, list[int]]:

@@ -197,9 +197,8 @@ class Instance:
                 try:
                     taken = await in_thread(take, stop=stop)
                 except ProfileLocked as error:
-                    if not await self._end_holders(Path(error.details.get("lock", ""))):
-                        raise
-                    taken = await in_thread(take, stop=stop)
+                    await self._end_holders(Path(error.details.get("lock", "")))
+                    taken = await in_thread(take, stop=stop)  # a sweep may have ended them before us
         self._distrust = ""
         self.memory.profile, self.memory.how = taken.profile, taken.how
         self.memory.backup, self.memory.check = taken.backup, taken.check
@@ -209,13 +208,12 @@ class Instance:
             await self.save(login=False, marked=False, restored=taken.backup)
         self.stage_done(Stage.PREPARE, began)
 
-    async def _end_holders(self, lock: Path) -> Sequence[int]:
-        """End what an earlier launch left that no record knows of, and that holds the profile; the pids of what was ours."""
+    async def _end_holders(self, lock: Path) -> None:
+        """End what an earlier launch left that no record knows of, and that holds the profile."""
         holders = await in_thread(lambda: reaper.lock_holders([lock], host.process_table()))
         killed = await reaper.end_holders(holders)
         if killed:
             self.publish("reaper.killed", level="warning", pids=killed)
-        return killed
 
     def _tell_taken(self, taken: Taken) -> None:
         if (report := taken.check) is not None and report.evidence:
@@ -449,11 +447,12 @@ class Instance:
         """
         if self.browser is not None:
             await self._end_browser(self.browser)
-        elif self._record.launch is not None:
-            killed = await reaper.reap(self._record.launch)
+        elif (launch := self._record.launch) is not None:
+            killed = await reaper.reap(launch)
             if killed:
                 self.publish("reaper.killed", level="warning", pids=killed)
-            await self.save(launch=None)
+            if self._record.launch is launch:  # not one that has begun meanwhile
+                await self.save(launch=None)
         else:
             return False
         return True
@@ -461,8 +460,9 @@ class Instance:
     @property
     def in_use(self) -> frozenset[str]:
         """The generations that a browser of this client uses, or is about to."""
-        running = self.memory.profile.generation if self.browser is not None and self.memory.profile else ""
-        return frozenset({running, self._custody.locked} - {""})
+        # Known from its launch: a cleanup forgets the profile before it ends the browser.
+        launch = self._record.launch if self.browser is not None else None
+        return frozenset({launch.generation if launch else "", self._custody.locked} - {""})
 
     @property
     def leftover(self) -> reaper.Launch | None:
@@ -475,15 +475,14 @@ class Instance:
         """Copy the login's part of the profile into an empty directory, from a running browser too, which is held still for
         milliseconds. Raises `BackupFailed`, `BackupRefused`, `ProfileFailed`, `ProfileLocked`, `DiskFull`.
         """
-        browser = self.browser
-        if browser is not None and not browser.connected:
-            raise BackupFailed(f"{self.code} is just starting or stopping.", hint="Try again in a moment.")
-        if browser is None and self._custody.lock_fd >= 0:
-            raise BackupFailed(f"{self.code} is just starting.", hint="Try again in a moment.")
-        held_still = None
-        if browser is not None:
-            held_still = partial(self._held_still, browser)
         async with self._using:
+            browser = self.browser
+            # Whoever has the lock now has it for a launch: it is not ours to use, nor to give back.
+            if (browser is None and self._custody.locked) or (browser is not None and not browser.connected):
+                raise BackupFailed(
+                    f"{self.code} is just starting or stopping.", hint="Try again in a moment."
+                )
+            held_still = None if browser is None else partial(self._held_still, browser)
             copied = partial(
                 self._custody.copy, into, reason, has_login=self.has_login, held_still=held_still
             )
@@ -510,7 +509,7 @@ class Instance:
             deadline = self._resources.config.deadlines.backup
             async with within(Stage.BACKUP, deadline, "sealing the profile"), self._using:
                 work = partial(self._custody.seal, stop, has_login=self.has_login)
-                sealed = await in_thread(work, stop=stop)
+                sealed = not self.in_use and await in_thread(work, stop=stop)
         except WaguardError as error:
             self.publish("profile.seal_failed", level="error", code=error.code, error=error.message)
         else:

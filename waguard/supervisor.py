@@ -38,7 +38,7 @@ from waguard.profile.examiners.subject import Verdict
 from waguard.registry import Record
 from waguard.schedule import Rule, Schedule
 from waguard.session import Services, Session
-from waguard.sweep.sweeper import PUT_ASIDE, Sweeper
+from waguard.sweep.sweeper import PUT_ASIDE, Sweep, Sweeper
 
 REAP, BACKUP = "reap", "backup"
 """The jobs of the schedule."""
@@ -176,7 +176,7 @@ class Supervisor:
             except InvalidClientCode:
                 self._resources.bus.publish("registry.foreign_directory", level="warning", directory=name)
         await asyncio.gather(*(self._adopt(code) for code in codes))
-        await self.sweeper.sweep(starting=True)
+        await self._sweep(starting=True)
         self._resources.bus.subscribe(self.keeper.heard)
         self.schedule.add(REAP, Rule.parse(self._config.schedule.reap), self._reap)
         self.schedule.add(BACKUP, Rule.parse(self._config.schedule.backup), self.keeper.take_all)
@@ -192,12 +192,14 @@ class Supervisor:
         while True:
             await self._tidy_due.wait()
             self._tidy_due.clear()
-            try:
-                await self.sweeper.sweep(among=PUT_ASIDE)
-            except WaguardError as error:
-                self._resources.bus.publish(
-                    "sweep.failed", level="error", code=error.code, error=error.message
-                )
+            await self._sweep(among=PUT_ASIDE)
+
+    async def _sweep(self, **options: Any) -> None:
+        """Nobody waits for it: what keeps it from looking is told."""
+        try:
+            await self.sweeper.sweep(**options)
+        except WaguardError as error:
+            self._resources.bus.publish("sweep.failed", level="error", code=error.code, error=error.message)
 
     async def _adopt(self, code: ClientCode) -> None:
         resources = self._resources
@@ -302,6 +304,11 @@ class Supervisor:
             steps=steps,
             ms=round((time.monotonic() - began) * 1000, 1),
         )
+
+    async def reap(self, *, dry_run: bool) -> Sweep:
+        """Deal with what browsers, crashes and time have left behind. Raises like `Sweeper.sweep`, and `NotReady`."""
+        self._check_open()
+        return await self.sweeper.sweep(dry_run=dry_run)
 
     # --- snapshots ------------------------------------------------------------------------------------
 
@@ -452,13 +459,16 @@ class Supervisor:
 
     def _wanted(self, code: ClientCode) -> Session:
         """The code's session, made if there is none."""
+        self._check_open()
+        if code not in self._sessions:
+            self._add(code, Record())
+        return self._sessions[code]
+
+    def _check_open(self) -> None:
         if self._closing:
             raise ShuttingDown("The daemon is shutting down.")
         if not self.ready:
             raise NotReady("The daemon is still dealing with what an earlier one left.", retry_after_s=1)
-        if code not in self._sessions:
-            self._add(code, Record())
-        return self._sessions[code]
 
     @asynccontextmanager
     async def _admitted(self, session: Session) -> AsyncIterator[None]:

@@ -18,7 +18,7 @@ def _admin(request: web.Request) -> None:
 async def reap(request: web.Request) -> web.Response:
     _admin(request)
     options = await read(request, ReapOptions)
-    return respond(await request.app[SUPERVISOR].sweeper.sweep(dry_run=options.dry_run))
+    return respond(await request.app[SUPERVISOR].reap(dry_run=options.dry_run))
 
 
 @routes.get("/v1/schedule")

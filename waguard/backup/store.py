@@ -62,7 +62,7 @@ class Backups:
         with saying(f"read {directory}"):
             for path in directory.iterdir() if directory.is_dir() else ():
                 if (name := _FILE.fullmatch(path.name)) is not None and path.is_file():
-                    about = _about(path)
+                    about = about_of(path)
                     size = path.stat().st_size
                     found.append(Backup(name["id"], path, size, name["refused"] is not None, about))
         return sorted(found, key=lambda one: (one.about.taken_at if one.about else 0.0, one.id), reverse=True)
@@ -129,7 +129,7 @@ class Backups:
 
     def adopt(self, code: ClientCode, sealed: Path) -> Backup | None:
         """Keep a sealed profile that is no longer anybody's as a snapshot; none if it does not say what it is."""
-        about = _about(sealed)
+        about = about_of(sealed)
         if about is None or about.client != code:
             return None
         backup_id, path = self._name(about)
@@ -171,7 +171,8 @@ class Backups:
             backup.path.unlink(missing_ok=True)
 
 
-def _about(path: Path) -> About | None:
+def about_of(path: Path) -> About | None:
+    """What a file says of itself, unproved; none if it says nothing."""
     try:
         return snapshot.about(path)
     except (BackupRefused, OSError):

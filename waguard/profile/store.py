@@ -29,7 +29,7 @@ from pathlib import Path
 
 from waguard.core.model import ClientCode
 from waguard.errors import ProfileFailed, ProfileLocked
-from waguard.files import PARTIAL, partial, saying, sync_directory
+from waguard.files import is_partial, partial, saying, sync_directory
 from waguard.profile.login import CACHES
 from waguard.sandbox import User
 
@@ -43,9 +43,11 @@ NOBODY = "_"
 """In the place of a client code: whose it was is not known."""
 
 _NAME = r"\d{8}T\d{6}-(?P<lineage>[0-9a-f]{8})(-[0-9a-f]{4})?"
+_CODE = r"[A-Za-z0-9_-]+"
 _GENERATION = re.compile(_NAME)
+_PART = re.compile(rf"(?P<generation>{_NAME})(\.(lock|json|wgb))?")
 _RETIRED = re.compile(
-    rf"(?P<code>[A-Za-z0-9_-]+)\.(?P<generation>{_NAME})\.(?P<reason>[a-z_]+?)(\.(?P<state>saved|empty))?"
+    rf"(?P<code>{_CODE})\.(?P<generation>{_NAME})\.(?P<reason>[a-z_]+?)(\.(?P<state>saved|empty))?"
 )
 
 
@@ -125,7 +127,8 @@ class Profiles:
         self._plain = runtime or self._profiles
         self._retired = (runtime or root) / ".retired"
         self._trying = threading.Lock()
-        """So that nobody who only looks at a lock is met by whoever wants it."""
+        """So that nobody who only looks at a lock, or removes it, is met by whoever wants it; and none has a lock whose
+        file is gone."""
 
     def make_room(self) -> None:
         """Create the directories. Raises `ProfileFailed`."""
@@ -190,8 +193,8 @@ class Profiles:
         """Of which there is anything at all."""
         with saying(f"read {self._profiles}"):
             names = {entry.name for place in {self._profiles, self._plain} for entry in os.scandir(place)}
-        found = (_GENERATION.match(name) for name in sorted(names))
-        return list(dict.fromkeys(one[0] for one in found if one is not None))
+        found = (_PART.fullmatch(name) for name in sorted(names))
+        return list(dict.fromkeys(one["generation"] for one in found if one is not None))
 
     def staging(self, code: ClientCode) -> Path:
         """Where a copy of the client's profile may be laid out: on the same file system, so that links to it can be made."""
@@ -199,13 +202,13 @@ class Profiles:
 
     def partials(self) -> Sequence[Path]:
         """Files and directories that were never completed, wherever we write; those that are being written now too."""
+        homes = (*self.root.glob("*"), *self.root.glob(".backups/*"))
         places = {
             self.root,
             self._profiles,
             self._plain,
             self._retired,
-            *self.root.glob("[!.]*"),
-            *self.root.glob(".backups/*"),
+            *(home for home in homes if re.fullmatch(_CODE, home.name)),
         }
         with saying(f"read {self.root}"):
             return sorted(
@@ -213,7 +216,7 @@ class Profiles:
                 for place in places
                 if place.is_dir() and not place.is_symlink()
                 for entry in os.scandir(place)
-                if entry.name.endswith(PARTIAL)
+                if is_partial(entry.name)
             )
 
     @property
@@ -281,7 +284,14 @@ class Profiles:
 
     def cache_bytes(self, profile: Profile) -> int:
         """What the profile's caches take on disk."""
-        return sum(bytes_below(profile.path / name) for name in CACHES)
+        return sum(bytes_below(path) for path in self._caches(profile))
+
+    @staticmethod
+    def _caches(profile: Profile) -> Sequence[Path]:
+        """Those that are there. Behind a link, which a hostile browser could make, is none."""
+        top = profile.path.resolve()
+        found = (top / name for name in CACHES)
+        return [path for path in found if path.is_dir() and path.resolve() == path]
 
     def prune(self, profile: Profile, limit_bytes: int) -> int:
         """Drop its caches if they take more; how many bytes that were. Only with its lock held. Raises `ProfileFailed`."""
@@ -289,9 +299,8 @@ class Profiles:
         if found <= limit_bytes:
             return 0
         with saying(f"prune {profile.path}"):
-            for name in CACHES:
-                if (profile.path / name).is_dir():
-                    shutil.rmtree(profile.path / name)
+            for path in self._caches(profile):
+                shutil.rmtree(path)
         return found
 
     def lock(self, profile: Profile) -> int:
@@ -299,11 +308,15 @@ class Profiles:
 
         Raises `ProfileLocked` when somebody holds it.
         """
+        with self._trying:
+            return self._take(profile)
+
+    @staticmethod
+    def _take(profile: Profile) -> int:
         with saying(f"open {profile.lock}"):
             fd = os.open(profile.lock, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            with self._trying:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
             raise ProfileLocked(
@@ -349,8 +362,12 @@ class Profiles:
         return place
 
     def retire_ownerless(self, profile: Profile) -> Path | None:
-        """Put aside one that no client's link points at."""
-        return self._put_aside(NOBODY, profile, OWNERLESS)
+        """Put aside one that no client's link points at. Raises `ProfileLocked` when somebody uses it all the same."""
+        fd = self.lock(profile)
+        try:
+            return self._put_aside(NOBODY, profile, OWNERLESS)
+        finally:
+            os.close(fd)
 
     def _put_aside(self, code: str, profile: Profile, reason: str, *, worthless: bool = False) -> Path | None:
         ending = ".empty" if worthless else ""
@@ -366,13 +383,14 @@ class Profiles:
 
     def drop_lock(self, profile: Profile) -> None:
         """Prove that nobody holds a retired profile's lock, by taking it, and remove what lies beside the profile. Raises `ProfileLocked`."""
-        fd = self.lock(profile)
-        try:
-            with saying(f"delete {profile.lock}"):
-                profile.witness.unlink(missing_ok=True)
-                profile.lock.unlink(missing_ok=True)
-        finally:
-            os.close(fd)
+        with self._trying:
+            fd = self._take(profile)
+            try:
+                with saying(f"delete {profile.lock}"):
+                    profile.witness.unlink(missing_ok=True)
+                    profile.lock.unlink(missing_ok=True)
+            finally:
+                os.close(fd)
 
     def retired(self) -> Sequence[Retired]:
         """What was put aside, the oldest first. Only names of our own making count."""

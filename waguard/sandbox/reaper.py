@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from waguard import host
+from waguard.files import in_thread
 from waguard.sandbox.identity import TOKEN_VARIABLE, Identity, handles_on
 from waguard.sandbox.plain import end_tree
-from waguard.sandbox.spawn import kill_and_prove, kill_carriers
+from waguard.sandbox.spawn import collect_strays, kill_and_prove, kill_carriers
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ async def reap(launch: Launch) -> Sequence[int]:
     if not launch.processes or launch.kind == "plain":
         # The daemon died between spawn and writing the pid down, or there is no namespace that ends the strays.
         killed += await kill_carriers(launch.token)
+    await in_thread(collect_strays)
     return killed
 
 
@@ -46,10 +48,14 @@ class Holder:
 
     identity: Identity
     lock: Path
-    ours: bool
-    """It was started by waguard: it carries a launch token besides. Others are not touched."""
+    token: str | None
+    """The launch that it carries, if it was started by waguard. Others are not touched."""
     empty: bool
-    """A sandbox with no browser in it any more."""
+    """A sandbox whose browser is gone."""
+
+    @property
+    def ours(self) -> bool:
+        return self.token is not None
 
 
 def lock_holders(locks: Iterable[Path], rows: Sequence[host.ProcessRow]) -> Sequence[Holder]:
@@ -60,21 +66,31 @@ def lock_holders(locks: Iterable[Path], rows: Sequence[host.ProcessRow]) -> Sequ
         for pid in pids:
             if (row := by_pid.get(pid) or host.process_row(pid)) is None:
                 continue
-            token = host.environment_value(pid, TOKEN_VARIABLE)
+            token = host.environment_value(pid, TOKEN_VARIABLE) or None
             identity = Identity(pid, row.start_ticks, host.boot_id())
-            below = [one for one in host.descendants(pid, rows) if one.state not in "ZX"]
-            found.append(Holder(identity, lock, token is not None, token is not None and not below))
+            below = [one.pid for one in host.descendants(pid, rows) if one.state not in "ZX"]
+            found.append(Holder(identity, lock, token, token is not None and _empty(pid, below)))
     return found
 
 
-async def end_holders(holders: Sequence[Holder]) -> Sequence[int]:
-    """Kill those that are ours and prove them gone, with all that carry their tokens; their pids. The caller sets the deadline."""
-    ours = [holder.identity for holder in holders if holder.ours]
-    tokens = {host.environment_value(one.pid, TOKEN_VARIABLE) for one in ours if one.current()}
-    with handles_on(ours) as handles:
-        await kill_and_prove(handles)
-        killed = [handle.identity.pid for handle in handles]
-    for token in tokens - {None}:
-        assert token is not None  # noqa: S101 (just taken out)
-        killed += await kill_carriers(token)
+def _empty(pid: int, below: Iterable[int]) -> bool:
+    """Whether it is a namespace's init whose own child, the browser, is gone; strays may be left in it."""
+    *outside, init = host.namespace_pids(pid) or (0,)
+    inside = [host.namespace_pids(one) for one in below]
+    return (
+        bool(outside)
+        and init == 1
+        and not any(len(one) == len(outside) + 1 and one[-1] == 2 for one in inside)
+    )
+
+
+async def end_holders(holders: Iterable[Holder]) -> Sequence[int]:
+    """Kill those that are ours and prove them gone, with all that is below them or carries their tokens; their pids. The
+    caller sets the deadline.
+    """
+    killed = []
+    for holder in holders:
+        if holder.token is not None and holder.identity.current():
+            await end_tree(holder.identity, holder.token)
+            killed.append(holder.identity.pid)
     return killed

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from waguard import host
+from waguard.backup.store import Backups
 from waguard.config import Config
 from waguard.core.model import ClientCode
 from waguard.profile.store import Profiles, Retired
@@ -41,6 +42,8 @@ class Proposal:
     finding: Finding
     act: Act | None
     """None: it is only reported."""
+    generation: str = ""
+    """What must not be in use; asked again before anything is done, since time has passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +52,12 @@ class Scene:
 
     config: Config
     profiles: Profiles
+    backups: Backups
     sessions: Mapping[ClientCode, Session]
     rows: Sequence[host.ProcessRow]
     """The one look at the process table."""
     linked: Mapping[str, ClientCode]
-    """Generation -> whose current profile it is."""
+    """Generation -> whose current profile it is, whether or not there is a session."""
     save: Callable[[Retired], Awaitable[tuple[Retired, str]]]
     """Make a snapshot of a retired profile; returns it as it is called now, and what was done."""
     now: float
@@ -62,7 +66,3 @@ class Scene:
     """The daemon has just started, so nothing is being made anywhere."""
     in_use: frozenset[str] = field(default_factory=frozenset)
     """Generations that are in use at the time of the look."""
-
-    def used_now(self, generation: str) -> bool:
-        """Asked again before anything is done, since time has passed."""
-        return any(generation in session.instance.in_use for session in self.sessions.values())

@@ -7,46 +7,66 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from waguard.backup.store import about_of
+from waguard.core.model import client_code
 from waguard.files import being_written, in_thread, saying
-from waguard.profile.store import Profile, bytes_below
+from waguard.profile.store import Profile, Retired, bytes_below
 from waguard.sweep import Finding, Proposal, Scene
 
 _YOUNG_S = 3600.0
-"""A profile without an owner may be one that is just being made."""
+"""What has just been made may be on its way to an owner, or be written by another program."""
 
 
 def find(scene: Scene) -> Iterator[Proposal]:
-    profiles = scene.profiles
-    busy = being_written()
-    for path in profiles.partials():
-        if path not in busy:
-            evidence = f"it was never completed, and nobody is writing it ({bytes_below(path) // 1024} KiB)"
-            yield Proposal(
-                Finding("half_written", _name(scene, path), evidence, "delete"), partial(_delete, path)
-            )
-    for generation in profiles.generations():
-        if generation in scene.linked or generation in scene.in_use:
+    yield from _half_written(scene)
+    for generation in scene.profiles.generations():
+        profile = scene.profiles.profile(generation)
+        made = _made_at(generation)
+        if (
+            generation in scene.linked
+            or generation in scene.in_use
+            or made is None  # no name of our making
+            or profile.path.is_symlink()
+            or (not scene.starting and scene.now - made <= _YOUNG_S)
+            or scene.profiles.held(profile)
+        ):
             continue
-        profile = profiles.profile(generation)
         if profile.path.is_dir() or profile.sealed.is_file():
-            if scene.starting or scene.now - _made_at(generation) > _YOUNG_S:
-                evidence = "no client's link points at it, and nobody holds its lock"
-                if not profiles.held(profile):
-                    finding = Finding("profile_without_owner", generation, evidence, "retire")
-                    yield Proposal(finding, partial(_retire, scene, profile))
-        elif not profiles.held(profile):
-            yield Proposal(
-                Finding(
-                    "stale_lock",
-                    _name(scene, profile.lock),
-                    "its profile is gone, and nobody holds it",
-                    "delete",
-                ),
-                partial(_drop_lock, scene, profile),
-            )
+            yield _ownerless(scene, profile)
+        elif left := next((path for path in (profile.lock, profile.witness) if path.is_file()), None):
+            evidence = "its profile is gone, and nobody holds it"
+            finding = Finding("stale_lock", _name(scene, left), evidence, "delete")
+            yield Proposal(finding, partial(_drop_lock, scene, profile), generation)
 
 
-async def _delete(path: Path) -> str | None:
+def _half_written(scene: Scene) -> Iterator[Proposal]:
+    there = scene.profiles.partials()
+    busy = being_written()  # after the look: what was begun since is not among them
+    for path in there:
+        try:
+            age = scene.now - path.lstat().st_mtime
+        except FileNotFoundError:
+            continue  # it has been completed
+        if path not in busy and (scene.starting or age > _YOUNG_S):
+            evidence = f"it was never completed, and nobody is writing it ({bytes_below(path) // 1024} KiB)"
+            finding = Finding("half_written", _name(scene, path), evidence, "delete")
+            yield Proposal(finding, partial(_delete, path))
+
+
+def _ownerless(scene: Scene, profile: Profile) -> Proposal:
+    evidence = "no client's link points at it, and nobody holds its lock"
+    about = about_of(profile.sealed) if profile.sealed.is_file() else None
+    finding = Finding(
+        "profile_without_owner", profile.generation, evidence, "retire, save", about.client if about else None
+    )
+    if about is None and not profile.path.is_dir():
+        finding.action = "report"
+        finding.evidence += "; it is sealed, and does not say whose it is"
+        return Proposal(finding, None)
+    return Proposal(finding, partial(_retire, scene, profile, finding.client), profile.generation)
+
+
+async def _delete(path: Path) -> str:
     def delete() -> None:
         with saying(f"delete {path}"):
             if path.is_dir() and not path.is_symlink():
@@ -54,34 +74,38 @@ async def _delete(path: Path) -> str | None:
             else:
                 path.unlink(missing_ok=True)
 
-    if path in being_written():
-        return None
     await in_thread(delete)
     return "deleted"
 
 
-async def _retire(scene: Scene, profile: Profile) -> str | None:
-    if scene.used_now(profile.generation):
-        return None
+async def _retire(scene: Scene, profile: Profile, client: str | None) -> str:
+    """What is plain of it is put aside and saved, what is sealed of it becomes a snapshot of its client's."""
+    done = []
 
-    def retire() -> str:
+    def retire() -> Retired | None:
         place = scene.profiles.retire_ownerless(profile)
+        if client is not None and (kept := scene.backups.adopt(client_code(client), profile.sealed)):
+            done.append(f"its sealed form is kept as {kept.id}")
         scene.profiles.drop_lock(profile)
-        return "nothing plain was left of it" if place is None else f"retired as {place.name}"
+        return next((one for one in scene.profiles.retired() if one.path == place), None)
 
-    return await in_thread(retire)
+    if (retired := await in_thread(retire)) is not None:
+        _, said = await scene.save(retired)
+        done += [f"retired as {retired.path.name}", said]
+    return ", ".join(done)
 
 
-async def _drop_lock(scene: Scene, profile: Profile) -> str | None:
-    if scene.used_now(profile.generation):
-        return None
+async def _drop_lock(scene: Scene, profile: Profile) -> str:
     await in_thread(scene.profiles.drop_lock, profile)
     return "deleted"
 
 
-def _made_at(generation: str) -> float:
-    """Unix time, from the name."""
-    return float(calendar.timegm(time.strptime(generation[:15], "%Y%m%dT%H%M%S")))
+def _made_at(generation: str) -> float | None:
+    """Unix time, from the name; none if there is no such time."""
+    try:
+        return float(calendar.timegm(time.strptime(generation[:15], "%Y%m%dT%H%M%S")))
+    except ValueError:
+        return None
 
 
 def _name(scene: Scene, path: Path) -> str:

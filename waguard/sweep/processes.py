@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from waguard import host
 from waguard.core.model import Stage
 from waguard.deadline import within
 from waguard.files import in_thread
@@ -83,13 +84,16 @@ def _holders(scene: Scene, known: set[str | None]) -> Iterator[Proposal]:
             evidence = f"it was started by waguard and holds the lock of {generation}, which no session uses"
             yield Proposal(
                 Finding(kind, ", ".join(map(str, pids)), evidence, "kill", client),
-                partial(_end, scene, generation, ours),
+                partial(_end, scene, ours),
+                generation,
             )
 
 
-async def _end(scene: Scene, generation: str, holders: Sequence[Holder]) -> str | None:
-    if scene.used_now(generation):
-        return None
+async def _end(scene: Scene, holders: Sequence[Holder]) -> str | None:
+    """Of those that were seen to hold the lock, whoever still does."""
+    locks = {holder.lock for holder in holders}
+    seen = {holder.identity for holder in holders}
     async with within(Stage.KILL, scene.config.deadlines.kill, "reaping a browser without a session"):
-        killed = await reaper.end_holders(holders)
+        now = await in_thread(lambda: reaper.lock_holders(locks, host.process_table()))
+        killed = await reaper.end_holders([holder for holder in now if holder.identity in seen])
     return f"killed and proved gone: {', '.join(map(str, sorted(set(killed))))}" if killed else None

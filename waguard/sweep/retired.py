@@ -14,7 +14,7 @@ def find(scene: Scene) -> Iterator[Proposal]:
     for retired in scene.profiles.retired():
         if retired.reason == DAMAGED and not sealed:
             continue  # for a person to look at: the verdict may be wrong
-        expired = sealed or scene.now - retired.since >= keep_s
+        expired = has_expired(scene, retired)
         evidence = f"put aside {max(0.0, scene.now - retired.since) / 3600:.1f} h ago"
         if expired:
             evidence += ", and only its snapshot stays" if sealed else f", kept for {keep_s / 3600:g} h"
@@ -25,7 +25,17 @@ def find(scene: Scene) -> Iterator[Proposal]:
             finding = Finding(
                 "expired" if expired else "not_saved", retired.path.name, evidence, action, _client(retired)
             )
-            yield Proposal(finding, partial(_deal_with, scene, retired, expired=expired))
+            yield Proposal(finding, partial(_deal_with, scene, retired, expired=expired), retired.generation)
+
+
+def has_expired(scene: Scene, retired: Retired) -> bool:
+    """Whether it is deleted in this sweep anyway."""
+    if scene.config.profile.at_rest == "sealed":
+        return True
+    return (
+        retired.reason != DAMAGED
+        and scene.now - retired.since >= scene.config.sessions.retired_keep_hours * 3600
+    )
 
 
 def may_go(retired: Retired) -> bool:

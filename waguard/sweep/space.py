@@ -8,7 +8,7 @@ from waguard.host import MB
 from waguard.profile.store import Place, Retired, bytes_below
 from waguard.session import Session
 from waguard.sweep import Finding, Proposal, Scene
-from waguard.sweep.retired import may_go
+from waguard.sweep.retired import has_expired, may_go
 
 
 def find(scene: Scene) -> Iterator[Proposal]:
@@ -19,13 +19,14 @@ def find(scene: Scene) -> Iterator[Proposal]:
         if not session.at_rest:
             continue
         place, profile = scene.profiles.find(code)
-        if profile is None or place is not Place.PLAIN:
+        if profile is None or place is not Place.PLAIN or scene.profiles.held(profile):
             continue
         if sealed:
             evidence = "its session is stopped, and profile.at_rest is sealed"
             yield Proposal(
                 Finding("not_sealed", profile.generation, evidence, "seal", code),
                 partial(_seal, scene, session),
+                profile.generation,
             )
         elif limit and (found := scene.profiles.cache_bytes(profile)) > limit:
             freed += found
@@ -33,6 +34,7 @@ def find(scene: Scene) -> Iterator[Proposal]:
             yield Proposal(
                 Finding("cache", profile.generation, evidence, "prune", code),
                 partial(_prune, session, limit),
+                profile.generation,
             )
     if scene.config.sessions.quota_mb:
         yield from _over_quota(scene, freed)
@@ -42,8 +44,10 @@ def _over_quota(scene: Scene, freed: int) -> Iterator[Proposal]:
     """Retired profiles go, the oldest first, as long as it is too much; what is in use, or the only copy, never does."""
     quota = scene.config.sessions.quota_mb * MB
     taken = bytes_below(scene.profiles.root) - freed
-    for retired in scene.profiles.retired():
-        if taken > quota and may_go(retired):
+    there = scene.profiles.retired()
+    taken -= sum(bytes_below(retired.path) for retired in there if has_expired(scene, retired))
+    for retired in there:
+        if taken > quota and may_go(retired) and not has_expired(scene, retired):
             size = bytes_below(retired.path)
             evidence = (
                 f"{taken / MB:.0f} MiB are taken, sessions.quota_mb is {quota // MB}; it has {size / MB:.1f}"
@@ -52,6 +56,7 @@ def _over_quota(scene: Scene, freed: int) -> Iterator[Proposal]:
             yield Proposal(
                 Finding("over_quota", retired.path.name, evidence, "delete", None),
                 partial(_delete, scene, retired),
+                retired.generation,
             )
     if taken > quota:
         evidence = f"{taken / MB:.0f} MiB are taken, sessions.quota_mb is {quota // MB}; nothing more may go"
@@ -72,7 +77,12 @@ async def _prune(session: Session, limit: int) -> str | None:
 
 
 async def _delete(scene: Scene, retired: Retired) -> str | None:
-    if not retired.path.is_dir():
+    def delete() -> str | None:
+        # By whatever name: this very sweep may have saved it.
+        for one in scene.profiles.retired():
+            if (one.code, one.generation, one.reason) == (retired.code, retired.generation, retired.reason):
+                scene.profiles.delete_retired(one.path)
+                return "deleted"
         return None
-    await in_thread(scene.profiles.delete_retired, retired.path)
-    return "deleted"
+
+    return await in_thread(delete)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from waguard import host
 from waguard.core.model import ClientCode
-from waguard.errors import WaguardError
+from waguard.errors import ProfileFailed, WaguardError
 from waguard.files import in_thread
 from waguard.instance import Resources
 from waguard.profile.store import Retired
@@ -56,8 +56,9 @@ class Sweeper:
         """Look, and deal with what is found; what fails is told in its finding. Raises `ProfileFailed` if it cannot look."""
         began = time.monotonic()
         async with self._sweeping:
-            in_use = frozenset().union(*(session.instance.in_use for session in self._sessions.values()))
-            proposals = await in_thread(self._look, dict(self._sessions), in_use, starting, among)
+            found = await in_thread(self._look, dict(self._sessions), self._in_use(), starting, among)
+            in_use = self._in_use()  # by now
+            proposals = [one for one in found if one.generation not in in_use]
             for proposal in () if dry_run else proposals:
                 await self._carry_out(proposal)
         findings = [proposal.finding for proposal in proposals]
@@ -66,6 +67,9 @@ class Sweeper:
             self._tell(findings, ms)
         return Sweep(dry_run, findings, ms)
 
+    def _in_use(self) -> frozenset[str]:
+        return frozenset().union(*(session.instance.in_use for session in self._sessions.values()))
+
     def _look(
         self,
         sessions: Mapping[ClientCode, Session],
@@ -73,16 +77,14 @@ class Sweeper:
         starting: bool,
         among: Sequence[Callable[[Scene], Iterator[Proposal]]],
     ) -> Sequence[Proposal]:
-        profiles = self._resources.profiles
-        linked = {
-            profile.generation: code for code in sessions if (profile := profiles.find(code)[1]) is not None
-        }
+        resources = self._resources
         scene = Scene(
-            self._resources.config,
-            profiles,
-            self._sessions,
+            resources.config,
+            resources.profiles,
+            resources.backups,
+            sessions,
             host.process_table(),
-            linked,
+            self._linked(),
             self._save,
             time.time(),
             starting,
@@ -90,10 +92,28 @@ class Sweeper:
         )
         return [proposal for finder in among for proposal in finder(scene)]
 
+    def _linked(self) -> Mapping[str, ClientCode]:
+        profiles = self._resources.profiles
+        linked = {}
+        for name in profiles.codes():
+            code = ClientCode(name)
+            try:
+                _, profile = profiles.find(code)
+            except ProfileFailed:
+                if code in self._sessions:
+                    raise  # with an owner unknown, none could be told to be without one
+                continue  # no directory of ours
+            if profile is not None:
+                linked[profile.generation] = code
+        return linked
+
     async def _carry_out(self, proposal: Proposal) -> None:
         finding = proposal.finding
         if proposal.act is None:
             finding.outcome = "reported"
+            return
+        if proposal.generation in self._in_use():
+            finding.outcome = "nothing"
             return
         try:
             done = await proposal.act()
@@ -124,7 +144,7 @@ class Sweeper:
             for one in await in_thread(self._resources.profiles.retired):
                 if await in_thread(enough):
                     return
-                if retired.may_go(one):
+                if retired.may_go(one) and one.generation not in self._in_use():
                     await in_thread(self._resources.profiles.delete_retired, one.path)
                     self._resources.bus.publish(
                         "profile.deleted", level="warning", profile=one.path.name, why="the disk is full"
