@@ -209,6 +209,17 @@ def test_a_snapshot_has_the_logins_part_and_nothing_else(
     assert (out / "Local State").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("link", ["Default", "Default/Local Storage", "Default/IndexedDB", "Local State"])
+def test_links_in_a_profile_bring_nothing_into_a_snapshot(profile: Path, tmp_path: Path, link: str) -> None:
+    """A hostile browser could point them at another client's."""
+    theirs = tmp_path / "theirs"
+    (profile / link).rename(theirs)
+    (profile / link).symlink_to(theirs)
+    found = list(login.part(profile, ORIGIN))
+    assert not [name for name in found if name == link or name.startswith(f"{link}/")]
+    assert len(login.databases(profile, ORIGIN)) < 2 or link == "Local State"
+
+
 def test_nothing_of_a_login_can_be_read_in_a_snapshot(profile: Path, backups: Backups) -> None:
     data = backups.take(GO, profile, ABOUT).path.read_bytes()
     for word in (MARKER, b"34600000000", b"last-wid-md", b"IndexedDB", b"a picture"):

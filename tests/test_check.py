@@ -39,9 +39,7 @@ def check(written: Written, way: Way, *, witnessed: bool, connected: bool = Fals
             if os.geteuid() == 0:
                 os.chown(path, owner, owner, follow_symlinks=False)
         known = written.witness if witnessed else None
-        return examiners.examine(
-            Subject(profile, VERSION, written.origin, owner, known, connected, connected)
-        )
+        return examiners.examine(Subject(profile, VERSION, written.origin, owner, known, connected))
     finally:
         shutil.rmtree(profile)
 

@@ -101,7 +101,15 @@ class House:
         if profile is not None:
             linked[profile.generation] = DEMO
         scene = Scene(
-            Config(), self.profiles, {}, host.process_table(), linked, no_saving, time.time(), starting=True
+            Config(),
+            self.profiles,
+            self.backups,
+            {},
+            host.process_table(),
+            linked,
+            self.save,
+            time.time(),
+            starting=True,
         )
         found = list(leftovers.find(scene))
         for proposal in found:
@@ -109,16 +117,15 @@ class House:
             asyncio.run(carry_out(proposal.act))
         return [proposal.finding.kind for proposal in found]
 
+    async def save(self, retired: Retired) -> tuple[Retired, str]:
+        return self.profiles.mark_saved(retired), "saved"
+
     def retired(self) -> list[str]:
         return [f"{one.generation}.{one.reason}" for one in self.profiles.retired()]
 
 
 async def carry_out(act: Act) -> None:
     await act()
-
-
-async def no_saving(_: Retired) -> tuple[Retired, str]:
-    raise AssertionError
 
 
 @pytest.fixture

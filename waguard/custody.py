@@ -122,11 +122,11 @@ class Custody:
         self._sandbox.check(kept.path)
         known = witness.read(kept.witness)
         self._marks = known.files or {} if known is not None else {}
-        report = self._look(kept.path, known, has_login=self._has_login, marked=self._marked)
+        report = self._look(kept.path, known, marked=self._marked)
         return _damaged("browser", "Default", distrust) if distrust else report
 
-    def _look(self, place: Path, known: Witness | None, *, has_login: bool, marked: bool = False) -> Report:
-        subject = Subject(place, self._version, self._origin, self._profiles.uid, known, has_login, marked)
+    def _look(self, place: Path, known: Witness | None, *, marked: bool = False) -> Report:
+        subject = Subject(place, self._version, self._origin, self._profiles.uid, known, marked)
         return examiners.examine(subject)
 
     def _structure(self, place: Path) -> Report:
@@ -197,7 +197,7 @@ class Custody:
             about = self._backups.read(stop, file, self._code, beside, self._profiles.user)
             if check:
                 known = Witness(about.browser)
-                report = self._look(beside, known, has_login=about.login)
+                report = self._look(beside, known)
                 if report.verdict is Verdict.DAMAGED:
                     raise BackupRefused(f"What is in it is damaged: {report.why}", reason="damaged")
                 witness.write(profile.witness, known)

@@ -267,7 +267,7 @@ class Keeper:
             yield path
 
     def _look(self, room: Path) -> Report:
-        subject = Subject(room, self._resources.binary.version, self._origin, os.geteuid(), login=True)
+        subject = Subject(room, self._resources.binary.version, self._origin, os.geteuid())
         return examiners.examine(subject)
 
     async def list(self, code: ClientCode) -> Sequence[Backup]:

@@ -46,7 +46,7 @@ def origin_of(url: str) -> str:
 def databases(profile: Path, origin: str) -> list[Path]:
     """The LevelDB databases that a login of the page needs, those that are there: both of them."""
     both = [profile / name for name in database_names(origin)]
-    return [database for database in both if database.is_dir()]
+    return [database for database in both if database.is_dir() and _real(profile, database)]
 
 
 def database_names(origin: str) -> tuple[str, str]:
@@ -120,9 +120,11 @@ def immutable(path: str) -> bool:
 def part(profile: Path, origin: str) -> Iterator[str]:
     """The files of the login's part, as paths below the profile. Links are not followed. Raises `OSError`."""
     for name in _SMALL:
-        if _is_file(profile / name):
+        if _is_file(profile / name) and _real(profile, profile / name):
             yield name
     for top in (_LOCAL_STORAGE, _INDEXED_DB):
+        if not _real(profile, profile / top):
+            continue
         for directory, _, files in os.walk(profile / top):
             for file in sorted(files):
                 name = str((Path(directory) / file).relative_to(profile))
@@ -132,6 +134,11 @@ def part(profile: Path, origin: str) -> Iterator[str]:
 
 def _holds_records(name: str) -> bool:
     return name == "CURRENT" or name.startswith("MANIFEST-") or name.endswith((".log", ".ldb"))
+
+
+def _real(profile: Path, path: Path) -> bool:
+    """Whether no link leads there: a hostile browser could make one, to what is another client's."""
+    return path.resolve() == profile.resolve() / path.relative_to(profile)
 
 
 def _bytes_of(path: Path) -> bytes:

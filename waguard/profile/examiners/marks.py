@@ -7,20 +7,20 @@ from waguard.profile.examiners.subject import Doubt, Subject, Verdict
 
 
 def examine(subject: Subject) -> Iterator[Doubt]:
-    if not subject.login:
+    if not subject.marked:
         return
     for name in login.database_names(subject.origin):
         directory = subject.profile / name
         if not directory.is_dir():
-            yield Doubt(Verdict.DAMAGED, name, "it is gone, and the client was connected with it")
+            yield Doubt(Verdict.DAMAGED, name, "it is gone, and the login was in it")
             continue
         try:
             empty = leveldb.is_empty(directory)
         except leveldb.Unreadable:
             continue  # `databases` says so
         if empty:
-            yield Doubt(Verdict.DAMAGED, name, "there is nothing in it, and the client was connected with it")
-        elif subject.marked and login.unmarked(directory):
+            yield Doubt(Verdict.DAMAGED, name, "it is empty, and the login was in it")
+        elif login.unmarked(directory):
             yield Doubt(
                 Verdict.DAMAGED,
                 name,

@@ -25,10 +25,9 @@ class Subject:
     uid: int
     """Whom it is to run as."""
     witness: Witness | None = None
-    login: bool = False
-    """The client was connected with it."""
     marked: bool = False
-    """The login's mark was seen in it since. Without that its absence says nothing: the page may have another name for it."""
+    """The client was connected with it, and the login's mark was seen on disk. Without that its absence says nothing: the
+    page may have another name for it."""
 
 
 @dataclass(frozen=True, slots=True)
