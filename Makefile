@@ -24,8 +24,9 @@ check: setup ## Lint and types only
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy $(wildcard waguard tests examples bench)
 
-bench: setup ## Measure: connect against a bare browser, then 300 rounds in a row
+bench: setup ## Measure: connect against a bare browser, keeping logins against tar | zstd, 300 rounds in a row
 	@$(BIN)/python bench/connect.py $(ARGS)
+	@$(BIN)/python bench/profile.py $(ARGS)
 	@$(BIN)/python bench/soak.py $(ARGS)
 
 setup: ## Install what is missing: Chromium, bubblewrap, .venv

@@ -13,7 +13,7 @@ BENCH = Path(__file__).parent.parent / "bench"
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")]
 
 
-@pytest.mark.parametrize("name", ["connect", "soak"])
+@pytest.mark.parametrize("name", ["connect", "profile", "soak"])
 def test_a_quick_bench_ends_with_figures_and_a_line_for_people(name: str, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     ended = subprocess.run(

@@ -109,7 +109,7 @@ class Instance:
         self.code = code
         self.memory = Memory()
         self.browser: Browser | None = None
-        self._record = record
+        self._record = self._written = record
         self._resources = resources
         self._writing = asyncio.Lock()
         self._using = asyncio.Lock()
@@ -145,17 +145,20 @@ class Instance:
         self.publish("stage.done", stage=stage.value, duration_ms=ms)
 
     async def save(self, **changes: Any) -> None:
-        """Write the record if it changes; a failure is reported, and what is in memory stays true.
+        """Write the record if it changes, or if the last write has failed; a failure is reported, and what is in memory
+        stays true.
 
         Raises only before a start: nothing is started that is not written down first.
         """
         record = replace(self._record, **changes)
-        if record == self._record:
+        if record == self._record == self._written:
             return
         self._record = record
         try:
             async with self._writing:  # the last one written is the last one meant
-                await in_thread(self._resources.registry.write, self.code, self._record)
+                record = self._record
+                await in_thread(self._resources.registry.write, self.code, record)
+                self._written = record
         except WaguardError as error:
             self.publish("registry.write_failed", level="error", code=error.code, error=str(error))
             if changes.get("launch") is not None and self.browser is None:

@@ -69,8 +69,10 @@ class Keeper:
     async def _settle(self, session: Session) -> None:
         await session.instance.settle(self._config.settle_s)
         profile = session.memory.profile
-        if profile is not None and not await in_thread(self._has_snapshot, session.code, profile.lineage):
-            await self._try(session, "settled")
+        while profile is not None and not await in_thread(self._has_snapshot, session.code, profile.lineage):
+            if await self._try(session, "settled"):
+                break
+            await asyncio.sleep(self._config.settle_s)  # a disk that is full may have space again
 
     def _has_snapshot(self, code: ClientCode, lineage: str) -> bool:
         return bool(self._backups.candidates(code, lineage))
@@ -151,7 +153,8 @@ class Keeper:
         made = files.partial(self._profiles.staging(code))
         room = await in_thread(made.__enter__)
         try:
-            await in_thread(room.mkdir, 0o700)
+            with saying(f"create {room}"):
+                await in_thread(room.mkdir, 0o700)
             yield room
         finally:
             await in_thread(made.__exit__, None, None, None)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from waguard import host
+from waguard.backup.snapshot import About
 from waguard.backup.store import Backup
 from waguard.core import machine
 from waguard.core.answer import Wait, answer
@@ -322,20 +323,24 @@ class Supervisor:
 
     async def check_backup(self, code: ClientCode, backup_id: str) -> BackupView:
         """Open a snapshot from beginning to end. Raises `BackupNotFound`, `BackupRefused`, `DeadlineExceeded`."""
+        return _backup_view(await self._checked(code, backup_id))
+
+    async def _checked(self, code: ClientCode, backup_id: str) -> Backup:
         backups, stop = self._resources.backups, threading.Event()
         async with within(Stage.RESTORE, self._config.deadlines.restore, "opening the snapshot"):
             backup = await in_thread(backups.get, code, backup_id)
             await in_thread(backups.read, stop, backup.path, code, stop=stop)
-        return _backup_view(backup)
+        return backup
 
     async def restore(
         self, code: ClientCode, backup_id: str, *, wait: Wait = Wait.QR, timeout_s: float | None = None
     ) -> SessionView:
         """Put a snapshot in the place of the client's profile, which is retired, and connect with it.
 
-        A snapshot that cannot be used changes nothing. Raises like `check_backup` and `connect`.
+        A snapshot that cannot be used, or that there is no room for, changes nothing. Raises like `check_backup` and `connect`.
         """
-        await self.check_backup(code, backup_id)
+        backup = await self._checked(code, backup_id)
+        await self._find_room(backup.about)
         session = self._wanted(code)
         async with self._admitted(session):
             await session.ask(machine.RestoreAsked(backup_id))
@@ -510,19 +515,26 @@ class Supervisor:
                 hint="Disconnect a session, or lower limits.session_memory_mb.",
                 retry_after_s=60,
             )
-        if await in_thread(self._disk_lack):
-            await self.sweeper.make_room(lambda: not self._disk_lack())
-            if lack := await in_thread(self._disk_lack):
+        await self._find_room()
+
+    async def _find_room(self, restoring: About | None = None) -> None:
+        """See that there is disk, if need be where retired profiles are. Raises `DiskFull`."""
+        if await in_thread(self._disk_lack, restoring):
+            await self.sweeper.make_room(lambda: not self._disk_lack(restoring))
+            if lack := await in_thread(self._disk_lack, restoring):
                 raise DiskFull(lack, hint="Free some space. Sessions that are up go on.")
 
-    def _disk_lack(self) -> str:
-        """What is missing on the disk for one more session; empty if nothing. Blocking."""
-        root, limits = self._config.sessions.dir, self._config.limits
+    def _disk_lack(self, restoring: About | None) -> str:
+        """What is missing on the disk for one more session, or for a snapshot to be laid out; empty if nothing. Blocking."""
+        root, reserve = self._config.sessions.dir, self._config.limits.reserve_disk_mb
         disk, inodes = host.free_disk_mb(root), host.free_inodes(root)
-        if disk < limits.reserve_disk_mb:
-            return f"{disk} MiB of disk are free below {root}, less than limits.reserve_disk_mb = {limits.reserve_disk_mb}."
-        if inodes is not None and inodes < _INODES and limits.reserve_disk_mb:
-            return f"Only {inodes} more files can be made below {root}; a session needs {_INODES}."
+        needed = math.ceil(restoring.bytes / host.MB) if restoring is not None else 0
+        if disk < reserve + needed:
+            besides = f" and the snapshot's {needed} MiB" if needed else ""
+            return f"{disk} MiB of disk are free below {root}, less than limits.reserve_disk_mb = {reserve}{besides}."
+        files = _INODES + (restoring.files if restoring is not None else 0)
+        if inodes is not None and inodes < files and (reserve or restoring is not None):
+            return f"Only {inodes} more files can be made below {root}; a session needs {files}."
         return ""
 
     def _forget(self, session: Session) -> None:
