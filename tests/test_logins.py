@@ -365,6 +365,23 @@ async def test_a_stopped_session_leaves_nothing_plain_and_connects_without_a_sca
     assert not journal.named("profile.seal_failed")
 
 
+async def test_a_place_of_its_own_for_what_is_plain_may_be_named_later(
+    start: Daemon, simulator: Simulator, sessions_dir: Path, tmp_path: Path
+) -> None:
+    sections = {"whatsapp": {"url": simulator.url}, "page": QUICK}
+    async with start(**sections) as (supervisor, _):
+        (view,) = await log_in(supervisor, simulator, DEMO)
+    sealed = {"at_rest": "sealed", "runtime_dir": tmp_path / "run"}
+    async with start(**sections, profile=sealed) as (supervisor, _):
+        assert not (sessions_dir / ".profiles" / str(view.generation)).exists(), "sealed at the start"
+        again = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+        assert (again.status, again.profile, again.generation) == (Status.CONNECTED, "kept", view.generation)
+        assert (tmp_path / "run" / str(view.generation)).is_dir()
+    async with start(**sections) as (supervisor, _):
+        again = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+        assert (again.status, again.profile, again.generation) == (Status.CONNECTED, "kept", view.generation)
+
+
 # --- brought along ------------------------------------------------------------------------------------------------
 
 

@@ -125,7 +125,8 @@ class Profiles:
         self.user = user
         self._profiles = root / ".profiles"
         self._plain = runtime or self._profiles
-        self._retired = (runtime or root) / ".retired"
+        # One on each file system: what is put aside goes by a rename.
+        self._retired = tuple(dict.fromkeys((root / ".retired", (runtime or root) / ".retired")))
         self._trying = threading.Lock()
         """So that nobody who only looks at a lock, or removes it, is met by whoever wants it; and none has a lock whose
         file is gone."""
@@ -138,7 +139,7 @@ class Profiles:
                 (self.root, 0o711),
                 (self._profiles, 0o711),
                 (self._plain, 0o711),
-                (self._retired, 0o700),
+                *((place, 0o700) for place in self._retired),
             ):
                 directory.mkdir(mode=mode, parents=True, exist_ok=True)
 
@@ -182,12 +183,11 @@ class Profiles:
         return (Place.NONE, None) if dropped else (Place.LOST, profile)
 
     def profile(self, generation: str) -> Profile:
-        beside = self._profiles / generation
-        return Profile(
-            generation,
-            self._plain / generation,
-            *(beside.with_name(f"{generation}.{ending}") for ending in ("lock", "json", "wgb")),
-        )
+        beside, path = self._profiles / generation, self._plain / generation
+        if not path.is_dir() and beside.is_dir():
+            path = beside  # from the time before there was a place of its own for it
+        endings = ("lock", "json", "wgb")
+        return Profile(generation, path, *(beside.with_name(f"{generation}.{ending}") for ending in endings))
 
     def generations(self) -> Sequence[str]:
         """Of which there is anything at all."""
@@ -207,7 +207,7 @@ class Profiles:
             self.root,
             self._profiles,
             self._plain,
-            self._retired,
+            *self._retired,
             *(home for home in homes if re.fullmatch(_CODE, home.name)),
         }
         with saying(f"read {self.root}"):
@@ -371,14 +371,15 @@ class Profiles:
 
     def _put_aside(self, code: str, profile: Profile, reason: str, *, worthless: bool = False) -> Path | None:
         ending = ".empty" if worthless else ""
-        place = self._retired / f"{code}.{profile.generation}.{reason}{ending}"
+        directory = self._retired[0 if profile.path.parent == self._profiles else -1]
+        place = directory / f"{code}.{profile.generation}.{reason}{ending}"
         with saying(f"retire the profile of {code}"):
             if not profile.path.is_dir():
                 return None
             os.utime(profile.path)  # the retention time counts from here, even if we die after the rename
             profile.path.rename(place)
-            for directory in {self._retired, self._plain}:
-                sync_directory(directory)
+            for changed in (directory, profile.path.parent):
+                sync_directory(changed)
         return place
 
     def drop_lock(self, profile: Profile) -> None:
@@ -395,8 +396,9 @@ class Profiles:
     def retired(self) -> Sequence[Retired]:
         """What was put aside, the oldest first. Only names of our own making count."""
         found = []
-        with saying(f"read {self._retired}"):
-            for entry in os.scandir(self._retired):
+        with saying(f"read {self._retired[0]}"):
+            entries = [entry for place in self._retired for entry in os.scandir(place)]
+            for entry in entries:
                 ours = _RETIRED.fullmatch(entry.name)
                 if ours is not None and entry.is_dir(follow_symlinks=False):
                     since = entry.stat(follow_symlinks=False).st_mtime
@@ -410,12 +412,12 @@ class Profiles:
         """Note in its name that there is a snapshot of it, or that there is no login in it. Raises `ProfileFailed`."""
         with saying(f"rename {retired.path}"):
             path = retired.path.rename(f"{retired.path}.{'empty' if empty else 'saved'}")
-            sync_directory(self._retired)
+            sync_directory(retired.path.parent)
         return replace(retired, path=path, saved=True)
 
     def delete_retired(self, path: Path) -> None:
         """Delete one retired profile for good. No other is ever deleted. Raises `ProfileFailed`."""
-        if path.parent != self._retired or not _RETIRED.fullmatch(path.name):
+        if path.parent not in self._retired or not _RETIRED.fullmatch(path.name):
             raise ProfileFailed(f"{path} is not a retired profile of ours, so it is not deleted.")
         with saying(f"delete {path}"):
             shutil.rmtree(path)
