@@ -19,7 +19,6 @@ import fcntl
 import os
 import re
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from pathlib import Path
 
 from waguard.core.model import ClientCode
 from waguard.errors import ProfileFailed, ProfileLocked
-from waguard.files import is_partial, partial, saying, sync_directory
+from waguard.files import is_partial, partial, remove_tree, saying, sync_directory, walk
 from waguard.profile.login import CACHES
 from waguard.sandbox import User
 
@@ -103,8 +102,8 @@ class Retired:
 def bytes_below(top: Path) -> int:
     """What a file or directory takes on disk; what vanishes meanwhile counts as nothing. Links are not followed."""
     found = 0
-    for directory, _, files in os.walk(top):
-        for name in files:
+    for directory, names in walk(top):
+        for name in names:
             with contextlib.suppress(OSError):
                 found += os.lstat(os.path.join(directory, name)).st_blocks * 512  # noqa: PTH118 (thousands of files)
     with contextlib.suppress(OSError):
@@ -300,7 +299,7 @@ class Profiles:
             return 0
         with saying(f"prune {profile.path}"):
             for path in self._caches(profile):
-                shutil.rmtree(path)
+                remove_tree(path)
         return found
 
     def lock(self, profile: Profile) -> int:
@@ -418,4 +417,4 @@ class Profiles:
         if path.parent != self._retired or not _RETIRED.fullmatch(path.name):
             raise ProfileFailed(f"{path} is not a retired profile of ours, so it is not deleted.")
         with saying(f"delete {path}"):
-            shutil.rmtree(path)
+            remove_tree(path)
