@@ -181,10 +181,11 @@ class Profiles:
         return (Place.NONE, None) if dropped else (Place.LOST, profile)
 
     def profile(self, generation: str) -> Profile:
-        beside = self._profiles / generation
+        beside, plain = self._profiles / generation, self._plain / generation
         return Profile(
             generation,
-            self._plain / generation,
+            # One from before there was a runtime directory is where it was, until it is sealed.
+            beside if beside.is_dir() and not plain.is_dir() else plain,
             *(beside.with_name(f"{generation}.{ending}") for ending in ("lock", "json", "wgb")),
         )
 
