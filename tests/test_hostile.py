@@ -3,6 +3,7 @@
 import asyncio
 import os
 import subprocess
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -106,7 +107,7 @@ async def test_whoever_sends_slowly_keeps_no_snapshot_waiting(pose: Daemon) -> N
     sent = asyncio.Event()
 
     async def slowly() -> None:
-        async def pieces():  # type: ignore[no-untyped-def]  # noqa: ANN202 (a stream)
+        async def pieces() -> AsyncIterator[bytes]:
             yield b"x"
             sent.set()
             await asyncio.sleep(3600)

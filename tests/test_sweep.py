@@ -1162,7 +1162,7 @@ async def test_a_snapshot_asked_for_in_the_middle_of_a_connect_takes_no_lock_fro
         assert isinstance(saving.exception(), BackupFailed)
         assert (after.status, after.generation) == (Status.AWAITING_SCAN, view.generation)
         profiles = supervisor._resources.profiles
-        assert await asyncio.to_thread(profiles.held, profiles.profile(str(view.generation)))
+        assert await asyncio.to_thread(lambda: profiles.held(profiles.profile(str(view.generation))))
 
 
 async def test_over_its_quota_goes_what_may_the_oldest_first(unswept: Start, root: Path) -> None:
