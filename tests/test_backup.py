@@ -426,3 +426,48 @@ def test_a_snapshot_and_its_plain_form_can_be_brought_back(
         assert bring.lay_out(GO, archive, RING, "demo", out, ORIGIN, 10**9) == 7
     with pytest.raises(BackupRefused, match="of another client"):
         bring.lay_out(GO, backup.path, RING, "demo2", tmp_path, ORIGIN, 10**9)
+
+
+def bomb(target: Path, entry: tarfile.TarInfo, mib: int) -> Path:
+    """A header, and so much nothing behind it, which is small when packed."""
+    with target.open("wb") as raw, zstandard.ZstdCompressor(level=1).stream_writer(raw) as packed:
+        packed.write(entry.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(mib):
+            packed.write(bytes(2**20))
+    return target
+
+
+def test_an_archive_that_unpacks_for_ever_can_be_called_off_and_ends_at_its_limit(tmp_path: Path) -> None:
+    junk = tarfile.TarInfo("junk")
+    junk.size = 2**40
+    archive, called_off = bomb(tmp_path / "a.tar.zst", junk, 64), threading.Event()
+    called_off.set()
+    with pytest.raises(BackupFailed, match="called off"):
+        bring.lay_out(called_off, archive, RING, "demo", tmp_path, ORIGIN, 10**9)
+    with pytest.raises(BackupRefused, match="Unpacked the archive has more than 16 MiB"):
+        bring.lay_out(GO, archive, RING, "demo", tmp_path, ORIGIN, 2**23)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path, kind: bytes) -> None:
+    entry = tarfile.TarInfo("x")
+    entry.type, entry.size = kind, 2**33
+    with pytest.raises(BackupRefused, match="a header is too long"):
+        bring.lay_out(GO, bomb(tmp_path / "a.tar.zst", entry, 4), RING, "demo", tmp_path, ORIGIN, 10**9)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a" * 300, "a/" * 1500 + "x", "1/00/\udcff", "../1", "1/00/1/1"],
+    ids=["long", "deep", "no-text", "up", "deeper"],
+)
+def test_no_name_is_a_blobs_that_chromium_would_not_give_one(name: str) -> None:
+    assert login.belongs(f"Default/IndexedDB/{ORIGIN}.indexeddb.blob/1/00/1f", ORIGIN)
+    assert not login.belongs(f"Default/IndexedDB/{ORIGIN}.indexeddb.blob/{name}", ORIGIN)
+    assert not login.belongs(f"Default/Local Storage/leveldb/{name}.ldb", ORIGIN)
+
+
+def test_a_header_with_a_time_that_is_none_says_nothing(profile: Path, backups: Backups) -> None:
+    backup = backups.take(GO, profile, replace(ABOUT, taken_at=1.25))
+    backup.path.write_bytes(backup.path.read_bytes().replace(b'"taken_at":1.25', b'"taken_at":9e99', 1))
+    assert [one.about for one in backups.of(DEMO)] == [None]

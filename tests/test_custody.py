@@ -439,3 +439,42 @@ def test_about_says_what_it_was_taken_of(house: House) -> None:
     )
     assert about.login
     assert not about.live
+
+
+def test_a_plain_profile_from_before_there_was_a_runtime_directory_is_found_and_sealed(house: House) -> None:
+    house.log_in()
+    house.runtime = house.root / "run"
+    house.again()
+    house.profiles.make_room()
+    assert house.profiles.find(DEMO)[0] is Place.PLAIN
+    house.custody.seal(GO, has_login=True)
+    assert house.profiles.find(DEMO)[0] is Place.SEALED
+    taken = house.take()
+    assert (taken.how, taken.profile.path.parent) == ("kept", house.runtime)
+    assert house.has_login(taken.profile.path)
+
+
+def test_after_the_host_has_died_a_snapshot_that_is_newer_goes_before_the_sealed_form(house: House) -> None:
+    house.log_in()
+    house.custody.seal(GO, has_login=True)
+    profile = house.take().profile
+    witness.write(profile.witness, Witness(VERSION))  # a browser was started
+    backup = house.snapshot()
+    shutil.rmtree(profile.path)  # it was on a tmpfs
+    taken = house.take()
+    assert (taken.how, taken.backup) == ("restored", backup.id)
+    house.custody.seal(GO, has_login=True)
+    assert house.take().how == "kept"
+
+
+def test_a_login_whose_mark_may_be_in_a_table_is_not_called_empty(house: House) -> None:
+    house.log_in()
+    profile = house.profiles.current(DEMO)
+    assert profile is not None
+    store = damage.local_storage(profile.path)
+    for log in store.glob("*.log"):
+        log.rename(log.with_suffix(".ldb"))
+        log.with_suffix(".ldb").write_bytes(b"packed")
+    place = house.custody.retire("cleanup", has_login=False)
+    assert place is not None
+    assert place.name.endswith(".cleanup")

@@ -524,3 +524,16 @@ async def test_a_daemon_that_dies_while_it_holds_a_browser_still_loses_no_login(
         view = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
         assert (view.status, view.profile) == (Status.CONNECTED, "kept")
     assert len(simulator.devices) == 1
+
+
+async def test_a_login_after_a_logout_has_a_snapshot_of_its_own(
+    start: Daemon, simulator: Simulator, journal: Journal
+) -> None:
+    async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, _):
+        await log_in(supervisor, simulator, DEMO)
+        await settled(journal)
+        await simulator.log_out(simulator.devices[0].wid)
+        await until(lambda: supervisor.view(DEMO).qr is not None, "a code to scan", 20)
+        simulator.scan(supervisor.qr(DEMO).text, "34600000000")
+        await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+        await settled(journal, count=2)

@@ -316,3 +316,12 @@ def test_delays_stay_within_bounds(recent: int, base: float, largest: float) -> 
     policy = RestartPolicy(base_s=base, max_s=largest)
     assert 0 <= policy.delay_bound_s(recent) <= largest
     assert policy.delay_bound_s(recent) <= policy.delay_bound_s(recent + 1)
+
+
+def test_a_cleanup_takes_back_the_restore_that_it_called_off() -> None:
+    """Else the next connect would bring back what somebody has just dropped."""
+    state = State()
+    for event in (m.RestoreAsked("b"), m.CleanupAsked(), m.ConnectAsked()):
+        state, _ = m.decide(state, event, 0.0, POLICY)
+    _, orders = m.decide(state, m.Cleaned(state.epoch), 0.0, POLICY)
+    assert orders == (m.Prepare(state.epoch + 1),)

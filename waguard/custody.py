@@ -15,7 +15,7 @@ from pathlib import Path
 
 from waguard import host
 from waguard.backup.snapshot import About
-from waguard.backup.store import Backup, Backups
+from waguard.backup.store import Backup, Backups, about_of
 from waguard.core.model import ClientCode, Source
 from waguard.errors import BackupFailed, BackupRefused, ProfileLocked, ProfileTooNew
 from waguard.files import partial, saying
@@ -114,6 +114,9 @@ class Custody:
         if place is Place.LOST:
             return _damaged("profile", kept.generation, "it is gone, and nobody has dropped it")
         if place is Place.SEALED:
+            if newer := self._newer_than_sealed(kept):
+                what = f"the host died while its browser ran, and snapshot {newer.id} is newer"
+                return _damaged("sealed", kept.sealed.name, what)
             try:
                 self._unseal(stop, kept)
             except BackupRefused as error:
@@ -124,6 +127,19 @@ class Custody:
         self._marks = known.files or {} if known is not None else {}
         report = self._look(kept.path, known, marked=self._marked)
         return _damaged("browser", "Default", distrust) if distrust else report
+
+    def _newer_than_sealed(self, kept: Profile) -> Backup | None:
+        """A snapshot that was taken while a browser went on from the sealed profile, and was not closed."""
+        known, sealed = witness.read(kept.witness), about_of(kept.sealed)
+        newest = next(iter(self._backups.candidates(self._code, kept.lineage)), None)
+        if (
+            newest is None
+            or newest.about is None
+            or sealed is None
+            or (known is not None and known.files is not None)
+        ):
+            return None
+        return newest if newest.about.taken_at > sealed.taken_at else None
 
     def _look(self, place: Path, known: Witness | None, *, marked: bool = False) -> Report:
         subject = Subject(place, self._version, self._origin, self._profiles.uid, known, marked)
@@ -247,11 +263,12 @@ class Custody:
         self._profiles.drop_lock(profile)
 
     def _worthless(self, profile: Profile | None, *, has_login: bool) -> bool:
-        """Whether no login was ever in it."""
+        """Whether no login was ever in it, as far as can be told: in a table its mark need not be seen."""
         if has_login or profile is None:
             return False
+        store = profile.path / login.database_names(self._origin)[1]
         with saying(f"read {profile.path}"):
-            return not login.marked(profile.path, self._origin)
+            return not store.is_dir() or login.unmarked(store)
 
     def _keep_sealed(self, profile: Profile) -> None:
         if profile.sealed.is_file():

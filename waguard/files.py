@@ -45,10 +45,33 @@ def partial(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             if beside.is_dir() and not beside.is_symlink():
-                shutil.rmtree(beside)
+                remove_tree(beside)
             else:
                 beside.unlink(missing_ok=True)
         _WRITING.discard(beside)
+
+
+def walk(top: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Each directory below with the names in it that are none; like `os.walk`, but however deep a browser has nested them."""
+    below = [top]
+    while below:
+        directory = below.pop()
+        names = []
+        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(Path(entry.path))
+                else:
+                    names.append(entry.name)
+        yield directory, names
+
+
+def remove_tree(top: Path) -> None:
+    """Delete a directory with all that is in it. Raises `OSError`, also when it is nested too deep for that."""
+    try:
+        shutil.rmtree(top)
+    except RecursionError:
+        raise OSError(errno.ELOOP, "its directories are nested too deep", str(top)) from None
 
 
 @contextmanager

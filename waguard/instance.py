@@ -16,7 +16,7 @@ from typing import Any
 
 from waguard import host
 from waguard.backup.snapshot import About
-from waguard.backup.store import Backups
+from waguard.backup.store import Backups, about_of
 from waguard.browser.find import Binary
 from waguard.browser.launch import Browser
 from waguard.config import Config
@@ -86,6 +86,8 @@ class Memory:
     """See `Taken`."""
     accepted_at: float = 0.0
     """When WhatsApp has taken the login in this launch, monotonic; 0 if it has not."""
+    new_login: bool = False
+    """It was scanned in this launch, and there is no snapshot of it yet."""
     lost: bool = False
     """The login was lost to damage, and there is no snapshot of it."""
     frozen_ms: float | None = None
@@ -174,7 +176,7 @@ class Instance:
         memory.stages = {}
         memory.qr = memory.reading = memory.started_at = memory.check = None
         memory.how = memory.backup = ""
-        memory.lost, memory.accepted_at = False, 0.0
+        memory.lost, memory.new_login, memory.accepted_at = False, False, 0.0
 
     async def prepare(self, source: Source | None) -> None:
         """See that nothing of this client runs, and have a profile with its lock taken.
@@ -274,6 +276,9 @@ class Instance:
         found = judge(reading, login=self._record.login, restored=bool(self._record.restored))
         match found:
             case Judgement.ACCEPTED:
+                if not self._record.login:  # a new one, or one that was restored
+                    self.memory.accepted_at = 0.0
+                    self.memory.new_login = not self._record.restored
                 self.memory.accepted_at = self.memory.accepted_at or time.monotonic()
                 await self.save(login=True, restored="")
             case Judgement.REFUSED:
@@ -299,7 +304,10 @@ class Instance:
     async def _has_snapshot(self) -> bool:
         profile = self.memory.profile
         assert profile is not None  # noqa: S101 (a browser uses it)
-        return bool(await in_thread(self._resources.backups.candidates, self.code, profile.lineage))
+        if await in_thread(self._resources.backups.candidates, self.code, profile.lineage):
+            return True
+        sealed = await in_thread(about_of, profile.sealed)
+        return sealed is not None and sealed.login
 
     def _damage_of(self, browser: Browser) -> str:
         """What the browser, or what it has made anew, tells of a database that was lost."""

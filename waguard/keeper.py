@@ -40,6 +40,9 @@ class Keeper:
         self._sessions = sessions
         self._origin = login.origin_of(resources.config.whatsapp.url)
         self._places = asyncio.Semaphore(_AT_A_TIME)
+        self._imports = asyncio.Semaphore(_AT_A_TIME)
+        self._turns = asyncio.Semaphore(_AT_A_TIME)
+        """Of snapshots that nobody waits for: however many are due at once, no deadline runs before it is their turn."""
         self._settling: dict[ClientCode, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -68,10 +71,14 @@ class Keeper:
 
     async def _settle(self, session: Session) -> None:
         await session.instance.settle(self._config.settle_s)
-        profile = session.memory.profile
-        while profile is not None and not await in_thread(self._has_snapshot, session.code, profile.lineage):
+        memory = session.memory
+        while (profile := memory.profile) is not None:
+            # After a logout the snapshots of its lineage have another login, which is of no use any more.
+            if not memory.new_login and await in_thread(self._has_snapshot, session.code, profile.lineage):
+                return
             if await self._try(session, "settled"):
-                break
+                memory.new_login = False
+                return
             await asyncio.sleep(self._config.settle_s)  # a disk that is full may have space again
 
     def _has_snapshot(self, code: ClientCode, lineage: str) -> bool:
@@ -102,11 +109,13 @@ class Keeper:
 
     async def _try(self, session: Session, reason: str) -> bool:
         try:
-            await self.take(session, reason)
-        except WaguardError as error:
-            session.instance.publish(
-                "backup.failed", level="error", reason=reason, code=error.code, error=error.message
+            async with self._turns:
+                await self.take(session, reason)
+        except Exception as error:  # noqa: BLE001 (what one client's files do must not cost the others their snapshots)
+            code, why = (
+                (error.code, error.message) if isinstance(error, WaguardError) else ("internal", repr(error))
             )
+            session.instance.publish("backup.failed", level="error", reason=reason, code=code, error=why)
             return False
         return True
 
@@ -132,7 +141,7 @@ class Keeper:
             frozen_ms=session.memory.frozen_ms if backup.about is not None and backup.about.live else None,
             duration_ms=round((time.monotonic() - began) * 1000, 1),
         )
-        await in_thread(self._thin, session.code)
+        await in_thread(self._thin, session.code, backup.id)
         return backup
 
     async def _make(self, session: Session, reason: str) -> Backup:
@@ -159,8 +168,10 @@ class Keeper:
         finally:
             await in_thread(made.__exit__, None, None, None)
 
-    def _thin(self, code: ClientCode) -> None:
-        """Delete the snapshots that no rule keeps; the newest one of the login that is in use always stays."""
+    def _thin(self, code: ClientCode, made: str) -> None:
+        """Delete the snapshots that no rule keeps; the newest one of the login that is in use always stays, and the one
+        that was just ``made``: its time may be that of a sealed profile, or of a clock that was put right since.
+        """
         _, profile = self._profiles.find(code)
         lineage = profile.lineage if profile is not None else ""
         there = {one.id: one for one in self._backups.of(code) if one.about is not None}
@@ -172,7 +183,7 @@ class Keeper:
             self._config.keep_monthly,
         )
         taken = {name: one.about.taken_at for name, one in there.items() if one.about is not None}
-        stay = retention.kept(taken, rule, always=[current] if current else [])
+        stay = retention.kept(taken, rule, always={made, current or made})
         for name in there.keys() - stay:
             self._backups.delete(there[name])
 
@@ -231,14 +242,24 @@ class Keeper:
         )
         async with (
             within(Stage.BACKUP, self._resources.config.deadlines.backup, "the import"),
-            self._places,
+            self._imports,  # who sends slowly keeps nobody's snapshot waiting
             self._room(code) as room,
             self._spooled(code, archive) as spool,
+            self._places,
         ):
             most = self._config.max_import_mb * MB
-            await in_thread(
-                bring.lay_out, stop, spool, self._backups.keyring, code, room, self._origin, most, stop=stop
-            )
+            with saying("lay out the archive"):
+                await in_thread(
+                    bring.lay_out,
+                    stop,
+                    spool,
+                    self._backups.keyring,
+                    code,
+                    room,
+                    self._origin,
+                    most,
+                    stop=stop,
+                )
             report = await in_thread(self._look, room)
             if report.verdict is Verdict.DAMAGED:
                 raise BackupRefused(f"What is in it is damaged: {report.why}", reason="damaged")

@@ -199,8 +199,11 @@ class Supervisor:
         """Nobody waits for it: what keeps it from looking is told."""
         try:
             await self.sweeper.sweep(**options)
-        except WaguardError as error:
-            self._resources.bus.publish("sweep.failed", level="error", code=error.code, error=error.message)
+        except Exception as error:  # noqa: BLE001 (no daemon may fail to start for what it finds)
+            code, why = (
+                (error.code, error.message) if isinstance(error, WaguardError) else ("internal", repr(error))
+            )
+            self._resources.bus.publish("sweep.failed", level="error", code=code, error=why)
 
     async def _adopt(self, code: ClientCode) -> None:
         resources = self._resources

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from waguard.api import admin, backups, compat, sessions
 from waguard.api.auth import Caller, Tokens
-from waguard.api.keys import CALLER, SUPERVISOR
+from waguard.api.keys import CALLER, REQUEST_ID, SUPERVISOR
 from waguard.api.problems import Problem, response
 from waguard.config import Api
 from waguard.core.model import ClientCode, client_code
@@ -37,7 +37,7 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
     async def outer(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Every request has an id, an end in the log, and an answer that says what was wrong."""
         began = time.monotonic()
-        request_id = secrets.token_hex(4)
+        request_id = request[REQUEST_ID] = secrets.token_hex(4)
 
         def done(status: int) -> None:
             looked = request.method in {"GET", "HEAD"} and status < 400  # people watch, and that is no news
@@ -74,10 +74,13 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
                     ),
                 )
             done(answer.status)
-        answer.headers["X-Request-Id"] = request_id
+        return answer
+
+    async def stamp(request: web.Request, answer: web.StreamResponse) -> None:
+        """Also of one that a handler streams itself."""
+        answer.headers["X-Request-Id"] = request[REQUEST_ID]
         answer.headers["Cache-Control"] = "no-store"
         answer.headers["X-Content-Type-Options"] = "nosniff"
-        return answer
 
     @web.middleware
     async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -105,6 +108,7 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
 
     app = web.Application(middlewares=[outer, gate], client_max_size=limit)
     app[SUPERVISOR] = supervisor
+    app.on_response_prepare.append(stamp)
     app.add_routes([web.get("/livez", _livez), web.get("/readyz", _readyz)])
     for routes in (sessions.routes, backups.routes, admin.routes):
         app.add_routes(routes)

@@ -1,10 +1,13 @@
 """The routes of snapshots: each reads, asks the supervisor, answers."""
 
+from collections.abc import AsyncIterator
+
 from aiohttp import web
 
 from waguard.api.keys import SUPERVISOR
 from waguard.api.schemas import ExportOptions, Options, RestoreOptions, read, respond
 from waguard.api.sessions import ONE, code_of
+from waguard.errors import InvalidRequest
 from waguard.files import in_thread
 
 routes = web.RouteTableDef()
@@ -33,7 +36,7 @@ async def restore(request: web.Request) -> web.Response:
     return respond(await supervisor.restore(code, backup_id, wait=options.wait, timeout_s=options.timeout_s))
 
 
-@routes.get(ONE + "/backups/{id:[^/]*}")
+@routes.get(ONE + "/backups/{id:[^/]*}", allow_head=False)  # a stream would send its body all the same
 async def export(request: web.Request) -> web.StreamResponse:
     """The file: sealed as it is, or with ``form=plain`` as the tar.zst that is in it."""
     code = code_of(request)
@@ -60,7 +63,15 @@ async def bring(request: web.Request) -> web.Response:
     code = code_of(request)
     options = RestoreOptions.of(dict(request.query))
     supervisor = request.app[SUPERVISOR]
-    backup = await supervisor.bring(code, request.content.iter_chunked(_PIECE), keep=not options.dry_run)
+    backup = await supervisor.bring(code, _pieces(request), keep=not options.dry_run)
     if options.dry_run:
         return respond({"dry_run": True, "backup": backup})
     return respond(await supervisor.restore(code, backup.id, wait=options.wait, timeout_s=options.timeout_s))
+
+
+async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
+    try:
+        async for piece in request.content.iter_chunked(_PIECE):
+            yield piece
+    except (web.RequestPayloadError, ConnectionError):
+        raise InvalidRequest("The body did not arrive whole.") from None

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, BinaryIO, Self, cast
 
 import zstandard
 
@@ -20,6 +20,16 @@ from waguard.profile import login
 
 _PIECE = 1024 * 1024
 _WINDOW = 128 * 1024 * 1024
+_LONGEST_HEADER = 64 * 1024
+_HEADERS = frozenset(
+    {
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+    }
+)
 _SNAPSHOT, _ZSTANDARD = b"WGB1", b"\x28\xb5\x2f\xfd"
 
 
@@ -33,8 +43,9 @@ def lay_out(
     count = left = 0
     elsewhere: set[str] = set()
     try:
-        with file.open("rb") as raw, _archive(raw, keyring, client) as tar:
+        with file.open("rb") as raw, _archive(raw, keyring, client, stop, 2 * most_bytes) as tar:
             for entry in tar:
+                tar.members.clear()  # type: ignore[attr-defined]  # it would remember all of them
                 name = entry.name.removeprefix("./")
                 source = tar.extractfile(entry) if entry.isreg() and login.belongs(name, origin) else None
                 if source is None:
@@ -42,18 +53,14 @@ def lay_out(
                     continue
                 left += entry.size
                 if left > most_bytes:
-                    raise BackupRefused(
-                        f"The login's files have more than {most_bytes // 2**20} MiB.",
-                        hint="Raise backup.max_import_mb.",
-                        reason="too_large",
-                    )
+                    raise _too_large("The login's files have", most_bytes)
                 with create(into, name, None) as target:
                     while data := source.read(_PIECE):
-                        if stop.is_set():
-                            raise BackupFailed("The import was called off.")
                         target.write(data)
                 count += 1
-    except (tarfile.TarError, zstandard.ZstdError, EOFError, FileExistsError) as error:
+    except FileExistsError:
+        raise BackupRefused("The archive has one file twice.", reason="damaged") from None
+    except (tarfile.TarError, zstandard.ZstdError, EOFError) as error:
         raise BackupRefused(f"The archive cannot be read: {error}.", reason="damaged") from None
     if not login.holds_login(into, origin):
         others = ", ".join(sorted(elsewhere - {origin}))
@@ -65,8 +72,46 @@ def lay_out(
     return count
 
 
+def _too_large(what: str, most_bytes: int) -> BackupRefused:
+    return BackupRefused(
+        f"{what} more than {most_bytes // 2**20} MiB.",
+        hint="Raise backup.max_import_mb, or bring only the login's part.",
+        reason="too_large",
+    )
+
+
+class _Measured:
+    """Reads on until it is called off or has become too much, also where an archive skips what nobody wants."""
+
+    def __init__(self, stream: IO[bytes], stop: threading.Event, most_bytes: int) -> None:
+        self._stream, self._stop, self._most_bytes = stream, stop, most_bytes
+        self._size = 0
+
+    def read(self, size: int = -1) -> bytes:
+        if self._stop.is_set():
+            raise BackupFailed("The import was called off.")
+        data = self._stream.read(size)
+        self._size += len(data)
+        if self._size > self._most_bytes:
+            raise _too_large("Unpacked the archive has", self._most_bytes)
+        return data
+
+
+class _Entry(tarfile.TarInfo):
+    """Headers that hold no file are read into memory whole: none of a login's needs to be long."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        entry = super().frombuf(buf, encoding, errors)
+        if entry.type in _HEADERS and entry.size > _LONGEST_HEADER:
+            raise tarfile.ReadError("a header is too long")
+        return entry
+
+
 @contextmanager
-def _archive(raw: BinaryIO, keyring: Keyring, client: str) -> Iterator[tarfile.TarFile]:
+def _archive(
+    raw: BinaryIO, keyring: Keyring, client: str, stop: threading.Event, most_bytes: int
+) -> Iterator[tarfile.TarFile]:
     magic = raw.read(4)
     raw.seek(0)
     stream: IO[bytes] = raw
@@ -83,5 +128,6 @@ def _archive(raw: BinaryIO, keyring: Keyring, client: str) -> Iterator[tarfile.T
             stream, read_size=_PIECE, closefd=False
         )
         stream = cast("IO[bytes]", unpacked)
-    with tarfile.open(fileobj=stream, mode="r|", bufsize=_PIECE) as tar:
+    measured = cast("IO[bytes]", _Measured(stream, stop, most_bytes))
+    with tarfile.open(fileobj=measured, mode="r|", bufsize=_PIECE, tarinfo=_Entry) as tar:
         yield tar

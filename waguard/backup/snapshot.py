@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Protocol, cast
+from typing import IO, Annotated, Any, BinaryIO, Protocol, cast
 
 import zstandard
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from waguard.backup.keys import Key, Keyring
 from waguard.backup.seal import Opener, Sealer, read_header
@@ -39,7 +39,9 @@ class About:
     """Of the profile it was taken from."""
     reason: str
     """Why it was taken: ``settled``, ``schedule``, ``request``, ``import``, ``cleanup``, ``fresh``, ``restore``, ``sealed`` ..."""
-    taken_at: float
+    taken_at: Annotated[
+        float, Field(ge=0, le=32_503_680_000)
+    ]  # the year 3000: a header is read before it is proved
     """Unix time, seconds."""
     browser: str
     """Version of the browser that had used the profile."""

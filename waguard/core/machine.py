@@ -338,6 +338,7 @@ def clean(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> O
         state,
         wanted=Wanted.DOWN,
         process=Process.STOPPING,
+        source=None,
         asked=None,
         cleaning=True,
         failure=None,

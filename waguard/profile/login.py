@@ -1,12 +1,12 @@
 """Where in a Chromium user data directory the login is, and what else has to come along for it to work."""
 
-import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from waguard.files import saying
+from waguard.files import saying, walk
 
 _SMALL = (
     "Local State",
@@ -21,6 +21,10 @@ _SMALL = (
 )
 _LOCAL_STORAGE = "Default/Local Storage/leveldb"
 _INDEXED_DB = "Default/IndexedDB"
+_RECORDS = re.compile(r"CURRENT|MANIFEST-[0-9]{6,20}|[0-9]{6,20}\.(log|ldb)")
+"""The files of a LevelDB database that hold something."""
+_BLOB = re.compile(r"[0-9a-f]{1,16}(/[0-9a-f]{1,16}){0,2}")
+"""Database, the number's second byte, number: in hex, as Chromium names them."""
 _MARK = b"last-wid-md"
 """The key under which WhatsApp Web keeps who is logged in; Chromium writes localStorage last, and late."""
 CACHES = (
@@ -92,11 +96,11 @@ def belongs(path: str, origin: str) -> bool:
     parts = PurePosixPath(path).parts
     if "/".join(parts[:3]) == _LOCAL_STORAGE:
         return len(parts) == 4 and _holds_records(parts[3])
-    if "/".join(parts[:2]) != _INDEXED_DB or len(parts) < 4 or ".." in parts:
+    if "/".join(parts[:2]) != _INDEXED_DB or len(parts) < 4:
         return False
     if parts[2] == f"{origin}.indexeddb.leveldb":
         return len(parts) == 4 and _holds_records(parts[3])
-    return parts[2] == f"{origin}.indexeddb.blob"
+    return parts[2] == f"{origin}.indexeddb.blob" and _BLOB.fullmatch("/".join(parts[3:])) is not None
 
 
 def candidate(path: str) -> bool:
@@ -125,20 +129,23 @@ def part(profile: Path, origin: str) -> Iterator[str]:
     for top in (_LOCAL_STORAGE, _INDEXED_DB):
         if not _real(profile, profile / top):
             continue
-        for directory, _, files in os.walk(profile / top):
+        for directory, files in walk(profile / top):
             for file in sorted(files):
-                name = str((Path(directory) / file).relative_to(profile))
+                name = str((directory / file).relative_to(profile))
                 if belongs(name, origin) and _is_file(profile / name):
                     yield name
 
 
 def _holds_records(name: str) -> bool:
-    return name == "CURRENT" or name.startswith("MANIFEST-") or name.endswith((".log", ".ldb"))
+    return _RECORDS.fullmatch(name) is not None
 
 
 def _real(profile: Path, path: Path) -> bool:
     """Whether no link leads there: a hostile browser could make one, to what is another client's."""
-    return path.resolve() == profile.resolve() / path.relative_to(profile)
+    try:
+        return path.resolve() == profile.resolve() / path.relative_to(profile)
+    except RuntimeError:  # links that go round in a circle
+        return False
 
 
 def _bytes_of(path: Path) -> bytes:

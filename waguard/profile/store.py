@@ -19,7 +19,6 @@ import fcntl
 import os
 import re
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from pathlib import Path
 
 from waguard.core.model import ClientCode
 from waguard.errors import ProfileFailed, ProfileLocked
-from waguard.files import is_partial, partial, saying, sync_directory
+from waguard.files import is_partial, partial, remove_tree, saying, sync_directory, walk
 from waguard.profile.login import CACHES
 from waguard.sandbox import User
 
@@ -103,8 +102,8 @@ class Retired:
 def bytes_below(top: Path) -> int:
     """What a file or directory takes on disk; what vanishes meanwhile counts as nothing. Links are not followed."""
     found = 0
-    for directory, _, files in os.walk(top):
-        for name in files:
+    for directory, names in walk(top):
+        for name in names:
             with contextlib.suppress(OSError):
                 found += os.lstat(os.path.join(directory, name)).st_blocks * 512  # noqa: PTH118 (thousands of files)
     with contextlib.suppress(OSError):
@@ -183,11 +182,13 @@ class Profiles:
         return (Place.NONE, None) if dropped else (Place.LOST, profile)
 
     def profile(self, generation: str) -> Profile:
-        beside, path = self._profiles / generation, self._plain / generation
-        if not path.is_dir() and beside.is_dir():
-            path = beside  # from the time before there was a place of its own for it
-        endings = ("lock", "json", "wgb")
-        return Profile(generation, path, *(beside.with_name(f"{generation}.{ending}") for ending in endings))
+        beside, plain = self._profiles / generation, self._plain / generation
+        return Profile(
+            generation,
+            # One from before there was a runtime directory is where it was, until it is sealed.
+            beside if beside.is_dir() and not plain.is_dir() else plain,
+            *(beside.with_name(f"{generation}.{ending}") for ending in ("lock", "json", "wgb")),
+        )
 
     def generations(self) -> Sequence[str]:
         """Of which there is anything at all."""
@@ -300,7 +301,7 @@ class Profiles:
             return 0
         with saying(f"prune {profile.path}"):
             for path in self._caches(profile):
-                shutil.rmtree(path)
+                remove_tree(path)
         return found
 
     def lock(self, profile: Profile) -> int:
@@ -420,4 +421,4 @@ class Profiles:
         if path.parent not in self._retired or not _RETIRED.fullmatch(path.name):
             raise ProfileFailed(f"{path} is not a retired profile of ours, so it is not deleted.")
         with saying(f"delete {path}"):
-            shutil.rmtree(path)
+            remove_tree(path)

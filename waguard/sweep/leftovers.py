@@ -1,7 +1,6 @@
 """What a crash leaves among the files: what was never completed, locks of nothing, profiles that no client points at."""
 
 import calendar
-import shutil
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from waguard.backup.store import about_of
 from waguard.core.model import client_code
-from waguard.files import being_written, in_thread, saying
+from waguard.files import being_written, in_thread, remove_tree, saying
 from waguard.profile.store import Profile, Retired, bytes_below
 from waguard.sweep import Finding, Proposal, Scene
 
@@ -70,7 +69,7 @@ async def _delete(path: Path) -> str:
     def delete() -> None:
         with saying(f"delete {path}"):
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                remove_tree(path)
             else:
                 path.unlink(missing_ok=True)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from waguard import host
 from waguard.core.model import ClientCode
-from waguard.errors import ProfileFailed, WaguardError
+from waguard.errors import ProfileFailed
 from waguard.files import in_thread
 from waguard.instance import Resources
 from waguard.profile.store import Retired
@@ -117,8 +117,8 @@ class Sweeper:
             return
         try:
             done = await proposal.act()
-        except (WaguardError, OSError) as error:
-            finding.outcome, finding.detail = "failed", getattr(error, "message", str(error))
+        except Exception as error:  # noqa: BLE001 (one finding must not keep the others from being dealt with)
+            finding.outcome, finding.detail = "failed", getattr(error, "message", str(error) or repr(error))
         else:
             finding.outcome, finding.detail = ("nothing", "") if done is None else ("done", done)
 

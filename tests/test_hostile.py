@@ -1,0 +1,128 @@
+"""What a browser that was taken over writes, and what whoever has a client's token sends, costs no other client anything."""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from conftest import Daemon, Journal
+from test_browser import token
+
+from waguard.core.model import ClientCode
+from waguard.files import partial, remove_tree, walk
+
+DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
+QUICK = {"settle_s": 0.1}
+
+
+def nest(top: Path) -> None:
+    """Directories in each other, more than Python can go down by calling itself."""
+    top.mkdir(parents=True, exist_ok=True)
+    fd = os.open(top, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("a", dir_fd=fd)
+        fd, above = os.open("a", os.O_RDONLY, dir_fd=fd), fd
+        os.close(above)
+    os.close(fd)
+
+
+def test_what_is_nested_too_deep_is_said_so(tmp_path: Path) -> None:
+    with partial(tmp_path / "made") as made:
+        nest(made)
+        assert len(list(walk(made))) > 1000
+        with pytest.raises(OSError, match="nested too deep"):
+            remove_tree(made)
+    subprocess.run(["rm", "-rf", made], check=True)
+
+
+async def test_no_cache_keeps_the_daemon_from_starting(pose: Daemon, sessions_dir: Path) -> None:
+    async with pose() as (supervisor, _):
+        await supervisor.connect(DEMO)
+        await supervisor.disconnect(DEMO)
+    cache = (sessions_dir / "demo" / "profile").resolve() / "Default" / "Cache"
+    nest(cache)
+    try:
+        async with pose() as (supervisor, _):
+            await supervisor.connect(DEMO2)
+    finally:
+        subprocess.run(["rm", "-rf", cache], check=True)
+
+
+async def test_links_in_a_circle_cost_no_other_client_its_snapshot(
+    pose: Daemon, journal: Journal, sessions_dir: Path
+) -> None:
+    async with pose("connected", backup=QUICK) as (supervisor, _):
+        for code in (DEMO, DEMO2):
+            await supervisor.connect(code)
+        place = (sessions_dir / "demo" / "profile").resolve() / "Default" / "IndexedDB"
+        place.parent.mkdir(exist_ok=True)
+        place.symlink_to("IndexedDB")
+        await supervisor.schedule.run_now("backup")
+        taken = {one.client for one in journal.named("backup.taken") if one.fields["reason"] == "schedule"}
+        assert DEMO2 in taken
+
+
+async def test_a_snapshot_that_was_asked_for_is_still_there_afterwards(pose: Daemon) -> None:
+    """Those of a sealed profile all have the time when it was sealed."""
+    async with pose("connected", profile={"at_rest": "sealed"}, backup={**QUICK, "keep_last": 1}) as (
+        supervisor,
+        _,
+    ):
+        await supervisor.connect(DEMO)
+        await asyncio.sleep(0.3)
+        await supervisor.disconnect(DEMO)
+        for _ in range(8):
+            made = (await supervisor.backup(DEMO)).id
+            assert made in [one.id for one in await supervisor.backups(DEMO)]
+
+
+async def test_an_export_has_the_headers_of_every_answer_and_no_head(pose: Daemon) -> None:
+    async with pose("connected", backup=QUICK) as (supervisor, url):
+        await supervisor.connect(DEMO)
+        backup = (await supervisor.backup(DEMO)).id
+        headers = {"Authorization": f"Bearer {token(supervisor)}"}
+        async with aiohttp.ClientSession(headers=headers) as http:
+            address = f"{url}/v1/sessions/demo/backups/{backup}"
+            async with http.get(address) as answer:
+                assert (answer.status, answer.headers["Cache-Control"]) == (200, "no-store")
+                assert len(answer.headers["X-Request-Id"]) == 8
+            async with http.head(address) as answer:
+                assert answer.status == 405
+
+
+async def test_an_import_that_cannot_be_unpacked_is_the_callers_mistake(pose: Daemon) -> None:
+    async with pose() as (supervisor, url):
+        headers = {"Authorization": f"Bearer {token(supervisor)}", "Content-Encoding": "gzip"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as http,
+            http.post(f"{url}/v1/sessions/demo/import", data=b"no gzip") as answer,
+        ):
+            assert (answer.status, (await answer.json())["code"]) == (400, "invalid_request")
+
+
+async def test_whoever_sends_slowly_keeps_no_snapshot_waiting(pose: Daemon) -> None:
+    sent = asyncio.Event()
+
+    async def slowly() -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"x"
+            sent.set()
+            await asyncio.sleep(3600)
+
+        headers = {"Authorization": f"Bearer {token(supervisor)}"}
+        async with aiohttp.ClientSession(headers=headers) as http:
+            await http.post(f"{url}/v1/sessions/demo/import", data=pieces())
+
+    async with pose("connected", backup=QUICK) as (supervisor, url):
+        await supervisor.connect(DEMO2)
+        senders = [asyncio.create_task(slowly()) for _ in range(3)]
+        await sent.wait()
+        await asyncio.sleep(0.3)
+        async with asyncio.timeout(10):
+            await supervisor.backup(DEMO2)
+        for sender in senders:
+            sender.cancel()
+        await asyncio.wait(senders)
