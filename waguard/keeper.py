@@ -24,7 +24,7 @@ from waguard.instance import Resources
 from waguard.profile import examiners, login
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject, Verdict
-from waguard.profile.store import DROPPED, Place, Retired
+from waguard.profile.store import DAMAGED, DROPPED, Place, Retired
 from waguard.session import Session
 
 _AT_A_TIME = 2
@@ -45,8 +45,11 @@ class Keeper:
         """Of snapshots that nobody waits for: however many are due at once, no deadline runs before it is their turn."""
         self._settling: dict[ClientCode, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def close(self) -> None:
+        """Call off what nobody waits for; sessions that change from here on begin nothing."""
+        self._closed = True
         tasks = [*self._settling.values(), *self._ending]
         for task in tasks:
             task.cancel()
@@ -58,7 +61,7 @@ class Keeper:
     def heard(self, event: Event) -> None:
         """A session that has become connected gets its first snapshot as soon as its login has settled."""
         code = event.client
-        if event.name != "session.changed" or code is None or code not in self._sessions:
+        if self._closed or event.name != "session.changed" or code is None or code not in self._sessions:
             return
         task = self._settling.pop(code, None)
         if task is not None and not task.done():
@@ -147,7 +150,8 @@ class Keeper:
     async def _make(self, session: Session, reason: str) -> Backup:
         place, profile = await in_thread(self._profiles.find, session.code)
         if place is Place.SEALED and profile is not None:
-            return await in_thread(self._backups.copy_sealed, session.code, profile.sealed)
+            stop = threading.Event()
+            return await in_thread(self._backups.copy_sealed, stop, session.code, profile.sealed, stop=stop)
         async with self._room(session.code) as room:
             about = await session.instance.copy(room, reason)
             return await self._seal(room, about)
@@ -171,6 +175,8 @@ class Keeper:
     def _thin(self, code: ClientCode, made: str) -> None:
         """Delete the snapshots that no rule keeps; the newest one of the login that is in use always stays, and the one
         that was just ``made``: its time may be that of a sealed profile, or of a clock that was put right since.
+
+        Those with a login that WhatsApp takes are counted by themselves: no number of others pushes one out.
         """
         _, profile = self._profiles.find(code)
         lineage = profile.lineage if profile is not None else ""
@@ -182,8 +188,14 @@ class Keeper:
             self._config.keep_weekly,
             self._config.keep_monthly,
         )
-        taken = {name: one.about.taken_at for name, one in there.items() if one.about is not None}
-        stay = retention.kept(taken, rule, always={made, current or made})
+        stay: frozenset[str] = frozenset()
+        for usable in (True, False):
+            taken = {
+                name: one.about.taken_at
+                for name, one in there.items()
+                if one.about is not None and (one.about.login and not one.refused) is usable
+            }
+            stay |= retention.kept(taken, rule, always={made, current or made})
         for name in there.keys() - stay:
             self._backups.delete(there[name])
 
@@ -195,7 +207,7 @@ class Keeper:
         Raises like `take`.
         """
         said = "there is no login in it"
-        holds = await in_thread(login.holds_login, retired.path, self._origin)
+        holds = await in_thread(self._worth_saving, retired)
         if holds:
             about = About(
                 retired.code,
@@ -293,6 +305,12 @@ class Keeper:
     def _look(self, room: Path) -> Report:
         subject = Subject(room, self._resources.binary.version, self._origin, os.geteuid())
         return examiners.examine(subject)
+
+    def _worth_saving(self, retired: Retired) -> bool:
+        """Whether there may be a login in it; in one that is damaged whatever is left of it."""
+        if retired.reason == DAMAGED:
+            return any(login.part(retired.path, self._origin))
+        return login.holds_login(retired.path, self._origin)
 
     async def list(self, code: ClientCode) -> Sequence[Backup]:
         return await in_thread(self._backups.of, code)

@@ -139,9 +139,9 @@ class Backups:
                 sync_directory(directory)
             return Backup(backup_id, path, path.stat().st_size, refused=False, about=about)
 
-    def copy_sealed(self, code: ClientCode, sealed: Path) -> Backup:
+    def copy_sealed(self, stop: threading.Event, code: ClientCode, sealed: Path) -> Backup:
         """A sealed profile as a snapshot, verified. Raises `BackupRefused`, `BackupFailed`, `ProfileFailed`."""
-        about = self.read(threading.Event(), sealed, code)
+        about = self.read(stop, sealed, code)
         backup_id, path = self._name(about)
         with saying(f"keep {sealed}"):
             os.link(sealed, path)  # what is replaced later is the name, never the file

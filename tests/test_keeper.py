@@ -1,0 +1,41 @@
+"""Which snapshots stay, and what is saved of a profile that was put aside."""
+
+import asyncio
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from conftest import Daemon
+from test_backup import ABOUT
+
+from waguard.core.model import ClientCode
+from waguard.profile.store import Retired
+
+DEMO = ClientCode("demo")
+ONE = {"keep_last": 1, "keep_daily": 0, "keep_weekly": 0, "keep_monthly": 0}
+
+
+async def test_snapshots_without_a_login_push_none_out_that_has_one(pose: Daemon, tmp_path: Path) -> None:
+    async with pose("ok", backup=ONE) as (supervisor, _):
+        backups = supervisor._resources.backups
+        lines = [replace(ABOUT, taken_at=at, generation=f"20260101T000000-0000000{at}") for at in (1, 2)]
+        (tmp_path / "empty").mkdir()
+        made = [
+            await asyncio.to_thread(backups.take, threading.Event(), tmp_path / "empty", about)
+            for about in lines
+        ]
+        await supervisor.connect(DEMO)
+        for _ in range(3):
+            last = await supervisor.backup(DEMO)
+        assert not last.login
+        assert [one.id for one in await supervisor.backups(DEMO)] == [last.id, made[1].id]
+
+
+async def test_of_a_damaged_profile_whatever_is_left_is_saved(pose: Daemon, tmp_path: Path) -> None:
+    async with pose("ok") as (supervisor, _):
+        part = tmp_path / "Default" / "Local Storage" / "leveldb"
+        part.mkdir(parents=True)
+        (part / "000003.log").write_bytes(b"what is left")
+        for reason, worth in (("damaged", True), ("cleanup", False)):
+            retired = Retired(tmp_path, "demo", "20260101T000000-01234567", reason, saved=False, since=1.0)
+            assert await asyncio.to_thread(supervisor.keeper._worth_saving, retired) is worth
