@@ -34,7 +34,7 @@ BRISK = Cadence(first_s=1.0, next_s=0.5, sync_s=0.1)
 
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:
-    async with Simulator(cadence=Cadence.REAL) as simulator:
+    async with Simulator(cadence=Cadence(sync_s=0.2)) as simulator:
         yield simulator
 
 
