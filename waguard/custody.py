@@ -84,11 +84,10 @@ class Custody:
         """The profile of the next launch, with its lock: what ``source`` names, else the kept one if it is sound, else the
         newest snapshot that is, else an empty one. What it replaces is put aside whole.
 
-        ``distrust`` is why the kept one is damaged, if that is known already; ``has_login``: the client was connected with it; ``marked``:
-        its mark was seen on disk;
-        ``restoring`` is told before a snapshot is opened, which takes longer than
-        all the rest. Raises `ProfileLocked`, `ProfileFailed`,
-        `ProfileTooNew`, `DiskFull`, `SandboxFailed`; `BackupNotFound` and `BackupRefused` of the snapshot that was asked for.
+        ``distrust`` is why the kept one is damaged, if that is known already; ``has_login``: the client was connected with
+        it; ``marked``: its mark was seen on disk; ``restoring`` is told before a snapshot is opened, which takes longer
+        than all the rest. Raises `ProfileLocked`, `ProfileFailed`, `ProfileTooNew`, `DiskFull`, `SandboxFailed`;
+        `BackupNotFound` and `BackupRefused` of the snapshot that was asked for.
         """
         self.drop_lock()
         self._marks = {}
