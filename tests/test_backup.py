@@ -358,6 +358,11 @@ def test_only_logins_of_the_same_lineage_that_whatsapp_takes_may_stand_in(
     backups.mark_refused(DEMO, refused.id)
     assert [one.id for one in backups.candidates(DEMO, "0123abcd")] == [usable.id]
     assert backups.get(DEMO, refused.id).refused
+    elsewhere = backups.get(DEMO, "newest")
+    assert elsewhere.about is not None
+    assert elsewhere.about.taken_at == 40.0, "of any lineage, since somebody asks for it"
+    with pytest.raises(BackupNotFound, match="no snapshot with a login"):
+        backups.get(DEMO2, "newest")
     backups.mark_refused(DEMO, refused.id)
     backups.mark_refused(DEMO, "20300101T000000-01234567")
 

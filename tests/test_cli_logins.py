@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from waguard.api.problems import Problem
-from waguard.cli import archive, logins
+from waguard.cli import archive
 from waguard.cli.client import Control, control
 from waguard.config import Config
 from waguard.core.answer import Wait
@@ -195,24 +195,6 @@ async def test_each_command_asks_for_what_it_means(
         ("GET", f"{base}/backups/x", {"form": "plain"}),
         ("POST", f"{base}/backups/torn/restore", {"wait": "qr"}),
     ]
-
-
-def test_the_newest_login_that_whatsapp_takes_is_restored_by_default() -> None:
-    from waguard.cli.client import BACKUPS  # noqa: PLC0415 (only here)
-
-    found = BACKUPS.validate_python(
-        {
-            "backups": [
-                {**BACKUP, "id": "a", "refused": True},
-                {**BACKUP, "id": "b", "login": False},
-                {**BACKUP, "id": "c"},
-                {**BACKUP, "id": "d"},
-            ]
-        }
-    ).backups
-    assert logins._newest("demo", found) == "c"
-    with pytest.raises(Problem, match="no snapshot with a login"):
-        logins._newest("demo", found[:2])
 
 
 def test_the_views_of_the_daemon_are_those_that_the_commands_read() -> None:

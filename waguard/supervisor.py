@@ -346,7 +346,7 @@ class Supervisor:
         await self._find_room(backup.about)
         session = self._wanted(code)
         async with self._admitted(session):
-            await session.ask(machine.RestoreAsked(backup_id))
+            await session.ask(machine.RestoreAsked(backup.id))
         try:
             return await self._wait(session, wait, timeout_s)
         finally:

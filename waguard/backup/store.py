@@ -23,6 +23,8 @@ from waguard.files import replacing, saying, sync_directory
 from waguard.profile.store import lineage_of
 from waguard.sandbox import User
 
+NEWEST = "newest"
+"""In the place of an id."""
 _FILE = re.compile(r"(?P<id>\d{8}T\d{6}-[0-9a-f]{8})(?P<refused>\.refused)?\.wgb")
 
 
@@ -68,14 +70,26 @@ class Backups:
         return sorted(found, key=lambda one: (one.about.taken_at if one.about else 0.0, one.id), reverse=True)
 
     def get(self, code: ClientCode, backup_id: str) -> Backup:
-        """Raises `BackupNotFound`, `ProfileFailed`."""
-        found = next((one for one in self.of(code) if one.id == backup_id), None)
-        if found is None:
+        """The snapshot of this id; `NEWEST` is the newest with a login that WhatsApp has not refused.
+
+        Raises `BackupNotFound`, `ProfileFailed`.
+        """
+        found = self.of(code)
+        if backup_id == NEWEST:
+            usable = (one for one in found if one.about is not None and one.about.login and not one.refused)
+            if (newest := next(usable, None)) is not None:
+                return newest
+            raise BackupNotFound(
+                f"{code} has no snapshot with a login in it.",
+                hint=f"See which there are: waguard backups {code}",
+            )
+        named = next((one for one in found if one.id == backup_id), None)
+        if named is None:
             raise BackupNotFound(
                 f"{code} has no snapshot {backup_id[:80]!r}.",
                 hint=f"See which there are: waguard backups {code}",
             )
-        return found
+        return named
 
     def candidates(self, code: ClientCode, lineage: str) -> Sequence[Backup]:
         """Those that may stand in for a profile of this lineage that is damaged or lost, the best first."""

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from waguard.api.problems import Problem
+from waguard.backup.store import NEWEST
 from waguard.cli import archive, show
 from waguard.cli.client import BACKUP, BACKUPS, JOBS, SWEEP, Control
 from waguard.cli.sessions import Code, Json, NoQr, Timeout, Url, WaitFor, ask, bring_up, print_json, until
 from waguard.core.model import client_code
-from waguard.supervisor import BackupView
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
@@ -56,7 +56,7 @@ def restore(
 ) -> None:
     """Put a snapshot in the place of a client's login, and connect with it; what was there is kept aside."""
     client = client_code(code)
-    chosen = backup_id or _newest(client, ask(ctx, url, lambda daemon: daemon.backups(client)).backups)
+    chosen = backup_id or NEWEST
     if dry_run:
         view = ask(ctx, url, lambda daemon: daemon.check_backup(client, chosen))
         if json:
@@ -68,7 +68,11 @@ def restore(
             )
         return
     if not yes and show.on_terminal():
-        typer.confirm(f"{client} will be restarted with the snapshot {chosen}. Go on?", abort=True, err=True)
+        typer.confirm(
+            f"{client} will be restarted with {f'the snapshot {backup_id}' if backup_id else 'its newest snapshot'}. Go on?",
+            abort=True,
+            err=True,
+        )
     limit = until(wait)
     bring_up(
         ctx,
@@ -78,15 +82,6 @@ def restore(
         with_qr=not no_qr,
         json=json,
     )
-
-
-def _newest(code: str, found: list[BackupView]) -> str:
-    usable = next((one for one in found if one.login and not one.refused), None)
-    if usable is None:
-        raise Problem(
-            "backup_not_found", f"{code} has no snapshot with a login in it.", hint=f"waguard backups {code}"
-        )
-    return usable.id
 
 
 def bring(

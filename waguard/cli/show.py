@@ -132,7 +132,7 @@ def sweep(found: Sweep, console: Console) -> None:
         table = _table("WHAT", "CLIENT", "SUBJECT", "ACTION", "OUTCOME", "DETAIL")
         for one in found.findings:
             outcome = Text(one.outcome, _OUTCOMES.get(one.outcome, ""))
-            detail = f"{one.detail}; {one.evidence}" if one.detail else one.evidence
+            detail = f"{one.detail.removesuffix('.')}; {one.evidence}" if one.detail else one.evidence
             table.add_row(one.kind, one.client or "-", one.subject, one.action, outcome, detail)
         console.print(table)
     count = len(found.findings) or "nothing"
