@@ -50,7 +50,8 @@ async def loop_guard() -> AsyncIterator[None]:
         # procfs is memory: a look at it takes microseconds, and identities must be taken at once.
         for function in guard.functions.values():
             function.can_block_in(
-                "waguard/host.py", {"boot_id", "process_row", "process_table", "environment_has"}
+                "waguard/host.py",
+                {"boot_id", "process_row", "process_table", "environment_has", "effort", "_waited_ns"},
             )
             function.can_block_in("waguard/fds.py", {"inheritable"})  # likewise
             function.can_block_in("waguard/sandbox/spawn.py", {"reap"})  # only what has ended

@@ -52,6 +52,8 @@ DOWN = SessionView(
     stages_ms={},
     automatic_restarts=0,
     failure=None,
+    finding=None,
+    memory_mb=None,
 )
 STARTING = replace(
     DOWN,

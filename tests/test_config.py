@@ -186,7 +186,7 @@ WRONG = [
     ("[sessions]\ndir = 5\n", 2, "sessions.dir", "must be a path in quotes, not 5"),
     ('[api]\nallowed_hosts = ["http://x"]\n', 2, "api.allowed_hosts", "write it without scheme and port"),
     ('[api]\nclients = ["a b"]\n', 2, "api.clients", "starts with a letter or a digit"),
-    ("[page]\nread_s = 500\n", 2, "", "page.read_s times page.hung_after"),
+    ("[recycle]\nsoft_memory_mb = 5000\n", 2, "", "soft_memory_mb must not be larger than hard_memory_mb"),
     ('[api]\nport = 1\nadmin_token = "short"\n', 3, "api", "must have at least 16 characters"),
     (
         '[api]\nadmin_token = "0123456789abcdef"\n[api.client_tokens]\ndemo = "0123456789abcdef"\n',
@@ -276,8 +276,8 @@ def test_a_file_that_is_named_must_be_readable(tmp_path: Path) -> None:
         ("WAGUARD__API_PORT", "1", "two underscores. Did you mean 'WAGUARD_API__PORT'?"),
         ("WAGUARD_API_PORT", "1", "two underscores. Did you mean 'WAGUARD_API__PORT'?"),
         ("WAGUARD_RESTART__BASE_S", "100", "restart: base_s = 100 must not be larger than max_s = 60"),
-        ("WAGUARD_PAGE__HUNG_AFTER", "100.5", "page.hung_after: must be a valid integer, not 100.5"),
-        ("WAGUARD_PAGE__READ_S", "500", "page.read_s times page.hung_after must not exceed 600 s"),
+        ("WAGUARD_PAGE__UNKNOWN_AFTER", "100.5", "page.unknown_after: must be a valid integer, not 100.5"),
+        ("WAGUARD_RECYCLE__SOFT_MEMORY_MB", "5000", "recycle: soft_memory_mb must not be larger than"),
     ],
 )
 def test_wrong_in_the_environment(write: Write, name: str, raw: str, right: str) -> None:

@@ -29,13 +29,16 @@ ADAPTERS = (
     "deadline",
     "schedule",
     "backup",
+    "alerts",
+    "probes",
+    "remedies",
 )
 STOREYS = (
     CORE,
     ADAPTERS,
     ("custody",),
     ("instance",),
-    ("watch",),
+    ("watch", "gate"),
     ("session",),
     ("sweep", "keeper"),
     ("supervisor",),

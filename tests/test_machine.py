@@ -8,12 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waguard.core import machine as m
+from waguard.core.health import PLANS, STOPPING, Fault, Finding, Remedy
 from waguard.core.machine import State, decide
-from waguard.core.model import Failure, Link, Process, Reading, Reason, Source, Stage, Status, Wanted
+from waguard.core.model import Cause, Failure, Link, Process, Reading, Reason, Source, Stage, Status, Wanted
 from waguard.core.policy import RestartPolicy
 
-POLICY = RestartPolicy(budget=3, window_s=100, base_s=1, max_s=8, cooldown_s=50, hung_after=3)
+POLICY = RestartPolicy(
+    budget=3, window_s=100, base_s=1, max_s=8, cooldown_s=50, unknown_after=3, relapse_s=20
+)
 FAILURE = Failure("browser_failed", "it fell", Stage.START)
+
+
+def found(epoch: int, fault: Fault, *plan: Remedy, snapshot: str = "") -> m.Found:
+    finding = Finding(fault, FAILURE)
+    kind = m.BrowserExited if fault in {Fault.BROWSER_EXITED, Fault.PIPE_CLOSED} else m.Found
+    return kind(epoch, finding, plan or tuple(PLANS[fault]), snapshot)
+
+
+def exited(epoch: int) -> m.Found:
+    return found(epoch, Fault.BROWSER_EXITED)
 
 
 class Playbook:
@@ -29,6 +42,9 @@ class Playbook:
         for name, value in state.items():
             assert getattr(self.state, name) == value, name
         return self
+
+
+LATE = found(1, Fault.PAGE_NOT_LOADED)
 
 
 def seen(epoch: int, link: Link, reason: Reason | None = None, **more: object) -> m.PageRead:
@@ -105,14 +121,14 @@ def test_a_login_that_is_lost_is_looked_for_at_once_and_only_so_often() -> None:
         play(m.Gone(epoch), m.Prepare(epoch + 1))
         play(m.Prepared(epoch + 1), m.Launch(epoch + 1))(m.Started(epoch + 1), m.Open(epoch + 1))
     play(m.LoginLost(4, FAILURE), m.Stop(4, polite=False), failure=FAILURE)
-    play(m.Gone(4), m.Wait(4, 50, jitter=False), process=Process.FAILED)
+    play(m.Gone(4), m.Wait(4, 100, jitter=False), process=Process.FAILED)
 
 
 @pytest.mark.parametrize("when", [Process.PREPARING, Process.STARTING])
 def test_a_stop_is_heard_in_the_middle_of_a_start(when: Process) -> None:
     play = Playbook(State(Wanted.UP, when, epoch=4))
     play(m.DisconnectAsked(), m.Remember(Wanted.DOWN), m.Stop(4, polite=False), process=Process.STOPPING)
-    play(m.Prepared(4))(m.Started(4))(m.Failed(4, FAILURE))(m.BrowserExited(4, FAILURE))
+    play(m.Prepared(4))(m.Started(4))(m.Failed(4, FAILURE))(exited(4))
     play(m.Gone(4), process=Process.DOWN)
 
 
@@ -143,7 +159,7 @@ def test_a_dead_browser_comes_back_within_its_budget() -> None:
     delays = []
     for epoch in (1, 2, 3):
         play(
-            m.BrowserExited(epoch, FAILURE),
+            exited(epoch),
             m.Stop(epoch, polite=False),
             link=Link.LOST,
             reason=Reason.CRASHED,
@@ -155,8 +171,8 @@ def test_a_dead_browser_comes_back_within_its_budget() -> None:
         play(m.WaitEnded(epoch), m.Prepare(epoch + 1))
         play(m.Prepared(epoch + 1), m.Launch(epoch + 1))(m.Started(epoch + 1), m.Open(epoch + 1))
     assert delays == [0.0, 1.0, 2.0]
-    play(m.BrowserExited(4, FAILURE), m.Stop(4, polite=False))
-    play(m.Gone(4), m.Wait(4, 50, jitter=False), process=Process.FAILED)
+    play(exited(4), m.Stop(4, polite=False))
+    play(m.Gone(4), m.Wait(4, 100, jitter=False), process=Process.FAILED)
     assert m.status(play.state) is Status.FAILED
     # An operator is not bound by the budget.
     play(m.ConnectAsked(), m.Remember(Wanted.UP), m.Prepare(5), restarts=(), failure=None)
@@ -180,18 +196,137 @@ def test_what_cannot_be_proved_gone_is_not_replaced() -> None:
 
 def test_the_page_is_late() -> None:
     play = up(Link.LOADING)
-    play(m.DeadlinePassed(1, FAILURE), m.Stop(1, polite=True), reason=Reason.HUNG)
+    play(LATE, m.Arm(1), m.Cure(1, Fault.PAGE_NOT_LOADED, Remedy.RELOAD), link=Link.LOADING)
+    play(LATE, m.Stop(1, polite=True), reason=Reason.HUNG, cause=Cause.RECOVERY)
     play = up(Link.SYNCING)
-    play(m.DeadlinePassed(1, FAILURE), link=Link.SYNCING)
+    play(LATE, link=Link.SYNCING, treatment=None)
 
 
-def test_a_silent_page_is_hung_after_enough_looks_and_connect_starts_it_anew() -> None:
-    play = up()
-    play(m.PageSilent(1, 2), link=Link.CONNECTED)
-    play(m.PageSilent(1, 3), link=Link.LOST, reason=Reason.HUNG)
-    play(seen(1, Link.CONNECTED), m.Disarm(), link=Link.CONNECTED, reason=None)
-    play(m.PageSilent(1, 3), link=Link.LOST)
+def test_a_hung_page_is_started_anew_by_a_connect_unless_it_is_being_cured() -> None:
+    play = up(Link.LOST, Reason.HUNG)
     play(m.ConnectAsked(), m.Stop(1, polite=True))(m.Gone(1), m.Prepare(2))
+    play = up()
+    play(found(1, Fault.PAGE_BLOCKED), m.Arm(1), m.Cure(1, Fault.PAGE_BLOCKED, Remedy.RELOAD))
+    play(m.ConnectAsked(), process=Process.UP)
+
+
+def cured(play: Playbook) -> None:
+    assert (play.state.treatment, play.state.well_since) == (None, play.now)
+
+
+def test_the_cheapest_remedy_first_and_the_next_one_when_it_does_not_help() -> None:
+    play = up()
+    looping = found(1, Fault.PAGE_LOOPING)
+    play(looping, m.Cure(1, Fault.PAGE_LOOPING, Remedy.TERMINATE), link=Link.LOST, reason=Reason.HUNG)
+    play(looping)(found(1, Fault.GPU_HUNG))  # one at a time
+    play(m.NotCured(1, Fault.GPU_HUNG, Remedy.RENEW))(m.NotCured(1, Fault.PAGE_LOOPING, Remedy.RELOAD))
+    play(
+        m.NotCured(1, Fault.PAGE_LOOPING, Remedy.TERMINATE),
+        m.Arm(1),
+        m.Cure(1, Fault.PAGE_LOOPING, Remedy.RELOAD),
+    )
+    play(m.NotCured(1, Fault.PAGE_LOOPING, Remedy.RELOAD), m.Stop(1, polite=True), failure=FAILURE)
+    play(m.Gone(1), m.Wait(1, 0.0, jitter=True))(m.WaitEnded(1), m.Prepare(2))
+    play(m.Prepared(2), m.Launch(2))(m.Started(2), m.Open(2))
+    assert play.state.treatment is not None
+    assert play.state.treatment.tried == (Remedy.TERMINATE, Remedy.RELOAD)
+    play(seen(2, Link.CONNECTED), m.Disarm(), failure=None)
+    cured(play)
+
+
+def test_a_page_that_answers_again_is_cured() -> None:
+    play = up()
+    play(found(1, Fault.PAGE_LOOPING), m.Cure(1, Fault.PAGE_LOOPING, Remedy.TERMINATE))
+    play(seen(1, Link.CONNECTED), m.Disarm(), link=Link.CONNECTED, reason=None)
+    cured(play)
+    play(m.NotCured(1, Fault.PAGE_LOOPING, Remedy.TERMINATE), link=Link.CONNECTED)  # too late
+
+
+def test_a_fault_that_comes_back_soon_was_not_cured() -> None:
+    play = up()
+    for soon, remedy in ((True, Remedy.RENEW), (False, Remedy.RENEW)):
+        play(found(1, Fault.NETWORK_HUNG), m.Cure(1, Fault.NETWORK_HUNG, remedy), link=Link.CONNECTED)
+        play(m.Recovered(1, Fault.GPU_HUNG))
+        play(m.Recovered(1, Fault.NETWORK_HUNG))
+        cured(play)
+        play.now += 19 if soon else 21
+        if soon:
+            again = Playbook(play.state)
+            again.now = play.now
+            again(found(1, Fault.NETWORK_HUNG), m.Stop(1, polite=True))
+            play.now += 2
+
+
+def test_a_browser_that_ends_ends_every_cure() -> None:
+    play = up()
+    play(found(1, Fault.PROCESS_STOPPED), m.Cure(1, Fault.PROCESS_STOPPED, Remedy.CONTINUE))
+    play(exited(1), m.Stop(1, polite=False), process=Process.STOPPING)
+
+
+def test_the_profile_is_replaced_last_and_a_browser_that_hangs_is_not_asked_to_close() -> None:
+    play = up(Link.LOADING)
+    play(LATE, m.Arm(1), m.Cure(1, Fault.PAGE_NOT_LOADED, Remedy.RELOAD))
+    for epoch, remedy, source in ((1, "restart", None), (2, "restore", Source("b1")), (3, "fresh", Source())):
+        again = found(epoch, Fault.PAGE_NOT_LOADED, snapshot="b1")
+        play(again, m.Stop(epoch, polite=True), source=source)
+        assert play.state.treatment is not None
+        assert play.state.treatment.remedy == remedy
+        play(m.Gone(epoch), m.Wait(epoch, POLICY.delay_bound_s(epoch - 1), jitter=True))
+        play(m.WaitEnded(epoch), m.Prepare(epoch + 1, source))
+        play(m.Prepared(epoch + 1), m.Launch(epoch + 1))(m.Started(epoch + 1), m.Open(epoch + 1))
+    play = up()
+    play(found(1, Fault.BROWSER_HUNG), m.Stop(1, polite=False))
+
+
+def test_without_a_remedy_a_person_is_waited_for() -> None:
+    play = up(Link.LOST, Reason.CONFLICT)
+    play(found(1, Fault.CONFLICT), process=Process.UP)
+    play(m.ConnectAsked())
+    play(m.Recovered(1, Fault.CONFLICT))
+    cured(play)
+
+
+def test_offline_is_tried_again_and_again_and_costs_no_restart() -> None:
+    play = up(Link.LOADING)
+    play(m.Unreachable(1, FAILURE), m.Disarm(), link=Link.LOST, reason=Reason.OFFLINE, failure=FAILURE)
+    offline = found(1, Fault.OFFLINE, Remedy.RELOAD)
+    for _ in range(20):
+        play(offline, m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+        play(m.Unreachable(1, FAILURE), m.Disarm())
+        play(m.NotCured(1, Fault.OFFLINE, Remedy.RELOAD), process=Process.UP, restarts=())
+    play(offline, m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+    play(seen(1, Link.CONNECTED), m.Disarm(), failure=None)
+    cured(play)
+
+
+def test_the_host_holds_a_start_at_no_cost_to_the_budget() -> None:
+    play = Playbook(State(Wanted.UP, Process.PREPARING, epoch=3, restarts=(900.0,)))
+    play(m.Held(3, FAILURE, 7.0), m.Wait(3, 7.0, jitter=True), process=Process.BACKOFF, restarts=(900.0,))
+    play(m.WaitEnded(3), m.Prepare(4), restarts=(900.0,))
+
+
+def test_what_was_wanted_comes_back_and_what_was_not_does_not() -> None:
+    play = Playbook(State(Wanted.UP))
+    assert m.status(play.state) is Status.RECOVERING
+    play(m.ReturnAsked(), m.Prepare(1), cause=Cause.RETURN)
+    play = Playbook(State(Wanted.DOWN))
+    play(m.ReturnAsked(), process=Process.DOWN)
+
+
+def test_only_a_session_that_is_well_is_recycled_and_at_no_cost() -> None:
+    play = up()
+    play(m.RecycleAsked(), m.Stop(1, polite=True), cause=Cause.RECYCLE)(m.Gone(1), m.Prepare(2), restarts=())
+    play = up(Link.AWAITING_SCAN)
+    play(m.RecycleAsked(), process=Process.UP)
+
+
+def test_a_session_without_a_budget_rests_until_the_window_lets_it() -> None:
+    policy = replace(POLICY, cooldown_s=5)
+    state = State(Wanted.UP, Process.STOPPING, epoch=1, failure=FAILURE, restarts=(10.0, 20.0, 30.0))
+    state, orders = decide(state, m.Gone(1), 40.0, policy)
+    assert orders == (m.Wait(1, 70.0, jitter=False),)  # until the one at 10 s has left the window of 100 s
+    state, _ = decide(state, m.WaitEnded(1), 110.0, policy)
+    assert state.restarts == (20.0, 30.0, 110.0)
 
 
 def test_used_up_codes_are_reloaded_and_unknown_changes_nothing() -> None:
@@ -218,8 +353,8 @@ def test_a_kill_that_fails_does_not_end_the_cleanup_that_replaced_it() -> None:
 
 def test_a_page_that_tells_nothing_known_is_unknown_after_some_looks_and_a_connect_restarts_it() -> None:
     play = up()
-    play(m.PageUnknown(1, POLICY.hung_after - 1), link=Link.CONNECTED)
-    play(m.PageUnknown(1, POLICY.hung_after), link=Link.UNKNOWN, process=Process.UP)
+    play(m.PageUnknown(1, POLICY.unknown_after - 1), link=Link.CONNECTED)
+    play(m.PageUnknown(1, POLICY.unknown_after), link=Link.UNKNOWN, process=Process.UP)
     play(m.ConnectAsked(), m.Stop(1, polite=True), process=Process.STOPPING)
 
 
@@ -227,13 +362,15 @@ def test_a_page_that_loads_again_has_the_deadline_of_the_stage_again() -> None:
     play = up()
     play(seen(1, Link.LOADING), m.Arm(1))
     play(seen(1, Link.LOADING))
-    play(m.DeadlinePassed(1, FAILURE), m.Stop(1, polite=True), process=Process.STOPPING)
+    play(LATE, m.Arm(1), m.Cure(1, Fault.PAGE_NOT_LOADED, Remedy.RELOAD))
+    play(LATE, m.Stop(1, polite=True), process=Process.STOPPING)
 
 
 def test_logged_out_without_a_code_to_scan_is_restarted_in_the_end() -> None:
     play = up()
     play(seen(1, Link.LOST, Reason.LOGGED_OUT), m.Arm(1), process=Process.UP)
-    play(m.DeadlinePassed(1, FAILURE), m.Stop(1, polite=True), process=Process.STOPPING)
+    play(LATE, m.Arm(1), m.Cure(1, Fault.PAGE_NOT_LOADED, Remedy.RELOAD))
+    play(LATE, m.Stop(1, polite=True), process=Process.STOPPING)
 
 
 def test_every_pair_has_a_rule_and_the_table_prints() -> None:
@@ -265,14 +402,19 @@ def _events(draw: st.DrawFn) -> m.Event:
         st.builds(m.ConnectAsked, fresh=st.booleans()),
         st.builds(m.RestoreAsked, st.sampled_from(["a", "b"])),
         *(st.just(kind()) for kind in (m.RestartAsked, m.DisconnectAsked, m.CleanupAsked)),
-        *(st.just(kind(epoch)) for kind in (m.Prepared, m.Started, m.PageCrashed, m.Gone, m.WaitEnded)),
+        *(st.just(kind()) for kind in (m.ReturnAsked, m.RecycleAsked)),
+        *(st.just(kind(epoch)) for kind in (m.Prepared, m.Started, m.Gone, m.WaitEnded)),
         *(
             st.builds(kind, st.just(epoch), _failures)
-            for kind in (m.Failed, m.BrowserExited, m.DeadlinePassed, m.LoginLost, m.NotGone, m.Cleaned)
+            for kind in (m.Failed, m.Unreachable, m.LoginLost, m.NotGone, m.Cleaned)
         ),
         st.just(m.Cleaned(epoch)),
         st.builds(m.PageRead, st.just(epoch), _readings),
-        st.builds(m.PageSilent, st.just(epoch), st.integers(1, 9)),
+        st.builds(m.PageUnknown, st.just(epoch), st.integers(1, 9)),
+        st.builds(m.Held, st.just(epoch), _failures, st.floats(0, 60)),
+        st.builds(found, st.just(epoch), st.sampled_from(Fault)),
+        st.builds(m.Recovered, st.just(epoch), st.sampled_from(Fault)),
+        st.builds(m.NotCured, st.just(epoch), st.sampled_from(Fault), st.sampled_from(Remedy)),
     )
     return draw(events)
 
@@ -301,14 +443,21 @@ def test_any_run_keeps_the_promises(run: list[tuple[m.Event, float]]) -> None:
             if isinstance(order, m.Prepare):
                 assert state.wanted is Wanted.UP, "started what nobody wants"
                 assert before.process not in {Process.UP, Process.STARTING}, "two browsers on one profile"
+            if isinstance(order, m.Cure):
+                assert order.remedy not in STOPPING
+                assert (state.process, slow) == (Process.UP, []), "cured what is not up"
         # Whoever is on the way somewhere has work under way, so no state waits for nothing.
         if state.process is not before.process and state.process not in {Process.DOWN, Process.FAILED}:
             assert slow or state.process is Process.STOPPING
-        if state.process is Process.BACKOFF and before.process is not Process.BACKOFF:
+        if len(state.restarts) > len(POLICY.recent(before.restarts, now)):
             automatic.append(now)
-        if isinstance(event, (m.ConnectAsked, m.RestartAsked)):
+        if isinstance(event, (m.ConnectAsked, m.RestoreAsked, m.RestartAsked)) or not state.restarts:
             automatic.clear()  # an operator's wish opens a new account
         assert sum(now - at < POLICY.window_s for at in automatic) <= POLICY.budget, "over the restart budget"
+        # Nothing starts by itself that is not in that account, but for the first after a start of the daemon.
+        prepared = any(isinstance(order, m.Prepare) for order in orders)
+        if prepared and state.cause is Cause.RECOVERY and not isinstance(event, m.Cleaned):
+            assert state.restarts, "a restart that does not count"
 
 
 @given(st.integers(0, 10_000), st.floats(0.1, 10), st.floats(10, 1000))

@@ -122,7 +122,8 @@ async def test_a_pipe_with_rubbish_on_it_is_no_browser(pose: Daemon) -> None:
 
 
 async def test_a_crashed_renderer_is_restarted(pose: Daemon, journal: Journal) -> None:
-    async with pose("crashes", restart={"budget": 1, "base_s": 0.01, "max_s": 0.01}) as (supervisor, _):
+    restart = {"budget": 1, "base_s": 0.01, "max_s": 0.01}
+    async with pose("crashes", restart=restart, deadlines={"open": 0.5}) as (supervisor, _):
         await supervisor.connect(DEMO, wait=Wait.NONE)
         session = supervisor._sessions[DEMO]
         async with asyncio.timeout(10):
@@ -168,7 +169,7 @@ def _with_word(word: bytes) -> set[int]:
 
 
 async def test_a_silent_page_is_called_hung_and_a_connect_starts_it_anew(pose: Daemon) -> None:
-    page = {"read_s": 0.1, "hung_after": 2}
+    page = {"read_s": 0.1}
     async with pose("silent", page=page, deadlines={"open": 0.5}, restart={"budget": 0}) as (supervisor, _):
         with pytest.raises(SessionFailed):
             await supervisor.connect(DEMO)
@@ -176,7 +177,7 @@ async def test_a_silent_page_is_called_hung_and_a_connect_starts_it_anew(pose: D
 
 async def test_late_answers_are_harmless(pose: Daemon) -> None:
     """A look that timed out is answered afterwards: the channel goes on."""
-    async with pose("late-answers", page={"read_s": 0.1, "hung_after": 100}) as (supervisor, _):
+    async with pose("late-answers", page={"read_s": 0.1}) as (supervisor, _):
         view = await supervisor.connect(DEMO, wait=Wait.NONE)
         session = supervisor._sessions[DEMO]
         async with asyncio.timeout(10):

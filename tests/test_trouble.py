@@ -47,7 +47,7 @@ from waguard.sandbox.plain import Plain
 from waguard.supervisor import Supervisor
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
-QUICK = {"poll_s": 0.02, "poll_loading_s": 0.02, "read_s": 0.2, "hung_after": 2}
+QUICK = {"poll_s": 0.02, "poll_loading_s": 0.02, "read_s": 0.2, "unknown_after": 2}
 
 
 @pytest.fixture
@@ -436,7 +436,7 @@ async def test_only_what_is_needed_of_the_page_is_switched_on(monkeypatch: pytes
 
     monkeypatch.setattr(browser_page, "_first_page", first)
     await browser_page.Page.attach(Connection())  # type: ignore[arg-type]
-    assert sent == ["Inspector.enable"]
+    assert sent == ["Inspector.enable", "Performance.enable"]
 
 
 # --- the daemon's start and end -------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from waguard.core.health import Fault
 from waguard.core.model import client_code
 from waguard.errors import ConfigError, InvalidClientCode
 from waguard.schedule import Rule
@@ -196,13 +197,60 @@ class Restart(_Section):
         return self
 
 
+class Probes(_Section):
+    """Seconds between two looks of each kind; `Page` has those at the page."""
+
+    process_s: Seconds = 5.0
+    browser_s: Seconds = 15.0
+    network_s: Seconds = 20.0
+    gpu_s: Seconds = 30.0
+    memory_s: Seconds = 60.0
+    answer_s: Seconds = 5.0
+    """Deadline of one look."""
+
+
+class Health(_Section):
+    """From when on something is wrong, and what may be done about it."""
+
+    stopped_s: Seconds = 3.0
+    hung_s: Seconds = 10.0
+    blocked_s: Seconds = 10.0
+    busy_s: Seconds = 60.0
+    offline_s: Seconds = 60.0
+    qr_s: Seconds = 90.0
+    verify_s: Seconds = 10.0
+    relapse_s: Seconds = 120.0
+    fresh: bool = False
+    """Whether an empty profile is a remedy, which costs a scan, where nothing else is left."""
+
+    def patience(self) -> Mapping[Fault, float]:
+        """How long what a probe complains of may last; of the others the probe itself knows."""
+        hung = (Fault.BROWSER_HUNG, Fault.NETWORK_HUNG, Fault.GPU_HUNG)
+        named = {Fault.PROCESS_STOPPED: self.stopped_s, Fault.OFFLINE: self.offline_s}
+        return named | dict.fromkeys(hung, self.hung_s)
+
+
+class Recycle(_Section):
+    """When a browser that is well is closed and started again, in the client's quiet hour."""
+
+    soft_memory_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 900.0
+    hard_memory_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2000.0
+    max_age_h: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 336.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.hard_memory_mb and self.soft_memory_mb > self.hard_memory_mb:
+            raise ValueError("soft_memory_mb must not be larger than hard_memory_mb")
+        return self
+
+
 class Page(_Section):
     poll_loading_s: Seconds = 0.05
     poll_s: Seconds = 1.0
     read_s: Seconds = 5.0
     """Deadline of one look at the page."""
-    hung_after: Annotated[int, Field(ge=1, le=100)] = 6
-    """So many looks in a row without an answer, and the link is called lost (hung)."""
+    unknown_after: Annotated[int, Field(ge=1, le=100)] = 6
+    """So many looks in a row that tell nothing, and the link is unknown."""
 
 
 class Api(_Section):
@@ -279,6 +327,9 @@ class Config(_Section):
     deadlines: Deadlines = Deadlines()
     restart: Restart = Restart()
     page: Page = Page()
+    probes: Probes = Probes()
+    health: Health = Health()
+    recycle: Recycle = Recycle()
     api: Api = Api()
     log: Log = Log()
 
@@ -288,10 +339,6 @@ class Config(_Section):
         set_here = "concurrent_starts" in limits.model_fields_set  # a default that is larger is harmless
         if set_here and limits.concurrent_starts > limits.max_sessions:
             raise ValueError("limits.concurrent_starts must not be larger than limits.max_sessions")
-        if self.page.read_s * self.page.hung_after > 600:
-            raise ValueError(
-                "page.read_s times page.hung_after must not exceed 600 s: nobody would notice a hang"
-            )
         if self.profile.runtime_dir is not None and self.profile.at_rest != "sealed":
             raise ValueError(
                 'profile.runtime_dir needs profile.at_rest = "sealed": what is there is gone after a reboot'

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -18,18 +19,23 @@ from waguard.backup import keys
 from waguard.backup.store import Backups
 from waguard.browser import find
 from waguard.config import Config, Loaded
+from waguard.core.breaker import BreakerPolicy
 from waguard.core.policy import RestartPolicy
-from waguard.errors import AlreadyRunning, ConfigError
+from waguard.errors import AlreadyRunning, ConfigError, WaguardError
 from waguard.events import Bus
 from waguard.files import in_thread, saying
+from waguard.gate import Gate
 from waguard.instance import Resources
 from waguard.observe import logs
 from waguard.observe.patient import Patient
+from waguard.probes.census import Census
+from waguard.probes.pulse import Pulse
 from waguard.profile.store import Profiles
 from waguard.registry import Registry
 from waguard.sandbox import choose, unprivileged_user
 from waguard.session import Services
 from waguard.supervisor import Supervisor
+from waguard.watch import Senses
 from waguard.whatsapp import page as whatsapp
 
 _VERSION_S = 10.0
@@ -73,17 +79,22 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
             bus.publish("sandbox.plain", level="warning", problem=problem, hint="Run: waguard doctor")
         if not config.browser.chromium_sandbox:
             bus.publish("sandbox.chromium_off", level="warning", problem="browser.chromium_sandbox is false")
+        pulse = Pulse(bus.publish)
+        stack.push_async_callback(_end, asyncio.create_task(pulse.run(), name="pulse"))
+        resources = Resources(config, binary, kind, profiles, Registry(profiles), backups, bus)
         services = Services(
-            Resources(config, binary, kind, profiles, Registry(profiles), backups, bus),
+            resources,
             starts=asyncio.Semaphore(config.limits.concurrent_starts),
-            probe=probe,
+            senses=Senses(pulse, Census(), probe),
+            gate=Gate(BreakerPolicy(), bus.publish, partial(_binary_trouble, binary)),
             policy=RestartPolicy(
                 budget=config.restart.budget,
                 window_s=config.restart.window_s,
                 base_s=config.restart.base_s,
                 max_s=config.restart.max_s,
                 cooldown_s=config.restart.cooldown_s,
-                hung_after=config.page.hung_after,
+                unknown_after=config.page.unknown_after,
+                relapse_s=config.health.relapse_s,
             ),
         )
         supervisor = Supervisor(services)
@@ -102,6 +113,20 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
             sessions=str(config.sessions.dir.absolute()),
         )
         yield supervisor, url
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def _binary_trouble(binary: find.Binary) -> str:
+    """What keeps the browser's binary from running at all; empty if nothing does."""
+    try:
+        await find.probe(binary.path, _VERSION_S)
+    except (WaguardError, OSError) as error:
+        return f"{binary.path} does not run: {error}"
+    return ""
 
 
 async def _listen(stack: AsyncExitStack, application: web.Application, config: Config) -> str:

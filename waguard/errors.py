@@ -69,6 +69,10 @@ class PageFailed(WaguardError):
     code = "page_failed"
 
 
+class PageUnreachable(PageFailed):
+    """There is no way to the page; the browser shows an error page instead."""
+
+
 class DeadlineExceeded(WaguardError):
     """A named wait took too long; ``details`` has ``stage`` and ``deadline_s``."""
 
@@ -137,6 +141,12 @@ class Refused(WaguardError):
     """WhatsApp Web ended the link for good (logged out, browser refused); a person is needed."""
 
     code = "refused"
+
+
+class BreakerOpen(WaguardError):
+    """The host lets no browser start just now; ``details`` has ``retry_after_s``."""
+
+    code = "breaker_open"
 
 
 class SessionFailed(WaguardError):

@@ -42,26 +42,86 @@ def boot_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class ProcessRow:
-    """One line of the process table; ``start_ticks`` are clock ticks since boot."""
+    """One line of the process table; ``start_ticks`` are clock ticks since boot, ``cpu_ticks`` those it has run."""
 
     pid: int
     ppid: int
     start_ticks: int
     session: int
     state: str
+    cpu_ticks: int = 0
 
 
 def process_row(pid: int) -> ProcessRow | None:
     """The process as the kernel sees it now, or none if there is no such process.
 
-    Read straight from ``/proc/PID/stat`` (proc(5): fields 3, 4, 6, 22), since psutil rounds the start time.
+    Read straight from ``/proc/PID/stat`` (proc(5): fields 3, 4, 6, 14, 15, 22), since psutil rounds the start time.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     fields = text.rpartition(")")[2].split()
-    return ProcessRow(pid, int(fields[1]), int(fields[19]), int(fields[3]), fields[0])
+    ran = int(fields[11]) + int(fields[12])
+    return ProcessRow(pid, int(fields[1]), int(fields[19]), int(fields[3]), fields[0], ran)
+
+
+TICKS_S = 1.0 / os.sysconf("SC_CLK_TCK")
+"""Seconds of a clock tick."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What all threads of a process have done since it began, in seconds."""
+
+    ran_s: float
+    waited_s: float
+    """They could have run and had no processor."""
+    on_disk: bool
+    """Its first thread waits for a disk just now."""
+
+
+def effort(pid: int) -> Effort | None:
+    """None if there is no such process. sched-stats.rst of the kernel: the second is ns on a run queue."""
+    row = process_row(pid)
+    if row is None:
+        return None
+    waited = 0
+    try:
+        with os.scandir(f"/proc/{pid}/task") as threads:
+            waited = sum(_waited_ns(thread.path) for thread in threads)
+    except OSError:
+        pass
+    return Effort(row.cpu_ticks * TICKS_S, waited / 1e9, row.state == "D")
+
+
+def _waited_ns(task: str) -> int:
+    try:
+        return int(Path(f"{task}/schedstat").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):  # it has ended, or the kernel has no CONFIG_SCHED_INFO
+        return 0
+
+
+def anonymous_mb(pid: int) -> float:
+    """MiB that are the process's own, in memory or swapped out; 0 if there is no such process.
+
+    proc(5), ``status``: unlike ``smaps`` it takes no lock that a process in trouble may hold.
+    """
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0.0
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return sum(float(fields[name].split()[0]) / 1024 for name in ("RssAnon", "VmSwap") if name in fields)
+
+
+def command_line(pid: int) -> Sequence[str]:
+    """The words that the process was started with, or has written over them since; empty if it hides them."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return ()
+    return [word.decode("utf-8", "replace") for word in words]
 
 
 def all_threads_stopped(pid: int) -> bool:

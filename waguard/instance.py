@@ -27,6 +27,7 @@ from waguard.deadline import within
 from waguard.errors import BackupFailed, NotProvedGone, ProfileLocked, WaguardError
 from waguard.events import Bus
 from waguard.files import in_thread
+from waguard.probes.memory import Usage
 from waguard.profile import leveldb, login, witness
 from waguard.profile.examiners import Evidence, Report
 from waguard.profile.examiners.subject import Verdict
@@ -92,6 +93,8 @@ class Memory:
     """The login was lost to damage, and there is no snapshot of it."""
     frozen_ms: float | None = None
     """How long the browser was held still for the last snapshot of it."""
+    usage: Usage | None = None
+    """What the browser takes, as of the last look."""
 
 
 _LOOK_S = 0.5
@@ -126,6 +129,8 @@ class Instance:
             resources.sandbox,
         )
         self._distrust = ""
+        self.newest_snapshot = ""
+        """As of the last time that somebody looked."""
 
     @property
     def untouched(self) -> bool:
@@ -176,6 +181,7 @@ class Instance:
         memory.stages = {}
         memory.qr = memory.reading = memory.started_at = memory.check = None
         memory.how = memory.backup = ""
+        memory.usage = None
         memory.lost, memory.new_login, memory.accepted_at = False, False, 0.0
 
     async def prepare(self, source: Source | None) -> None:
@@ -188,7 +194,10 @@ class Instance:
         deadlines = self._resources.config.deadlines
         stop = threading.Event()
         async with within(Stage.PREPARE, deadlines.prepare, "preparing the profile") as span:
-            await self.end_leftovers()
+            try:
+                await self.end_leftovers()
+            except OSError as error:
+                raise NotProvedGone(f"What runs of {self.code} could not be proved gone: {error}") from None
             async with self._using:
                 take = partial(
                     self._custody.take,
@@ -300,6 +309,14 @@ class Instance:
             return None
         await self.save(login=False, marked=False)
         return reading
+
+    async def find_snapshot(self) -> bool:
+        """Look for one that the profile could be restored from; `newest_snapshot` is its id."""
+        profile, self.newest_snapshot = self.memory.profile, ""
+        if profile is not None and self._record.login:
+            found = await in_thread(self._resources.backups.candidates, self.code, profile.lineage)
+            self.newest_snapshot = found[0].id if found else ""
+        return bool(self.newest_snapshot)
 
     async def _has_snapshot(self) -> bool:
         profile = self.memory.profile

@@ -14,15 +14,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from waguard.alerts import Alert
 from waguard.core import machine
+from waguard.core.health import GONE, PLANS, REPLACING, Fault, Finding, Remedy
 from waguard.core.machine import State
-from waguard.core.model import ClientCode, Failure, Link, Process, Stage, Wanted
+from waguard.core.model import Cause, ClientCode, Failure, Link, Process, Reason, Stage, Wanted
 from waguard.core.policy import RestartPolicy
 from waguard.deadline import Span, within
-from waguard.errors import Interrupted, PageFailed, ShuttingDown, WaguardError
+from waguard.errors import DeadlineExceeded, Interrupted, PageFailed, ShuttingDown, WaguardError
+from waguard.gate import Gate
 from waguard.instance import Instance, Memory, Resources, Step
+from waguard.probes.memory import Usage
 from waguard.registry import Record
-from waguard.watch import Watch, Work
+from waguard.watch import Ears, Senses, Watch, Work
+from waguard.whatsapp.page import ERROR_PAGE
 
 Item = tuple[machine.Event, asyncio.Future[None] | None]
 
@@ -34,8 +39,14 @@ class Services:
     resources: Resources
     starts: asyncio.Semaphore
     """One place for each browser that may be starting at a time."""
-    probe: str
+    senses: Senses
+    gate: Gate
     policy: RestartPolicy
+
+
+_HELD_S = 5.0
+"""How long waits at most who found no place among those that start."""
+_USABLE = frozenset({Link.AWAITING_SCAN, Link.SYNCING, Link.CONNECTED})
 
 
 class Session:
@@ -54,7 +65,10 @@ class Session:
         self._ended = False
         self._taking: asyncio.Future[None] | None = None
         self._work: asyncio.Task[None] | None = None
-        self._watch = Watch(self._instance, self._config, services.probe, self._tell, self._spawn)
+        ears = Ears(self._tell, self._found, self._used, self._spawn)
+        self._watch = Watch(self._instance, self._config, services.senses, ears)
+        self._attempt_began = 0.0
+        """When the attempt under way has begun, monotonic; 0: none is."""
         self._cleanups: list[asyncio.Future[Sequence[Step]]] = []
 
     # --- for the supervisor ---------------------------------------------------------------------------
@@ -212,7 +226,115 @@ class Session:
                 "stage": failure.stage.value if failure.stage else None,
             }
             self._instance.publish("session.failure", level="warning", **fields)
+        self._tell_treatment(before, after)
+        self._tell_attempt(after)
+        self._tell_gate(after)
         self._wake()
+
+    def _tell_treatment(self, before: State, after: State) -> None:
+        """What came of a remedy, and whether the session is well again."""
+        was, now = before.treatment, after.treatment
+        if was is None or was == now:
+            return
+        cured = now is None and after.well_since is not None and after.well_since != before.well_since
+        fault, remedies = was.finding.fault.value, [one.value for one in was.tried]
+        if was.remedy is not None and (now is None or (now.remedy, now.began) != (was.remedy, was.began)):
+            failed = now is not None or after.process is Process.FAILED
+            self._instance.publish(
+                "health.remedy",
+                level="info" if cured else "warning",
+                fault=fault,
+                remedy=was.remedy.value,
+                outcome="cured" if cured else "failed" if failed else "called_off",
+                duration_ms=_ms_since(was.began),
+            )
+            remedies.append(was.remedy.value)
+        if cured:
+            self._instance.publish(
+                "health.recovered",
+                fault=fault,
+                remedy=was.remedy.value if was.remedy is not None else "none",
+                remedies=remedies,
+                duration_ms=_ms_since(was.found),
+            )
+
+    def _tell_attempt(self, after: State) -> None:
+        """How a start has ended, once: the page was usable, it failed, or somebody called it off."""
+        usable = after.process is Process.UP and after.link in _USABLE
+        ended = after.process not in {Process.PREPARING, Process.STARTING, Process.UP}
+        if not self._attempt_began or not (usable or ended):
+            return
+        failure = None if usable else after.failure
+        memory = self._instance.memory
+        self._instance.publish(
+            "attempt.done",
+            level="info" if usable else "warning",
+            why=after.cause.value,
+            outcome="usable" if usable else "failed" if failure else "called_off",
+            link=after.link.value,
+            code=failure.code if failure else None,
+            stage=failure.stage.value if failure and failure.stage else None,
+            duration_ms=_ms_since(self._attempt_began),
+            stages=dict(memory.stages),
+            profile=memory.how or None,
+        )
+        self._attempt_began = 0.0
+
+    def _tell_gate(self, after: State) -> None:
+        """What concerns the host, or people, of how this session is."""
+        gate = self._services.gate
+        if after.process is not Process.UP:
+            gate.reaches(self.code, None)
+        elif after.link in _USABLE or after.reason is Reason.OFFLINE:
+            gate.reaches(self.code, after.link in _USABLE)
+        gate.suffers(self.code, after.treatment.finding.fault if after.treatment else None)
+        failed = after.process is Process.FAILED and after.failure is not None
+        text = f"{self.code} rests: {after.failure.message}" if failed and after.failure else ""
+        gate.alerts.set(Alert.SESSION_FAILED, text, self.code)
+        person = after.treatment.finding if after.treatment is not None and not after.treatment.plan else None
+        text = person.failure.message if person is not None and person.fault in _FOR_A_PERSON else ""
+        gate.alerts.set(Alert.PERSON_NEEDED, text, self.code)
+
+    async def _found(self, epoch: int, finding: Finding, first: bool) -> None:
+        """A probe complains: say what may help, and put it to the table."""
+        plan, why = await self._plan(finding.fault)
+        if first:
+            self._instance.publish(
+                "health.finding",
+                level="warning",
+                fault=finding.fault.value,
+                evidence=list(finding.evidence),
+                lasted_ms=round(finding.lasted_s * 1000, 1),
+                remedies=[one.value for one in plan],
+                why=why,
+            )
+        elif not plan:
+            return
+        kind = machine.BrowserExited if finding.fault in GONE else machine.Found
+        snapshot = self._instance.newest_snapshot if Remedy.RESTORE in plan else ""
+        self._tell(kind(epoch, finding, plan, snapshot))
+
+    async def _plan(self, fault: Fault) -> tuple[tuple[Remedy, ...], str]:
+        """What may help with this fault here and now, the best first, and why in this order."""
+        gate, reading = self._services.gate, self.memory.reading
+        plan = PLANS[fault]
+        if fault is Fault.OFFLINE and gate.network_down:
+            no_way = reading is not None and ERROR_PAGE in reading.signs
+            return ((Remedy.RELOAD,) if no_way else ()), "most sessions are offline: it is the network"
+        if REPLACING & set(plan):
+            replace_it = gate.alone(self.code, fault)
+            snapshot = replace_it and await self._instance.find_snapshot()
+            empty = replace_it and (self._config.health.fresh or not self._instance.has_login)
+            allowed = {Remedy.RESTORE: snapshot, Remedy.FRESH: empty}
+            plan = [one for one in plan if allowed.get(one, True)]
+        return tuple(plan), "by cost"
+
+    def _used(self, usage: Usage) -> None:
+        """What the browser takes, told now and then."""
+        self.memory.usage = usage
+
+    def _deadline(self, stage: Stage) -> float:
+        return float(getattr(self._config.deadlines, stage.value))
 
     def _wake(self) -> None:
         self._changed.set()
@@ -223,7 +345,11 @@ class Session:
             case machine.Remember(wanted):
                 await self._instance.save(wanted=wanted)
             case machine.Arm(epoch):
-                self._watch.arm(epoch)
+                self._watch.arm(epoch, self._deadline(Stage.OPEN))
+            case machine.Cure(epoch, fault, remedy):
+                reload = remedy is Remedy.RELOAD
+                verify_s = self._deadline(Stage.OPEN) if reload else self._config.health.verify_s
+                self._watch.cure(epoch, fault, remedy, verify_s)
             case machine.Disarm():
                 self._watch.done()
             case machine.ReloadQr():
@@ -281,13 +407,17 @@ class Session:
 
     async def _prepare(self, order: machine.Prepare) -> None:
         self._instance.begin_attempt(automatic=self.state.failure is not None)
+        self._attempt_began = began = time.monotonic()
         try:
-            began = time.monotonic()
-            async with within(
-                Stage.ADMIT, self._config.deadlines.admit, "waiting for other starts to finish"
-            ):
-                await self._services.starts.acquire()
-                self._slot = True
+            try:
+                await self._services.gate.admit(self.code, self.state.cause)
+                await self._take_slot()
+            except WaguardError as error:
+                asked = self.state.cause in {Cause.CONNECT, Cause.RESTART}
+                if asked and isinstance(error, DeadlineExceeded):
+                    raise  # somebody waits for it
+                self._held(order.epoch, error)
+                return
             self._instance.stage_done(Stage.ADMIT, began)
             await self._instance.prepare(order.source)
         except WaguardError as error:
@@ -296,19 +426,31 @@ class Session:
         else:
             self._tell(machine.Prepared(order.epoch))
 
+    async def _take_slot(self) -> None:
+        async with within(Stage.ADMIT, self._config.deadlines.admit, "waiting for other starts to finish"):
+            await self._services.starts.acquire()
+            self._slot = True
+
+    def _held(self, epoch: int, error: WaguardError) -> None:
+        retry_s = float(error.details.get("retry_after_s", _HELD_S))
+        self._tell(machine.Held(epoch, Failure.of(error, Stage.ADMIT), retry_s))
+
     async def _launch(self, epoch: int) -> None:
         try:
             await self._instance.launch(partial(self._watch.begin, epoch))
         except WaguardError as error:
-            self._tell(machine.Failed(epoch, Failure.of(error, Stage.START)))
+            failure = Failure.of(error, Stage.START)
+            await self._services.gate.start_failed(self.code, failure)
+            self._tell(machine.Failed(epoch, failure))
         else:
+            self._services.gate.started()
             self._tell(machine.Started(epoch))
         finally:
             self._release_slot()
 
     async def _open(self, epoch: int) -> None:
         try:
-            await self._watch.open(epoch)
+            await self._watch.open(epoch, self._deadline(Stage.OPEN))
         except WaguardError as error:
             self._tell(machine.Failed(epoch, Failure.of(error, Stage.OPEN)))
 
@@ -358,6 +500,13 @@ class Session:
             for waiting in [*asked, self._taking, *self._cleanups]:
                 if waiting is not None and not waiting.done():
                     waiting.set_exception(ShuttingDown("The daemon is shutting down."))
+
+
+_FOR_A_PERSON = frozenset({Fault.LOGGED_OUT, Fault.CONFLICT, Fault.REFUSED})
+
+
+def _ms_since(began: float) -> float:
+    return round((time.monotonic() - began) * 1000, 1)
 
 
 def _drain(inbox: asyncio.Queue[Item]) -> list[Item]:

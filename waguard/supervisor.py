@@ -16,6 +16,7 @@ from waguard.backup.snapshot import About
 from waguard.backup.store import Backup
 from waguard.core import machine
 from waguard.core.answer import Wait, answer
+from waguard.core.health import Fault, Remedy, Treatment
 from waguard.core.model import ClientCode, Failure, Link, Process, Stage, Status, Wanted, client_code
 from waguard.deadline import within
 from waguard.errors import (
@@ -41,6 +42,7 @@ from waguard.schedule import Rule, Schedule
 from waguard.session import Services, Session
 from waguard.sweep.sweeper import PUT_ASIDE, Sweep, Sweeper
 
+_ON_ITS_WAY = frozenset({Process.PREPARING, Process.STARTING})
 REAP, BACKUP = "reap", "backup"
 """The jobs of the schedule."""
 _INODES = 1000
@@ -71,6 +73,17 @@ class FailureView:
     message: str
     stage: str | None
     hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class FindingView:
+    fault: Fault
+    evidence: Sequence[str]
+    remedy: Remedy | None
+    """Under way; none: nothing is left to be tried, or a person is needed."""
+    tried: Sequence[Remedy]
+    age_s: float
+    """Seconds since it was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +125,10 @@ class SessionView:
     """Milliseconds that each stage of the last launch took."""
     automatic_restarts: int
     failure: FailureView | None
+    finding: FindingView | None
+    """What is wrong with it now, and what is being done about that."""
+    memory_mb: float | None
+    """MiB that the browser's processes take for themselves, as of the last look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +180,8 @@ class Supervisor:
             self._config.schedule.jitter_s,
             self._resources.bus.publish,
         )
+        self._returning: asyncio.Task[None] | None = None
+        services.gate.find_room = self._room_for
         self._closing = False
         self.ready = False
 
@@ -183,7 +202,36 @@ class Supervisor:
         self.schedule.add(BACKUP, Rule.parse(self._config.schedule.backup), self.keeper.take_all)
         await self.schedule.start()
         self._tidying = asyncio.create_task(self._tidy_when_due(), name="tidy")
+        self._returning = asyncio.create_task(self._bring_back(), name="return")
         self.ready = True
+
+    async def _bring_back(self) -> None:
+        """Start again what was wanted before the daemon ended, those used most first, as many at a time as may start."""
+        wanted = [one for one in self._sessions.values() if one.state.wanted is Wanted.UP]
+        self._resources.bus.publish("sessions.returning", sessions=len(wanted))
+        waiting = iter(wanted)
+
+        async def bring() -> None:
+            for session in waiting:
+                await self._bring(session)
+
+        places = self._config.limits.concurrent_starts
+        await asyncio.gather(*(bring() for _ in range(min(places, len(wanted)))))
+
+    async def _bring(self, session: Session) -> None:
+        """Returns when it has answered, or is not on its way up any more."""
+        deadlines = self._config.deadlines
+        try:
+            await session.ask(machine.ReturnAsked())
+            async with asyncio.timeout(
+                deadlines.admit + deadlines.prepare + deadlines.restore + deadlines.start
+            ):
+                await session.until(lambda: session.state.process not in _ON_ITS_WAY)
+        except (WaguardError, TimeoutError):
+            return  # it goes on by itself, or the daemon ends
+
+    async def _room_for(self, code: ClientCode) -> None:
+        await self._admit(self._sessions[code])
 
     async def _reap(self) -> None:
         await self.sweeper.sweep()
@@ -240,7 +288,7 @@ class Supervisor:
         self.refuse()
         await self.schedule.close()
         await self.keeper.close()
-        tasks = [*self._tasks.values(), *([self._tidying] if self._tidying else [])]
+        tasks = [*self._tasks.values(), *(one for one in (self._tidying, self._returning) if one is not None)]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -430,6 +478,8 @@ class Supervisor:
                 if state.failure
                 else None
             ),
+            finding=_finding_view(state.treatment),
+            memory_mb=round(memory.usage.memory_mb, 1) if memory.usage else None,
         )
 
     def qr(self, code: ClientCode) -> QrView:
@@ -548,7 +598,7 @@ class Supervisor:
 
     def _coming(self, session: Session) -> bool:
         """On its way up."""
-        return self._admitting[session] > 0 or session.state.process in {Process.PREPARING, Process.STARTING}
+        return self._admitting[session] > 0 or session.state.process in _ON_ITS_WAY
 
     async def _wait(self, session: Session, wait: Wait, timeout_s: float | None) -> SessionView:
         deadlines = self._config.deadlines
@@ -594,6 +644,14 @@ class Supervisor:
         elif session.state.process is Process.BACKOFF:
             error.hint = f"{error.hint} It is tried again by itself.".strip()
         return error
+
+
+def _finding_view(treatment: Treatment | None) -> FindingView | None:
+    if treatment is None:
+        return None
+    finding = treatment.finding
+    age = round(time.monotonic() - treatment.found, 3)
+    return FindingView(finding.fault, finding.evidence, treatment.remedy, treatment.tried, age)
 
 
 def _backup_view(backup: Backup) -> BackupView:

@@ -1,61 +1,112 @@
-"""What goes on beside a session's work as long as its browser is up: its end, its pipe and its page are watched.
+"""What goes on beside a session's work as long as its browser is up: its end, its pipe and its page are watched, and probed.
 
 It tells what happened and decides nothing. The session owns it, and stops it before it stops the browser.
 """
 
 import asyncio
 import contextlib
+import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from waguard import remedies
 from waguard.browser.launch import Browser
 from waguard.browser.page import Page
 from waguard.config import Config
-from waguard.core import machine
+from waguard.core import machine, patience
+from waguard.core.health import Fault, Finding, Remedy, finding
 from waguard.core.model import Failure, Link, Reading, Stage
+from waguard.core.patience import Book
 from waguard.deadline import within
-from waguard.errors import BrowserFailed, PageFailed, WaguardError
+from waguard.errors import BrowserFailed, PageFailed, PageUnreachable, WaguardError
 from waguard.instance import Instance
+from waguard.probes import Probe, link, qr
+from waguard.probes.browser import browser_probe
+from waguard.probes.census import BROWSER, RENDERER, Census, Member
+from waguard.probes.gpu import GpuProbe
+from waguard.probes.memory import MemoryProbe, Usage
+from waguard.probes.network import network_probe
+from waguard.probes.process import ProcessProbe
+from waguard.probes.pulse import Pulse
+from waguard.probes.renderer import FAULTS as OF_THE_RENDERER
+from waguard.probes.renderer import RendererProbe
 from waguard.whatsapp import page as whatsapp
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
+_AGAIN_S = 1.0
+"""How soon a probe looks again that has just complained, at most."""
+_MOST_RETRY_S = 60.0
+"""The longest time between two tries to reach a page that has no network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Senses:
+    """What the probes of all sessions share."""
+
+    pulse: Pulse
+    census: Census
+    probe: str
+    """The page's reader."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ears:
+    """Whom the watch tells."""
+
+    tell: Callable[[machine.Event], None]
+    found: Callable[[int, Finding, bool], Awaitable[None]]
+    """An epoch, a complaint, and whether it is a new one."""
+    used: Callable[[Usage], None]
+    spawn: Callable[[Work, str], "asyncio.Task[None]"]
+
 
 class Watch:
-    def __init__(
-        self,
-        instance: Instance,
-        config: Config,
-        probe: str,
-        tell: Callable[[machine.Event], None],
-        spawn: Callable[[Work, str], "asyncio.Task[None]"],
-    ) -> None:
+    def __init__(self, instance: Instance, config: Config, senses: Senses, ears: Ears) -> None:
         self._instance = instance
         self._config = config
-        self._probe = probe
-        self._tell = tell
-        self._spawn = spawn
+        self._senses = senses
+        self._ears = ears
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         """Runs while the stage `open` does."""
-        self._opened = 0.0
+        self._opened = self._opened_awake = 0.0
+        self._deadline = 0.0
+        self._forget()
+
+    def _forget(self) -> None:
+        """What is known of the last browser's health."""
+        health = self._config.health
+        self._renderer = RendererProbe(health.blocked_s, health.busy_s)
+        self._book: Book = {}
+        self._wake: dict[Fault, asyncio.Event] = {}
+        self._retries = 0
+        self._next_retry = 0.0
+        self._applying = False
 
     def begin(self, epoch: int, browser: Browser) -> None:
         """As soon as there is a process: watch for its end."""
+        self._forget()
         self._start(partial(self._watch_exit, epoch, browser), "exit")
 
-    async def open(self, epoch: int) -> None:
+    async def open(self, epoch: int, deadline_s: float) -> None:
         """Go to WhatsApp Web and watch it; returns when the navigation is committed. Raises `PageFailed`."""
         browser = self._instance.browser
         assert browser is not None and browser.page is not None  # noqa: S101, PT018 (Started came first)
-        self.arm(epoch)
+        page = browser.page
+        self.arm(epoch, deadline_s)
         self._start(partial(self._watch_pipe, epoch, browser), "pipe")
-        browser.page.on_crash(lambda: self._tell(machine.PageCrashed(epoch)))
-        self._start(partial(self._read_page, epoch, browser.page), "read")
+        page.on_crash(partial(self._crashed, epoch))
+        self._start(partial(self._read_page, epoch, page), "read")
+        for probe in self._probes(browser, page):
+            self._start(partial(self._keep_looking, epoch, probe), type(probe).__name__)
         try:
-            await browser.page.open(self._config.whatsapp.url)
+            await page.open(self._config.whatsapp.url)
+        except PageUnreachable as error:
+            self._ears.tell(machine.Unreachable(epoch, Failure.of(error, Stage.OPEN)))
         except PageFailed:
             if browser.connected:  # else the watchers tell what became of it
                 raise
@@ -75,16 +126,19 @@ class Watch:
 
     def _start(self, work: Work, name: str) -> None:
         self._tasks = [task for task in self._tasks if not task.done()]
-        self._tasks.append(self._spawn(work, name))
+        self._tasks.append(self._ears.spawn(work, name))
 
     # --- the deadline of the stage `open` -------------------------------------------------------------
 
-    def arm(self, epoch: int) -> None:
+    def arm(self, epoch: int, deadline_s: float) -> None:
         """It runs from here."""
         self._disarm()
-        self._opened = time.monotonic()
-        deadline = self._config.deadlines.open
-        self._timer = asyncio.get_running_loop().call_later(deadline, partial(self._passed, epoch, deadline))
+        self._opened, self._opened_awake = time.monotonic(), self._senses.pulse.clock()
+        self._deadline = deadline_s
+        self._set_timer(epoch, deadline_s)
+
+    def _set_timer(self, epoch: int, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, partial(self._passed, epoch))
 
     def done(self) -> None:
         """The page is usable, or will not become so by waiting."""
@@ -97,9 +151,14 @@ class Watch:
             self._timer.cancel()
             self._timer = None
 
-    def _passed(self, epoch: int, deadline: float) -> None:
-        reading = self._instance.memory.reading
+    def _passed(self, epoch: int) -> None:
+        left = self._opened_awake + self._deadline - self._senses.pulse.clock()
+        if left > 0:  # the daemon itself has slept
+            self._set_timer(epoch, left)
+            return
+        reading, deadline = self._instance.memory.reading, self._deadline
         shown = ", ".join(reading.signs) if reading is not None else ""
+        self._instance.publish("stage.late", stage=Stage.OPEN.value, deadline_s=round(deadline, 3))
         late = Failure(
             "deadline_exceeded",
             f"Stage open: the page was not usable within {deadline:g} s; it shows {shown or 'nothing'}.",
@@ -107,7 +166,8 @@ class Watch:
             "Is the network up? If WhatsApp Web is just slow here, raise deadlines.open in the configuration.",
             (("stage", Stage.OPEN.value), ("deadline_s", deadline)),
         )
-        self._tell(machine.DeadlinePassed(epoch, late))
+        complaint = Finding(Fault.PAGE_NOT_LOADED, late, (f"it shows {shown or 'nothing'}",), deadline)
+        self._start(partial(self._ears.found, epoch, complaint, True), "late")  # type: ignore[arg-type]  # a coroutine function
 
     # --- the watchers -----------------------------------------------------------------------------------
 
@@ -119,7 +179,7 @@ class Watch:
             hint=killed if "SIGKILL" in how else "",
             stderr=list(browser.last_words()),
         )
-        self._tell(machine.BrowserExited(epoch, Failure.of(error)))
+        self._ended(epoch, Finding(Fault.BROWSER_EXITED, Failure.of(error), (how,)))
 
     async def _watch_pipe(self, epoch: int, browser: Browser) -> None:
         """A browser that closed its pipe is about to end; one that does not is of no use either."""
@@ -128,39 +188,70 @@ class Watch:
             async with within(Stage.CLOSE, self._config.deadlines.close, "ending without its pipe"):
                 await browser.run.exited()  # `_watch_exit` tells
         except WaguardError:
-            self._tell(machine.BrowserExited(epoch, Failure("page_failed", why)))
+            self._ended(epoch, Finding(Fault.PIPE_CLOSED, Failure("page_failed", why), (why,)))
+
+    def _ended(self, epoch: int, complaint: Finding) -> None:
+        self._start(partial(self._ears.found, epoch, complaint, True), "ended")  # type: ignore[arg-type]  # a coroutine function
+
+    def _crashed(self, epoch: int) -> None:
+        if self._applying:  # we have ended its renderer ourselves
+            return
+        if (browser := self._instance.browser) is not None and browser.page is not None:
+            browser.page.abandon()
+        complaint = finding(Fault.PAGE_CRASHED, "the browser says so", 0.0)
+        self._start(partial(self._ears.found, epoch, complaint, True), "crashed")  # type: ignore[arg-type]  # a coroutine function
 
     async def _read_page(self, epoch: int, page: Page) -> None:
         """Look at the page again and again; tell what changed."""
-        misses = unknown = 0
+        unknown = 0
         while True:
+            began = self._senses.pulse.clock()
             try:
                 async with asyncio.timeout(self._config.page.read_s):
-                    signs = await page.evaluate(self._probe)
+                    signs = await page.evaluate(self._senses.probe)
             except TimeoutError:
-                misses += 1
-                self._tell(machine.PageSilent(epoch, misses))
+                await self._missed(epoch, page, self._senses.pulse.clock() - began)
                 continue
             except PageFailed:
                 if page.gone:
-                    self._tell(machine.PageCrashed(epoch))
+                    self._crashed(epoch)
                     return
                 signs = None  # between two documents; a pipe that is gone ends the browser, which is watched
             reading = whatsapp.read(signs)
             judged = await self._instance.judge(reading)
             if judged is None:
                 lost = Failure("refused", f"The login was lost: {self._instance.distrust}.", Stage.OPEN)
-                self._tell(machine.LoginLost(epoch, lost))
+                self._ears.tell(machine.LoginLost(epoch, lost))
                 return
             reading = judged
-            if reading != self._instance.memory.reading or reading.qr_exhausted or misses:
+            if reading != self._instance.memory.reading or reading.qr_exhausted or self._renderer.silent:
                 self._note(reading)
-                self._tell(machine.PageRead(epoch, reading))
-            misses = 0
+                self._ears.tell(machine.PageRead(epoch, reading))
             unknown = unknown + 1 if reading.link is Link.UNKNOWN else 0
             if unknown:
-                self._tell(machine.PageUnknown(epoch, unknown))
+                self._ears.tell(machine.PageUnknown(epoch, unknown))
+            await self._answered(epoch, reading)
             await asyncio.sleep(self._until_next_look())
+
+    async def _missed(self, epoch: int, page: Page, waited_s: float) -> None:
+        """The page has not answered a look: is it at work?"""
+        metrics = None
+        with contextlib.suppress(PageFailed, TimeoutError):
+            async with asyncio.timeout(_AGAIN_S):
+                metrics = await page.metrics()
+        pids = [one.row.pid for one in await self._members() if one.role in {BROWSER, RENDERER}]
+        seen = self._renderer.missed(self._senses.pulse.clock(), waited_s, pids, metrics)
+        await self._saw(epoch, OF_THE_RENDERER, seen)
+
+    async def _answered(self, epoch: int, reading: Reading) -> None:
+        self._renderer.answered()
+        await self._saw(epoch, OF_THE_RENDERER, {})
+        if reading.link is Link.UNKNOWN:
+            return
+        stale_s = self._config.health.qr_s
+        age = time.monotonic() - max(self._instance.memory.qr_seen, self._opened)
+        complaints = {**link.judge(reading), **qr.judge(reading, age, stale_s)}
+        await self._saw(epoch, link.FAULTS | qr.FAULTS, complaints)
 
     def _until_next_look(self) -> float:
         """A page that loads is looked at all the time at first, and the longer it takes the less often."""
@@ -186,3 +277,120 @@ class Watch:
             async with asyncio.timeout(self._config.page.read_s):
                 clicked = await browser.page.evaluate(whatsapp.RELOAD_QR)
             self._instance.publish("session.qr_reloaded", clicked=bool(clicked))
+
+    # --- the probes -------------------------------------------------------------------------------------
+
+    def _probes(self, browser: Browser, page: Page) -> Sequence[Probe]:
+        every, answer_s = self._config.probes, self._config.probes.answer_s
+        hard_mb = self._config.recycle.hard_memory_mb
+        return (
+            ProcessProbe(self._members, every.process_s, answer_s),
+            browser_probe(browser.version, self._members, every.browser_s, answer_s),
+            network_probe(page.cookies, self._members, every.network_s, answer_s),
+            GpuProbe(page.settled, self._page_answers, self._members, every.gpu_s, answer_s),
+            MemoryProbe(self._members, self._ears.used, hard_mb, every.memory_s, answer_s),
+        )
+
+    async def _members(self) -> Sequence[Member]:
+        browser = self._instance.browser
+        return () if browser is None else await self._senses.census.members(browser.run.pids())
+
+    def _page_answers(self) -> bool:
+        return not self._renderer.silent
+
+    async def _keep_looking(self, epoch: int, probe: Probe) -> None:
+        wake = asyncio.Event()
+        self._wake |= dict.fromkeys(probe.faults, wake)
+        await self._rest(wake, random.uniform(0, probe.interval_s))  # noqa: S311 (spreads load, no secret)
+        while True:
+            unanswered = await self._look(epoch, probe)
+            if unanswered:
+                continue
+            if any(fault in self._book for fault in probe.faults):
+                await self._rest(wake, min(_AGAIN_S, probe.interval_s))
+            else:
+                await self._rest(wake, probe.interval_s * random.uniform(0.9, 1.1))  # noqa: S311 (likewise)
+
+    async def _look(self, epoch: int, probe: Probe) -> bool:
+        """One look; returns whether it was not answered in time."""
+        began = self._senses.pulse.clock()
+        try:
+            async with asyncio.timeout(probe.deadline_s):
+                seen = await probe.look()
+        except TimeoutError:
+            waited = self._senses.pulse.clock() - began
+            if waited >= 0.8 * probe.deadline_s:  # else it was the daemon that slept
+                await self._saw(epoch, probe.faults, await probe.unanswered(waited))
+            return True
+        except PageFailed:
+            return False  # it cannot tell
+        await self._saw(epoch, probe.faults, seen)
+        return False
+
+    async def _rest(self, wake: asyncio.Event, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await wake.wait()
+        wake.clear()
+
+    async def _saw(self, epoch: int, asked: Collection[Fault], seen: Mapping[Fault, str]) -> None:
+        """Count what a probe complains of, and tell what has lasted."""
+        now, limits = self._senses.pulse.clock(), self._config.health.patience()
+        if self._no_way():
+            limits = {**limits, Fault.OFFLINE: 0.0}
+        self._book, due, over = patience.update(self._book, asked, seen, limits, now)
+        for one in due:
+            if one.fault is not Fault.OFFLINE or self._may_retry(now):
+                await self._ears.found(epoch, finding(one.fault, seen[one.fault], one.lasted_s), one.first)
+        for fault in over:
+            self._retries = 0 if fault is Fault.OFFLINE else self._retries
+            self._ears.tell(machine.Recovered(epoch, fault))
+
+    def _no_way(self) -> bool:
+        """The browser shows its own error page, which does not try again by itself."""
+        reading = self._instance.memory.reading
+        return reading is not None and whatsapp.ERROR_PAGE in reading.signs
+
+    def _may_retry(self, now: float) -> bool:
+        """With full jitter, so that not all come at once when the network does."""
+        if now < self._next_retry:
+            return False
+        self._retries += 1
+        bound = min(_MOST_RETRY_S, 2.0 ** min(self._retries, 10))
+        self._next_retry = now + random.uniform(bound / 2, bound)  # noqa: S311 (likewise)
+        return True
+
+    # --- the remedies -----------------------------------------------------------------------------------
+
+    def cure(self, epoch: int, fault: Fault, remedy: Remedy, verify_s: float) -> None:
+        """Apply a remedy; if the probe that complained is not content ``verify_s`` after that, say so."""
+        self._start(partial(self._cure, epoch, fault, remedy, verify_s), f"cure:{remedy}")
+
+    async def _cure(self, epoch: int, fault: Fault, remedy: Remedy, verify_s: float) -> None:
+        browser = self._instance.browser
+        assert browser is not None and browser.page is not None  # noqa: S101, PT018 (it is up)
+        target = remedies.Target(
+            browser.page, self._config.whatsapp.url, self._members, not self._page_answers()
+        )
+        try:
+            self._applying = True
+            async with asyncio.timeout(self._config.probes.answer_s):
+                await remedies.apply(remedy, fault, target)
+        except PageUnreachable as error:
+            self._ears.tell(machine.Unreachable(epoch, Failure.of(error, Stage.OPEN)))
+        except (PageFailed, TimeoutError):
+            pass
+        else:
+            if (wake := self._wake.get(fault)) is not None:
+                wake.set()
+            self._applying = False
+            await self._awake(verify_s)
+        finally:
+            self._applying = False
+        self._ears.tell(machine.NotCured(epoch, fault, remedy))
+
+    async def _awake(self, seconds: float) -> None:
+        """Sleep for so many seconds of the daemon's own waking time."""
+        until = self._senses.pulse.clock() + seconds
+        while (left := until - self._senses.pulse.clock()) > 0:  # noqa: ASYNC110 (its clock may have stood still)
+            await asyncio.sleep(left)

@@ -32,6 +32,7 @@ STATUS = {
     "browser_not_found": 503,
     "sandbox_failed": 503,
     "no_memory": 503,
+    "breaker_open": 503,
     "session_failed": 503,
     "not_ready": 503,
     "backup_failed": 503,

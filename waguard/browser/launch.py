@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from waguard import sandbox
 from waguard.browser import flags
@@ -109,6 +109,11 @@ class Browser:
     def connected(self) -> bool:
         """Whether the pipe is open, so that the browser may still answer."""
         return self._connection is not None and self._connection.connected
+
+    async def version(self) -> Any:
+        """Its own process answers this, whatever the page does. Raises `PageFailed`."""
+        assert self._connection is not None  # noqa: S101 (opened by `go`)
+        return await self._connection.send("Browser.getVersion")
 
     async def disconnected(self) -> str:
         """Wait until the pipe is gone; says why. Only after `go`."""

@@ -10,7 +10,7 @@ from waguard.browser.find import Binary
 from waguard.browser.flags import client_hints, user_agent
 from waguard.browser.pipe import PipeConnection, PipeSession
 from waguard.config import Browser
-from waguard.errors import PageFailed
+from waguard.errors import PageFailed, PageUnreachable
 
 
 class Page:
@@ -22,12 +22,13 @@ class Page:
     async def attach(cls, connection: PipeConnection) -> Self:
         """Attach to the one page that the browser opened with.
 
-        Only Inspector is enabled. Runtime, Network and Log would let a hostile page flood the pipe with events, with
+        Only Inspector and Performance are enabled. Runtime, Network and Log would let a hostile page flood the pipe with events, with
         Page every alert() would hang until somebody closes it, and pyppeteer's `Page` enables all of them.
         """
         target = await _first_page(connection)
         session = await connection.createSession(target)
         await session.send("Inspector.enable")
+        await session.send("Performance.enable")  # it counts, and sends nothing by itself
         return cls(connection, session)
 
     async def disguise(self, binary: Binary, settings: Browser) -> None:
@@ -42,7 +43,7 @@ class Page:
         )
 
     async def open(self, url: str) -> None:
-        """Go to ``url``; returns when the navigation is committed. Raises `PageFailed` if it cannot be."""
+        """Go to ``url``; returns when the navigation is committed. Raises `PageUnreachable`, `PageFailed` if it cannot be."""
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
         # Where storage may be evicted, WhatsApp Web was reported to hang at "Loading your chats".
@@ -52,7 +53,7 @@ class Page:
             self._session.send("Page.navigate", {"url": url}),
         )
         if error := answer.get("errorText"):
-            raise PageFailed(
+            raise PageUnreachable(
                 f"{origin} cannot be opened: {error}.", hint="Is the network up? Is whatsapp.url right?"
             )
 
@@ -65,10 +66,35 @@ class Page:
             raise PageFailed("The page reader's script threw in the page.")
         return answer["result"].get("value")
 
+    async def settled(self, expression: str) -> Any:
+        """Like `evaluate`, but of a promise, once it is kept."""
+        answer = await self._session.send(
+            "Runtime.evaluate", {"expression": expression, "returnByValue": True, "awaitPromise": True}
+        )
+        if "exceptionDetails" in answer:
+            raise PageFailed("The promise was not kept.")
+        return answer["result"].get("value")
+
+    async def metrics(self) -> Any:
+        """Counters of the page's renderer. Answered in the middle of a script too (tried with Chromium 156)."""
+        return (await self._session.send("Performance.getMetrics")).get("metrics")
+
+    async def terminate(self) -> None:
+        """End the script that runs, if one does; the page stays. Answered in the middle of it."""
+        await self._session.send("Runtime.terminateExecution")
+
+    async def cookies(self, url: str) -> Any:
+        """Those that would be sent there; the network service answers."""
+        return await self._session.send("Network.getCookies", {"urls": [url]})
+
     async def screenshot(self) -> bytes:
         """A PNG of the visible page."""
         answer = await self._session.send("Page.captureScreenshot", {"format": "png"})
         return base64.b64decode(answer["data"])
+
+    def abandon(self) -> None:
+        """Whoever waits for an answer of the page's waits no more: its renderer is gone, and will give none."""
+        self._connection.abandon(self._session)
 
     @property
     def gone(self) -> bool:

@@ -48,6 +48,10 @@ class PipeSession(CDPSession):  # type: ignore[misc]  # pyppeteer ships no types
         self._connection = None
 
     @property
+    def id(self) -> str:
+        return str(self._sessionId)
+
+    @property
     def attached(self) -> bool:
         return self._connection is not None
 
@@ -171,6 +175,10 @@ class PipeConnection(Connection):  # type: ignore[misc]  # pyppeteer ships no ty
             target.emit(method, params)
         except Exception as error:  # noqa: BLE001 (a subscriber's mistake must not end the receive loop)
             self._on_event_error(method, error)
+
+    def abandon(self, session: PipeSession) -> None:
+        """Nobody answers in this session what was asked so far."""
+        self._fail("its renderer is gone.", lambda command: command.session == session.id)
 
     def _fail(self, why: str, concerned: "Callable[[_Command], bool]") -> None:
         for command in list(self._pending.values()):

@@ -27,6 +27,8 @@ def answer(state: State, wait: Wait, *, has_qr: bool) -> Failure | bool:
         return state.failure or Failure("session_failed", "The session is not up.")
     if state.process is not Process.UP:
         return False
+    if state.link is Link.LOST and state.reason is Reason.OFFLINE and state.failure is not None:
+        return state.failure
     if state.link is Link.LOST and state.reason in _FINAL:
         message, hint = _FINAL[state.reason]
         return Failure("refused", message, hint=hint, details=(("reason", state.reason.value),))

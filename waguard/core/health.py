@@ -29,6 +29,8 @@ class Fault(StrEnum):
     """The page cannot use its storage."""
     NETWORK_HUNG = "network_hung"
     """The browser's network service does not answer."""
+    GPU_HUNG = "gpu_hung"
+    """The page is not drawn any more."""
     OFFLINE = "offline"
     """The page reaches WhatsApp no more."""
     QR_STALE = "qr_stale"
@@ -50,8 +52,10 @@ class Remedy(StrEnum):
     """End the running script; the page stays."""
     RELOAD_QR = "reload_qr"
     """Ask the page for fresh codes."""
+    RENEW = "renew"
+    """End the helper process that hangs; the browser makes a new one."""
     RELOAD = "reload"
-    """Load the page again."""
+    """Load the page again, with a new renderer if the old one does not answer."""
     RESTART = "restart"
     """Close the browser and start it again on the same profile."""
     RESTORE = "restore"
@@ -64,6 +68,7 @@ COST_S: Mapping[Remedy, float] = {
     Remedy.CONTINUE: 0.1,
     Remedy.TERMINATE: 0.5,
     Remedy.RELOAD_QR: 1.0,
+    Remedy.RENEW: 2.0,
     Remedy.RELOAD: 5.0,
     Remedy.RESTART: 15.0,
     Remedy.RESTORE: 120.0,
@@ -85,7 +90,8 @@ PLANS: Mapping[Fault, Sequence[Remedy]] = {
     Fault.PAGE_LOOPING: (Remedy.TERMINATE, Remedy.RELOAD, Remedy.RESTART),
     Fault.PAGE_NOT_LOADED: (Remedy.RELOAD, Remedy.RESTART, Remedy.RESTORE, Remedy.FRESH),
     Fault.STORAGE_REFUSED: (Remedy.RELOAD, Remedy.RESTART, Remedy.RESTORE, Remedy.FRESH),
-    Fault.NETWORK_HUNG: (Remedy.RESTART,),
+    Fault.NETWORK_HUNG: (Remedy.RENEW, Remedy.RESTART),
+    Fault.GPU_HUNG: (Remedy.RENEW, Remedy.RESTART),
     Fault.OFFLINE: (Remedy.RELOAD, Remedy.RESTART),
     Fault.QR_STALE: (Remedy.RELOAD_QR, Remedy.RELOAD, Remedy.RESTART),
     Fault.MEMORY_HIGH: (Remedy.RESTART,),
@@ -107,3 +113,69 @@ class Finding:
     evidence: tuple[str, ...] = ()
     lasted_s: float = 0.0
     """How long it had been so when it was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """A finding, and what is done about it."""
+
+    finding: Finding
+    plan: tuple[Remedy, ...]
+    found: float
+    """Monotonic, seconds; as is ``began``."""
+    remedy: Remedy | None = None
+    """Under way; none: nothing is left that is worth a try."""
+    began: float = 0.0
+    tried: tuple[Remedy, ...] = ()
+    """Those before it, which have not helped."""
+    snapshot: str = ""
+    """What `Remedy.RESTORE` would start with."""
+
+
+GONE = frozenset({Fault.BROWSER_EXITED, Fault.PIPE_CLOSED})
+"""No cure of another fault matters any more."""
+OF_THE_PAGE = frozenset({Fault.PAGE_BLOCKED, Fault.PAGE_LOOPING, Fault.PAGE_CRASHED, Fault.PAGE_NOT_LOADED})
+"""Over as soon as the page says anything."""
+STOPPING = frozenset({Remedy.RESTART, Remedy.RESTORE, Remedy.FRESH})
+"""These begin with the end of the browser."""
+AGAIN = frozenset({Fault.OFFLINE, Fault.QR_STALE})
+"""A restart is no last resort for these; the first remedy is tried again and again, as often as the probe complains."""
+
+
+def next_remedy(treatment: Treatment, treated: Sequence[tuple[Fault, Remedy]]) -> Remedy | None:
+    """The first of the plan that was not tried for this fault lately; with all of them tried, the last resort."""
+    fault, plan = treatment.finding.fault, treatment.plan
+    fresh = next((one for one in plan if (fault, one) not in treated and one not in treatment.tried), None)
+    if fresh is not None or not plan:
+        return fresh
+    if fault in AGAIN:
+        return None if treatment.tried else plan[0]
+    return Remedy.RESTART if Remedy.RESTART in plan else None
+
+
+_SAID: Mapping[Fault, tuple[str, str, str]] = {
+    Fault.PROCESS_STOPPED: ("browser_failed", "A process of the browser is stopped", ""),
+    Fault.BROWSER_HUNG: ("browser_failed", "The browser hangs", ""),
+    Fault.PAGE_CRASHED: ("page_failed", "The page's renderer has crashed", ""),
+    Fault.PAGE_BLOCKED: ("page_failed", "The page hangs", ""),
+    Fault.PAGE_LOOPING: ("page_failed", "The page works without end", ""),
+    Fault.STORAGE_REFUSED: ("page_failed", "The page cannot use its storage", "Is the disk full?"),
+    Fault.NETWORK_HUNG: ("browser_failed", "The browser's network service hangs", ""),
+    Fault.GPU_HUNG: ("browser_failed", "The page is not drawn any more", ""),
+    Fault.OFFLINE: ("page_failed", "WhatsApp is not reached", "Is the network up?"),
+    Fault.QR_STALE: ("page_failed", "The QR code is too old to be scanned", ""),
+    Fault.MEMORY_HIGH: ("browser_failed", "The browser takes too much memory", ""),
+    Fault.LOGGED_OUT: ("refused", "The phone has unlinked this login", "Scan the new code."),
+    Fault.CONFLICT: (
+        "refused",
+        "WhatsApp is open elsewhere with this login",
+        "Close it there, then: restart.",
+    ),
+    Fault.REFUSED: ("refused", "WhatsApp refuses this browser or this account", "See: connect."),
+}
+"""Of what probes see: the code, what is said, what may help."""
+
+
+def finding(fault: Fault, evidence: str, lasted_s: float) -> Finding:
+    code, said, hint = _SAID[fault]
+    return Finding(fault, Failure(code, f"{said}: {evidence}.", hint=hint), (evidence,), lasted_s)

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from waguard.core.model import Failure, Link, Process, Reading, Reason, Source, Stage, Status, Wanted
+from waguard.core.health import GONE, OF_THE_PAGE, STOPPING, Fault, Finding, Remedy, Treatment, next_remedy
+from waguard.core.model import Cause, Failure, Link, Process, Reading, Reason, Source, Status, Wanted
 from waguard.core.policy import RestartPolicy
 
 
@@ -30,6 +31,14 @@ class State:
     """Why the last attempt ended by itself; none once the page is usable again."""
     restarts: tuple[float, ...] = ()
     """Monotonic times of the automatic restarts that count against the budget."""
+    cause: Cause = Cause.CONNECT
+    """Why the last browser was started, or the next one is."""
+    treatment: Treatment | None = None
+    """What was found wrong and is not yet cured."""
+    treated: tuple[tuple[Fault, Remedy], ...] = ()
+    """What was tried since the session was last well for a while."""
+    well_since: float | None = None
+    """When the last treatment ended well, monotonic."""
 
 
 # --- what happens -----------------------------------------------------------------------------------------
@@ -63,6 +72,16 @@ class CleanupAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class ReturnAsked:
+    """By the daemon that has just started: it was wanted before."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecycleAsked:
+    """By the daemon: a new browser is due, and nobody needs the old one just now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fact:
     """Something about one launch, told by whoever carried out an order."""
 
@@ -92,10 +111,18 @@ class PageRead(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class PageSilent(Fact):
-    """The page did not answer so many looks in a row."""
+class Held(Fact):
+    """The host lets no browser start now; nobody's fault, and nothing was tried."""
 
-    misses: int
+    failure: Failure
+    retry_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable(Fact):
+    """There is no way to WhatsApp Web; the browser shows its error page."""
+
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +140,34 @@ class LoginLost(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class PageCrashed(Fact):
-    """The page is gone, or its renderer; the browser is not."""
+class Found(Fact):
+    """A probe complains, and goes on to do so until it is cured."""
+
+    finding: Finding
+    plan: tuple[Remedy, ...] = ()
+    """What may help, the best first."""
+    snapshot: str = ""
+    """What the profile could be restored from."""
 
 
 @dataclass(frozen=True, slots=True)
-class BrowserExited(Fact):
-    failure: Failure
+class BrowserExited(Found):
+    """The browser has ended by itself, or is cut off from us."""
 
 
 @dataclass(frozen=True, slots=True)
-class DeadlinePassed(Fact):
-    failure: Failure
+class Recovered(Fact):
+    """The probe that has complained does so no more."""
+
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class NotCured(Fact):
+    """A remedy could not be applied, or the probe goes on to complain."""
+
+    fault: Fault
+    remedy: Remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,16 +198,20 @@ Event = (
     | DisconnectAsked
     | RestartAsked
     | CleanupAsked
+    | ReturnAsked
+    | RecycleAsked
     | Prepared
     | Started
     | Failed
+    | Held
+    | Unreachable
     | PageRead
-    | PageSilent
     | PageUnknown
     | LoginLost
-    | PageCrashed
+    | Found
     | BrowserExited
-    | DeadlinePassed
+    | Recovered
+    | NotCured
     | Gone
     | NotGone
     | Cleaned
@@ -238,13 +285,22 @@ class ReloadQr:
 
 
 @dataclass(frozen=True, slots=True)
+class Cure:
+    """Apply a remedy that leaves the browser up, and see whether it helps."""
+
+    epoch: int
+    fault: Fault
+    remedy: Remedy
+
+
+@dataclass(frozen=True, slots=True)
 class Remember:
     """Write down what is wanted, so that it outlives the daemon."""
 
     wanted: Wanted
 
 
-Order = Prepare | Launch | Open | Stop | Clean | Wait | Arm | Disarm | ReloadQr | Remember
+Order = Prepare | Launch | Open | Stop | Clean | Wait | Arm | Disarm | ReloadQr | Cure | Remember
 Outcome = tuple[State, tuple[Order, ...]]
 Rule = Callable[[State, Event, float, RestartPolicy], Outcome]
 
@@ -279,71 +335,90 @@ def _asked(event: Event) -> Source | None:
     return Source() if isinstance(event, ConnectAsked) and event.fresh else None
 
 
+def _cause(event: Event) -> Cause:
+    return Cause.RESTART if isinstance(event, RestartAsked) else Cause.CONNECT
+
+
+def _anew(state: State) -> State:
+    """What an operator asks for forgets old failures and what was done about them."""
+    return replace(state, failure=None, restarts=(), treatment=None, treated=(), well_since=None)
+
+
 def begin(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """An operator wants it up: forget old failures, prepare."""
     asked = _asked(event)
     after = replace(
-        state, wanted=Wanted.UP, source=asked or state.source, asked=asked, failure=None, restarts=()
+        _anew(state), wanted=Wanted.UP, source=asked or state.source, asked=asked, cause=_cause(event)
     )
     return _prepare(after, Remember(Wanted.UP))
+
+
+def come_back(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """The daemon was started, and this was wanted before: prepare, if it still is."""
+    if state.wanted is Wanted.DOWN:
+        return state, ()
+    return _prepare(replace(state, cause=Cause.RETURN))
 
 
 def join(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """A start is under way: join it, unless another profile is asked for than it starts with."""
     asked = _asked(event)
     if asked is not None and asked != state.asked:
-        return _stop(replace(state, source=asked, asked=asked, failure=None), polite=False)
+        after = replace(_anew(state), source=asked, asked=asked, restarts=state.restarts, cause=Cause.CONNECT)
+        return _stop(after, polite=False)
     return state, ()
 
 
 def use(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
-    """The browser is up: that is enough, unless its page is past use or another profile is asked for."""
+    """The browser is up: that is enough, unless its page is past use and not being cured, or another profile is asked for."""
     asked = _asked(event) if _asked(event) != state.asked else None
     hung = state.link is Link.LOST and state.reason in {Reason.CRASHED, Reason.HUNG}
-    past_use = hung or state.link is Link.UNKNOWN  # its browser may still have a login to write down
-    if asked is not None or past_use:
-        after = replace(state, source=asked, asked=asked, failure=None, restarts=())
-        return _stop(after, polite=True)
+    past_use = (hung and state.treatment is None) or state.link is Link.UNKNOWN
+    if asked is not None or past_use:  # its browser may still have a login to write down
+        return _stop(replace(_anew(state), source=asked, asked=asked, cause=Cause.CONNECT), polite=True)
     return state, ()
 
 
 def restart(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """Close it and start again on the same profile."""
-    return _stop(replace(state, failure=None, restarts=()), polite=True)
+    return _stop(replace(_anew(state), cause=Cause.RESTART), polite=True)
+
+
+def recycle(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """Close it and start again, if it is well and not waiting for a scan that somebody may be at."""
+    if state.treatment is not None or state.link is not Link.CONNECTED:
+        return state, ()
+    return _stop(replace(state, cause=Cause.RECYCLE), polite=True)
 
 
 def resume(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """Wanted again while it is being stopped or cleaned: once that is done, prepare."""
     asked = _asked(event) or state.asked
     after = replace(
-        state, wanted=Wanted.UP, source=asked or state.source, asked=asked, failure=None, restarts=()
+        _anew(state), wanted=Wanted.UP, source=asked or state.source, asked=asked, cause=_cause(event)
     )
     return after, (Remember(Wanted.UP),)
 
 
+def _down(state: State) -> State:
+    return replace(
+        state, wanted=Wanted.DOWN, source=None, asked=None, failure=None, treatment=None, treated=()
+    )
+
+
 def stop(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """Not wanted any more: call off what is under way, close politely, prove it gone."""
-    down = replace(state, wanted=Wanted.DOWN, source=None, asked=None, failure=None)
-    return _stop(down, Remember(Wanted.DOWN), polite=state.process is Process.UP)
+    return _stop(_down(state), Remember(Wanted.DOWN), polite=state.process is Process.UP)
 
 
 def stay_down(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """Nothing runs, or the stop is under way: note that it is to stay so."""
-    return replace(state, wanted=Wanted.DOWN, source=None, asked=None, failure=None), (Remember(Wanted.DOWN),)
+    return _down(state), (Remember(Wanted.DOWN),)
 
 
 def clean(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """Call off what is under way and clean."""
-    after = replace(
-        state,
-        wanted=Wanted.DOWN,
-        process=Process.STOPPING,
-        source=None,
-        asked=None,
-        cleaning=True,
-        failure=None,
-        restarts=(),
-    )
+    after = replace(_down(state), process=Process.STOPPING, cleaning=True, restarts=())
     return after, (Remember(Wanted.DOWN), Clean(state.epoch))
 
 
@@ -352,6 +427,13 @@ def clean_once(state: State, event: Event, now: float, policy: RestartPolicy) ->
     if state.cleaning:
         return replace(state, wanted=Wanted.DOWN, source=None, asked=None), (Remember(Wanted.DOWN),)
     return clean(state, event, now, policy)
+
+
+def hold(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """The host lets none start now: wait, at no cost to the budget."""
+    assert isinstance(event, Held)  # noqa: S101 (the table gives this rule no other event)
+    after = replace(state, process=Process.BACKOFF, failure=event.failure)
+    return after, (Wait(state.epoch, event.retry_s, jitter=True),)
 
 
 def launch(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
@@ -373,7 +455,7 @@ def _on_its_way(state: State) -> bool:
     return state.link is Link.LOADING or (state.link is Link.LOST and state.reason in gone)
 
 
-def note(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+def note(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outcome:
     """Believe the page; one look at an unknown page changes nothing that is known."""
     assert isinstance(event, PageRead)  # noqa: S101 (the table gives this rule no other event)
     reading = event.reading
@@ -381,7 +463,7 @@ def note(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Out
         return state, ()
     usable = reading.link in _USABLE
     after = replace(
-        state,
+        _well(state, now) if usable and _shows_in_the_page(state.treatment) else state,
         link=reading.link,
         reason=reading.reason,
         asked=None if usable else state.asked,
@@ -397,55 +479,141 @@ def note(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Out
     return after, orders
 
 
-def doubt(state: State, event: Event, _now: float, policy: RestartPolicy) -> Outcome:
-    """A silent page is called hung after enough looks; no cure here, the next connect brings one."""
-    assert isinstance(event, PageSilent)  # noqa: S101 (the table gives this rule no other event)
-    if event.misses < policy.hung_after or state.link is Link.LOADING:
-        return state, ()
-    return replace(state, link=Link.LOST, reason=Reason.HUNG), ()
+def _shows_in_the_page(treatment: Treatment | None) -> bool:
+    """Whether a page that can be used proves the cure."""
+    if treatment is None:
+        return False
+    fault = treatment.finding.fault
+    return fault in OF_THE_PAGE or fault is Fault.OFFLINE or treatment.remedy in STOPPING
+
+
+def _well(state: State, now: float) -> State:
+    return replace(state, treatment=None, well_since=now)
 
 
 def lose_sight(state: State, event: Event, _now: float, policy: RestartPolicy) -> Outcome:
     """After enough looks that told nothing, the link is unknown; no cure here, the next connect brings one."""
     assert isinstance(event, PageUnknown)  # noqa: S101 (the table gives this rule no other event)
-    if event.looks < policy.hung_after or state.link is Link.LOADING:
+    if event.looks < policy.unknown_after or state.link is Link.LOADING:
         return state, ()
     return replace(state, link=Link.UNKNOWN, reason=None), ()
+
+
+def unreachable(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """The network is to blame and no browser: say so, and leave it to the probes when to try again."""
+    return replace(state, link=Link.LOST, reason=Reason.OFFLINE, failure=_failure(event)), (Disarm(),)
 
 
 def lose_login(state: State, event: Event, now: float, policy: RestartPolicy) -> Outcome:
     """The login was lost to damage: stop, and start again at once on the last snapshot that has it, inside the budget."""
     recent = policy.recent(state.restarts, now)
     spent = len(recent) >= policy.budget
+    finding = Finding(Fault.LOGIN_LOST, _failure(event))
     after = replace(
         state,
         link=Link.LOST,
         reason=Reason.DAMAGED,
         failure=_failure(event) if spent else None,
         restarts=recent if spent else (*recent, now),
+        cause=Cause.RECOVERY,
+        treatment=Treatment(finding, (Remedy.RESTORE,), now, Remedy.RESTORE, now),
     )
     return _stop(after, polite=False)
 
 
-def crash(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
-    """The page or the browser ended: prove the rest gone, then start again by policy."""
-    lost = replace(state, link=Link.LOST, reason=Reason.CRASHED, failure=_failure(event))
-    return _stop(lost, polite=isinstance(event, PageCrashed))
+# --- cures
 
 
-def late(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
-    """The page was not usable in time: stop it, then start again by policy."""
-    if not _on_its_way(state):
+def treat(state: State, event: Event, now: float, policy: RestartPolicy) -> Outcome:
+    """Begin with the best remedy, one fault at a time; what is still wrong after that is found again."""
+    assert isinstance(event, Found)  # noqa: S101 (the table gives this rule no other event)
+    fault, before = event.finding.fault, state.treatment
+    if fault is Fault.PAGE_NOT_LOADED and not _on_its_way(state):
         return state, ()
-    lost = replace(state, link=Link.LOST, reason=Reason.HUNG, failure=_failure(event))
-    return _stop(lost, polite=True)
+    if before is not None and before.remedy is not None and fault not in GONE:
+        if before.remedy is Remedy.RELOAD and fault in {Fault.PAGE_NOT_LOADED, Fault.PAGE_CRASHED}:
+            return _go_on(state, before, now)
+        if before.remedy not in STOPPING:
+            return state, ()
+    tried: tuple[Remedy, ...] = ()
+    same = before is not None and before.finding.fault is fault
+    if same and before is not None and before.remedy is not None:  # the new browser has it too
+        tried = (*before.tried, before.remedy)
+    treated = state.treated
+    if state.well_since is not None and now - state.well_since > policy.relapse_s:
+        treated = ()
+    found = before.found if same and before is not None else now
+    treatment = Treatment(event.finding, event.plan, found, tried=tried, snapshot=event.snapshot)
+    return _apply(replace(state, treated=treated, well_since=None), treatment, now)
 
 
-def give_up(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+def try_next(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outcome:
+    """The remedy did not help: the next one."""
+    assert isinstance(event, NotCured)  # noqa: S101 (the table gives this rule no other event)
+    under_way = state.treatment
+    if under_way is None or (under_way.finding.fault, under_way.remedy) != (event.fault, event.remedy):
+        return state, ()
+    return _go_on(state, under_way, now)
+
+
+def recover(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outcome:
+    """The probe that complained is content."""
+    assert isinstance(event, Recovered)  # noqa: S101 (the table gives this rule no other event)
+    if state.treatment is None or state.treatment.finding.fault is not event.fault:
+        return state, ()
+    return _well(state, now), ()
+
+
+def _go_on(state: State, treatment: Treatment, now: float) -> Outcome:
+    tried = (*treatment.tried, *([treatment.remedy] if treatment.remedy else []))
+    return _apply(state, replace(treatment, tried=tried, remedy=None), now)
+
+
+def _apply(state: State, treatment: Treatment, now: float) -> Outcome:
+    fault, failure = treatment.finding.fault, treatment.finding.failure
+    remedy = next_remedy(treatment, state.treated)
+    treatment = replace(treatment, remedy=remedy, began=now)
+    link, reason = _seen_as(state, fault)
+    after = replace(state, treatment=treatment, link=link, reason=reason)
+    if remedy is None:
+        return after, ()
+    after = replace(
+        after, treated=(*(one for one in state.treated if one != (fault, remedy)), (fault, remedy))
+    )
+    if remedy not in STOPPING:
+        if remedy is Remedy.RELOAD:
+            after = replace(after, link=Link.LOADING, reason=None)
+            return after, (Arm(state.epoch), Cure(state.epoch, fault, remedy))
+        return after, (Cure(state.epoch, fault, remedy),)
+    source = {Remedy.RESTORE: Source(treatment.snapshot), Remedy.FRESH: Source()}.get(remedy)
+    polite = fault not in {*GONE, Fault.BROWSER_HUNG}
+    after = replace(after, failure=failure, source=source or state.source, cause=Cause.RECOVERY)
+    return _stop(after, polite=polite)
+
+
+def _seen_as(state: State, fault: Fault) -> tuple[Link, Reason | None]:
+    """The link of a session with this fault."""
+    if fault in GONE or fault is Fault.PAGE_CRASHED:
+        return Link.LOST, Reason.CRASHED
+    if fault in OF_THE_PAGE or fault is Fault.BROWSER_HUNG:
+        return Link.LOST, Reason.HUNG
+    return state.link, state.reason
+
+
+def give_up(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outcome:
     """The start failed: prove gone whatever it left, then start again by policy, not from a snapshot that was asked for."""
     restoring = state.source is not None and state.source.backup
-    source = None if restoring else state.source
-    after = replace(state, link=Link.UNKNOWN, reason=None, failure=_failure(event), source=source)
+    failure = _failure(event)
+    finding = Finding(Fault.START_FAILED, failure)
+    after = replace(
+        state,
+        link=Link.UNKNOWN,
+        reason=None,
+        failure=failure,
+        source=None if restoring else state.source,
+        cause=Cause.RECOVERY,
+        treatment=state.treatment or Treatment(finding, (Remedy.RESTART,), now, Remedy.RESTART, now),
+    )
     return _stop(after, polite=state.process is Process.UP)
 
 
@@ -459,8 +627,8 @@ def gone(state: State, _event: Event, now: float, policy: RestartPolicy) -> Outc
         return _prepare(state)
     recent = policy.recent(state.restarts, now)
     if len(recent) >= policy.budget:
-        after = replace(state, process=Process.FAILED, restarts=recent)
-        return after, (Wait(state.epoch, policy.cooldown_s, jitter=False),)
+        after = replace(state, process=Process.FAILED, restarts=recent, treatment=None, treated=())
+        return after, (Wait(state.epoch, policy.rest_s(recent, now), jitter=False),)
     after = replace(state, process=Process.BACKOFF, restarts=(*recent, now))
     return after, (Wait(state.epoch, policy.delay_bound_s(len(recent)), jitter=True),)
 
@@ -469,7 +637,9 @@ def not_gone(state: State, event: Event, _now: float, policy: RestartPolicy) -> 
     """Something could not be proved gone: start nothing in its place; look again after the cool-down."""
     if state.cleaning and isinstance(event, NotGone):
         return state, ()  # told by the stop that the cleanup has replaced
-    after = replace(state, process=Process.FAILED, failure=_failure(event), cleaning=False)
+    after = replace(
+        state, process=Process.FAILED, failure=_failure(event), cleaning=False, treatment=None, treated=()
+    )
     return after, (Wait(state.epoch, policy.cooldown_s, jitter=False),) if state.wanted is Wanted.UP else ()
 
 
@@ -482,18 +652,18 @@ def cleaned(state: State, event: Event, now: float, policy: RestartPolicy) -> Ou
     return State(epoch=state.epoch), ()
 
 
-def again(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+def again(state: State, _event: Event, now: float, policy: RestartPolicy) -> Outcome:
     """The wait is over: try again, if it is still wanted."""
     if state.wanted is Wanted.DOWN:
         return state, ()
+    if state.process is Process.FAILED:  # after its cool-down; this one counts too
+        state = replace(state, restarts=(*policy.recent(state.restarts, now), now), cause=Cause.RECOVERY)
     return _prepare(state)
 
 
 def _failure(event: Event) -> Failure:
-    failure = getattr(event, "failure", None)
-    if isinstance(failure, Failure):
-        return failure
-    return Failure("page_failed", "The page's renderer crashed.", Stage.OPEN)
+    failure = event.finding.failure if isinstance(event, Found) else getattr(event, "failure", None)
+    return failure if isinstance(failure, Failure) else Failure("internal", "It failed for no known reason.")
 
 
 # --- the table --------------------------------------------------------------------------------------------
@@ -517,14 +687,18 @@ _ROWS: dict[type[Event], tuple[Rule, ...]] = {
     CleanupAsked:    (clean,     clean,     clean,     clean,     clean_once, clean,     clean),
     Prepared:        (ignore,    launch,    ignore,    ignore,    ignore,     ignore,    ignore),
     Started:         (ignore,    ignore,    open_page, ignore,    ignore,     ignore,    ignore),
+    ReturnAsked:     (come_back, ignore,    ignore,    ignore,    ignore,     ignore,    ignore),
+    RecycleAsked:    (ignore,    ignore,    ignore,    recycle,   ignore,     ignore,    ignore),
+    Held:            (ignore,    hold,      ignore,    ignore,    ignore,     ignore,    ignore),
     Failed:          (ignore,    give_up,   give_up,   give_up,   ignore,     ignore,    ignore),
+    Unreachable:     (ignore,    ignore,    ignore,    unreachable, ignore,   ignore,    ignore),
     PageRead:        (ignore,    ignore,    ignore,    note,      ignore,     ignore,    ignore),
-    PageSilent:      (ignore,    ignore,    ignore,    doubt,     ignore,     ignore,    ignore),
     PageUnknown:     (ignore,    ignore,    ignore,    lose_sight, ignore,    ignore,    ignore),
     LoginLost:       (ignore,    ignore,    ignore,    lose_login, ignore,    ignore,    ignore),
-    PageCrashed:     (ignore,    ignore,    ignore,    crash,     ignore,     ignore,    ignore),
-    BrowserExited:   (ignore,    ignore,    give_up,   crash,     ignore,     ignore,    ignore),
-    DeadlinePassed:  (ignore,    ignore,    ignore,    late,      ignore,     ignore,    ignore),
+    Found:           (ignore,    ignore,    ignore,    treat,     ignore,     ignore,    ignore),
+    BrowserExited:   (ignore,    ignore,    give_up,   treat,     ignore,     ignore,    ignore),
+    Recovered:       (ignore,    ignore,    ignore,    recover,   ignore,     ignore,    ignore),
+    NotCured:        (ignore,    ignore,    ignore,    try_next,  ignore,     ignore,    ignore),
     Gone:            (ignore,    ignore,    ignore,    ignore,    gone,       ignore,    ignore),
     NotGone:         (ignore,    ignore,    ignore,    ignore,    not_gone,   ignore,    ignore),
     Cleaned:         (ignore,    ignore,    ignore,    ignore,    cleaned,    ignore,    ignore),
@@ -549,7 +723,7 @@ def status(state: State) -> Status:
     """The one word for people."""
     match state.process:
         case Process.DOWN:
-            return Status.STOPPED
+            return Status.STOPPED if state.wanted is Wanted.DOWN else Status.RECOVERING
         case Process.FAILED:
             return Status.FAILED
         case Process.BACKOFF:

@@ -79,6 +79,21 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
+class Cause(StrEnum):
+    """Why a browser is started."""
+
+    CONNECT = "connect"
+    """Somebody asked for it."""
+    RESTART = "restart"
+    """Somebody asked for it anew."""
+    RECOVERY = "recovery"
+    """The last one has failed."""
+    RETURN = "return"
+    """The daemon has been started, and it was wanted before."""
+    RECYCLE = "recycle"
+    """It was due, in a quiet hour."""
+
+
 class Stage(StrEnum):
     """The named waits; each has a deadline in the config under ``[deadlines]``."""
 

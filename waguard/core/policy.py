@@ -12,11 +12,19 @@ class RestartPolicy:
     base_s: float = 1.0
     max_s: float = 60.0
     cooldown_s: float = 900.0
-    hung_after: int = 6
+    unknown_after: int = 6
+    """Looks in a row that told nothing, and the link is unknown."""
+    relapse_s: float = 120.0
+    """A fault that comes back sooner was not cured: the next remedy is tried."""
 
     def recent(self, restarts: tuple[float, ...], now: float) -> tuple[float, ...]:
         """Those of the restarts that still count against the budget."""
         return tuple(at for at in restarts if now - at < self.window_s)
+
+    def rest_s(self, recent: tuple[float, ...], now: float) -> float:
+        """How long a session with no budget left rests: until the cool-down is over and one more restart is inside it."""
+        oldest = recent[-self.budget] if 0 < self.budget <= len(recent) else now - self.window_s
+        return max(self.cooldown_s, oldest + self.window_s - now)
 
     def delay_bound_s(self, recent: int) -> float:
         """Upper bound of the delay before the next restart: none for the first, then doubling up to ``max_s``.

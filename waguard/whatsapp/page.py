@@ -27,6 +27,9 @@ RELOAD_QR = """(() => {
 })()"""
 """Clicks the button that fetches fresh QR codes; true if there was one."""
 
+ERROR_PAGE = "error page"
+"""The sign of a page that the browser shows itself, since it reached none."""
+
 _QR = re.compile(r"[\x20-\x7e]{1,1024}")
 _WORD = re.compile(r"[\w .:+-]{1,64}", re.ASCII)
 
@@ -161,7 +164,7 @@ class _Signs:
         words = (("Socket.state", self.state), ("Socket.stream", self.stream), ("Stream.mode", self.mode))
         flags = (
             ("post_logout", _post_logout(self.url)),
-            ("error page", self.url.startswith("chrome-error:")),
+            (ERROR_PAGE, self.url.startswith("chrome-error:")),
             ("Socket.hasSynced", self.synced),
             ("data-ref", self.qr is not None),
             ("reload button", self.reload),
