@@ -18,7 +18,7 @@ from conftest import Daemon, Journal, decoded
 from waguard import host
 from waguard.browser.find import KNOWN
 from waguard.core.answer import Wait
-from waguard.core.model import ClientCode, Link, Reason, Status
+from waguard.core.model import ClientCode, Link, Status
 from waguard.events import Event
 from waguard.simulator.server import Cadence, Simulator
 from waguard.supervisor import SessionView, Supervisor
@@ -230,28 +230,36 @@ async def test_a_stopped_browser_is_cleaned_and_connected_anew(
         assert (await supervisor.connect(DEMO)).status is Status.AWAITING_SCAN
 
 
-async def test_a_spinning_page_is_seen_cleaned_and_connected_anew(
-    start: Daemon, simulator: Simulator
+async def test_a_looping_page_is_seen_and_its_script_ended(
+    start: Daemon, simulator: Simulator, journal: Journal
 ) -> None:
-    page = {"read_s": 0.3, "hung_after": 2, "poll_s": 0.1}
-    async with start(whatsapp={"url": simulator.url}, page=page) as (supervisor, _):
+    page, health = {"read_s": 0.3, "poll_s": 0.1}, {"busy_s": 1.0, "relapse_s": 0.01}
+    async with start(whatsapp={"url": simulator.url}, page=page, health=health) as (supervisor, _):
         view = await supervisor.connect(DEMO)
-        members = family(pid_of(view))
-        fault = await simulator.inject("spin")
-        await until(lambda: supervisor.view(DEMO).reason == Reason.HUNG, "called hung")
-        await simulator.clear_faults(fault.name)
-        # A connect starts it anew by itself; a cleanup first does as well.
-        again = await supervisor.connect(DEMO)
-        assert (again.status, again.profile) == (Status.AWAITING_SCAN, "kept")
-        assert not living(members)
         await simulator.inject("spin")
-        await until(lambda: supervisor.view(DEMO).reason == Reason.HUNG, "called hung again")
-        await simulator.clear_faults("spin")
-        members = family(pid_of(supervisor.view(DEMO)))
+        await until(lambda: bool(journal.named("health.recovered")), "cured")
+        (remedy,) = journal.named("health.remedy")
+        assert (remedy.fields["remedy"], remedy.fields["outcome"]) == ("terminate", "cured")
+        after = supervisor.view(DEMO)
+        assert (after.browser, after.link) == (view.browser, Link.AWAITING_SCAN)
+        await simulator.clear_faults()
+
+
+async def test_a_page_that_loops_is_cleaned_at_once(start: Daemon, simulator: Simulator) -> None:
+    async with start(whatsapp={"url": simulator.url}, page={"read_s": 0.3}) as (supervisor, _):
+        view = await supervisor.connect(DEMO)
+        await simulator.inject("spin")
+        await until(lambda: silent(supervisor), "seen")
+        members = family(pid_of(view))
         report = await supervisor.cleanup(DEMO)
         assert report.ok
         assert not living(members)
+        await simulator.clear_faults()
         assert (await supervisor.connect(DEMO)).status is Status.AWAITING_SCAN
+
+
+def silent(supervisor: Supervisor) -> bool:
+    return supervisor._sessions[DEMO]._watch._renderer.silent
 
 
 async def test_logged_out_by_the_phone_is_said_and_a_new_code_shown(
@@ -280,7 +288,9 @@ async def test_a_login_lost_to_refused_storage_asks_for_a_scan_once_storage_work
         await until(lambda: supervisor.view(DEMO).qr is not None, "a code to scan")
 
 
-async def test_a_crashed_renderer_comes_back_logged_in(start: Daemon, simulator: Simulator) -> None:
+async def test_a_crashed_renderer_is_loaded_again_logged_in(
+    start: Daemon, simulator: Simulator, journal: Journal
+) -> None:
     async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
         (view,) = await log_in(supervisor, simulator, DEMO)
         browser = supervisor._sessions[DEMO]._instance.browser
@@ -288,12 +298,10 @@ async def test_a_crashed_renderer_comes_back_logged_in(start: Daemon, simulator:
         assert browser._connection is not None
         (session,) = browser._connection._sessions.values()
         session.send("Page.crash")
-        await until(
-            lambda: (
-                supervisor.view(DEMO).attempt != view.attempt and supervisor.view(DEMO).link is Link.CONNECTED
-            ),
-            "connected again",
-        )
+        await until(lambda: bool(journal.named("health.recovered")), "recovered")
+        assert journal.named("health.recovered")[0].fields["remedy"] == "reload"
+        await until(lambda: supervisor.view(DEMO).link is Link.CONNECTED, "connected again")
+        assert supervisor.view(DEMO).browser == view.browser
 
 
 async def test_a_server_that_never_answers_names_the_stage(start: Daemon, simulator: Simulator) -> None:

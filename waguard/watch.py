@@ -241,7 +241,7 @@ class Watch:
                 metrics = await page.metrics()
         pids = [one.row.pid for one in await self._members() if one.role in {BROWSER, RENDERER}]
         seen = self._renderer.missed(self._senses.pulse.clock(), waited_s, pids, metrics)
-        await self._saw(epoch, OF_THE_RENDERER, seen)
+        await self._saw(epoch, OF_THE_RENDERER, seen, self._renderer.silent_s)
 
     async def _answered(self, epoch: int, reading: Reading) -> None:
         self._renderer.answered()
@@ -250,8 +250,8 @@ class Watch:
             return
         stale_s = self._config.health.qr_s
         age = time.monotonic() - max(self._instance.memory.qr_seen, self._opened)
-        complaints = {**link.judge(reading), **qr.judge(reading, age, stale_s)}
-        await self._saw(epoch, link.FAULTS | qr.FAULTS, complaints)
+        await self._saw(epoch, link.FAULTS, link.judge(reading))
+        await self._saw(epoch, qr.FAULTS, qr.judge(reading, age, stale_s), age)
 
     def _until_next_look(self) -> float:
         """A page that loads is looked at all the time at first, and the longer it takes the less often."""
@@ -320,7 +320,7 @@ class Watch:
         except TimeoutError:
             waited = self._senses.pulse.clock() - began
             if waited >= 0.8 * probe.deadline_s:  # else it was the daemon that slept
-                await self._saw(epoch, probe.faults, await probe.unanswered(waited))
+                await self._saw(epoch, probe.faults, await probe.unanswered(waited), 2 * waited)
             return True
         except PageFailed:
             return False  # it cannot tell
@@ -333,15 +333,19 @@ class Watch:
                 await wake.wait()
         wake.clear()
 
-    async def _saw(self, epoch: int, asked: Collection[Fault], seen: Mapping[Fault, str]) -> None:
-        """Count what a probe complains of, and tell what has lasted."""
+    async def _saw(
+        self, epoch: int, asked: Collection[Fault], seen: Mapping[Fault, str], before_s: float = 0.0
+    ) -> None:
+        """Count what a probe complains of, and tell what has lasted. ``before_s``: it has been so before it was a complaint."""
         now, limits = self._senses.pulse.clock(), self._config.health.patience()
         if self._no_way():
             limits = {**limits, Fault.OFFLINE: 0.0}
         self._book, due, over = patience.update(self._book, asked, seen, limits, now)
         for one in due:
             if one.fault is not Fault.OFFLINE or self._may_retry(now):
-                await self._ears.found(epoch, finding(one.fault, seen[one.fault], one.lasted_s), one.first)
+                await self._ears.found(
+                    epoch, finding(one.fault, seen[one.fault], before_s + one.lasted_s), one.first
+                )
         for fault in over:
             self._retries = 0 if fault is Fault.OFFLINE else self._retries
             self._ears.tell(machine.Recovered(epoch, fault))

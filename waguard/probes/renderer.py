@@ -53,6 +53,10 @@ class RendererProbe:
     def silent(self) -> bool:
         return self._silence is not None
 
+    @property
+    def silent_s(self) -> float:
+        return 0.0 if self._silence is None else self._silence.looked - self._silence.began
+
     def missed(
         self, now: float, waited_s: float, pids: Collection[int], metrics: object
     ) -> Mapping[Fault, str]:
