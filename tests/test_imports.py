@@ -29,6 +29,8 @@ ADAPTERS = (
     "deadline",
     "schedule",
     "backup",
+    "learned",
+    "history",
 )
 STOREYS = (
     CORE,
