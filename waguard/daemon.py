@@ -22,7 +22,9 @@ from waguard.core.policy import RestartPolicy
 from waguard.errors import AlreadyRunning, ConfigError
 from waguard.events import Bus
 from waguard.files import in_thread, saying
+from waguard.history import History
 from waguard.instance import Resources
+from waguard.learned import Learned
 from waguard.observe import logs
 from waguard.observe.patient import Patient
 from waguard.profile.store import Profiles
@@ -73,6 +75,11 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
             bus.publish("sandbox.plain", level="warning", problem=problem, hint="Run: waguard doctor")
         if not config.browser.chromium_sandbox:
             bus.publish("sandbox.chromium_off", level="warning", problem="browser.chromium_sandbox is false")
+        history, learned = History(root, config.history.keep_days, bus), Learned(config)
+        stack.push_async_callback(history.close)  # after all sessions, so that it has their ends
+        await history.start(learned)
+        bus.subscribe(history.heard)
+        bus.subscribe(learned.heard)
         services = Services(
             Resources(config, binary, kind, profiles, Registry(profiles), backups, bus),
             starts=asyncio.Semaphore(config.limits.concurrent_starts),
@@ -85,6 +92,8 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
                 cooldown_s=config.restart.cooldown_s,
                 hung_after=config.page.hung_after,
             ),
+            history=history,
+            learned=learned,
         )
         supervisor = Supervisor(services)
         stack.push_async_callback(supervisor.close)

@@ -20,7 +20,9 @@ from waguard.core.model import ClientCode, Failure, Link, Process, Stage, Wanted
 from waguard.core.policy import RestartPolicy
 from waguard.deadline import Span, within
 from waguard.errors import Interrupted, PageFailed, ShuttingDown, WaguardError
+from waguard.history import History
 from waguard.instance import Instance, Memory, Resources, Step
+from waguard.learned import Learned
 from waguard.registry import Record
 from waguard.watch import Watch, Work
 
@@ -36,6 +38,8 @@ class Services:
     """One place for each browser that may be starting at a time."""
     probe: str
     policy: RestartPolicy
+    history: History
+    learned: Learned
 
 
 class Session:

@@ -151,6 +151,7 @@ class Supervisor:
         self._services = services
         self._resources = services.resources
         self._config = services.resources.config
+        self.history, self.learned = services.history, services.learned
         self._sessions: dict[ClientCode, Session] = {}
         self._tasks: dict[ClientCode, asyncio.Task[None]] = {}
         self._admitting: Counter[Session] = Counter()
