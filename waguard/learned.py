@@ -3,7 +3,7 @@
 import time
 from array import array
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -48,31 +48,34 @@ class Learned:
         self._now = now
         self._own: MutableMapping[tuple[ClientCode, str], array[float]] = defaultdict(lambda: array("d"))
         self._all: MutableMapping[str, deque[float]] = defaultdict(lambda: deque(maxlen=_ALL))
-        self._tries: MutableMapping[tuple[ClientCode, str], Tries] = defaultdict(
+        self._tries: MutableMapping[tuple[ClientCode, Fault], Tries] = defaultdict(
             lambda: deque(maxlen=_OWN_TRIES)
         )
-        self._all_tries: MutableMapping[str, Tries] = defaultdict(lambda: deque(maxlen=_ALL_TRIES))
+        self._all_tries: MutableMapping[Fault, Tries] = defaultdict(lambda: deque(maxlen=_ALL_TRIES))
         self._activity: MutableMapping[ClientCode, Activity] = defaultdict(Activity)
         self._faded_at = now()
 
     # --- for the sessions -----------------------------------------------------------------------------
 
     def deadline(self, code: ClientCode | None, stage: Stage) -> Deadline:
-        """How long to wait for a stage of this client, or of one that is not known yet."""
-        default = float(getattr(self._deadlines, stage))
+        """How long to wait for a stage of this client; of no client: of one that is not known yet."""
+        default = self.configured_s(stage)
         if not self._enabled or stage not in LEARNED_STAGES:
             return Deadline(default, "as configured")
         own = self._own.get((code, stage.value), ()) if code is not None else ()
         return learning.deadline(own, self._all.get(stage.value, ()), default, self._bounds)
 
+    def configured_s(self, stage: Stage) -> float:
+        return float(getattr(self._deadlines, stage))
+
     def remedies(
-        self, code: ClientCode, fault: Fault, plan: Sequence[Remedy]
+        self, code: ClientCode | None, fault: Fault, plan: Sequence[Remedy]
     ) -> tuple[tuple[Remedy, ...], str]:
-        """What to try against a fault in which order, and why in that one."""
+        """What to try against a fault in which order, and why in that one; of no client: of one that is not known yet."""
         if not self._enabled:
             return tuple(plan), "by cost"
-        own, all_ = self._tries.get((code, fault.value), ()), self._all_tries.get(fault.value, ())
-        return learning.order(plan, _trials(own), _trials(all_))
+        own = self._tries.get((code, fault), ()) if code is not None else ()
+        return learning.order(plan, _trials(own), _trials(self._all_tries.get(fault, ())))
 
     def quiet(self, code: ClientCode) -> bool:
         """Whether this is an hour in which the client does little."""
@@ -135,7 +138,7 @@ class Learned:
         return learning.hour_of_week(datetime.fromtimestamp(at, LOCAL))
 
 
-def _trials(tries: Sequence[tuple[Remedy, bool, float]] | Tries) -> Mapping[Remedy, Trials]:
+def _trials(tries: Iterable[tuple[Remedy, bool, float]]) -> Mapping[Remedy, Trials]:
     found: dict[Remedy, Trials] = {}
     for remedy, worked, seconds in tries:
         before = found.get(remedy, Trials())
