@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Journal
+from conftest import Daemon, Journal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from waguard import history as module
 from waguard.config import Config
 from waguard.core.health import PLANS, Fault, Remedy
-from waguard.core.model import ClientCode, Stage
+from waguard.core.model import ClientCode, Stage, Status
 from waguard.core.stats import Happening
 from waguard.errors import ProfileFailed
 from waguard.events import Event
@@ -178,6 +178,19 @@ async def test_what_is_past_its_time_is_deleted(tmp_path: Path, journal: Journal
         assert db.execute("SELECT count(*), sum(seen_s) FROM activity").fetchone() == (29, 29 * 60.0)
 
 
+async def test_never_more_are_kept_than_there_is_room_for(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_KEPT", 10)
+    async with keeping(tmp_path, journal) as (history, _):
+        for number in range(25):
+            journal.bus.publish("attempt.done", client=DEMO, attempt=str(number))
+        await until(lambda: not history._left)
+        await history.prune()
+        found = await history.happened(DEMO, 100)
+    assert [one.fields["attempt"] for one in found] == [*map(str, range(24, 14, -1))]
+
+
 async def test_with_no_days_nothing_is_kept_and_no_file_is_made(tmp_path: Path, journal: Journal) -> None:
     async with keeping(tmp_path, journal, keep_days=0) as (history, learned):
         journal.bus.publish("attempt.done", client=DEMO, **ATTEMPT)
@@ -276,21 +289,20 @@ def test_a_client_is_quiet_when_it_does_least_and_what_is_long_ago_fades() -> No
 
 
 async def test_a_hundred_thousand_events(tmp_path: Path, journal: Journal) -> None:
-    longest, began = 0.0, time.monotonic()
+    took = 0.0
     async with keeping(tmp_path, Journal()) as (history, learned):
         for number in range(100_000):
-            at = time.perf_counter()
+            began = time.thread_time()
             history.heard(event := _event("attempt.done", ClientCode(f"client{number % 100}")))
             learned.heard(event)
-            longest = max(longest, time.perf_counter() - at)
+            took += time.thread_time() - began
             if number % 10_000 == 0:
                 await until(lambda: not history._waiting)
         await until(lambda: not history._left)
         assert len(await history.happened(ClientCode("client7"), 10_000)) == 1000
         stats = await history.stats(1)
         assert (stats.attempts.count, stats.attempts.success_rate) == (100_000, 1.0)
-    assert longest < 0.1, "whoever publishes does not wait"
-    assert time.monotonic() - began < 20
+    assert took < 5, "whoever publishes has better things to do than wait: microseconds each"
 
 
 def _event(name: str, code: ClientCode) -> Event:
@@ -454,6 +466,17 @@ async def test_a_file_that_is_no_history_is_put_aside_and_begun_anew(
     assert aside.match(".history.????????.unreadable")
     assert [one.fields["attempt"] for one in await kept(tmp_path)] == ["new"]
     assert not journal.named("history.write_failed")
+
+
+async def test_a_daemon_with_a_torn_history_starts_and_serves(
+    pose: Daemon, sessions_dir: Path, journal: Journal
+) -> None:
+    sessions_dir.mkdir()
+    rubbish(sessions_dir / FILE)
+    async with pose("connected") as (supervisor, _):
+        assert (await supervisor.connect(DEMO)).status is Status.CONNECTED
+    assert len(journal.named("history.unreadable")) == 1
+    assert (await kept(sessions_dir))[-1].fields["link"] == "connected", "in the new one"
 
 
 async def test_an_empty_file_is_begun(tmp_path: Path, journal: Journal) -> None:

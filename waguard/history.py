@@ -14,7 +14,7 @@ import sqlite3
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,11 +43,13 @@ KEPT: Mapping[str, frozenset[str]] = {
 """These events are kept, and of each these fields: whatever else one may carry some day gets here by no mistake."""
 
 _VERSION = 1
-_SCHEMA = """
+_SETTINGS = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 PRAGMA wal_autocheckpoint = 256;
 PRAGMA journal_size_limit = 1048576;
+"""
+_SCHEMA = """
 BEGIN;
 CREATE TABLE IF NOT EXISTS events (
     id INTEGER PRIMARY KEY, at REAL NOT NULL, client TEXT NOT NULL, name TEXT NOT NULL, fields TEXT NOT NULL
@@ -81,7 +83,10 @@ _PATIENCE_S = 5.0
 _BUSY_S = 1.0
 """How long somebody else who has the file open may hold it."""
 _ACTIVITY_DAYS = 28.0
-_RECALLED = 100_000
+_MOST_KEPT = 1_000_000
+"""Events, some 300 MB, however young they are."""
+_NEWEST = "id > (SELECT max(id) FROM events) - 200000"
+"""Of so many events is learned, and made statistics: that takes seconds."""
 _DAY_S, _HOUR_S = 86_400.0, 3600
 _LONGEST, _MOST = 500, 50
 """Characters of a text and items of a list or table in a row."""
@@ -147,8 +152,7 @@ class History:
         def recall(db: sqlite3.Connection) -> None:
             for code, hour, amount, seen_s in db.execute("SELECT client, hour, amount, seen_s FROM activity"):
                 learned.recall_activity(ClientCode(code), (hour + 0.5) * _HOUR_S, amount, seen_s)
-            newest = f"name IN {RECALLED} ORDER BY id DESC LIMIT {_RECALLED}"
-            for one in reversed(_rows(db, newest)):
+            for one in _rows(db, f"name IN {RECALLED} AND {_NEWEST} ORDER BY id"):
                 learned.recall(one.name, ClientCode(one.client), one.fields)
 
         if not self._off:
@@ -205,6 +209,7 @@ class History:
 
         def prune(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM events WHERE at < ?", (now - self._keep_days * _DAY_S,))
+            db.execute("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", (_MOST_KEPT,))
             db.execute("DELETE FROM activity WHERE hour < ?", ((now - days * _DAY_S) // _HOUR_S,))
 
         if not self._off:
@@ -245,10 +250,8 @@ class History:
 
     async def happened(self, code: ClientCode, limit: int, before: int | None = None) -> Sequence[Happening]:
         """What has happened to a client, the newest first; ``before`` is an id. Raises `ProfileFailed`."""
-        return await self._ask(
-            lambda db: _rows(db, "client = ? AND id < ? ORDER BY id DESC LIMIT ?", code, _id(before), limit),
-            (),
-        )
+        wanted = "client = ? AND id < ? ORDER BY id DESC LIMIT ?"
+        return await self._ask(lambda db: [*_rows(db, wanted, code, _id(before), limit)], ())
 
     async def findings(self, code: ClientCode, limit: int, before: int | None = None) -> Sequence[Episode]:
         """What was found, and what became of it, the newest first; ``before`` is an id. Raises `ProfileFailed`."""
@@ -267,9 +270,10 @@ class History:
         """What the last hours come to, of one client or of all. Raises `ProfileFailed`."""
         until = self._now()
         since = until - hours * _HOUR_S
-        wanted = f"at >= ? AND name IN {_COUNTED} ORDER BY id"
+        wanted = f"at >= ? AND name IN {_COUNTED} AND {_NEWEST} ORDER BY id"
         return await self._ask(
-            lambda db: summary(_rows(db, wanted, since), since, until, code), summary((), since, until, code)
+            lambda db: summary(_rows(db, wanted, since), since, until, code),
+            summary((), since, until, code),
         )
 
     async def _ask(self, query: Callable[[sqlite3.Connection], T], nothing: T) -> T:
@@ -330,7 +334,7 @@ class History:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if version > _VERSION:
                 raise _TooNewError
-            db.executescript(_SCHEMA)
+            db.executescript(_SETTINGS + (_SCHEMA if version == 0 else ""))
         except BaseException:
             db.close()
             raise
@@ -366,11 +370,10 @@ def _nobody() -> Active:
     return defaultdict(lambda: [0.0, 0.0])
 
 
-def _rows(db: sqlite3.Connection, wanted: str, *args: object) -> Sequence[Happening]:
+def _rows(db: sqlite3.Connection, wanted: str, *args: object) -> Iterator[Happening]:
     found = db.execute(f"SELECT id, at, client, name, fields FROM events WHERE {wanted}", args)  # noqa: S608 (ours)
-    return [
-        Happening(number, at, client, name, _fields(fields)) for number, at, client, name, fields in found
-    ]
+    for number, at, client, name, fields in found:
+        yield Happening(number, at, client, name, _fields(fields))
 
 
 def _fields(text: str) -> Mapping[str, Any]:

@@ -105,8 +105,12 @@ def _faults(faults: Iterable[FaultStats]) -> Table:
             style = "green" if remedy.worked == remedy.tried else "yellow" if remedy.worked else "red"
             table.add_row(f"  {remedy.remedy}", "", "", Text(worked, style), "", *_middle(remedy.ms))
         if fault.by_itself:
-            table.add_row("  (by itself)", "", "", Text(f"{fault.by_itself} times", "dim"))
+            table.add_row("  (by itself)", "", "", Text(f"{_times(fault.by_itself)}", "dim"))
     return table
+
+
+def _times(count: int) -> str:
+    return "1 time" if count == 1 else f"{count} times"
 
 
 def _middle(spread: Spread | None) -> Iterable[str]:

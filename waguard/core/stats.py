@@ -146,93 +146,109 @@ class Episode:
     """Since the finding."""
 
 
-def summary(happened: Sequence[Happening], since: float, until: float, client: str | None = None) -> Stats:
-    """``happened``: all clients' events of that time, the oldest first; others are needed to compare with."""
-    ours = [one for one in happened if client in {None, one.client}]
-    slower = slow(happened)
-    return Stats(
-        since,
-        until,
-        client,
-        _attempts(ours),
-        _faults(episodes(ours)),
-        [one for one in slower if client in {None, one.client}],
-    )
+def summary(happened: Iterable[Happening], since: float, until: float, client: str | None = None) -> Stats:
+    """``happened``: all clients' events of that time, the oldest first; others are needed to compare with.
 
-
-def _attempts(happened: Iterable[Happening]) -> AttemptStats:
-    outcomes: Counter[str] = Counter()
-    why: Counter[str] = Counter()
-    codes: Counter[str] = Counter()
-    late: Counter[str] = Counter()
-    took: list[float] = []
-    stages: dict[str, list[float]] = defaultdict(list)
+    They are looked at once each, so that they need not all be in memory.
+    """
+    attempts, found, durations = _Attempts(), _Episodes(), _Durations()
     for one in happened:
+        durations.add(one)
+        if client in {None, one.client}:
+            attempts.add(one)
+            found.add(one)
+    slower = [one for one in durations.slow() if client in {None, one.client}]
+    return Stats(since, until, client, attempts.stats(), _faults(found.all), slower)
+
+
+class _Attempts:
+    def __init__(self) -> None:
+        self._outcomes: Counter[str] = Counter()
+        self._why: Counter[str] = Counter()
+        self._codes: Counter[str] = Counter()
+        self._late: Counter[str] = Counter()
+        self._took: list[float] = []
+        self._stages: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, one: Happening) -> None:
         told = one.fields
         if one.name == "stage.late":
-            late[str(told.get("stage"))] += 1
+            self._late[str(told.get("stage"))] += 1
         if one.name != "attempt.done":
-            continue
+            return
         outcome = str(told.get("outcome"))
-        outcomes[outcome] += 1
-        why[str(told.get("why"))] += 1
-        for stage, ms in (told.get("stages") or {}).items():
-            stages[stage].append(float(ms))
+        self._outcomes[outcome] += 1
+        self._why[str(told.get("why"))] += 1
+        for stage, ms in _stages(told):
+            self._stages[stage].append(ms)
         if outcome == "usable":
-            took.append(_ms(told))
+            self._took.append(_ms(told))
         elif outcome == "failed":
-            codes[str(told.get("code"))] += 1
-    ended = outcomes["usable"] + outcomes["failed"]
-    total = sum(map(sum, stages.values()))
-    known = [stage.value for stage in Stage if stage.value in stages or stage.value in late]
-    return AttemptStats(
-        outcomes.total(),
-        outcomes["usable"],
-        outcomes["failed"],
-        outcomes["called_off"],
-        round(outcomes["usable"] / ended, 4) if ended else None,
-        Spread.of(took),
-        [
-            StageStats(
-                stage,
-                Spread.of(stages[stage]),
-                round(sum(stages[stage]) / total, 4) if total else 0.0,
-                late[stage],
-            )
-            for stage in known
-        ],
-        dict(codes.most_common()),
-        dict(why.most_common()),
-    )
+            self._codes[str(told.get("code"))] += 1
+
+    def stats(self) -> AttemptStats:
+        outcomes, stages, late = self._outcomes, self._stages, self._late
+        ended = outcomes["usable"] + outcomes["failed"]
+        total = sum(map(sum, stages.values()))
+        return AttemptStats(
+            outcomes.total(),
+            outcomes["usable"],
+            outcomes["failed"],
+            outcomes["called_off"],
+            round(outcomes["usable"] / ended, 4) if ended else None,
+            Spread.of(self._took),
+            [
+                StageStats(
+                    stage,
+                    Spread.of(stages[stage]),
+                    round(sum(stages[stage]) / total, 4) if total else 0.0,
+                    late[stage],
+                )
+                for stage in Stage
+                if stage in stages or stage in late
+            ],
+            dict(self._codes.most_common()),
+            dict(self._why.most_common()),
+        )
 
 
 def episodes(happened: Iterable[Happening]) -> Sequence[Episode]:
     """The findings, each with the remedies and the recovery that followed it, the oldest first."""
-    found: list[Episode] = []
-    latest: dict[tuple[str, str], Episode] = {}
+    found = _Episodes()
     for one in happened:
+        found.add(one)
+    return found.all
+
+
+class _Episodes:
+    def __init__(self) -> None:
+        self.all: list[Episode] = []
+        self._open: dict[tuple[str, str], Episode] = {}
+        """By client and fault."""
+
+    def add(self, one: Happening) -> None:
         told = one.fields
-        fault = str(told.get("fault"))
-        episode = latest.get((one.client, fault))
+        key = one.client, str(told.get("fault"))
         if one.name == "health.finding":
             episode = Episode(
                 one.id,
                 one.at,
-                one.client,
-                fault,
+                *key,
                 tuple(told.get("evidence") or ()),
                 float(told.get("lasted_ms") or 0.0),
                 tuple(told.get("remedies") or ()),
                 str(told.get("why") or ""),
             )
-            found.append(episode)
-            latest[one.client, fault] = episode
-        elif one.name == "health.remedy" and episode is not None:
-            episode.tried.append(Tried(str(told.get("remedy")), str(told.get("outcome")), _ms(told)))
-        elif one.name == "health.recovered" and episode is not None:
+            self.all.append(episode)
+            self._open[key] = episode
+        elif key not in self._open:
+            return
+        elif one.name == "health.remedy":
+            tried = Tried(str(told.get("remedy")), str(told.get("outcome")), _ms(told))
+            self._open[key].tried.append(tried)
+        elif one.name == "health.recovered":
+            episode = self._open.pop(key)
             episode.recovered_by, episode.recovered_ms = str(told.get("remedy")), _ms(told)
-            del latest[one.client, fault]
-    return found
 
 
 def _faults(found: Iterable[Episode]) -> Sequence[FaultStats]:
@@ -281,45 +297,63 @@ _CAUSES = {
     Stage.START: "its browser is slow to come up: a large profile, or a machine that is busy when it starts",
     Stage.OPEN: "its page is slow to load: many chats, or a slow network",
 }
+_COLD = "most begin with an empty or a restored profile, so with cold caches"
 
 
 def slow(happened: Iterable[Happening]) -> Sequence[Slow]:
     """Who is slower than the others, and in which stage; the slowest first. A deadline that was missed counts in full."""
-    took: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    late: Counter[tuple[str, str]] = Counter()
-    cold: Counter[str] = Counter()
-    begun: Counter[str] = Counter()
+    durations = _Durations()
     for one in happened:
+        durations.add(one)
+    return durations.slow()
+
+
+class _Durations:
+    """Of each stage at each client."""
+
+    def __init__(self) -> None:
+        self._took: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self._late: Counter[tuple[str, str]] = Counter()
+        self._cold: Counter[str] = Counter()
+        self._begun: Counter[str] = Counter()
+
+    def add(self, one: Happening) -> None:
         told = one.fields
         if one.name == "stage.late":
             stage = str(told.get("stage"))
-            took[stage][one.client].append(float(told.get("deadline_s") or 0.0) * 1000)
-            late[one.client, stage] += 1
+            self._took[stage][one.client].append(float(told.get("deadline_s") or 0.0) * 1000)
+            self._late[one.client, stage] += 1
         elif one.name == "attempt.done":
-            for stage, ms in (told.get("stages") or {}).items():
-                took[stage][one.client].append(float(ms))
-            begun[one.client] += 1
-            cold[one.client] += told.get("profile") in {"fresh", "restored"}
-    found = []
-    for stage, cause in _CAUSES.items():
-        nearly = {
-            client: quantile(samples, 0.9)
-            for client, samples in took[stage].items()
-            if len(samples) >= ENOUGH
-        }
-        for client, own in nearly.items():
-            if len(nearly) < 2:
-                continue
-            others = median(ms for other, ms in nearly.items() if other != client)
-            if own < _TIMES * others or own - others < _BY_MS:
-                continue
-            why = f"90 % of {len(took[stage][client])} took up to {own / 1000:.1f} s, those of others {others / 1000:.1f} s"
-            if missed := late[client, stage]:
-                why += f", and {missed} missed the deadline"
-            if stage is Stage.OPEN and 2 * cold[client] > begun[client]:
-                cause = "most begin with an empty or a restored profile, so with cold caches"  # noqa: PLW2901
-            found.append(Slow(client, stage.value, round(own, 1), round(others, 1), f"{why}; {cause}"))
-    return sorted(found, key=lambda one: one.others_ms - one.p90_ms)
+            for stage, ms in _stages(told):
+                self._took[stage][one.client].append(ms)
+            self._begun[one.client] += 1
+            self._cold[one.client] += told.get("profile") in {"fresh", "restored"}
+
+    def slow(self) -> Sequence[Slow]:
+        found = []
+        for stage in _CAUSES:
+            took = self._took[stage]
+            nearly = {
+                client: quantile(samples, 0.9) for client, samples in took.items() if len(samples) >= ENOUGH
+            }
+            for client, own in nearly.items():
+                others = median([ms for other, ms in nearly.items() if other != client] or [own])
+                if own >= _TIMES * others and own - others >= _BY_MS:
+                    why = self._why(client, stage, own, others)
+                    found.append(Slow(client, stage.value, round(own, 1), round(others, 1), why))
+        return sorted(found, key=lambda one: one.others_ms - one.p90_ms)
+
+    def _why(self, client: str, stage: Stage, own: float, others: float) -> str:
+        count = len(self._took[stage][client])
+        why = f"90 % of {count} took up to {own / 1000:.1f} s, those of others {others / 1000:.1f} s"
+        if missed := self._late[client, stage]:
+            why += f", and {missed} missed the deadline"
+        cold = stage is Stage.OPEN and 2 * self._cold[client] > self._begun[client]
+        return f"{why}; {_COLD if cold else _CAUSES[stage]}"
+
+
+def _stages(told: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
+    return ((stage, float(ms)) for stage, ms in (told.get("stages") or {}).items())
 
 
 def _ms(told: Mapping[str, Any]) -> float:
