@@ -71,11 +71,11 @@ class Disk:
         subprocess.run(["mount", "-o", options, str(self.path)], check=True)
 
     def tree(self) -> Mapping[str, bytes | None]:
-        """All there is but what fills it."""
+        """All there is but what fills it, and the history, which goes on whatever is refused."""
         return {
             str(path.relative_to(self.path)): path.read_bytes() if path.is_file() else None
             for path in sorted(self.path.rglob("*"))
-            if self._filler not in {path, *path.parents}
+            if self._filler not in {path, *path.parents} and not path.name.startswith(".history.db")
         }
 
 
@@ -574,3 +574,20 @@ async def until_more(supervisor: Supervisor, what: str) -> None:
     async with asyncio.timeout(20):
         while await on_page(supervisor, what) == before:
             await asyncio.sleep(0.05)
+
+
+async def test_a_history_that_cannot_be_written_costs_no_login_and_goes_on_when_there_is_space(
+    logged_in: Daemon, disk: Disk, journal: Journal
+) -> None:
+    async with logged_in(limits={**RESERVE, "reserve_disk_mb": 0}) as (supervisor, _):
+        disk.fill()
+        for _ in range(5000):
+            journal.bus.publish("attempt.done", client=DEMO, outcome="usable", why="connect")
+        await until(lambda: journal.named("history.write_failed"))
+        assert "full" in supervisor.history.state
+        assert supervisor.view(DEMO).status is Status.CONNECTED
+        disk.empty()
+        await until(lambda: journal.named("history.recovered"))
+        assert (await supervisor.restart(DEMO, wait=Wait.CONNECTED)).profile == "kept"
+        assert (await supervisor.history.stats(1)).attempts.usable >= 5000
+    assert len(journal.named("history.write_failed")) == 1

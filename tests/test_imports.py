@@ -32,6 +32,8 @@ ADAPTERS = (
     "alerts",
     "probes",
     "remedies",
+    "learned",
+    "history",
 )
 STOREYS = (
     CORE,

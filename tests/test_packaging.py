@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from pydantic import BaseModel
 
-from waguard.api import admin, backups, compat, sessions
+from waguard.api import admin, backups, compat, sessions, stats
 from waguard.api.problems import STATUS
 from waguard.browser.find import KNOWN
 from waguard.config import Config, load
@@ -83,7 +83,7 @@ def test_make_targets_that_the_readme_gives_exist_and_explain_themselves() -> No
 
 def test_the_readme_names_every_route_and_every_error_code() -> None:
     readme = text("README.md")
-    for route in (*sessions.routes, *backups.routes, *admin.routes, *compat.routes):
+    for route in (*sessions.routes, *backups.routes, *stats.routes, *admin.routes, *compat.routes):
         assert isinstance(route, web.RouteDef)
         path = re.sub(r"\{(\w+):[^}]*\}", r"{\1}", route.path)
         assert re.search(rf"{re.escape(path)}[`\s]", readme), f"{route.method} {path}"

@@ -244,6 +244,19 @@ class Recycle(_Section):
         return self
 
 
+class History(_Section):
+    keep_days: Annotated[float, Field(ge=0, le=3650, allow_inf_nan=False)] = 90.0
+    """What is older is deleted; 0 keeps no history at all."""
+
+
+class Learning(_Section):
+    """What is done with the history: see `core.learning`."""
+
+    enabled: bool = True
+    floor: Annotated[float, Field(gt=0, le=1)] = 0.25
+    ceiling: Annotated[float, Field(ge=1, le=100)] = 3.0
+
+
 class Page(_Section):
     poll_loading_s: Seconds = 0.05
     poll_s: Seconds = 1.0
@@ -326,6 +339,8 @@ class Config(_Section):
     limits: Limits = Limits()
     deadlines: Deadlines = Deadlines()
     restart: Restart = Restart()
+    history: History = History()
+    learning: Learning = Learning()
     page: Page = Page()
     probes: Probes = Probes()
     health: Health = Health()

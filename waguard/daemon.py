@@ -25,7 +25,9 @@ from waguard.errors import AlreadyRunning, ConfigError, WaguardError
 from waguard.events import Bus
 from waguard.files import in_thread, saying
 from waguard.gate import Gate
+from waguard.history import History
 from waguard.instance import Resources
+from waguard.learned import Learned
 from waguard.observe import logs
 from waguard.observe.patient import Patient
 from waguard.probes.census import Census
@@ -82,6 +84,11 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
         pulse = Pulse(bus.publish)
         stack.push_async_callback(_end, asyncio.create_task(pulse.run(), name="pulse"))
         resources = Resources(config, binary, kind, profiles, Registry(profiles), backups, bus)
+        history, learned = History(root, config.history.keep_days, bus), Learned(config)
+        stack.push_async_callback(history.close)  # after all sessions, so that it has their ends
+        await history.start(learned)
+        bus.subscribe(history.heard)
+        bus.subscribe(learned.heard)
         services = Services(
             resources,
             starts=asyncio.Semaphore(config.limits.concurrent_starts),
@@ -96,6 +103,8 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
                 unknown_after=config.page.unknown_after,
                 relapse_s=config.health.relapse_s,
             ),
+            history=history,
+            learned=learned,
         )
         supervisor = Supervisor(services)
         stack.push_async_callback(supervisor.close)

@@ -184,7 +184,7 @@ class Instance:
         memory.usage = None
         memory.lost, memory.new_login, memory.accepted_at = False, False, 0.0
 
-    async def prepare(self, source: Source | None) -> None:
+    async def prepare(self, source: Source | None, deadline_s: float) -> None:
         """See that nothing of this client runs, and have a profile with its lock taken.
 
         Raises `NotProvedGone`, `ProfileLocked`, `ProfileFailed`, `ProfileTooNew`, `BackupNotFound`, `BackupRefused`,
@@ -193,7 +193,7 @@ class Instance:
         began = time.monotonic()
         deadlines = self._resources.config.deadlines
         stop = threading.Event()
-        async with within(Stage.PREPARE, deadlines.prepare, "preparing the profile") as span:
+        async with within(Stage.PREPARE, deadline_s, "preparing the profile") as span:
             try:
                 await self.end_leftovers()
             except OSError as error:
@@ -365,25 +365,25 @@ class Instance:
         self.memory.lost = True
         return replace(reading, reason=Reason.DAMAGED)
 
-    async def launch(self, spawned: Callable[[Browser], None]) -> None:
+    async def launch(self, spawned: Callable[[Browser], None], deadline_s: float) -> None:
         """Start the browser; returns when it answers. ``spawned`` is called as soon as there is a process to watch.
 
         Raises `SandboxFailed`, `BrowserFailed`, `DiskFull`, `ProfileFailed`, `DeadlineExceeded`, with the browser's
         last words.
         """
         try:
-            await self._launch(spawned)
+            await self._launch(spawned, deadline_s)
         except WaguardError as error:
             if self.browser is not None and "stderr" not in error.details:
                 error.details = {**error.details, "stderr": list(self.browser.last_words())}
             raise
 
-    async def _launch(self, spawned: Callable[[Browser], None]) -> None:
+    async def _launch(self, spawned: Callable[[Browser], None], deadline_s: float) -> None:
         resources, profile = self._resources, self.memory.profile
         assert profile is not None  # noqa: S101 (prepared)
         settings = resources.config.browser
         began = time.monotonic()
-        async with within(Stage.START, resources.config.deadlines.start, "starting the browser"):
+        async with within(Stage.START, deadline_s, "starting the browser"):
             launch = reaper.Launch(
                 secrets.token_hex(16), resources.sandbox.kind, profile.generation, time.time()
             )

@@ -23,7 +23,9 @@ from waguard.core.policy import RestartPolicy
 from waguard.deadline import Span, within
 from waguard.errors import DeadlineExceeded, Interrupted, PageFailed, ShuttingDown, WaguardError
 from waguard.gate import Gate
+from waguard.history import History
 from waguard.instance import Instance, Memory, Resources, Step
+from waguard.learned import Learned
 from waguard.probes.memory import Usage
 from waguard.registry import Record
 from waguard.watch import Ears, Senses, Watch, Work
@@ -42,6 +44,8 @@ class Services:
     senses: Senses
     gate: Gate
     policy: RestartPolicy
+    history: History
+    learned: Learned
 
 
 _HELD_S = 5.0
@@ -327,14 +331,15 @@ class Session:
             empty = replace_it and (self._config.health.fresh or not self._instance.has_login)
             allowed = {Remedy.RESTORE: snapshot, Remedy.FRESH: empty}
             plan = [one for one in plan if allowed.get(one, True)]
-        return tuple(plan), "by cost"
+        return self._services.learned.remedies(self.code, fault, plan)
 
     def _used(self, usage: Usage) -> None:
         """What the browser takes, told now and then."""
         self.memory.usage = usage
 
-    def _deadline(self, stage: Stage) -> float:
-        return float(getattr(self._config.deadlines, stage.value))
+    def deadline(self, stage: Stage) -> float:
+        """Seconds, as configured or learned."""
+        return self._services.learned.deadline(self.code, stage).seconds
 
     def _wake(self) -> None:
         self._changed.set()
@@ -345,10 +350,10 @@ class Session:
             case machine.Remember(wanted):
                 await self._instance.save(wanted=wanted)
             case machine.Arm(epoch):
-                self._watch.arm(epoch, self._deadline(Stage.OPEN))
+                self._watch.arm(epoch, self.deadline(Stage.OPEN))
             case machine.Cure(epoch, fault, remedy):
                 reload = remedy is Remedy.RELOAD
-                verify_s = self._deadline(Stage.OPEN) if reload else self._config.health.verify_s
+                verify_s = self.deadline(Stage.OPEN) if reload else self._config.health.verify_s
                 self._watch.cure(epoch, fault, remedy, verify_s)
             case machine.Disarm():
                 self._watch.done()
@@ -419,9 +424,10 @@ class Session:
                 self._held(order.epoch, error)
                 return
             self._instance.stage_done(Stage.ADMIT, began)
-            await self._instance.prepare(order.source)
+            await self._instance.prepare(order.source, self.deadline(Stage.PREPARE))
         except WaguardError as error:
             self._release_slot()
+            self._late(error)
             self._tell(machine.Failed(order.epoch, Failure.of(error, Stage.PREPARE)))
         else:
             self._tell(machine.Prepared(order.epoch))
@@ -431,14 +437,21 @@ class Session:
             await self._services.starts.acquire()
             self._slot = True
 
+    def _late(self, error: WaguardError) -> None:
+        """A stage that was not done in time is news for whoever learns from it."""
+        if isinstance(error, DeadlineExceeded) and "stage" in error.details:
+            stage, seconds = error.details["stage"], error.details.get("deadline_s")
+            self._instance.publish("stage.late", stage=stage, deadline_s=seconds)
+
     def _held(self, epoch: int, error: WaguardError) -> None:
         retry_s = float(error.details.get("retry_after_s", _HELD_S))
         self._tell(machine.Held(epoch, Failure.of(error, Stage.ADMIT), retry_s))
 
     async def _launch(self, epoch: int) -> None:
         try:
-            await self._instance.launch(partial(self._watch.begin, epoch))
+            await self._instance.launch(partial(self._watch.begin, epoch), self.deadline(Stage.START))
         except WaguardError as error:
+            self._late(error)
             failure = Failure.of(error, Stage.START)
             await self._services.gate.start_failed(self.code, failure)
             self._tell(machine.Failed(epoch, failure))
@@ -450,7 +463,7 @@ class Session:
 
     async def _open(self, epoch: int) -> None:
         try:
-            await self._watch.open(epoch, self._deadline(Stage.OPEN))
+            await self._watch.open(epoch, self.deadline(Stage.OPEN))
         except WaguardError as error:
             self._tell(machine.Failed(epoch, Failure.of(error, Stage.OPEN)))
 

@@ -168,6 +168,7 @@ class Supervisor:
         self._services = services
         self._resources = services.resources
         self._config = services.resources.config
+        self.history, self.learned = services.history, services.learned
         self._sessions: dict[ClientCode, Session] = {}
         self._tasks: dict[ClientCode, asyncio.Task[None]] = {}
         self._admitting: Counter[Session] = Counter()
@@ -208,6 +209,7 @@ class Supervisor:
     async def _bring_back(self) -> None:
         """Start again what was wanted before the daemon ended, those used most first, as many at a time as may start."""
         wanted = [one for one in self._sessions.values() if one.state.wanted is Wanted.UP]
+        wanted.sort(key=lambda one: self._services.learned.activity(one.code), reverse=True)
         self._resources.bus.publish("sessions.returning", sessions=len(wanted))
         waiting = iter(wanted)
 
@@ -605,8 +607,9 @@ class Supervisor:
         limit = timeout_s
         if limit is None:
             limit = deadlines.restore if session.state.source or session.instance.distrust else 0.0
-            limit += deadlines.close + deadlines.kill + deadlines.admit + deadlines.prepare
-            limit += deadlines.start + deadlines.open + (deadlines.scan if wait is Wait.CONNECTED else 0.0)
+            limit += deadlines.close + deadlines.kill + deadlines.admit
+            limit += sum(session.deadline(stage) for stage in (Stage.PREPARE, Stage.START, Stage.OPEN))
+            limit += deadlines.scan if wait is Wait.CONNECTED else 0.0
 
         def look() -> Failure | bool:
             return answer(session.state, wait, has_qr=session.memory.qr is not None)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import web
 
-from waguard.api import admin, backups, compat, sessions
+from waguard.api import admin, backups, compat, sessions, stats
 from waguard.api.auth import Caller, Tokens
 from waguard.api.keys import CALLER, REQUEST_ID, SUPERVISOR
 from waguard.api.problems import Problem, response
@@ -110,7 +110,7 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
     app[SUPERVISOR] = supervisor
     app.on_response_prepare.append(stamp)
     app.add_routes([web.get("/livez", _livez), web.get("/readyz", _readyz)])
-    for routes in (sessions.routes, backups.routes, admin.routes):
+    for routes in (sessions.routes, backups.routes, stats.routes, admin.routes):
         app.add_routes(routes)
     app.add_routes(compat.routes)
     return app

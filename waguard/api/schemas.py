@@ -45,6 +45,17 @@ class ReapOptions(Options):
     dry_run: bool = False
 
 
+class PageOptions(Options):
+    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    before: Annotated[int, Field(ge=0, le=2**62)] | None = None
+    """The id that the last page ended with."""
+
+
+class StatsOptions(Options):
+    client: str | None = None
+    hours: Annotated[float, Field(gt=0, le=24 * 3650, allow_inf_nan=False)] = 168.0
+
+
 class ExportOptions(Options):
     form: Literal["sealed", "plain"] = "sealed"
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from waguard import __version__
-from waguard.cli import doctor, logins, sessions, settings, show, tokens
+from waguard.cli import doctor, logins, sessions, settings, show, stats, tokens
 from waguard.cli.edge import Edge
 from waguard.config import load
 from waguard.core.model import client_code
@@ -61,6 +61,7 @@ for command in sessions.COMMANDS:
     app.command()(command)
 for name, about_logins in logins.COMMANDS.items():
     app.command(name=name)(about_logins)
+app.command()(stats.stats)
 
 
 @app.command()

@@ -11,6 +11,7 @@ import aiohttp
 from pydantic import TypeAdapter, ValidationError
 
 from waguard.api.problems import Problem
+from waguard.api.stats import StatsView
 from waguard.cli.tokens import own_token
 from waguard.config import Config
 from waguard.core.answer import Wait
@@ -56,6 +57,7 @@ BACKUP = TypeAdapter(BackupView)
 BACKUPS = TypeAdapter(BackupList)
 SWEEP = TypeAdapter(Sweep)
 JOBS = TypeAdapter(JobList)
+STATS = TypeAdapter(StatsView)
 _TRIED = TypeAdapter(Tried)
 _PROBLEM = TypeAdapter(dict[str, Any])
 
@@ -137,6 +139,10 @@ class Control:
 
     async def schedule(self) -> JobList:
         return self._parsed(JOBS, await self._ask("GET", "/v1/schedule"))
+
+    async def stats(self, code: ClientCode | None, hours: float) -> StatsView:
+        path = f"/v1/stats?client={code}" if code is not None else "/v1/stats"
+        return self._parsed(STATS, await self._ask("GET", path, limit_s=self._patience_s, hours=f"{hours:g}"))
 
     async def _bring_up(
         self,
@@ -226,7 +232,8 @@ async def control(config: Config, url: str | None) -> AsyncIterator[Control]:
     address = (url or _address(config)).rstrip("/")
     headers = {"Authorization": f"Bearer {own_token(config)}"}
     # A daemon that keeps its own deadlines has answered by then.
-    patience_s = sum(config.deadlines.model_dump().values()) + _LOOK_S
+    longest = config.learning.ceiling if config.learning.enabled else 1.0
+    patience_s = sum(config.deadlines.model_dump().values()) * longest + _LOOK_S
     async with aiohttp.ClientSession(headers=headers) as http:
         yield Control(http, address, patience_s)
 

@@ -1,0 +1,114 @@
+"""The routes of what was: figures for the admin, a client's history for itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from waguard.api.admin import admin_only
+from waguard.api.keys import SUPERVISOR
+from waguard.api.schemas import PageOptions, StatsOptions, read, respond
+from waguard.api.sessions import ONE, code_of
+from waguard.core.health import PLANS, Fault
+from waguard.core.learning import LEARNED_STAGES
+from waguard.core.model import ClientCode, Stage, client_code
+from waguard.core.stats import AttemptStats, FaultStats, Slow, Stats
+from waguard.learned import Learned
+
+routes = web.RouteTableDef()
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineView:
+    """A deadline that is in force."""
+
+    client: str | None
+    """None: of a client that is not known yet."""
+    stage: str
+    seconds: float
+    configured_s: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemediesView:
+    """What would be tried against a fault now."""
+
+    fault: str
+    order: Sequence[str]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatsView:
+    since: float
+    """Unix time, seconds."""
+    until: float
+    client: str | None
+    """Only of this one; none: of all."""
+    history: str
+    """``on``, ``off``, or why it cannot be written now."""
+    attempts: AttemptStats
+    faults: Sequence[FaultStats]
+    remedies: Sequence[RemediesView]
+    """Of the faults above."""
+    deadlines: Sequence[DeadlineView]
+    """Of the client; else of one that is not known yet, and where one is slow."""
+    slow: Sequence[Slow]
+
+
+@routes.get("/v1/stats")
+async def stats(request: web.Request) -> web.Response:
+    admin_only(request)
+    options = await read(request, StatsOptions)
+    code = client_code(options.client) if options.client is not None else None
+    supervisor = request.app[SUPERVISOR]
+    found = await supervisor.history.stats(options.hours, code)
+    return respond(view(found, supervisor.learned, supervisor.history.state))
+
+
+def view(found: Stats, learned: Learned, state: str) -> StatsView:
+    """The figures, and what has been learned from them."""
+    code = ClientCode(found.client) if found.client is not None else None
+    asked = [(code, stage) for stage in LEARNED_STAGES]
+    if code is None:
+        asked += [
+            (ClientCode(one.client), Stage(one.stage)) for one in found.slow if one.stage in LEARNED_STAGES
+        ]
+    seen = [fault for one in found.faults if (fault := one.fault) in set(Fault)]
+    return StatsView(
+        since=found.since,
+        until=found.until,
+        client=found.client,
+        history=state,
+        attempts=found.attempts,
+        faults=found.faults,
+        remedies=[_remedies(learned, code, Fault(fault)) for fault in seen if PLANS[Fault(fault)]],
+        deadlines=[_deadline(learned, client, stage) for client, stage in asked],
+        slow=found.slow,
+    )
+
+
+def _remedies(learned: Learned, code: ClientCode | None, fault: Fault) -> RemediesView:
+    return RemediesView(fault, *learned.remedies(code, fault, PLANS[fault]))
+
+
+def _deadline(learned: Learned, code: ClientCode | None, stage: Stage) -> DeadlineView:
+    now = learned.deadline(code, stage)
+    return DeadlineView(code, stage, round(now.seconds, 2), learned.configured_s(stage), now.why)
+
+
+@routes.get(ONE + "/history")
+async def history(request: web.Request) -> web.Response:
+    code = code_of(request)
+    options = await read(request, PageOptions)
+    found = await request.app[SUPERVISOR].history.happened(code, options.limit, options.before)
+    return respond({"history": found})
+
+
+@routes.get(ONE + "/findings")
+async def findings(request: web.Request) -> web.Response:
+    code = code_of(request)
+    options = await read(request, PageOptions)
+    found = await request.app[SUPERVISOR].history.findings(code, options.limit, options.before)
+    return respond({"findings": found})
