@@ -24,10 +24,13 @@ check: setup ## Lint and types only
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy $(wildcard waguard tests examples bench)
 
-bench: setup ## Measure: connect against a bare browser, keeping logins against tar | zstd, 300 rounds in a row
+bench: setup ## Measure: connect, keeping logins, 300 rounds in a row; in short: probes, the fault matrix, false alarms
 	@$(BIN)/python bench/connect.py $(ARGS)
 	@$(BIN)/python bench/profile.py $(ARGS)
 	@$(BIN)/python bench/soak.py $(ARGS)
+	@$(BIN)/python bench/probes.py --quick $(ARGS)
+	@$(BIN)/python bench/faults.py --quick $(ARGS)
+	@$(BIN)/python bench/calm.py --quick $(ARGS)
 
 setup: ## Install what is missing: Chromium, bubblewrap, .venv
 	@scripts/bootstrap.sh

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -34,21 +35,29 @@ class Figures:
         if at_most is not None:
             self.aims[name] = {"max": at_most}
 
-    def close(self, file: Path | None, line: str) -> None:
-        """Print the figures, write them where they were asked for, end with one line for people."""
+    def close(self, file: Path | None, line: str, **more: object) -> bool:
+        """Print the figures, write them where they were asked for, end with one line for people.
+
+        Whether all aims were met.
+        """
         for name, value in self.figures.items():
             aim = f"  (aim: at most {self.aims[name]['max']:g})" if name in self.aims else ""
             print(f"  {name:<32} {value:>10g}{aim}")
         if file is not None:
-            told = {"figures": self.figures, "aims": self.aims, "machine": _machine()}
+            told = {"figures": self.figures, "aims": self.aims, "machine": _machine(), **more}
             file.write_text(json.dumps(told, indent=2) + "\n")
         missed = [name for name, aim in self.aims.items() if self.figures[name] > aim["max"]]
         print(f"{self.bench}: {line}; " + (f"missed: {', '.join(missed)}" if missed else "all aims met"))
+        return not missed
 
 
-def options(description: str | None) -> argparse.Namespace:
-    """``--quick`` and ``--json FILE``, as every bench takes them."""
+def options(
+    description: str | None, extend: Callable[[argparse.ArgumentParser], object] | None = None
+) -> argparse.Namespace:
+    """``--quick`` and ``--json FILE``, as every bench takes them, and what one bench has besides."""
     parser = argparse.ArgumentParser(description=description)
+    if extend is not None:
+        extend(parser)
     parser.add_argument("--quick", action="store_true", help="a few rounds only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     return parser.parse_args()
@@ -83,27 +92,47 @@ def simulator() -> Iterator[str]:
 @contextmanager
 def daemon(sessions: Path, page: str) -> Iterator[tuple[str, str]]:
     """The daemon in a process of its own; its address and the admin's token."""
+    with heard_daemon(sessions, page) as (url, token, _):
+        yield url, token
+
+
+@contextmanager
+def heard_daemon(
+    sessions: Path,
+    page: str,
+    settings: Mapping[str, str] | None = None,
+    hear: Callable[[str], object] | None = None,
+) -> Iterator[tuple[str, str, int]]:
+    """The same with these variables besides; ``hear`` gets each line of its log. Its pid is told too."""
     environ = {
         "WAGUARD_CONFIG": os.devnull,
         "WAGUARD_SESSIONS__DIR": str(sessions),
         "WAGUARD_WHATSAPP__URL": page,
         "WAGUARD_API__PORT": "0",
         "WAGUARD_LOG__FORMAT": "json",
+        **(settings or {}),
     }
-    with program(["run"], r'"url": "([^"]+)".*"daemon.ready"', subprocess.STDOUT, environ) as (url, _):
-        yield url, json.loads((sessions / ".tokens.json").read_text())["admin"]
+    ready = r'"url": "([^"]+)".*"daemon.ready"'
+    with program(["run"], ready, subprocess.STDOUT, environ, hear) as (url, pid):
+        yield url, json.loads((sessions / ".tokens.json").read_text())["admin"], pid
 
 
 @contextmanager
 def program(
-    arguments: list[str], ready: str, errors: int, environ: dict[str, str] | None = None
+    arguments: list[str],
+    ready: str,
+    errors: int,
+    environ: Mapping[str, str] | None = None,
+    hear: Callable[[str], object] | None = None,
 ) -> Iterator[tuple[str, int]]:
-    """A command of waguard's, once it has said where it is; its address and pid."""
+    """A command of waguard's, once it has said where it is; its address and pid. ``hear`` gets what it says then."""
     with subprocess.Popen(
         [WAGUARD, *arguments],
-        env={key: value for key, value in os.environ.items() if not key.startswith("WAGUARD_")}
-        | {"PYTHONUNBUFFERED": "1"}
-        | (environ or {}),
+        env={
+            **{key: value for key, value in os.environ.items() if not key.startswith("WAGUARD_")},
+            "PYTHONUNBUFFERED": "1",
+            **(environ or {}),
+        },
         stdout=subprocess.PIPE,
         stderr=errors if errors == subprocess.STDOUT else None,
         text=True,
@@ -119,7 +148,7 @@ def program(
             else:
                 raise SystemExit(f"waguard {' '.join(arguments)} ended: {said}")
             # What it says from here on is read, so that it never waits for us.
-            reading = threading.Thread(target=process.stdout.read)
+            reading = threading.Thread(target=_read, args=(process.stdout, hear))
             reading.start()
             yield found[1], process.pid
         finally:
@@ -127,6 +156,12 @@ def program(
             process.wait(timeout=30)
             if reading is not None:
                 reading.join()
+
+
+def _read(said: IO[str], hear: Callable[[str], object] | None) -> None:
+    for line in said:
+        if hear is not None:
+            hear(line)
 
 
 def _machine() -> dict[str, object]:

@@ -1,6 +1,7 @@
 """The stand-in for WhatsApp Web: its server alone, then real browsers on its page, read as the product reads."""
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -328,6 +329,46 @@ async def test_a_fault_of_a_device_waits_for_its_next_page(client: Client) -> No
         assert await other.hello() == []
 
 
+async def test_a_fault_of_one_ends_without_that_of_another(client: Client) -> None:
+    (wid, _), (other, _) = await client.pair(), await client.pair(cookie="b")
+    for whose in (wid, other):
+        await client.ask("POST", "/faults", json={"fault": "spin", "wid": whose})
+    _, body = await client.ask("DELETE", f"/faults?fault=spin&wid={wid}")
+    assert body["active"] == [{"fault": "spin", "wid": other, "ref": None}]
+    _, body = await client.ask("DELETE", "/faults?fault=busy")
+    assert body["active"] == [{"fault": "spin", "wid": other, "ref": None}]
+
+
+@pytest.mark.parametrize("fault", ["spin_once", "spin_until_load"])
+async def test_what_hits_once_hits_the_open_pages_or_else_the_next(client: Client, fault: str) -> None:
+    async with client.page() as wire:
+        code = await wire.code()
+        await client.ask("POST", "/faults", json={"fault": fault, "ref": code[:20]})
+        assert (await wire.hear("faults"))["names"] == [fault]
+    async with client.page() as wire:
+        assert await wire.hello() == []
+    await client.ask("POST", "/faults", json={"fault": fault})
+    for names in ([fault], []):
+        async with client.page() as wire:
+            assert await wire.hello() == names
+
+
+async def test_a_stale_code_stays_until_the_page_loads_again() -> None:
+    async with simulated(BRIEF) as client:
+        await client.ask("POST", "/faults", json={"fault": "stale_qr"})
+        async with client.page() as wire:
+            code = await wire.code()
+            await asyncio.sleep(0.5)
+            status, body = await client.ask("POST", "/phone/scan", data=code)
+            assert (status, body["error"]) == (410, "qr_expired")
+            await client.ask("DELETE", "/faults")
+            assert (await wire.hear("faults"))["names"] == []
+            with pytest.raises(TimeoutError):
+                await wire.ws.receive(timeout=0.1)
+        async with client.page() as wire:
+            assert await wire.code() != await wire.next_code()
+
+
 async def test_a_socket_is_dropped_once(client: Client) -> None:
     async with client.page() as wire:
         await wire.hello()
@@ -588,6 +629,20 @@ async def test_a_network_that_goes_and_comes_back(client: Client, profile: Path)
 
 
 @with_browser
+async def test_storage_that_is_refused_shows(client: Client, profile: Path) -> None:
+    async with opened(client.url, profile) as (_, page):
+        await page.until(shows_code)
+        await client.ask("POST", "/faults", json={"fault": "storage_refused"})
+        assert not any("storage" in sign for sign in (await page.read()).signs)
+        await page.go(client.url)
+        reading = await page.until(lambda reading: "storage error: indexedDB" in reading.signs)
+        assert reading.qr is None
+        await client.ask("DELETE", "/faults")
+        await page.go(client.url)
+        await page.until(shows_code)
+
+
+@with_browser
 async def test_nobody_listens_at_the_address(profile: Path) -> None:
     async with Simulator() as simulator:
         url = simulator.url
@@ -632,3 +687,47 @@ async def test_pages_hang_as_asked(client: Client, profile: Path) -> None:
         async with asyncio.timeout(10):
             while (await page.call("Runtime.getHeapUsage"))["backingStorageSize"] < before + (8 << 20):
                 await asyncio.sleep(0.05)
+
+
+async def falls_silent(page: Page) -> None:
+    async with asyncio.timeout(10):  # the page hears of a fault a moment later
+        while await answers(page):
+            pass
+
+
+@with_browser
+async def test_a_loop_that_ends_for_good_and_one_that_only_a_load_ends(client: Client, profile: Path) -> None:
+    async with opened(client.url, profile) as (_, page):
+        await scanned(client, page)
+        await client.ask("POST", "/faults", json={"fault": "spin_once"})
+        await falls_silent(page)
+        await page.call("Runtime.terminateExecution")
+        await page.until(is_connected)
+        await client.ask("DELETE", "/faults")  # other faults that come and go do not bring it back
+        assert await answers(page)
+
+        await client.ask("POST", "/faults", json={"fault": "spin_until_load"})
+        await falls_silent(page)
+        await page.call("Runtime.terminateExecution")
+        await falls_silent(page)
+        # A page that never rests is loaded again only in a new process.
+        with contextlib.suppress(TimeoutError):  # what is gone does not answer
+            async with asyncio.timeout(1):
+                await page.call("Page.crash")
+        await page.go(client.url)
+        await page.until(is_connected)
+
+
+@with_browser
+async def test_a_busy_page_works_rests_and_stays_connected(profile: Path) -> None:
+    cadence = Cadence(sync_s=0.01, busy_s=2.0, rest_s=0.5)
+    async with simulated(cadence) as client, opened(client.url, profile) as (_, page):
+        await scanned(client, page)
+        await client.ask("POST", "/faults", json={"fault": "busy"})
+        for _ in range(2):
+            await falls_silent(page)
+            await page.until(is_connected)
+        await client.ask("DELETE", "/faults")
+        await page.until(is_connected)
+        await asyncio.sleep(3)
+        assert await answers(page)

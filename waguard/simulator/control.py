@@ -96,7 +96,7 @@ def routes(simulator: "Simulator") -> Sequence[web.RouteDef]:
         name = request.query.get("fault")
         if name is not None and name not in FAULTS:
             raise Refusal(400, "fault_unknown", f"There is no fault {name!r}.", known=FAULTS)
-        await simulator.clear_faults(name)
+        await simulator.clear_faults(name, wid=request.query.get("wid"), ref=request.query.get("ref"))
         return state()
 
     return (

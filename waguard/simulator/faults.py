@@ -8,17 +8,31 @@ FAULTS = {
         "HTTP and WebSocket are accepted and never answered. From the next load; open pages get no answer from now on."
     ),
     "spin": "An endless loop in the page. Open pages at once, others when they load.",
+    "spin_once": "An endless loop, once: in the open pages, or else in the next that loads.",
+    "spin_until_load": (
+        "An endless loop that begins anew whenever something ends it, until the page is loaded again. "
+        "Once: in the open pages, or else in the next that loads."
+    ),
+    "busy": (
+        "Honest heavy work: again and again the page works for half a minute without a pause, then rests for some "
+        "seconds. Open pages at once, others when they load."
+    ),
     "memory_growth": (
         "The page takes 16 MiB more every second, until the fault is cleared. Open pages at once, others when they load."
     ),
-    "storage_refused": ("IndexedDB refuses: a login is lost, and no QR code comes. From the next load."),
+    "storage_refused": ("There is no IndexedDB: a login is lost, and no QR code comes. From the next load."),
+    "stale_qr": (
+        "QR codes do not rotate: the page keeps showing one that no phone takes any more, without a reload button. "
+        "From when the code on screen has expired, until the page is loaded again."
+    ),
     "drop_socket": "The WebSocket is dropped, once: of the open pages, or else of the next that opens one.",
     "offline": "No WebSocket stays open: those of open pages are dropped, new ones refused.",
 }
 """Name -> what it does, and whether it applies to pages that are open already."""
 
-ONCE = frozenset({"drop_socket"})
-DROPS = ONCE | {"offline"}
+DROPPED_ONCE = frozenset({"drop_socket"})
+ONCE = DROPPED_ONCE | {"spin_once", "spin_until_load"}
+DROPS = DROPPED_ONCE | {"offline"}
 
 
 @dataclass(frozen=True, slots=True)

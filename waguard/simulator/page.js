@@ -67,6 +67,8 @@
   const STORES = { wawc: 'user', wawc_db_enc: 'keys', 'signal-storage': 'signal-meta-store', 'model-storage': 'chat' };
   const MARKS = ['last-wid-md', 'WANoiseInfo', 'WANoiseInfoIv', 'WAWebEncKeySalt', 'WALid'];
   const faults = new Set();
+  const storage = window.indexedDB;
+  const shown = Object.getOwnPropertyDescriptor(window, 'indexedDB');
 
   const settled = request => new Promise((resolve, reject) => {
     request.onsuccess = request.oncomplete = () => resolve(request.result);
@@ -75,7 +77,7 @@
 
   async function within(name, mode, use) {
     if (faults.has('storage_refused')) throw new DOMException('refused on request', 'UnknownError');
-    const opening = indexedDB.open(name, 1);
+    const opening = storage.open(name, 1);
     opening.onupgradeneeded = () => opening.result.createObjectStore(STORES[name]);
     const database = await settled(opening);
     try {
@@ -104,7 +106,7 @@
     hangUp();
     Cmd.trigger('logout');
     localStorage.clear();
-    await Promise.allSettled(Object.keys(STORES).map(name => settled(indexedDB.deleteDatabase(name))));
+    await Promise.allSettled(Object.keys(STORES).map(name => settled(storage.deleteDatabase(name))));
     location.replace(`/?post_logout=1${reason === null ? '' : `&logout_reason=${reason}`}`);
   }
 
@@ -216,23 +218,60 @@
 
   const grown = [];
   let growth = 0;
+  let labour = 0;
 
-  function suffer(names) {
+  /** What a sync of a long history does, for so long and without a pause. */
+  function work(seconds) {
+    const end = performance.now() + seconds * 1000;
+    const mark = document.createElement('span');
+    app.append(mark);
+    while (performance.now() < end) {
+      const messages = Array.from({ length: 20_000 }, (_, id) => ({ id, text: String(Math.random()) }));
+      messages.sort((one, other) => one.text < other.text ? -1 : 1);
+      let hash = 0x811c9dc5;
+      for (const letter of JSON.stringify(messages)) hash = Math.imul(hash ^ letter.charCodeAt(0), 0x01000193);
+      mark.dataset.hash = hash;
+      mark.getBoundingClientRect();
+    }
+    mark.remove();
+  }
+
+  function spin() {
+    while (true);
+  }
+
+  function suffer({ names, busy_s: busy, rest_s: rest }) {
     faults.clear();
     names.forEach(name => faults.add(name));
     clearInterval(growth);
     if (faults.has('memory_growth')) growth = setInterval(() => grown.push(new Uint8Array(4 << 20).fill(1)), 250);
     else grown.length = 0;
-    while (faults.has('spin'));
+    if (faults.has('busy') && labour === 0) {
+      // By the clock, so that a stretch that was ended from outside is not the last one.
+      labour = setInterval(() => work(busy), (busy + rest) * 1000);
+      setTimeout(() => work(busy));
+    } else if (!faults.has('busy')) {
+      clearInterval(labour);
+      labour = 0;
+    }
+    if (faults.has('spin_until_load')) setInterval(spin);
+    if (faults.has('spin_once')) setTimeout(spin);
+    if (faults.has('spin')) spin();
+  }
+
+  /** What a page finds when it loads, and not in the middle of its life. */
+  function find() {
+    if (faults.has('storage_refused')) Object.defineProperty(window, 'indexedDB', { ...shown, get: () => undefined });
   }
 
   async function receive(message) {
     switch (message.kind) {
       case 'faults':
-        suffer(message.names);
+        suffer(message);
         break;
       case 'welcome':
-        suffer(message.names);
+        suffer(message);
+        if (Socket.state === 'UNLAUNCHED') find();
         if (faults.has('never_loads') && Socket.state === 'UNLAUNCHED') {
           hangUp();
           break;

@@ -14,7 +14,7 @@ import re
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.resources import files
 from types import TracebackType
@@ -26,7 +26,7 @@ from aiohttp import WSMsgType, web
 from waguard.errors import AlreadyRunning, ConfigError
 from waguard.simulator import control
 from waguard.simulator.control import Refusal
-from waguard.simulator.faults import DROPS, ONCE, Fault
+from waguard.simulator.faults import DROPPED_ONCE, DROPS, ONCE, Fault
 from waguard.simulator.tab import Device, Tab
 
 _HERE = files("waguard.simulator")
@@ -52,6 +52,9 @@ class Cadence:
     refs: int = 6
     """QR codes of a batch; after the last one the page shows a reload button."""
     sync_s: float = 3.0
+    busy_s: float = 30.0
+    """A page that is `busy` works this long without a pause."""
+    rest_s: float = 4.0
 
     REAL: ClassVar["Cadence"]
     QUICK: ClassVar["Cadence"]
@@ -177,22 +180,35 @@ class Simulator:
                 tab.drop()
         if name not in ONCE or not hit:
             self._faults.append(fault)
-        await self._tell_faults()
+        await self._tell_faults(hit if name in ONCE else (), name)
         return fault
 
-    async def clear_faults(self, name: str | None = None) -> None:
-        """End the faults of this name, or all."""
-        self._faults = [fault for fault in self._faults if name is not None and fault.name != name]
+    async def clear_faults(
+        self, name: str | None = None, *, wid: str | None = None, ref: str | None = None
+    ) -> None:
+        """End the faults of this name, of this target, or all."""
+
+        def ends(fault: Fault) -> bool:
+            return all(
+                asked is None or asked == its
+                for asked, its in ((name, fault.name), (wid, fault.wid), (ref, fault.ref))
+            )
+
+        self._faults = [fault for fault in self._faults if not ends(fault)]
         await self._tell_faults()
 
     def _names(self, browser: str) -> set[str]:
         return {fault.name for fault in self._faults if fault.hits(browser)}
 
-    async def _tell_faults(self) -> None:
+    async def _tell_faults(self, hit: Collection[Tab] = (), once: str = "") -> None:
+        """Each page what it has to suffer; the pages that are ``hit`` ``once`` also that."""
         for tab in tuple(self._tabs):
-            names = self._names(tab.browser)
+            names = self._names(tab.browser) | ({once} if tab in hit else set())
             tab.mute = tab.mute or "never_answers" in names
-            await tab.send("faults", names=sorted(names))
+            await tab.send("faults", **self._told(names))
+
+    def _told(self, names: Collection[str]) -> dict[str, Any]:
+        return {"names": sorted(names), "busy_s": self._cadence.busy_s, "rest_s": self._cadence.rest_s}
 
     # --- the page ---------------------------------------------------------------------------------------
 
@@ -260,14 +276,17 @@ class Simulator:
                 await tab.send("failure", code=400)
 
     async def _welcome(self, tab: Tab) -> None:
-        drops = [fault for fault in self._faults if fault.name in DROPS and fault.hits(tab.browser)]
-        self._faults = [fault for fault in self._faults if fault.name not in ONCE or fault not in drops]
         names = self._names(tab.browser)
+        drops = bool(names & DROPS)
+        done = names & (DROPPED_ONCE if drops else ONCE)
+        self._faults = [
+            fault for fault in self._faults if fault.name not in done or not fault.hits(tab.browser)
+        ]
         tab.mute = "never_answers" in names
         if drops:
             tab.drop()
         else:
-            await tab.send("welcome", names=sorted(names))
+            await tab.send("welcome", **self._told(names))
 
     async def _show_codes(self, tab: Tab) -> None:
         try:
@@ -277,6 +296,8 @@ class Simulator:
                 await tab.send("qr", ref=ref, rows=_matrix(tab.qr))
                 await asyncio.sleep(self._cadence.next_s if number else self._cadence.first_s)
                 self._expire(tab)
+                if "stale_qr" in self._names(tab.browser):
+                    return
         except segno.DataOverflowError:
             await tab.send("failure", code=400)
         else:

@@ -1,0 +1,900 @@
+#!/usr/bin/env python3
+"""The fault matrix: what goes wrong with a session, how soon it is found, what cures it, and whether the login survives.
+
+Everything real: Chromium in its sandbox, the daemon as a process of its own, its control port, its log; the page is the
+simulated WhatsApp Web, the settings are the daemon's own. Each row makes one fault and looks from outside: at the log for
+what was found and done, at the session and at the phone for whether it is well again. Rows of one session run beside each
+other in one daemon, each on a session of its own; those that concern all have a daemon of their own.
+
+``found`` counts from the fault to the daemon's word of it; ``back`` from the fault until the session is connected again (or
+shows a code that a phone takes) by its own word and the phone's. A login is kept when the same device is connected again
+without a scan. Exit code 1 if a row fails.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+from figures import Figures, options, room
+from fleet import Fleet, Journal, Line, Unexpected, fleet
+
+from waguard.browser import find
+from waguard.core.health import Fault
+
+PATIENCE_S = 200.0
+"""So long a row waits for the daemon to find a fault, and again for it to be cured."""
+CALM_S = 3.0
+"""So long a session must stay well at the end."""
+BESIDE = 6
+"""Rows that run beside each other: two cores are to measure the daemon, not the queue for them."""
+WELL = ("connected",)
+SCANNABLE = ("awaiting_scan",)
+
+
+@dataclass(slots=True)
+class Result:
+    """One row of the table."""
+
+    name: str
+    found: str = "-"
+    cure: str = "-"
+    found_s: float | None = None
+    """From the fault to the finding."""
+    back_s: float | None = None
+    """From the fault until all is well."""
+    cured_s: float | None = None
+    """The same from the finding."""
+    login: str = "-"
+    restarts: int = 0
+    verdict: str = "FAILED"
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        return self.verdict == "FAILED"
+
+
+@dataclass(slots=True)
+class Bed:
+    """A session that something is done to, and what the table will say of it."""
+
+    fleet: Fleet
+    code: str
+    result: Result
+    wid: str | None = None
+    began: float = 0.0
+    """When the fault was made."""
+
+    @property
+    def journal(self) -> Journal:
+        return self.fleet.journal
+
+    async def logged_in(self) -> str:
+        self.wid = await self.fleet.log_in(self.code)
+        return self.wid
+
+    async def settled(self) -> str:
+        """The same, and the login has reached the disk: one that has not does not outlive a SIGKILL."""
+        wid = await self.logged_in()
+        if await self.journal.first("backup.taken", client=self.code, seconds=90) is None:
+            raise Unexpected("the login did not reach the disk within 90 s")
+        return wid
+
+    def strike(self) -> None:
+        """The fault is made now."""
+        self.began = time.monotonic()
+
+    async def finding(self, expected: Collection[Fault], seconds: float = PATIENCE_S) -> Line:
+        """The daemon's word of the fault; it must be one of these."""
+        line = await self.journal.first("health.finding", client=self.code, since=self.began, seconds=seconds)
+        if line is None:
+            raise Unexpected(f"not found within {seconds:g} s")
+        self._found(line, str(line.fields["fault"]))
+        if self.result.found not in {fault.value for fault in expected}:
+            raise Unexpected(f"found was {line.told()}")
+        return line
+
+    def seen(self, line: Line, name: str) -> None:
+        """For what the daemon says of other than by a finding."""
+        self._found(line, name)
+
+    def _found(self, line: Line, name: str) -> None:
+        self.result.found, self.result.found_s = name, line.at - self.began
+
+    async def well(self, status: Collection[str] = WELL, seconds: float = PATIENCE_S) -> None:
+        """Until the session is well by its own word and the phone's, and stays so."""
+        deadline = time.monotonic() + seconds
+        since = None
+        why = ""
+        while since is None or time.monotonic() - since < CALM_S:
+            try:
+                why = await self._ill(status)
+            except (Unexpected, OSError, TimeoutError) as error:
+                why = str(error)
+            since = None if why else since or time.monotonic()
+            if since is None and time.monotonic() > deadline:
+                raise Unexpected(f"not well within {seconds:g} s: {why}")
+            await asyncio.sleep(0.1)
+        # The log is exact; between it and our own first look lies at most one look.
+        said = [line.at for line in self._mine("session.changed", "health.recovered") if line.at <= since]
+        self.result.back_s = (
+            max(said, default=self.began if self.result.found_s is None else since) - self.began
+        )
+        if self.result.found_s is not None:
+            self.result.cured_s = max(0.0, self.result.back_s - self.result.found_s)
+        self._count()
+
+    async def _ill(self, status: Collection[str]) -> str:
+        view = await self.fleet.view(self.code)
+        if view["status"] not in status:
+            return f"status {view['status']}, link {view['link']} ({view['reason']}), signs {view['signs']}"
+        if "connected" in status and self.wid is not None:
+            link = await self.fleet.link(self.wid)
+            if link != "connected":
+                return f"the phone says {link or 'unlinked'}"
+        if status == SCANNABLE and view["qr"] is None:
+            return "no code to scan"
+        open_ones = len(self._mine("health.finding")) - len(self._mine("health.recovered"))
+        return "a finding is not called recovered" if open_ones > 0 else ""
+
+    def findings(self) -> list[Line]:
+        return self._mine("health.finding")
+
+    def _mine(self, *events: str) -> list[Line]:
+        return self.journal.all(*events, client=self.code, since=self.began)
+
+    def _count(self) -> None:
+        cures = [str(line.fields["remedy"]) for line in self._mine("health.recovered")]
+        tried = [
+            f"{line.fields['remedy']} {line.fields['outcome']}"
+            for line in self._mine("health.remedy")
+            if line.fields["outcome"] != "cured"
+        ]
+        if cures:
+            self.result.cure = cures[-1]
+        if tried:
+            self.result.notes.append(", ".join(tried))
+        others = [str(line.fields["fault"]) for line in self._mine("health.finding")][1:]
+        if others:
+            self.result.notes.append("then found: " + ", ".join(others))
+        self.result.restarts = len(self._mine("browser.spawned"))
+        if self.wid is not None:
+            self.result.login = "kept"
+
+    async def recovered(self, *, restarts: int) -> None:
+        """All is well: the verdict, if that took no more restarts of the browser than these."""
+        await self.works()
+        if self.result.restarts > restarts:
+            raise Unexpected(f"{self.result.restarts} restarts where {restarts} will do")
+        self.result.verdict = "recovered"
+
+    async def works(self) -> None:
+        """The page can be drawn: no process of its browser is missing or stands still."""
+        status, picture = await self.fleet.ask("GET", f"/v1/sessions/{self.code}/screenshot")
+        if status != 200 or not picture.startswith(b"\x89PNG"):
+            raise Unexpected(f"no picture of the page: {status}")
+
+    async def left_alone(self, seconds: float = 15.0) -> None:
+        """A person is needed: no remedy is tried, no browser restarted."""
+        await asyncio.sleep(seconds)
+        tried = self._mine("health.remedy", "browser.spawned")
+        if tried:
+            raise Unexpected(f"not left alone: {tried[0].told()}")
+        self.result.verdict = "a person is needed, rightly"
+
+    async def process(self, kind: str) -> psutil.Process:
+        found = (await self.fleet.processes(self.code)).get(kind)
+        if not found:
+            raise Unexpected(f"the browser has no process {kind}")
+        return found[0]
+
+
+Do = Callable[[Bed], Awaitable[None]]
+Alone = Callable[[Result, argparse.Namespace], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    name: str
+    do: Do | None = None
+    alone: Alone | None = None
+    """Instead: with a daemon of its own."""
+    quick: bool = False
+
+
+# --- the page -------------------------------------------------------------------------------------------
+
+
+async def loop_once(bed: Bed) -> None:
+    wid = await bed.logged_in()
+    bed.strike()
+    await bed.fleet.inject("spin_once", wid=wid)
+    await bed.finding({Fault.PAGE_LOOPING})
+    await bed.well()
+    await bed.recovered(restarts=0)
+
+
+async def loop_until_loaded(bed: Bed) -> None:
+    wid = await bed.logged_in()
+    bed.strike()
+    await bed.fleet.inject("spin_until_load", wid=wid)
+    await bed.finding({Fault.PAGE_LOOPING})
+    await bed.well()
+    await bed.recovered(restarts=0)
+
+
+async def loop_on_load(bed: Bed) -> None:
+    """It comes back with each load, until the second remedy has failed."""
+    wid = await bed.logged_in()
+    bed.strike()
+    await bed.fleet.inject("spin_until_load", wid=wid)
+    await bed.fleet.inject("spin", wid=wid)
+    await bed.finding({Fault.PAGE_LOOPING})
+    await bed.journal.first(
+        "health.remedy",
+        client=bed.code,
+        since=bed.began,
+        seconds=120,
+        when=lambda line: line.fields["remedy"] == "reload",
+    )
+    await bed.fleet.clear("spin", wid=wid)
+    await bed.well()
+    await bed.recovered(restarts=2)
+
+
+async def never_loads(bed: Bed) -> None:
+    await _at_connect(bed, "never_loads", {Fault.PAGE_NOT_LOADED})
+
+
+async def never_answers(bed: Bed) -> None:
+    await _at_connect(bed, "never_answers", {Fault.PAGE_NOT_LOADED, Fault.NETWORK_HUNG, Fault.OFFLINE})
+
+
+async def _at_connect(bed: Bed, fault: str, expected: Collection[Fault]) -> None:
+    """A session with a login is connected on a page that does not come up, until some time after that is found."""
+    wid = await bed.logged_in()
+    await bed.fleet.do(bed.code, "disconnect")
+    await bed.fleet.inject(fault, wid=wid)
+    bed.strike()
+    await bed.fleet.connect(bed.code, wait="none")
+    try:
+        await bed.finding(expected)
+        await asyncio.sleep(5)
+    finally:
+        await bed.fleet.clear(fault, wid=wid)
+    await bed.well()
+    await bed.recovered(restarts=2)
+
+
+async def storage_refused(bed: Bed) -> None:
+    view = await bed.fleet.connect(bed.code)
+    ref = view["qr"]["text"][:60]
+    await bed.fleet.inject("storage_refused", ref=ref)
+    bed.strike()
+    await bed.fleet.do(bed.code, "restart", params={"wait": "none"})
+    bed.began = time.monotonic()  # the browser that was there is closed by now
+    try:
+        await bed.finding({Fault.STORAGE_REFUSED})
+    finally:
+        await bed.fleet.clear("storage_refused", ref=ref)
+    await bed.well(SCANNABLE)
+    await bed.recovered(restarts=2)
+
+
+async def memory_growth(bed: Bed) -> None:
+    wid = await bed.logged_in()
+    bed.strike()
+    await bed.fleet.inject("memory_growth", wid=wid)
+    try:
+        await bed.finding({Fault.MEMORY_HIGH}, 2 * PATIENCE_S)
+    finally:
+        await bed.fleet.clear("memory_growth", wid=wid)
+    await bed.well()
+    await bed.recovered(restarts=1)
+
+
+# --- processes ------------------------------------------------------------------------------------------
+
+
+def struck(
+    kind: str, number: signal.Signals, expected: Collection[Fault], *, restarts: int, itself: bool = False
+) -> Do:
+    """A process of the browser gets a signal. ``itself``: the browser may mend that without our help."""
+
+    async def do(bed: Bed) -> None:
+        await (bed.settled() if number == signal.SIGKILL else bed.logged_in())
+        process = await bed.process(kind)
+        bed.strike()
+        process.send_signal(number)
+        if itself:
+            await asyncio.sleep(5)
+            await bed.well()
+            if bed.findings():
+                await bed.finding(expected)
+            else:
+                bed.result.cure = "the browser itself"
+        else:
+            await bed.finding(expected)
+            await bed.well()
+        await bed.recovered(restarts=restarts)
+
+    return do
+
+
+# --- WhatsApp and the network ---------------------------------------------------------------------------
+
+
+async def socket_dropped(bed: Bed) -> None:
+    wid = await bed.logged_in()
+    bed.strike()
+    await bed.fleet.inject("drop_socket", wid=wid)
+    away = await bed.journal.first("session.changed", client=bed.code, since=bed.began, seconds=5)
+    if away is not None:
+        bed.seen(away, str(away.fields["reason"] or away.fields["status"]))
+    await bed.well()
+    bed.result.cure = "the page itself" if bed.result.cure == "-" else bed.result.cure
+    await bed.recovered(restarts=0)
+
+
+async def offline(bed: Bed) -> None:
+    wid = await bed.logged_in()
+    bed.strike()
+    await bed.fleet.inject("offline", wid=wid)
+    try:
+        await bed.finding({Fault.OFFLINE})
+        await asyncio.sleep(5)
+    finally:
+        await bed.fleet.clear("offline", wid=wid)
+    await bed.well()
+    await bed.recovered(restarts=1)
+
+
+async def codes_used_up(bed: Bed) -> None:
+    await bed.fleet.connect(bed.code)
+    # The page shows its reload button once the last code has expired.
+    last = bed.journal.all("session.qr_shown", client=bed.code)[-1]
+    while (
+        shown := await bed.journal.first(
+            "session.qr_shown", "session.qr_reloaded", client=bed.code, since=last.at + 0.001, seconds=15
+        )
+    ) is not None and shown.event == "session.qr_shown":
+        last = shown
+    if shown is None:
+        raise Unexpected("no fresh codes were asked for")
+    bed.began = last.at + 3.0  # as long as a code lives with the simulator's --quick
+    bed.seen(shown, "codes used up")
+    await bed.well(SCANNABLE)
+    bed.result.cure = "reload_qr"
+    await _scan(bed)
+
+
+async def code_stale(bed: Bed) -> None:
+    view = await bed.fleet.connect(bed.code)
+    ref = view["qr"]["text"][:60]
+    await bed.fleet.inject("stale_qr", ref=ref)
+    await asyncio.sleep(7)  # the code on screen has expired now
+    await bed.fleet.clear("stale_qr", ref=ref)
+    bed.strike()
+    await bed.finding({Fault.QR_STALE})
+    await bed.well(SCANNABLE)
+    await _scan(bed)
+
+
+async def _scan(bed: Bed) -> None:
+    """The proof that a code is good: the phone takes it."""
+    view = await bed.fleet.until(bed.code, lambda view: view["qr"] is not None)
+    await bed.fleet.scan(view["qr"]["text"])
+    await bed.fleet.until(bed.code, lambda view: view["status"] == "connected")
+    await bed.recovered(restarts=0)
+
+
+async def logged_out(bed: Bed) -> None:
+    wid = await bed.logged_in()
+    bed.strike()
+    await bed.fleet.page("POST", "/phone/logout", json={"wid": wid})
+    await bed.finding({Fault.LOGGED_OUT}, 30)
+    view = await bed.fleet.until(bed.code, lambda view: view["qr"] is not None)
+    bed.result.login = "gone"
+    if view["reason"] != "logged_out":
+        raise Unexpected(f"status {view['status']}, reason {view['reason']}")
+    await bed.left_alone()
+
+
+async def conflict(bed: Bed) -> None:
+    """A second real browser has the same login: an import of the first one's snapshot under another code."""
+    wid = await bed.logged_in()
+    taken = await bed.fleet.do(bed.code, "backups")
+    _, archive = await bed.fleet.ask(
+        "GET", f"/v1/sessions/{bed.code}/backups/{taken['id']}", params={"form": "plain"}
+    )
+    other = f"{bed.code}-other"
+    bed.strike()
+    await bed.fleet.do(other, "import", params={"wait": "connected"}, data=archive)
+    await bed.finding({Fault.CONFLICT}, 30)
+    await bed.left_alone()
+    view = await bed.fleet.view(other)
+    if (view["status"], await bed.fleet.link(wid)) != ("connected", "connected"):
+        raise Unexpected(f"the other browser is {view['status']}")
+    bed.result.login = "kept"
+    bed.result.notes.append("the other browser stays connected")
+
+
+# --- the profile ----------------------------------------------------------------------------------------
+
+
+async def profile_damaged(bed: Bed) -> None:
+    await bed.logged_in()
+    await bed.fleet.do(bed.code, "disconnect")
+    await bed.fleet.do(bed.code, "backups")
+    profile = (bed.fleet.sessions / bed.code / "profile").resolve()
+    for manifest in (profile / "Default" / "IndexedDB").glob("*.indexeddb.leveldb/MANIFEST-*"):
+        manifest.write_bytes(bytes(manifest.stat().st_size))
+    bed.strike()
+    view = await bed.fleet.connect(bed.code, wait="connected")
+    restored = await bed.journal.first("profile.restored", client=bed.code, since=bed.began, seconds=1)
+    if restored is None or view["check"]["verdict"] != "damaged":
+        raise Unexpected(f"profile {view['profile']}, check {view['check']}")
+    bed.seen(restored, "check: damaged")
+    await bed.well()
+    bed.result.cure = "restore"
+    await bed.recovered(restarts=1)
+
+
+# --- with a daemon of its own ---------------------------------------------------------------------------
+
+
+async def browser_refused(result: Result, _: argparse.Namespace) -> None:
+    agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/156.0.0.0"
+    async with fleet({"WAGUARD_BROWSER__USER_AGENT": agent}) as own:
+        bed = Bed(own, "demo", result)
+        bed.strike()
+        status, body = await own.ask("POST", "/v1/sessions/demo/connect")
+        if (status, body.get("code"), body.get("reason")) != (409, "refused", "refused"):
+            raise Unexpected(f"the connect is answered {status} {body}")
+        await bed.finding({Fault.REFUSED}, 5)
+        bed.began = time.monotonic()
+        await bed.left_alone()
+
+
+RELAY = """#!/usr/bin/python3
+# Between the daemon and a real browser: passes on what both say, and closes its own end of the pipe on SIGUSR1.
+import os, select, signal, sys
+
+BINARY = {binary!r}
+if "--version" in sys.argv:
+    os.execv(BINARY, [BINARY, "--version"])
+orders_read, orders_write = os.pipe()
+answers_read, answers_write = os.pipe()
+child = os.fork()
+if child == 0:
+    high = [os.dup2(orders_read, 103), os.dup2(answers_write, 104)]
+    os.dup2(high[0], 3)
+    os.dup2(high[1], 4)
+    os.execv(BINARY, [BINARY, *sys.argv[1:]])
+os.close(orders_read)
+os.close(answers_write)
+asked = []
+signal.signal(signal.SIGUSR1, lambda *_: asked.append(True))
+while True:
+    ready, _, _ = select.select([3, answers_read], [], [], 0.1)
+    if asked:
+        os.close(3)
+        os.close(4)
+        os.waitpid(child, 0)
+        break
+    for source, target in ((3, orders_write), (answers_read, 4)):
+        if source in ready:
+            said = os.read(source, 65536)
+            if not said:
+                os.close(orders_write)
+                sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 127)
+            while said:
+                said = said[os.write(target, said):]
+"""
+
+
+async def pipe_closed(result: Result, _: argparse.Namespace) -> None:
+    with room() as place:
+        relay = place / "headless-relay"
+        relay.write_text(RELAY.format(binary=str(find.locate(None))))
+        relay.chmod(0o755)
+        async with fleet({"WAGUARD_BROWSER__PATH": str(relay)}) as own:
+            bed = Bed(own, "demo", result)
+            await bed.logged_in()
+            processes = await own.processes("demo")
+            between = next(
+                process
+                for kind in ("other", "browser")
+                for process in processes.get(kind, ())
+                if any(str(relay) in word for word in process.cmdline())
+            )
+            bed.strike()
+            between.send_signal(signal.SIGUSR1)
+            await bed.finding({Fault.PIPE_CLOSED})
+            await bed.well()
+            await bed.recovered(restarts=1)
+            result.notes.append("a real browser behind a relay that closes its pipe")
+
+
+async def disk_full(result: Result, _: argparse.Namespace) -> None:
+    """A session that is up goes on, a connect is refused and touches nothing, and all is well when there is space."""
+    with room() as place:
+        sessions = place / "small"
+        sessions.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=192m,mode=711", "tmpfs", str(sessions)]
+        if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+            result.verdict = "skipped"
+            result.notes.append("no tmpfs may be mounted here")
+            return
+        try:
+            async with fleet({"WAGUARD_LIMITS__RESERVE_DISK_MB": "8"}, sessions=sessions) as own:
+                bed = Bed(own, "demo", result)
+                await bed.logged_in()
+                ballast = sessions / "ballast"
+                bed.strike()
+                _fill(ballast)
+                status, body = await own.ask("POST", "/v1/sessions/other/connect")
+                if (status, body.get("code")) != (507, "disk_full"):
+                    raise Unexpected(f"a connect is answered {status} {body}")
+                result.found, result.found_s = "connect: disk_full", time.monotonic() - bed.began
+                await asyncio.sleep(10)
+                _fill(ballast)
+                view = await own.view("demo")
+                if view["status"] != "connected":
+                    raise Unexpected(f"the session that was up is {view['status']}")
+                ballast.unlink()
+                await own.connect("other")
+                await own.do("demo", "restart", params={"wait": "connected"})
+                await bed.well()
+                result.cure = "space"
+                await bed.recovered(restarts=1)
+                result.notes.append("the restart is the bench's, as proof of the login")
+        finally:
+            subprocess.run(["umount", str(sessions)], check=False)
+
+
+def _fill(ballast: Path) -> None:
+    with suppress(OSError), ballast.open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(2**16))
+
+
+@asynccontextmanager
+async def several(bed_result: Result, count: int, **options: Any) -> AsyncIterator[list[Bed]]:
+    """So many connected sessions of a daemon of their own; the table's row is the first one's."""
+    async with fleet(**options) as own:
+        beds = [
+            Bed(own, f"client{number}", bed_result if number == 0 else Result("")) for number in range(count)
+        ]
+        for bed in beds:
+            await bed.logged_in()
+        yield beds
+
+
+class Road:
+    """Between the pages and the simulator: can be cut, and mended on the same port."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._there = ""
+        self._server: asyncio.Server | None = None
+        self._ends: set[asyncio.StreamWriter] = set()
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def through(self, url: str) -> str:
+        self._there = urlsplit(url).netloc
+        return f"http://127.0.0.1:{self.port}/"
+
+    def cut(self) -> None:
+        """Nobody listens, and what was open is reset."""
+        if self._server is not None:
+            self._server.close()
+        for end in tuple(self._ends):
+            end.transport.abort()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, _, port = self._there.rpartition(":")
+        self._ends.add(writer)
+        try:
+            there_reader, there_writer = await asyncio.open_connection(host, int(port))
+            self._ends.add(there_writer)
+            async with asyncio.TaskGroup() as both:
+                both.create_task(_pass_on(reader, there_writer))
+                both.create_task(_pass_on(there_reader, writer))
+            self._ends.discard(there_writer)
+        except OSError:
+            pass
+        finally:
+            self._ends.discard(writer)
+            writer.close()
+
+
+async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while piece := await source.read(2**16):
+            target.write(piece)
+            await target.drain()
+    target.close()
+
+
+async def network_gone(result: Result, chosen: argparse.Namespace) -> None:
+    """For all at once: no page gets through, what was open is reset."""
+    road = Road()
+    await road.open()
+    try:
+        async with several(result, 4, through=road.through) as beds:
+            for bed in beds:
+                bed.strike()
+            road.cut()
+            alert = await beds[0].journal.first("alert.raised", since=beds[0].began, seconds=60)
+            if alert is not None:
+                beds[0].seen(alert, f"alert: {alert.fields['alert']}")
+            await asyncio.sleep(15 if chosen.quick else 60)
+            await road.open()
+            await _all_well(beds)
+            if alert is None:
+                raise Unexpected("no alert")
+            _one_alert(beds[0])
+    finally:
+        road.cut()
+
+
+async def server_hangs(result: Result, chosen: argparse.Namespace) -> None:
+    """For all at once: the server stands still with every connection open, and goes on."""
+    async with several(result, 4) as beds:
+        for bed in beds:
+            bed.strike()
+        os.kill(beds[0].fleet.page_pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(15 if chosen.quick else 60)
+        finally:
+            os.kill(beds[0].fleet.page_pid, signal.SIGCONT)
+        await _all_well(beds)
+        result.notes.append("open connections stay open: nothing to be found")
+
+
+async def _all_well(beds: Sequence[Bed]) -> None:
+    """All come back by themselves."""
+    for bed in beds:
+        await bed.well(seconds=120)
+    result = beds[0].result
+    result.restarts = sum(bed.result.restarts for bed in beds)
+    result.notes.append(f"{len(beds)} sessions")
+    tried = beds[0].journal.all("health.remedy", since=beds[0].began)
+    if tried:
+        raise Unexpected(f"{len(tried)} remedies for what none can cure, first: {tried[0].told()}")
+    if result.cure in {"-", "none"}:
+        result.cure = "by itself"
+    await beds[0].recovered(restarts=0)
+
+
+def _one_alert(bed: Bed) -> None:
+    raised = bed.journal.all("alert.raised", since=bed.began)
+    cleared = bed.journal.all("alert.cleared", since=bed.began)
+    if (len(raised), len(cleared)) != (1, 1):
+        bed.result.verdict = "FAILED"
+        bed.result.notes.append(f"{len(raised)} alerts raised, {len(cleared)} cleared")
+
+
+async def daemon_stopped(result: Result, chosen: argparse.Namespace) -> None:
+    """The daemon itself stands still: no silence that it slept through is anybody's fault."""
+    asleep = 20 if chosen.quick else 60
+    async with several(result, 3) as beds:
+        await asyncio.sleep(5)
+        for bed in beds:
+            bed.strike()
+        os.kill(beds[0].fleet.pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(asleep)
+        finally:
+            os.kill(beds[0].fleet.pid, signal.SIGCONT)
+        await asyncio.sleep(15)
+        await _all_well(beds)
+        found = beds[0].journal.all("health.finding", since=beds[0].began)
+        if found:
+            raise Unexpected(f"{len(found)} findings, first: {found[0].told()}")
+        result.found, result.cure = "nothing, rightly", "-"
+        result.notes.append(f"{asleep} s")
+
+
+ROWS = (
+    Row("endless loop", loop_once, quick=True),
+    Row("endless loop until loaded", loop_until_loaded),
+    Row("endless loop on each load", loop_on_load),
+    Row("renderer killed", struck("renderer", signal.SIGKILL, {Fault.PAGE_CRASHED}, restarts=0), quick=True),
+    Row("renderer stopped", struck("renderer", signal.SIGSTOP, {Fault.PROCESS_STOPPED}, restarts=0)),
+    Row("browser killed", struck("browser", signal.SIGKILL, {Fault.BROWSER_EXITED}, restarts=1), quick=True),
+    Row(
+        "browser stopped",
+        struck("browser", signal.SIGSTOP, {Fault.PROCESS_STOPPED, Fault.BROWSER_HUNG}, restarts=0),
+        quick=True,
+    ),
+    Row(
+        "GPU process killed",
+        struck("gpu", signal.SIGKILL, {Fault.PAGE_CRASHED}, restarts=0, itself=True),
+    ),
+    Row("GPU process stopped", struck("gpu", signal.SIGSTOP, {Fault.PROCESS_STOPPED}, restarts=0)),
+    Row(
+        "network service killed",
+        struck("network", signal.SIGKILL, {Fault.OFFLINE, Fault.NETWORK_HUNG}, restarts=0, itself=True),
+    ),
+    Row(
+        "network service stopped",
+        struck("network", signal.SIGSTOP, {Fault.PROCESS_STOPPED, Fault.NETWORK_HUNG}, restarts=0),
+    ),
+    Row("sandbox's init killed", struck("init", signal.SIGKILL, {Fault.BROWSER_EXITED}, restarts=1)),
+    Row("page never loads", never_loads),
+    Row("server never answers", never_answers),
+    Row("WebSocket dropped", socket_dropped, quick=True),
+    Row("WebSockets refused", offline),
+    Row("QR codes used up", codes_used_up),
+    Row("QR code stale", code_stale),
+    Row("logged out by the phone", logged_out, quick=True),
+    Row("conflict in another browser", conflict),
+    Row("storage refused", storage_refused),
+    Row("memory growth", memory_growth),
+    Row("profile damaged", profile_damaged),
+    Row("browser refused", alone=browser_refused),
+    Row("pipe closed", alone=pipe_closed),
+    Row("disk full", alone=disk_full),
+    Row("network gone for all", alone=network_gone),
+    Row("server hangs for all", alone=server_hangs),
+    Row("daemon stopped", alone=daemon_stopped),
+)
+
+
+async def main() -> int:
+    chosen = options(__doc__, _more)
+    wanted = [name.lower() for name in chosen.only or ()]
+    rows = [
+        row
+        for row in ROWS
+        if (any(name in row.name.lower() for name in wanted) if wanted else row.quick or not chosen.quick)
+    ]
+    if not rows:
+        raise SystemExit("There is no such row. There are: " + ", ".join(row.name for row in ROWS))
+    began = time.monotonic()
+    results = {row.name: Result(row.name) for row in rows}
+    shared = [row for row in rows if row.do is not None]
+    gate = asyncio.Semaphore(BESIDE)
+    async with AsyncExitStack() as stack:
+        own = await stack.enter_async_context(fleet()) if shared else None
+        async with asyncio.TaskGroup() as tasks:
+            for number, row in enumerate(shared):
+                assert own is not None
+                bed = Bed(own, f"row{number}", results[row.name])
+                tasks.create_task(_beside(gate, row, bed))
+    async with asyncio.TaskGroup() as tasks:
+        gate = asyncio.Semaphore(2)
+        for row in rows:
+            if row.alone is not None:
+                tasks.create_task(_by_itself(gate, row, results[row.name], chosen))
+    return _tell(list(results.values()), chosen.json, time.monotonic() - began)
+
+
+def _more(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", action="append", metavar="NAME", help="rows with this in their name")
+
+
+async def _beside(gate: asyncio.Semaphore, row: Row, bed: Bed) -> None:
+    async with gate:
+        assert row.do is not None
+        await _guarded(bed.result, row.do(bed))
+        bed.result.restarts = bed.result.restarts or len(
+            bed.journal.all("browser.spawned", client=bed.code, since=bed.began)
+        )
+        if bed.result.failed:
+            bed.result.notes.extend(_said(bed))
+        with suppress(Unexpected, OSError, TimeoutError):
+            for code in (bed.code, f"{bed.code}-other"):
+                if (await bed.fleet.ask("GET", f"/v1/sessions/{code}"))[0] == 200:
+                    await bed.fleet.do(code, "cleanup")
+
+
+async def _by_itself(gate: asyncio.Semaphore, row: Row, result: Result, chosen: argparse.Namespace) -> None:
+    async with gate:
+        assert row.alone is not None
+        await _guarded(result, row.alone(result, chosen))
+
+
+async def _guarded(result: Result, work: Awaitable[None]) -> None:
+    print(f"  {result.name} ...", file=sys.stderr, flush=True)
+    try:
+        await work
+    except (Unexpected, OSError, TimeoutError, KeyError, TypeError, psutil.Error) as error:
+        result.verdict = "FAILED"
+        result.notes.append(str(error) or repr(error))
+    print(f"  {result.name}: {_line(result)}", file=sys.stderr, flush=True)
+
+
+def _line(result: Result) -> str:
+    return (
+        f"found {result.found} after {_seconds(result.found_s)}, cured by {result.cure}, "
+        f"back after {_seconds(result.back_s)}: {result.verdict}"
+    )
+
+
+def _said(bed: Bed) -> list[str]:
+    """What the daemon had to say of a row that failed."""
+    lines = bed.journal.all(
+        *("health.finding", "health.remedy", "health.recovered", "session.changed", "session.failure"),
+        *("browser.spawned", "internal.error", "alert.raised"),
+        client=bed.code,
+        since=bed.began,
+    )
+    return [f"+{line.at - bed.began:.1f} s {line.told()}" for line in lines[:12]]
+
+
+COLUMNS = ("fault", "found", "found s", "cure", "back s", "since found", "login", "restarts", "verdict")
+
+
+def _tell(results: list[Result], file: Path | None, took: float) -> int:
+    table = [COLUMNS] + [
+        (
+            result.name,
+            result.found,
+            _seconds(result.found_s),
+            result.cure,
+            _seconds(result.back_s),
+            _seconds(result.cured_s),
+            result.login,
+            str(result.restarts),
+            result.verdict,
+        )
+        for result in results
+    ]
+    widths = [max(len(row[column]) for row in table) for column in range(len(COLUMNS))]
+    for row in table:
+        print("  " + "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
+    for result in results:
+        for note in result.notes:
+            print(f"    {result.name}: {note}")
+    failed = [result.name for result in results if result.failed]
+    figures = Figures("faults")
+    figures.add("rows", len(results))
+    figures.add("failed", len(failed), at_most=0)
+    figures.add("took_s", took)
+    rows = [
+        {
+            "fault": result.name,
+            "found": result.found,
+            "found_s": result.found_s,
+            "cure": result.cure,
+            "back_s": result.back_s,
+            "since_found_s": result.cured_s,
+            "login": result.login,
+            "restarts": result.restarts,
+            "verdict": result.verdict,
+            "notes": result.notes,
+        }
+        for result in results
+    ]
+    people = sum(result.verdict.startswith("a person") for result in results)
+    well = sum(result.verdict == "recovered" for result in results)
+    line = (
+        f"{len(results)} rows in {took:.0f} s: {well} recovered, {people} need a person, {len(failed)} failed"
+    )
+    figures.close(file, line + (f" ({', '.join(failed)})" if failed else ""), rows=rows)
+    return 1 if failed else 0
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
