@@ -22,7 +22,7 @@ FAILURE = Failure("browser_failed", "it fell", Stage.START)
 def found(epoch: int, fault: Fault, *plan: Remedy, snapshot: str = "") -> m.Found:
     finding = Finding(fault, FAILURE)
     kind = m.BrowserExited if fault in {Fault.BROWSER_EXITED, Fault.PIPE_CLOSED} else m.Found
-    return kind(epoch, finding, plan or tuple(PLANS[fault]), snapshot)
+    return kind(epoch, finding, plan or tuple(PLANS[fault]), "by cost", snapshot)
 
 
 def exited(epoch: int) -> m.Found:

@@ -16,7 +16,7 @@ from typing import Any
 
 from waguard.alerts import Alert
 from waguard.core import machine
-from waguard.core.health import GONE, PLANS, REPLACING, Fault, Finding, Remedy
+from waguard.core.health import GONE, PLANS, REPLACING, Fault, Finding, Remedy, Treatment
 from waguard.core.machine import State
 from waguard.core.model import Cause, ClientCode, Failure, Link, Process, Reason, Stage, Wanted
 from waguard.core.policy import RestartPolicy
@@ -236,10 +236,23 @@ class Session:
         self._wake()
 
     def _tell_treatment(self, before: State, after: State) -> None:
-        """What came of a remedy, and whether the session is well again."""
+        """What came of a remedy, whether the session is well again, and what is wrong with it now."""
         was, now = before.treatment, after.treatment
-        if was is None or was == now:
-            return
+        if was is not None and was != now:
+            self._tell_outcome(was, before, after)
+        if now is not None and (was is None or was.finding.fault is not now.finding.fault):
+            self._instance.publish(
+                "health.finding",
+                level="warning",
+                fault=now.finding.fault.value,
+                evidence=list(now.finding.evidence),
+                lasted_ms=round(now.finding.lasted_s * 1000, 1),
+                remedies=[one.value for one in now.plan],
+                why=now.why,
+            )
+
+    def _tell_outcome(self, was: Treatment, before: State, after: State) -> None:
+        now = after.treatment
         cured = now is None and after.well_since is not None and after.well_since != before.well_since
         fault, remedies = was.finding.fault.value, [one.value for one in was.tried]
         if was.remedy is not None and (now is None or (now.remedy, now.began) != (was.remedy, was.began)):
@@ -300,23 +313,13 @@ class Session:
         gate.alerts.set(Alert.PERSON_NEEDED, text, self.code)
 
     async def _found(self, epoch: int, finding: Finding, first: bool) -> None:
-        """A probe complains: say what may help, and put it to the table."""
+        """A probe complains: put it to the table, with what may help."""
         plan, why = await self._plan(finding.fault)
-        if first:
-            self._instance.publish(
-                "health.finding",
-                level="warning",
-                fault=finding.fault.value,
-                evidence=list(finding.evidence),
-                lasted_ms=round(finding.lasted_s * 1000, 1),
-                remedies=[one.value for one in plan],
-                why=why,
-            )
-        elif not plan:
+        if not first and not plan:
             return
         kind = machine.BrowserExited if finding.fault in GONE else machine.Found
         snapshot = self._instance.newest_snapshot if Remedy.RESTORE in plan else ""
-        self._tell(kind(epoch, finding, plan, snapshot))
+        self._tell(kind(epoch, finding, plan, why, snapshot))
 
     async def _plan(self, fault: Fault) -> tuple[tuple[Remedy, ...], str]:
         """What may help with this fault here and now, the best first, and why in this order."""

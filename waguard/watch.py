@@ -194,6 +194,7 @@ class Watch:
         self._start(partial(self._ears.found, epoch, complaint, True), "ended")  # type: ignore[arg-type]  # a coroutine function
 
     def _crashed(self, epoch: int) -> None:
+        self._instance.memory.reading = None
         if self._applying:  # we have ended its renderer ourselves
             return
         if (browser := self._instance.browser) is not None and browser.page is not None:
@@ -378,6 +379,8 @@ class Watch:
         )
         try:
             self._applying = True
+            if remedy is Remedy.RELOAD:
+                self._instance.memory.reading = None  # what it shows next is news, even if it is the same
             async with asyncio.timeout(self._config.probes.answer_s):
                 await remedies.apply(remedy, fault, target)
         except PageUnreachable as error:

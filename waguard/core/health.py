@@ -121,6 +121,8 @@ class Treatment:
 
     finding: Finding
     plan: tuple[Remedy, ...]
+    why: str
+    """Why the plan is in this order."""
     found: float
     """Monotonic, seconds; as is ``began``."""
     remedy: Remedy | None = None

@@ -145,7 +145,9 @@ class Found(Fact):
 
     finding: Finding
     plan: tuple[Remedy, ...] = ()
-    """What may help, the best first."""
+    """What may help, the best first ..."""
+    why: str = ""
+    """... and why."""
     snapshot: str = ""
     """What the profile could be restored from."""
 
@@ -516,7 +518,7 @@ def lose_login(state: State, event: Event, now: float, policy: RestartPolicy) ->
         failure=_failure(event) if spent else None,
         restarts=recent if spent else (*recent, now),
         cause=Cause.RECOVERY,
-        treatment=Treatment(finding, (Remedy.RESTORE,), now, Remedy.RESTORE, now),
+        treatment=Treatment(finding, (Remedy.RESTORE,), "the only one", now, Remedy.RESTORE, now),
     )
     return _stop(after, polite=False)
 
@@ -543,7 +545,7 @@ def treat(state: State, event: Event, now: float, policy: RestartPolicy) -> Outc
     if state.well_since is not None and now - state.well_since > policy.relapse_s:
         treated = ()
     found = before.found if same and before is not None else now
-    treatment = Treatment(event.finding, event.plan, found, tried=tried, snapshot=event.snapshot)
+    treatment = Treatment(event.finding, event.plan, event.why, found, tried=tried, snapshot=event.snapshot)
     return _apply(replace(state, treated=treated, well_since=None), treatment, now)
 
 
@@ -612,7 +614,8 @@ def give_up(state: State, event: Event, now: float, _policy: RestartPolicy) -> O
         failure=failure,
         source=None if restoring else state.source,
         cause=Cause.RECOVERY,
-        treatment=state.treatment or Treatment(finding, (Remedy.RESTART,), now, Remedy.RESTART, now),
+        treatment=state.treatment
+        or Treatment(finding, (Remedy.RESTART,), "the only one", now, Remedy.RESTART, now),
     )
     return _stop(after, polite=state.process is Process.UP)
 
