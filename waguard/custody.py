@@ -57,8 +57,8 @@ class Custody:
     ) -> None:
         self._code = code
         self._origin = origin
-        self._version = version
-        """Of the browser that is to use the profile."""
+        self.version = version
+        """Of the browser that is to use the profile, or does."""
         self._profiles = profiles
         self._backups = backups
         self._sandbox = sandbox
@@ -141,11 +141,11 @@ class Custody:
         return newest if newest.about.taken_at > sealed.taken_at else None
 
     def _look(self, place: Path, known: Witness | None, *, marked: bool = False) -> Report:
-        subject = Subject(place, self._version, self._origin, self._profiles.uid, known, marked)
+        subject = Subject(place, self.version, self._origin, self._profiles.uid, known, marked)
         return examiners.examine(subject)
 
     def _structure(self, place: Path) -> Report:
-        subject = Subject(place, self._version, self._origin, self._profiles.uid)
+        subject = Subject(place, self.version, self._origin, self._profiles.uid)
         return examiners.examine(subject, examiners.STRUCTURE)
 
     def _replace_damaged(self, stop: threading.Event, kept: Profile, report: Report) -> Taken:
@@ -224,7 +224,7 @@ class Custody:
         """Note what the login's files are, now that no browser can change them. Raises `ProfileFailed`, `DiskFull`."""
         if profile.path.is_dir():
             self._marks = witness.take(profile.path, self._origin, self._marks)
-            witness.write(profile.witness, Witness(self._version, self._marks))
+            witness.write(profile.witness, Witness(self.version, self._marks))
 
     def seal(self, stop: threading.Event, *, has_login: bool) -> bool:
         """Leave nothing of the current profile on disk but its sealed form; false if there was nothing plain.
@@ -333,7 +333,7 @@ class Custody:
 
     def _about(self, profile: Profile, reason: str, *, has_login: bool, live: bool) -> About:
         known = witness.read(profile.witness)
-        browser = known.browser if known is not None else self._version
+        browser = known.browser if known is not None else self.version
         return About(
             self._code, profile.generation, reason, time.time(), browser, self._origin, live, has_login
         )

@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -19,9 +18,10 @@ from waguard.backup import keys
 from waguard.backup.store import Backups
 from waguard.browser import find
 from waguard.config import Config, Loaded
+from waguard.core import recycle
 from waguard.core.breaker import BreakerPolicy
 from waguard.core.policy import RestartPolicy
-from waguard.errors import AlreadyRunning, ConfigError, WaguardError
+from waguard.errors import AlreadyRunning, ConfigError
 from waguard.events import Bus
 from waguard.files import in_thread, saying
 from waguard.gate import Gate
@@ -76,6 +76,7 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
         tokens = await in_thread(auth.load, config)
         probe = await in_thread(_probe, config.whatsapp.probe)
         binary = await find.probe(await in_thread(find.locate, config.browser.path), _VERSION_S)
+        installed = await in_thread(find.Installed, binary, _VERSION_S)
         kind, problem = await choose.choose(config.sandbox.kind, user)
         if problem is not None:
             bus.publish("sandbox.plain", level="warning", problem=problem, hint="Run: waguard doctor")
@@ -83,7 +84,7 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
             bus.publish("sandbox.chromium_off", level="warning", problem="browser.chromium_sandbox is false")
         pulse = Pulse(bus.publish)
         stack.push_async_callback(_end, asyncio.create_task(pulse.run(), name="pulse"))
-        resources = Resources(config, binary, kind, profiles, Registry(profiles), backups, bus)
+        resources = Resources(config, installed, kind, profiles, Registry(profiles), backups, bus)
         history, learned = History(root, config.history.keep_days, bus), Learned(config)
         stack.push_async_callback(history.close)  # after all sessions, so that it has their ends
         await history.start(learned)
@@ -93,7 +94,7 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
             resources,
             starts=asyncio.Semaphore(config.limits.concurrent_starts),
             senses=Senses(pulse, Census(), probe),
-            gate=Gate(BreakerPolicy(), bus.publish, partial(_binary_trouble, binary)),
+            gate=Gate(BreakerPolicy(), bus.publish, installed),
             policy=RestartPolicy(
                 budget=config.restart.budget,
                 window_s=config.restart.window_s,
@@ -102,6 +103,9 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
                 cooldown_s=config.restart.cooldown_s,
                 unknown_after=config.page.unknown_after,
                 relapse_s=config.health.relapse_s,
+            ),
+            recycle=recycle.Limits(
+                config.recycle.soft_memory_mb, config.recycle.hard_memory_mb, config.recycle.max_age_h
             ),
             history=history,
             learned=learned,
@@ -127,15 +131,6 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
 async def _end(task: "asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.wait([task])
-
-
-async def _binary_trouble(binary: find.Binary) -> str:
-    """What keeps the browser's binary from running at all; empty if nothing does."""
-    try:
-        await find.probe(binary.path, _VERSION_S)
-    except (WaguardError, OSError) as error:
-        return f"{binary.path} does not run: {error}"
-    return ""
 
 
 async def _listen(stack: AsyncExitStack, application: web.Application, config: Config) -> str:

@@ -3,12 +3,14 @@
 It owns the breaker and the alerts, and knows of each session whether it reaches WhatsApp and what it suffers from.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from waguard.alerts import Alert, Alerts
+from waguard.browser.find import Installed
 from waguard.core import breaker
 from waguard.core.breaker import Breaker, BreakerPolicy
 from waguard.core.correlation import network_is_down
@@ -27,12 +29,11 @@ class Gate:
         self,
         policy: BreakerPolicy,
         publish: Callable[..., Any],
-        binary_works: Callable[[], Awaitable[str]],
+        installed: Installed,
     ) -> None:
-        """``binary_works`` says what is wrong with the browser's binary; empty: nothing."""
         self.alerts = Alerts(publish)
         self._policy = policy
-        self._binary_works = binary_works
+        self._installed = installed
         self._breaker = Breaker()
         self._online: dict[str, bool] = {}
         self._faults: dict[str, Fault] = {}
@@ -55,23 +56,43 @@ class Gate:
         free = asked or cause is Cause.RECYCLE
         self._breaker, wait_s = breaker.passes(self._breaker, time.monotonic(), self._policy, asked=free)
         if wait_s > 0:
-            why = self._breaker.why or "too many browsers have started by themselves in too little time"
-            raise BreakerOpen(
-                f"No browser is started now: {why}",
-                hint="It is tried again by itself. See: waguard doctor",
-                retry_after_s=math.ceil(wait_s),
-            )
+            raise self._open(wait_s)
+        try:
+            await self._installed.refresh()
+        except WaguardError as error:
+            self._failed(code, f"the browser does not run: {error.message}", sure=True)
+            raise self._open(self._breaker.next_trial - time.monotonic()) from None
+
+    def _open(self, wait_s: float) -> BreakerOpen:
+        why = self._breaker.why or "too many have started by themselves in too little time"
+        return BreakerOpen(
+            f"No browser is started now: {why.removesuffix('.')}.",
+            hint="It is tried again by itself. See: waguard doctor",
+            retry_after_s=max(1, math.ceil(wait_s)),
+        )
 
     async def start_failed(self, code: ClientCode, failure: Failure) -> None:
         """Before there was a page to blame."""
         if failure.code not in _HOST_FAILURES or failure.stage is not Stage.START:
             return
-        wrong = await self._binary_works()
-        why = wrong or f"starts fail with several clients, the last one so: {failure.message}"
-        self._breaker = breaker.failed(
-            self._breaker, code, why, time.monotonic(), self._policy, sure=bool(wrong)
-        )
+        try:
+            await self._installed.check()
+        except WaguardError as error:
+            self._failed(code, f"the browser does not run: {error.message}", sure=True)
+        else:
+            self._failed(
+                code, f"starts fail with several clients, the last one so: {failure.message}", sure=False
+            )
+
+    def _failed(self, code: ClientCode, why: str, *, sure: bool) -> None:
+        self._breaker = breaker.failed(self._breaker, code, why, time.monotonic(), self._policy, sure=sure)
         self.alerts.set(Alert.BREAKER_OPEN, self._breaker.why)
+
+    async def installed_version(self) -> str:
+        """Of the browser that is installed now; of the last one that ran, if this one does not."""
+        with contextlib.suppress(WaguardError):
+            await self._installed.refresh()
+        return self._installed.current.version
 
     def started(self) -> None:
         """A browser has started well."""

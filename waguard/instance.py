@@ -7,6 +7,7 @@ import asyncio
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from typing import Any
 from waguard import host
 from waguard.backup.snapshot import About
 from waguard.backup.store import Backups, about_of
-from waguard.browser.find import Binary
+from waguard.browser.find import Binary, Installed
 from waguard.browser.launch import Browser
 from waguard.config import Config
 from waguard.core.login import Judgement, judge
@@ -42,12 +43,17 @@ class Resources:
     """What the instances of a daemon share."""
 
     config: Config
-    binary: Binary
+    installed: Installed
     sandbox: Sandbox
     profiles: Profiles
     registry: Registry
     backups: Backups
     bus: Bus
+
+    @property
+    def binary(self) -> Binary:
+        """The browser that the next launch runs."""
+        return self.installed.current
 
 
 @dataclass(slots=True)
@@ -59,6 +65,10 @@ class Step:
     """done | nothing (there was nothing to do) | skipped (the next step does it the hard way) | failed"""
     ms: float = 0.0
     detail: str = ""
+
+
+_USAGES = 240
+"""Looks at what a browser takes that are remembered."""
 
 
 @dataclass(slots=True)
@@ -93,8 +103,10 @@ class Memory:
     """The login was lost to damage, and there is no snapshot of it."""
     frozen_ms: float | None = None
     """How long the browser was held still for the last snapshot of it."""
-    usage: Usage | None = None
-    """What the browser takes, as of the last look."""
+    usages: deque[tuple[float, Usage]] = field(default_factory=lambda: deque(maxlen=_USAGES))
+    """What the browser takes, look by look, each with its time, monotonic."""
+    version: str = ""
+    """Of the browser that runs."""
 
 
 _LOOK_S = 0.5
@@ -181,7 +193,7 @@ class Instance:
         memory.stages = {}
         memory.qr = memory.reading = memory.started_at = memory.check = None
         memory.how = memory.backup = ""
-        memory.usage = None
+        memory.usages.clear()
         memory.lost, memory.new_login, memory.accepted_at = False, False, 0.0
 
     async def prepare(self, source: Source | None, deadline_s: float) -> None:
@@ -199,6 +211,7 @@ class Instance:
             except OSError as error:
                 raise NotProvedGone(f"What runs of {self.code} could not be proved gone: {error}") from None
             async with self._using:
+                self._custody.version = self._resources.binary.version
                 take = partial(
                     self._custody.take,
                     stop,
@@ -404,7 +417,7 @@ class Instance:
             identities = tuple(await browser.run.identify())
             spawned(browser)
             await self.save(launch=replace(launch, processes=identities))
-            self.memory.started_at = time.time()
+            self.memory.started_at, self.memory.version = time.time(), version
             self.publish("browser.spawned", sandbox=browser.run.kind)
             await browser.go(resources.binary, settings)
             if before is not None and before.browser != version:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from waguard.alerts import Alert
-from waguard.core import machine
+from waguard.core import machine, recycle
 from waguard.core.health import GONE, PLANS, REPLACING, Fault, Finding, Remedy, Treatment
 from waguard.core.machine import State
 from waguard.core.model import Cause, ClientCode, Failure, Link, Process, Reason, Stage, Wanted
@@ -44,6 +44,7 @@ class Services:
     senses: Senses
     gate: Gate
     policy: RestartPolicy
+    recycle: recycle.Limits
     history: History
     learned: Learned
 
@@ -336,9 +337,23 @@ class Session:
             plan = [one for one in plan if allowed.get(one, True)]
         return self._services.learned.remedies(self.code, fault, plan)
 
-    def _used(self, usage: Usage) -> None:
-        """What the browser takes, told now and then."""
-        self.memory.usage = usage
+    async def _used(self, usage: Usage) -> None:
+        """What the browser takes, told now and then: is it time for a new one?"""
+        now, memory = time.monotonic(), self.memory
+        if memory.usages:
+            at, before = memory.usages[-1]
+            cpu_s = round(max(0.0, usage.cpu_s - before.cpu_s), 2)
+            self._instance.publish("health.activity", level="debug", cpu_s=cpu_s, period_s=round(now - at, 1))
+        memory.usages.append((now, usage))
+        if self.state.link is not Link.CONNECTED or not self._services.learned.quiet(self.code):
+            return
+        version = await self._services.gate.installed_version()
+        looks = [(at / 3600, one.memory_mb) for at, one in memory.usages]
+        age_h = (time.time() - (memory.started_at or time.time())) / 3600
+        upgraded = version if version != memory.version else ""
+        if why := recycle.due(looks, age_h, upgraded, self._services.recycle):
+            self._instance.publish("session.recycled", why=why)
+            self._tell(machine.RecycleAsked())
 
     def deadline(self, stage: Stage) -> float:
         """Seconds, as configured or learned."""

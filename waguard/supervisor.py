@@ -481,7 +481,7 @@ class Supervisor:
                 else None
             ),
             finding=_finding_view(state.treatment),
-            memory_mb=round(memory.usage.memory_mb, 1) if memory.usage else None,
+            memory_mb=round(memory.usages[-1][1].memory_mb, 1) if memory.usages else None,
         )
 
     def qr(self, code: ClientCode) -> QrView:

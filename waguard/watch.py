@@ -60,7 +60,7 @@ class Ears:
     tell: Callable[[machine.Event], None]
     found: Callable[[int, Finding, bool], Awaitable[None]]
     """An epoch, a complaint, and whether it is a new one."""
-    used: Callable[[Usage], None]
+    used: Callable[[Usage], Awaitable[None]]
     spawn: Callable[[Work, str], "asyncio.Task[None]"]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from waguard.core.model import Stage
 from waguard.deadline import within
 from waguard.errors import BrowserNotFound
+from waguard.files import in_thread
 
 # Best first. headless-shell takes less than half the memory of a full Chromium and starts sooner (docs/design.md).
 KNOWN: Sequence[Path] = tuple(
@@ -91,3 +92,33 @@ async def probe(path: Path, deadline_s: float) -> Binary:
     if found is None:
         raise BrowserNotFound(f"{path} --version does not tell a version.", hint=INSTALL_HINT)
     return Binary(path, found[1].decode())
+
+
+class Installed:
+    """The browser that is installed now: what `refresh` has found last."""
+
+    def __init__(self, binary: Binary, deadline_s: float) -> None:
+        self.current = binary
+        self._deadline_s = deadline_s
+        self._stamp = self._look()
+
+    async def refresh(self) -> None:
+        """If the file is another one than before, an upgrade's: ask it. Raises `BrowserNotFound`, `DeadlineExceeded`."""
+        stamp = await in_thread(self._look)
+        if stamp != self._stamp:
+            await self.check()
+            self._stamp = stamp
+
+    async def check(self) -> None:
+        """Ask it, whether it has changed or not. Raises like `refresh`."""
+        try:
+            self.current = await probe(self.current.path, self._deadline_s)
+        except OSError as error:
+            raise BrowserNotFound(f"{self.current.path} cannot be run: {error.strerror}.") from None
+
+    def _look(self) -> tuple[int, int, int]:
+        try:
+            status = self.current.path.stat()
+        except OSError:
+            return (0, 0, 0)
+        return status.st_dev, status.st_ino, status.st_mtime_ns

@@ -1,6 +1,6 @@
 """Memory and work of a browser: does it take more than it may?"""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from waguard import host
@@ -23,7 +23,7 @@ class MemoryProbe:
     def __init__(
         self,
         members: Members,
-        tell: Callable[[Usage], None],
+        tell: Callable[[Usage], Awaitable[None]],
         hard_mb: float,
         interval_s: float,
         deadline_s: float,
@@ -38,7 +38,7 @@ class MemoryProbe:
         members = await self._members()
         memory = await in_thread(lambda: sum(host.anonymous_mb(one.row.pid) for one in members))
         usage = Usage(memory, sum(one.row.cpu_ticks for one in members) * host.TICKS_S)
-        self._tell(usage)
+        await self._tell(usage)
         return judge(usage, self._hard_mb)
 
     async def unanswered(self, _waited_s: float) -> Mapping[Fault, str]:
