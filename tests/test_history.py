@@ -315,8 +315,8 @@ async def test_a_hundred_thousand_events(tmp_path: Path, journal: Journal) -> No
             learned.heard(event)
             took += time.thread_time() - began
             if number % 10_000 == 0:
-                await until(lambda: not history._waiting)
-        await until(lambda: not history._left)
+                await until(lambda: not history._waiting, 30.0)
+        await until(lambda: not history._left, 30.0)
         assert len(await history.happened(ClientCode("client7"), 10_000)) == 1000
         stats = await history.stats(1)
         assert (stats.attempts.count, stats.attempts.success_rate) == (100_000, 1.0)
