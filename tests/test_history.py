@@ -243,6 +243,24 @@ async def test_what_was_learned_is_the_same_after_a_restart(tmp_path: Path, jour
         assert told(learned) == before
 
 
+async def test_what_clients_do_is_kept_when_nothing_else_happens_too(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_IDLE_S", 0.02)
+    monkeypatch.setattr(module, "_BUSY_S", 0.01)
+    async with keeping(tmp_path, journal) as (history, _):
+        journal.bus.publish("health.activity", client=DEMO, cpu_s=1.0, period_s=60.0)
+        await until(lambda: not history._left)
+        with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            journal.bus.publish("health.activity", client=DEMO, cpu_s=2.0, period_s=60.0)
+            await until(lambda: journal.named("history.write_failed"))
+            assert history._left
+        await until(lambda: not history._left)
+    async with keeping(tmp_path, Journal()) as (_, learned):
+        assert (learned.activity(DEMO), sum(learned._activity[DEMO].seen)) == (3.0, 120.0)
+
+
 def test_learning_can_be_switched_off() -> None:
     learned = Learned(Config.model_validate({"learning": {"enabled": False}}), lambda: NOW)
     journal = Journal()
@@ -297,8 +315,8 @@ async def test_a_hundred_thousand_events(tmp_path: Path, journal: Journal) -> No
             learned.heard(event)
             took += time.thread_time() - began
             if number % 10_000 == 0:
-                await until(lambda: not history._waiting)
-        await until(lambda: not history._left)
+                await until(lambda: not history._waiting, 30.0)
+        await until(lambda: not history._left, 30.0)
         assert len(await history.happened(ClientCode("client7"), 10_000)) == 1000
         stats = await history.stats(1)
         assert (stats.attempts.count, stats.attempts.success_rate) == (100_000, 1.0)

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 from conftest import Daemon, Journal
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from test_api import ADMIN, API, TOKEN, Port, is_problem
@@ -143,6 +143,7 @@ NAMES = st.sampled_from(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(told=st.lists(st.tuples(NAMES, st.sampled_from([DEMO, DEMO2]), FIELDS)))
 def test_any_history_comes_to_something_that_can_be_sent_and_shown(
     told: list[tuple[str, ClientCode, dict[str, Any]]],

@@ -178,7 +178,7 @@ class History:
     @property
     def _left(self) -> int:
         """How much is still to be written."""
-        return len(self._waiting) + len(self._active) + (len(self._unwritten[0]) if self._unwritten else 0)
+        return len(self._waiting) + len(self._active) + sum(map(len, self._unwritten or ()))
 
     async def _write_for_ever(self) -> None:
         pruned = -_PRUNE_S
