@@ -21,7 +21,8 @@ from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, Link, Status
 from waguard.events import Event
 from waguard.simulator.server import Cadence, Simulator
-from waguard.supervisor import SessionView, Supervisor
+from waguard.supervisor import Supervisor
+from waguard.views import SessionView
 
 pytestmark = [
     pytest.mark.browser,

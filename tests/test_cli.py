@@ -26,7 +26,7 @@ from waguard.config import Config, load
 from waguard.core.model import Link, Process, Status, Wanted
 from waguard.errors import BrowserFailed, NoQrCode, SessionNotFound, WaguardError
 from waguard.instance import Step
-from waguard.supervisor import BrowserView, CleanupView, FailureView, QrView, SessionView
+from waguard.views import BrowserView, CleanupView, FailureView, QrView, SessionView
 
 ADMIN, TOKEN = "admin-admin-admin-admin", "demo-demo-demo-demo"
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]

@@ -42,7 +42,7 @@ STOREYS = (
     ("instance",),
     ("watch", "gate"),
     ("session",),
-    ("sweep", "keeper"),
+    ("sweep", "keeper", "views"),
     ("supervisor",),
     ("api",),
     ("daemon",),

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import IO, Any
 
 from waguard import host
@@ -16,7 +15,6 @@ from waguard.backup.snapshot import About
 from waguard.backup.store import Backup
 from waguard.core import machine
 from waguard.core.answer import Wait, answer
-from waguard.core.health import Fault, Remedy, Treatment
 from waguard.core.model import ClientCode, Failure, Link, Process, Stage, Status, Wanted, client_code
 from waguard.deadline import within
 from waguard.errors import (
@@ -34,133 +32,18 @@ from waguard.errors import (
     WaguardError,
 )
 from waguard.files import in_thread
-from waguard.instance import Step
 from waguard.keeper import Keeper
-from waguard.profile.examiners.subject import Verdict
 from waguard.registry import Record
 from waguard.schedule import Rule, Schedule
 from waguard.session import Services, Session
 from waguard.sweep.sweeper import PUT_ASIDE, Sweep, Sweeper
+from waguard.views import BackupView, CleanupView, QrView, SessionView, backup_view, qr_view, session_view
 
 _ON_ITS_WAY = frozenset({Process.PREPARING, Process.STARTING})
 REAP, BACKUP = "reap", "backup"
 """The jobs of the schedule."""
 _INODES = 1000
 """Files that a new profile makes, with some to spare."""
-
-
-@dataclass(frozen=True, slots=True)
-class QrView:
-    text: str
-    age_s: float
-    """Seconds since this code was first seen; WhatsApp's first lives 60 s, each next one 20 s."""
-    seen_at: float
-    """Unix time, seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class BrowserView:
-    pids: Sequence[int]
-    """The processes whose end is the end of all."""
-    sandbox: str
-    started_at: float
-    """Unix time, seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class FailureView:
-    code: str
-    message: str
-    stage: str | None
-    hint: str
-
-
-@dataclass(frozen=True, slots=True)
-class FindingView:
-    fault: Fault
-    evidence: Sequence[str]
-    remedy: Remedy | None
-    """Under way; none: nothing is left to be tried, or a person is needed."""
-    tried: Sequence[Remedy]
-    age_s: float
-    """Seconds since it was found."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckView:
-    verdict: Verdict
-    """``suspect``: it was used all the same. ``damaged``: it was put aside, and one of its snapshots, or a fresh one that
-    needs a scan, has taken its place (``profile`` says which)."""
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class SessionView:
-    """What the control port shows of a session."""
-
-    client: str
-    status: Status
-    wanted: Wanted
-    process: Process
-    link: Link
-    reason: str | None
-    since: float
-    """Unix time of the last change of status, seconds."""
-    attempt: str | None
-    """Id of the last launch; the same as in the log."""
-    qr: QrView | None
-    """What is on the page to be scanned now; none while there is nothing to scan."""
-    profile: str | None
-    """``kept``, ``fresh`` or ``restored``; none while there is none."""
-    backup: str | None
-    """Id of the snapshot that the profile was restored from for this launch."""
-    check: CheckView | None
-    """What the check before the last launch had to say of the profile that was there; none if nothing."""
-    generation: str | None
-    page_version: str | None
-    signs: Sequence[str]
-    """What on the page led to `link`."""
-    browser: BrowserView | None
-    stages_ms: dict[str, float]
-    """Milliseconds that each stage of the last launch took."""
-    automatic_restarts: int
-    failure: FailureView | None
-    finding: FindingView | None
-    """What is wrong with it now, and what is being done about that."""
-    memory_mb: float | None
-    """MiB that the browser's processes take for themselves, as of the last look."""
-
-
-@dataclass(frozen=True, slots=True)
-class CleanupView:
-    client: str
-    ok: bool
-    """Whether no step failed."""
-    steps: Sequence[Step]
-    ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class BackupView:
-    """What the control port shows of a snapshot."""
-
-    id: str
-    client: str
-    taken_at: float | None
-    """Unix time, seconds; none if the file does not even say what it is."""
-    reason: str
-    """``settled`` (the first after a login), ``schedule``, ``request``, ``import``, ``sealed``; or why the profile was put
-    aside: ``cleanup``, ``fresh``, ``restore``, ``damaged``, ``ownerless``."""
-    login: bool
-    """Whether the client was connected with it."""
-    refused: bool
-    """WhatsApp has refused its login since; it is not restored by itself."""
-    live: bool
-    """Taken from a running browser."""
-    browser: str
-    generation: str
-    bytes: int
-    """On disk."""
 
 
 class Supervisor:
@@ -368,15 +251,15 @@ class Supervisor:
 
     async def backups(self, code: ClientCode) -> Sequence[BackupView]:
         """The client's snapshots, the newest first, also of one that has no session any more. Raises `ProfileFailed`."""
-        return [_backup_view(one) for one in await self.keeper.list(code)]
+        return [backup_view(one) for one in await self.keeper.list(code)]
 
     async def backup(self, code: ClientCode) -> BackupView:
         """Take a snapshot now. Raises like `Keeper.take`, and `SessionNotFound`."""
-        return _backup_view(await self.keeper.take(self._known(code), "request"))
+        return backup_view(await self.keeper.take(self._known(code), "request"))
 
     async def check_backup(self, code: ClientCode, backup_id: str) -> BackupView:
         """Open a snapshot from beginning to end. Raises `BackupNotFound`, `BackupRefused`, `DeadlineExceeded`."""
-        return _backup_view(await self._checked(code, backup_id))
+        return backup_view(await self._checked(code, backup_id))
 
     async def _checked(self, code: ClientCode, backup_id: str) -> Backup:
         backups, stop = self._resources.backups, threading.Event()
@@ -412,7 +295,7 @@ class Supervisor:
         backup = await self.keeper.bring(code, archive)
         if not keep:
             await in_thread(self._resources.backups.delete, backup)
-        return _backup_view(backup)
+        return backup_view(backup)
 
     @asynccontextmanager
     async def backup_stream(
@@ -440,54 +323,12 @@ class Supervisor:
 
     def view(self, code: ClientCode) -> SessionView:
         """Raises `SessionNotFound`."""
-        session = self._known(code)
-        state, memory, reading = session.state, session.memory, session.memory.reading
-        pids = session.browser_pids
-        return SessionView(
-            client=code,
-            status=machine.status(state),
-            wanted=state.wanted,
-            process=state.process,
-            link=state.link,
-            reason=state.reason.value if state.reason else None,
-            since=round(session.since, 3),
-            attempt=memory.attempt or None,
-            qr=self._qr(session),
-            profile=memory.how or None,
-            backup=memory.backup or None,
-            check=(
-                CheckView(memory.check.verdict, memory.check.why)
-                if memory.check is not None and memory.check.evidence
-                else None
-            ),
-            generation=memory.profile.generation if memory.profile else None,
-            page_version=reading.page_version if reading else None,
-            signs=reading.signs if reading else (),
-            browser=(
-                BrowserView(pids, self._resources.sandbox.kind, round(memory.started_at, 3))
-                if pids and memory.started_at is not None
-                else None
-            ),
-            stages_ms=dict(memory.stages),
-            automatic_restarts=memory.automatic_restarts,
-            failure=(
-                FailureView(
-                    state.failure.code,
-                    state.failure.message,
-                    state.failure.stage.value if state.failure.stage else None,
-                    state.failure.hint,
-                )
-                if state.failure
-                else None
-            ),
-            finding=_finding_view(state.treatment),
-            memory_mb=round(memory.usages[-1][1].memory_mb, 1) if memory.usages else None,
-        )
+        return session_view(self._known(code), self._resources.sandbox.kind)
 
     def qr(self, code: ClientCode) -> QrView:
         """The QR code on the page now. Raises `NoQrCode`, `SessionNotFound`."""
         session = self._known(code)
-        found = self._qr(session)
+        found = qr_view(session)
         if found is None:
             status = machine.status(session.state)
             hint = {
@@ -502,13 +343,6 @@ class Supervisor:
     async def screenshot(self, code: ClientCode) -> bytes:
         """A PNG of the page. Raises `PageFailed`, `DeadlineExceeded`, `SessionNotFound`."""
         return await self._known(code).screenshot()
-
-    @staticmethod
-    def _qr(session: Session) -> QrView | None:
-        memory = session.memory
-        if memory.qr is None or session.state.link is not Link.AWAITING_SCAN:
-            return None
-        return QrView(memory.qr, round(time.monotonic() - memory.qr_seen, 3), round(memory.qr_seen_at, 3))
 
     # --- who and whether ------------------------------------------------------------------------------
 
@@ -647,30 +481,6 @@ class Supervisor:
         elif session.state.process is Process.BACKOFF:
             error.hint = f"{error.hint} It is tried again by itself.".strip()
         return error
-
-
-def _finding_view(treatment: Treatment | None) -> FindingView | None:
-    if treatment is None:
-        return None
-    finding = treatment.finding
-    age = round(time.monotonic() - treatment.found, 3)
-    return FindingView(finding.fault, finding.evidence, treatment.remedy, treatment.tried, age)
-
-
-def _backup_view(backup: Backup) -> BackupView:
-    about = backup.about
-    return BackupView(
-        id=backup.id,
-        client=about.client if about else backup.path.parent.name,
-        taken_at=round(about.taken_at, 3) if about else None,
-        reason=about.reason if about else "unreadable",
-        login=about is not None and about.login,
-        refused=backup.refused,
-        live=about is not None and about.live,
-        browser=about.browser if about else "",
-        generation=about.generation if about else "",
-        bytes=backup.size,
-    )
 
 
 def _stage(state: machine.State) -> str:

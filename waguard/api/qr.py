@@ -6,7 +6,7 @@ from typing import Any
 
 import segno
 
-from waguard.supervisor import QrView
+from waguard.views import QrView
 
 
 def png(view: QrView) -> bytes:

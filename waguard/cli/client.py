@@ -19,8 +19,8 @@ from waguard.core.model import ClientCode
 from waguard.errors import BY_CODE, WaguardError
 from waguard.files import in_thread, write_atomically
 from waguard.schedule import JobView
-from waguard.supervisor import BackupView, CleanupView, SessionView
 from waguard.sweep.sweeper import Sweep
+from waguard.views import BackupView, CleanupView, SessionView
 
 T = TypeVar("T")
 

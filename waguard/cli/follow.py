@@ -15,7 +15,7 @@ from waguard.cli.show import headline, milliseconds
 from waguard.core.model import ClientCode
 from waguard.errors import NoQrCode, SessionNotFound
 from waguard.profile.examiners.subject import Verdict
-from waguard.supervisor import CheckView, SessionView
+from waguard.views import CheckView, SessionView
 
 _LOOK_EVERY_S = 0.5
 # The daemon draws the light parts. On paper it is the dark ones that are drawn, and then no gap between two lines

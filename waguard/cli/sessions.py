@@ -14,7 +14,7 @@ from waguard.cli.follow import follow
 from waguard.config import load
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, client_code
-from waguard.supervisor import SessionView
+from waguard.views import SessionView
 
 T = TypeVar("T")
 

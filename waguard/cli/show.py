@@ -11,8 +11,8 @@ from rich.text import Text
 from waguard.cli.doctor import Finding, Grade
 from waguard.core.model import Status
 from waguard.schedule import JobView
-from waguard.supervisor import BackupView, CleanupView, SessionView
 from waguard.sweep.sweeper import Sweep
+from waguard.views import BackupView, CleanupView, SessionView
 
 _STYLES = {
     Status.CONNECTED: "green",
