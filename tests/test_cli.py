@@ -398,7 +398,7 @@ class TestStatus:
         port.handlers["GET /v1/sessions"] = always({"sessions": [SCAN, replace(FAILED, client="demo2")]})
         result = ask(port, "status")
         heads, demo, demo2 = result.stdout.splitlines()
-        assert " ".join(heads.split()) == "CLIENT STATUS LINK PROFILE SINCE QR RESTARTS PID LAST FAILURE"
+        assert " ".join(heads.split()) == "CLIENT STATUS LINK PROFILE SINCE QR RESTARTS MEMORY PID TROUBLE"
         assert demo.split()[:4] == ["demo", "awaiting_scan", "awaiting_scan", "fresh"]
         assert demo.split()[-4:] == ["yes", "0", "4711", "-"]
         assert demo2.split()[:2] == ["demo2", "failed"]

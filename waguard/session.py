@@ -429,15 +429,19 @@ class Session:
     # --- the slow orders ------------------------------------------------------------------------------
 
     async def _prepare(self, order: machine.Prepare) -> None:
-        self._instance.begin_attempt(automatic=self.state.failure is not None)
+        cause = self.state.cause
+        try:
+            await self._services.gate.admit(self.code, cause)
+        except WaguardError as error:
+            self._held(order.epoch, error)
+            return
+        self._instance.begin_attempt(automatic=cause is Cause.RECOVERY)
         self._attempt_began = began = time.monotonic()
         try:
             try:
-                await self._services.gate.admit(self.code, self.state.cause)
                 await self._take_slot()
             except WaguardError as error:
-                asked = self.state.cause in {Cause.CONNECT, Cause.RESTART}
-                if asked and isinstance(error, DeadlineExceeded):
+                if cause in {Cause.CONNECT, Cause.RESTART}:
                     raise  # somebody waits for it
                 self._held(order.epoch, error)
                 return

@@ -12,7 +12,7 @@ from waguard.cli.doctor import Finding, Grade
 from waguard.core.model import Status
 from waguard.schedule import JobView
 from waguard.sweep.sweeper import Sweep
-from waguard.views import BackupView, CleanupView, SessionView
+from waguard.views import BackupView, CleanupView, FindingView, SessionView
 
 _STYLES = {
     Status.CONNECTED: "green",
@@ -60,7 +60,9 @@ def headline(view: SessionView) -> Text:
 
 
 def sessions(views: Sequence[SessionView], console: Console) -> None:
-    table = _table("CLIENT", "STATUS", "LINK", "PROFILE", "SINCE", "QR", "RESTARTS", "PID", "LAST FAILURE")
+    table = _table(
+        "CLIENT", "STATUS", "LINK", "PROFILE", "SINCE", "QR", "RESTARTS", "MEMORY", "PID", "TROUBLE"
+    )
     for view in views:
         table.add_row(
             view.client,
@@ -70,8 +72,9 @@ def sessions(views: Sequence[SessionView], console: Console) -> None:
             age(view.since),
             "yes" if view.qr else "-",
             str(view.automatic_restarts),
+            f"{view.memory_mb:.0f} MiB" if view.memory_mb is not None else "-",
             str(view.browser.pids[0]) if view.browser else "-",
-            _failure(view),
+            _trouble(view),
         )
     console.print(table)
 
@@ -96,6 +99,12 @@ def session(view: SessionView, console: Console) -> None:
     if browser := view.browser:
         pids = ", ".join(map(str, browser.pids))
         rows.append(("browser", f"pid {pids} in {browser.sandbox}, up for {age(browser.started_at)}"))
+    if view.memory_mb is not None:
+        rows.append(("memory", f"{view.memory_mb:.0f} MiB"))
+    if found := view.finding:
+        rows.append(("finding", _finding(found).append(f", {found.age_s:.0f} s ago")))
+        tried = ", ".join(found.tried)
+        rows += [("tried", f"{tried}, in vain")] if tried else []
     if failure := view.failure:
         stage = f" in stage {failure.stage}" if failure.stage else ""
         rows.append(("failure", f"{failure.message} [{failure.code}]{stage}"))
@@ -197,10 +206,18 @@ def _link(view: SessionView) -> str:
     return f"{view.link} ({view.reason})" if view.reason else view.link.value
 
 
-def _failure(view: SessionView) -> Text:
+def _trouble(view: SessionView) -> Text:
+    if view.finding is not None:
+        return _finding(view.finding)
     if view.failure is None:
         return Text("-")
     return Text(f"{view.failure.message} [{view.failure.code}]").append(f" {view.failure.hint}", "dim")
+
+
+def _finding(found: FindingView) -> Text:
+    """What is wrong, what shows it, and what is being done."""
+    doing = f"trying {found.remedy}" if found.remedy else "waiting"
+    return Text(str(found.fault), "yellow").append(f": {'; '.join(found.evidence)} ({doing})", "dim")
 
 
 def _table(*columns: str) -> Table:
