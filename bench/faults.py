@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import psutil
@@ -363,7 +363,9 @@ async def offline(bed: Bed) -> None:
 async def codes_used_up(bed: Bed) -> None:
     await bed.fleet.connect(bed.code)
     # The page shows its reload button once the last code has expired.
-    last = bed.journal.all("session.qr_shown", client=bed.code)[-1]
+    last = await bed.journal.first("session.qr_shown", client=bed.code, seconds=5)
+    if last is None:
+        raise Unexpected("no code was shown")
     while (
         shown := await bed.journal.first(
             "session.qr_shown", "session.qr_reloaded", client=bed.code, since=last.at + 0.001, seconds=15
@@ -585,8 +587,10 @@ async def several(bed_result: Result, count: int, **options: Any) -> AsyncIterat
 class Road:
     """Between the pages and the simulator: can be cut, and mended on the same port."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "127.0.0.1") -> None:
         self.port = 0
+        self._name = name
+        """What the pages call it; the simulator hears of localhost."""
         self._there = ""
         self._server: asyncio.Server | None = None
         self._ends: set[asyncio.StreamWriter] = set()
@@ -595,14 +599,17 @@ class Road:
         self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
-    def through(self, url: str) -> str:
+    def lead(self, url: str) -> str:
         self._there = urlsplit(url).netloc
-        return f"http://127.0.0.1:{self.port}/"
+        return f"http://{self._name}:{self.port}/"
 
     def cut(self) -> None:
         """Nobody listens, and what was open is reset."""
         if self._server is not None:
             self._server.close()
+        self.reset()
+
+    def reset(self) -> None:
         for end in tuple(self._ends):
             end.transport.abort()
 
@@ -612,8 +619,9 @@ class Road:
         try:
             there_reader, there_writer = await asyncio.open_connection(host, int(port))
             self._ends.add(there_writer)
+            name = f"Host: {self._name}".encode()
             async with asyncio.TaskGroup() as both:
-                both.create_task(_pass_on(reader, there_writer))
+                both.create_task(_pass_on(reader, there_writer, name))
                 both.create_task(_pass_on(there_reader, writer))
             self._ends.discard(there_writer)
         except OSError:
@@ -623,12 +631,36 @@ class Road:
             writer.close()
 
 
-async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter, host: bytes = b"") -> None:
     with suppress(OSError):
         while piece := await source.read(2**16):
-            target.write(piece)
+            target.write(piece.replace(host, b"Host: 127.0.0.1") if host else piece)
             await target.drain()
     target.close()
+
+
+class Names(asyncio.DatagramProtocol):
+    """A DNS server that knows every name as 127.0.0.1, as long as it answers at all."""
+
+    ADDRESS = "127.53.0.1"
+
+    def __init__(self) -> None:
+        self.silent = False
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        if self.silent or self._transport is None:
+            return
+        end = data.index(0, 12) + 5
+        question = data[12:end]
+        address = question[-4:] == b"\0\1\0\1"
+        # The name is that of the question, for a second.
+        record = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4\x7f\0\0\1" if address else b""
+        head = data[:2] + b"\x81\x80\0\1" + (b"\0\1" if address else b"\0\0") + b"\0\0\0\0"
+        self._transport.sendto(head + question + record, addr)
 
 
 async def network_gone(result: Result, chosen: argparse.Namespace) -> None:
@@ -636,28 +668,68 @@ async def network_gone(result: Result, chosen: argparse.Namespace) -> None:
     road = Road()
     await road.open()
     try:
-        async with several(result, 4, through=road.through) as beds:
-            for bed in beds:
-                bed.strike()
+        async with several(result, 4, road=road.lead) as beds:
+            _strike(beds)
             road.cut()
-            alert = await beds[0].journal.first("alert.raised", since=beds[0].began, seconds=60)
-            if alert is not None:
-                beds[0].seen(alert, f"alert: {alert.fields['alert']}")
+            alert = await _alerted(beds[0])
             await asyncio.sleep(15 if chosen.quick else 60)
             await road.open()
             await _all_well(beds)
-            if alert is None:
-                raise Unexpected("no alert")
-            _one_alert(beds[0])
+            _one_alert(beds[0], alert)
     finally:
         road.cut()
+
+
+async def names_gone(result: Result, _: argparse.Namespace) -> None:
+    """For all at once: no name is resolved any more, and what was open is reset, so that it shows."""
+    road, names = Road("whatsapp.test"), Names()
+    loop = asyncio.get_running_loop()
+    with room() as place:
+        file = place / "resolv.conf"
+        file.write_text(f"nameserver {Names.ADDRESS}\noptions timeout:1 attempts:1\n")
+        file.chmod(0o644)
+        own_names = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
+        through = ["unshare", "--mount", "sh", "-c", own_names, str(file)]
+        if subprocess.run([*through, "true"], check=False, capture_output=True).returncode != 0:
+            result.verdict = "skipped"
+            result.notes.append("the daemon can have no /etc/resolv.conf of its own here")
+            return
+        transport, _protocol = await loop.create_datagram_endpoint(
+            lambda: names, local_addr=(Names.ADDRESS, 53)
+        )
+        await road.open()
+        try:
+            async with several(result, 4, road=road.lead, through=through) as beds:
+                _strike(beds)
+                names.silent = True
+                for _second in range(100):  # what was resolved is remembered for a minute
+                    road.reset()
+                    await asyncio.sleep(1)
+                alert = await _alerted(beds[0])
+                names.silent = False
+                await _all_well(beds)
+                _one_alert(beds[0], alert)
+        finally:
+            road.cut()
+            transport.close()
+
+
+def _strike(beds: Sequence[Bed]) -> None:
+    for bed in beds:
+        bed.strike()
+
+
+async def _alerted(bed: Bed) -> Line | None:
+    alert = await bed.journal.first("alert.raised", since=bed.began, seconds=60)
+    if alert is not None:
+        bed.seen(alert, f"alert: {alert.fields['alert']}")
+    return alert
 
 
 async def server_hangs(result: Result, chosen: argparse.Namespace) -> None:
     """For all at once: the server stands still with every connection open, and goes on."""
     async with several(result, 4) as beds:
-        for bed in beds:
-            bed.strike()
+        _strike(beds)
         os.kill(beds[0].fleet.page_pid, signal.SIGSTOP)
         try:
             await asyncio.sleep(15 if chosen.quick else 60)
@@ -682,12 +754,12 @@ async def _all_well(beds: Sequence[Bed]) -> None:
     await beds[0].recovered(restarts=0)
 
 
-def _one_alert(bed: Bed) -> None:
+def _one_alert(bed: Bed, alert: Line | None) -> None:
     raised = bed.journal.all("alert.raised", since=bed.began)
     cleared = bed.journal.all("alert.cleared", since=bed.began)
-    if (len(raised), len(cleared)) != (1, 1):
+    if alert is None or (len(raised), len(cleared)) != (1, 1):
         bed.result.verdict = "FAILED"
-        bed.result.notes.append(f"{len(raised)} alerts raised, {len(cleared)} cleared")
+        raise Unexpected(f"{len(raised)} alerts raised, {len(cleared)} cleared")
 
 
 async def daemon_stopped(result: Result, chosen: argparse.Namespace) -> None:
@@ -695,8 +767,7 @@ async def daemon_stopped(result: Result, chosen: argparse.Namespace) -> None:
     asleep = 20 if chosen.quick else 60
     async with several(result, 3) as beds:
         await asyncio.sleep(5)
-        for bed in beds:
-            bed.strike()
+        _strike(beds)
         os.kill(beds[0].fleet.pid, signal.SIGSTOP)
         try:
             await asyncio.sleep(asleep)
@@ -752,6 +823,7 @@ ROWS = (
     Row("pipe closed", alone=pipe_closed),
     Row("disk full", alone=disk_full),
     Row("network gone for all", alone=network_gone),
+    Row("DNS gone for all", alone=names_gone),
     Row("server hangs for all", alone=server_hangs),
     Row("daemon stopped", alone=daemon_stopped),
 )
@@ -815,9 +887,9 @@ async def _guarded(result: Result, work: Awaitable[None]) -> None:
     print(f"  {result.name} ...", file=sys.stderr, flush=True)
     try:
         await work
-    except (Unexpected, OSError, TimeoutError, KeyError, TypeError, psutil.Error) as error:
+    except Exception as error:  # noqa: BLE001 (one row's trouble is not the table's)
         result.verdict = "FAILED"
-        result.notes.append(str(error) or repr(error))
+        result.notes.append(str(error) if isinstance(error, Unexpected) else repr(error))
     print(f"  {result.name}: {_line(result)}", file=sys.stderr, flush=True)
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,8 +102,12 @@ def heard_daemon(
     page: str,
     settings: Mapping[str, str] | None = None,
     hear: Callable[[str], object] | None = None,
+    through: Sequence[str] = (),
 ) -> Iterator[tuple[str, str, int]]:
-    """The same with these variables besides; ``hear`` gets each line of its log. Its pid is told too."""
+    """The same with these variables besides; ``hear`` gets each line of its log. Its pid is told too.
+
+    ``through`` is a command that ends in the daemon's place.
+    """
     environ = {
         "WAGUARD_CONFIG": os.devnull,
         "WAGUARD_SESSIONS__DIR": str(sessions),
@@ -113,7 +117,7 @@ def heard_daemon(
         **(settings or {}),
     }
     ready = r'"url": "([^"]+)".*"daemon.ready"'
-    with program(["run"], ready, subprocess.STDOUT, environ, hear) as (url, pid):
+    with program(["run"], ready, subprocess.STDOUT, environ, hear, through) as (url, pid):
         yield url, json.loads((sessions / ".tokens.json").read_text())["admin"], pid
 
 
@@ -124,10 +128,11 @@ def program(
     errors: int,
     environ: Mapping[str, str] | None = None,
     hear: Callable[[str], object] | None = None,
+    through: Sequence[str] = (),
 ) -> Iterator[tuple[str, int]]:
     """A command of waguard's, once it has said where it is; its address and pid. ``hear`` gets what it says then."""
     with subprocess.Popen(
-        [WAGUARD, *arguments],
+        [*through, WAGUARD, *arguments],
         env={
             **{key: value for key, value in os.environ.items() if not key.startswith("WAGUARD_")},
             "PYTHONUNBUFFERED": "1",

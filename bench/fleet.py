@@ -5,7 +5,7 @@ import contextlib
 import json
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,9 +197,10 @@ async def fleet(
     *,
     quick: bool = True,
     sessions: Path | None = None,
-    through: Callable[[str], str] = lambda url: url,
+    road: Callable[[str], str] = lambda url: url,
+    through: Sequence[str] = (),
 ) -> AsyncIterator[Fleet]:
-    """A daemon of its own on a simulator of its own; ``through`` may lay something between page and simulator."""
+    """A daemon of its own on a simulator of its own; ``road`` may lay something between page and simulator."""
     journal = Journal()
     arguments = ["simulate", "--port", "0", *(["--quick"] if quick else [])]
     with contextlib.ExitStack() as stack:
@@ -209,7 +210,7 @@ async def fleet(
             stack.enter_context, program(arguments, r"is at (\S+)", subprocess.PIPE)
         )
         ours = sessions or place / "sessions"
-        daemon = heard_daemon(ours, through(page), settings, journal.hear)
+        daemon = heard_daemon(ours, road(page), settings, journal.hear, through)
         url, token, pid = await asyncio.to_thread(daemon.__enter__)
         try:
             async with (

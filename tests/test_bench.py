@@ -13,17 +13,29 @@ BENCH = Path(__file__).parent.parent / "bench"
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")]
 
 
-@pytest.mark.parametrize("name", ["connect", "profile", "soak"])
-def test_a_quick_bench_ends_with_figures_and_a_line_for_people(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "shorter"),
+    [
+        ("connect", ()),
+        ("profile", ()),
+        ("soak", ()),
+        ("probes", ("--window", "2")),
+        ("faults", ("--only", "browser stopped", "--only", "dropped")),
+        ("calm", ("--sessions", "2", "--minutes", "0.4")),
+    ],
+)
+def test_a_quick_bench_ends_with_figures_and_a_line_for_people(
+    name: str, shorter: tuple[str, ...], tmp_path: Path
+) -> None:
     file = tmp_path / "figures.json"
     ended = subprocess.run(
-        [sys.executable, BENCH / f"{name}.py", "--quick", "--json", file],
+        [sys.executable, BENCH / f"{name}.py", "--quick", "--json", file, *shorter],
         capture_output=True,
         text=True,
         timeout=110,
         check=False,
     )
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     told = json.loads(file.read_text())
     assert told["figures"]
     assert all(isinstance(value, int | float) for value in told["figures"].values())

@@ -321,7 +321,8 @@
 
   channel.onmessage = conflict;
   channel.postMessage('takeover');
-  navigator.serviceWorker.register('/sw.js').catch(() => {});
-  navigator.storage.persist().catch(() => {});
+  // Neither is there under a plain name without https.
+  navigator.serviceWorker?.register('/sw.js').catch(() => {});
+  navigator.storage?.persist().catch(() => {});
   connect();
 })();
