@@ -400,7 +400,7 @@ class TestStatus:
         heads, demo, demo2 = result.stdout.splitlines()
         assert " ".join(heads.split()) == "CLIENT STATUS LINK PROFILE SINCE QR RESTARTS MEMORY PID TROUBLE"
         assert demo.split()[:4] == ["demo", "awaiting_scan", "awaiting_scan", "fresh"]
-        assert demo.split()[-4:] == ["yes", "0", "4711", "-"]
+        assert demo.split()[-5:] == ["yes", "0", "-", "4711", "-"]
         assert demo2.split()[:2] == ["demo2", "failed"]
         assert "The browser ended. [browser_failed] Run: waguard doctor" in demo2
         assert "\x1b" not in result.stdout

@@ -16,6 +16,7 @@ from test_api import ADMIN, API, TOKEN, Port, is_problem
 from test_history import until
 from typer.testing import CliRunner, Result
 
+from waguard.alerts import Alert, Raised
 from waguard.api.stats import view
 from waguard.cli.app import app
 from waguard.cli.client import STATS
@@ -27,6 +28,9 @@ from waguard.core.stats import Happening, RemedyStats, Spread, StageStats, episo
 from waguard.learned import Learned
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
+
+
+ALERT = Raised(Alert.NETWORK_DOWN, None, "2 of 3 sessions do not reach WhatsApp.")
 
 
 class Made:
@@ -159,7 +163,7 @@ def test_any_history_comes_to_something_that_can_be_sent_and_shown(
         for fault in found.faults:
             assert fault.by_itself <= fault.recovered <= fault.count
             assert all(one.worked <= one.tried for one in fault.remedies)
-        sent = view(found, learned, "on")
+        sent = view(found, learned, "on", ())
         assert STATS.validate_json(STATS.dump_json(sent))
         assert shown(sent)
 
@@ -240,7 +244,7 @@ def learned_from(made: Made) -> Learned:
 
 def test_it_reads_well_on_80_columns(made: Made) -> None:
     week(made, DEMO2, 20_000)
-    text = shown(view(summary(made.rows, 0.0, 168 * 3600.0), learned_from(made), "on"))
+    text = shown(view(summary(made.rows, 0.0, 168 * 3600.0), learned_from(made), "on", ()))
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0] == "all clients, the last 7 days: 128 attempts, 96.0% successful, 2 called off"
@@ -256,11 +260,12 @@ def test_it_reads_well_on_80_columns(made: Made) -> None:
 
 
 def test_a_terminal_has_colours_and_others_have_none(made: Made) -> None:
-    sent = view(summary(made.rows, 0.0, 3600.0), learned_from(made), "database or disk is full")
+    sent = view(summary(made.rows, 0.0, 3600.0), learned_from(made), "database or disk is full", [ALERT])
     assert "\x1b[" in shown(sent, colour=True)
     assert "\x1b[" not in shown(sent)
     assert "cannot be written now: database or disk is full" in shown(sent)
-    assert "no history is kept" in shown(view(summary((), 0.0, 1.0), Learned(Config()), "off"))
+    assert "network_down: 2 of 3 sessions" in shown(sent)
+    assert "no history is kept" in shown(view(summary((), 0.0, 1.0), Learned(Config()), "off", ()))
 
 
 # --- over the control port ----------------------------------------------------------------------------------

@@ -215,7 +215,7 @@ class Health(_Section):
     stopped_s: Seconds = 3.0
     hung_s: Seconds = 10.0
     blocked_s: Seconds = 10.0
-    busy_s: Seconds = 60.0
+    busy_s: Seconds = 45.0
     offline_s: Seconds = 60.0
     qr_s: Seconds = 90.0
     verify_s: Seconds = 10.0

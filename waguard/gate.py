@@ -53,7 +53,7 @@ class Gate:
                 self.alerts.set(Alert.NO_ROOM, f"Sessions that are wanted wait: {error.message}")
                 raise
             self.alerts.set(Alert.NO_ROOM, "")
-        free = asked or cause is Cause.RECYCLE
+        free = cause is not Cause.RECOVERY  # the others come one by one anyway
         self._breaker, wait_s = breaker.passes(self._breaker, time.monotonic(), self._policy, asked=free)
         if wait_s > 0:
             raise self._open(wait_s)

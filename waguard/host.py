@@ -116,12 +116,14 @@ def anonymous_mb(pid: int) -> float:
 
 
 def command_line(pid: int) -> Sequence[str]:
-    """The words that the process was started with, or has written over them since; empty if it hides them."""
+    """The words that the process was started with, or has written over them since; empty if it hides them.
+
+    Chromium's helpers write theirs anew, with spaces between the words; psutil knows that.
+    """
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
         return ()
-    return [word.decode("utf-8", "replace") for word in words]
 
 
 def all_threads_stopped(pid: int) -> bool:

@@ -54,7 +54,9 @@ async def _renew(fault: Fault, target: Target) -> None:
 async def _reload(fault: Fault, target: Target) -> None:
     # A navigation waits for the renderer that it leaves, and after that nothing can end its script any more.
     if target.silent and fault is not Fault.PAGE_CRASHED:
+        target.page.crashed.clear()
         await _signal(target, signal.SIGKILL, lambda one: one.role == RENDERER)
+        await target.page.crashed.wait()  # a navigation that begins before would be aborted
         target.page.abandon()
     await target.page.open(target.url)
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import IO, Any
 
 from waguard import host
+from waguard.alerts import Raised
 from waguard.backup.snapshot import About
 from waguard.backup.store import Backup
 from waguard.core import machine
@@ -317,6 +318,10 @@ class Supervisor:
             await in_thread(file.close)
 
     # --- looking --------------------------------------------------------------------------------------
+
+    def alerts(self) -> Sequence[Raised]:
+        """What somebody should know now."""
+        return self._services.gate.alerts.raised()
 
     def views(self) -> Sequence[SessionView]:
         return [self.view(code) for code in sorted(self._sessions)]

@@ -85,7 +85,8 @@ class Watch:
         self._wake: dict[Fault, asyncio.Event] = {}
         self._retries = 0
         self._next_retry = 0.0
-        self._applying = False
+        self._ended_renderer = False
+        """By us: that it crashes is no news."""
 
     def begin(self, epoch: int, browser: Browser) -> None:
         """As soon as there is a process: watch for its end."""
@@ -195,7 +196,8 @@ class Watch:
 
     def _crashed(self, epoch: int) -> None:
         self._instance.memory.reading = None
-        if self._applying:  # we have ended its renderer ourselves
+        if self._ended_renderer:
+            self._ended_renderer = False
             return
         if (browser := self._instance.browser) is not None and browser.page is not None:
             browser.page.abandon()
@@ -231,7 +233,8 @@ class Watch:
             unknown = unknown + 1 if reading.link is Link.UNKNOWN else 0
             if unknown:
                 self._ears.tell(machine.PageUnknown(epoch, unknown))
-            await self._answered(epoch, reading)
+            if signs is not None:
+                await self._answered(epoch, reading)
             await asyncio.sleep(self._until_next_look())
 
     async def _missed(self, epoch: int, page: Page, waited_s: float) -> None:
@@ -242,10 +245,13 @@ class Watch:
                 metrics = await page.metrics()
         pids = [one.row.pid for one in await self._members() if one.role in {BROWSER, RENDERER}]
         seen = self._renderer.missed(self._senses.pulse.clock(), waited_s, pids, metrics)
+        if Fault.PAGE_BLOCKED in seen and not await self._browser_answers():
+            return
         await self._saw(epoch, OF_THE_RENDERER, seen, self._renderer.silent_s)
 
     async def _answered(self, epoch: int, reading: Reading) -> None:
         self._renderer.answered()
+        self._ended_renderer = self._ended_renderer and reading.link in {Link.LOADING, Link.UNKNOWN}
         await self._saw(epoch, OF_THE_RENDERER, {})
         if reading.link is Link.UNKNOWN:
             return
@@ -287,7 +293,7 @@ class Watch:
         return (
             ProcessProbe(self._members, every.process_s, answer_s),
             browser_probe(browser.version, self._members, every.browser_s, answer_s),
-            network_probe(page.cookies, self._members, every.network_s, answer_s),
+            network_probe(page.cookies, self._browser_answers, self._members, every.network_s, answer_s),
             GpuProbe(page.settled, self._page_answers, self._members, every.gpu_s, answer_s),
             MemoryProbe(self._members, self._ears.used, hard_mb, every.memory_s, answer_s),
         )
@@ -296,8 +302,18 @@ class Watch:
         browser = self._instance.browser
         return () if browser is None else await self._senses.census.members(browser.run.pids())
 
-    def _page_answers(self) -> bool:
-        return not self._renderer.silent
+    async def _browser_answers(self) -> bool:
+        """Whether the browser's own process does; if not, its probe is to say so."""
+        browser = self._instance.browser
+        with contextlib.suppress(PageFailed, TimeoutError):
+            async with asyncio.timeout(_AGAIN_S):
+                return browser is not None and bool(await browser.version())
+        if (wake := self._wake.get(Fault.BROWSER_HUNG)) is not None:
+            wake.set()
+        return False
+
+    async def _page_answers(self) -> bool:
+        return not self._renderer.silent and await self._browser_answers()
 
     async def _keep_looking(self, epoch: int, probe: Probe) -> None:
         wake = asyncio.Event()
@@ -323,8 +339,9 @@ class Watch:
             if waited >= 0.8 * probe.deadline_s:  # else it was the daemon that slept
                 await self._saw(epoch, probe.faults, await probe.unanswered(waited), 2 * waited)
             return True
-        except PageFailed:
-            return False  # it cannot tell
+        except PageFailed:  # it cannot tell: what it has only suspected is void
+            self._book = patience.doubt(self._book, probe.faults)
+            return False
         await self._saw(epoch, probe.faults, seen)
         return False
 
@@ -375,11 +392,11 @@ class Watch:
         browser = self._instance.browser
         assert browser is not None and browser.page is not None  # noqa: S101, PT018 (it is up)
         target = remedies.Target(
-            browser.page, self._config.whatsapp.url, self._members, not self._page_answers()
+            browser.page, self._config.whatsapp.url, self._members, self._renderer.silent
         )
         try:
-            self._applying = True
             if remedy is Remedy.RELOAD:
+                self._ended_renderer = target.silent
                 self._instance.memory.reading = None  # what it shows next is news, even if it is the same
             async with asyncio.timeout(self._config.probes.answer_s):
                 await remedies.apply(remedy, fault, target)
@@ -390,10 +407,7 @@ class Watch:
         else:
             if (wake := self._wake.get(fault)) is not None:
                 wake.set()
-            self._applying = False
             await self._awake(verify_s)
-        finally:
-            self._applying = False
         self._ears.tell(machine.NotCured(epoch, fault, remedy))
 
     async def _awake(self, seconds: float) -> None:

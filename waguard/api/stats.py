@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from waguard.alerts import Raised
 from waguard.api.admin import admin_only
 from waguard.api.keys import SUPERVISOR
 from waguard.api.schemas import PageOptions, StatsOptions, read, respond
@@ -48,6 +49,8 @@ class StatsView:
     """Only of this one; none: of all."""
     history: str
     """``on``, ``off``, or why it cannot be written now."""
+    alerts: Sequence[Raised]
+    """Those that stand now."""
     attempts: AttemptStats
     faults: Sequence[FaultStats]
     remedies: Sequence[RemediesView]
@@ -64,10 +67,11 @@ async def stats(request: web.Request) -> web.Response:
     code = client_code(options.client) if options.client is not None else None
     supervisor = request.app[SUPERVISOR]
     found = await supervisor.history.stats(options.hours, code)
-    return respond(view(found, supervisor.learned, supervisor.history.state))
+    alerts = [one for one in supervisor.alerts() if code is None or one.client in {code, None}]
+    return respond(view(found, supervisor.learned, supervisor.history.state, alerts))
 
 
-def view(found: Stats, learned: Learned, state: str) -> StatsView:
+def view(found: Stats, learned: Learned, state: str, alerts: Sequence[Raised]) -> StatsView:
     """The figures, and what has been learned from them."""
     code = ClientCode(found.client) if found.client is not None else None
     asked = [(code, stage) for stage in LEARNED_STAGES]
@@ -81,6 +85,7 @@ def view(found: Stats, learned: Learned, state: str) -> StatsView:
         until=found.until,
         client=found.client,
         history=state,
+        alerts=alerts,
         attempts=found.attempts,
         faults=found.faults,
         remedies=[_remedies(learned, code, Fault(fault)) for fault in seen if PLANS[Fault(fault)]],

@@ -17,6 +17,9 @@ class Page:
     def __init__(self, connection: PipeConnection, session: PipeSession) -> None:
         self._connection = connection
         self._session = session
+        self.crashed = asyncio.Event()
+        """Its renderer is gone; who loads the page again clears it first."""
+        session.on("Inspector.targetCrashed", lambda _params: self.crashed.set())
 
     @classmethod
     async def attach(cls, connection: PipeConnection) -> Self:
@@ -53,9 +56,10 @@ class Page:
             self._session.send("Page.navigate", {"url": url}),
         )
         if error := answer.get("errorText"):
-            raise PageUnreachable(
-                f"{origin} cannot be opened: {error}.", hint="Is the network up? Is whatsapp.url right?"
-            )
+            what = f"{origin} cannot be opened: {error}."
+            if error == "net::ERR_ABORTED":  # something else came between
+                raise PageFailed(what)
+            raise PageUnreachable(what, hint="Is the network up? Is whatsapp.url right?")
 
     async def evaluate(self, expression: str) -> Any:
         """The expression's value as JSON. Raises `PageFailed` when it throws or its page goes away meanwhile."""

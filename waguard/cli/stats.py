@@ -39,6 +39,8 @@ def render(view: StatsView, console: Console) -> None:
     console.print(_headline(view))
     if view.history not in {"on", "off"}:
         console.print(Text(f"The history cannot be written now: {view.history}.", "red"))
+    for one in view.alerts:
+        console.print(Text(f"{one.alert}: ", "bold red").append(one.text, "not bold"))
     if view.attempts.stages:
         _part(console, "How long it takes", _durations(view.attempts))
     if view.attempts.failures:

@@ -48,3 +48,8 @@ def update(
         after[fault] = complaint
     over = [fault for fault in asked if fault not in seen and fault in book and book[fault].found]
     return after, tuple(due), tuple(sorted(over))
+
+
+def doubt(book: Book, asked: Collection[Fault]) -> Book:
+    """The book after a look of a probe that could not tell: what has been told stands, what was only suspected does not."""
+    return {fault: one for fault, one in book.items() if one.found or fault not in asked}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from waguard import host
 from waguard.core.health import Fault
+from waguard.errors import PageFailed
 from waguard.host import Effort
 from waguard.probes.census import Members
 
@@ -54,26 +55,36 @@ class AnswerProbe:
         fault: Fault,
         role: str,
         ask: Callable[[], Awaitable[object]],
+        relayed: Callable[[], Awaitable[bool]],
         members: Members,
         interval_s: float,
         deadline_s: float,
     ) -> None:
+        """``relayed``: whether those answer that the question goes through."""
         self.faults = frozenset({fault})
         self.interval_s = interval_s
         self.deadline_s = deadline_s
         self._fault = fault
         self._role = role
         self._ask = ask
+        self._relayed = relayed
         self._members = members
         self._efforts: Efforts | None = None
         """Since the first look that was not answered."""
 
     async def look(self) -> Mapping[Fault, str]:
-        await self._ask()
+        try:
+            await self._ask()
+        except PageFailed:
+            self._efforts = None
+            raise
         self._efforts = None
         return {}
 
     async def unanswered(self, waited_s: float) -> Mapping[Fault, str]:
+        if not await self._relayed():
+            self._efforts = None
+            return {}
         pids = [one.row.pid for one in await self._members() if one.role == self._role]
         if self._efforts is None:
             self._efforts = Efforts()

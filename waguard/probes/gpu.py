@@ -4,6 +4,7 @@ It is asked while the page answers; one that does not has other troubles.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from waguard.core.health import Fault
 from waguard.errors import PageFailed
@@ -17,18 +18,15 @@ class GpuProbe(AnswerProbe):
     def __init__(
         self,
         evaluate: Callable[[str], Awaitable[object]],
-        page_answers: Callable[[], bool],
+        page_answers: Callable[[], Awaitable[bool]],
         members: Members,
         interval_s: float,
         deadline_s: float,
     ) -> None:
-        super().__init__(Fault.GPU_HUNG, GPU, lambda: evaluate(_FRAME), members, interval_s, deadline_s)
-        self._page_answers = page_answers
+        ask = partial(evaluate, _FRAME)
+        super().__init__(Fault.GPU_HUNG, GPU, ask, page_answers, members, interval_s, deadline_s)
 
     async def look(self) -> Mapping[Fault, str]:
-        if not self._page_answers():
+        if not await self._relayed():
             raise PageFailed("The page does not answer.")
         return await super().look()
-
-    async def unanswered(self, waited_s: float) -> Mapping[Fault, str]:
-        return await super().unanswered(waited_s) if self._page_answers() else {}

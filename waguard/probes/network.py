@@ -16,8 +16,11 @@ _NOWHERE = "https://waguard.invalid/"
 
 
 def network_probe(
-    cookies: Callable[[str], Awaitable[object]], members: Members, interval_s: float, deadline_s: float
+    cookies: Callable[[str], Awaitable[object]],
+    browser_answers: Callable[[], Awaitable[bool]],
+    members: Members,
+    interval_s: float,
+    deadline_s: float,
 ) -> AnswerProbe:
-    return AnswerProbe(
-        Fault.NETWORK_HUNG, NETWORK, partial(cookies, _NOWHERE), members, interval_s, deadline_s
-    )
+    ask = partial(cookies, _NOWHERE)
+    return AnswerProbe(Fault.NETWORK_HUNG, NETWORK, ask, browser_answers, members, interval_s, deadline_s)
