@@ -14,6 +14,8 @@ _FRESH_S = 0.5
 _TYPE, _SUBTYPE = "--type=", "--utility-sub-type="
 BROWSER, RENDERER, GPU, NETWORK = "browser", "renderer", "gpu-process", "network.mojom.NetworkService"
 """What processes of Chromium's are for, as their command lines say."""
+_ZYGOTE = "zygote"
+"""What it forks bears its command line at first."""
 _AROUND = frozenset({"bwrap", "setpriv"})
 """Programs that only make room for the browser, and have its command line in theirs."""
 
@@ -77,6 +79,6 @@ class Census:
             kinds = [word.removeprefix(_TYPE) for word in words if word.startswith(_TYPE)]
             parts = [word.removeprefix(_SUBTYPE) for word in words if word.startswith(_SUBTYPE)]
             role = (parts or kinds or [BROWSER])[0]
-            if words:
+            if words and role != _ZYGOTE:
                 self._roles[one] = role
         return role
