@@ -237,20 +237,26 @@ async def loop_until_loaded(bed: Bed) -> None:
 
 
 async def loop_on_load(bed: Bed) -> None:
-    """It comes back with each load, until the second remedy has failed."""
+    """It comes back with each load, until the daemon has seen that a reload does not help."""
     wid = await bed.logged_in()
     bed.strike()
     await bed.fleet.inject("spin_until_load", wid=wid)
     await bed.fleet.inject("spin", wid=wid)
     await bed.finding({Fault.PAGE_LOOPING})
-    await bed.journal.first(
-        "health.remedy",
-        client=bed.code,
-        since=bed.began,
-        seconds=120,
-        when=lambda line: line.fields["remedy"] == "reload",
-    )
-    await bed.fleet.clear("spin", wid=wid)
+    try:
+        reload = await bed.journal.first(
+            "health.remedy",
+            client=bed.code,
+            since=bed.began,
+            seconds=PATIENCE_S,
+            when=lambda line: line.fields["remedy"] == "reload",
+        )
+        if reload is not None and reload.fields["outcome"] == "cured":  # the page was heard before it looped
+            await bed.journal.first(
+                "health.finding", "browser.spawned", client=bed.code, since=reload.at, seconds=PATIENCE_S
+            )
+    finally:
+        await bed.fleet.clear("spin", wid=wid)
     await bed.well()
     await bed.recovered(restarts=2)
 
