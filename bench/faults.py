@@ -36,7 +36,7 @@ PATIENCE_S = 200.0
 """So long a row waits for the daemon to find a fault, and again for it to be cured."""
 CALM_S = 3.0
 """So long a session must stay well at the end."""
-BESIDE = 6
+BESIDE = 5
 """Rows that run beside each other: two cores are to measure the daemon, not the queue for them."""
 WELL = ("connected",)
 SCANNABLE = ("awaiting_scan",)
@@ -211,6 +211,8 @@ class Row:
     alone: Alone | None = None
     """Instead: with a daemon of its own."""
     quick: bool = False
+    greedy: bool = False
+    """It takes a core for itself: two of the kind would measure each other."""
 
 
 # --- the page -------------------------------------------------------------------------------------------
@@ -235,20 +237,26 @@ async def loop_until_loaded(bed: Bed) -> None:
 
 
 async def loop_on_load(bed: Bed) -> None:
-    """It comes back with each load, until the second remedy has failed."""
+    """It comes back with each load, until the daemon has seen that a reload does not help."""
     wid = await bed.logged_in()
     bed.strike()
     await bed.fleet.inject("spin_until_load", wid=wid)
     await bed.fleet.inject("spin", wid=wid)
     await bed.finding({Fault.PAGE_LOOPING})
-    await bed.journal.first(
-        "health.remedy",
-        client=bed.code,
-        since=bed.began,
-        seconds=120,
-        when=lambda line: line.fields["remedy"] == "reload",
-    )
-    await bed.fleet.clear("spin", wid=wid)
+    try:
+        reload = await bed.journal.first(
+            "health.remedy",
+            client=bed.code,
+            since=bed.began,
+            seconds=PATIENCE_S,
+            when=lambda line: line.fields["remedy"] == "reload",
+        )
+        if reload is not None and reload.fields["outcome"] == "cured":  # the page was heard before it looped
+            await bed.journal.first(
+                "health.finding", "browser.spawned", client=bed.code, since=reload.at, seconds=PATIENCE_S
+            )
+    finally:
+        await bed.fleet.clear("spin", wid=wid)
     await bed.well()
     await bed.recovered(restarts=2)
 
@@ -783,9 +791,9 @@ async def daemon_stopped(result: Result, chosen: argparse.Namespace) -> None:
 
 
 ROWS = (
-    Row("endless loop", loop_once, quick=True),
-    Row("endless loop until loaded", loop_until_loaded),
-    Row("endless loop on each load", loop_on_load),
+    Row("endless loop", loop_once, quick=True, greedy=True),
+    Row("endless loop until loaded", loop_until_loaded, greedy=True),
+    Row("endless loop on each load", loop_on_load, greedy=True),
     Row("renderer killed", struck("renderer", signal.SIGKILL, {Fault.PAGE_CRASHED}, restarts=0), quick=True),
     Row("renderer stopped", struck("renderer", signal.SIGSTOP, {Fault.PROCESS_STOPPED}, restarts=0)),
     Row("browser killed", struck("browser", signal.SIGKILL, {Fault.BROWSER_EXITED}, restarts=1), quick=True),
@@ -842,14 +850,14 @@ async def main() -> int:
     began = time.monotonic()
     results = {row.name: Result(row.name) for row in rows}
     shared = [row for row in rows if row.do is not None]
-    gate = asyncio.Semaphore(BESIDE)
+    gate, one = asyncio.Semaphore(BESIDE), asyncio.Semaphore(1)
     async with AsyncExitStack() as stack:
         own = await stack.enter_async_context(fleet()) if shared else None
         async with asyncio.TaskGroup() as tasks:
             for number, row in enumerate(shared):
                 assert own is not None
                 bed = Bed(own, f"row{number}", results[row.name])
-                tasks.create_task(_beside(gate, row, bed))
+                tasks.create_task(_beside(one if row.greedy else gate, row, bed))
     async with asyncio.TaskGroup() as tasks:
         gate = asyncio.Semaphore(2)
         for row in rows:
@@ -901,14 +909,15 @@ def _line(result: Result) -> str:
 
 
 def _said(bed: Bed) -> list[str]:
-    """What the daemon had to say of a row that failed."""
+    """What the daemon had to say of a row that failed, from its first words to its last."""
     lines = bed.journal.all(
         *("health.finding", "health.remedy", "health.recovered", "session.changed", "session.failure"),
         *("browser.spawned", "internal.error", "alert.raised"),
         client=bed.code,
         since=bed.began,
     )
-    return [f"+{line.at - bed.began:.1f} s {line.told()}" for line in lines[:12]]
+    told = [f"+{line.at - bed.began:.1f} s {line.told()}" for line in lines]
+    return told if len(told) <= 24 else [*told[:12], "...", *told[-12:]]
 
 
 COLUMNS = ("fault", "found", "found s", "cure", "back s", "since found", "login", "restarts", "verdict")
