@@ -25,6 +25,8 @@ from waguard.events import Bus, Event
 from waguard.sandbox.plain import become_subreaper
 from waguard.supervisor import Supervisor
 
+FLUSHES: dict[str, Any] = {"extra_flags": ["--enable-aggressive-domstorage-flushing"]}
+"""Chromium writes localStorage a second after a change with it, and five without; lazily both ways."""
 POSING = Path(__file__).parent / "posing_chromium.py"
 QR_ONLY = zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode)
 
@@ -149,7 +151,10 @@ def journal() -> Iterator[Journal]:
 
 @pytest.fixture
 def start(sessions_dir: Path, journal: Journal) -> Daemon:
-    """A daemon in this process, with these sections of the configuration, for ``async with``."""
+    """A daemon in this process, with these sections of the configuration, for ``async with``.
+
+    Its browsers write localStorage sooner, and it looks more often, unless the test says otherwise.
+    """
 
     @asynccontextmanager
     async def starting(**sections: dict[str, Any]) -> AsyncIterator[tuple[Supervisor, str]]:
@@ -157,6 +162,8 @@ def start(sessions_dir: Path, journal: Journal) -> Daemon:
             {
                 "limits": {"reserve_memory_mb": 0, "session_memory_mb": 0, "reserve_disk_mb": 0},
                 "restart": {"base_s": 0.01, "max_s": 0.05, "cooldown_s": 30.0},
+                "browser": FLUSHES,
+                "page": {"poll_s": 0.1},
                 **sections,
                 "sessions": {"dir": sessions_dir, **sections.get("sessions", {})},
                 "api": {"port": 0, **sections.get("api", {})},

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from conftest import Daemon, Journal, decoded
+from conftest import FLUSHES, Daemon, Journal, decoded
 
 from waguard import host
 from waguard.browser.find import KNOWN
@@ -352,6 +352,8 @@ def daemon_process(sessions: Path, url: str, sandbox: str) -> Iterator[subproces
         "WAGUARD_API__PORT": "0",
         "WAGUARD_SANDBOX__KIND": sandbox,
         "WAGUARD_LIMITS__SESSION_MEMORY_MB": "0",
+        "WAGUARD_BROWSER__EXTRA_FLAGS": json.dumps(FLUSHES["extra_flags"]),
+        "WAGUARD_PAGE__POLL_S": "0.1",
         "WAGUARD_LOG__FORMAT": "json",
     }
     process = subprocess.Popen([sys.executable, "-c", SERVE], env=environ, stderr=subprocess.PIPE, text=True)

@@ -200,7 +200,7 @@ async def test_browsers_killed_at_any_moment_leave_profiles_that_are_kept(
         assert view.qr is not None
         simulator.scan(view.qr.text, "34600000000")
         session = supervisor._sessions[DEMO]
-        for pause in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 5.5, 0.1, 0.3):
+        for pause in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.1, 1.6, 0.1, 0.3):
             await asyncio.sleep(pause)  # chance is the point here
             view = supervisor.view(DEMO)
             attempt = view.attempt
