@@ -178,7 +178,7 @@ async def test_twenty_callers_of_one_code_get_one_browser_and_equal_answers(
 
 
 async def test_qr_codes_rotate_and_used_up_ones_are_fetched_anew(start: Daemon) -> None:
-    cadence = Cadence(first_s=0.4, next_s=0.2, refs=3)
+    cadence = Cadence(first_s=0.2, next_s=0.1, refs=3)
     async with (
         Simulator(cadence=cadence) as simulator,
         start(whatsapp={"url": simulator.url}, page={"poll_s": 0.05}) as (supervisor, _),

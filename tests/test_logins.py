@@ -178,10 +178,18 @@ async def test_a_profile_that_is_damaged_while_stopped_comes_back_without_a_scan
             assert wrong in told.fields["backups"][0]
 
 
+UNWITNESSED = sorted(set().union(*damage.UNSEEN.values()) & {way.name for way in damage.SMALL})
+MARKED = {"Default gone", "IndexedDB: log empty", "Local Storage: only LOCK left"}
+"""That the marks tell of all the others too is seen in test_check.py, without a browser."""
+
+
 @pytest.mark.parametrize(
-    "what", sorted(set().union(*damage.UNSEEN.values()) & {way.name for way in damage.SMALL})
+    ("what", "blind"),
+    [
+        *((what, True) for what in UNWITNESSED),
+        *((what, False) for what in UNWITNESSED if what in MARKED | damage.STILL_UNSEEN),
+    ],
 )
-@pytest.mark.parametrize("blind", [True, False])
 async def test_damage_without_a_witness_is_no_logout_and_comes_back_too(
     start: Daemon,
     simulator: Simulator,
