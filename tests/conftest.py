@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -111,6 +112,18 @@ def sessions_dir(tmp_path: Path) -> Path:
         if parent.stat().st_uid == os.geteuid() and parent.stat().st_mode & 0o001 == 0:
             parent.chmod(parent.stat().st_mode | 0o001)
     return tmp_path / "sessions"
+
+
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A directory where a sync costs nothing: a process that dies leaves there what it leaves on a disk, and hundreds die."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="waguard-test-", dir=memory) as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
 
 
 def decoded(png: bytes) -> str:

@@ -134,8 +134,8 @@ async def carry_out(acts: Sequence[Act | None]) -> None:
 
 
 @pytest.fixture
-def house(tmp_path: Path, small: Written) -> Iterator[House]:
-    root = tmp_path / "sessions"
+def house(in_memory: Path, small: Written) -> Iterator[House]:
+    root = in_memory / "sessions"
     house = House(root, small)
     yield house
     house.custody.drop_lock()
