@@ -825,7 +825,7 @@ async def test_the_log_tells_who_asked_about_whom_and_whose_event_it_is(port: An
 
 
 async def test_a_caller_that_hangs_up_is_not_waited_for(port: Any, journal: Journal) -> None:
-    async with port("never-ready") as asked:
+    async with port("never-ready", deadlines={"close": 0.2}) as asked:
         asking = asyncio.create_task(asked.ask("POST", "/v1/sessions/demo/connect"))
         while not journal.named("browser.spawned"):
             await asyncio.sleep(0.01)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from conftest import Daemon, Journal, decoded
+from conftest import FLUSHES, Daemon, Journal, decoded
 
 from waguard import host
 from waguard.browser.find import KNOWN
@@ -179,7 +179,7 @@ async def test_twenty_callers_of_one_code_get_one_browser_and_equal_answers(
 
 
 async def test_qr_codes_rotate_and_used_up_ones_are_fetched_anew(start: Daemon) -> None:
-    cadence = Cadence(first_s=0.4, next_s=0.2, refs=3)
+    cadence = Cadence(first_s=0.2, next_s=0.1, refs=3)
     async with (
         Simulator(cadence=cadence) as simulator,
         start(whatsapp={"url": simulator.url}, page={"poll_s": 0.05}) as (supervisor, _),
@@ -361,6 +361,8 @@ def daemon_process(sessions: Path, url: str, sandbox: str) -> Iterator[subproces
         "WAGUARD_API__PORT": "0",
         "WAGUARD_SANDBOX__KIND": sandbox,
         "WAGUARD_LIMITS__SESSION_MEMORY_MB": "0",
+        "WAGUARD_BROWSER__EXTRA_FLAGS": json.dumps(FLUSHES["extra_flags"]),
+        "WAGUARD_PAGE__POLL_S": "0.1",
         "WAGUARD_LOG__FORMAT": "json",
     }
     process = subprocess.Popen([sys.executable, "-c", SERVE], env=environ, stderr=subprocess.PIPE, text=True)

@@ -72,17 +72,22 @@ class Disk:
 
     def tree(self) -> Mapping[str, bytes | None]:
         """All there is but what fills it, and the history, which goes on whatever is refused."""
-        return {
-            str(path.relative_to(self.path)): path.read_bytes() if path.is_file() else None
-            for path in sorted(self.path.rglob("*"))
-            if self._filler not in {path, *path.parents} and not path.name.startswith(".history.db")
-        }
+        found: dict[str, bytes | None] = {}
+        for top, directories, files in os.walk(self.path):
+            if Path(top) == self.path:
+                directories[:] = [name for name in directories if name != self._filler.name]
+            for name in (*directories, *files):
+                path = Path(top, name)
+                if name.startswith(".history.db"):
+                    continue
+                found[str(path.relative_to(self.path))] = path.read_bytes() if path.is_file() else None
+        return found
 
 
 @pytest.fixture
 def disk(sessions_dir: Path) -> Iterator[Disk]:
     sessions_dir.mkdir()
-    options = ["-t", "tmpfs", "-o", "size=16m,nr_inodes=3000,mode=711", "tmpfs", str(sessions_dir)]
+    options = ["-t", "tmpfs", "-o", "size=16m,nr_inodes=1500,mode=711", "tmpfs", str(sessions_dir)]
     mounted = subprocess.run(["mount", *options], check=False, capture_output=True, text=True)
     if mounted.returncode != 0:
         pytest.skip(f"may not mount a tmpfs here: {mounted.stderr.strip()}")
@@ -236,6 +241,7 @@ def put_aside(disk: Disk, hours: float, name: str) -> str:
 async def test_retired_profiles_make_room_the_oldest_first_and_no_more_than_needed(
     pose: Daemon, disk: Disk, journal: Journal, fill: Fill
 ) -> None:
+    disk.resize("16m", inodes=3000)
     async with pose("connected", limits=RESERVE) as (supervisor, _):
         only_copy = put_aside(disk, 90, "damaged")
         newer = put_aside(disk, 10, "restore.saved")

@@ -15,7 +15,7 @@ import aiohttp
 import damage
 import pytest
 from bare_browser import BINARY
-from conftest import Daemon, Journal
+from conftest import FLUSHES, Daemon, Journal
 from test_backup import tree
 from test_browser import log_in, pid_of, token, until
 from written import Written, write
@@ -113,7 +113,8 @@ async def test_a_session_stays_connected_through_its_snapshots_and_they_have_its
 async def test_a_snapshot_right_after_the_scan_waits_until_the_login_is_on_disk(
     start: Daemon, simulator: Simulator
 ) -> None:
-    async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, _):
+    """As long as Chromium takes by itself."""
+    async with start(whatsapp={"url": simulator.url}, page=QUICK, browser={}) as (supervisor, _):
         await log_in(supervisor, simulator, DEMO)
         backup = await supervisor.backup(DEMO)
         await supervisor.cleanup(DEMO)
@@ -177,10 +178,18 @@ async def test_a_profile_that_is_damaged_while_stopped_comes_back_without_a_scan
             assert wrong in told.fields["backups"][0]
 
 
+UNWITNESSED = sorted(set().union(*damage.UNSEEN.values()) & {way.name for way in damage.SMALL})
+MARKED = {"Default gone", "IndexedDB: log empty", "Local Storage: only LOCK left"}
+"""That the marks tell of all the others too is seen in test_check.py, without a browser."""
+
+
 @pytest.mark.parametrize(
-    "what", sorted(set().union(*damage.UNSEEN.values()) & {way.name for way in damage.SMALL})
+    ("what", "blind"),
+    [
+        *((what, True) for what in UNWITNESSED),
+        *((what, False) for what in UNWITNESSED if what in MARKED | damage.STILL_UNSEEN),
+    ],
 )
-@pytest.mark.parametrize("blind", [True, False])
 async def test_damage_without_a_witness_is_no_logout_and_comes_back_too(
     start: Daemon,
     simulator: Simulator,
@@ -508,7 +517,7 @@ async def test_a_daemon_that_dies_while_it_holds_a_browser_still_loses_no_login(
     start: Daemon, simulator: Simulator, sessions_dir: Path, journal: Journal
 ) -> None:
     sections = {"whatsapp": {"url": simulator.url}, "page": QUICK}
-    config = {**sections, "sessions": {"dir": str(sessions_dir)}, "api": {"port": 0}}
+    config = {**sections, "sessions": {"dir": str(sessions_dir)}, "api": {"port": 0}, "browser": FLUSHES}
     victim = await asyncio.create_subprocess_exec(
         sys.executable, "-c", DIES_WHILE_IT_HOLDS_THE_BROWSER, json.dumps(config), stdout=subprocess.PIPE
     )
