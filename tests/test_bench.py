@@ -32,12 +32,8 @@ def test_a_quick_bench_ends_with_figures_and_a_line_for_people(
     file = tmp_path / "figures.json"
     program = ("-c", LEAN) if name == "profile" else (f"{name}.py",)
     ended = subprocess.run(
-<<<<<<< HEAD
-        [sys.executable, BENCH / f"{name}.py", "--quick", "--json", file, *shorter],
-=======
-        [sys.executable, *program, "--quick", "--json", file],
+        [sys.executable, *program, "--quick", "--json", file, *shorter],
         cwd=BENCH,
->>>>>>> 438174763f60f0ce4ec053f0d5b6b49bc145654a
         capture_output=True,
         text=True,
         timeout=110,

@@ -72,6 +72,8 @@ class Session:
         self._work: asyncio.Task[None] | None = None
         ears = Ears(self._tell, self._found, self._used, self._spawn)
         self._watch = Watch(self._instance, self._config, services.senses, ears)
+        self._why_not = ""
+        """What kept a remedy from helping, while that is told."""
         self._attempt_began = 0.0
         """When the attempt under way has begun, monotonic; 0: none is."""
         self._cleanups: list[asyncio.Future[Sequence[Step]]] = []
@@ -193,6 +195,7 @@ class Session:
 
     async def _take(self, event: machine.Event) -> None:
         before = self.state
+        self._why_not = event.why if isinstance(event, machine.NotCured) else ""
         self.state, orders = machine.decide(before, event, time.monotonic(), self._services.policy)
         for order in orders:
             await self._obey(order)
@@ -264,6 +267,7 @@ class Session:
                 fault=fault,
                 remedy=was.remedy.value,
                 outcome="cured" if cured else "failed" if failed else "called_off",
+                error=self._why_not or None,
                 duration_ms=_ms_since(was.began),
             )
             remedies.append(was.remedy.value)

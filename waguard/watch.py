@@ -87,6 +87,8 @@ class Watch:
         self._next_retry = 0.0
         self._ended_renderer = False
         """By us: that it crashes is no news."""
+        self._navigating = False
+        """Until that is committed the page answers nothing; the deadline of `open` watches over it."""
 
     def begin(self, epoch: int, browser: Browser) -> None:
         """As soon as there is a process: watch for its end."""
@@ -104,6 +106,7 @@ class Watch:
         self._start(partial(self._read_page, epoch, page), "read")
         for probe in self._probes(browser, page):
             self._start(partial(self._keep_looking, epoch, probe), type(probe).__name__)
+        self._navigating = True
         try:
             await page.open(self._config.whatsapp.url)
         except PageUnreachable as error:
@@ -111,6 +114,8 @@ class Watch:
         except PageFailed:
             if browser.connected:  # else the watchers tell what became of it
                 raise
+        finally:
+            self._navigating = False
 
     def reload_qr(self) -> None:
         """Ask the page for fresh codes."""
@@ -239,6 +244,9 @@ class Watch:
 
     async def _missed(self, epoch: int, page: Page, waited_s: float) -> None:
         """The page has not answered a look: is it at work?"""
+        if self._navigating:
+            self._renderer.answered()
+            return
         metrics = None
         with contextlib.suppress(PageFailed, TimeoutError):
             async with asyncio.timeout(_AGAIN_S):
@@ -394,21 +402,28 @@ class Watch:
         target = remedies.Target(
             browser.page, self._config.whatsapp.url, self._members, self._renderer.silent
         )
+        reload, why = remedy is Remedy.RELOAD, ""
         try:
-            if remedy is Remedy.RELOAD:
-                self._ended_renderer = target.silent
+            if reload:
+                self._ended_renderer, self._navigating = target.silent, True
                 self._instance.memory.reading = None  # what it shows next is news, even if it is the same
-            async with asyncio.timeout(self._config.probes.answer_s):
+            async with asyncio.timeout(verify_s if reload else self._config.probes.answer_s):
                 await remedies.apply(remedy, fault, target)
         except PageUnreachable as error:
+            why = error.message
             self._ears.tell(machine.Unreachable(epoch, Failure.of(error, Stage.OPEN)))
-        except (PageFailed, TimeoutError):
-            pass
-        else:
+        except PageFailed as error:
+            why = error.message
+        except TimeoutError:
+            why = "it could not be applied in time"
+        finally:
+            self._navigating = False
+        if not why:
             if (wake := self._wake.get(fault)) is not None:
                 wake.set()
             await self._awake(verify_s)
-        self._ears.tell(machine.NotCured(epoch, fault, remedy))
+            why = f"{verify_s:g} s after it nothing was better"
+        self._ears.tell(machine.NotCured(epoch, fault, remedy, why))
 
     async def _awake(self, seconds: float) -> None:
         """Sleep for so many seconds of the daemon's own waking time."""

@@ -170,6 +170,7 @@ class NotCured(Fact):
 
     fault: Fault
     remedy: Remedy
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
