@@ -11,6 +11,9 @@ from waguard.files import in_thread
 from waguard.host import ProcessRow
 
 _FRESH_S = 0.5
+"""A look is not repeated sooner ..."""
+_PAUSE = 20.0
+"""... nor before so many times as long has passed as it took: it never takes more than a twentieth of a processor."""
 _TYPE, _SUBTYPE = "--type=", "--utility-sub-type="
 BROWSER, RENDERER, GPU, NETWORK = "browser", "renderer", "gpu-process", "network.mojom.NetworkService"
 """What processes of Chromium's are for, as their command lines say."""
@@ -37,15 +40,17 @@ class Census:
         self._looking = asyncio.Lock()
         self._below: dict[int, list[ProcessRow]] = {}
         self._rows: dict[int, ProcessRow] = {}
-        self._taken = float("-inf")
+        self._next = 0.0
         self._roles: dict[tuple[int, int], str] = {}
 
     async def members(self, roots: Collection[int]) -> Sequence[Member]:
         """The roots and all that descends from them, but for those that have ended."""
         async with self._looking:
-            if time.monotonic() - self._taken > _FRESH_S:
+            if time.monotonic() > self._next:
+                began = time.monotonic()
                 await in_thread(self._look)
-                self._taken = time.monotonic()
+                now = time.monotonic()
+                self._next = now + max(_FRESH_S, _PAUSE * (now - began))
         found: dict[int, ProcessRow] = {pid: self._rows[pid] for pid in roots if pid in self._rows}
         below = list(found)
         while below:
