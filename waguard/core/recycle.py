@@ -7,6 +7,8 @@ _AHEAD_H = 24.0
 """To the same quiet hour of the next day."""
 _ENOUGH_H = 1.0
 """Of looks, before a trend is believed."""
+_YOUNG_H = 6.0
+"""Another browser would soon be no better than one that is younger: at most one for each night."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ def due(memory: Sequence[tuple[float, float]], age_h: float, upgraded: str, limi
 
     ``memory``: looks as (hours, MiB), the newest last. ``upgraded``: the version that is installed now, if it is another.
     """
+    if age_h < _YOUNG_H:
+        return ""
     now_mb = memory[-1][1] if memory else 0.0
     if limits.soft_mb and now_mb > limits.soft_mb:
         return f"it takes {now_mb:.0f} MiB, more than recycle.soft_memory_mb = {limits.soft_mb:g}"
