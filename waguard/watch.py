@@ -87,8 +87,9 @@ class Watch:
         self._next_retry = 0.0
         self._ended_renderer = False
         """By us: that it crashes is no news."""
-        self._navigating = False
-        """Until that is committed the page answers nothing; the deadline of `open` watches over it."""
+        self._navigating = 0
+        """Navigations that are not committed yet: till then the page answers nothing, and the deadline of `open` watches."""
+        self._reloads = 0
 
     def begin(self, epoch: int, browser: Browser) -> None:
         """As soon as there is a process: watch for its end."""
@@ -106,16 +107,17 @@ class Watch:
         self._start(partial(self._read_page, epoch, page), "read")
         for probe in self._probes(browser, page):
             self._start(partial(self._keep_looking, epoch, probe), type(probe).__name__)
-        self._navigating = True
+        self._navigating += 1
         try:
             await page.open(self._config.whatsapp.url)
         except PageUnreachable as error:
             self._ears.tell(machine.Unreachable(epoch, Failure.of(error, Stage.OPEN)))
         except PageFailed:
-            if browser.connected:  # else the watchers tell what became of it
+            # Else the watchers tell what became of it, or a reload that has taken its place does.
+            if browser.connected and not self._reloads:
                 raise
         finally:
-            self._navigating = False
+            self._navigating -= 1
 
     def reload_qr(self) -> None:
         """Ask the page for fresh codes."""
@@ -403,9 +405,11 @@ class Watch:
             browser.page, self._config.whatsapp.url, self._members, self._renderer.silent
         )
         reload, why = remedy is Remedy.RELOAD, ""
+        self._navigating += reload
         try:
             if reload:
-                self._ended_renderer, self._navigating = target.silent, True
+                self._ended_renderer = target.silent
+                self._reloads += 1
                 self._instance.memory.reading = None  # what it shows next is news, even if it is the same
             async with asyncio.timeout(verify_s if reload else self._config.probes.answer_s):
                 await remedies.apply(remedy, fault, target)
@@ -417,7 +421,7 @@ class Watch:
         except TimeoutError:
             why = "it could not be applied in time"
         finally:
-            self._navigating = False
+            self._navigating -= reload
         if not why:
             if (wake := self._wake.get(fault)) is not None:
                 wake.set()
