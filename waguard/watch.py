@@ -323,7 +323,7 @@ class Watch:
         return False
 
     async def _page_answers(self) -> bool:
-        return not self._renderer.silent and await self._browser_answers()
+        return not self._navigating and not self._renderer.silent and await self._browser_answers()
 
     async def _keep_looking(self, epoch: int, probe: Probe) -> None:
         wake = asyncio.Event()
