@@ -141,7 +141,8 @@ OF_THE_PAGE = frozenset({Fault.PAGE_BLOCKED, Fault.PAGE_LOOPING, Fault.PAGE_CRAS
 STOPPING = frozenset({Remedy.RESTART, Remedy.RESTORE, Remedy.FRESH})
 """These begin with the end of the browser."""
 AGAIN = frozenset({Fault.OFFLINE, Fault.QR_STALE})
-"""A restart is no last resort for these; the first remedy is tried again and again, as often as the probe complains."""
+"""A restart is no last resort for these; the first remedy that leaves the browser up is tried again and again, as often as
+the probe complains."""
 
 
 def next_remedy(treatment: Treatment, treated: Sequence[tuple[Fault, Remedy]]) -> Remedy | None:
@@ -151,7 +152,7 @@ def next_remedy(treatment: Treatment, treated: Sequence[tuple[Fault, Remedy]]) -
     if fresh is not None or not plan:
         return fresh
     if fault in AGAIN:
-        return None if treatment.tried else plan[0]
+        return None if treatment.tried else next((one for one in plan if one not in STOPPING), None)
     return Remedy.RESTART if Remedy.RESTART in plan else None
 
 

@@ -637,14 +637,17 @@ def gone(state: State, _event: Event, now: float, policy: RestartPolicy) -> Outc
     return after, (Wait(state.epoch, policy.delay_bound_s(len(recent)), jitter=True),)
 
 
-def not_gone(state: State, event: Event, _now: float, policy: RestartPolicy) -> Outcome:
+def not_gone(state: State, event: Event, now: float, policy: RestartPolicy) -> Outcome:
     """Something could not be proved gone: start nothing in its place; look again after the cool-down."""
     if state.cleaning and isinstance(event, NotGone):
         return state, ()  # told by the stop that the cleanup has replaced
     after = replace(
         state, process=Process.FAILED, failure=_failure(event), cleaning=False, treatment=None, treated=()
     )
-    return after, (Wait(state.epoch, policy.cooldown_s, jitter=False),) if state.wanted is Wanted.UP else ()
+    if state.wanted is Wanted.DOWN:
+        return after, ()
+    rest_s = policy.rest_s(policy.recent(state.restarts, now), now)  # the next start counts like any other
+    return after, (Wait(state.epoch, rest_s, jitter=False),)
 
 
 def cleaned(state: State, event: Event, now: float, policy: RestartPolicy) -> Outcome:

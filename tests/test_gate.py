@@ -1,0 +1,372 @@
+"""Who may start now, what somebody is told of, and the browser that is installed: on fakes and on real little files."""
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from waguard.alerts import Alert, Alerts, Raised
+from waguard.browser.find import Binary, Installed
+from waguard.core.breaker import BreakerPolicy
+from waguard.core.health import Fault
+from waguard.core.model import Cause, ClientCode, Failure, Stage
+from waguard.errors import BreakerOpen, BrowserNotFound, DeadlineExceeded, DiskFull, NoMemory, WaguardError
+from waguard.gate import Gate
+
+A, B, C, D = (ClientCode(code) for code in "abcd")
+POLICY = BreakerPolicy(clients=2, base_s=5.0, max_s=40.0, trial_s=30.0, storm=3, storm_s=60.0)
+UNASKED = [Cause.RECOVERY, Cause.RETURN, Cause.RECYCLE]
+ASKED = [Cause.CONNECT, Cause.RESTART]
+
+
+class Told:
+    """What was published, as ``raised a_name client`` and ``cleared a_name client``."""
+
+    def __init__(self) -> None:
+        self.news: list[str] = []
+
+    def publish(
+        self, name: str, *, alert: str, client: ClientCode | None, level: str = "info", text: str = ""
+    ) -> None:
+        assert (name, level, bool(text)) in {
+            ("alert.raised", "error", True),
+            ("alert.cleared", "info", False),
+        }
+        self.news.append(f"{name.removeprefix('alert.')} {alert} {client or ''}".strip())
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+_numbers = itertools.count(1)
+
+
+class Program:
+    """A little program that prints a version, counts how often it is asked, and can be replaced."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._log = path.with_name("asked")
+        self.prints("Chromium 156.0.0.1")
+        self._log.write_text("")
+
+    def replace(self, text: str, mode: int = 0o755) -> None:
+        beside = self.path.with_name(f"new{next(_numbers)}")
+        beside.write_text(text)
+        beside.chmod(mode)
+        beside.replace(self.path)
+
+    def prints(self, line: str) -> None:
+        self.replace(f"#!/bin/sh\necho >> {self._log}\necho '{line}'\n")
+
+    def become_directory(self) -> None:
+        self.path.unlink()
+        self.path.mkdir()
+
+    @property
+    def asked(self) -> int:
+        return len(self._log.read_text().splitlines())
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    return Program(tmp_path / "chromium")
+
+
+@pytest.fixture
+def installed(program: Program) -> Installed:
+    return Installed(Binary(program.path, "156.0.0.1"), 10.0)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def gate(told: Told, installed: Installed, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    monkeypatch.setattr("waguard.gate.time", SimpleNamespace(monotonic=clock))
+    return Gate(POLICY, told.publish, installed)
+
+
+# --- alerts ---------------------------------------------------------------------------------------------------
+
+
+def test_an_alert_is_raised_once_and_cleared_once(told: Told) -> None:
+    alerts = Alerts(told.publish)
+    for text in ("", "it began", "it goes on", "", "", "again"):
+        alerts.set(Alert.NO_ROOM, text)
+    assert told.news == ["raised no_room", "cleared no_room", "raised no_room"]
+    assert alerts.raised() == [Raised(Alert.NO_ROOM, None, "again")]
+
+
+def test_each_client_has_its_own(told: Told) -> None:
+    alerts = Alerts(told.publish)
+    for client in (A, B, A):
+        alerts.set(Alert.SESSION_FAILED, f"{client} rests", client)
+    alerts.set(Alert.SESSION_FAILED, "", A)
+    alerts.set(Alert.PERSON_NEEDED, "", B)
+    assert told.news == ["raised session_failed a", "raised session_failed b", "cleared session_failed a"]
+    assert [one.client for one in alerts.raised()] == [B]
+
+
+# --- the network ----------------------------------------------------------------------------------------------
+
+UP, CLEARED = "raised network_down", "cleared network_down"
+
+
+@pytest.mark.parametrize(
+    ("run", "down", "news"),
+    [
+        ([(A, True), (B, True), (C, True), (D, True), (A, False), (B, False)], False, []),
+        ([(A, False), (B, True), (C, True), (B, False)], True, [UP, CLEARED, UP]),
+        ([(A, True), (B, True), (A, False), (B, False), (A, False)], True, [UP]),
+        ([(A, True), (B, True), (A, False), (B, False), (B, True)], False, [UP, CLEARED]),
+        ([(A, False), (A, False)], True, [UP]),  # a single session
+        ([(A, False), (A, None), (A, None)], False, [UP, CLEARED]),  # it is down, and counts no more
+        ([(A, False), (B, True), (B, None)], True, [UP, CLEARED, UP]),
+    ],
+)
+def test_when_most_are_cut_off_it_is_the_network_and_told_once(
+    gate: Gate, told: Told, run: list[tuple[ClientCode, bool | None]], down: bool, news: list[str]
+) -> None:
+    for client, online in run:
+        gate.reaches(client, online)
+    assert (gate.network_down, told.news) == (down, news)
+
+
+def test_whether_others_have_the_same_is_known(gate: Gate) -> None:
+    assert gate.alone(A, Fault.OFFLINE)
+    gate.suffers(A, Fault.OFFLINE)
+    assert gate.alone(A, Fault.OFFLINE)
+    assert not gate.alone(B, Fault.OFFLINE)
+    gate.suffers(B, Fault.GPU_HUNG)
+    assert gate.alone(A, Fault.OFFLINE)
+    assert gate.alone(B, Fault.GPU_HUNG)
+    gate.suffers(A, None)
+    gate.suffers(A, None)
+    assert gate.alone(B, Fault.OFFLINE)
+
+
+# --- may it start? --------------------------------------------------------------------------------------------
+
+
+async def held(gate: Gate, cause: Cause = Cause.CONNECT, code: ClientCode = A) -> WaguardError:
+    with pytest.raises(WaguardError) as caught:
+        await gate.admit(code, cause)
+    assert caught.value.details["retry_after_s"] > 0
+    return caught.value
+
+
+async def test_whoever_comes_may_start(gate: Gate, told: Told, program: Program) -> None:
+    for cause in Cause:
+        await gate.admit(A, cause)
+    assert (told.news, program.asked) == ([], 0)
+
+
+@pytest.mark.parametrize("how", ["not executable", "no program", "gone", "says nothing", "directory"])
+async def test_a_browser_that_does_not_run_is_noticed_before_the_next_start(
+    gate: Gate, clock: Clock, told: Told, program: Program, how: str
+) -> None:
+    break_it: dict[str, Callable[[], None]] = {
+        "not executable": lambda: program.replace("#!/bin/sh\n", mode=0o644),
+        "no program": lambda: program.replace("\x7fELF of another machine"),
+        "gone": program.path.unlink,
+        "says nothing": lambda: program.prints("Segmentation fault"),
+        "directory": program.become_directory,
+    }
+    break_it[how]()
+    error = await held(gate)
+    assert isinstance(error, BreakerOpen)
+    assert error.details["retry_after_s"] == POLICY.base_s
+    assert "the browser does not run" in str(error)
+    assert told.news == ["raised breaker_open"]
+    for cause in Cause:  # nobody asks it again meanwhile
+        assert isinstance(await held(gate, cause, B), BreakerOpen)
+    clock.now += POLICY.base_s
+    assert (await held(gate)).details["retry_after_s"] == 2 * POLICY.base_s  # one has tried
+    if how == "directory":
+        program.path.rmdir()
+    program.prints("Chromium 157.0.0.1")
+    assert isinstance(await held(gate), BreakerOpen)
+    clock.now += 2 * POLICY.base_s
+    await gate.admit(A, Cause.RECOVERY)
+    assert (await held(gate, code=B)).details["retry_after_s"] == POLICY.trial_s  # until that one is up
+    gate.started()
+    await gate.admit(B, Cause.RECOVERY)
+    assert told.news == ["raised breaker_open", "cleared breaker_open"]
+    assert await gate.installed_version() == "157.0.0.1"
+
+
+async def test_of_a_browser_that_does_not_run_the_last_version_is_told(gate: Gate, program: Program) -> None:
+    program.replace("rubbish")
+    assert await gate.installed_version() == "156.0.0.1"
+    program.prints("Chromium 158.0.0.1")
+    assert await gate.installed_version() == "158.0.0.1"
+
+
+def failure(code: str = "browser_failed", stage: Stage = Stage.START) -> Failure:
+    return Failure(code, "It fell.", stage)
+
+
+async def test_two_clients_whose_starts_fail_in_a_row_hold_everybody(gate: Gate, told: Told) -> None:
+    for _ in range(5):
+        await gate.start_failed(A, failure())
+        await gate.admit(A, Cause.CONNECT)
+    gate.started()
+    await gate.start_failed(B, failure("sandbox_failed"))
+    await gate.admit(A, Cause.CONNECT)
+    await gate.start_failed(A, failure())
+    assert "several clients, the last one so: It fell" in str(await held(gate))
+    assert told.news == ["raised breaker_open"]
+
+
+async def test_what_is_surely_no_hosts_fault_holds_nobody(gate: Gate, told: Told) -> None:
+    for client in (A, B, C):
+        for code, stage in (
+            ("deadline_exceeded", Stage.START),
+            ("profile_locked", Stage.START),
+            ("browser_failed", Stage.OPEN),
+            ("page_failed", Stage.OPEN),
+        ):
+            await gate.start_failed(client, failure(code, stage))
+        await gate.admit(client, Cause.RECOVERY)
+    assert not told.news
+
+
+async def test_one_start_that_fails_since_the_browser_does_not_run_is_enough(
+    gate: Gate, told: Told, program: Program
+) -> None:
+    program.replace("rubbish")
+    await gate.start_failed(A, failure())
+    assert "the browser does not run" in str(await held(gate, code=B))
+    assert told.news == ["raised breaker_open"]
+
+
+async def test_a_storm_is_held_and_whoever_asks_is_not(gate: Gate, clock: Clock, told: Told) -> None:
+    for client in (A, B, C):
+        await gate.admit(client, Cause.RECOVERY)
+    error = await held(gate, Cause.RECOVERY, D)
+    assert error.details["retry_after_s"] == POLICY.storm_s
+    assert "too many have started by themselves" in str(error)
+    for cause in ASKED:
+        await gate.admit(D, cause)
+    clock.now += 59.0
+    assert (await held(gate, Cause.RECOVERY, D)).details["retry_after_s"] == 1
+    clock.now += 1.0
+    await gate.admit(D, Cause.RECOVERY)
+    assert not told.news
+
+
+async def test_who_finds_no_room_waits_and_there_is_one_alert_for_all(gate: Gate, told: Told) -> None:
+    room: list[WaguardError] = [NoMemory("1 MiB is free."), DiskFull("No disk is left.")]
+    wanted: list[ClientCode] = []
+
+    async def find_room(code: ClientCode) -> None:
+        wanted.append(code)
+        if room:
+            raise room[0]
+
+    gate.find_room = find_room
+    for cause in UNASKED:
+        assert isinstance(await held(gate, cause, A), NoMemory)
+    for cause in ASKED:  # the supervisor has looked before
+        await gate.admit(B, cause)
+    del room[0]
+    assert isinstance(await held(gate, Cause.RETURN, C), DiskFull)
+    assert told.news == ["raised no_room"]
+    assert [one.text for one in gate.alerts.raised()] == ["Sessions that are wanted wait: 1 MiB is free."]
+    room.clear()
+    await gate.admit(C, Cause.RETURN)
+    assert told.news == ["raised no_room", "cleared no_room"]
+    assert wanted == [A, A, A, C, C]
+
+
+async def test_how_long_is_waited_for_room_is_as_the_error_says_or_half_a_minute(gate: Gate) -> None:
+    errors = [NoMemory("Full.", retry_after_s=7, mb=3), DiskFull("Full.")]
+
+    async def find_room(_code: ClientCode) -> None:
+        raise errors[0]
+
+    gate.find_room = find_room
+    assert (await held(gate, Cause.RECOVERY)).details == {"retry_after_s": 7, "mb": 3}
+    del errors[0]
+    assert (await held(gate, Cause.RECOVERY)).details == {"retry_after_s": 30.0}
+
+
+async def test_who_finds_no_room_is_no_trial(gate: Gate, clock: Clock) -> None:
+    """Else a session that waits for memory would keep the others from trying."""
+    await gate.start_failed(A, failure())
+    await gate.start_failed(B, failure())
+
+    async def find_room(_code: ClientCode) -> None:
+        raise NoMemory("Full.")
+
+    gate.find_room = find_room
+    clock.now += POLICY.base_s
+    assert isinstance(await held(gate, Cause.RECOVERY, A), NoMemory)
+    await gate.admit(B, Cause.CONNECT)
+
+
+# --- the browser that is installed ----------------------------------------------------------------------------
+
+
+async def test_an_unchanged_file_is_not_asked_and_an_upgrade_is_followed(
+    installed: Installed, program: Program
+) -> None:
+    for _ in range(3):
+        await installed.refresh()
+    assert program.asked == 0
+    program.prints("Chromium 157.0.0.1 built on Debian")
+    for _ in range(3):
+        await installed.refresh()
+    assert (installed.current, program.asked) == (Binary(program.path, "157.0.0.1"), 1)
+    program.path.touch()  # the same, written anew
+    await installed.refresh()
+    assert (installed.current.version, program.asked) == ("157.0.0.1", 2)
+
+
+async def test_one_that_does_not_run_raises_each_time_until_it_does(
+    installed: Installed, program: Program
+) -> None:
+    program.prints("it has no version")
+    for asked in (1, 2):
+        with pytest.raises(BrowserNotFound):
+            await installed.refresh()
+        assert program.asked == asked
+    program.prints("Chromium 158.0.0.1")
+    await asyncio.gather(installed.refresh(), installed.refresh())
+    assert installed.current.version == "158.0.0.1"
+    asked = program.asked
+    await installed.refresh()
+    assert program.asked == asked
+
+
+async def test_one_that_is_put_back_as_it_was_is_believed(installed: Installed, program: Program) -> None:
+    away = program.path.with_name("away")
+    program.path.rename(away)
+    with pytest.raises(BrowserNotFound):
+        await installed.refresh()
+    away.rename(program.path)
+    await installed.refresh()
+    assert program.asked == 0
+
+
+async def test_one_that_never_tells_has_a_deadline_and_leaves_nothing(program: Program) -> None:
+    program.replace("#!/bin/sh\nexec sleep 3600\n")
+    installed = await asyncio.to_thread(Installed, Binary(program.path, "156.0.0.1"), 0.2)
+    with pytest.raises(DeadlineExceeded):
+        await installed.check()
