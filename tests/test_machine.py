@@ -474,3 +474,15 @@ def test_a_cleanup_takes_back_the_restore_that_it_called_off() -> None:
         state, _ = m.decide(state, event, 0.0, POLICY)
     _, orders = m.decide(state, m.Cleaned(state.epoch), 0.0, POLICY)
     assert orders == (m.Prepare(state.epoch + 1),)
+
+
+def test_a_fault_that_takes_long_to_be_found_is_back_at_once_all_the_same() -> None:
+    """A loop that allocates is found after 4 * busy_s of work, which is longer than relapse_s: it was TERMINATE for ever."""
+    looping = replace(
+        found(1, Fault.PAGE_LOOPING), finding=Finding(Fault.PAGE_LOOPING, FAILURE, lasted_s=60.0)
+    )
+    play = up()
+    play(looping, m.Cure(1, Fault.PAGE_LOOPING, Remedy.TERMINATE))
+    play(m.Recovered(1, Fault.PAGE_LOOPING), treatment=None)
+    play.now += 60.5
+    play(looping, m.Arm(1), m.Cure(1, Fault.PAGE_LOOPING, Remedy.RELOAD))

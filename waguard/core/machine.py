@@ -543,7 +543,8 @@ def treat(state: State, event: Event, now: float, policy: RestartPolicy) -> Outc
     if same and before is not None and before.remedy is not None:  # the new browser has it too
         tried = (*before.tried, before.remedy)
     treated = state.treated
-    if state.well_since is not None and now - state.well_since > policy.relapse_s:
+    began = now - event.finding.lasted_s  # what takes long to be found is back all the same
+    if state.well_since is not None and began - state.well_since > policy.relapse_s:
         treated = ()
     found = before.found if same and before is not None else now
     treatment = Treatment(event.finding, event.plan, event.why, found, tried=tried, snapshot=event.snapshot)
