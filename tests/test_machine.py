@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from waguard.core import learning
 from waguard.core import machine as m
 from waguard.core.health import PLANS, STOPPING, Fault, Finding, Remedy
 from waguard.core.machine import State, decide
@@ -486,3 +487,15 @@ def test_a_fault_that_takes_long_to_be_found_is_back_at_once_all_the_same() -> N
     play(m.Recovered(1, Fault.PAGE_LOOPING), treatment=None)
     play.now += 60.5
     play(looping, m.Arm(1), m.Cure(1, Fault.PAGE_LOOPING, Remedy.RELOAD))
+
+
+def test_what_was_learned_makes_no_restart_the_last_resort_of_who_is_offline() -> None:
+    """One slow reload that did not help puts the restart first; it was then made again and again, until the session failed."""
+    order, _ = learning.order(PLANS[Fault.OFFLINE], {}, {Remedy.RELOAD: learning.Trials(0, 1, 45.0)})
+    assert order[0] is Remedy.RESTART
+    tried = ((Fault.OFFLINE, Remedy.RESTART), (Fault.OFFLINE, Remedy.RELOAD))
+    play = up(Link.LOST, Reason.OFFLINE)
+    play.state = replace(play.state, treated=tried)
+    play(found(1, Fault.OFFLINE, *order), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+    play(m.NotCured(1, Fault.OFFLINE, Remedy.RELOAD), process=Process.UP)
+    play(found(1, Fault.OFFLINE, *order), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))

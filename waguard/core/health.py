@@ -141,7 +141,7 @@ OF_THE_PAGE = frozenset({Fault.PAGE_BLOCKED, Fault.PAGE_LOOPING, Fault.PAGE_CRAS
 STOPPING = frozenset({Remedy.RESTART, Remedy.RESTORE, Remedy.FRESH})
 """These begin with the end of the browser."""
 AGAIN = frozenset({Fault.OFFLINE, Fault.QR_STALE})
-"""A restart is no last resort for these; the first remedy is tried again and again, as often as the probe complains."""
+"""A restart is no last resort for these: what leaves the browser up is tried again, as often as the probe complains."""
 
 
 def next_remedy(treatment: Treatment, treated: Sequence[tuple[Fault, Remedy]]) -> Remedy | None:
@@ -150,8 +150,9 @@ def next_remedy(treatment: Treatment, treated: Sequence[tuple[Fault, Remedy]]) -
     fresh = next((one for one in plan if (fault, one) not in treated and one not in treatment.tried), None)
     if fresh is not None or not plan:
         return fresh
-    if fault in AGAIN:
-        return None if treatment.tried else plan[0]
+    if fault in AGAIN:  # however the plan is ordered: a new browser each time would use up the budget
+        gentle = [one for one in plan if one not in STOPPING]
+        return None if treatment.tried or not gentle else gentle[0]
     return Remedy.RESTART if Remedy.RESTART in plan else None
 
 
