@@ -499,3 +499,38 @@ def test_what_was_learned_makes_no_restart_the_last_resort_of_who_is_offline() -
     play(found(1, Fault.OFFLINE, *order), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
     play(m.NotCured(1, Fault.OFFLINE, Remedy.RELOAD), process=Process.UP)
     play(found(1, Fault.OFFLINE, *order), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+
+
+def test_a_reload_that_finds_no_network_is_no_reason_to_restart() -> None:
+    for fault in (Fault.PAGE_NOT_LOADED, Fault.QR_STALE):
+        play = up(Link.LOADING)
+        play(found(1, fault, Remedy.RELOAD, Remedy.RESTART), m.Arm(1), m.Cure(1, fault, Remedy.RELOAD))
+        play(m.Unreachable(1, FAILURE), m.Disarm(), reason=Reason.OFFLINE, treatment=None, treated=())
+        play(m.NotCured(1, fault, Remedy.RELOAD), process=Process.UP)
+
+
+def test_a_page_that_says_anything_after_its_reload_is_up_and_a_conflict_is_told() -> None:
+    play = up()
+    play(found(1, Fault.PAGE_CRASHED), m.Arm(1), m.Cure(1, Fault.PAGE_CRASHED, Remedy.RELOAD))
+    play(seen(1, Link.LOST, Reason.CONFLICT), m.Disarm(), treatment=None)
+    play(m.Found(1, Finding(Fault.CONFLICT, FAILURE), ()))
+    assert play.state.treatment is not None
+    play(m.NotCured(1, Fault.PAGE_CRASHED, Remedy.RELOAD), process=Process.UP)
+
+
+def test_what_is_told_only_once_is_not_lost_while_something_else_is_cured() -> None:
+    play = up(Link.LOADING)
+    play(found(1, Fault.PROCESS_STOPPED), m.Cure(1, Fault.PROCESS_STOPPED, Remedy.CONTINUE))
+    play(LATE, m.Arm(1))
+    play(m.Recovered(1, Fault.PROCESS_STOPPED), treatment=None)
+    play(LATE, m.Arm(1), m.Cure(1, Fault.PAGE_NOT_LOADED, Remedy.RELOAD))
+    play = up()
+    play(found(1, Fault.GPU_HUNG), m.Cure(1, Fault.GPU_HUNG, Remedy.RENEW))
+    play(found(1, Fault.PAGE_CRASHED), m.Arm(1), m.Cure(1, Fault.PAGE_CRASHED, Remedy.RELOAD))
+
+
+def test_a_page_that_loads_has_a_deadline_also_when_nothing_is_left_to_be_tried() -> None:
+    play = up(Link.LOST, Reason.OFFLINE)
+    play.state = replace(play.state, treated=((Fault.OFFLINE, Remedy.RESTART),))
+    play(found(1, Fault.OFFLINE), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+    play(LATE, m.Arm(1), link=Link.LOADING)
