@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from waguard.core import learning
 from waguard.core import machine as m
 from waguard.core.health import PLANS, STOPPING, Fault, Finding, Remedy
 from waguard.core.machine import State, decide
@@ -474,3 +475,62 @@ def test_a_cleanup_takes_back_the_restore_that_it_called_off() -> None:
         state, _ = m.decide(state, event, 0.0, POLICY)
     _, orders = m.decide(state, m.Cleaned(state.epoch), 0.0, POLICY)
     assert orders == (m.Prepare(state.epoch + 1),)
+
+
+def test_a_fault_that_takes_long_to_be_found_is_back_at_once_all_the_same() -> None:
+    """A loop that allocates is found after 4 * busy_s of work, which is longer than relapse_s: it was TERMINATE for ever."""
+    looping = replace(
+        found(1, Fault.PAGE_LOOPING), finding=Finding(Fault.PAGE_LOOPING, FAILURE, lasted_s=60.0)
+    )
+    play = up()
+    play(looping, m.Cure(1, Fault.PAGE_LOOPING, Remedy.TERMINATE))
+    play(m.Recovered(1, Fault.PAGE_LOOPING), treatment=None)
+    play.now += 60.5
+    play(looping, m.Arm(1), m.Cure(1, Fault.PAGE_LOOPING, Remedy.RELOAD))
+
+
+def test_what_was_learned_makes_no_restart_the_last_resort_of_who_is_offline() -> None:
+    """One slow reload that did not help puts the restart first; it was then made again and again, until the session failed."""
+    order, _ = learning.order(PLANS[Fault.OFFLINE], {}, {Remedy.RELOAD: learning.Trials(0, 1, 45.0)})
+    assert order[0] is Remedy.RESTART
+    tried = ((Fault.OFFLINE, Remedy.RESTART), (Fault.OFFLINE, Remedy.RELOAD))
+    play = up(Link.LOST, Reason.OFFLINE)
+    play.state = replace(play.state, treated=tried)
+    play(found(1, Fault.OFFLINE, *order), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+    play(m.NotCured(1, Fault.OFFLINE, Remedy.RELOAD), process=Process.UP)
+    play(found(1, Fault.OFFLINE, *order), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+
+
+def test_a_reload_that_finds_no_network_is_no_reason_to_restart() -> None:
+    for fault in (Fault.PAGE_NOT_LOADED, Fault.QR_STALE):
+        play = up(Link.LOADING)
+        play(found(1, fault, Remedy.RELOAD, Remedy.RESTART), m.Arm(1), m.Cure(1, fault, Remedy.RELOAD))
+        play(m.Unreachable(1, FAILURE), m.Disarm(), reason=Reason.OFFLINE, treatment=None, treated=())
+        play(m.NotCured(1, fault, Remedy.RELOAD), process=Process.UP)
+
+
+def test_a_page_that_says_anything_after_its_reload_is_up_and_a_conflict_is_told() -> None:
+    play = up()
+    play(found(1, Fault.PAGE_CRASHED), m.Arm(1), m.Cure(1, Fault.PAGE_CRASHED, Remedy.RELOAD))
+    play(seen(1, Link.LOST, Reason.CONFLICT), m.Disarm(), treatment=None)
+    play(m.Found(1, Finding(Fault.CONFLICT, FAILURE), ()))
+    assert play.state.treatment is not None
+    play(m.NotCured(1, Fault.PAGE_CRASHED, Remedy.RELOAD), process=Process.UP)
+
+
+def test_what_is_told_only_once_is_not_lost_while_something_else_is_cured() -> None:
+    play = up(Link.LOADING)
+    play(found(1, Fault.PROCESS_STOPPED), m.Cure(1, Fault.PROCESS_STOPPED, Remedy.CONTINUE))
+    play(LATE, m.Arm(1))
+    play(m.Recovered(1, Fault.PROCESS_STOPPED), treatment=None)
+    play(LATE, m.Arm(1), m.Cure(1, Fault.PAGE_NOT_LOADED, Remedy.RELOAD))
+    play = up()
+    play(found(1, Fault.GPU_HUNG), m.Cure(1, Fault.GPU_HUNG, Remedy.RENEW))
+    play(found(1, Fault.PAGE_CRASHED), m.Arm(1), m.Cure(1, Fault.PAGE_CRASHED, Remedy.RELOAD))
+
+
+def test_a_page_that_loads_has_a_deadline_also_when_nothing_is_left_to_be_tried() -> None:
+    play = up(Link.LOST, Reason.OFFLINE)
+    play.state = replace(play.state, treated=((Fault.OFFLINE, Remedy.RESTART),))
+    play(found(1, Fault.OFFLINE), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+    play(LATE, m.Arm(1), link=Link.LOADING)

@@ -466,12 +466,14 @@ def note(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outc
         return state, ()
     usable = reading.link in _USABLE
     after = replace(
-        _well(state, now) if usable and _shows_in_the_page(state.treatment) else state,
+        state,
         link=reading.link,
         reason=reading.reason,
         asked=None if usable else state.asked,
         failure=None if usable else state.failure,
     )
+    if _shows_in_the_page(after):
+        after = _well(after, now)
     orders: tuple[Order, ...] = ()
     if not _on_its_way(after):
         orders = (Disarm(),)
@@ -482,12 +484,15 @@ def note(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outc
     return after, orders
 
 
-def _shows_in_the_page(treatment: Treatment | None) -> bool:
-    """Whether a page that can be used proves the cure."""
+def _shows_in_the_page(state: State) -> bool:
+    """Whether what the page has just said proves the cure; one that says that it is open elsewhere, say, is up again too."""
+    treatment = state.treatment
     if treatment is None:
         return False
     fault = treatment.finding.fault
-    return fault in OF_THE_PAGE or fault is Fault.OFFLINE or treatment.remedy in STOPPING
+    if fault in OF_THE_PAGE and not _on_its_way(state):
+        return True
+    return state.link in _USABLE and (fault is Fault.OFFLINE or treatment.remedy in STOPPING)
 
 
 def _well(state: State, now: float) -> State:
@@ -504,7 +509,16 @@ def lose_sight(state: State, event: Event, _now: float, policy: RestartPolicy) -
 
 def unreachable(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """The network is to blame and no browser: say so, and leave it to the probes when to try again."""
-    return replace(state, link=Link.LOST, reason=Reason.OFFLINE, failure=_failure(event)), (Disarm(),)
+    after = replace(state, link=Link.LOST, reason=Reason.OFFLINE, failure=_failure(event))
+    under_way = state.treatment
+    if (
+        under_way is not None
+        and under_way.remedy is Remedy.RELOAD
+        and under_way.finding.fault is not Fault.OFFLINE
+    ):  # it tells nothing of this remedy, and is no reason for the next one
+        reload = (under_way.finding.fault, Remedy.RELOAD)
+        after = replace(after, treatment=None, treated=tuple(one for one in state.treated if one != reload))
+    return after, (Disarm(),)
 
 
 def lose_login(state: State, event: Event, now: float, policy: RestartPolicy) -> Outcome:
@@ -535,15 +549,19 @@ def treat(state: State, event: Event, now: float, policy: RestartPolicy) -> Outc
         return state, ()
     if before is not None and before.remedy is not None and fault not in GONE:
         if before.remedy is Remedy.RELOAD and fault in {Fault.PAGE_NOT_LOADED, Fault.PAGE_CRASHED}:
-            return _go_on(state, before, now)
-        if before.remedy not in STOPPING:
+            after, orders = _go_on(state, before, now)
+            return after, orders or (Arm(state.epoch),)
+        if before.remedy not in STOPPING and fault is Fault.PAGE_NOT_LOADED:
+            return state, (Arm(state.epoch),)  # told once only: again later
+        if before.remedy not in STOPPING and fault is not Fault.PAGE_CRASHED:
             return state, ()
     tried: tuple[Remedy, ...] = ()
     same = before is not None and before.finding.fault is fault
     if same and before is not None and before.remedy is not None:  # the new browser has it too
         tried = (*before.tried, before.remedy)
     treated = state.treated
-    if state.well_since is not None and now - state.well_since > policy.relapse_s:
+    began = now - event.finding.lasted_s  # what takes long to be found is back all the same
+    if state.well_since is not None and began - state.well_since > policy.relapse_s:
         treated = ()
     found = before.found if same and before is not None else now
     treatment = Treatment(event.finding, event.plan, event.why, found, tried=tried, snapshot=event.snapshot)
