@@ -11,6 +11,8 @@ from waguard.files import in_thread
 from waguard.host import ProcessRow
 
 _FRESH_S = 0.5
+_SETTLED_S = 2.0
+"""Until then a process may still bear the command line of the one that it was forked from."""
 _TYPE, _SUBTYPE = "--type=", "--utility-sub-type="
 BROWSER, RENDERER, GPU, NETWORK = "browser", "renderer", "gpu-process", "network.mojom.NetworkService"
 """What processes of Chromium's are for, as their command lines say."""
@@ -68,7 +70,7 @@ class Census:
         return [Member(row, self._role(row)) for row in rows]
 
     def _role(self, row: ProcessRow) -> str:
-        """Asked for once: a process in trouble may keep whoever wants its command line waiting."""
+        """Remembered as soon as it is sure: a process in trouble may keep whoever wants its command line waiting."""
         one = (row.pid, row.start_ticks)
         role = self._roles.get(one)
         if role is None:
@@ -78,6 +80,7 @@ class Census:
             kinds = [word.removeprefix(_TYPE) for word in words if word.startswith(_TYPE)]
             parts = [word.removeprefix(_SUBTYPE) for word in words if word.startswith(_SUBTYPE)]
             role = (parts or kinds or [BROWSER])[0]
-            if words:
+            age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - row.start_ticks * host.TICKS_S
+            if words and age_s > _SETTLED_S:
                 self._roles[one] = role
         return role
