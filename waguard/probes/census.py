@@ -63,7 +63,7 @@ class Census:
         for row in rows:
             self._below.setdefault(row.ppid, []).append(row)
         there = {(row.pid, row.start_ticks) for row in rows}
-        known = list(self._roles.items())  # at once: others may be adding to it in their threads
+        known = self._roles.copy().items()  # at once: others may be adding to it in their threads
         self._roles = {one: role for one, role in known if one in there}
 
     def _with_roles(self, rows: Sequence[ProcessRow]) -> Sequence[Member]:
