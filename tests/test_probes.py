@@ -618,6 +618,20 @@ async def test_real_processes_are_told_apart_by_their_command_lines() -> None:
         assert {child.pid for child in children.values()} <= mine
 
 
+async def test_a_process_that_has_just_been_forked_still_bears_the_name_of_its_parent(
+    monkeypatch: pytest.MonkeyPatch, table: Table
+) -> None:
+    """What it was taken for then is not remembered: who looks for the renderer later has to find it."""
+    lines = {10: ["chromium"], 11: ["chromium", "--type=zygote"], 12: ["chromium", "--type=gpu-process"]}
+    monkeypatch.setattr(host, "command_line", lambda pid: lines[pid])
+    born = int(time.clock_gettime(time.CLOCK_BOOTTIME) / host.TICKS_S)
+    table.rows[2] = ProcessRow(11, 10, born, 10, "S")
+    census = Census()
+    assert [one.role for one in await census.members([10])] == [BROWSER, "zygote", GPU]
+    lines[11] = ["chromium", "--type=renderer"]
+    assert [one.role for one in await census.members([10])] == [BROWSER, RENDERER, GPU]
+
+
 async def test_what_only_makes_room_for_the_browser_is_not_taken_for_it(
     monkeypatch: pytest.MonkeyPatch, table: Table
 ) -> None:

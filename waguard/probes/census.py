@@ -14,11 +14,11 @@ _FRESH_S = 0.5
 """A look is not repeated sooner ..."""
 _PAUSE = 20.0
 """... nor before so many times as long has passed as it took: it never takes more than a twentieth of a processor."""
+_SETTLED_S = 2.0
+"""Until then a process may still bear the command line of the one that it was forked from."""
 _TYPE, _SUBTYPE = "--type=", "--utility-sub-type="
 BROWSER, RENDERER, GPU, NETWORK = "browser", "renderer", "gpu-process", "network.mojom.NetworkService"
 """What processes of Chromium's are for, as their command lines say."""
-_ZYGOTE = "zygote"
-"""What it forks bears its command line at first."""
 _AROUND = frozenset({"bwrap", "setpriv"})
 """Programs that only make room for the browser, and have its command line in theirs."""
 
@@ -68,14 +68,14 @@ class Census:
         for row in rows:
             self._below.setdefault(row.ppid, []).append(row)
         there = {(row.pid, row.start_ticks) for row in rows}
-        known = list(self._roles.items())  # at once: others may be adding to it in their threads
+        known = self._roles.copy().items()  # at once: others may be adding to it in their threads
         self._roles = {one: role for one, role in known if one in there}
 
     def _with_roles(self, rows: Sequence[ProcessRow]) -> Sequence[Member]:
         return [Member(row, self._role(row)) for row in rows]
 
     def _role(self, row: ProcessRow) -> str:
-        """Asked for once: a process in trouble may keep whoever wants its command line waiting."""
+        """Remembered as soon as it is sure: a process in trouble may keep whoever wants its command line waiting."""
         one = (row.pid, row.start_ticks)
         role = self._roles.get(one)
         if role is None:
@@ -85,6 +85,7 @@ class Census:
             kinds = [word.removeprefix(_TYPE) for word in words if word.startswith(_TYPE)]
             parts = [word.removeprefix(_SUBTYPE) for word in words if word.startswith(_SUBTYPE)]
             role = (parts or kinds or [BROWSER])[0]
-            if words and role != _ZYGOTE:
+            age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - row.start_ticks * host.TICKS_S
+            if words and age_s > _SETTLED_S:
                 self._roles[one] = role
         return role
