@@ -17,6 +17,22 @@ Give it as ``browser.path`` and a way to misbehave in ``browser.extra_flags``, f
     talks-rubbish   writes something that is no JSON
     never-loads     its page shows nothing but the splash screen
     crashes         its page's renderer is gone as soon as it is opened
+    grows           takes 64 MiB
+    stops           stops itself by SIGSTOP
+    deaf            answers looks at its page, and no longer what is asked of itself
+    no-network      does not answer what its network service would know, until that one is ended
+    not-drawn       draws nothing, until its GPU process is ended
+    gone            its page's renderer is gone, until the page is loaded again
+    blocked         its page does not answer, until its renderer is ended and the page is loaded again
+    loops           its page works without end, until that is terminated
+    loops-on        its page works without end, until its renderer is ended and the page is loaded again
+    offline         its page shows that it reaches WhatsApp no more
+    cut-off         likewise, until it is loaded again
+    no-storage      its page cannot use its storage, until it is loaded again
+    conflict        WhatsApp is open elsewhere
+
+It takes up another pose when it finds a file of the name `posing` in its profile, which it deletes, or `posing-always`, which it
+leaves to its successors.
 
 Only the standard library, and any Python 3: it runs inside the sandbox.
 """
@@ -25,11 +41,48 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
+from pathlib import Path
 
-SPLASH = {"url": "https://web.whatsapp.com/", "splash": True}
-QR = {"url": "https://web.whatsapp.com/", "qr": "2@posing,noise,identity,adv,1", "state": "UNPAIRED"}
-CONNECTED = {"url": "https://web.whatsapp.com/", "panes": True, "state": "CONNECTED", "synced": True}
+SPLASH: "dict[str, object]" = {"url": "https://web.whatsapp.com/", "splash": True}
+QR: "dict[str, object]" = {
+    "url": "https://web.whatsapp.com/",
+    "qr": "2@posing,noise,identity,adv,1",
+    "state": "UNPAIRED",
+}
+CONNECTED: "dict[str, object]" = {
+    "url": "https://web.whatsapp.com/",
+    "panes": True,
+    "state": "CONNECTED",
+    "synced": True,
+}
+SIGNS: "dict[str, dict[str, object]]" = {
+    "ok": QR,
+    "never-loads": SPLASH,
+    "offline": {**CONNECTED, "state": "TIMEOUT"},
+    "cut-off": {**CONNECTED, "state": "TIMEOUT"},
+    "no-storage": {**SPLASH, "storage_error": "QuotaExceededError"},
+    "conflict": {**CONNECTED, "state": "CONFLICT"},
+}
+HELPERS = {
+    "no-network": ("--type=utility", "--utility-sub-type=network.mojom.NetworkService"),
+    "not-drawn": ("--type=gpu-process",),
+    "blocked": ("--type=renderer",),
+    "loops-on": ("--type=renderer",),
+}
+"""What a helper process is for that the pose needs."""
+LOADED_AGAIN = {"gone", "cut-off", "no-storage"}
+"""A pose that ends when the page is loaded again."""
+
+
+class Posing:
+    """How it poses now; ``usual``: what it returns to."""
+
+    now = usual = ""
+    helper = 0
+    scanned = 0
+    fat = b""
 
 
 def flag(name: str, default: str) -> str:
@@ -47,7 +100,9 @@ def main() -> None:
     if "--version" in sys.argv:
         print("Chromium 156.0.0.0")  # noqa: T201 (what a browser prints)
         return
-    pose = flag("posing", "ok")
+    Posing.now = Posing.usual = flag("posing", "ok")
+    look_for_another_pose()
+    pose = Posing.now
     if pose == "dies-at-once":
         sys.stderr.write("posing: cannot open the display of my dreams\n")
         sys.exit(3)
@@ -70,7 +125,64 @@ def main() -> None:
             if first and pose == "slow":
                 time.sleep(0.5)
             first = False
-            answer(json.loads(raw), pose)
+            look_for_another_pose()
+            answer(json.loads(raw), Posing.now)
+
+
+def look_for_another_pose() -> None:
+    for name in ("posing", "posing-always"):
+        path = Path(flag("user-data-dir", "/nowhere"), name)
+        if path.exists():
+            pose = path.read_text(encoding="ascii")
+            if name == "posing":
+                path.unlink()
+            if pose != Posing.now:
+                take_up(pose)
+
+
+def take_up(pose: str) -> None:
+    Posing.now = pose
+    if pose == "stops":
+        Posing.now = Posing.usual
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if pose == "grows":
+        Posing.fat = b"x" * (64 << 20)
+    if pose == "gone":
+        send({"method": "Inspector.targetCrashed", "params": {}, "sessionId": "S"})
+    if pose in {"loops", "loops-on"}:
+        threading.Thread(target=loop, daemon=True).start()
+    if pose in HELPERS:
+        signal.signal(signal.SIGCHLD, helper_ended)
+        Posing.helper = start_helper(HELPERS[pose])
+
+
+def loop() -> None:
+    while Posing.now in {"loops", "loops-on"}:
+        pass
+
+
+def start_helper(words: "tuple[str, ...]") -> int:
+    """It ends when this process does."""
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(ours, 0)
+        os.closerange(3, 64)
+        os.execv("/usr/bin/sh", ["sh", "-c", "read x", "sh", *words])
+    os.close(ours)
+    os.set_inheritable(theirs, False)
+    return pid
+
+
+def helper_ended(*_: object) -> None:
+    pid, _status = os.waitpid(-1, os.WNOHANG)
+    if pid != Posing.helper:
+        return
+    if "--type=renderer" in HELPERS[Posing.now]:
+        Posing.now = "gone"
+        send({"method": "Inspector.targetCrashed", "params": {}, "sessionId": "S"})
+    else:
+        Posing.now = Posing.usual
 
 
 def answer(message: dict, pose: str) -> None:  # type: ignore[type-arg]  # runs on any Python 3
@@ -92,17 +204,32 @@ def answer(message: dict, pose: str) -> None:  # type: ignore[type-arg]  # runs 
             os.write(4, b"this is no JSON\0")
         if pose == "crashes":
             send({"method": "Inspector.targetCrashed", "params": {}, "sessionId": "S"})
+        if pose in LOADED_AGAIN:
+            Posing.now = Posing.usual
     elif method == "Runtime.evaluate":
-        if pose in {"silent", "crashes"}:
+        if pose in {"silent", "crashes", "gone", "blocked", "loops", "loops-on"}:
+            return
+        if pose == "not-drawn" and "awaitPromise" in message["params"]:
             return
         if pose == "late-answers":
             time.sleep(0.3)
-        signs = {"connected": CONNECTED, "never-loads": SPLASH}.get(pose, QR)
-        result = {"result": {"type": "object", "value": signs}}
+        result = {"result": {"type": "object", "value": shown(message["params"]["expression"], pose)}}
+    elif method == "Runtime.terminateExecution" and pose == "loops":
+        Posing.now = Posing.usual
+    elif (method, pose) in {("Browser.getVersion", "deaf"), ("Network.getCookies", "no-network")}:
+        return
     elif method == "Browser.close" and pose != "ignores-close":
         send({**reply, "result": {}})
         sys.exit(0)
     send({**reply, "result": result})
+
+
+def shown(expression: str, pose: str) -> object:
+    if "button?.click()" in expression:  # fresh codes are asked for
+        Posing.scanned += 1
+        return True
+    signs = SIGNS.get(pose) or SIGNS.get(Posing.usual) or (CONNECTED if Posing.usual == "connected" else QR)
+    return {**signs, "qr": f"2@posing,{Posing.scanned}"} if signs is QR and Posing.scanned else signs
 
 
 if __name__ == "__main__":

@@ -237,7 +237,6 @@ async def test_two_clients_whose_starts_fail_in_a_row_hold_everybody(gate: Gate,
 async def test_what_is_surely_no_hosts_fault_holds_nobody(gate: Gate, told: Told) -> None:
     for client in (A, B, C):
         for code, stage in (
-            ("deadline_exceeded", Stage.START),
             ("profile_locked", Stage.START),
             ("browser_failed", Stage.OPEN),
             ("page_failed", Stage.OPEN),

@@ -274,13 +274,14 @@ def test_no_limit_makes_nothing_due() -> None:
 @pytest.mark.parametrize(
     ("memory", "age_h", "upgraded", "limits", "why"),
     [
-        ([(0.0, 901.0)], 0, "", recycle.Limits(900, 0, 0), "soft_memory_mb"),
-        ([(0.0, 999.0), (1.0, 900.0)], 0, "", recycle.Limits(900, 0, 0), ""),
-        ([(0.0, 100.0), (2.0, 200.0)], 0, "", recycle.Limits(0, 1400, 0), ""),
-        ([(0.0, 100.0), (2.0, 200.0)], 0, "", recycle.Limits(0, 1399, 0), "50 MiB more each hour"),
+        ([(0.0, 901.0)], 6, "", recycle.Limits(900, 0, 0), "soft_memory_mb"),
+        ([(0.0, 901.0)], 5.9, "", recycle.Limits(900, 0, 0), ""),
+        ([(0.0, 999.0), (1.0, 900.0)], 6, "", recycle.Limits(900, 0, 0), ""),
+        ([(0.0, 100.0), (2.0, 200.0)], 6, "", recycle.Limits(0, 1400, 0), ""),
+        ([(0.0, 100.0), (2.0, 200.0)], 6, "", recycle.Limits(0, 1399, 0), "50 MiB more each hour"),
         ([], 337, "", recycle.Limits(0, 0, 336), "max_age_h"),
         ([], 336, "", recycle.Limits(0, 0, 336), ""),
-        ([], 0, "157.0.0.0", NONE, "157.0.0.0"),
+        ([], 6, "157.0.0.0", NONE, "157.0.0.0"),
     ],
 )
 def test_what_makes_a_browser_due_is_said(

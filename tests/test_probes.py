@@ -543,6 +543,7 @@ async def test_what_is_old_is_looked_at_anew_and_what_each_is_for_is_asked_once(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("waguard.probes.census._FRESH_S", 0.0)
+    monkeypatch.setattr("waguard.probes.census._PAUSE", 0.0)
     census = Census()
     await census.members([10])
     table.lines = []
@@ -558,6 +559,7 @@ async def test_who_looks_does_not_stumble_over_who_asks_what_a_process_is_for(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("waguard.probes.census._FRESH_S", 0.0)
+    monkeypatch.setattr("waguard.probes.census._PAUSE", 0.0)
     census = Census()
     table.takes_s = 0.0
     table.rows = [row(1), *(row(pid, ppid=1) for pid in range(2, 3000))]

@@ -18,7 +18,7 @@ from waguard.core.health import Fault
 from waguard.core.model import Cause, ClientCode, Failure, Stage
 from waguard.errors import BreakerOpen, WaguardError
 
-_HOST_FAILURES = frozenset({"browser_failed", "sandbox_failed", "browser_not_found"})
+_HOST_FAILURES = frozenset({"browser_failed", "sandbox_failed", "browser_not_found", "deadline_exceeded"})
 """Codes of a failed start that may well be the host's."""
 _NO_ROOM_S = 30.0
 """So long waits for memory or disk whoever was not asked for."""
@@ -121,6 +121,10 @@ class Gate:
             self._faults.pop(code, None)
         else:
             self._faults[code] = fault
+
+    def others_reach(self, code: ClientCode) -> bool:
+        """Whether another session reaches WhatsApp."""
+        return any(online for other, online in self._online.items() if other != code)
 
     def alone(self, code: ClientCode, fault: Fault) -> bool:
         """Whether no other session suffers from the same."""

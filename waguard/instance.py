@@ -141,6 +141,8 @@ class Instance:
             resources.sandbox,
         )
         self._distrust = ""
+        self.held_still = False
+        """A snapshot of the running browser is being copied."""
         self.newest_snapshot = ""
         """As of the last time that somebody looked."""
 
@@ -262,6 +264,11 @@ class Instance:
     def has_login(self) -> bool:
         """The client was connected with its profile, and nobody has logged it out since."""
         return self._record.login
+
+    @property
+    def may_have_login(self) -> bool:
+        """The same, or it was restored from a snapshot that had one."""
+        return self._record.login or bool(self._record.restored)
 
     async def see_mark(self) -> bool:
         """Whether the login's mark is on disk by now; that it was seen is remembered. Raises `ProfileFailed`."""
@@ -531,9 +538,13 @@ class Instance:
 
     @contextmanager
     def _held_still(self, browser: Browser) -> Iterator[None]:
-        with freeze.frozen(browser.run.members, _FREEZE_S):
-            began = time.monotonic()
-            yield
+        self.held_still = True  # what is stopped by us is not to be found stopped
+        try:
+            with freeze.frozen(browser.run.members, _FREEZE_S):
+                began = time.monotonic()
+                yield
+        finally:
+            self.held_still = False
         self.memory.frozen_ms = round((time.monotonic() - began) * 1000, 1)
 
     async def prune(self, limit_bytes: int) -> int:

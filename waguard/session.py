@@ -335,8 +335,10 @@ class Session:
             return ((Remedy.RELOAD,) if no_way else ()), "most sessions are offline: it is the network"
         if REPLACING & set(plan):
             replace_it = gate.alone(self.code, fault)
+            if fault is Fault.PAGE_NOT_LOADED:  # else it may load for nobody, and no profile is to blame
+                replace_it = replace_it and gate.others_reach(self.code)
             snapshot = replace_it and await self._instance.find_snapshot()
-            empty = replace_it and (self._config.health.fresh or not self._instance.has_login)
+            empty = replace_it and (self._config.health.fresh or not self._instance.may_have_login)
             allowed = {Remedy.RESTORE: snapshot, Remedy.FRESH: empty}
             plan = [one for one in plan if allowed.get(one, True)]
         return self._services.learned.remedies(self.code, fault, plan)

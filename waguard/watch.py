@@ -215,13 +215,8 @@ class Watch:
         """Look at the page again and again; tell what changed."""
         unknown = 0
         while True:
-            began = self._senses.pulse.clock()
             try:
-                async with asyncio.timeout(self._config.page.read_s):
-                    signs = await page.evaluate(self._senses.probe)
-            except TimeoutError:
-                await self._missed(epoch, page, self._senses.pulse.clock() - began)
-                continue
+                signs = await self._signs(epoch, page)
             except PageFailed:
                 if page.gone:
                     self._crashed(epoch)
@@ -243,6 +238,19 @@ class Watch:
             if signs is not None:
                 await self._answered(epoch, reading)
             await asyncio.sleep(self._until_next_look())
+
+    async def _signs(self, epoch: int, page: Page) -> Any:
+        """What the page's reader has seen. It is asked once and waited for: an answer that comes late is one. Raises `PageFailed`."""
+        asking = asyncio.ensure_future(page.evaluate(self._senses.probe))
+        try:
+            while True:
+                began = self._senses.pulse.clock()
+                done, _ = await asyncio.wait([asking], timeout=self._config.page.read_s)
+                if done:
+                    return asking.result()
+                await self._missed(epoch, page, self._senses.pulse.clock() - began)
+        finally:
+            asking.cancel()
 
     async def _missed(self, epoch: int, page: Page, waited_s: float) -> None:
         """The page has not answered a look: is it at work?"""
@@ -365,6 +373,8 @@ class Watch:
         self, epoch: int, asked: Collection[Fault], seen: Mapping[Fault, str], before_s: float = 0.0
     ) -> None:
         """Count what a probe complains of, and tell what has lasted. ``before_s``: it has been so before it was a complaint."""
+        if self._instance.held_still and Fault.PROCESS_STOPPED in asked:
+            return
         now, limits = self._senses.pulse.clock(), self._config.health.patience()
         if self._no_way():
             limits = {**limits, Fault.OFFLINE: 0.0}

@@ -649,7 +649,11 @@ def gone(state: State, _event: Event, now: float, policy: RestartPolicy) -> Outc
         return _prepare(state)
     recent = policy.recent(state.restarts, now)
     if len(recent) >= policy.budget:
-        after = replace(state, process=Process.FAILED, restarts=recent, treatment=None, treated=())
+        # A profile that was to be replaced as the last remedy is not what an operator asks for later.
+        source = state.source if state.source == state.asked else None
+        after = replace(
+            state, process=Process.FAILED, restarts=recent, treatment=None, treated=(), source=source
+        )
         return after, (Wait(state.epoch, policy.rest_s(recent, now), jitter=False),)
     after = replace(state, process=Process.BACKOFF, restarts=(*recent, now))
     return after, (Wait(state.epoch, policy.delay_bound_s(len(recent)), jitter=True),)
