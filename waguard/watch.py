@@ -323,9 +323,12 @@ class Watch:
     async def _browser_answers(self) -> bool:
         """Whether the browser's own process does; if not, its probe is to say so."""
         browser = self._instance.browser
+        if browser is None:
+            return False
         with contextlib.suppress(PageFailed, TimeoutError):
             async with asyncio.timeout(_AGAIN_S):
-                return browser is not None and bool(await browser.version())
+                await browser.version()
+            return True
         if (wake := self._wake.get(Fault.BROWSER_HUNG)) is not None:
             wake.set()
         return False
@@ -433,6 +436,7 @@ class Watch:
         finally:
             self._navigating -= reload
         if not why:
+            browser.page.abandon()  # what was asked before is asked anew: it may have been lost
             if (wake := self._wake.get(fault)) is not None:
                 wake.set()
             await self._awake(verify_s)

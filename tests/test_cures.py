@@ -1,0 +1,209 @@
+"""Daemons whose browsers pose and go wrong: what is found, what is done, and who is left alone."""
+
+import asyncio
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import POSING, Daemon, Journal
+
+from waguard import host
+from waguard.core.answer import Wait
+from waguard.core.breaker import BreakerPolicy
+from waguard.core.model import ClientCode, Link, Process, Status
+from waguard.errors import BreakerOpen
+from waguard.supervisor import Supervisor
+
+DEMO = ClientCode("demo")
+OTHERS = [ClientCode(f"other{number}") for number in range(20)]
+QUICK = {
+    "page": {"poll_s": 0.05, "poll_loading_s": 0.05, "read_s": 0.3},
+    "probes": {"process_s": 0.1, "browser_s": 0.2, "network_s": 0.2, "gpu_s": 0.2, "answer_s": 0.3},
+    "health": {
+        "stopped_s": 0.1,
+        "hung_s": 0.4,
+        "blocked_s": 0.5,
+        "busy_s": 0.5,
+        "offline_s": 0.2,
+        "verify_s": 3.0,
+    },
+}
+
+
+async def until(done: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+def take_up(supervisor: Supervisor, code: ClientCode, pose: str, *, always: bool = False) -> None:
+    """See tests/posing_chromium.py."""
+    profile = supervisor._sessions[code].memory.profile
+    assert profile is not None
+    (profile.path / ("posing-always" if always else "posing")).write_text(pose)
+
+
+def kill(supervisor: Supervisor, code: ClientCode) -> None:
+    os.kill(supervisor._sessions[code].browser_pids[0], signal.SIGKILL)
+
+
+def connected(supervisor: Supervisor, *codes: ClientCode) -> bool:
+    return all(supervisor.view(code).link is Link.CONNECTED for code in codes)
+
+
+def alerts(journal: Journal, alert: str) -> list[str]:
+    """``raised`` and ``cleared``, in order."""
+    told = [one for one in journal.events if one.fields.get("alert") == alert]
+    return [one.name.removeprefix("alert.") for one in told]
+
+
+@pytest.mark.parametrize(
+    ("pose", "fault", "remedy"),
+    [
+        ("stops", "process_stopped", "continue"),
+        ("loops", "page_looping", "terminate"),
+        ("loops-on", "page_looping", "reload"),
+        ("blocked", "page_blocked", "reload"),
+        ("gone", "page_crashed", "reload"),
+        ("cut-off", "offline", "reload"),
+        ("no-network", "network_hung", "renew"),
+        ("not-drawn", "gpu_hung", "renew"),
+        ("deaf", "browser_hung", "restart"),
+    ],
+)
+async def test_each_fault_is_cured_by_the_cheapest_remedy_that_works(
+    start: Daemon, journal: Journal, pose: str, fault: str, remedy: str
+) -> None:
+    browser = {"path": POSING, "extra_flags": ["--posing=connected"]}
+    async with start(**{**QUICK, "browser": browser}) as (supervisor, _):
+        if fault == "offline":  # others are not: else it would be the network
+            await asyncio.gather(*(supervisor.connect(code) for code in OTHERS[:3]))
+        before = await supervisor.connect(DEMO)
+        take_up(supervisor, DEMO, pose)
+        await until(
+            lambda: journal.named("health.recovered"), f"recovered: {journal.named('health.finding')}"
+        )
+        (cured,) = journal.named("health.recovered")
+        assert (cured.client, cured.fields["fault"], cured.fields["remedy"]) == (DEMO, fault, remedy)
+        await until(lambda: connected(supervisor, DEMO), "connected")
+        assert (supervisor.view(DEMO).browser == before.browser) is (remedy != "restart")
+
+
+async def test_a_crash_loop_ends_with_its_budget_and_20_others_go_on(pose: Daemon, journal: Journal) -> None:
+    restart = {"budget": 3, "window_s": 2.0, "base_s": 0.01, "max_s": 0.01, "cooldown_s": 1.0}
+    async with pose("connected", restart=restart) as (supervisor, _):
+        await asyncio.gather(*(supervisor.connect(code) for code in (DEMO, *OTHERS)))
+        before = {code: supervisor.view(code).browser for code in OTHERS}
+        take_up(supervisor, DEMO, "dies-at-once", always=True)
+        kill(supervisor, DEMO)
+        await until(lambda: supervisor.view(DEMO).process is Process.FAILED, "failed")
+        failed_at = time.monotonic()
+        spawned = [event.client for event in journal.named("browser.spawned")]
+        assert spawned.count(DEMO) == 1 + 3
+        assert alerts(journal, "session_failed") == ["raised"]
+        count = len(journal.named("browser.spawned"))
+        await until(lambda: len(journal.named("browser.spawned")) > count, "the try after the cool-down")
+        assert time.monotonic() - failed_at >= 1.0
+        take_up(supervisor, DEMO, "connected", always=True)
+        await until(lambda: connected(supervisor, DEMO), "back")
+        assert alerts(journal, "session_failed")[-1] == "cleared"
+        assert {code: supervisor.view(code).browser for code in OTHERS} == before
+        assert not alerts(journal, "breaker_open")
+
+
+async def test_a_broken_binary_is_found_once_and_not_by_each_client(
+    start: Daemon, journal: Journal, sessions_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("waguard.daemon.BreakerPolicy", lambda: BreakerPolicy(base_s=0.5, max_s=0.5))
+    binary = sessions_dir.parent / "installed" / "posing_chromium.py"
+    binary.parent.mkdir()
+    binary.parent.chmod(0o755)
+    shutil.copy(POSING, binary)
+    browser = {"path": binary, "extra_flags": ["--posing=connected"]}
+    async with start(browser=browser) as (supervisor, _):
+        await asyncio.gather(*(supervisor.connect(code) for code in OTHERS))
+        binary.write_text("#!/nowhere/at/all\n")  # an upgrade that went wrong
+        for code in OTHERS:
+            kill(supervisor, code)
+        await until(lambda: alerts(journal, "breaker_open"), "open")
+        with pytest.raises(BreakerOpen):
+            await supervisor.connect(DEMO)
+        await until(lambda: all(supervisor.view(c).process is Process.BACKOFF for c in OTHERS), "held")
+        assert len(journal.named("browser.spawned")) <= len(OTHERS) + 2
+        shutil.copy(POSING, binary)
+        await until(lambda: connected(supervisor, *OTHERS), "all back", 30)
+        assert alerts(journal, "breaker_open") == ["raised", "cleared"]
+        assert not alerts(journal, "session_failed")
+
+
+async def test_the_network_that_is_gone_for_most_restarts_nothing(pose: Daemon, journal: Journal) -> None:
+    codes = OTHERS[:5]
+    async with pose("connected", **QUICK) as (supervisor, _):
+        await asyncio.gather(*(supervisor.connect(code) for code in codes))
+        before = {code: supervisor.view(code).browser for code in codes}
+        for code in codes[1:]:
+            take_up(supervisor, code, "offline", always=True)
+        await until(lambda: len(journal.named("health.finding")) == len(codes) - 1, "found")
+        await until(lambda: alerts(journal, "network_down"), "said")
+        for code in codes[1:]:
+            take_up(supervisor, code, "connected", always=True)
+        await until(lambda: len(journal.named("health.recovered")) == len(codes) - 1, "recovered")
+        assert alerts(journal, "network_down") == ["raised", "cleared"]
+        assert {code: supervisor.view(code).browser for code in codes} == before
+        assert {one.fields["remedy"] for one in journal.named("health.remedy")} <= {"reload"}
+
+
+async def test_what_was_up_comes_back_those_used_most_first(
+    pose: Daemon, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = {"other1": 3.0, "other2": 9.0, "other0": 1.0}
+    monkeypatch.setattr("waguard.learned.Learned.activity", lambda _, code: used.get(code, 0.0))
+    up, down = OTHERS[:3], OTHERS[3]
+    async with pose("connected") as (supervisor, _):
+        await asyncio.gather(*(supervisor.connect(code) for code in (*up, down)))
+        await supervisor.disconnect(down)
+    count = len(journal.named("browser.spawned"))
+    async with pose("connected", limits={"concurrent_starts": 1}) as (supervisor, _):
+        await until(lambda: connected(supervisor, *up), "back")
+        came = [event.client for event in journal.named("browser.spawned")][count:]
+        assert came == ["other2", "other1", "other0"]
+        assert supervisor.view(down).status is Status.STOPPED
+        whys = [one.fields["why"] for one in journal.named("attempt.done")][-3:]
+        assert whys == ["return"] * 3
+
+
+async def test_what_finds_no_memory_waits_for_it(
+    pose: Daemon, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("waguard.gate._NO_ROOM_S", 0.2)
+    free = [1_000_000]
+    monkeypatch.setattr(host, "available_memory_mb", lambda: free[0])
+    limits = {"session_memory_mb": 100, "reserve_memory_mb": 0, "reserve_disk_mb": 0}
+    async with pose("connected", limits=limits) as (supervisor, _):
+        await asyncio.gather(*(supervisor.connect(code) for code in OTHERS[:3]))
+    count, free[0] = len(journal.named("browser.spawned")), 50
+    async with pose("connected", limits=limits) as (supervisor, _):
+        await until(lambda: all(supervisor.view(c).process is Process.BACKOFF for c in OTHERS[:3]), "held")
+        assert len(journal.named("browser.spawned")) == count
+        free[0] = 1_000_000
+        await until(lambda: connected(supervisor, *OTHERS[:3]), "back")
+        assert alerts(journal, "no_room") == ["raised", "cleared"]
+        assert all(not supervisor.view(code).automatic_restarts for code in OTHERS[:3])
+
+
+async def test_a_disconnect_calls_a_cure_off_and_it_stays_down(pose: Daemon, journal: Journal) -> None:
+    async with pose("never-loads", deadlines={"open": 0.3}) as (supervisor, _):
+        await supervisor.connect(DEMO, wait=Wait.NONE)
+        await until(lambda: journal.named("health.finding"), "found")
+        await supervisor.disconnect(DEMO)
+        outcomes = [one.fields["outcome"] for one in journal.named("health.remedy")]
+        assert outcomes[-1] == "called_off"
+        count = len(journal.named("browser.spawned"))
+        view = supervisor.view(DEMO)
+        assert (view.status, view.finding) == (Status.STOPPED, None)
+        assert len(journal.named("browser.spawned")) == count
