@@ -275,7 +275,7 @@ async def test_logged_out_by_the_phone_is_said_and_a_new_code_shown(
 
 
 async def test_a_login_lost_to_refused_storage_asks_for_a_scan_once_storage_works(
-    start: Daemon, simulator: Simulator
+    start: Daemon, simulator: Simulator, journal: Journal
 ) -> None:
     restart = {"base_s": 0.01, "max_s": 0.05, "budget": 50}
     async with start(
@@ -284,7 +284,8 @@ async def test_a_login_lost_to_refused_storage_asks_for_a_scan_once_storage_work
         await log_in(supervisor, simulator, DEMO)
         await simulator.inject("storage_refused")
         await supervisor.restart(DEMO, wait=Wait.NONE)
-        await until(lambda: supervisor.view(DEMO).status is Status.LOGGED_OUT, "called logged out")
+        await until(lambda: bool(journal.named("health.finding")), "found")
+        assert journal.named("health.finding")[0].fields["fault"] == "storage_refused"
         await simulator.clear_faults()
         await until(lambda: supervisor.view(DEMO).qr is not None, "a code to scan")
 

@@ -118,7 +118,7 @@ async def test_a_snapshot_right_after_the_scan_waits_until_the_login_is_on_disk(
         await log_in(supervisor, simulator, DEMO)
         backup = await supervisor.backup(DEMO)
         await supervisor.cleanup(DEMO)
-        again = await supervisor.restore(DEMO, "newest", wait=Wait.CONNECTED)
+        again = await supervisor.restore(DEMO, backup.id, wait=Wait.CONNECTED)
         assert (again.status, again.backup) == (Status.CONNECTED, backup.id)
 
 

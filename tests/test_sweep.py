@@ -60,7 +60,7 @@ def sandbox(request: pytest.FixtureRequest) -> dict[str, str]:
 
 @pytest.fixture
 def unswept(pose: Daemon, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """A daemon that does not sweep by itself, so that a mess stays until the test has it swept."""
+    """A daemon that neither sweeps nor brings back sessions by itself, so that a mess stays until the test has it swept."""
 
     async def nothing(*_: object, **__: object) -> None:
         pass
@@ -68,6 +68,7 @@ def unswept(pose: Daemon, monkeypatch: pytest.MonkeyPatch) -> Start:
     @asynccontextmanager
     async def opening(posing: str = "ok", **sections: dict[str, Any]) -> AsyncIterator[Supervisor]:
         monkeypatch.setattr(Supervisor, "_sweep", nothing)
+        monkeypatch.setattr(Supervisor, "_bring_back", nothing)
         async with pose(posing, **sections) as (supervisor, _):
             yield supervisor
 

@@ -424,6 +424,9 @@ async def test_only_what_is_needed_of_the_page_is_switched_on(monkeypatch: pytes
     sent = []
 
     class Session:
+        def on(self, *_: object) -> None:
+            pass
+
         async def send(self, method: str, *_: object) -> None:
             sent.append(method)
 
