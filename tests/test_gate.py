@@ -294,14 +294,14 @@ async def test_who_finds_no_room_waits_and_there_is_one_alert_for_all(gate: Gate
     assert wanted == [A, A, A, C, C]
 
 
-async def test_how_long_is_waited_for_room_is_as_the_error_says_or_half_a_minute(gate: Gate) -> None:
+async def test_for_room_is_waited_half_a_minute_whatever_a_caller_would_be_told(gate: Gate) -> None:
     errors = [NoMemory("Full.", retry_after_s=7, mb=3), DiskFull("Full.")]
 
     async def find_room(_code: ClientCode) -> None:
         raise errors[0]
 
     gate.find_room = find_room
-    assert (await held(gate, Cause.RECOVERY)).details == {"retry_after_s": 7, "mb": 3}
+    assert (await held(gate, Cause.RECOVERY)).details == {"retry_after_s": 30.0, "mb": 3}
     del errors[0]
     assert (await held(gate, Cause.RECOVERY)).details == {"retry_after_s": 30.0}
 
