@@ -157,9 +157,11 @@ Daemon = Callable[..., AbstractAsyncContextManager[tuple[Supervisor, str]]]
 
 @pytest.fixture
 def journal() -> Iterator[Journal]:
-    """Collects events; a bug that a session caught and reported fails the test."""
+    """Collects events, for the report of a failure too; a bug that a session caught and reported fails the test."""
     journal = Journal()
     yield journal
+    for event in journal.events:
+        print(event.client or "-", event.name, dict(event.fields))  # noqa: T201
     assert not journal.named("internal.error"), journal.named("internal.error")
 
 

@@ -73,8 +73,8 @@ async def test_a_page_that_waits_for_ever_is_blocked_and_loaded_again(
         assert browser.page is not None
         sent = "const x = new XMLHttpRequest(); x.open('GET', '/sw.js', false); x.send()"
         browser.page._session.send("Runtime.evaluate", {"expression": sent})
-        await until(lambda: bool(journal.named("health.finding")), "found")
-        await simulator.clear_faults()
+        await until(lambda: simulator.hanging == 1, "asked")
+        await simulator.clear_faults()  # what comes after that request is answered
         await until(lambda: bool(journal.named("health.recovered")), "cured")
         cured = journal.named("health.recovered")[0].fields
         assert (cured["fault"], cured["remedy"]) == ("page_blocked", "reload")

@@ -85,6 +85,8 @@ class Simulator:
         # Bounded: a code that is older than the last thousand is as unknown as one never shown.
         self._expired: deque[str] = deque(maxlen=1000)
         self._closing = asyncio.Event()
+        self.hanging = 0
+        """How many requests were never answered."""
         app = web.Application(client_max_size=16 * 1024, middlewares=[control.guard])
         app.add_routes(
             [
@@ -236,6 +238,7 @@ class Simulator:
 
     async def _hang_if_asked(self, request: web.Request) -> None:
         if "never_answers" in self._names(request.cookies.get(_COOKIE, "")):
+            self.hanging += 1
             await self._closing.wait()
 
     async def _socket(self, request: web.Request) -> web.WebSocketResponse:
