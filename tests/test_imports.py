@@ -34,6 +34,7 @@ ADAPTERS = (
     "remedies",
     "learned",
     "history",
+    "systemd",
 )
 STOREYS = (
     CORE,

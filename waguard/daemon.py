@@ -5,6 +5,7 @@ import fcntl
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,6 +31,7 @@ from waguard.instance import Resources
 from waguard.learned import Learned
 from waguard.observe import logs
 from waguard.observe.patient import Patient
+from waguard.observe.status import StatusLine
 from waguard.probes.census import Census
 from waguard.probes.pulse import Pulse
 from waguard.profile.store import Profiles
@@ -37,6 +39,7 @@ from waguard.registry import Registry
 from waguard.sandbox import choose, unprivileged_user
 from waguard.session import Services
 from waguard.supervisor import Supervisor
+from waguard.systemd import CONTROL, Manager
 from waguard.watch import Senses
 from waguard.whatsapp import page as whatsapp
 
@@ -54,18 +57,23 @@ async def serve(loaded: Loaded) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    bus = Bus()
+    bus, manager = Bus(), Manager()
     with Patient(sys.stderr) as stream:
         bus.subscribe(logs.configure(loaded.config.log, stream))
-        async with running(loaded.config, bus):
+        async with running(loaded.config, bus, manager):
+            manager.tell("READY=1")
             await stop.wait()
+            manager.tell("STOPPING=1", "STATUS=closing the browsers")
             bus.publish("daemon.stopping")
         bus.publish("daemon.stopped")
 
 
 @asynccontextmanager
-async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, str]]:
+async def running(
+    config: Config, bus: Bus, manager: Manager | None = None
+) -> AsyncIterator[tuple[Supervisor, str]]:
     """A daemon, with the address of its control port; leaving it closes every browser and proves it gone."""
+    manager = manager or Manager({})
     async with AsyncExitStack() as stack:
         user = unprivileged_user(config.browser.user)
         root, runtime = config.sessions.dir.absolute(), config.profile.runtime_dir
@@ -82,7 +90,10 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
             bus.publish("sandbox.plain", level="warning", problem=problem, hint="Run: waguard doctor")
         if not config.browser.chromium_sandbox:
             bus.publish("sandbox.chromium_off", level="warning", problem="browser.chromium_sandbox is false")
-        pulse = Pulse(bus.publish)
+        status = StatusLine(lambda line: manager.tell(f"STATUS={line}"))
+        stack.callback(status.close)
+        bus.subscribe(status.heard)
+        pulse = Pulse(bus.publish, beat=manager.alive)
         stack.push_async_callback(_end, asyncio.create_task(pulse.run(), name="pulse"))
         resources = Resources(config, installed, kind, profiles, Registry(profiles), backups, bus)
         history, learned = History(root, config.history.keep_days, bus), Learned(config)
@@ -112,9 +123,14 @@ async def running(config: Config, bus: Bus) -> AsyncIterator[tuple[Supervisor, s
         )
         supervisor = Supervisor(services)
         stack.push_async_callback(supervisor.close)
-        url = await _listen(stack, app.make(supervisor, tokens, config.api, bus), config)
+        runner = await _serve(stack, app.make(supervisor, tokens, config.api, bus))
+        if (handed := manager.take(CONTROL)) is None:
+            url = await _listen(runner, web.TCPSite(runner, config.api.host, config.api.port), config)
+            await supervisor.start()
+        else:  # whoever asks meanwhile waits in the socket, and is not refused
+            await supervisor.start()
+            url = await _listen(runner, web.SockSite(runner, socket.socket(fileno=handed)), config)
         stack.callback(supervisor.refuse)  # first of all at the end, so that whoever waits gets an answer
-        await supervisor.start()
         bus.publish(
             "daemon.ready",
             url=url,
@@ -133,8 +149,7 @@ async def _end(task: "asyncio.Task[None]") -> None:
     await asyncio.wait([task])
 
 
-async def _listen(stack: AsyncExitStack, application: web.Application, config: Config) -> str:
-    """Open the control port; returns its address. Raises `AlreadyRunning` when it is taken."""
+async def _serve(stack: AsyncExitStack, application: web.Application) -> web.AppRunner:
     # Handlers that wait for a browser are told by the supervisor, so the port itself has little to wait for.
     # A caller that hangs up ends its handler; what it asked for goes on in the session.
     runner = web.AppRunner(
@@ -142,7 +157,11 @@ async def _listen(stack: AsyncExitStack, application: web.Application, config: C
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, config.api.host, config.api.port)
+    return runner
+
+
+async def _listen(runner: web.AppRunner, site: web.BaseSite, config: Config) -> str:
+    """Open the control port; returns its address. Raises `AlreadyRunning` when it is taken."""
     try:
         await site.start()
     except OSError as error:

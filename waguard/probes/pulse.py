@@ -14,8 +14,15 @@ _LATE_S = 1.0
 
 
 class Pulse:
-    def __init__(self, publish: Callable[..., None], now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        publish: Callable[..., None],
+        now: Callable[[], float] = time.monotonic,
+        beat: Callable[[float], object] = lambda _now: None,
+    ) -> None:
+        """``beat`` is called with the time at each turn."""
         self._publish = publish
+        self._beat = beat
         self._now = now
         self._counted = 0.0
         self._last = now()
@@ -33,6 +40,7 @@ class Pulse:
 
     def tick(self) -> None:
         now = self._now()
+        self._beat(now)
         passed, self._last = now - self._last, now
         self._counted += min(passed, 2 * _TICK_S)
         if passed > _TICK_S + _LATE_S:
