@@ -126,7 +126,12 @@ def main() -> None:
                 time.sleep(0.5)
             first = False
             look_for_another_pose()
-            answer(json.loads(raw), Posing.now)
+            try:
+                command = json.loads(raw)
+            except ValueError:
+                send({"error": {"code": -32700, "message": "JSON: message is not valid"}})
+                continue
+            answer(command, Posing.now)
 
 
 def look_for_another_pose() -> None:

@@ -7,7 +7,9 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+import time
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -47,25 +49,93 @@ _VERSION_S = 10.0
 """Deadline for the browser to tell its version, in seconds."""
 
 
-async def serve(loaded: Loaded) -> None:
-    """Run until SIGTERM or SIGINT, then close every browser. Raises `WaguardError` when it cannot start."""
+_TRIAL_S = 20.0
+"""Deadline for whoever is to take our place to say that it can, in seconds."""
+_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP})
+
+
+async def serve(loaded: Loaded) -> Mapping[str, int] | None:
+    """Run until a signal ends it. Raises `WaguardError` when it cannot start.
+
+    - SIGTERM, SIGINT: close every browser.
+    - SIGUSR2: leave the browsers to the daemon that the service manager starts next; where none keeps their pipes, as SIGTERM.
+    - SIGHUP: leave them to the same command line anew, in this process, if it says that it can start. Returns what is to be
+      handed over to it.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(
         resource.RLIMIT_NOFILE, (most, most)
     )  # several for each browser; 1024 is for those who select()
-    stop = asyncio.Event()
+    heard: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, heard.put_nowait, number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # see `handing_over`
     bus, manager = Bus(), Manager()
     with Patient(sys.stderr) as stream:
         bus.subscribe(logs.configure(loaded.config.log, stream))
-        async with running(loaded.config, bus, manager):
+        async with running(loaded.config, bus, manager) as (supervisor, _):
             manager.tell("READY=1")
-            await stop.wait()
-            manager.tell("STOPPING=1", "STATUS=closing the browsers")
-            bus.publish("daemon.stopping")
+            number = await _until_told(heard, bus)
+            manager.in_place = number is signal.SIGHUP
+            if leaving := manager.in_place or (number is signal.SIGUSR2 and manager.keeps_fds):
+                supervisor.leave()
+            if manager.in_place:
+                manager.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            else:
+                manager.tell("STOPPING=1", f"STATUS={'leaving' if leaving else 'closing'} the browsers")
+            bus.publish("daemon.stopping", browsers="left" if leaving else "closed")
         bus.publish("daemon.stopped")
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # for whoever comes: what is sent meanwhile waits
+    overtaken = any(heard.get_nowait() is not signal.SIGHUP for _ in range(heard.qsize()))
+    return manager.heirlooms() if manager.in_place and not overtaken else None
+
+
+async def _until_told(heard: asyncio.Queue[signal.Signals], bus: Bus) -> signal.Signals:
+    """Wait for a signal that ends this daemon."""
+    while (number := await heard.get()) is signal.SIGHUP:
+        if not (why := await _trial()):
+            break
+        bus.publish(
+            "daemon.reload_failed",
+            level="error",
+            error=why,
+            hint="Nothing was changed: it goes on as it was.",
+        )
+    return number
+
+
+async def _trial() -> str:
+    """Whether the same command line, run anew, would start; empty if so, else why not."""
+    command = [*again(), "--check"]
+    try:
+        process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
+    except OSError as error:
+        return f"{command[0]} cannot be started: {error.strerror}."
+    try:
+        async with asyncio.timeout(_TRIAL_S):
+            _, said = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return f"{' '.join(command)} did not end within {_TRIAL_S:g} s."
+    return "" if process.returncode == 0 else said.decode("utf-8", "replace").strip() or "It said nothing."
+
+
+def again() -> list[str]:
+    """The command line of this process."""
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+def check(loaded: Loaded) -> None:
+    """Whether a daemon could start with it, as far as can be told without starting it. Raises `WaguardError`."""
+    config = loaded.config
+    unprivileged_user(config.browser.user)
+    auth.load(config)
+    place = keys.place(config.backup.key_file, config.sessions.dir.absolute())
+    keys.load(place, make=False)
+    _probe(config.whatsapp.probe)
+    find.locate(config.browser.path)
 
 
 @asynccontextmanager
@@ -95,7 +165,7 @@ async def running(
         bus.subscribe(status.heard)
         pulse = Pulse(bus.publish, beat=manager.alive)
         stack.push_async_callback(_end, asyncio.create_task(pulse.run(), name="pulse"))
-        resources = Resources(config, installed, kind, profiles, Registry(profiles), backups, bus)
+        resources = Resources(config, installed, kind, profiles, Registry(profiles), backups, bus, manager)
         history, learned = History(root, config.history.keep_days, bus), Learned(config)
         stack.push_async_callback(history.close)  # after all sessions, so that it has their ends
         await history.start(learned)
@@ -124,13 +194,18 @@ async def running(
         supervisor = Supervisor(services)
         stack.push_async_callback(supervisor.close)
         runner = await _serve(stack, app.make(supervisor, tokens, config.api, bus))
-        if (handed := manager.take(CONTROL)) is None:
-            url = await _listen(runner, web.TCPSite(runner, config.api.host, config.api.port), config)
+        handed = manager.take(CONTROL)
+        if handed is not None:  # whoever asks meanwhile waits in the socket, and is not refused
             await supervisor.start()
-        else:  # whoever asks meanwhile waits in the socket, and is not refused
+        port = await _listen(runner, config, handed)
+        url = _url(port)
+        stack.callback(supervisor.refuse)  # at the end, so that whoever waits gets an answer, ...
+        stack.callback(
+            port.close
+        )  # ... but first nobody is taken in any more: the next daemon's socket is the same, ...
+        stack.callback(_bequeath, port, manager)  # ... if there is to be one
+        if handed is None:
             await supervisor.start()
-            url = await _listen(runner, web.SockSite(runner, socket.socket(fileno=handed)), config)
-        stack.callback(supervisor.refuse)  # first of all at the end, so that whoever waits gets an answer
         bus.publish(
             "daemon.ready",
             url=url,
@@ -160,17 +235,29 @@ async def _serve(stack: AsyncExitStack, application: web.Application) -> web.App
     return runner
 
 
-async def _listen(runner: web.AppRunner, site: web.BaseSite, config: Config) -> str:
-    """Open the control port; returns its address. Raises `AlreadyRunning` when it is taken."""
+async def _listen(runner: web.AppRunner, config: Config, handed: int | None) -> asyncio.Server:
+    """Open the control port, or the socket of it that was handed over. Raises `AlreadyRunning` when it is taken."""
+    loop, serving = asyncio.get_running_loop(), runner.server
+    assert serving is not None  # noqa: S101 (set up)
+    if handed is not None:
+        return await loop.create_server(serving, sock=socket.socket(fileno=handed))
     try:
-        await site.start()
+        return await loop.create_server(serving, config.api.host, config.api.port)
     except OSError as error:
         raise AlreadyRunning(
             f"Port {config.api.port} on {config.api.host} cannot be opened: {os.strerror(error.errno or 0)}.",
             hint="Is another waguard running? See: waguard status. Or set api.port.",
         ) from None
-    host, port = (str(part) for part in runner.addresses[0][:2])
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _url(port: asyncio.Server) -> str:
+    host, number = port.sockets[0].getsockname()[:2]
+    return f"http://[{host}]:{number}" if ":" in host else f"http://{host}:{number}"
+
+
+def _bequeath(port: asyncio.Server, manager: Manager) -> None:
+    if manager.in_place:
+        manager.bequeath({CONTROL: port.sockets[0].fileno()})
 
 
 def _own(root: Path) -> int:

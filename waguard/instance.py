@@ -4,12 +4,14 @@ Each method does one thing and says how it failed; when to do what is the sessio
 """
 
 import asyncio
+import os
+import re
 import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,7 @@ from waguard import host
 from waguard.backup.snapshot import About
 from waguard.backup.store import Backups, about_of
 from waguard.browser.find import Binary, Installed
-from waguard.browser.launch import Browser
+from waguard.browser.launch import PIPES, Browser
 from waguard.config import Config
 from waguard.core.login import Judgement, judge
 from waguard.core.model import ClientCode, Link, Reading, Reason, Source, Stage
@@ -36,6 +38,8 @@ from waguard.profile.store import Profile, Profiles
 from waguard.profile.witness import Witness
 from waguard.registry import Record, Registry
 from waguard.sandbox import Sandbox, freeze, reaper
+from waguard.sandbox.adopt import adopt
+from waguard.systemd import Manager
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Resources:
     registry: Registry
     backups: Backups
     bus: Bus
+    manager: Manager
 
     @property
     def binary(self) -> Binary:
@@ -423,13 +428,74 @@ class Instance:
             self._custody.drop_lock()  # the sandbox holds it from here, until all of it is gone
             identities = tuple(await browser.run.identify())
             spawned(browser)
-            await self.save(launch=replace(launch, processes=identities))
+            launch = replace(launch, processes=identities, version=version)
+            await self.save(launch=launch)
+            resources.manager.keep(self._named(launch, browser))
             self.memory.started_at, self.memory.version = time.time(), version
             self.publish("browser.spawned", sandbox=browser.run.kind)
-            await browser.go(resources.binary, settings)
+            page = await browser.go(resources.binary, settings)
+            await self.save(launch=replace(launch, page=page.session_id))
             if before is not None and before.browser != version:
                 await in_thread(witness.write, profile.witness, Witness(version))
         self.stage_done(Stage.START, began)
+
+    # --- from one daemon to the next ------------------------------------------------------------------
+
+    def _pipe_names(self, launch: reaper.Launch) -> Mapping[str, str]:
+        """By `PIPES`: what the service manager knows the launch's pipes by."""
+        return {pipe: f"{self.code}.{launch.token}.{pipe}" for pipe in PIPES}
+
+    def _named(self, launch: reaper.Launch, browser: Browser) -> Mapping[str, int]:
+        fds = browser.pipes()
+        return {name: fds[pipe] for pipe, name in self._pipe_names(launch).items()}
+
+    async def adopt(self) -> bool:
+        """Go on with the browser that an earlier daemon has brought up, if all that it takes is there; else its pipes are
+        closed, and the rest is for `end_leftovers`. Raises `OSError`, `ProfileFailed`.
+        """
+        manager, launch = self._resources.manager, self._record.launch
+        if launch is None:
+            return False
+        with ExitStack() as useless:
+            useless.callback(self._forget_pipes)
+            names = self._pipe_names(launch).items()
+            fds = {pipe: fd for pipe, name in names if (fd := manager.take(name)) is not None}
+            with ExitStack() as ours:
+                for fd in fds.values():
+                    ours.callback(os.close, fd)
+                _, profile = await in_thread(self._resources.profiles.find, self.code)
+                if not launch.page or len(fds) < len(PIPES):
+                    return False
+                if profile is None or profile.generation != launch.generation:
+                    return False
+                if (run := await in_thread(adopt, launch)) is None:
+                    return False
+                ours.pop_all()
+            self.browser = await Browser.adopt(run, fds, launch.page)
+            useless.pop_all()
+        memory = self.memory
+        memory.attempt, memory.profile, memory.how, memory.proved = (
+            secrets.token_hex(4),
+            profile,
+            "kept",
+            False,
+        )
+        memory.started_at, memory.version = launch.started_at, launch.version
+        memory.new_login = self.has_login and not await self._has_snapshot()
+        self.publish("session.adopted", profile=profile.generation, launched_at=launch.started_at)
+        return True
+
+    def leave(self) -> bool:
+        """Give the browser up as it is, for the daemon that comes after this one; false: nobody could go on with it."""
+        browser, launch = self.browser, self._record.launch
+        if browser is None or launch is None or not launch.page or self._record != self._written:
+            return False
+        if not browser.connected or not self._resources.manager.bequeath(self._named(launch, browser)):
+            return False
+        browser.close()
+        self.browser = None
+        self.publish("session.left")
+        return True
 
     # --- down -----------------------------------------------------------------------------------------
 
@@ -472,6 +538,7 @@ class Instance:
             ) from None
         browser.close()
         self.browser = None
+        self._forget_pipes()
         self.memory.started_at = None
         self.stage_done(Stage.KILL, began)
         await self._witness()
@@ -499,11 +566,17 @@ class Instance:
             killed = await reaper.reap(launch)
             if killed:
                 self.publish("reaper.killed", level="warning", pids=killed)
+            self._forget_pipes()
             if self._record.launch is launch:  # not one that has begun meanwhile
                 await self.save(launch=None)
         else:
             return False
         return True
+
+    def _forget_pipes(self) -> None:
+        if (launch := self._record.launch) is not None:
+            for name in self._pipe_names(launch).values():
+                self._resources.manager.drop(name)
 
     @property
     def in_use(self) -> frozenset[str]:
@@ -643,6 +716,12 @@ class Instance:
             detail=step.detail or None,
         )
         return step
+
+
+def kept_launch(code: ClientCode, names: Iterable[str]) -> reaper.Launch | None:
+    """What the names of kept pipes tell of a launch of this client's: enough to end it."""
+    tokens = (name.split(".")[1] for name in names if re.fullmatch(rf"{code}\.[0-9a-f]+\.[a-z]+", name))
+    return next((reaper.Launch(token, "", "", 0.0) for token in tokens), None)
 
 
 def _found(what: str, verdict: Verdict = Verdict.DAMAGED) -> Report:

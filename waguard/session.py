@@ -9,7 +9,7 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -66,6 +66,7 @@ class Session:
         self._inbox: asyncio.Queue[Item] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._refusing = False
+        self._leaving = False
         self._slot = False
         self._ended = False
         self._taking: asyncio.Future[None] | None = None
@@ -143,13 +144,29 @@ class Session:
                 raise ShuttingDown("The daemon is shutting down.")
             await self._changed.wait()
 
+    def leave(self) -> None:
+        """The daemon is about to end, and there will be another: what is up is left up for it."""
+        self._leaving = True
+
     def refuse(self) -> None:
         """The daemon is about to end: whoever waits is told so."""
         self._refusing = True
         self._wake()
 
-    async def reap_leftovers(self) -> None:
-        """At the daemon's start: end what an earlier daemon left. What resists is reported, and met again by `connect`."""
+    async def take_over(self) -> None:
+        """At the daemon's start: go on with the browser that an earlier daemon has left, or end what it left of one.
+
+        What resists is reported, and met again by `connect`.
+        """
+        try:
+            adopted = await self._instance.adopt()
+        except (WaguardError, OSError) as error:
+            self._instance.publish("session.not_adopted", level="error", error=str(error))
+            adopted = False
+        if adopted:
+            with suppress(WaguardError):  # of no use to whom the daemon ends before it has begun
+                await self.ask(machine.Adopted())
+            return
         try:
             async with within(Stage.KILL, self._config.deadlines.kill, "reaping leftovers"):
                 await self._instance.end_leftovers()
@@ -389,6 +406,9 @@ class Session:
                 await self._begin(partial(self._launch, epoch), order, partial(machine.Failed, epoch))
             case machine.Open(epoch):
                 await self._begin(partial(self._open, epoch), order, partial(machine.Failed, epoch))
+            case machine.TakeOver(epoch):
+                # As configured: what was learned of loading tells nothing of a page that may be at work.
+                self._watch.take_over(epoch, self._config.deadlines.open)
             case machine.Stop(epoch):
                 await self._begin(partial(self._stop, order), order, partial(machine.NotGone, epoch))
             case machine.Clean(epoch):
@@ -525,14 +545,16 @@ class Session:
     # --- the end --------------------------------------------------------------------------------------
 
     async def _shut(self) -> None:
-        """The daemon ends: close politely, prove gone, keep what is wanted written down."""
+        """The daemon ends: close politely, prove gone, keep what is wanted written down. Or leave it to the next one."""
         self.refuse()
         await self._call_off()
         self._release_slot()
         await self._watch.stop()
+        up = (self.state.wanted, self.state.process) == (Wanted.UP, Process.UP)
         try:
-            await self._instance.end(polite=True)
-            await self._instance.seal()
+            if not (self._leaving and up and self._instance.leave()):
+                await self._instance.end(polite=True)
+                await self._instance.seal()
         finally:
             self._ended = True
             asked: list[asyncio.Future[Any]] = [

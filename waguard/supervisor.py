@@ -33,6 +33,7 @@ from waguard.errors import (
     WaguardError,
 )
 from waguard.files import in_thread
+from waguard.instance import kept_launch
 from waguard.keeper import Keeper
 from waguard.registry import Record
 from waguard.schedule import Rule, Schedule
@@ -73,7 +74,7 @@ class Supervisor:
     # --- life -----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Take over what an earlier daemon left: read every record, end every process it started. No connect before."""
+        """Take over what an earlier daemon left: read every record, go on with its browsers, or end them. No connect before."""
         codes = []
         for name in await in_thread(self._resources.profiles.codes):
             try:
@@ -81,6 +82,11 @@ class Supervisor:
             except InvalidClientCode:
                 self._resources.bus.publish("registry.foreign_directory", level="warning", directory=name)
         await asyncio.gather(*(self._adopt(code) for code in codes))
+        for (
+            name
+        ) in self._resources.manager.handed():  # of no session that we know: its browser ends with its pipe
+            self._resources.bus.publish("daemon.unknown_fd", level="warning", fd=name)
+            self._resources.manager.drop(name)
         await self._sweep(starting=True)
         self._resources.bus.subscribe(self.keeper.heard)
         self.schedule.add(REAP, Rule.parse(self._config.schedule.reap), self._reap)
@@ -92,7 +98,11 @@ class Supervisor:
 
     async def _bring_back(self) -> None:
         """Start again what was wanted before the daemon ended, those used most first, as many at a time as may start."""
-        wanted = [one for one in self._sessions.values() if one.state.wanted is Wanted.UP]
+        wanted = [
+            one
+            for one in self._sessions.values()
+            if (one.state.wanted, one.state.process) == (Wanted.UP, Process.DOWN)
+        ]
         wanted.sort(key=lambda one: self._services.learned.activity(one.code), reverse=True)
         self._resources.bus.publish("sessions.returning", sessions=len(wanted))
         waiting = iter(wanted)
@@ -151,10 +161,12 @@ class Supervisor:
                 error=error.message,
                 kept_as=await self._set_aside(code),
             )
-            record = Record()
+            # Whose pipes are kept was wanted; they name its launch, and so it can be ended.
+            launch = kept_launch(code, resources.manager.handed())
+            record = Record(wanted=Wanted.UP if launch else Wanted.DOWN, launch=launch)
         session = self._add(code, record)
         if record.launch is not None:
-            await session.reap_leftovers()
+            await session.take_over()
 
     async def _set_aside(self, code: ClientCode) -> str:
         try:
@@ -169,8 +181,13 @@ class Supervisor:
         for session in self._sessions.values():
             session.refuse()
 
+    def leave(self) -> None:
+        """Another daemon comes after this one: `close` leaves it what is up."""
+        for session in self._sessions.values():
+            session.leave()
+
     async def close(self) -> None:
-        """Close every browser politely and at once; returns when all are proved gone."""
+        """Close every browser politely and at once; returns when all are proved gone, but for those that are to be left."""
         self.refuse()
         await self.schedule.close()
         await self.keeper.close()

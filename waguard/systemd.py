@@ -21,6 +21,10 @@ class Manager:
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
         self._handed: dict[str, list[int]] = {}
+        self._kept: set[str] = set()
+        self._heirlooms: dict[str, int] = {}
+        self.in_place = False
+        """Whoever comes after us does so in this process, by execve(2), and not by the manager's doing."""
         self._told_alive = 0.0
         # Since version 254 systemd says itself how many it keeps; for those before it the unit does.
         self.keeps_fds = bool(self._address) and _number(environment.get("FDSTORE", "")) > 0
@@ -34,6 +38,7 @@ class Manager:
                 name = names[number] if number < len(names) else ""
                 os.set_inheritable(_FIRST_FD + number, False)
                 self._handed.setdefault(name, []).append(_FIRST_FD + number)
+            self._kept.update(self._handed)  # the manager has copies
 
     def take(self, name: str) -> int | None:
         """An fd that was handed over under this name; the caller's from now on."""
@@ -69,16 +74,29 @@ class Manager:
         return False
 
     def keep(self, fds: Mapping[str, int]) -> None:
-        """Have these kept, each under its name, for whoever comes after us."""
+        """Have these kept, each under its name, for whoever comes after us. Names that are kept already stay as they are."""
         for name, fd in fds.items() if self.keeps_fds else ():
             # FDPOLL=0: a pipe whose other end is gone is dropped by us, who know why, and not behind our back.
-            self.tell("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", fds=[fd])
+            if name not in self._kept and self.tell("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", fds=[fd]):
+                self._kept.add(name)
+
+    def bequeath(self, fds: Mapping[str, int]) -> bool:
+        """We are about to end, and these are for whoever comes after us: whether it gets all of them. Raises `OSError`."""
+        if not self.in_place:
+            return self._kept.issuperset(fds)
+        self._heirlooms |= {name: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0) for name, fd in fds.items()}
+        return True
+
+    def heirlooms(self) -> Mapping[str, int]:
+        """What was bequeathed in place, for `handing_over`."""
+        return self._heirlooms
 
     def drop(self, name: str) -> None:
         """What is kept under this name is of no use any more."""
         for fd in self._handed.pop(name, []):
             os.close(fd)
-        if self.keeps_fds:
+        if name in self._kept:
+            self._kept.remove(name)
             self.tell("FDSTOREREMOVE=1", f"FDNAME={name}")
 
 

@@ -96,10 +96,16 @@ class Watch:
         self._forget()
         self._start(partial(self._watch_exit, epoch, browser), "exit")
 
-    async def open(self, epoch: int, deadline_s: float) -> None:
-        """Go to WhatsApp Web and watch it; returns when the navigation is committed. Raises `PageFailed`."""
+    def take_over(self, epoch: int, deadline_s: float) -> None:
+        """Watch a browser that an earlier daemon has brought up, from its end to its page."""
         browser = self._instance.browser
-        assert browser is not None and browser.page is not None  # noqa: S101, PT018 (Started came first)
+        assert browser is not None  # noqa: S101 (adopted)
+        self.begin(epoch, browser)
+        self._watch_page(epoch, deadline_s)
+
+    def _watch_page(self, epoch: int, deadline_s: float) -> Page:
+        browser = self._instance.browser
+        assert browser is not None and browser.page is not None  # noqa: S101, PT018 (Started or Adopted came first)
         page = browser.page
         self.arm(epoch, deadline_s)
         self._start(partial(self._watch_pipe, epoch, browser), "pipe")
@@ -107,6 +113,11 @@ class Watch:
         self._start(partial(self._read_page, epoch, page), "read")
         for probe in self._probes(browser, page):
             self._start(partial(self._keep_looking, epoch, probe), type(probe).__name__)
+        return page
+
+    async def open(self, epoch: int, deadline_s: float) -> None:
+        """Go to WhatsApp Web and watch it; returns when the navigation is committed. Raises `PageFailed`."""
+        page = self._watch_page(epoch, deadline_s)
         self._navigating += 1
         try:
             await page.open(self._config.whatsapp.url)
@@ -114,7 +125,7 @@ class Watch:
             self._ears.tell(machine.Unreachable(epoch, Failure.of(error, Stage.OPEN)))
         except PageFailed:
             # Else the watchers tell what became of it, or a reload that has taken its place does.
-            if browser.connected and not self._reloads:
+            if not page.disconnected and not self._reloads:
                 raise
         finally:
             self._navigating -= 1

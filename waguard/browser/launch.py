@@ -6,7 +6,7 @@ import errno
 import os
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +28,8 @@ _DAMAGE = re.compile(
     r"Failed to open LevelDB database from .*,(?:Corruption|IO error): .*|Got corruption for .*"
     r"|IndexedDB recovering from a corrupted .*|LevelDB iterator error: Corruption: .*|IndexedDB Read Error: .*)"
 )
+PIPES = ("answer", "command", "stderr")
+"""The pipes between a browser and its daemon."""
 _NOISE = re.compile(r"dbus/|bluez_dbus|vaapi_wrapper|InitializeSandbox\(\) called with multiple threads")
 
 
@@ -74,8 +76,31 @@ class Browser:
             ours.pop_all()
             return cls(run, answer_read, command_write, error_read)
 
-    async def go(self, binary: Binary, settings: Settings) -> None:
-        """Let the browser start; returns when it answers and its page is ready to be sent somewhere.
+    @classmethod
+    async def adopt(cls, run: sandbox.Run, fds: Mapping[str, int], page: str) -> Self:
+        """One that an earlier daemon has started: its processes, its `pipes` and the session with its page are ours now.
+
+        Raises `OSError`, and has given everything back then but for the processes.
+        """
+        self = cls(run, fds["answer"], fds["command"], fds["stderr"])
+        self._stderr.watch()
+        read_fd, write_fd = self._fds
+        self._fds = []
+        try:
+            self._connection = await PipeConnection.open(read_fd, write_fd, used=True)
+        except OSError:
+            self.close()
+            raise
+        self.page = Page.resume(self._connection, page)
+        return self
+
+    def pipes(self) -> Mapping[str, int]:
+        """Our ends of its pipes, by `PIPES`: whoever has copies of them can go on with the browser after us."""
+        read_fd, write_fd = self._fds or self._connected_pipe().fds()
+        return dict(zip(PIPES, (read_fd, write_fd, self._stderr.fd), strict=True))
+
+    async def go(self, binary: Binary, settings: Settings) -> Page:
+        """Let the browser start; returns its page when it answers and the page is ready to be sent somewhere.
 
         Raises `BrowserFailed` with its last words if it ends instead. The caller sets the deadline.
         """
@@ -94,6 +119,7 @@ class Browser:
                 stderr=self.last_words(),
             ) from None
         self.page = page
+        return page
 
     def last_words(self) -> Sequence[str]:
         """The last lines of stderr that say something."""
@@ -112,13 +138,15 @@ class Browser:
 
     async def version(self) -> Any:
         """Its own process answers this, whatever the page does. Raises `PageFailed`."""
-        assert self._connection is not None  # noqa: S101 (opened by `go`)
-        return await self._connection.send("Browser.getVersion")
+        return await self._connected_pipe().send("Browser.getVersion")
 
     async def disconnected(self) -> str:
         """Wait until the pipe is gone; says why. Only after `go`."""
+        return await self._connected_pipe().closed()
+
+    def _connected_pipe(self) -> PipeConnection:
         assert self._connection is not None  # noqa: S101 (opened by `go`)
-        return await self._connection.closed()
+        return self._connection
 
     async def ask_to_close(self) -> None:
         """Ask it to close and wait until it has ended; the caller sets the deadline, and kills if it passes."""
@@ -132,7 +160,7 @@ class Browser:
         await self.run.kill()
 
     def close(self) -> None:
-        """Give everything back; only after the processes are proved gone."""
+        """Give everything back; only after the processes are proved gone, or to leave them to a later daemon."""
         if self._connection is not None:
             self._connection.lose("closed")
         _close(self._fds)
@@ -155,24 +183,24 @@ class _LastWords:
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
-        self._fd = fd
+        self.fd = fd
         self._partial = b""
         self._lines: deque[str] = deque(maxlen=20)
         self._watching = False
         self.damage = ""
 
     def watch(self) -> None:
-        asyncio.get_running_loop().add_reader(self._fd, self._drain)
+        asyncio.get_running_loop().add_reader(self.fd, self._drain)
         self._watching = True
 
     def lines(self) -> list[str]:
-        if self._fd >= 0:
+        if self.fd >= 0:
             self._drain()
         return list(self._lines)
 
     def _drain(self) -> None:
         try:
-            data = os.read(self._fd, 65_536)
+            data = os.read(self.fd, 65_536)
         except BlockingIOError:
             return
         if not data:
@@ -188,14 +216,14 @@ class _LastWords:
 
     def _unwatch(self) -> None:
         if self._watching:
-            asyncio.get_running_loop().remove_reader(self._fd)
+            asyncio.get_running_loop().remove_reader(self.fd)
             self._watching = False
 
     def close(self) -> None:
-        if self._fd >= 0:
+        if self.fd >= 0:
             self._unwatch()
-            os.close(self._fd)
-            self._fd = -1
+            os.close(self.fd)
+            self.fd = -1
 
 
 def _close(fds: Sequence[int]) -> None:

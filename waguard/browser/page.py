@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import Callable
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -33,6 +34,23 @@ class Page:
         await session.send("Inspector.enable")
         await session.send("Performance.enable")  # it counts, and sends nothing by itself
         return cls(connection, session)
+
+    @classmethod
+    def resume(cls, connection: PipeConnection, session_id: str) -> Self:
+        """The page of a browser that an earlier daemon has attached to, as it is. Waits for nothing: it may be hung."""
+        session = connection.resume_session("page", session_id)
+        page = cls(connection, session)
+        # If its renderer has crashed while nobody listened, this has it said again (tried with Chromium 156).
+        with contextlib.suppress(PageFailed):  # the pipe is closed: who watches it tells
+            session.send("Inspector.enable").add_done_callback(
+                lambda done: done.cancelled() or done.exception()
+            )
+        return page
+
+    @property
+    def session_id(self) -> str:
+        """With it `resume` finds the page again."""
+        return self._session.id
 
     async def disguise(self, binary: Binary, settings: Browser) -> None:
         """User agent and client hints without the word Headless, for the page and its workers."""
@@ -101,13 +119,20 @@ class Page:
         self._connection.abandon(self._session)
 
     @property
+    def disconnected(self) -> bool:
+        """Whether its browser's pipe is closed."""
+        return not self._connection.connected
+
+    @property
     def gone(self) -> bool:
         """Whether the page is there no more, though its browser is."""
         return not self._session.attached and self._connection.connected
 
     def on_crash(self, call: Callable[[], None]) -> None:
-        """Call when the page's renderer is gone."""
+        """Call when the page's renderer is gone; at once if it is."""
         self._session.on("Inspector.targetCrashed", lambda _params: call())
+        if self.crashed.is_set():
+            call()
 
 
 async def _first_page(connection: PipeConnection) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import select
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -66,16 +67,22 @@ class PipeConnection(Connection):  # type: ignore[misc]  # pyppeteer ships no ty
         self._pending: dict[int | str, _Command] = {}
         self._sessions: dict[str, PipeSession] = {}
         self._connected = False
+        self._resuming = False
         self._reading: asyncio.ReadTransport | None = None
         self._writing: asyncio.WriteTransport | None = None
         self._closed = loop.create_future()
         self._on_event_error: Callable[[str, Exception], None] = lambda _method, _error: None
 
     @classmethod
-    async def open(cls, read_fd: int, write_fd: int) -> "PipeConnection":
-        """Take over both fds."""
+    async def open(cls, read_fd: int, write_fd: int, *, used: bool = False) -> "PipeConnection":
+        """Take over both fds. ``used``: by an earlier daemon, which may have died in the middle of a message, either way."""
         loop = asyncio.get_running_loop()
         self = cls(loop)
+        if used:
+            self._resuming = True
+            # Answers to calls of that daemon's may still come. It has counted from less, unless a session made a hundred
+            # calls a second for as long as the machine is up. The browser takes numbers of 31 bits.
+            self._lastId = int(time.monotonic() * 100) % 2**30
         writer = os.fdopen(write_fd, "wb", buffering=0)
         reader = os.fdopen(read_fd, "rb", buffering=0)
         try:
@@ -88,11 +95,19 @@ class PipeConnection(Connection):  # type: ignore[misc]  # pyppeteer ships no ty
                 file.close()
             raise
         self._connected = True
+        if used:
+            self._writing.write(b"\0")  # ends what was written of a command
         return self
 
     @property
     def connected(self) -> bool:
         return self._connected
+
+    def fds(self) -> tuple[int, int]:
+        """Of the pipe's ends: to read, to write. Only while it is `connected`."""
+        assert self._reading is not None and self._writing is not None  # noqa: S101, PT018 (it is open)
+        reading, writing = (one.get_extra_info("pipe").fileno() for one in (self._reading, self._writing))
+        return reading, writing
 
     @property
     def url(self) -> str:
@@ -120,20 +135,25 @@ class PipeConnection(Connection):  # type: ignore[misc]  # pyppeteer ships no ty
         self._writing.write(json.dumps(message).encode() + b"\0")
         return answer
 
+    def resume_session(self, kind: str, session_id: str) -> PipeSession:
+        """A session that an earlier daemon has made on this pipe."""
+        session = self._sessions[session_id] = PipeSession(self, kind, session_id, self._loop)
+        return session
+
     async def createSession(self, targetInfo: dict[str, Any]) -> PipeSession:  # noqa: N802, N803 (pyppeteer's names)
         answer = await self.send(
             "Target.attachToTarget", {"targetId": targetInfo["targetId"], "flatten": True}
         )
-        session = PipeSession(self, targetInfo["type"], answer["sessionId"], self._loop)
-        self._sessions[answer["sessionId"]] = session
-        return session
+        return self.resume_session(targetInfo["type"], answer["sessionId"])
 
     def receive(self, raw: bytes) -> None:
         """One message from the browser."""
+        resuming, self._resuming = self._resuming, False
         try:
             message = json.loads(raw)
         except (ValueError, RecursionError):
-            self.lose("The browser wrote something that is not JSON.")
+            if not resuming:  # else the end of a message, whose beginning an earlier daemon has read
+                self.lose("The browser wrote something that is not JSON.")
             return
         match message:
             case {"id": int() | str() as number, "error": dict(error)}:

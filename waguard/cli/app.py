@@ -1,6 +1,7 @@
 """The command ``waguard``."""
 
 import asyncio
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -50,11 +51,21 @@ def configure(
 
 
 @app.command()
-def run(ctx: typer.Context) -> None:
-    """Run the daemon until SIGTERM or Ctrl-C."""
+def run(
+    ctx: typer.Context,
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Only see whether it could start.")] = False,
+) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C; SIGHUP has it start anew, and leaves the browsers up."""
     from waguard import daemon  # noqa: PLC0415 (browsers and all: no other command needs it)
+    from waguard.systemd import handing_over  # noqa: PLC0415 (likewise)
 
-    asyncio.run(daemon.serve(load(ctx.obj)))
+    loaded = load(ctx.obj)
+    if check:
+        daemon.check(loaded)
+    elif (heirlooms := asyncio.run(daemon.serve(loaded))) is not None:
+        environment = os.environ | handing_over(heirlooms)
+        os.execve(sys.executable, daemon.again(), environment)  # noqa: S606 (our own command line)
 
 
 for command in sessions.COMMANDS:

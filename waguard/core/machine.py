@@ -77,6 +77,11 @@ class ReturnAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class Adopted:
+    """By the daemon that has just started: it has the browser that an earlier one has brought up."""
+
+
+@dataclass(frozen=True, slots=True)
 class RecycleAsked:
     """By the daemon: a new browser is due, and nobody needs the old one just now."""
 
@@ -202,6 +207,7 @@ Event = (
     | RestartAsked
     | CleanupAsked
     | ReturnAsked
+    | Adopted
     | RecycleAsked
     | Prepared
     | Started
@@ -241,6 +247,13 @@ class Launch:
 @dataclass(frozen=True, slots=True)
 class Open:
     """Go to WhatsApp Web and watch the page; the stage's deadline runs from here."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Watch the page as it is; the deadline of the stage `open` runs from here."""
 
     epoch: int
 
@@ -303,7 +316,7 @@ class Remember:
     wanted: Wanted
 
 
-Order = Prepare | Launch | Open | Stop | Clean | Wait | Arm | Disarm | ReloadQr | Cure | Remember
+Order = Prepare | Launch | Open | TakeOver | Stop | Clean | Wait | Arm | Disarm | ReloadQr | Cure | Remember
 Outcome = tuple[State, tuple[Order, ...]]
 Rule = Callable[[State, Event, float, RestartPolicy], Outcome]
 
@@ -361,6 +374,14 @@ def come_back(state: State, _event: Event, _now: float, _policy: RestartPolicy) 
     if state.wanted is Wanted.DOWN:
         return state, ()
     return _prepare(replace(state, cause=Cause.RETURN))
+
+
+def take_over(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+    """Its browser has outlived a daemon: go on with it, or end what that daemon could not if it is to be down."""
+    after = replace(state, epoch=state.epoch + 1, cause=Cause.RETURN)
+    if state.wanted is Wanted.DOWN:
+        return _stop(after, polite=True)
+    return replace(after, process=Process.UP, link=Link.LOADING), (TakeOver(after.epoch),)
 
 
 def join(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
@@ -717,6 +738,7 @@ _ROWS: dict[type[Event], tuple[Rule, ...]] = {
     Prepared:        (ignore,    launch,    ignore,    ignore,    ignore,     ignore,    ignore),
     Started:         (ignore,    ignore,    open_page, ignore,    ignore,     ignore,    ignore),
     ReturnAsked:     (come_back, ignore,    ignore,    ignore,    ignore,     ignore,    ignore),
+    Adopted:         (take_over, ignore,    ignore,    ignore,    ignore,     ignore,    ignore),
     RecycleAsked:    (ignore,    ignore,    ignore,    recycle,   ignore,     ignore,    ignore),
     Held:            (ignore,    hold,      ignore,    ignore,    ignore,     ignore,    ignore),
     Failed:          (ignore,    give_up,   give_up,   give_up,   ignore,     ignore,    ignore),

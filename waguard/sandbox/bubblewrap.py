@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
 from waguard import host
 from waguard.errors import SandboxFailed
@@ -145,12 +146,27 @@ class Bubblewrap:
 class BubblewrapRun:
     kind = "bubblewrap"
 
-    def __init__(self, child: Child, token: str, info_fd: int, block_fd: int) -> None:
+    def __init__(
+        self, child: Child, token: str, info_fd: int = -1, block_fd: int = -1, init: Handle | None = None
+    ) -> None:
         self._child = child
         self._token = token
-        self._init: Handle | None = None
+        self._init = init
         self._info_fd = info_fd
         self._block_fd = block_fd
+
+    @classmethod
+    def adopt(cls, processes: Sequence[Identity], token: str) -> Self | None:
+        """One that an earlier daemon has started, by what `identify` has told of it; none if it has ended."""
+        if len(processes) != 2:  # as no `identify` has told it
+            return None
+        inner, outer = processes
+        if (init := Handle.open(inner)) is None:
+            return None
+        if (monitor := Child.adopt(outer)) is None:
+            init.close()
+            return None
+        return cls(monitor, token, init=init)
 
     async def identify(self) -> Sequence[Identity]:
         text = await _read_object(self._info_fd)

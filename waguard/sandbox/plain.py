@@ -8,6 +8,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from waguard import host
 from waguard.errors import SandboxFailed
@@ -64,6 +65,12 @@ class PlainRun:
     def __init__(self, child: Child, token: str) -> None:
         self._child = child
         self._token = token
+
+    @classmethod
+    def adopt(cls, processes: Sequence[Identity], token: str) -> Self | None:
+        """One that an earlier daemon has started; none if it has ended."""
+        child = Child.adopt(processes[0])
+        return cls(child, token) if child is not None else None
 
     async def identify(self) -> Sequence[Identity]:
         return (self._child.handle.identity,)

@@ -22,6 +22,10 @@ class Launch:
     """Unix time, seconds; for people only."""
     processes: tuple[Identity, ...] = ()
     """For bubblewrap the namespace's init and its monitor, for plain the browser; empty if only the intent was written."""
+    version: str = ""
+    """The browser's."""
+    page: str = ""
+    """The DevTools session with its page, once the browser has answered: with it a later daemon goes on."""
 
 
 async def reap(launch: Launch) -> Sequence[int]:

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Self
 
 from waguard import host
 from waguard.fds import inheritable
@@ -24,20 +25,41 @@ _known = threading.Lock()
 
 
 class Child:
-    """A direct child: its handle, and the one place that collects its exit status."""
+    """A direct child: its handle, and the one place that collects its exit status. One that was adopted may be another's."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, handle: Handle, *, ours: bool = True) -> None:
+        self.handle = handle
+        self._ours = ours
+        self._reaped = not ours
+
+    @classmethod
+    def born(cls, pid: int) -> Self:
         # Nobody else waits for our children, so the pid is ours until `reap`, even if it has exited already.
         row = host.process_row(pid)
         assert row is not None  # noqa: S101 (an unreaped child is always in the table)
-        self.handle = Handle(Identity(pid, row.start_ticks, host.boot_id()), os.pidfd_open(pid))
-        self._reaped = False
+        return cls(Handle(Identity(pid, row.start_ticks, host.boot_id()), os.pidfd_open(pid)))
+
+    @classmethod
+    def adopt(cls, identity: Identity) -> Self | None:
+        """A child of an earlier daemon's, and still our own if that one was this process; none if it is no more."""
+        if (handle := Handle.open(identity)) is None:
+            return None
+        if handle.gone():  # a zombie is nobody's child: it is collected as a stray, if it is ours
+            handle.close()
+            return None
+        row = host.process_row(identity.pid)
+        ours = row is not None and row.ppid == os.getpid()
+        if ours:
+            _children.add(identity.pid)
+        return cls(handle, ours=ours)
 
     def how_it_ended(self, *, as_a_shell: bool = False) -> str:
         """For people. Looks without collecting: while it is a zombie, its pid cannot be taken by others.
 
         ``as_a_shell``: the child tells of its own child's death by a signal with an exit code of 128 and more.
         """
+        if not self._ours:
+            return "only the daemon before this one could know how"
         if self._reaped:
             return "ended"
         ended = os.waitid(os.P_PID, self.handle.identity.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
@@ -111,7 +133,7 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -
         for fd in sources.values():
             os.close(fd)
     try:
-        return Child(pid)
+        return Child.born(pid)
     except BaseException:
         # No fd was left for the pidfd. Not collected yet, the pid is still this child's.
         os.kill(pid, signal.SIGKILL)

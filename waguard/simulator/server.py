@@ -87,6 +87,8 @@ class Simulator:
         self._closing = asyncio.Event()
         self.hanging = 0
         """How many requests were never answered."""
+        self.loads = 0
+        """How many times the page was."""
         app = web.Application(client_max_size=16 * 1024, middlewares=[control.guard])
         app.add_routes(
             [
@@ -219,6 +221,7 @@ class Simulator:
         if _REFUSED_AGENT.search(agent) or "HeadlessChrome" in brands:
             return web.Response(text=_REFUSED, content_type="text/html")
         await self._hang_if_asked(request)
+        self.loads += 1
         nonce = secrets.token_urlsafe(16)
         response = web.Response(text=_PAGE.replace("{nonce}", nonce), content_type="text/html")
         response.headers["Content-Security-Policy"] = _POLICY.format(nonce=nonce)

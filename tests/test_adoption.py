@@ -1,0 +1,265 @@
+"""Browsers outlive their daemon: the next one goes on with them as they are, and with what is not whole it does not."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bare_browser import BINARY
+from conftest import FLUSHES, POSING
+from service import Service
+
+from waguard import host
+from waguard.sandbox.identity import Identity, carriers
+from waguard.simulator.server import Cadence, Simulator
+
+CODES = ("one", "two", "three")
+
+
+@pytest.fixture
+async def posing(sessions_dir: Path) -> AsyncIterator[Service]:
+    browser = {"path": str(POSING), "extra_flags": ["--posing=connected"]}
+    async with Service(sessions_dir.parent, {"browser": browser, "probes": {"process_s": 0.2}}) as service:
+        yield service
+
+
+async def up(service: Service, *codes: str) -> None:
+    await asyncio.gather(*(service.ask("POST", f"/v1/sessions/{code}/connect") for code in codes))
+
+
+async def connected(service: Service, *codes: str) -> bool:
+    return all([(await service.view(code))["status"] == "connected" for code in codes])
+
+
+async def browsers(service: Service, *codes: str) -> dict[str, list[int]]:
+    return {code: (await service.view(code))["browser"]["pids"] for code in codes}
+
+
+def processes(service: Service, *codes: str) -> dict[str, Any]:
+    """The identities on record."""
+    return {code: service.launch(code)["processes"] for code in codes}
+
+
+async def die(service: Service, how: str) -> None:
+    """End the daemon in a way that leaves the browsers, and start the next one."""
+    if how == "reload":
+        ready = len([text for text in service.told if "READY=1" in text])
+        assert service.process is not None
+        service.process.send_signal(signal.SIGHUP)
+        await service.until(lambda: len([t for t in service.told if "READY=1" in t]) > ready, "ready again")
+        return
+    number = {"kill": signal.SIGKILL, "watchdog": signal.SIGABRT, "restart": signal.SIGUSR2}[how]
+    await service.end(number)
+    await service.start()
+
+
+@pytest.mark.parametrize("how", ["kill", "watchdog", "restart", "reload"])
+async def test_the_next_daemon_goes_on_with_what_is_up(posing: Service, how: str) -> None:
+    await posing.start()
+    await up(posing, *CODES)
+    before = processes(posing, *CODES)
+    assert len(posing.kept) == 3 * len(CODES)
+    for _ in range(2):  # what was adopted can be adopted again
+        await die(posing, how)
+        assert processes(posing, *CODES) == before
+        await posing.until(lambda: connected(posing, *CODES), "connected")
+    assert all(Identity(**one).current() for launch in before.values() for one in launch)
+    assert {e["client"] for e in posing.events("session.adopted")} == set(CODES)
+    assert len(posing.events("browser.spawned")) == len(CODES)
+    # It is whole: it can be closed politely, and started again.
+    assert (await posing.ask("POST", "/v1/sessions/one/disconnect"))["status"] == "stopped"
+    assert len(posing.kept) == 3 * (len(CODES) - 1)
+    await up(posing, "one")
+    assert not posing.events("browser.close_ignored")
+    assert not posing.events("internal.error")
+
+
+async def test_a_stop_ends_what_was_adopted_and_keeps_nothing(posing: Service) -> None:
+    await posing.start()
+    await up(posing, *CODES)
+    tokens = [posing.launch(code)["token"] for code in CODES]
+    await die(posing, "kill")
+    assert await posing.end(signal.SIGTERM) == 0
+    assert not posing.kept
+    assert not [one for token in tokens for one in carriers(token)]
+    assert not posing.events("browser.close_ignored")
+    await posing.start()  # they come back, since nobody has asked for less
+    await posing.until(lambda: connected(posing, *CODES), "back")
+    assert len(posing.events("browser.spawned")) == 2 * len(CODES)
+
+
+async def test_without_a_store_a_restart_is_a_stop(posing: Service) -> None:
+    posing.stores = 0
+    await posing.start()
+    await up(posing, "one")
+    token = posing.launch("one")["token"]
+    assert await posing.end(signal.SIGUSR2) == 0
+    assert not carriers(token)
+
+
+async def test_what_is_not_whole_is_ended_and_started_again_and_nothing_else(posing: Service) -> None:
+    """A pipe lost, a browser dead, one hung, a record torn, another boot's record, pipes of nobody."""
+    codes = ("whole", "lost", "dead", "hung", "torn", "other")
+    await posing.start()
+    await up(posing, *codes)
+    before = processes(posing, *codes)
+    launches = {code: posing.launch(code) for code in codes}
+    await posing.end(signal.SIGKILL)
+
+    (name,) = [name for name in posing.kept if re.fullmatch(r"lost\..*\.answer", name)]
+    os.close(posing.kept.pop(name))
+    os.kill(before["dead"][0]["pid"], signal.SIGKILL)
+    for one in below(before["hung"][0]["pid"]):
+        os.kill(one, signal.SIGSTOP)
+    (posing.sessions / "torn" / "session.json").write_text('{"wanted": "up", "laun')
+    record = posing.sessions / "other" / "session.json"
+    told = json.loads(record.read_text())
+    for one in told["launch"]["processes"]:
+        one["start_ticks"] += 1  # somebody else has these pids now
+    record.write_text(json.dumps(told))
+    read, write = os.pipe()
+    os.close(write)
+    posing.kept["nobody.0123.answer"] = read
+
+    await posing.start()
+    await posing.until(lambda: connected(posing, *codes), "connected")
+    adopted = {event["client"] for event in posing.events("session.adopted")}
+    assert adopted == {"whole", "hung"}
+    after = processes(posing, *codes)
+    assert {code for code in codes if after[code] == before[code]} == {"whole", "hung"}
+    await posing.until(lambda: posing.events("health.recovered", "hung"), "cured")
+    assert [event["remedy"] for event in posing.events("health.recovered", "hung")] == ["continue"]
+    assert not carriers(launches["torn"]["token"])
+    # Whoever has the pids of `other` is no launch of ours as far as the record tells; the sweep finds it by its lock.
+    await posing.until(lambda: not carriers(launches["other"]["token"]), "the one that no record knows")
+    assert "nobody.0123.answer" not in posing.kept
+    assert len(posing.kept) == 3 * len(codes)
+
+
+def below(pid: int) -> list[int]:
+    return [row.pid for row in host.descendants(pid, host.process_table())]
+
+
+async def test_what_was_to_be_down_is_closed_politely_by_the_next_one(posing: Service) -> None:
+    await posing.start()
+    await up(posing, "one")
+    token = posing.launch("one")["token"]
+    await posing.end(signal.SIGKILL)
+    record = posing.sessions / "one" / "session.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"wanted": "down"}))
+    await posing.start()
+    await posing.until(lambda: not carriers(token), "gone")
+    assert not posing.events("browser.close_ignored")
+    assert (await posing.view("one"))["status"] == "stopped"
+    await posing.until(lambda: not posing.kept, "its pipes too")
+
+
+async def test_a_reload_that_could_not_start_changes_nothing(posing: Service) -> None:
+    await posing.start()
+    await up(posing, "one")
+    good = (posing.place / "config.toml").read_text()
+    (posing.place / "config.toml").write_text(good + "\n[nonsense]\nx = 1\n")
+    assert posing.process is not None
+    posing.process.send_signal(signal.SIGHUP)
+    await posing.until(lambda: posing.events("daemon.reload_failed"), "told")
+    assert "nonsense" in posing.events("daemon.reload_failed")[0]["error"]
+    assert await connected(posing, "one")
+    (posing.place / "config.toml").write_text(good)
+    await die(posing, "reload")
+    assert await connected(posing, "one")
+
+
+@pytest.mark.parametrize("how", ["kill", "reload"])
+async def test_the_next_version_adopts_and_so_does_the_one_before(
+    posing: Service, tmp_path: Path, how: str
+) -> None:
+    import waguard  # noqa: PLC0415
+
+    build = tmp_path / "build" / "waguard"
+    shutil.copytree(Path(waguard.__file__).parent, build, ignore=shutil.ignore_patterns("__pycache__"))
+    start = build / "__init__.py"
+    await posing.start(build.parent)
+    await up(posing, *CODES)
+    before = processes(posing, *CODES)
+    start.write_text(re.sub(r'__version__ = ".*"', '__version__ = "99.0.0"', start.read_text()))
+    if how == "reload":
+        await die(posing, how)
+    else:
+        await posing.end(signal.SIGKILL)
+        await posing.start(build.parent)
+    versions = [event["version"] for event in posing.events("daemon.ready")]
+    assert versions == [waguard.__version__, "99.0.0"]
+    await posing.until(lambda: connected(posing, *CODES), "connected")
+    await posing.end(signal.SIGUSR2)
+    await posing.start()  # back
+    await posing.until(lambda: connected(posing, *CODES), "connected")
+    assert processes(posing, *CODES) == before
+
+
+async def test_no_request_is_refused_while_there_is_no_daemon(posing: Service) -> None:
+    await posing.start()
+    await up(posing, "one")
+    await posing.end(signal.SIGKILL)
+    waiting = asyncio.create_task(posing.view("one"))
+    await posing.start()
+    assert (await waiting)["client"] == "one"
+
+
+# --- Chromium -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator(cadence=Cadence(sync_s=0.1)) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+async def real(sessions_dir: Path, simulator: Simulator) -> AsyncIterator[Service]:
+    if BINARY is None:
+        pytest.skip("no Chromium is installed")
+    settings = {
+        "browser": FLUSHES,
+        "whatsapp": {"url": simulator.url},
+        "probes": {"process_s": 0.2, "browser_s": 0.2, "network_s": 0.5, "answer_s": 0.5},
+    }
+    async with Service(sessions_dir.parent, settings) as service:
+        yield service
+
+
+async def test_chromium_and_its_page_go_on(real: Service, simulator: Simulator) -> None:
+    await real.start()
+    await up(real, *CODES)
+    for code in CODES:
+        simulator.scan((await real.view(code))["qr"]["text"], "34600000000")
+    await real.until(lambda: connected(real, *CODES), "connected")
+    before, loads = processes(real, *CODES), simulator.loads
+    tabs = [device.tab for device in simulator.devices]
+    for how in ("kill", "watchdog", "restart", "reload"):
+        await die(real, how)
+        await real.until(lambda: connected(real, *CODES), f"connected after {how}")
+    assert processes(real, *CODES) == before
+    assert [device.tab for device in simulator.devices] == tabs
+    assert simulator.loads == loads
+    assert not real.events("health.finding")
+    # A renderer that dies while nobody listens.
+    await real.end(signal.SIGKILL)
+    os.kill(renderer(before["one"][0]["pid"]), signal.SIGKILL)
+    await real.start()
+    await real.until(lambda: real.events("health.recovered", "one"), "cured")
+    cured = [(event["fault"], event["remedy"]) for event in real.events("health.recovered")]
+    assert cured == [("page_crashed", "reload")]
+    await real.until(lambda: connected(real, *CODES), "connected")
+    assert processes(real, *CODES) == before
+    assert len(simulator.devices) == len(CODES)  # nobody has had to scan
+
+
+def renderer(init: int) -> int:
+    (found,) = [pid for pid in below(init) if b"--type=renderer" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return found
