@@ -314,6 +314,14 @@ def test_what_was_wanted_comes_back_and_what_was_not_does_not() -> None:
     play(m.ReturnAsked(), process=Process.DOWN)
 
 
+def test_a_browser_that_has_outlived_a_daemon_is_watched_or_ended() -> None:
+    play = Playbook(State(Wanted.UP))
+    play(m.Adopted(), m.TakeOver(1), process=Process.UP, link=Link.LOADING)
+    play(m.PageRead(1, Reading(Link.CONNECTED)), m.Disarm(), link=Link.CONNECTED)
+    play = Playbook(State(Wanted.DOWN))
+    play(m.Adopted(), m.Stop(1, polite=True))(m.Gone(1), process=Process.DOWN)
+
+
 def test_only_a_session_that_is_well_is_recycled_and_at_no_cost() -> None:
     play = up()
     play(m.RecycleAsked(), m.Stop(1, polite=True), cause=Cause.RECYCLE)(m.Gone(1), m.Prepare(2), restarts=())
@@ -403,7 +411,7 @@ def _events(draw: st.DrawFn) -> m.Event:
         st.builds(m.ConnectAsked, fresh=st.booleans()),
         st.builds(m.RestoreAsked, st.sampled_from(["a", "b"])),
         *(st.just(kind()) for kind in (m.RestartAsked, m.DisconnectAsked, m.CleanupAsked)),
-        *(st.just(kind()) for kind in (m.ReturnAsked, m.RecycleAsked)),
+        *(st.just(kind()) for kind in (m.ReturnAsked, m.RecycleAsked, m.Adopted)),
         *(st.just(kind(epoch)) for kind in (m.Prepared, m.Started, m.Gone, m.WaitEnded)),
         *(
             st.builds(kind, st.just(epoch), _failures)

@@ -30,16 +30,19 @@ class Peer:
         self._transport: asyncio.ReadTransport | None = None
 
     async def command(self) -> dict[str, Any]:
-        """The next command; only from the first call on does the peer read at all."""
+        """The next command."""
+        command: dict[str, Any] = json.loads(await self.raw())
+        return command
+
+    async def raw(self) -> bytes:
+        """What comes up to the next NUL; only from the first call on does the peer read at all."""
         if self._stream is None:
             stream = self._stream = asyncio.StreamReader(limit=2**24)
             file = os.fdopen(self._fds.pop("commands"), "rb", buffering=0)
             self._transport, _ = await asyncio.get_running_loop().connect_read_pipe(
                 lambda: asyncio.StreamReaderProtocol(stream), file
             )
-        raw = await self._stream.readuntil(b"\0")
-        command: dict[str, Any] = json.loads(raw[:-1])
-        return command
+        return (await self._stream.readuntil(b"\0"))[:-1]
 
     def say(self, *messages: object) -> None:
         """Write what fits into a pipe, in one go."""
@@ -58,11 +61,12 @@ class Peer:
 
 
 @asynccontextmanager
-async def talking() -> AsyncIterator[tuple[PipeConnection, Peer]]:
+async def talking(*, used: bool = False, said: bytes = b"") -> AsyncIterator[tuple[PipeConnection, Peer]]:
     commands_read, commands_write = os.pipe()
     answers_read, answers_write = os.pipe()
+    os.write(answers_write, said)
     peer = Peer(commands_read, answers_write)
-    connection = await PipeConnection.open(answers_read, commands_write)
+    connection = await PipeConnection.open(answers_read, commands_write, used=used)
     try:
         yield connection, peer
     finally:
@@ -530,3 +534,37 @@ async def test_a_hundred_channels_leave_no_fd() -> None:
         await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+# --- after another daemon -----------------------------------------------------------------------------------
+
+_MESSAGE = b'{"id":7,"result":{"a":{"b":"}{\\"}"}}}\0'
+
+
+@pytest.mark.parametrize("read", range(len(_MESSAGE)))
+async def test_a_pipe_goes_on_wherever_the_daemon_before_has_stopped_reading(read: int) -> None:
+    async with talking(used=True, said=_MESSAGE[read:]) as (connection, peer):
+        assert await peer.raw() == b""  # ends what may have been written of a command
+        peer.say({"error": {"code": -32700, "message": "not valid"}})
+        answer = connection.send("Browser.getVersion")
+        command = await peer.command()
+        assert command["id"] > 7
+        peer.say({"id": command["id"], "result": 1})
+        assert await answer == 1
+
+
+async def test_what_is_no_message_is_forgiven_once_only() -> None:
+    async with talking(used=True, said=b"a half}\0another}\0") as (connection, _):
+        assert "not JSON" in await reason(connection)
+
+
+async def test_events_of_a_session_that_was_resumed_come_and_those_of_others_do_not() -> None:
+    async with talking(used=True) as (connection, peer):
+        session, heard = connection.resume_session("page", "S"), asyncio.Event()
+        session.on("Inspector.targetCrashed", lambda _params: heard.set())
+        peer.say({"method": "Inspector.targetCrashed", "params": {}, "sessionId": "another"})
+        await turns(9)
+        assert not heard.is_set()
+        peer.say({"method": "Inspector.targetCrashed", "params": {}, "sessionId": "S"})
+        async with asyncio.timeout(10):
+            await heard.wait()
