@@ -19,6 +19,8 @@ _LAUNCHER = """
 import os, sys
 from waguard.systemd import handing_over
 fds = {name: int(fd) for name, fd in (pair.rsplit("=", 1) for pair in sys.argv[1].split() if pair)}
+for fd in fds.values():
+    os.set_inheritable(fd, False)  # only the copies are for the daemon
 os.execve(sys.executable, [sys.executable, *sys.argv[2:]], os.environ | handing_over(fds))
 """
 """Puts the fds where they belong, and says whose they are: only the process itself knows its pid before it begins."""
@@ -35,8 +37,9 @@ class Service:
         self.lines: list[dict[str, Any]] = []
         self.kept: dict[str, int] = {}
         self.told: list[str] = []
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
         self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._ear.bind(str(place / "notify"))
         self._log = (place / "log").open("w+b")
@@ -56,7 +59,7 @@ class Service:
             "restart": {"base_s": 0.01, "max_s": 0.05},
             "log": {"format": "json"},
             "page": {"poll_s": 0.1},
-            "api": {"admin_token": _TOKEN},
+            "api": {"admin_token": _TOKEN, "port": self.port},
         }
         for section, values in sections.items():
             given[section] = given.get(section, {}) | values
@@ -77,7 +80,7 @@ class Service:
         asyncio.get_running_loop().remove_reader(self._ear)
         for fd in self.kept.values():
             os.close(fd)
-        for one in (self._ear, self._listening, self._log):
+        for one in (self._ear, self._log):
             one.close()
 
     def _hear(self) -> None:
@@ -102,8 +105,7 @@ class Service:
     def begin(self, package: Path | None = None) -> None:
         """Start a daemon, with what is kept; of another build if ``package`` has one. `ready` waits for it."""
         self._ready.clear()
-        fds = {"control": self._listening.fileno(), **self.kept}
-        told = " ".join(f"{name}={fd}" for name, fd in fds.items())
+        told = " ".join(f"{name}={fd}" for name, fd in self.kept.items())
         command = ["-c", _PROGRAM, "--config", str(self._config), "run"]
         paths = [str(package or Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("WAGUARD_")}
@@ -118,8 +120,13 @@ class Service:
             cwd=self.place,  # else the checkout's package would be found first
             stdin=subprocess.DEVNULL,
             stderr=self._log,
-            pass_fds=tuple(fds.values()),
+            pass_fds=tuple(self.kept.values()),
         )
+
+    @property
+    def pipes(self) -> list[str]:
+        """Names of what is kept beside the control port."""
+        return [name for name in self.kept if name != "control"]
 
     async def ready(self) -> None:
         async with asyncio.timeout(30):

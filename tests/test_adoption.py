@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from bare_browser import BINARY
 from conftest import FLUSHES, POSING
@@ -64,7 +66,7 @@ async def test_the_next_daemon_goes_on_with_what_is_up(posing: Service, how: str
     await posing.start()
     await up(posing, *CODES)
     before = processes(posing, *CODES)
-    assert len(posing.kept) == 3 * len(CODES)
+    assert len(posing.pipes) == 3 * len(CODES)
     for _ in range(2):  # what was adopted can be adopted again
         await die(posing, how)
         assert processes(posing, *CODES) == before
@@ -74,7 +76,7 @@ async def test_the_next_daemon_goes_on_with_what_is_up(posing: Service, how: str
     assert len(posing.events("browser.spawned")) == len(CODES)
     # It is whole: it can be closed politely, and started again.
     assert (await posing.ask("POST", "/v1/sessions/one/disconnect"))["status"] == "stopped"
-    assert len(posing.kept) == 3 * (len(CODES) - 1)
+    assert len(posing.pipes) == 3 * (len(CODES) - 1)
     await up(posing, "one")
     assert not posing.events("browser.close_ignored")
     assert not posing.events("internal.error")
@@ -86,7 +88,7 @@ async def test_a_stop_ends_what_was_adopted_and_keeps_nothing(posing: Service) -
     tokens = [posing.launch(code)["token"] for code in CODES]
     await die(posing, "kill")
     assert await posing.end(signal.SIGTERM) == 0
-    assert not posing.kept
+    assert not posing.pipes
     assert not [one for token in tokens for one in carriers(token)]
     assert not posing.events("browser.close_ignored")
     await posing.start()  # they come back, since nobody has asked for less
@@ -139,7 +141,7 @@ async def test_what_is_not_whole_is_ended_and_started_again_and_nothing_else(pos
     # Whoever has the pids of `other` is no launch of ours as far as the record tells; the sweep finds it by its lock.
     await posing.until(lambda: not carriers(launches["other"]["token"]), "the one that no record knows")
     assert "nobody.0123.answer" not in posing.kept
-    assert len(posing.kept) == 3 * len(codes)
+    assert len(posing.pipes) == 3 * len(codes)
 
 
 def below(pid: int) -> list[int]:
@@ -157,7 +159,7 @@ async def test_what_was_to_be_down_is_closed_politely_by_the_next_one(posing: Se
     await posing.until(lambda: not carriers(token), "gone")
     assert not posing.events("browser.close_ignored")
     assert (await posing.view("one"))["status"] == "stopped"
-    await posing.until(lambda: not posing.kept, "its pipes too")
+    await posing.until(lambda: not posing.pipes, "its pipes too")
 
 
 async def test_a_reload_that_could_not_start_changes_nothing(posing: Service) -> None:
@@ -209,6 +211,22 @@ async def test_no_request_is_refused_while_there_is_no_daemon(posing: Service) -
     waiting = asyncio.create_task(posing.view("one"))
     await posing.start()
     assert (await waiting)["client"] == "one"
+
+
+async def test_a_port_that_the_configuration_has_moved_is_opened_where_it_is_now(posing: Service) -> None:
+    await posing.start()
+    await up(posing, "one")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    old, posing.url = posing.url, f"http://127.0.0.1:{port}"
+    config = posing.place / "config.toml"
+    config.write_text(config.read_text().replace(f"port = {posing.port}", f"port = {port}"))
+    await die(posing, "restart")
+    assert await connected(posing, "one")
+    assert [event["level"] for event in posing.events("daemon.port_moved")] == ["warning"]
+    with pytest.raises(aiohttp.ClientConnectorError):
+        async with aiohttp.request("GET", f"{old}/livez"):
+            pass
 
 
 # --- Chromium -----------------------------------------------------------------------------------------------------

@@ -194,11 +194,13 @@ async def running(
         supervisor = Supervisor(services)
         stack.push_async_callback(supervisor.close)
         runner = await _serve(stack, app.make(supervisor, tokens, config.api, bus))
-        handed = manager.take(CONTROL)
+        handed = await _handed_port(manager, config, bus)
         if handed is not None:  # whoever asks meanwhile waits in the socket, and is not refused
             await supervisor.start()
         port = await _listen(runner, config, handed)
         url = _url(port)
+        if len(port.sockets) == 1:
+            manager.keep({CONTROL: port.sockets[0].fileno()})
         stack.callback(supervisor.refuse)  # at the end, so that whoever waits gets an answer, ...
         stack.callback(
             port.close
@@ -235,12 +237,30 @@ async def _serve(stack: AsyncExitStack, application: web.Application) -> web.App
     return runner
 
 
-async def _listen(runner: web.AppRunner, config: Config, handed: int | None) -> asyncio.Server:
-    """Open the control port, or the socket of it that was handed over. Raises `AlreadyRunning` when it is taken."""
+async def _handed_port(manager: Manager, config: Config, bus: Bus) -> socket.socket | None:
+    """The control port that was handed over, if it is where the configuration wants it."""
+    if (fd := manager.take(CONTROL)) is None:
+        return None
+    handed, api = socket.socket(fileno=fd), config.api
+    there = handed.getsockname()[:2]
+    found = await asyncio.get_running_loop().getaddrinfo(api.host, api.port or there[1])
+    if there in {address[:2] for *_, address in found}:
+        return handed
+    handed.close()
+    manager.drop(CONTROL)
+    why = f"The control port that was handed over is at {there}; what the configuration says holds."
+    bus.publish(
+        "daemon.port_moved", level="warning", error=why, hint="Is there a waguard.socket of another address?"
+    )
+    return None
+
+
+async def _listen(runner: web.AppRunner, config: Config, handed: socket.socket | None) -> asyncio.Server:
+    """Open the control port, or serve the one that was handed over. Raises `AlreadyRunning` when it is taken."""
     loop, serving = asyncio.get_running_loop(), runner.server
     assert serving is not None  # noqa: S101 (set up)
     if handed is not None:
-        return await loop.create_server(serving, sock=socket.socket(fileno=handed))
+        return await loop.create_server(serving, sock=handed)
     try:
         return await loop.create_server(serving, config.api.host, config.api.port)
     except OSError as error:
@@ -256,7 +276,7 @@ def _url(port: asyncio.Server) -> str:
 
 
 def _bequeath(port: asyncio.Server, manager: Manager) -> None:
-    if manager.in_place:
+    if manager.in_place and len(port.sockets) == 1:
         manager.bequeath({CONTROL: port.sockets[0].fileno()})
 
 
