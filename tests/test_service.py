@@ -1,0 +1,214 @@
+"""The service in a real systemd: its unit as it is shipped, real Chromium, the daemon ended in every way there is."""
+
+import asyncio
+import contextlib
+import json
+import re
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from bare_browser import BINARY
+from systemd_box import WAGUARD, Box, Unavailable, box
+
+import waguard
+from waguard.simulator.server import Cadence, Simulator
+
+ROOT = Path(waguard.__file__).parent.parent
+CODES = ("one", "two", "three")
+PORT = 18717
+TOKEN = "an-admin-token-of-the-tests"
+CONFIG = """
+[sessions]
+dir = "/var/lib/waguard/sessions"
+[api]
+port = {port}
+admin_token = "{token}"
+[whatsapp]
+url = "{url}"
+[limits]
+reserve_memory_mb = 0
+session_memory_mb = 0
+[browser]
+extra_flags = ["--enable-aggressive-domstorage-flushing"]
+"""
+QUICK_WATCHDOG = "[Service]\nWatchdogSec=2\n"
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Box]:
+    if BINARY is None:
+        pytest.skip("no Chromium is installed")
+    try:
+        with box(ROOT) as machine:
+            machine.write("/usr/bin/waguard", WAGUARD, 0o755)
+            yield machine
+    except Unavailable as reason:
+        pytest.skip(f"no systemd of our own: {reason}")
+
+
+@pytest.fixture(autouse=True)
+def told(machine: Box) -> Iterator[None]:
+    """For the report of a failure: all that the service and systemd have said."""
+    yield
+    for entry in machine.journal("-u", "waguard"):
+        print(entry["_PID"], entry["MESSAGE"])  # noqa: T201
+    machine.run("systemctl", "stop", "waguard", ok=False)
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator(cadence=Cadence(sync_s=0.1)) as simulator:
+        yield simulator
+
+
+class Service:
+    """What an app and an admin see of it."""
+
+    def __init__(self, machine: Box) -> None:
+        self.machine = machine
+        self.refused = self.answered = 0
+
+    async def run(self, *command: str) -> str:
+        return await asyncio.to_thread(self.machine.run, *command)
+
+    async def ask(self, method: str, path: str) -> Any:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with aiohttp.request(method, f"http://127.0.0.1:{PORT}{path}", headers=headers) as answer:
+            body = await answer.json()
+            assert answer.status == 200, body
+            return body
+
+    async def connected(self) -> bool:
+        found = {one["client"]: one["status"] for one in (await self.ask("GET", "/v1/sessions"))["sessions"]}
+        return found == dict.fromkeys(CODES, "connected")
+
+    async def until_connected(self, seconds: float = 30.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not await self.connected():
+            assert time.monotonic() < deadline, await self.ask("GET", "/v1/sessions")
+            await asyncio.sleep(0.05)
+
+    def processes(self) -> dict[str, Any]:
+        """Pids and start ticks on record."""
+        place = self.machine.path("/var/lib/waguard/sessions")
+        return {
+            code: json.loads((place / code / "session.json").read_bytes())["launch"]["processes"]
+            for code in CODES
+        }
+
+    @asynccontextmanager
+    async def asked_all_the_time(self) -> AsyncIterator[None]:
+        """By an app that opens a connection for each question."""
+
+        async def asking() -> None:
+            while True:
+                try:
+                    await self.connected()
+                    self.answered += 1
+                except aiohttp.ClientConnectorError:
+                    self.refused += 1
+                except (aiohttp.ClientError, AssertionError):
+                    pass  # cut off in the middle, with its daemon
+                await asyncio.sleep(0.02)
+
+        task = asyncio.create_task(asking())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def first_look(self, since: float) -> float:
+        """Seconds from then until the daemon that came after has seen the first page."""
+        for entry in self.machine.journal("-u", "waguard", f"--since=@{since:.6f}", "-o", "json"):
+            with contextlib.suppress(ValueError, TypeError):
+                said = json.loads(entry["MESSAGE"])
+                if said["event"] == "session.changed" and said.get("status") == "connected":
+                    return int(entry["__REALTIME_TIMESTAMP"]) / 1e6 - since
+        raise AssertionError("no page was seen")
+
+
+def install(machine: Box, url: str) -> None:
+    for unit in ("waguard.service", "waguard.slice"):
+        machine.write(f"/etc/systemd/system/{unit}", (ROOT / "systemd" / unit).read_text())
+    machine.write("/etc/sysusers.d/waguard.conf", (ROOT / "systemd/waguard.sysusers").read_text())
+    machine.write("/etc/tmpfiles.d/waguard.conf", (ROOT / "systemd/waguard.tmpfiles").read_text())
+    machine.run("systemd-sysusers", "waguard.conf")
+    machine.run("systemd-tmpfiles", "--create", "waguard.conf")
+    machine.write("/etc/waguard/config.toml", CONFIG.format(port=PORT, token=TOKEN, url=url))
+    machine.run("sh", "-c", "umask 077; head -c 32 /dev/urandom | base64 > /etc/waguard/keys")
+    machine.write("/etc/systemd/system/waguard.service.d/watchdog.conf", QUICK_WATCHDOG)
+    machine.run("systemctl", "daemon-reload")
+
+
+async def test_browsers_and_links_outlive_every_end_of_the_daemon(
+    machine: Box, simulator: Simulator, tmp_path: Path
+) -> None:
+    service = Service(machine)
+    await asyncio.to_thread(install, machine, simulator.url)
+    mounts = await service.run("cat", "/proc/mounts")
+    await service.run("systemctl", "start", "waguard")
+    await asyncio.gather(*(service.ask("POST", f"/v1/sessions/{code}/connect") for code in CODES))
+    for code in CODES:
+        simulator.scan((await service.ask("GET", f"/v1/sessions/{code}"))["qr"]["text"], "34600000000")
+    await service.until_connected()
+    before, loads, tabs = service.processes(), simulator.loads, [one.tab for one in simulator.devices]
+
+    for how in ("killed", "hung", "restarted", "reloaded", "upgraded"):
+        pid = int(machine.show("waguard", "MainPID"))
+        async with service.asked_all_the_time():
+            died = time.time()
+            if how == "killed":
+                await service.run("kill", "-KILL", str(pid))
+            elif how == "hung":
+                await service.run("kill", "-STOP", str(pid))
+            elif how == "restarted":
+                await service.run("systemctl", "restart", "waguard")
+            elif how == "reloaded":
+                await service.run("systemctl", "reload", "waguard")
+            elif how == "upgraded":
+                build = tmp_path / "waguard"
+                shutil.copytree(ROOT / "waguard", build, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(build, machine.path("/opt/next/waguard"))
+                init = machine.path("/opt/next/waguard/__init__.py")
+                init.write_text(re.sub(r'__version__ = ".*"', '__version__ = "99.0.0"', init.read_text()))
+                await service.run("ln", "-sfn", "next", "/opt/current")
+                died = time.time()
+                await service.run("systemctl", "restart", "waguard")
+            await until_adopted(service, died)
+        took = service.first_look(died)
+        print(  # noqa: T201 (a figure)
+            f"{how}: {took:.2f} s to the first look at a page; {service.answered} questions answered, {service.refused} refused"
+        )
+        assert service.refused == 0
+        assert service.processes() == before
+        assert [one.tab for one in simulator.devices] == tabs
+        assert simulator.loads == loads
+    assert (await service.run("waguard", "--version")).strip() == "waguard 99.0.0"
+    assert machine.show("waguard", "ActiveState") == "active"
+    assert re.search(r"3 connected; http", machine.show("waguard", "StatusText"))
+
+    figure = (await service.run("systemd-analyze", "security", "--no-pager", "waguard")).splitlines()[-1]
+    print(figure)  # noqa: T201 (likewise)
+    assert min(float(number) for number in re.findall(r"\d+\.\d", figure)) <= 2.3
+
+    await service.run("systemctl", "stop", "waguard")
+    assert "waguard" not in await service.run("ps", "-eo", "user:32=", "-o", "args=")
+    assert await service.run("cat", "/proc/mounts") == mounts
+
+
+async def until_adopted(service: Service, since: float) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        found = await asyncio.to_thread(service.machine.journal, "-u", "waguard", f"--since=@{since:.6f}")
+        events = [entry["MESSAGE"] for entry in found if "session.adopted" in str(entry["MESSAGE"])]
+        if len(events) == len(CODES) and await service.connected():
+            return
+        assert time.monotonic() < deadline, [entry["MESSAGE"] for entry in found]
+        await asyncio.sleep(0.1)
