@@ -160,6 +160,8 @@ async def test_browsers_and_links_outlive_every_end_of_the_daemon(
     await service.until_connected()
     before, loads, tabs = service.processes(), simulator.loads, [one.tab for one in simulator.devices]
 
+    await look_around(service, before["one"][0]["pid"])
+
     for how in ("killed", "hung", "restarted", "reloaded", "upgraded"):
         pid = int(machine.show("waguard", "MainPID"))
         async with service.asked_all_the_time():
@@ -201,6 +203,33 @@ async def test_browsers_and_links_outlive_every_end_of_the_daemon(
     await service.run("systemctl", "stop", "waguard")
     assert "waguard" not in await service.run("ps", "-eo", "user:32=", "-o", "args=")
     assert await service.run("cat", "/proc/mounts") == mounts
+
+
+LOOK_AROUND = """
+for place in /var/lib/waguard /etc/waguard /run/credentials /run/systemd /opt /root /home /usr/bin/waguard; do
+    [ -e "$place" ] && echo "sees $place"
+done
+ls -A /
+for pid in $(ls /proc); do
+    [ -r "/proc/$pid/cmdline" ] && tr '\\0' ' ' < "/proc/$pid/cmdline" && echo
+done
+true
+"""
+
+
+async def look_around(service: Service, init: int) -> None:
+    """From inside a supervised browser's sandbox, with root's rights even, there is nothing of others."""
+    enter = ["nsenter", "-t", str(init), "-m", "-p", "-i", "--root", "--wd", "sh", "-c", LOOK_AROUND]
+    seen = (await service.run(*enter)).splitlines()
+    assert [line for line in seen if line.startswith("sees")] == [
+        "sees /usr/bin/waguard"
+    ]  # /usr is the machine's
+    assert {"profile", "usr", "tmp", "proc"} <= set(seen)
+    assert not {"opt", "root", "home", "run", "srv", "boot"} & set(seen)
+    programs = {Path(line.split()[0]).name for line in seen if line.startswith("/")}
+    assert {name for name in programs if "chrom" not in name} == {"bwrap"}
+    profiles = re.findall(r"--user-data-dir=(\S+)", "\n".join(seen))
+    assert set(profiles) == {"/profile"}
 
 
 async def until_adopted(service: Service, since: float) -> None:
