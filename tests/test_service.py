@@ -134,17 +134,63 @@ class Service:
         raise AssertionError("no page was seen")
 
 
+def steps(said: str, word: str) -> list[str]:
+    """What `waguard install` has told of, of this kind."""
+    return [line.split(maxsplit=1)[1] for line in said.splitlines() if line.split(maxsplit=1)[0] == word]
+
+
 def install(machine: Box, url: str) -> None:
-    for unit in ("waguard.service", "waguard.slice"):
-        machine.write(f"/etc/systemd/system/{unit}", (ROOT / "systemd" / unit).read_text())
-    machine.write("/etc/sysusers.d/waguard.conf", (ROOT / "systemd/waguard.sysusers").read_text())
-    machine.write("/etc/tmpfiles.d/waguard.conf", (ROOT / "systemd/waguard.tmpfiles").read_text())
-    machine.run("systemd-sysusers", "waguard.conf")
-    machine.run("systemd-tmpfiles", "--create", "waguard.conf")
+    machine.run("waguard", "install", "--no-start", "--program", "/usr/bin/waguard")
     machine.write("/etc/waguard/config.toml", CONFIG.format(port=PORT, token=TOKEN, url=url))
-    machine.run("sh", "-c", "umask 077; head -c 32 /dev/urandom | base64 > /etc/waguard/keys")
     machine.write("/etc/systemd/system/waguard.service.d/watchdog.conf", QUICK_WATCHDOG)
     machine.run("systemctl", "daemon-reload")
+
+
+def everything(machine: Box) -> set[str]:
+    """Files and directories that are not this boot's own."""
+    places = ("/etc", "/usr/lib/systemd", "/var/lib", "/var/cache", "/opt")
+    found = machine.run("find", *places, "-xdev", "-not", "-path", "*/catalog/*").split("\n")
+    return {
+        line
+        for line in found
+        if not re.search(r"/(passwd|group|shadow|gshadow|subuid|subgid)-?$|systemd/(random|tpm)", line)
+    }
+
+
+def test_installed_and_taken_away_again_nothing_is_left(machine: Box) -> None:
+    before = everything(machine)
+    command = ("waguard", "install", "--program", "/usr/bin/waguard")
+    would = steps(machine.run(*command, "--dry-run"), "would")
+    assert everything(machine) == before
+    done = steps(machine.run(*command), "done")
+    assert done == would
+    assert machine.show("waguard", "ActiveState") == "active"
+    assert machine.show("waguard", "UnitFileState") == "enabled"
+    token = machine.run("waguard", "token").strip()
+    assert len(token) > 30
+    assert "no sessions" in machine.run("waguard", "status").lower()
+    again = machine.run(*command)
+    assert [step.split()[0] for step in steps(again, "done")] == ["runuser"]  # a look only
+    key = machine.path("/etc/waguard/keys").read_bytes()
+
+    asked = machine.run(*command, "--uninstall", ok=False)
+    assert "--keep-sessions or --purge" in asked
+    assert machine.show("waguard", "ActiveState") == "active"
+    keeping = (*command, "--uninstall", "--keep-sessions")
+    would = steps(machine.run(*keeping, "--dry-run"), "would")
+    assert steps(machine.run(*keeping), "done") == would
+    left = {line for line in everything(machine) - before if not line.startswith("/var/lib/waguard")}
+    assert left <= {"/etc/sysusers.d"}
+    assert machine.path("/var/lib/waguard/sessions/.backup.keys").read_bytes() == key
+    assert machine.path("/var/lib/waguard").stat().st_uid == 0
+
+    machine.run(*command)
+    assert machine.path("/etc/waguard/keys").read_bytes() == key
+    assert machine.run("waguard", "token").strip() == token  # what was kept is the service's again
+    machine.run(*command, "--uninstall", "--purge")
+    assert everything(machine) - before <= {"/etc/sysusers.d"}  # it is empty, and not ours
+    assert not list(machine.path("/etc/sysusers.d").iterdir())
+    assert "waguard" not in machine.path("/etc/passwd").read_text()
 
 
 async def test_browsers_and_links_outlive_every_end_of_the_daemon(
