@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import json
+import os
+import random
 import re
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,8 @@ session_memory_mb = 0
 [browser]
 extra_flags = ["--enable-aggressive-domstorage-flushing"]
 """
-QUICK_WATCHDOG = "[Service]\nWatchdogSec=2\n"
+HASTY = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nWatchdogSec=2\n"
+"""For a test's sake it is killed more often than the unit allows, and found hung sooner."""
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +145,7 @@ def steps(said: str, word: str) -> list[str]:
 def install(machine: Box, url: str) -> None:
     machine.run("waguard", "install", "--no-start", "--program", "/usr/bin/waguard")
     machine.write("/etc/waguard/config.toml", CONFIG.format(port=PORT, token=TOKEN, url=url))
-    machine.write("/etc/systemd/system/waguard.service.d/watchdog.conf", QUICK_WATCHDOG)
+    machine.write("/etc/systemd/system/waguard.service.d/hasty.conf", HASTY)
     machine.run("systemctl", "daemon-reload")
 
 
@@ -287,3 +290,128 @@ async def until_adopted(service: Service, since: float) -> None:
             return
         assert time.monotonic() < deadline, [entry["MESSAGE"] for entry in found]
         await asyncio.sleep(0.1)
+
+
+# --- killed at any moment -----------------------------------------------------------------------------------------
+
+TEN = tuple(f"c{number}" for number in range(10))
+DROPPED = frozenset(TEN[7:])
+"""Those that are cleaned now and then; the logins of all others have to stay."""
+KILLS = int(os.environ.get("WAGUARD_TEST_KILLS", "4"))
+"""50 for the whole proof; it takes some minutes."""
+
+
+async def test_killed_at_any_moment_nothing_is_lost_and_all_is_as_wanted(
+    machine: Box, simulator: Simulator
+) -> None:
+    chance = random.Random(os.environ.get("WAGUARD_TEST_SEED"))
+    service = Service(machine)
+    await asyncio.to_thread(install, machine, simulator.url)
+    await service.run("systemctl", "start", "waguard")
+    await asyncio.gather(*(log_in(service, simulator, code) for code in TEN))
+    await asyncio.gather(*(until(service, code, saved) for code in TEN))
+    devices = {one.wid for one in simulator.devices}
+    wanted: dict[str, str] = dict.fromkeys(
+        TEN, "up"
+    )  # as far as it is known: what was cut off may be done or not
+    for number in range(KILLS):
+        asked = [asyncio.create_task(do(service, chance, code, wanted)) for code in chance.sample(TEN, 4)]
+        await asyncio.sleep(chance.uniform(0, 0.8))  # any moment
+        await service.run("systemctl", "kill", "--kill-who=main", "--signal=KILL", "waguard")
+        await asyncio.gather(*asked)
+        await ready(service, f"kill {number + 1}")
+    sessions = {one["client"]: one for one in (await service.ask("GET", "/v1/sessions"))["sessions"]}
+    assert {code: one["wanted"] for code, one in sessions.items()} | wanted == {
+        code: one["wanted"] for code, one in sessions.items()
+    }
+    up = {code for code, one in sessions.items() if one["wanted"] == "up"}
+    await asyncio.gather(*(until(service, code, usable) for code in up))
+    await service.ask("POST", "/v1/reap")
+    assert sorted(leaks(machine, up)) == []
+    # Every login that nobody has dropped is there, and needs no scan.
+    await asyncio.gather(*(service.ask("POST", f"/v1/sessions/{code}/connect") for code in TEN))
+    kept = [code for code in TEN if code not in DROPPED]
+    await asyncio.gather(*(until(service, code, is_connected) for code in kept))
+    assert {one.wid for one in simulator.devices} == devices
+    killed = len([one for one in machine.journal("-u", "waguard") if "status=9/KILL" in str(one["MESSAGE"])])
+    told = f"{killed} kills; {len(up)} of {len(TEN)} were to be up; the {len(kept)} logins that nobody dropped are there"
+    print(told)  # noqa: T201 (likewise)
+
+
+async def do(service: Service, chance: random.Random, code: str, wanted: dict[str, str]) -> None:
+    """Ask for something; the daemon may die meanwhile."""
+    verbs = {
+        "connect": "up",
+        "restart": "up",
+        "backups": "",
+        "disconnect": "down",
+        "backups/newest/restore": "up",
+    }
+    if code in DROPPED:
+        verbs["cleanup"] = "down"
+    verb = chance.choice(sorted(verbs))
+    becomes = verbs[verb]
+    before = wanted.pop(code, None) if becomes else None
+    try:
+        await service.ask("POST", f"/v1/sessions/{code}/{verb}")
+    except aiohttp.ClientError:
+        return  # whether it was done is not known
+    except AssertionError:  # refused: there is no snapshot any more, say
+        if becomes and before is not None and verb.endswith("restore"):
+            wanted[code] = before
+        return
+    if becomes:
+        wanted[code] = becomes
+
+
+async def log_in(service: Service, simulator: Simulator, code: str) -> None:
+    await service.ask("POST", f"/v1/sessions/{code}/connect")
+    simulator.scan((await service.ask("GET", f"/v1/sessions/{code}"))["qr"]["text"], "34600000000")
+    await until(service, code, is_connected)
+
+
+async def is_connected(service: Service, code: str) -> bool:
+    return bool((await service.ask("GET", f"/v1/sessions/{code}"))["status"] == "connected")
+
+
+async def usable(service: Service, code: str) -> bool:
+    return (await service.ask("GET", f"/v1/sessions/{code}"))["status"] in {"connected", "awaiting_scan"}
+
+
+async def saved(service: Service, code: str) -> bool:
+    return bool((await service.ask("GET", f"/v1/sessions/{code}/backups"))["backups"])
+
+
+async def until(service: Service, code: str, done: Callable[[Service, str], Awaitable[bool]]) -> None:
+    deadline = time.monotonic() + 60
+    while not await done(service, code):
+        assert time.monotonic() < deadline, (done.__name__, await service.ask("GET", f"/v1/sessions/{code}"))
+        await asyncio.sleep(0.1)
+
+
+async def ready(service: Service, what: str) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        with contextlib.suppress(aiohttp.ClientError, AssertionError):
+            await service.ask("GET", "/v1/sessions")
+            return
+        assert time.monotonic() < deadline, what
+        await asyncio.sleep(0.05)
+
+
+def leaks(machine: Box, up: set[str]) -> Iterator[str]:
+    """What is there beyond the sessions that are up."""
+    inits = machine.run("sh", "-c", "pgrep -x bwrap | wc -l").strip()
+    if int(inits) != 2 * len(up):
+        yield f"{inits} processes of bubblewrap for {len(up)} browsers"
+    kept = machine.show("waguard", "NFileDescriptorStore")
+    if int(kept) != 3 * len(up) + 1:
+        yield f"{kept} fds kept for {len(up)} browsers"
+    sessions = machine.path("/var/lib/waguard/sessions")
+    yield from (f"left half-written: {path}" for path in sessions.rglob("*.partial*"))
+    linked = {path.readlink().name for path in sessions.glob("*/profile")}
+    yield from (
+        f"nobody's: {path}"
+        for path in (sessions / ".profiles").iterdir()
+        if path.name.split(".")[0] not in linked
+    )
