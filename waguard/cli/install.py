@@ -3,12 +3,16 @@
 Each step looks first, so a second run changes nothing, and a dry run says exactly what would be done.
 """
 
+import errno
 import grp
 import os
 import pwd
+import re
+import select
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -38,8 +42,12 @@ FILES = {
     **{unit: Path("/etc/systemd/system") / unit for unit in UNITS},
 }
 _COMMAND_S = 120.0
-_HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"))
-"""What the unit's ProtectHome= hides from the service, systemd.exec(5)."""
+_END_S = 10.0
+_HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108 (nothing is put there)
+"""What the unit's ProtectHome= and PrivateTmp= hide from the service, systemd.exec(5)."""
+_BOOTED = Path("/run/systemd/system")
+"""There when systemd has started this machine, sd_booted(3)."""
+_CGROUPS = Path("/sys/fs/cgroup")
 
 
 class Work:
@@ -83,15 +91,15 @@ def install(
     ] = False,
 ) -> None:
     """Make it a systemd service of this machine: user, directories, key, configuration, units. Run it as root; again at will."""
-    if os.geteuid() != 0 and not dry_run:
+    if os.geteuid() != 0:  # a dry run too: what there is, only root can see
         raise Problem("not_root", "Only root can install a service.", hint="sudo waguard install")
-    if shutil.which("systemctl") is None:
-        raise Problem("no_systemd", "This machine has no systemd.", hint="Run it as it is: waguard run")
+    if shutil.which("systemctl") is None or not _BOOTED.is_dir():
+        raise Problem("no_systemd", "No systemd runs this machine.", hint="Run it as it is: waguard run")
     work = Work(dry_run=dry_run)
     if uninstall:
         _uninstall(work, keep=keep_sessions, purge=purge)
     else:
-        _install(work, program or _program(), start=start)
+        _install(work, _given(program) if program else _program(), start=start)
 
 
 def _install(work: Work, program: str, *, start: bool) -> None:
@@ -121,9 +129,7 @@ def _install(work: Work, program: str, *, start: bool) -> None:
         enabled = running and _ok("systemctl", "is-enabled", "--quiet", UNITS[0])
         work.command("systemctl", "enable", "--now", UNITS[0], needed=not enabled)
     if running and changed:
-        show.output().print(
-            "It goes on as it was. For what has changed: systemctl reload waguard, or restart."
-        )
+        show.output().print("It goes on as it was. For units that have changed: systemctl restart waguard")
     elif not work.dry_run:
         show.output().print(
             f"Its log: journalctl -u waguard. The admin's token: {program} --config {CONFIG} token"
@@ -140,16 +146,28 @@ def _uninstall(work: Work, *, keep: bool, purge: bool) -> None:
     known = [unit for unit in ("waguard.service", "waguard.socket") if _ok("systemctl", "cat", unit)]
     if known:
         work.command("systemctl", "disable", "--now", *known)
+        work.step(f"end what {UNITS[0]} may have left", _end_all)
+        work.command("systemctl", "stop", UNITS[1], needed=_ok("systemctl", "is-active", "--quiet", UNITS[1]))
     for path in FILES.values():
         work.step(f"remove {path}", path.unlink, needed=path.exists())
     drop_ins = [Path(f"{FILES[unit]}.d") for unit in UNITS]
     for path in [*drop_ins, *([STATE] if not keep else ())]:
         work.step(f"remove {path}", partial(remove_tree, path), needed=path.exists())
     if keep and SESSIONS.exists():
-        work.step(f"keep the key as {KEPT_KEYS}", _keep_key, needed=KEYS.exists() and not KEPT_KEYS.exists())
+        work.step(f"keep the key as {KEPT_KEYS}", _keep_key, needed=KEYS.exists())
         # Nobody who is given the user's number next is to have them.
         work.command("chown", "-R", "root:root", str(STATE))
-    work.step(f"remove {CONFIG.parent}", lambda: remove_tree(CONFIG.parent), needed=CONFIG.parent.exists())
+        others = _others()
+        for path in (CONFIG, KEYS):
+            work.step(f"remove {path}", path.unlink, needed=path.exists())
+        if others:  # keys of another name, perhaps
+            work.step(f"remove {', '.join(map(str, others))}", lambda: None, needed=False)
+        else:
+            work.step(f"remove {CONFIG.parent}", CONFIG.parent.rmdir, needed=CONFIG.parent.exists())
+    else:
+        work.step(
+            f"remove {CONFIG.parent}", lambda: remove_tree(CONFIG.parent), needed=CONFIG.parent.exists()
+        )
     work.command("userdel", USER, needed=_user())
     work.command("systemctl", "daemon-reload")
 
@@ -168,6 +186,22 @@ def shipped(name: str) -> str:
     return found.read_text(encoding="utf-8")
 
 
+def _given(program: str) -> str:
+    """As it can stand in a unit, which knows neither directories of ours nor quotes."""
+    path = Path(program)
+    if not path.is_absolute() or not path.is_file() or not os.access(path, os.X_OK):
+        raise Problem("unreachable", f"{program} is no program.", hint="Name it by its whole path.")
+    return _plain(program)
+
+
+def _plain(program: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9 /._+@=-]+", program) or " " in program.removesuffix(" -m waguard"):
+        raise Problem(
+            "unreachable", f"{program!r} cannot stand in a unit.", hint="Install it elsewhere: /opt/waguard"
+        )
+    return program
+
+
 def _program() -> str:
     """What starts this program, as a unit has to write it."""
     started = Path(sys.argv[0])
@@ -180,10 +214,10 @@ def _program() -> str:
         if any(needed.is_relative_to(place) for place in _HIDDEN):
             raise Problem(
                 "unreachable",
-                f"{needed} is in somebody's home, where no service can reach it.",
+                f"{needed} is in somebody's home or a place for temporary files, where no service can reach it.",
                 hint="Install it for all: sudo PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install waguard",
             )
-    return program
+    return _plain(program)
 
 
 def _configure() -> None:
@@ -204,7 +238,41 @@ def _make_key() -> None:
 
 
 def _keep_key() -> None:
-    write_atomically(KEPT_KEYS, KEYS.read_bytes())
+    """The service's first. A daemon that was run by hand may have made its own there, and sealed snapshots with it."""
+    lines = [line for path in (KEYS, KEPT_KEYS) if path.exists() for line in path.read_bytes().splitlines()]
+    write_atomically(KEPT_KEYS, b"".join(line + b"\n" for line in dict.fromkeys(lines)))
+
+
+def _others() -> Sequence[Path]:
+    """What is beside the configuration and is not of our making."""
+    if not CONFIG.parent.exists():
+        return []
+    return sorted(path for path in CONFIG.parent.iterdir() if path not in {CONFIG, KEYS})
+
+
+def _end_all() -> None:
+    """Kill what a daemon that could not close its browsers has left in the service's cgroup, and see it gone."""
+    shown = ["systemctl", "show", UNITS[0], "--property=ControlGroup", "--value"]
+    group = subprocess.run(
+        shown, capture_output=True, text=True, timeout=_COMMAND_S, check=False
+    ).stdout.strip()
+    place = _CGROUPS / group.lstrip("/")
+    if not group.endswith(UNITS[0]) or not (place / "cgroup.kill").exists():
+        return
+    deadline = time.monotonic() + _END_S
+    try:
+        (place / "cgroup.kill").write_text("1", encoding="ascii")
+        with (place / "cgroup.events").open(encoding="ascii") as events:
+            change = select.poll()
+            change.register(events, select.POLLPRI)
+            while "populated 1" in events.read():
+                if (left := deadline - time.monotonic()) <= 0:
+                    raise _failed(f"end what {UNITS[0]} has left", f"{place} still has processes")
+                change.poll(left * 1000)
+                events.seek(0)
+    except OSError as error:  # systemd has removed it meanwhile, since it was empty
+        if error.errno not in {errno.ENOENT, errno.ENODEV}:
+            raise
 
 
 def _write(path: Path, text: str) -> None:
