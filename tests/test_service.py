@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -23,7 +24,9 @@ from waguard.simulator.server import Cadence, Simulator
 
 ROOT = Path(waguard.__file__).parent.parent
 CODES = ("one", "two", "three")
-PORT = 18717
+with socket.create_server(("127.0.0.1", 0)) as _free:
+    PORT = _free.getsockname()[1]
+"""The network is the machine's."""
 TOKEN = "an-admin-token-of-the-tests"
 CONFIG = """
 [sessions]
@@ -164,10 +167,15 @@ def everything(machine: Box) -> set[str]:
 def test_installed_and_taken_away_again_nothing_is_left(machine: Box) -> None:
     before = everything(machine)
     command = ("waguard", "install", "--program", "/usr/bin/waguard")
-    would = steps(machine.run(*command, "--dry-run"), "would")
+    would = steps(machine.run(*command, "--no-start", "--dry-run"), "would")
     assert everything(machine) == before
-    done = steps(machine.run(*command), "done")
+    done = steps(machine.run(*command, "--no-start"), "done")
     assert done == would
+    move_port(machine)
+    installed = everything(machine)
+    machine.run("runuser", "-u", "waguard", "--", "waguard", "run", "--check")
+    assert everything(machine) == installed
+    machine.run(*command)
     assert machine.show("waguard", "ActiveState") == "active"
     assert machine.show("waguard", "UnitFileState") == "enabled"
     token = machine.run("waguard", "token").strip()
@@ -188,6 +196,8 @@ def test_installed_and_taken_away_again_nothing_is_left(machine: Box) -> None:
     assert machine.path("/var/lib/waguard/sessions/.backup.keys").read_bytes() == key
     assert machine.path("/var/lib/waguard").stat().st_uid == 0
 
+    machine.run(*command, "--no-start")
+    move_port(machine)
     machine.run(*command)
     assert machine.path("/etc/waguard/keys").read_bytes() == key
     assert machine.run("waguard", "token").strip() == token  # what was kept is the service's again
@@ -195,6 +205,11 @@ def test_installed_and_taken_away_again_nothing_is_left(machine: Box) -> None:
     assert everything(machine) - before <= {"/etc/sysusers.d"}  # it is empty, and not ours
     assert not list(machine.path("/etc/sysusers.d").iterdir())
     assert "waguard" not in machine.path("/etc/passwd").read_text()
+
+
+def move_port(machine: Box) -> None:
+    config = machine.path("/etc/waguard/config.toml")
+    config.write_text(config.read_text().replace("# port = 8717", f"port = {PORT}"))
 
 
 async def test_browsers_and_links_outlive_every_end_of_the_daemon(

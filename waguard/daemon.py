@@ -128,12 +128,13 @@ def again() -> list[str]:
 
 
 def check(loaded: Loaded) -> None:
-    """Whether a daemon could start with it, as far as can be told without starting it. Raises `WaguardError`."""
-    config = loaded.config
+    """Whether a daemon could start with it, as far as can be told without changing anything. Raises `WaguardError`."""
+    config, root = loaded.config, loaded.config.sessions.dir.absolute()
     unprivileged_user(config.browser.user)
-    auth.load(config)
-    place = keys.place(config.backup.key_file, config.sessions.dir.absolute())
-    keys.load(place, make=False)
+    auth.load(config, make=False)
+    place = keys.place(config.backup.key_file, root)
+    if place.parent != root or place.exists():  # else it is made at the start
+        keys.load(place, make=False)
     _probe(config.whatsapp.probe)
     find.locate(config.browser.path)
 

@@ -60,8 +60,8 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def load(config: Config) -> Tokens:
-    """Read the tokens, making the file and what is missing in it. Blocking: call from a thread.
+def load(config: Config, *, make: bool = True) -> Tokens:
+    """Read the tokens, making the file and what is missing in it, or else doing as if. Blocking: call from a thread.
 
     Raises `ConfigError` for a file that cannot be understood or that others may read, `ProfileFailed`, `DiskFull`.
     """
@@ -71,7 +71,7 @@ def load(config: Config) -> Tokens:
     complete = StoredTokens(
         stored.admin, {**stored.clients, **{code: secrets.token_urlsafe(32) for code in missing}}
     )
-    if missing or not path.exists():
+    if make and (missing or not path.exists()):
         write_atomically(path, _STORED.dump_json(complete, indent=2) + b"\n", mode=0o600)
     tokens: dict[str, ClientCode | None] = {
         token: client_code(code)
