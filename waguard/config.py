@@ -324,8 +324,8 @@ class Api(_Section):
 
 class Log(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "console"] = "auto"
-    """auto: readable on a terminal, one JSON object a line elsewhere."""
+    format: Literal["auto", "json", "console", "journal"] = "auto"
+    """auto: entries with fields where stderr is systemd's journal, readable on a terminal, one JSON object a line elsewhere."""
 
 
 class Config(_Section):

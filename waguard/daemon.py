@@ -32,7 +32,6 @@ from waguard.history import History
 from waguard.instance import Resources
 from waguard.learned import Learned
 from waguard.observe import logs
-from waguard.observe.patient import Patient
 from waguard.observe.status import StatusLine
 from waguard.probes.census import Census
 from waguard.probes.pulse import Pulse
@@ -72,8 +71,8 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
         loop.add_signal_handler(number, heard.put_nowait, number)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # see `handing_over`
     bus, manager = Bus(), Manager()
-    with Patient(sys.stderr) as stream:
-        bus.subscribe(logs.configure(loaded.config.log, stream))
+    with logs.opened(loaded.config.log) as log:
+        bus.subscribe(log)
         async with running(loaded.config, bus, manager) as (supervisor, _):
             manager.tell("READY=1")
             number = await _until_told(heard, bus)
