@@ -38,6 +38,7 @@ from waguard.probes.pulse import Pulse
 from waguard.profile.store import Profiles
 from waguard.registry import Registry
 from waguard.sandbox import choose, unprivileged_user
+from waguard.sandbox.cgroup import Ceiling, Cgroups
 from waguard.session import Services
 from waguard.supervisor import Supervisor
 from waguard.systemd import CONTROL, Manager
@@ -164,7 +165,17 @@ async def running(
         bus.subscribe(status.heard)
         pulse = Pulse(bus.publish, beat=manager.alive)
         stack.push_async_callback(_end, asyncio.create_task(pulse.run(), name="pulse"))
-        resources = Resources(config, installed, kind, profiles, Registry(profiles), backups, bus, manager)
+        resources = Resources(
+            config,
+            installed,
+            kind,
+            profiles,
+            Registry(profiles),
+            backups,
+            bus,
+            manager,
+            await _cgroups(config, bus),
+        )
         history, learned = History(root, config.history.keep_days, bus), Learned(config)
         stack.push_async_callback(history.close)  # after all sessions, so that it has their ends
         await history.start(learned)
@@ -218,6 +229,24 @@ async def running(
             sessions=str(config.sessions.dir.absolute()),
         )
         yield supervisor, url
+
+
+async def _cgroups(config: Config, bus: Bus) -> Cgroups | None:
+    """The subtree that was delegated to us, if one was."""
+    settings = config.cgroup
+    if not settings.enabled:
+        return None
+    found = await in_thread(Cgroups.find, Ceiling(settings.memory_max_mb, settings.pids_max))
+    if isinstance(found, str):
+        bus.publish("cgroup.none", level="debug", why=found)
+        return None
+    bus.publish(
+        "cgroup.found",
+        path=str(found.root),
+        limits=sorted(found.controllers),
+        why_no_limits=found.why_no_limits or None,
+    )
+    return found
 
 
 async def _end(task: "asyncio.Task[None]") -> None:
