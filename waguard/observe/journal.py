@@ -162,8 +162,9 @@ class Journal:
     def lost(self, count: int) -> bytes:
         return entry(None, "", {"event": "log.lost", "level": "warning", "lines": count})
 
-    def give_up(self) -> None:
+    def give_up(self) -> bool:
         self._over.set()
+        return True
 
     def close(self) -> None:
         if self._socket is not None:

@@ -10,6 +10,7 @@ from typing import Protocol, Self, TextIO
 
 _MOST_LINES = 10_000
 _LAST_WORDS_S = 2.0
+_GIVING_UP_S = 5.0
 
 
 class Outlet(Protocol):
@@ -21,8 +22,8 @@ class Outlet(Protocol):
     def lost(self, count: int) -> bytes:
         """What says that so many were not kept."""
 
-    def give_up(self) -> None:
-        """Nobody waits any more: `deliver` returns soon. Called from another thread."""
+    def give_up(self) -> bool:
+        """Nobody waits any more: whether `deliver` returns soon. Called from another thread."""
 
     def close(self) -> None:
         """Give everything back. Nothing is delivered any more."""
@@ -51,9 +52,8 @@ class Patient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end(_LAST_WORDS_S)
-        if self._thread.is_alive():
-            self._outlet.give_up()
-            self._end(_LAST_WORDS_S / 4)
+        if self._thread.is_alive() and self._outlet.give_up():
+            self._end(_GIVING_UP_S)
         if not self._thread.is_alive():
             self._outlet.close()
 
@@ -119,8 +119,9 @@ class _Lines:
     def lost(self, count: int) -> bytes:
         return json.dumps({"event": "log.lost", "level": "warning", "lines": count}).encode() + b"\n"
 
-    def give_up(self) -> None:
+    def give_up(self) -> bool:
         """A write that blocks is not called off: the thread ends with the process."""
+        return False
 
     def close(self) -> None:
         """The stream is not ours."""
