@@ -11,6 +11,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -311,6 +312,87 @@ def test_the_journal_is_seen_by_device_and_inode(
         with logs.opened(Log(format="journal"), other) as write:
             write(Event("as.demanded"))
         assert journald.next()["WAGUARD_EVENT"] == b"as.demanded"
+
+
+_PRIVATE = """
+import json, os, socket, subprocess, sys, time
+from pathlib import Path
+
+run = Path("/run")
+subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(run)], check=True)
+settings = run / "systemd/journald.conf.d"
+settings.mkdir(parents=True)
+(settings / "test.conf").write_text("[Journal]\\nStorage=volatile\\nAudit=no\\nReadKMsg=no\\nRateLimitBurst=0\\n")
+(run / "systemd/journal").mkdir()
+journal = run / "systemd/journal/socket"
+kept = run / "log/journal" / Path("/etc/machine-id").read_text().strip()
+kept.mkdir(parents=True)
+
+def begin():
+    process = subprocess.Popen(["/lib/systemd/systemd-journald"])
+    until(journal.is_socket, "it has a socket")
+    return process
+
+def until(true, what):
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+def found(*matches):
+    done = subprocess.run(["journalctl", "-o", "json", "--all", *matches], capture_output=True, text=True, timeout=20)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+journald = begin()
+try:
+    stderr = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    stderr.connect(str(run / "systemd/journal/stdout"))
+    stderr.sendall(b"waguard\\n\\n6\\n1\\n0\\n0\\n0\\n")
+    os.dup2(stderr.fileno(), 2)
+    status = os.fstat(2)
+    os.environ["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
+    from waguard.config import Log
+    from waguard.events import Event
+    from waguard.observe import logs
+    with logs.opened(Log()) as write:
+        for number in range(100):
+            write(Event("session.changed", client=sys.argv[1], fields={"n": number}))
+        until(lambda: len(found("WAGUARD_EVENT=session.changed")) == 100, "all are there")
+        journald.kill()
+        journald.wait()
+        journal.unlink()
+        for number in range(100, 400):
+            write(Event("session.changed", client=sys.argv[1], fields={"n": number}))
+        write(Event("session.large", "error", sys.argv[1], {"text": "y" * 1_000_000}))
+        write(Event("session.changed", "info", "other", {}))
+        journald = begin()
+        until(lambda: found("WAGUARD_CLIENT=other"), "the last one is there")
+    changed = found(f"WAGUARD_CLIENT={sys.argv[1]}", "WAGUARD_EVENT=session.changed")
+    assert [json.loads(one["WAGUARD_FIELDS"])["n"] for one in changed] == list(range(400))
+    (large,) = found("WAGUARD_EVENT=session.large")
+    assert len(json.loads(large["WAGUARD_FIELDS"])["text"]) == 1_000_000
+    assert large["PRIORITY"] == "3"
+    (back,) = found("WAGUARD_EVENT=log.journal_back")
+    print("all of it")
+except BaseException as error:
+    print(repr(error))
+finally:
+    journald.kill()
+    journald.wait()
+"""
+"""In a mount namespace of its own: a journal that nobody else knows of."""
+
+
+def test_a_journal_of_our_own_has_all_of_it_and_loses_nothing_over_its_restart() -> None:
+    if os.geteuid() != 0 or not Path("/lib/systemd/systemd-journald").exists() or not shutil.which("unshare"):
+        pytest.skip("this needs root, systemd-journald and unshare")
+    paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", _PRIVATE, "demo"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=90, env=environment)
+    if "mount" in done.stderr and not done.stdout:
+        pytest.skip(f"no mount namespace here: {done.stderr.strip()}")
+    assert done.stdout == "all of it\n", done.stderr
 
 
 def test_a_real_journal_finds_it_by_client_and_event(stderr: io.TextIOWrapper) -> None:
