@@ -249,7 +249,7 @@ def _enable(root: Path, *, moved: bool) -> tuple[frozenset[str], str]:
     """Have the controllers in the leaves; which there are, and why not all of them.
 
     Not where we had to move ourselves: the service manager starts the next daemon in ``root``, and no process may be in a cgroup
-    that gives controllers to others (EBUSY). Tried with systemd 252; since 254 there is ``DelegateSubgroup=``.
+    that gives controllers to others (EBUSY, which systemd 252 makes a failed start of). Since 254 there is ``DelegateSubgroup=``.
     """
     there = _read_words(root / "cgroup.controllers")
     enabled = _read_words(root / "cgroup.subtree_control")
