@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 from waguard.api import admin, backups, compat, sessions, stats
 from waguard.api.problems import STATUS
 from waguard.browser.find import KNOWN
+from waguard.cli import install
 from waguard.config import Config, load
 
 ROOT = Path(__file__).parent.parent
@@ -132,6 +134,24 @@ def test_the_lock_pins_what_pyproject_asks_for() -> None:
     asked = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
     asked += project["project"]["optional-dependencies"]["test"]
     assert {re.split(r"[\[<>=!~ ]", name)[0].lower() for name in asked} <= locked
+
+
+def test_the_package_brings_what_install_installs(tmp_path: Path) -> None:
+    built = tmp_path / "built"
+    command = [
+        sys.executable,
+        "setup.py",
+        "-q",
+        "build",
+        "--build-base",
+        str(tmp_path / "base"),
+        "--build-lib",
+        str(built),
+    ]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    shipped = {path.name for path in (built / "waguard" / "shipped").iterdir()}
+    assert shipped == {*install.FILES, "config.toml"}
+    assert '# dir = "sessions"' in text("config.toml")  # what it replaces
 
 
 def test_the_changelog_knows_this_version() -> None:

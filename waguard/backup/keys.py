@@ -46,12 +46,13 @@ class Keyring:
 
 
 def place(named: Path | None, sessions: Path, environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the keys are: the named file, else the systemd credential, else beside the sessions."""
+    """Where the keys are: the named file, else the systemd credential, else beside the sessions. Raises `ProfileFailed`."""
     if named is not None:
         return named
     directory = environ.get("CREDENTIALS_DIRECTORY")
-    if directory and (credential := Path(directory) / CREDENTIAL).is_file():
-        return credential
+    with saying(f"read {directory}"):
+        if directory and CREDENTIAL in os.listdir(directory):  # noqa: PTH208 (one that cannot be read is not one that is not there)
+            return Path(directory) / CREDENTIAL
     return sessions / ".backup.keys"
 
 

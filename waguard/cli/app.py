@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from waguard import __version__
-from waguard.cli import doctor, logins, sessions, settings, show, stats, tokens
+from waguard.cli import doctor, install, logins, sessions, settings, show, stats, tokens
 from waguard.cli.edge import Edge
 from waguard.config import load
 from waguard.core.model import client_code
@@ -73,6 +73,7 @@ for command in sessions.COMMANDS:
 for name, about_logins in logins.COMMANDS.items():
     app.command(name=name)(about_logins)
 app.command()(stats.stats)
+app.command()(install.install)
 
 
 @app.command()

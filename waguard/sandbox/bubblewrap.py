@@ -100,9 +100,6 @@ class Bubblewrap:
             str(self._program),
             "--unshare-pid",
             "--unshare-ipc",
-            "--unshare-uts",
-            "--hostname",
-            "waguard",
         ]
         if self._user is None:
             command.append("--unshare-user")

@@ -1,0 +1,19 @@
+"""Puts what ``waguard install`` installs into the package; all the rest is in pyproject.toml."""
+
+import shutil
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+
+class BuildWithUnits(build_py):
+    def run(self) -> None:
+        super().run()
+        shipped = Path(self.build_lib, "waguard", "shipped")
+        shipped.mkdir(parents=True, exist_ok=True)
+        for file in (*Path("systemd").iterdir(), Path("config.toml")):
+            shutil.copy(file, shipped)
+
+
+setup(cmdclass={"build_py": BuildWithUnits})
