@@ -176,7 +176,12 @@ def start(sessions_dir: Path, journal: Journal) -> Daemon:
     async def starting(**sections: dict[str, Any]) -> AsyncIterator[tuple[Supervisor, str]]:
         config = Config.model_validate(
             {
-                "limits": {"reserve_memory_mb": 0, "session_memory_mb": 0, "reserve_disk_mb": 0},
+                "limits": {
+                    "reserve_memory_mb": 0,
+                    "session_memory_mb": 0,
+                    "reserve_disk_mb": 0,
+                    "memory_pressure": 0,
+                },
                 "restart": {"base_s": 0.01, "max_s": 0.05, "cooldown_s": 30.0},
                 "browser": FLUSHES,
                 "page": {"poll_s": 0.1},

@@ -55,7 +55,12 @@ class Service:
         """Write the configuration anew; what is running does not know."""
         given: dict[str, dict[str, Any]] = {
             "sessions": {"dir": str(self.sessions)},
-            "limits": {"reserve_memory_mb": 0, "session_memory_mb": 0, "reserve_disk_mb": 0},
+            "limits": {
+                "reserve_memory_mb": 0,
+                "session_memory_mb": 0,
+                "reserve_disk_mb": 0,
+                "memory_pressure": 0,
+            },
             "restart": {"base_s": 0.01, "max_s": 0.05},
             "log": {"format": "json"},
             "page": {"poll_s": 0.1},

@@ -152,7 +152,7 @@ WRONG = [
     ("[api]\nprot = 1\n", 2, "api.prot", "no such key. Did you mean 'port'?"),
     ("[log]\nzzz = 1\n", 2, "log.zzz", "no such key. Known are: format, level."),
     ("[apy]\nport = 1\n", 1, "apy", "no such section. Did you mean 'api'?"),
-    ("[zzz]\n", 1, "zzz", "no such section. Known are: api, backup, browser, deadlines,"),
+    ("[zzz]\n", 1, "zzz", "no such section. Known are: api, backup, browser, cgroup,"),
     ("port = 1\n", 1, "port", "no such section. Known are:"),
     # values that would undo what is promised
     ('[api]\nhost = "0.0.0.0"\n', 2, "api.host", "must be a loopback address: put a reverse proxy"),
@@ -186,6 +186,12 @@ WRONG = [
     ("[sessions]\ndir = 5\n", 2, "sessions.dir", "must be a path in quotes, not 5"),
     ('[api]\nallowed_hosts = ["http://x"]\n', 2, "api.allowed_hosts", "write it without scheme and port"),
     ('[api]\nclients = ["a b"]\n', 2, "api.clients", "starts with a letter or a digit"),
+    (
+        "[recycle]\nhard_memory_mb = 5000\n",
+        2,
+        "",
+        "cgroup.memory_max_mb = 4096 must not be smaller than recycle.hard_memory_mb = 5000",
+    ),
     ("[recycle]\nsoft_memory_mb = 5000\n", 2, "", "soft_memory_mb must not be larger than hard_memory_mb"),
     ('[api]\nport = 1\nadmin_token = "short"\n', 3, "api", "must have at least 16 characters"),
     (

@@ -149,7 +149,19 @@ class Limits(_Section):
     session_memory_mb: Annotated[int, Field(ge=0)] = 300
     """Free memory one more session must find, above the reserve."""
     reserve_memory_mb: Annotated[int, Field(ge=0)] = 256
+    memory_pressure: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 20.0
+    """Percent of time in which nothing gets on for want of memory; with more no session starts. 0 does not look."""
     reserve_disk_mb: Annotated[int, Field(ge=0)] = 256
+
+
+class Cgroup(_Section):
+    """Where a service manager has delegated a cgroup to the daemon: see `sandbox.cgroup`."""
+
+    enabled: bool = True
+    memory_max_mb: Annotated[int, Field(ge=0)] = 4096
+    """More than this one browser does not get; the kernel then ends a process of it. 0 sets no limit."""
+    pids_max: Annotated[int, Field(ge=0)] = 4096
+    """Processes and threads of one browser. 0 sets no limit."""
 
 
 class Schedule(_Section):
@@ -324,8 +336,8 @@ class Api(_Section):
 
 class Log(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "console"] = "auto"
-    """auto: readable on a terminal, one JSON object a line elsewhere."""
+    format: Literal["auto", "json", "console", "journal"] = "auto"
+    """auto: entries with fields where stderr is systemd's journal, readable on a terminal, one JSON object a line elsewhere."""
 
 
 class Config(_Section):
@@ -337,6 +349,7 @@ class Config(_Section):
     sandbox: Sandbox = Sandbox()
     schedule: Schedule = Schedule()
     limits: Limits = Limits()
+    cgroup: Cgroup = Cgroup()
     deadlines: Deadlines = Deadlines()
     restart: Restart = Restart()
     history: History = History()
@@ -354,6 +367,11 @@ class Config(_Section):
         set_here = "concurrent_starts" in limits.model_fields_set  # a default that is larger is harmless
         if set_here and limits.concurrent_starts > limits.max_sessions:
             raise ValueError("limits.concurrent_starts must not be larger than limits.max_sessions")
+        if 0 < self.cgroup.memory_max_mb < self.recycle.hard_memory_mb:
+            most, hard = self.cgroup.memory_max_mb, self.recycle.hard_memory_mb
+            raise ValueError(
+                f"cgroup.memory_max_mb = {most} must not be smaller than recycle.hard_memory_mb = {hard:g}"
+            )
         if self.profile.runtime_dir is not None and self.profile.at_rest != "sealed":
             raise ValueError(
                 'profile.runtime_dir needs profile.at_rest = "sealed": what is there is gone after a reboot'

@@ -32,13 +32,13 @@ from waguard.history import History
 from waguard.instance import Resources
 from waguard.learned import Learned
 from waguard.observe import logs
-from waguard.observe.patient import Patient
 from waguard.observe.status import StatusLine
 from waguard.probes.census import Census
 from waguard.probes.pulse import Pulse
 from waguard.profile.store import Profiles
 from waguard.registry import Registry
 from waguard.sandbox import choose, unprivileged_user
+from waguard.sandbox.cgroup import Ceiling, Cgroups
 from waguard.session import Services
 from waguard.supervisor import Supervisor
 from waguard.systemd import CONTROL, Manager
@@ -72,8 +72,8 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
         loop.add_signal_handler(number, heard.put_nowait, number)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # see `handing_over`
     bus, manager = Bus(), Manager()
-    with Patient(sys.stderr) as stream:
-        bus.subscribe(logs.configure(loaded.config.log, stream))
+    with logs.opened(loaded.config.log) as log:
+        bus.subscribe(log)
         async with running(loaded.config, bus, manager) as (supervisor, _):
             manager.tell("READY=1")
             number = await _until_told(heard, bus)
@@ -166,7 +166,17 @@ async def running(
         bus.subscribe(status.heard)
         pulse = Pulse(bus.publish, beat=manager.alive)
         stack.push_async_callback(_end, asyncio.create_task(pulse.run(), name="pulse"))
-        resources = Resources(config, installed, kind, profiles, Registry(profiles), backups, bus, manager)
+        resources = Resources(
+            config,
+            installed,
+            kind,
+            profiles,
+            Registry(profiles),
+            backups,
+            bus,
+            manager,
+            await _cgroups(config, bus),
+        )
         history, learned = History(root, config.history.keep_days, bus), Learned(config)
         stack.push_async_callback(history.close)  # after all sessions, so that it has their ends
         await history.start(learned)
@@ -220,6 +230,24 @@ async def running(
             sessions=str(config.sessions.dir.absolute()),
         )
         yield supervisor, url
+
+
+async def _cgroups(config: Config, bus: Bus) -> Cgroups | None:
+    """The subtree that was delegated to us, if one was."""
+    settings = config.cgroup
+    if not settings.enabled:
+        return None
+    found = await in_thread(Cgroups.find, Ceiling(settings.memory_max_mb, settings.pids_max))
+    if isinstance(found, str):
+        bus.publish("cgroup.none", level="debug", why=found)
+        return None
+    bus.publish(
+        "cgroup.found",
+        path=str(found.root),
+        limits=sorted(found.controllers),
+        why_no_limits=found.why_no_limits or None,
+    )
+    return found
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

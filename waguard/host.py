@@ -17,6 +17,34 @@ def available_memory_mb() -> int:
     return int(psutil.virtual_memory().available // MB)
 
 
+MEMORY_PRESSURE = Path("/proc/pressure/memory")
+"""PSI of the whole machine, psi.rst of the kernel."""
+
+
+def stalled(*pressures: Path) -> float | None:
+    """Percent of the last ten seconds in which nothing at all got on for want of memory ("full avg10"), the worst of these files.
+
+    None if the kernel does not count it.
+    """
+    found = [one for one in map(_full_avg10, pressures) if one is not None]
+    return max(found, default=None)
+
+
+def _full_avg10(pressure: Path) -> float | None:
+    try:
+        line = next(
+            one for one in pressure.read_text(encoding="ascii").splitlines() if one.startswith("full ")
+        )
+        return float(line.split()[1].removeprefix("avg10="))
+    except (
+        OSError,
+        ValueError,
+        IndexError,
+        StopIteration,
+    ):  # some kernels have it and refuse to read it (EOPNOTSUPP)
+        return None
+
+
 def free_disk_mb(path: Path) -> int:
     """Free disk for an unprivileged user below ``path`` (or its nearest existing parent), in MiB."""
     return int(shutil.disk_usage(_existing(path)).free // MB)

@@ -39,6 +39,7 @@ from waguard.profile.witness import Witness
 from waguard.registry import Record, Registry
 from waguard.sandbox import Sandbox, freeze, reaper
 from waguard.sandbox.adopt import adopt
+from waguard.sandbox.cgroup import Cgroups
 from waguard.systemd import Manager
 
 
@@ -54,6 +55,7 @@ class Resources:
     backups: Backups
     bus: Bus
     manager: Manager
+    cgroups: Cgroups | None = None
 
     @property
     def binary(self) -> Binary:
@@ -431,6 +433,7 @@ class Instance:
             launch = replace(launch, processes=identities, version=version)
             await self.save(launch=launch)
             resources.manager.keep(self._named(launch, browser))
+            await self._enclose(launch, browser)
             self.memory.started_at, self.memory.version = time.time(), version
             self.publish("browser.spawned", sandbox=browser.run.kind)
             page = await browser.go(resources.binary, settings)
@@ -438,6 +441,31 @@ class Instance:
             if before is not None and before.browser != version:
                 await in_thread(witness.write, profile.witness, Witness(version))
         self.stage_done(Stage.START, began)
+
+    async def _enclose(self, launch: reaper.Launch, browser: Browser) -> None:
+        """Give the launch a cgroup of its own; without one it goes on as well."""
+        if (cgroups := self._resources.cgroups) is None:
+            return
+        try:
+            await in_thread(cgroups.take, self.code, launch.token, browser.run, launch.processes)
+        except OSError as error:
+            self.publish("cgroup.failed", level="warning", error=str(error))
+
+    async def _clear_cgroup(self, launch: reaper.Launch | None) -> None:
+        """Whatever is left in the launch's cgroup is killed and proved gone; the caller sets the deadline."""
+        if (cgroups := self._resources.cgroups) is None or launch is None:
+            return
+        stop = threading.Event()
+        try:
+            leaf = cgroups.leaf(self.code, launch.token)
+            used = await in_thread(leaf.end, stop, stop=stop)
+        except OSError as error:
+            self.publish("cgroup.failed", level="warning", error=str(error))
+            return
+        if used is not None:
+            self.publish(
+                "cgroup.removed", level="debug", cpu_s=used.cpu_s, memory_peak_mb=used.memory_peak_mb
+            )
 
     # --- from one daemon to the next ------------------------------------------------------------------
 
@@ -528,6 +556,7 @@ class Instance:
         try:
             async with within(Stage.KILL, self._resources.config.deadlines.kill, "proving the browser gone"):
                 await browser.kill()
+                await self._clear_cgroup(self._record.launch)
         except WaguardError as error:
             pids = list(browser.run.pids())
             raise NotProvedGone(
@@ -564,6 +593,7 @@ class Instance:
             await self._end_browser(self.browser)
         elif (launch := self._record.launch) is not None:
             killed = await reaper.reap(launch)
+            await self._clear_cgroup(launch)
             if killed:
                 self.publish("reaper.killed", level="warning", pids=killed)
             self._forget_pipes()
@@ -584,6 +614,11 @@ class Instance:
         # Known from its launch: a cleanup forgets the profile before it ends the browser.
         launch = self._record.launch if self.browser is not None else None
         return frozenset({launch.generation if launch else "", self._custody.locked} - {""})
+
+    @property
+    def recorded(self) -> reaper.Launch | None:
+        """The launch that is on record."""
+        return self._record.launch
 
     @property
     def leftover(self) -> reaper.Launch | None:

@@ -426,7 +426,22 @@ class Supervisor:
                 hint="Disconnect a session, or lower limits.session_memory_mb.",
                 retry_after_s=60,
             )
+        await self._look_at_pressure()
         await self._find_room()
+
+    async def _look_at_pressure(self) -> None:
+        """Free memory says little of a machine that gets it by throwing out what is needed at once. Raises `NoMemory`."""
+        limit, cgroups = self._config.limits.memory_pressure, self._resources.cgroups
+        if not limit:
+            return
+        ours = [cgroups.memory_pressure] if cgroups is not None else []
+        stalled = await in_thread(host.stalled, host.MEMORY_PRESSURE, *ours)
+        if stalled is not None and stalled > limit:
+            raise NoMemory(
+                f"For {stalled:g} % of the last ten seconds nothing got on for want of memory; limits.memory_pressure is {limit:g}.",
+                hint="It is tried again by itself where it was wanted. Disconnect a session, or add memory.",
+                retry_after_s=15,
+            )
 
     async def _find_room(self, restoring: About | None = None) -> None:
         """See that there is disk, if need be where retired profiles are. Raises `DiskFull`."""

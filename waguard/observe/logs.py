@@ -1,20 +1,32 @@
-"""Events as log lines on stderr: one JSON object a line, or readable where a terminal reads."""
+"""Events as log lines on stderr: one JSON object a line, or readable where a terminal reads; or as entries of the journal."""
 
 import logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
 import structlog
 
 from waguard.config import Log
 from waguard.events import Event
+from waguard.observe.journal import Journal, entry, is_journal
 from waguard.observe.patient import Patient
 
 
-def configure(settings: Log, stream: TextIO | Patient = sys.stderr) -> Callable[[Event], None]:
-    """Set up structlog on ``stream``; returns the bus's subscriber.
+@contextmanager
+def opened(settings: Log, stream: TextIO = sys.stderr) -> Iterator[Callable[[Event], None]]:
+    """The bus's subscriber, for the length of a ``with`` block; what it is told never waits for who reads the log."""
+    to_journal = settings.format == "journal" or (settings.format == "auto" and is_journal(stream))
+    with Patient(stream, outlet=Journal(stream) if to_journal else None) as patient:
+        yield configure(settings, patient, entries=to_journal)
+
+
+def configure(
+    settings: Log, stream: TextIO | Patient = sys.stderr, *, entries: bool = False
+) -> Callable[[Event], None]:
+    """Set up structlog on ``stream``, in lines or in ``entries`` of the journal; returns the bus's subscriber.
 
     A dead stream (a closed pipe, a full disk) silences the log and nothing else.
     """
@@ -24,6 +36,10 @@ def configure(settings: Log, stream: TextIO | Patient = sys.stderr) -> Callable[
         if readable
         else structlog.processors.JSONRenderer()
     )
+    factory: Callable[..., Any] = structlog.WriteLoggerFactory(cast("TextIO", stream))
+    if entries and isinstance(stream, Patient):
+        renderer, logger = entry, _Entries(stream)
+        factory = lambda *_: logger  # noqa: E731
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -32,7 +48,7 @@ def configure(settings: Log, stream: TextIO | Patient = sys.stderr) -> Callable[
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", stream)),
+        logger_factory=factory,
         cache_logger_on_first_use=False,
     )
     log = structlog.get_logger()
@@ -49,6 +65,13 @@ def configure(settings: Log, stream: TextIO | Patient = sys.stderr) -> Callable[
 
     _Libraries.divert(write)
     return write
+
+
+class _Entries:
+    """What structlog takes for a logger."""
+
+    def __init__(self, patient: Patient) -> None:
+        self.debug = self.info = self.warning = self.error = patient.put
 
 
 class _Libraries(logging.Handler):

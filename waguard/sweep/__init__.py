@@ -12,6 +12,7 @@ from waguard.backup.store import Backups
 from waguard.config import Config
 from waguard.core.model import ClientCode
 from waguard.profile.store import Profiles, Retired
+from waguard.sandbox.cgroup import Cgroups
 from waguard.session import Session
 
 
@@ -19,6 +20,7 @@ from waguard.session import Session
 class Finding:
     kind: str
     """``browser_without_session``, ``sandbox_without_browser``, ``leftover_launch``, ``zombie``, ``foreign_holder``,
+    ``cgroup_without_session``,
     ``half_written``, ``stale_lock``, ``profile_without_owner``, ``not_sealed``,
     ``not_saved``, ``expired``, ``cache``, ``over_quota``.
     """
@@ -66,3 +68,4 @@ class Scene:
     """The daemon has just started, so nothing is being made anywhere."""
     in_use: frozenset[str] = field(default_factory=frozenset)
     """Generations that are in use at the time of the look."""
+    cgroups: Cgroups | None = None

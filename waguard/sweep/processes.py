@@ -1,6 +1,7 @@
 """Browsers without a session, sandboxes without a browser, launches that nobody ended, zombies."""
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -9,6 +10,7 @@ from waguard.core.model import Stage
 from waguard.deadline import within
 from waguard.files import in_thread
 from waguard.sandbox import reaper
+from waguard.sandbox.cgroup import Leaf
 from waguard.sandbox.reaper import Holder
 from waguard.sandbox.spawn import collect_strays, strays
 from waguard.session import Session
@@ -19,6 +21,8 @@ def find(scene: Scene) -> Iterator[Proposal]:
     recorded = list(_leftovers(scene))
     yield from recorded
     yield from _holders(scene, {proposal.finding.client for proposal in recorded})
+    if scene.starting:  # later each leaf is some instance's, from before it is made until it is gone
+        yield from _leaves(scene)
     for row in strays(scene.rows):
         evidence = f"it has ended, and this daemon ({os.getpid()}) is its parent now"
         yield Proposal(Finding("zombie", str(row.pid), evidence, "collect"), _collect)
@@ -50,6 +54,30 @@ async def _end_leftover(scene: Scene, session: Session) -> str | None:
     async with within(Stage.KILL, scene.config.deadlines.kill, "reaping leftovers"):
         await session.instance.end_leftovers()
     return "proved gone"
+
+
+def _leaves(scene: Scene) -> Iterator[Proposal]:
+    """Cgroups that an earlier daemon has made for launches of which there is no record."""
+    if (cgroups := scene.cgroups) is None:
+        return
+    launches = {code: session.instance.recorded for code, session in scene.sessions.items()}
+    known = {cgroups.leaf(code, launch.token).path for code, launch in launches.items() if launch is not None}
+    for leaf in cgroups.leaves():
+        if leaf.path not in known:
+            pids = leaf.pids()
+            there = f"{', '.join(map(str, pids))} are" if pids else "nobody is"
+            evidence = f"{there} in this cgroup of ours, and its launch is not on record"
+            yield Proposal(
+                Finding("cgroup_without_session", leaf.path.name, evidence, "kill"),
+                partial(_end_leaf, scene, leaf),
+            )
+
+
+async def _end_leaf(scene: Scene, leaf: Leaf) -> str | None:
+    stop = threading.Event()
+    async with within(Stage.KILL, scene.config.deadlines.kill, "ending a cgroup"):
+        used = await in_thread(leaf.end, stop, stop=stop)
+    return None if used is None else "killed and proved gone"
 
 
 def _holders(scene: Scene, known: set[str | None]) -> Iterator[Proposal]:

@@ -89,6 +89,7 @@ class Sweeper:
             time.time(),
             starting,
             in_use,
+            resources.cgroups,
         )
         return [proposal for finder in among for proposal in finder(scene)]
 
