@@ -134,8 +134,8 @@ class Service:
     def first_look(self, since: float) -> float:
         """Seconds from then until the daemon that came after has seen the first page."""
         for entry in self.machine.journal("-u", "waguard", f"--since=@{since:.6f}", "-o", "json"):
-            with contextlib.suppress(ValueError, TypeError):
-                said = json.loads(entry["MESSAGE"])
+            with contextlib.suppress(KeyError):  # what systemd says
+                said = json.loads(entry["WAGUARD_FIELDS"])
                 if said["event"] == "session.changed" and said.get("status") == "connected":
                     return int(entry["__REALTIME_TIMESTAMP"]) / 1e6 - since
         raise AssertionError("no page was seen")
@@ -226,6 +226,8 @@ async def test_browsers_and_links_outlive_every_end_of_the_daemon(
     before, loads, tabs = service.processes(), simulator.loads, [one.tab for one in simulator.devices]
 
     await look_around(service, before["one"][0]["pid"])
+    leaves = cgroups(machine)
+    assert {name.partition(".")[0] for name in leaves} == {"daemon", *(f"session-{code}" for code in CODES)}
 
     for how in ("killed", "hung", "restarted", "reloaded", "upgraded"):
         pid = int(machine.show("waguard", "MainPID"))
@@ -255,19 +257,46 @@ async def test_browsers_and_links_outlive_every_end_of_the_daemon(
         )
         assert service.refused == 0
         assert service.processes() == before
+        found = cgroups(machine)
+        assert found.keys() == leaves.keys()
+        assert found["daemon"] == {int(machine.show("waguard", "MainPID"))}
+        for code, processes in before.items():
+            (leaf,) = (pids for name, pids in found.items() if name.startswith(f"session-{code}."))
+            assert {one["pid"] for one in processes} < leaf
         assert [one.tab for one in simulator.devices] == tabs
         assert simulator.loads == loads
     assert (await service.run("waguard", "--version")).strip() == "waguard 99.0.0"
     assert machine.show("waguard", "ActiveState") == "active"
     assert re.search(r"3 connected; http", machine.show("waguard", "StatusText"))
 
+    for code in CODES:  # each event is an entry that is found by its fields, and by nothing else
+        entries = machine.journal(f"WAGUARD_CLIENT={code}", "WAGUARD_EVENT=session.adopted")
+        assert len(entries) == 5
+        assert {one["_SYSTEMD_UNIT"] for one in entries} == {"waguard.service"}
+        assert {json.loads(one["WAGUARD_FIELDS"])["client"] for one in entries} == {code}
+
     figure = (await service.run("systemd-analyze", "security", "--no-pager", "waguard")).splitlines()[-1]
     print(figure)  # noqa: T201 (likewise)
     assert min(float(number) for number in re.findall(r"\d+\.\d", figure)) <= 2.3
 
     await service.run("systemctl", "stop", "waguard")
+    assert not machine.path(CGROUP).exists()
     assert "waguard" not in await service.run("ps", "-eo", "user:32=", "-o", "args=")
     assert await service.run("cat", "/proc/mounts") == mounts
+
+
+CGROUP = "/sys/fs/cgroup/waguard.slice/waguard.service"
+
+
+def cgroups(machine: Box) -> dict[str, set[int]]:
+    """Those in the service's, with who is in them; nobody is in its own."""
+    assert not machine.run("cat", f"{CGROUP}/cgroup.procs")
+    names = machine.run("find", CGROUP, "-mindepth", "1", "-type", "d", "-printf", "%P\\n").split()
+    return {
+        name: {int(pid) for pid in machine.run("cat", f"{CGROUP}/{name}/cgroup.procs").split()}
+        for name in names
+        if name != ".control"  # systemd's, where ExecReload= was
+    }
 
 
 LOOK_AROUND = """
