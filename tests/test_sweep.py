@@ -1306,7 +1306,7 @@ async def test_a_mess_of_everything(
     async def nothing(_: Session) -> None:
         pass
 
-    monkeypatch.setattr(Session, "reap_leftovers", nothing)
+    monkeypatch.setattr(Session, "take_over", nothing)
     sections: dict[str, Any] = {
         "sessions": {"quota_mb": 2, "retired_keep_hours": 24},
         "profile": {"cache_limit_mb": 1},
