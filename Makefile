@@ -22,7 +22,7 @@ run: setup ## Run the daemon against the real WhatsApp Web, as config.toml says
 check: setup ## Lint and types only
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy $(wildcard waguard tests examples bench deb)
+	@$(BIN)/mypy $(wildcard waguard tests examples bench deb container)
 
 bench: setup ## Measure: connect, keeping logins, 300 rounds in a row; in short: probes, the fault matrix, false alarms
 	@$(BIN)/python bench/connect.py $(ARGS)

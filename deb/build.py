@@ -148,7 +148,7 @@ def _libcs(program: Path) -> Iterator[tuple[int, int]]:
 
 
 def _pack(tree: Path, out: Path) -> Path:
-    time = os.environ.get("SOURCE_DATE_EPOCH") or _run(["git", "log", "-1", "--format=%ct"]).strip()
+    time = os.environ.get("SOURCE_DATE_EPOCH") or _committed()
     for path in [tree, *tree.rglob("*")]:
         program = path.parent.name == "bin" or (
             path.parent.name == "DEBIAN" and path.suffix == "" and _script(path)
@@ -162,6 +162,13 @@ def _pack(tree: Path, out: Path) -> Path:
     if found is None:
         raise Failed(f"dpkg-deb did not say what it has made: {said}")
     return Path(found[1])
+
+
+def _committed() -> str:
+    """When, in seconds; of sources without their history, the time of one that changes with each version."""
+    if (ROOT / ".git").exists():
+        return _run(["git", "log", "-1", "--format=%ct"]).strip()
+    return str(int((ROOT / "CHANGELOG.md").stat().st_mtime))
 
 
 def _script(path: Path) -> bool:
