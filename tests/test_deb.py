@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from systemd_box import Box, Unavailable, box, output_of
+from systemd_box import WAGUARD, Box, Unavailable, box, output_of
 from test_packaging import ROOT
 from test_service import CODES, CONFIG, PORT, TOKEN, Service, until_adopted
 
@@ -171,7 +171,21 @@ async def test_installed_upgraded_gone_back_removed_and_purged(machine: Box) -> 
         assert not await service.run("systemctl", "list-units", "--all", "--no-legend", "waguard*")
 
 
-async def test_purged_without_a_login_nothing_is_left(machine: Box) -> None:
+def test_an_earlier_service_becomes_the_package_s(machine: Box) -> None:
+    earlier = "/usr/local/bin/waguard"
+    machine.write(earlier, WAGUARD, 0o755)
+    machine.run(earlier, "install", "--program", earlier)
+    token, key = machine.run(earlier, "token"), machine.path("/etc/waguard/keys").read_bytes()
+    said = machine.run("dpkg", "-i", "/tmp/built.deb")
+    told = re.search(r"^ +(cd /etc/systemd/system && .*)$", said, re.MULTILINE)
+    assert told is not None, said
+    machine.run("sh", "-ec", told[1])
+    assert machine.show("waguard", "ExecStart").startswith("{ path=/usr/bin/waguard ")
+    assert machine.run("waguard", "token") == token
+    assert machine.path("/etc/waguard/keys").read_bytes() == key
+
+
+def test_purged_without_a_login_nothing_is_left(machine: Box) -> None:
     before = everything(machine)
     machine.run("dpkg", "-i", "/tmp/built.deb")
     assert machine.show("waguard", "ActiveState") == "active"
