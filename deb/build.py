@@ -69,7 +69,7 @@ def build(room: Path, project: dict[str, object], out: Path) -> Path:
     docs = tree / "usr/share/doc/waguard"
     for name in DOCS:
         _copy(ROOT / name, docs / name)
-    _copy(ROOT / "LICENSE", docs / "copyright")
+    _copy(HERE / "copyright", docs / "copyright")
     _describe(tree, program, str(project["version"]))
     return _pack(tree, out)
 
@@ -104,10 +104,10 @@ def _program(room: Path, program: Path) -> None:
 
 
 def _strip(program: Path) -> None:
-    """Without debug symbols a third is left. Where there is no strip (binutils), the package is larger."""
+    """Without symbols that nobody needs a third is left. Where there is no strip (binutils), the package is larger."""
     if shutil.which("strip"):
         for library in sorted([*program.rglob("*.so"), *program.rglob("*.so.*")]):
-            _run(["strip", "--strip-debug", str(library)])
+            _run(["strip", "--strip-unneeded", str(library)])
 
 
 def _describe(tree: Path, program: Path, version: str) -> None:
