@@ -5,10 +5,10 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 
-.PHONY: help demo test run check bench setup clean
+.PHONY: help demo test run check bench deb deb-test setup clean
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup ## See it work: two sessions on a simulated WhatsApp Web, one killed, one cleaned
 	@$(BIN)/python examples/demo.py $(ARGS)
@@ -22,7 +22,7 @@ run: setup ## Run the daemon against the real WhatsApp Web, as config.toml says
 check: setup ## Lint and types only
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy $(wildcard waguard tests examples bench)
+	@$(BIN)/mypy $(wildcard waguard tests examples bench deb container)
 
 bench: setup ## Measure: connect, keeping logins, 300 rounds in a row; in short: probes, the fault matrix, false alarms
 	@$(BIN)/python bench/connect.py $(ARGS)
@@ -32,9 +32,15 @@ bench: setup ## Measure: connect, keeping logins, 300 rounds in a row; in short:
 	@$(BIN)/python bench/faults.py --quick $(ARGS)
 	@$(BIN)/python bench/calm.py --quick $(ARGS)
 
+deb: setup ## Build a Debian package into dist/
+	@$(BIN)/python deb/build.py $(ARGS)
+
+deb-test: setup ## Build it and try it in a systemd of its own: upgraded, gone back, removed, purged
+	@WAGUARD_TEST_DEB=1 $(BIN)/python -m pytest tests/test_deb.py $(ARGS)
+
 setup: ## Install what is missing: Chromium, bubblewrap, .venv
 	@scripts/bootstrap.sh
 
-clean: ## Remove .venv and caches; sessions and packages stay
-	rm -rf .venv *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove .venv, dist and caches; sessions and packages stay
+	rm -rf .venv dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

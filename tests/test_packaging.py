@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -46,7 +47,7 @@ def flat(tables: dict[str, Any]) -> dict[str, Any]:
 
 def targets() -> dict[str, str]:
     """The Makefile's targets and what each needs."""
-    found = re.finditer(r"^(?P<name>[a-z]+):(?P<needs>[^#\n]*)## \S", text("Makefile"), re.MULTILINE)
+    found = re.finditer(r"^(?P<name>[a-z-]+):(?P<needs>[^#\n]*)## \S", text("Makefile"), re.MULTILINE)
     return {rule["name"]: rule["needs"].strip() for rule in found}
 
 
@@ -78,7 +79,7 @@ def test_every_key_of_config_toml_has_a_word_of_explanation() -> None:
 
 
 def test_make_targets_that_the_readme_gives_exist_and_explain_themselves() -> None:
-    given = set(re.findall(r"(?:^|`|=\S+ )make ([a-z]+)\b", text("README.md"), re.MULTILINE))
+    given = set(re.findall(r"(?:^|`|=\S+ )make ([a-z]+(?:-[a-z]+)*)\b", text("README.md"), re.MULTILINE))
     assert {"demo", "test", "run", "check", "help"} <= given & targets().keys()
     assert given <= targets().keys()
 
@@ -121,7 +122,17 @@ def test_the_bootstrap_looks_for_browsers_where_the_daemon_does() -> None:
     ]
 
 
-@pytest.mark.parametrize("script", ["scripts/bootstrap.sh", "scripts/lock.sh", ".ci/run", "examples/demo.py"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "scripts/bootstrap.sh",
+        "scripts/lock.sh",
+        ".ci/run",
+        "examples/demo.py",
+        "deb/build.py",
+        "deb/waguard",
+    ],
+)
 def test_scripts_can_be_run(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
 
@@ -152,6 +163,22 @@ def test_the_package_brings_what_install_installs(tmp_path: Path) -> None:
     shipped = {path.name for path in (built / "waguard" / "shipped").iterdir()}
     assert shipped == {*install.FILES, "config.toml"}
     assert '# dir = "sessions"' in text("config.toml")  # what it replaces
+
+
+def test_the_debian_package_brings_every_unit_and_the_readme_s_files() -> None:
+    build = runpy.run_path(str(ROOT / "deb" / "build.py"))
+    assert {*build["PLACES"]} == {*install.FILES}
+    for name, place in build["PLACES"].items():
+        assert Path(place).name == install.FILES[name].name
+    assert all((ROOT / name).is_file() for name in build["DOCS"])
+    fields = dict.fromkeys(("version", "architecture", "python", "next_python", "libc", "size"), "1")
+    assert "Depends: python3 (>= 1)" in text("deb/control").format(**fields)
+
+
+@pytest.mark.parametrize("script", ["preinst", "postinst", "prerm", "postrm"])
+def test_maintainer_scripts_are_shell(script: str) -> None:
+    subprocess.run(["sh", "-n", ROOT / "deb" / script], check=True)
+    assert text(f"deb/{script}").startswith("#!/bin/sh\n")
 
 
 def test_the_changelog_knows_this_version() -> None:
