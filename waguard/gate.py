@@ -3,6 +3,7 @@
 It owns the breaker and the alerts, and knows of each session whether it reaches WhatsApp and what it suffers from.
 """
 
+import asyncio
 import contextlib
 import math
 import time
@@ -35,6 +36,7 @@ class Gate:
         self._policy = policy
         self._installed = installed
         self._breaker = Breaker()
+        self._closes = asyncio.Event()
         self._online: dict[str, bool] = {}
         self._faults: dict[str, Fault] = {}
         self.find_room: Callable[[ClientCode], Awaitable[None]] | None = None
@@ -71,6 +73,10 @@ class Gate:
             retry_after_s=max(1, math.ceil(wait_s)),
         )
 
+    async def until_closed(self) -> None:
+        """Wait until a browser starts well, which closes an open breaker; the caller sets the deadline."""
+        await self._closes.wait()
+
     async def start_failed(self, code: ClientCode, failure: Failure) -> None:
         """Before there was a page to blame."""
         if failure.code not in _HOST_FAILURES or failure.stage is not Stage.START:
@@ -96,6 +102,9 @@ class Gate:
 
     def started(self) -> None:
         """A browser has started well."""
+        if self._breaker.why:
+            self._closes.set()
+            self._closes = asyncio.Event()
         self._breaker = breaker.started(self._breaker)
         self.alerts.set(Alert.BREAKER_OPEN, "")
 
