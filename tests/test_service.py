@@ -101,13 +101,18 @@ class Service:
             assert time.monotonic() < deadline, await self.ask("GET", "/v1/sessions")
             await asyncio.sleep(0.05)
 
-    def processes(self) -> dict[str, Any]:
+    def processes(self, *codes: str) -> dict[str, Any]:
         """Pids and start ticks on record."""
         place = self.machine.path("/var/lib/waguard/sessions")
         return {
             code: json.loads((place / code / "session.json").read_bytes())["launch"]["processes"]
-            for code in CODES
+            for code in codes or CODES
         }
+
+    def events(self, name: str, since: float) -> list[dict[str, Any]]:
+        """What was logged under this name since then."""
+        found = self.machine.journal(f"WAGUARD_EVENT={name}", f"--since=@{since:.6f}")
+        return [json.loads(entry["WAGUARD_FIELDS"]) for entry in found]
 
     @asynccontextmanager
     async def asked_all_the_time(self) -> AsyncIterator[None]:
@@ -356,6 +361,7 @@ async def test_killed_at_any_moment_nothing_is_lost_and_all_is_as_wanted(
     await asyncio.gather(*(log_in(service, simulator, code) for code in TEN))
     await asyncio.gather(*(until(service, code, saved) for code in TEN))
     devices = {one.wid for one in simulator.devices}
+    await die_amid_damage(service)
     wanted: dict[str, str] = dict.fromkeys(
         TEN, "up"
     )  # as far as it is known: what was cut off may be done or not
@@ -381,6 +387,36 @@ async def test_killed_at_any_moment_nothing_is_lost_and_all_is_as_wanted(
     killed = len([one for one in machine.journal("-u", "waguard") if "status=9/KILL" in str(one["MESSAGE"])])
     told = f"{killed} kills; {len(up)} of {len(TEN)} were to be up; the {len(kept)} logins that nobody dropped are there"
     print(told)  # noqa: T201 (likewise)
+
+
+DAMAGE = """
+kill -STOP $1                             # hung
+kill -KILL $2                             # dead
+printf '{"wanted": "up", "la' > "$3"      # torn
+kill -KILL $4                             # and the daemon
+"""
+
+
+async def die_amid_damage(service: Service) -> None:
+    """What can be adopted is, what hangs is cured, and what cannot be is ended and comes back; nobody else is touched."""
+    before = service.processes(*TEN)
+    hung, dead = (before[code][0]["pid"] for code in TEN[:2])
+    below = await service.run("sh", "-c", f"pgrep -P {hung}")
+    torn = "/var/lib/waguard/sessions/c2/session.json"
+    daemon = service.machine.show("waguard", "MainPID")
+    began = time.time()
+    await service.run("sh", "-c", DAMAGE, "sh", below.strip(), str(dead), torn, daemon)
+    await ready(service, "after the damage")
+    await asyncio.gather(*(until(service, code, is_connected) for code in TEN))
+    events = service.events("session.adopted", began)
+    assert {one["client"] for one in events} == set(TEN) - {"c1", "c2"}
+    after = service.processes(*TEN)
+    assert {code for code in TEN if after[code] != before[code]} == {"c1", "c2"}
+    deadline = time.monotonic() + 30
+    while not (cured := service.events("health.recovered", began)):
+        assert time.monotonic() < deadline, "not cured"
+        await asyncio.sleep(0.1)
+    assert [(one["client"], one["remedy"]) for one in cured] == [("c0", "continue")]
 
 
 async def do(service: Service, chance: random.Random, code: str, wanted: dict[str, str]) -> None:
