@@ -347,7 +347,7 @@ async def until_adopted(service: Service, since: float) -> None:
 TEN = tuple(f"c{number}" for number in range(10))
 DROPPED = frozenset(TEN[7:])
 """Those that are cleaned now and then; the logins of all others have to stay."""
-KILLS = int(os.environ.get("WAGUARD_TEST_KILLS", "4"))
+KILLS = int(os.environ.get("WAGUARD_TEST_KILLS", "2"))
 """50 for the whole proof; it takes some minutes."""
 
 
@@ -409,7 +409,7 @@ async def die_amid_damage(service: Service) -> None:
     await ready(service, "after the damage")
     await asyncio.gather(*(until(service, code, is_connected) for code in TEN))
     events = service.events("session.adopted", began)
-    assert {one["client"] for one in events} == set(TEN) - {"c1", "c2"}
+    assert {one["client"] for one in events} & set(TEN) == set(TEN) - {"c1", "c2"}
     after = service.processes(*TEN)
     assert {code for code in TEN if after[code] != before[code]} == {"c1", "c2"}
     deadline = time.monotonic() + 30
