@@ -93,8 +93,8 @@ def everything(machine: Box) -> set[str]:
 
 def ready(machine: Box) -> list[str]:
     """The versions that daemons have said that they are."""
-    said = [str(entry["MESSAGE"]) for entry in machine.journal("-u", "waguard")]
-    return [json.loads(line)["version"] for line in said if '"daemon.ready"' in line]
+    said = machine.journal("WAGUARD_EVENT=daemon.ready")
+    return [json.loads(entry["WAGUARD_FIELDS"])["version"] for entry in said]
 
 
 async def test_installed_upgraded_gone_back_removed_and_purged(machine: Box) -> None:
