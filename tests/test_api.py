@@ -911,6 +911,26 @@ def test_tokens_of_the_configuration_replace_those_of_the_file(config: Config) -
     assert ADMIN not in repr(vars(tokens))
 
 
+def test_tokens_of_a_credential_are_taken_as_they_are(config: Config, tmp_path: Path) -> None:
+    place = tmp_path / "credentials"
+    place.mkdir()
+    environ = {"CREDENTIALS_DIRECTORY": str(place)}
+    auth.load(config, environ=environ)  # it has others
+    (config.sessions.dir / auth.FILE).unlink()
+    given = {"admin": ADMIN, "clients": {"demo": TOKEN}}
+    credential = place / auth.CREDENTIAL
+    credential.write_text(json.dumps(given))
+    credential.chmod(0o440)
+    with pytest.raises(ConfigError, match="no token of demo2"):
+        auth.load(config, environ=environ)
+    tokens = auth.load(config.model_copy(update={"api": Api(clients=["demo"])}), environ=environ)
+    caller = tokens.caller(TOKEN)
+    assert caller is not None
+    assert caller.client == "demo"
+    assert not (config.sessions.dir / auth.FILE).exists()
+    assert json.loads(credential.read_text()) == given
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o777, 0o601])
 def test_tokens_that_others_may_read_are_refused(config: Config, mode: int) -> None:
     auth.load(config)

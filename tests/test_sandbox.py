@@ -8,6 +8,7 @@ import os
 import random
 import secrets
 import signal
+import socket
 import stat
 import subprocess
 import time
@@ -33,6 +34,7 @@ from waguard.sandbox import (
 )
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.identity import TOKEN_VARIABLE, Identity
+from waguard.sandbox.landlock import Fence
 from waguard.sandbox.plain import Plain, become_subreaper
 from waguard.sandbox.reaper import Launch
 from waguard.sandbox.spawn import spawn
@@ -379,6 +381,39 @@ async def test_inside_there_is_nothing_of_others(
     assert part["user"].split()[0] == ("65534" if ROOT else str(os.geteuid()))
     assert not list(sessions_dir.glob(f"profile-{neighbour.launch.token}/*"))
     assert (sessions_dir / f"profile-{started.launch.token}" / "mine").read_text() == "mine\n"
+
+
+KNOCK = """
+for port in {ports}; do
+    if (exec 3<>/dev/tcp/127.0.0.1/$port) 2>/dev/null; then echo "reaches $port"; else echo "no way to $port"; fi
+done
+echo ready
+"""
+
+
+@pytest.mark.parametrize("name", ["bubblewrap", "bubblewrap-userns", "plain"])
+async def test_inside_the_fence_no_port_but_those_allowed_is_reached(name: str, start: Starter) -> None:
+    with contextlib.ExitStack() as stack:
+        ports = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(2)
+        ]
+        fence = Fence.make([ports[0]])
+        if isinstance(fence, str):
+            pytest.skip(fence)
+        stack.callback(fence.close)
+        if name != "plain" and BWRAP is None:
+            pytest.skip("bubblewrap is not installed")
+        user = unprivileged_user("") if name != "bubblewrap-userns" else None
+        kind: Sandbox = (
+            Plain(user, fence) if BWRAP is None or name == "plain" else Bubblewrap(BWRAP, user, fence)
+        )
+        script = KNOCK.format(ports=" ".join(map(str, ports)))
+        async with start(kind, f"exec /bin/bash -c '{script}'") as started:
+            await started.go()
+            said = (await started.says()).splitlines()
+        with socket.create_connection(("127.0.0.1", ports[1])):  # we are not inside
+            pass
+    assert said == [f"reaches {ports[0]}", f"no way to {ports[1]}", "ready"]
 
 
 async def test_the_launch_token_is_not_to_be_had_inside(bubblewrap: Sandbox, start: Starter) -> None:

@@ -20,6 +20,7 @@ from bare_browser import BINARY
 from systemd_box import WAGUARD, Box, Unavailable, box
 
 import waguard
+from waguard.sandbox.landlock import Fence
 from waguard.simulator.server import Cadence, Simulator
 
 ROOT = Path(waguard.__file__).parent.parent
@@ -190,6 +191,16 @@ def test_installed_and_taken_away_again_nothing_is_left(machine: Box) -> None:
     assert [step.split()[0] for step in steps(again, "done")] == ["runuser"]  # a look only
     key = machine.path("/etc/waguard/keys").read_bytes()
 
+    # With a configuration that is wrong it is not tried again and again.
+    config = machine.path("/etc/waguard/config.toml")
+    right = config.read_text()
+    config.write_text(right + "\n[nonsense]\n")
+    machine.run("systemctl", "restart", "waguard", ok=False)
+    assert (machine.show("waguard", "ActiveState"), machine.show("waguard", "NRestarts")) == ("failed", "0")
+    assert machine.show("waguard", "ExecMainStatus") == "78"
+    config.write_text(right)
+    machine.run("systemctl", "start", "waguard")
+
     asked = machine.run(*command, "--uninstall", ok=False)
     assert "--keep-sessions or --purge" in asked
     assert machine.show("waguard", "ActiveState") == "active"
@@ -231,6 +242,10 @@ async def test_browsers_and_links_outlive_every_end_of_the_daemon(
     before, loads, tabs = service.processes(), simulator.loads, [one.tab for one in simulator.devices]
 
     await look_around(service, before["one"][0]["pid"])
+    fence = Fence.make([443])
+    if isinstance(fence, Fence):  # as inside: tests/test_sandbox.py knocks at the ports
+        fence.close()
+        assert not service.events("sandbox.no_fence", 0)
     leaves = cgroups(machine)
     assert {name.partition(".")[0] for name in leaves} == {"daemon", *(f"session-{code}" for code in CODES)}
 

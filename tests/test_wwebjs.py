@@ -70,7 +70,9 @@ async def test_its_login_connects_without_a_scan_and_its_folder_stays_as_it_was(
                 await node.wait()
         assert said.decode().strip().endswith("authenticated"), said.decode()
         before = await asyncio.to_thread(tree, auth)
-        async with start(browser={"extra_flags": flags}) as (supervisor, url):
+        # The real address leads to a port of this machine here.
+        sections = {"browser": {"extra_flags": flags}, "sandbox": {"connect_ports": []}}
+        async with start(**sections) as (supervisor, url):
             command = ["import", "demo", str(auth), "--url", url, "--wait", "connected", "--json"]
             environ = {**os.environ, "WAGUARD_TOKEN": token(supervisor)}
             waguard = await asyncio.create_subprocess_exec(

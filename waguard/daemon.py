@@ -12,6 +12,7 @@ from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -39,6 +40,7 @@ from waguard.profile.store import Profiles
 from waguard.registry import Registry
 from waguard.sandbox import choose, unprivileged_user
 from waguard.sandbox.cgroup import Ceiling, Cgroups
+from waguard.sandbox.landlock import Fence
 from waguard.session import Services
 from waguard.supervisor import Supervisor
 from waguard.systemd import CONTROL, Manager
@@ -156,7 +158,14 @@ async def running(
         probe = await in_thread(_probe, config.whatsapp.probe)
         binary = await find.probe(await in_thread(find.locate, config.browser.path), _VERSION_S)
         installed = await in_thread(find.Installed, binary, _VERSION_S)
-        kind, problem = await choose.choose(config.sandbox.kind, user)
+        made = await in_thread(_fence, config)
+        fence = made if isinstance(made, Fence) else None
+        if fence is not None:
+            stack.callback(fence.close)
+        elif made:
+            hint = "Browsers reach the control port, and need a token there."
+            bus.publish("sandbox.no_fence", problem=made, hint=hint)
+        kind, problem = await choose.choose(config.sandbox.kind, user, fence)
         if problem is not None:
             bus.publish("sandbox.plain", level="warning", problem=problem, hint="Run: waguard doctor")
         if not config.browser.chromium_sandbox:
@@ -230,6 +239,12 @@ async def running(
             sessions=str(config.sessions.dir.absolute()),
         )
         yield supervisor, url
+
+
+def _fence(config: Config) -> Fence | str:
+    """Around all browsers; or why there is none, empty if none is wanted."""
+    ports, url = config.sandbox.connect_ports, urlsplit(config.whatsapp.url)
+    return Fence.make({*ports, url.port or (443 if url.scheme == "https" else 80)}) if ports else ""
 
 
 async def _cgroups(config: Config, bus: Bus) -> Cgroups | None:

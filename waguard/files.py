@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -130,3 +130,12 @@ async def in_thread(call: Callable[..., T], *args: object, stop: threading.Event
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([work])
         raise
+
+
+def credential(name: str, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """A secret that systemd hands to the service it has started, systemd.exec(5). Raises `ProfileFailed` if it cannot be seen."""
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    with saying(f"read {directory}"):
+        if directory and name in os.listdir(directory):  # noqa: PTH208 (what cannot be read is not what is not there)
+            return Path(directory) / name
+    return None

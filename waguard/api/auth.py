@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from pydantic import TypeAdapter, ValidationError
 from waguard.config import SHORTEST_TOKEN, Config
 from waguard.core.model import ClientCode, client_code
 from waguard.errors import ConfigError, InvalidClientCode
-from waguard.files import saying, write_atomically
+from waguard.files import credential, saying, write_atomically
 
 FILE = ".tokens.json"
 """Below ``sessions.dir``, mode 0600: ``{"admin": "...", "clients": {"demo": "..."}}``."""
+CREDENTIAL = "waguard.tokens"
+"""The systemd credential that is read instead if there is one, systemd.exec(5); nothing is added to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +63,23 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def load(config: Config, *, make: bool = True) -> Tokens:
+def load(config: Config, *, make: bool = True, environ: Mapping[str, str] = os.environ) -> Tokens:
     """Read the tokens, making the file and what is missing in it, or else doing as if. Blocking: call from a thread.
 
     Raises `ConfigError` for a file that cannot be understood or that others may read, `ProfileFailed`, `DiskFull`.
     """
-    path = config.sessions.dir / FILE
-    stored = _read(path) or StoredTokens(secrets.token_urlsafe(32), {})
+    given = credential(CREDENTIAL, environ)
+    path = given or config.sessions.dir / FILE
+    # systemd gives credentials to the service's user with 0400 or, by an ACL, what looks like 0440.
+    stored = _read(path, 0o077 if given is None else 0o037) or StoredTokens(secrets.token_urlsafe(32), {})
     missing = [code for code in config.api.clients if code not in stored.clients]
     complete = StoredTokens(
         stored.admin, {**stored.clients, **{code: secrets.token_urlsafe(32) for code in missing}}
     )
+    if given is not None and missing:
+        raise ConfigError(
+            f"The credential {CREDENTIAL} has no token of {', '.join(missing)}, named in api.clients."
+        )
     if make and (missing or not path.exists()):
         write_atomically(path, _STORED.dump_json(complete, indent=2) + b"\n", mode=0o600)
     tokens: dict[str, ClientCode | None] = {
@@ -86,14 +95,14 @@ def load(config: Config, *, make: bool = True) -> Tokens:
     return Tokens(tokens)
 
 
-def _read(path: Path) -> StoredTokens | None:
+def _read(path: Path, others: int) -> StoredTokens | None:
     with saying(f"read {path}"):
         try:
             mode = path.stat().st_mode & 0o777
             data = path.read_bytes()
         except FileNotFoundError:
             return None
-    if mode & 0o077:
+    if mode & others:
         raise ConfigError(f"{path}: others may read the tokens (mode {mode:o}).", hint=f"chmod 600 {path}")
     hint = "Mend it, or remove it to have new tokens made."
     try:

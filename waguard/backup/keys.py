@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from waguard.errors import ConfigError
-from waguard.files import saying, write_atomically
+from waguard.files import credential, saying, write_atomically
 
 CREDENTIAL = "waguard.keys"
 """The systemd credential that is used when there is one and no file is named, systemd.exec(5)."""
@@ -49,11 +49,7 @@ def place(named: Path | None, sessions: Path, environ: Mapping[str, str] = os.en
     """Where the keys are: the named file, else the systemd credential, else beside the sessions. Raises `ProfileFailed`."""
     if named is not None:
         return named
-    directory = environ.get("CREDENTIALS_DIRECTORY")
-    with saying(f"read {directory}"):
-        if directory and CREDENTIAL in os.listdir(directory):  # noqa: PTH208 (one that cannot be read is not one that is not there)
-            return Path(directory) / CREDENTIAL
-    return sessions / ".backup.keys"
+    return credential(CREDENTIAL, environ) or sessions / ".backup.keys"
 
 
 def load(path: Path, *, make: bool) -> Keyring:

@@ -18,6 +18,7 @@ from waguard.errors import SandboxFailed
 from waguard.fds import pipe, readable
 from waguard.sandbox import Spec, User, drop_privileges
 from waguard.sandbox.identity import TOKEN_VARIABLE, Handle, Identity
+from waguard.sandbox.landlock import Fence, started
 from waguard.sandbox.spawn import Child, kill_and_prove, kill_carriers, spawn
 
 # What the browser finds at its feet: fds of the child, beside 0..4 of the spec.
@@ -79,9 +80,10 @@ class Bubblewrap:
 
     kind = "bubblewrap"
 
-    def __init__(self, program: Path, user: User | None) -> None:
+    def __init__(self, program: Path, user: User | None, fence: Fence | None = None) -> None:
         self._program = program
         self._user = user
+        self._fence = fence
 
     @staticmethod
     def find() -> Path | None:
@@ -133,7 +135,8 @@ class Bubblewrap:
             block_read, block_write = pipe(theirs, ours)
             fds = {**spec.fds, _LOCK_FD: spec.lock_fd, _INFO_FD: info_write, _BLOCK_FD: block_read}
             try:
-                child = spawn(self.command(spec.argv, spec.profile), env, fds)
+                command = self.command(spec.argv, spec.profile)
+                child = started(self._fence, lambda: spawn(command, env, fds))
             except OSError as error:
                 raise SandboxFailed(f"{self._program} cannot be started: {error.strerror}.") from None
             ours.pop_all()

@@ -11,6 +11,7 @@ from waguard.errors import SandboxFailed, WaguardError
 from waguard.files import in_thread
 from waguard.sandbox import Run, Sandbox, Spec, User
 from waguard.sandbox.bubblewrap import Bubblewrap
+from waguard.sandbox.landlock import Fence
 from waguard.sandbox.plain import Plain, become_subreaper
 
 INSTALL_HINT = "Install it: apt-get install bubblewrap"
@@ -18,29 +19,33 @@ _TRIAL_S = 10.0
 
 
 async def choose(
-    kind: Literal["auto", "bubblewrap", "plain"], user: User | None
+    kind: Literal["auto", "bubblewrap", "plain"], user: User | None, fence: Fence | None = None
 ) -> tuple[Sandbox, str | None]:
-    """The sandbox to use, and for ``auto`` why it is not bubblewrap. Raises `SandboxFailed` if bubblewrap is demanded and does not work."""
+    """The sandbox to use, and for ``auto`` why it is not bubblewrap. Raises `SandboxFailed` if bubblewrap is demanded and does not work.
+
+    With the fence if it works with it: a bubblewrap that is setuid does not.
+    """
     if kind != "plain":
-        program = await in_thread(Bubblewrap.find)
-        problem = await bubblewrap_problem(program, user) if program else "bubblewrap is not installed."
-        if program and problem is None:
-            return Bubblewrap(program, user), None
+        problem: str | None = "bubblewrap is not installed."
+        if program := await in_thread(Bubblewrap.find):
+            for one in dict.fromkeys((fence, None)):
+                if (problem := await bubblewrap_problem(program, user, one)) is None:
+                    return Bubblewrap(program, user, one), None
         if kind == "bubblewrap":
             raise SandboxFailed(f"sandbox.kind is bubblewrap, but: {problem}", hint="Run: waguard doctor")
     else:
         problem = None
     become_subreaper()
-    return Plain(user), problem
+    return Plain(user, fence), problem
 
 
-async def bubblewrap_problem(program: Path, user: User | None) -> str | None:
+async def bubblewrap_problem(program: Path, user: User | None, fence: Fence | None = None) -> str | None:
     """Make a sandbox like a browser's with `true` in it; says why it does not work, or nothing if it does."""
     error_read, error_write = os.pipe()
     null = os.open(os.devnull, os.O_RDWR)
     fds = {0: null, 1: null, 2: error_write}
     try:
-        run = Bubblewrap(program, user).start(
+        run = Bubblewrap(program, user, fence).start(
             Spec(["/usr/bin/true"], None, null, secrets.token_hex(16), {}, fds)
         )
         try:

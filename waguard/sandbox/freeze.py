@@ -24,8 +24,12 @@ def frozen(members: Callable[[], Iterable[Identity]], deadline_s: float) -> Iter
     """
     deadline = time.monotonic() + deadline_s
     known: set[Identity] = set()
+    still = 0
     with ExitStack() as stack:
-        while moving := [one for one in members() if not host.all_threads_stopped(one.pid)]:
+        # Twice in a row: one that was about to stop during a look may have had a child behind the look's back.
+        while still < 2:
+            moving = [one for one in members() if not host.all_threads_stopped(one.pid)]
+            still = 0 if moving else still + 1
             if time.monotonic() > deadline:
                 raise BackupFailed(f"The browser could not be held still within {deadline_s:g} s.")
             fresh = [one for one in moving if one not in known]
@@ -35,6 +39,6 @@ def frozen(members: Callable[[], Iterable[Identity]], deadline_s: float) -> Iter
                     stack.callback(handle.close)
                     stack.callback(handle.send, signal.SIGCONT)  # before it is closed
                     handle.send(signal.SIGSTOP)
-            if not fresh:
+            if moving and not fresh:
                 select.poll().poll(_LOOK_MS)
         yield

@@ -15,6 +15,7 @@ from waguard.errors import SandboxFailed
 from waguard.files import in_thread
 from waguard.sandbox import Spec, User, drop_privileges
 from waguard.sandbox.identity import TOKEN_VARIABLE, Identity, handles_on
+from waguard.sandbox.landlock import Fence, started
 from waguard.sandbox.spawn import Child, collect_strays, kill_and_prove, spawn
 
 _LOCK_FD = 5
@@ -32,18 +33,18 @@ def become_subreaper() -> None:
 class Plain:
     kind = "plain"
 
-    def __init__(self, user: User | None) -> None:
+    def __init__(self, user: User | None, fence: Fence | None = None) -> None:
         self._user = user
+        self._fence = fence
 
     def profile_path(self, profile: Path) -> Path:
         return profile.absolute()
 
     def start(self, spec: Spec) -> "PlainRun":
         argv = [*(drop_privileges(self._user) if self._user else ()), *spec.argv]
+        env, fds = {**spec.env, TOKEN_VARIABLE: spec.token}, {**spec.fds, _LOCK_FD: spec.lock_fd}
         try:
-            child = spawn(
-                argv, {**spec.env, TOKEN_VARIABLE: spec.token}, {**spec.fds, _LOCK_FD: spec.lock_fd}
-            )
+            child = started(self._fence, lambda: spawn(argv, env, fds))
         except OSError as error:
             raise SandboxFailed(f"{argv[0]} cannot be started: {error.strerror}.") from None
         return PlainRun(child, spec.token)
