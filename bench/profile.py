@@ -31,7 +31,7 @@ import aiohttp
 import zstandard
 from figures import Figures, options, room, rounds, simulator
 
-from waguard import daemon
+from waguard import daemon, host
 from waguard.backup import keys
 from waguard.backup.store import Backup, Backups
 from waguard.browser import find
@@ -424,6 +424,10 @@ def sleepers(locks: Sequence[Path | None]) -> Iterator[None]:
             )
             for fd in fds:
                 os.close(fd)
+            # A program that has just begun has no environment to be seen yet, and so is nobody's.
+            entry = "".join(f"{name}={value}" for name, value in environ.items())
+            while entry and not host.environment_has(running[-1].pid, entry):
+                time.sleep(0.001)
         yield
     finally:
         for process in running:

@@ -40,6 +40,10 @@ url = "{url}"
 [limits]
 reserve_memory_mb = 0
 session_memory_mb = 0
+[probes]
+process_s = 0.5
+[health]
+stopped_s = 1.0
 [browser]
 extra_flags = ["--enable-aggressive-domstorage-flushing"]
 """
