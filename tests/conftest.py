@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import io
+import logging
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import damage
 import pytest
+import structlog
 import zxingcpp
 from bare_browser import BINARY
 from blockbuster import blockbuster_ctx
@@ -135,6 +137,15 @@ def decoded(png: bytes) -> str:
     with Image.open(io.BytesIO(png)) as picture:
         (text,) = {code.text for code in zxingcpp.read_barcodes(picture, QR_ONLY)}
     return str(text)
+
+
+@pytest.fixture
+def log_as_before() -> Iterator[None]:
+    """The log is set up for the whole process; a test that does so leaves it as it was."""
+    handlers = list(logging.getLogger().handlers)
+    yield
+    logging.getLogger().handlers[:] = handlers
+    structlog.reset_defaults()
 
 
 class Journal:

@@ -19,6 +19,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 _BOOT_S = 20.0
 _MASKED = (
     "systemd-udevd systemd-udev-trigger systemd-tmpfiles-setup-dev systemd-logind systemd-remount-fs systemd-modules-load"
@@ -158,6 +160,18 @@ def box(checkout: Path) -> Iterator[Box]:
         )
         stack.callback(_end, outer)
         yield _booted(outer, place / "log")
+
+
+@contextmanager
+def booted(*, command: bool = True) -> Iterator[Box]:
+    """For a fixture: one of this project's, with the ``command`` in it; where there can be none, tests are skipped with the reason."""
+    try:
+        with box(Path(__file__).parent.parent) as machine:
+            if command:
+                machine.write("/usr/bin/waguard", WAGUARD, 0o755)
+            yield machine
+    except Unavailable as reason:
+        pytest.skip(f"no systemd of our own: {reason}")
 
 
 def _booted(outer: "subprocess.Popen[bytes]", log: Path) -> Box:

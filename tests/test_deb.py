@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from systemd_box import WAGUARD, Box, Unavailable, box, output_of
+from systemd_box import WAGUARD, Box, booted, output_of
 from test_packaging import ROOT
 from test_service import CODES, CONFIG, PORT, TOKEN, Service, until_adopted
 
@@ -70,15 +70,12 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
 
 @pytest.fixture
 def machine(packages: Packages) -> Iterator[Box]:
-    try:
-        with box(ROOT) as machine:
-            shutil.copyfile(packages.built, machine.path("/tmp/built.deb"))
-            shutil.copyfile(packages.newer, machine.path("/tmp/newer.deb"))
-            yield machine
-            for entry in machine.journal("-u", "waguard"):
-                print(entry["_PID"], entry["MESSAGE"])  # noqa: T201 (for the report of a failure)
-    except Unavailable as reason:
-        pytest.skip(f"no systemd of our own: {reason}")
+    with booted(command=False) as machine:
+        shutil.copyfile(packages.built, machine.path("/tmp/built.deb"))
+        shutil.copyfile(packages.newer, machine.path("/tmp/newer.deb"))
+        yield machine
+        for entry in machine.journal("-u", "waguard"):
+            print(entry["_PID"], entry["MESSAGE"])  # noqa: T201 (for the report of a failure)
 
 
 def everything(machine: Box) -> set[str]:

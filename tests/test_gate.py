@@ -234,6 +234,19 @@ async def test_two_clients_whose_starts_fail_in_a_row_hold_everybody(gate: Gate,
     assert told.news == ["raised breaker_open"]
 
 
+async def test_whoever_is_held_is_called_when_a_browser_starts_well(gate: Gate) -> None:
+    held = asyncio.create_task(gate.until_closed())
+    gate.started()  # it was closed: nobody is held by it
+    await asyncio.sleep(0)
+    assert not held.done()
+    failure = Failure("browser_failed", "it ended", Stage.START)
+    for code in (A, B):
+        await gate.start_failed(code, failure)
+    gate.started()
+    async with asyncio.timeout(5):
+        await held
+
+
 async def test_what_is_surely_no_hosts_fault_holds_nobody(gate: Gate, told: Told) -> None:
     for client in (A, B, C):
         for code, stage in (

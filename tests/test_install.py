@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from systemd_box import WAGUARD, Box, Unavailable, box
+from systemd_box import Box, booted
 from test_packaging import ROOT
 
 from waguard.api.problems import Problem
@@ -26,12 +26,8 @@ RestartSec=3600
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Box]:
-    try:
-        with box(ROOT) as machine:
-            machine.write("/usr/bin/waguard", WAGUARD, 0o755)
-            yield machine
-    except Unavailable as reason:
-        pytest.skip(f"no systemd of our own: {reason}")
+    with booted() as machine:
+        yield machine
 
 
 # --- in the box, in this order -------------------------------------------------------------------------

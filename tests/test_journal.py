@@ -32,13 +32,7 @@ DEMO = ClientCode("demo")
 ALL_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    """The log is set up for the whole process; each test leaves it as it was."""
-    handlers = list(logging.getLogger().handlers)
-    yield
-    logging.getLogger().handlers[:] = handlers
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("log_as_before")
 
 
 def parse(data: bytes) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ import logging
 import os
 import pty
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,13 +24,7 @@ from waguard.observe.patient import Patient
 DEMO = ClientCode("demo")
 
 
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    """The log is set up for the whole process; each test leaves it as it was."""
-    handlers = list(logging.getLogger().handlers)
-    yield
-    logging.getLogger().handlers[:] = handlers
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("log_as_before")
 
 
 def written(event: Event, **settings: Any) -> str:

@@ -302,7 +302,12 @@ def test_offline_is_tried_again_and_again_and_costs_no_restart() -> None:
 
 def test_the_host_holds_a_start_at_no_cost_to_the_budget() -> None:
     play = Playbook(State(Wanted.UP, Process.PREPARING, epoch=3, restarts=(900.0,)))
-    play(m.Held(3, FAILURE, 7.0), m.Wait(3, 7.0, jitter=True), process=Process.BACKOFF, restarts=(900.0,))
+    play(
+        m.Held(3, FAILURE, 7.0),
+        m.Wait(3, 7.0, jitter=True, held=True),
+        process=Process.BACKOFF,
+        restarts=(900.0,),
+    )
     play(m.WaitEnded(3), m.Prepare(4), restarts=(900.0,))
 
 

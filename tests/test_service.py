@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 from bare_browser import BINARY
-from systemd_box import WAGUARD, Box, Unavailable, box
+from systemd_box import Box, booted
 
 import waguard
 from waguard.sandbox.landlock import Fence
@@ -55,12 +55,8 @@ HASTY = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nWatchdogSec=2\n"
 def machine() -> Iterator[Box]:
     if BINARY is None:
         pytest.skip("no Chromium is installed")
-    try:
-        with box(ROOT) as machine:
-            machine.write("/usr/bin/waguard", WAGUARD, 0o755)
-            yield machine
-    except Unavailable as reason:
-        pytest.skip(f"no systemd of our own: {reason}")
+    with booted() as machine:
+        yield machine
 
 
 @pytest.fixture(autouse=True)
@@ -246,9 +242,7 @@ async def test_browsers_and_links_outlive_every_end_of_the_daemon(
     before, loads, tabs = service.processes(), simulator.loads, [one.tab for one in simulator.devices]
 
     await look_around(service, before["one"][0]["pid"])
-    fence = Fence.make([443])
-    if isinstance(fence, Fence):  # as inside: tests/test_sandbox.py knocks at the ports
-        fence.close()
+    if not Fence.lacking([443]):  # what is inside it: tests/test_sandbox.py knocks at the ports
         assert not service.events("sandbox.no_fence", 0)
     leaves = cgroups(machine)
     assert {name.partition(".")[0] for name in leaves} == {"daemon", *(f"session-{code}" for code in CODES)}

@@ -221,11 +221,11 @@ async def running(
         url = _url(port)
         if len(port.sockets) == 1:
             manager.keep({CONTROL: port.sockets[0].fileno()})
-        stack.callback(supervisor.refuse)  # at the end, so that whoever waits gets an answer, ...
-        stack.callback(
-            port.close
-        )  # ... but first nobody is taken in any more: the next daemon's socket is the same, ...
-        stack.callback(_bequeath, port, manager)  # ... if there is to be one
+        # At the end, in the reverse order: the socket goes to the next daemon, if there is to be one in place; nobody is taken in any
+        # more; whoever waits gets an answer.
+        stack.callback(supervisor.refuse)
+        stack.callback(port.close)
+        stack.callback(_bequeath, port, manager)
         if handed is None:
             await supervisor.start()
         bus.publish(

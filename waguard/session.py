@@ -21,7 +21,7 @@ from waguard.core.machine import State
 from waguard.core.model import Cause, ClientCode, Failure, Link, Process, Reason, Stage, Wanted
 from waguard.core.policy import RestartPolicy
 from waguard.deadline import Span, within
-from waguard.errors import BreakerOpen, DeadlineExceeded, Interrupted, PageFailed, ShuttingDown, WaguardError
+from waguard.errors import DeadlineExceeded, Interrupted, PageFailed, ShuttingDown, WaguardError
 from waguard.gate import Gate
 from waguard.history import History
 from waguard.instance import Instance, Memory, Resources, Step
@@ -540,8 +540,8 @@ class Session:
     async def _wait(self, order: machine.Wait) -> None:
         # Jitter needs chance, not secrecy.
         seconds = random.uniform(0, order.bound_s) if order.jitter else order.bound_s  # noqa: S311
-        if self.state.failure is not None and self.state.failure.code == BreakerOpen.code:
-            with suppress(TimeoutError):  # held by the host: how long was a guess
+        if order.held:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._services.gate.until_closed()
         else:

@@ -82,9 +82,8 @@ class Supervisor:
             except InvalidClientCode:
                 self._resources.bus.publish("registry.foreign_directory", level="warning", directory=name)
         await asyncio.gather(*(self._adopt(code) for code in codes))
-        for (
-            name
-        ) in self._resources.manager.handed():  # of no session that we know: its browser ends with its pipe
+        # Of no session that we know: its browser ends with its pipe.
+        for name in self._resources.manager.handed():
             self._resources.bus.publish("daemon.unknown_fd", level="warning", fd=name)
             self._resources.manager.drop(name)
         await self._sweep(starting=True)

@@ -38,7 +38,8 @@ class Manager:
                 name = names[number] if number < len(names) else ""
                 os.set_inheritable(_FIRST_FD + number, False)
                 self._handed.setdefault(name, []).append(_FIRST_FD + number)
-            self._kept.update(self._handed)  # the manager has copies
+        if self.keeps_fds:  # it has copies
+            self._kept.update(self._handed)
 
     def take(self, name: str) -> int | None:
         """An fd that was handed over under this name; the caller's from now on."""

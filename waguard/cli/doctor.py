@@ -24,6 +24,7 @@ from waguard.config import Config, load
 from waguard.errors import ConfigError, WaguardError
 from waguard.sandbox import choose, drop_privileges, unprivileged_user
 from waguard.sandbox.bubblewrap import Bubblewrap
+from waguard.sandbox.landlock import Fence
 
 _TRIAL_S = 10.0
 _SYSCTL = Path("/proc/sys")
@@ -181,6 +182,16 @@ def _allow_namespaces() -> str:
     return ""
 
 
+def fence(config: Config) -> Seen:
+    ports = config.sandbox.connect_ports
+    if not ports:
+        return Seen("browsers connect to any port: sandbox.connect_ports is empty")
+    if problem := Fence.lacking(ports):
+        mend = "Nothing has to be done: the control port asks for a token. A kernel of 6.7 or newer would keep browsers from it."
+        return Seen(f"browsers connect to any port: {problem}", Grade.WARNING, mend)
+    return Seen(f"browsers connect to TCP ports {', '.join(map(str, ports))} and that of whatsapp.url only")
+
+
 def memory(config: Config) -> Seen:
     limits = config.limits
     free = host.available_memory_mb()
@@ -306,6 +317,7 @@ CHECKS: Sequence[tuple[str, Callable[[Config], Seen]]] = (
     ("browser", browser),
     ("bubblewrap", bubblewrap),
     ("user namespaces", user_namespaces),
+    ("fence", fence),
     ("memory", memory),
     ("disk", disk),
     ("sessions", sessions),

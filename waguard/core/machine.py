@@ -279,6 +279,8 @@ class Wait:
     bound_s: float
     jitter: bool
     """Draw the delay between 0 and the bound, or wait for all of it."""
+    held: bool = False
+    """It is the host that lets none start, and how long is a guess: over at once when a browser starts well again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,7 +459,7 @@ def hold(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Out
     """The host lets none start now: wait, at no cost to the budget."""
     assert isinstance(event, Held)  # noqa: S101 (the table gives this rule no other event)
     after = replace(state, process=Process.BACKOFF, failure=event.failure)
-    return after, (Wait(state.epoch, event.retry_s, jitter=True),)
+    return after, (Wait(state.epoch, event.retry_s, jitter=True, held=True),)
 
 
 def launch(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:

@@ -50,6 +50,15 @@ class Fence:
             return f"Landlock refuses its rules: {error.strerror}."
         return self
 
+    @classmethod
+    def lacking(cls, ports: Iterable[int]) -> str:
+        """Why there can be none; empty if there can be."""
+        made = cls.make(ports)
+        if isinstance(made, str):
+            return made
+        made.close()
+        return ""
+
     def start(self, work: Callable[[], _T]) -> _T:
         """Do something that starts a program, so that the program is inside; returns what it does. Raises what it raises."""
         done: list[_T] = []
