@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 
-.PHONY: help demo test run check bench deb deb-test setup clean
+.PHONY: help demo test run check bench deb deb-test vm-test setup clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ deb: setup ## Build a Debian package into dist/
 
 deb-test: setup ## Build it and try it in a systemd of its own: upgraded, gone back, removed, purged
 	@WAGUARD_TEST_DEB=1 $(BIN)/python -m pytest tests/test_deb.py $(ARGS)
+
+vm-test: setup ## Try the package on emulated machines, Debian 12 and 13: limits, reboots, a power cut; minutes, as root
+	@WAGUARD_TEST_VM=1 $(BIN)/python -m pytest tests/test_debian_vm.py $(ARGS)
 
 setup: ## Install what is missing: Chromium, bubblewrap, .venv
 	@scripts/bootstrap.sh

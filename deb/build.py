@@ -86,8 +86,7 @@ def _dependencies(room: Path, program: Path, wanted: object) -> None:
         "install",
         "--quiet",
         "--no-compile",
-        "--only-binary",
-        ":all:",
+        "--prefer-binary",  # websockets 10 of pyppeteer has none for Python 3.12 and later
         "--root-user-action",
         "ignore",
     ]

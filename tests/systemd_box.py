@@ -74,7 +74,24 @@ def _cgroup2() -> Path:
     raise Unavailable("no cgroup v2 is mounted")
 
 
-class Box:
+class Systemd:
+    """What a systemd can be asked, by way of commands."""
+
+    def run(self, *command: str, ok: bool = True, seconds: float = 60.0) -> str:
+        """What a command says, on both streams; with ``ok`` it has to go well."""
+        raise NotImplementedError
+
+    def journal(self, *matches: str) -> list[dict[str, Any]]:
+        """Systemd of the journal."""
+        said = self.run("journalctl", "--no-pager", "--output=json", "--all", *matches)
+        return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+
+    def show(self, unit: str, name: str) -> str:
+        """A property of a unit."""
+        return self.run("systemctl", "show", unit, f"--property={name}", "--value").strip()
+
+
+class Box(Systemd):
     """A booted systemd; `box` makes one."""
 
     def __init__(self, pid: int) -> None:
@@ -107,15 +124,6 @@ class Box:
     def path(self, path: str) -> Path:
         """How a path inside is reached from here."""
         return Path(f"/proc/{self.pid}/root{path}")
-
-    def journal(self, *matches: str) -> list[dict[str, Any]]:
-        """Entries of the journal."""
-        said = self.run("journalctl", "--no-pager", "--output=json", "--all", *matches)
-        return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-
-    def show(self, unit: str, name: str) -> str:
-        """A property of a unit."""
-        return self.run("systemctl", "show", unit, f"--property={name}", "--value").strip()
 
 
 @contextmanager

@@ -82,6 +82,21 @@ async def test_the_next_daemon_goes_on_with_what_is_up(posing: Service, how: str
     assert not posing.events("internal.error")
 
 
+async def test_logins_that_were_not_saved_before_are_saved_by_the_next_daemon(posing: Service) -> None:
+    browser = {"path": str(POSING), "extra_flags": ["--posing=connected"]}
+    posing.configure(browser=browser, backup={"settle_s": 3600})  # longer than the first one lives
+    await posing.start()
+    await up(posing, *CODES)
+    await posing.until(lambda: connected(posing, *CODES), "connected")
+    posing.configure(browser=browser, backup={"settle_s": 0.1})
+    await die(posing, "kill")
+    await posing.until(lambda: len(posing.events("backup.taken")) == len(CODES), "saved")
+    assert {(one["client"], one["reason"]) for one in posing.events("backup.taken")} == {
+        (code, "settled") for code in CODES
+    }
+    assert len(posing.events("browser.spawned")) == len(CODES)
+
+
 async def test_a_stop_ends_what_was_adopted_and_keeps_nothing(posing: Service) -> None:
     await posing.start()
     await up(posing, *CODES)

@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 from bare_browser import BINARY
-from systemd_box import Box, booted
+from systemd_box import Box, Systemd, booted
 
 import waguard
 from waguard.sandbox.landlock import Fence
@@ -78,8 +78,8 @@ async def simulator() -> AsyncIterator[Simulator]:
 class Service:
     """What an app and an admin see of it."""
 
-    def __init__(self, machine: Box) -> None:
-        self.machine = machine
+    def __init__(self, machine: Systemd, port: int = PORT) -> None:
+        self.machine, self.port = machine, port
         self.refused = self.answered = 0
 
     async def run(self, *command: str) -> str:
@@ -87,7 +87,7 @@ class Service:
 
     async def ask(self, method: str, path: str) -> Any:
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        async with aiohttp.request(method, f"http://127.0.0.1:{PORT}{path}", headers=headers) as answer:
+        async with aiohttp.request(method, f"http://127.0.0.1:{self.port}{path}", headers=headers) as answer:
             body = await answer.json()
             assert answer.status == 200, body
             return body
@@ -104,11 +104,12 @@ class Service:
 
     def processes(self, *codes: str) -> dict[str, Any]:
         """Pids and start ticks on record."""
-        place = self.machine.path("/var/lib/waguard/sessions")
-        return {
-            code: json.loads((place / code / "session.json").read_bytes())["launch"]["processes"]
-            for code in codes or CODES
-        }
+        records = [f"/var/lib/waguard/sessions/{code}/session.json" for code in codes or CODES]
+        said = self.machine.run(
+            "sh", "-c", 'for record; do tr -d "\\n" < "$record"; echo; done', "sh", *records
+        )
+        found = [json.loads(line)["launch"]["processes"] for line in said.splitlines()]
+        return dict(zip(codes or CODES, found, strict=True))
 
     def events(self, name: str, since: float) -> list[dict[str, Any]]:
         """What was logged under this name since then."""

@@ -434,7 +434,7 @@ class Instance:
             await self.save(launch=launch)
             resources.manager.keep(self._named(launch, browser))
             await self._enclose(launch, browser)
-            self.memory.started_at, self.memory.version = time.time(), version
+            self.memory.started_at, self.memory.version = launch.started_at, version
             self.publish("browser.spawned", sandbox=browser.run.kind)
             page = await browser.go(resources.binary, settings)
             await self.save(launch=replace(launch, page=page.session_id))

@@ -60,17 +60,26 @@ class Keeper:
 
     def heard(self, event: Event) -> None:
         """A session that has become connected gets its first snapshot as soon as its login has settled."""
-        code = event.client
-        if self._closed or event.name != "session.changed" or code is None or code not in self._sessions:
+        if event.name == "session.changed" and event.client is not None and event.client in self._sessions:
+            self._look_after(self._sessions[event.client])
+
+    def begin(self) -> None:
+        """Those that are connected already, by an earlier daemon, may be waiting for theirs."""
+        for session in self._sessions.values():
+            self._look_after(session)
+
+    def _look_after(self, session: Session) -> None:
+        if self._closed:
             return
-        task = self._settling.pop(code, None)
+        task = self._settling.pop(session.code, None)
         if task is not None and not task.done():
             task.cancel()
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
-        if event.fields["link"] == Link.CONNECTED and event.fields["process"] == Process.UP:
-            work = self._settle(self._sessions[code])
-            self._settling[code] = asyncio.create_task(work, name=f"{code}:settle")
+        if session.state.link is Link.CONNECTED and session.state.process is Process.UP:
+            self._settling[session.code] = asyncio.create_task(
+                self._settle(session), name=f"{session.code}:settle"
+            )
 
     async def _settle(self, session: Session) -> None:
         await session.instance.settle(self._config.settle_s)

@@ -88,6 +88,7 @@ class Supervisor:
             self._resources.manager.drop(name)
         await self._sweep(starting=True)
         self._resources.bus.subscribe(self.keeper.heard)
+        self.keeper.begin()
         self.schedule.add(REAP, Rule.parse(self._config.schedule.reap), self._reap)
         self.schedule.add(BACKUP, Rule.parse(self._config.schedule.backup), self.keeper.take_all)
         await self.schedule.start()
