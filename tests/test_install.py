@@ -11,7 +11,7 @@ from systemd_box import Box, booted
 from test_packaging import ROOT
 
 from waguard.api.problems import Problem
-from waguard.cli import install
+from waguard.cli import install, service
 
 PROGRAM = ("--program", "/usr/bin/waguard")
 ENDLESS = """
@@ -43,10 +43,10 @@ def test_no_key_is_lost_with_the_configuration(machine: Box) -> None:
     machine.run("waguard", "install", "--no-start", *PROGRAM)
     key = machine.path("/etc/waguard/keys").read_text()
     other = "A" * 43 + "=\n"
-    machine.write(str(install.KEPT_KEYS), other, 0o600)  # as of a daemon that was run by hand
+    machine.write(str(service.KEPT_KEYS), other, 0o600)  # as of a daemon that was run by hand
     machine.write("/etc/waguard/more.keys", other, 0o600)
     machine.run("waguard", "install", "--uninstall", "--keep-sessions")
-    assert machine.path(str(install.KEPT_KEYS)).read_text() == key + other
+    assert machine.path(str(service.KEPT_KEYS)).read_text() == key + other
     assert [path.name for path in machine.path("/etc/waguard").iterdir()] == ["more.keys"]
 
 
@@ -100,10 +100,10 @@ def test_a_source_distribution_has_what_the_package_is_built_from(tmp_path: Path
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())
     (source / "systemd").mkdir()
-    for unit in install.FILES:
+    for unit in service.FILES:
         (source / "systemd" / unit).write_bytes((ROOT / "systemd" / unit).read_bytes())
     subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True, timeout=60)
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         names = {name.partition("/")[2] for name in tar.getnames()}
-    assert {"config.toml", "setup.py", *(f"systemd/{unit}" for unit in install.FILES)} <= names
+    assert {"config.toml", "setup.py", *(f"systemd/{unit}" for unit in service.FILES)} <= names
