@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from systemd_box import Box, booted
 from test_packaging import ROOT
+from typer.testing import CliRunner
 
 from waguard.api.problems import Problem
 from waguard.cli import install, service
+from waguard.cli.app import app
 
 PROGRAM = ("--program", "/usr/bin/waguard")
+UNIT = "/etc/systemd/system/waguard.service"
 ENDLESS = """
 [Service]
 Type=exec
@@ -22,6 +25,8 @@ ExecStart=/bin/sh -c 'sleep 3600 & kill -STOP $!; kill -KILL $$'
 RestartSec=3600
 """
 """A daemon that dies at once and leaves somebody who hears nothing."""
+SHORT = "[Service]\nType=oneshot\nRemainAfterExit=yes\nRestart=no\nExecStart=\nExecStart=/bin/true\n"
+"""No daemon at all."""
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +73,74 @@ def test_what_the_daemon_could_not_end_is_ended_before_its_files_go(machine: Box
     assert not machine.path("/etc/waguard").exists()
 
 
+def test_what_somebody_has_masked_is_refused_and_no_link_is_written_through(machine: Box) -> None:
+    # A /dev/null that may be broken: the box's is the machine's.
+    machine.run("sh", "-ec", "mknod -m 666 /tmp/null c 1 3; mount --bind /tmp/null /dev/null")
+    machine.run("systemctl", "mask", "waguard.service")
+    said = machine.run("waguard", "install", "--no-start", *PROGRAM, ok=False)
+    mode = machine.path("/dev/null").stat().st_mode & 0o777
+    machine.path(UNIT).unlink()  # the tests that follow are not to come upon it
+    machine.run("umount", "/dev/null")
+    assert mode == 0o666
+    assert "waguard.service is masked" in said
+    assert "systemctl unmask waguard.service" in said
+    assert not machine.path("/etc/sysusers.d/waguard.conf").exists()
+
+    machine.write("/root/waguard", "#!/bin/sh\n", 0o755)
+    machine.run("ln", "-s", "/root/waguard", "/usr/bin/linked")
+    said = machine.run("waguard", "install", "--no-start", "--program", "/usr/bin/linked", ok=False)
+    assert "/root/waguard is in somebody's home" in said
+
+    machine.write("/opt/units/waguard.service", "[Unit]\nDescription=mine\n", 0o600)
+    machine.run("systemctl", "link", "/opt/units/waguard.service")
+    machine.run("waguard", "install", "--no-start", *PROGRAM)
+    assert machine.path("/opt/units/waguard.service").read_text() == "[Unit]\nDescription=mine\n"
+    assert machine.path("/opt/units/waguard.service").stat().st_mode & 0o777 == 0o600
+    assert "ExecStart=/usr/bin/waguard" in machine.path(UNIT).read_text()
+
+
+def test_a_unit_that_somebody_has_changed_is_kept_and_an_upgrade_keeps_nothing(machine: Box) -> None:
+    aside = machine.path(f"{UNIT}.before-waguard")
+    aside.unlink(missing_ok=True)
+    machine.run("cp", "/usr/bin/waguard", "/usr/bin/waguard2")
+    machine.run("waguard", "install", "--no-start", "--program", "/usr/bin/waguard2")  # another text of ours
+    assert not aside.exists()
+    changed = machine.path(UNIT).read_text().replace("WatchdogSec=20", "WatchdogSec=60")
+    machine.path(UNIT).write_text(changed)
+    for option in ("--dry-run", "--no-start"):
+        said = machine.run("waguard", "install", option, *PROGRAM)
+        assert f"keep {UNIT}, which was changed, as waguard.service.before-waguard" in said
+    assert aside.read_text() == changed
+    assert "WatchdogSec=20" in machine.path(UNIT).read_text()
+    assert machine.show("waguard", "FragmentPath") == UNIT
+
+
+def test_an_install_that_was_cut_short_is_made_whole_by_the_next(machine: Box) -> None:
+    machine.run("waguard", "install", "--uninstall", "--purge")
+    machine.path("/etc/waguard").mkdir()
+    machine.run("mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", "/etc/waguard")
+    said = machine.run("waguard", "install", "--no-start", *PROGRAM, ok=False)
+    left = [*machine.path("/etc/waguard").iterdir()]
+    machine.run("umount", "/etc/waguard")
+    assert "No space left" in said
+    assert left == []
+    machine.run("waguard", "install", "--no-start", *PROGRAM)
+
+    machine.run("chown", "nobody", "/etc/waguard/config.toml", "/etc/waguard/keys")
+    machine.run("chmod", "644", "/etc/waguard/config.toml", "/etc/waguard/keys")
+    machine.write(f"{UNIT}.d/short.conf", SHORT)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", "waguard")
+    machine.run("touch", "--date", "now + 1 hour", UNIT)  # as written, and not yet read by systemd
+    assert machine.show("waguard", "NeedDaemonReload") == "yes"  # else the test tests nothing
+    machine.run("waguard", "install", "--no-start", *PROGRAM)
+    assert machine.show("waguard", "NeedDaemonReload") == "no"
+    machine.run("systemctl", "stop", "waguard")
+    machine.path(f"{UNIT}.d/short.conf").unlink()
+    owned = machine.run("stat", "-c", "%U:%G %a", "/etc/waguard/config.toml", "/etc/waguard/keys")
+    assert owned.splitlines() == ["root:waguard 640", "root:root 600"]
+
+
 # --- anywhere -----------------------------------------------------------------------------------------
 
 
@@ -84,6 +157,23 @@ def test_a_name_that_a_unit_would_read_otherwise_is_refused(tmp_path: Path, name
     program.chmod(0o755)
     with pytest.raises(Problem, match="cannot stand in a unit"):
         install._given(str(program))
+
+
+def test_a_program_that_no_service_would_reach_is_refused(tmp_path: Path) -> None:
+    program = tmp_path / "waguard"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    with pytest.raises(Problem, match=r"temporary files, where no service can reach"):
+        install._given(str(program))
+    with pytest.raises(Problem, match=r"^/root/venv/waguard is in somebody's home"):
+        install._refuse_hidden(Path("/root/venv/waguard"))
+
+
+@pytest.mark.parametrize("option", ["--purge", "--keep-sessions"])
+def test_what_is_about_taking_it_away_does_not_install(option: str) -> None:
+    done = CliRunner().invoke(app, ["install", "--dry-run", option])
+    assert done.exit_code == 1
+    assert f"waguard install --uninstall {option}" in done.output
 
 
 def test_a_source_distribution_has_what_the_package_is_built_from(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 Each step looks first, so a second run changes nothing, and a dry run says exactly what would be done.
 """
 
-import grp
 import os
 import re
 import shutil
@@ -24,15 +23,20 @@ from waguard.cli.service import (
     FILES,
     KEPT_KEYS,
     KEYS,
-    PACKAGED,
     SESSIONS,
     STATE,
     UNITS,
     USER,
+    aside,
+    is_as_written,
+    is_packaged,
+    refuse_masked,
     shipped,
+    shown,
     user,
+    written,
 )
-from waguard.cli.steps import Work, ok
+from waguard.cli.steps import Work, is_own, ok, own, write
 from waguard.files import write_atomically
 
 _HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108 (nothing is put there)
@@ -57,6 +61,13 @@ def install(
     ] = False,
 ) -> None:
     """Make it a systemd service of this machine: user, directories, key, configuration, units. Run it as root; again at will."""
+    if (keep_sessions or purge) and not uninstall:
+        option = "--purge" if purge else "--keep-sessions"
+        raise Problem(
+            "no_uninstall",
+            f"{option} is about taking it away, and --uninstall was not said. Nothing was changed.",
+            hint=f"To take it away: waguard install --uninstall {option}",
+        )
     if os.geteuid() != 0:  # a dry run too: what there is, only root can see
         raise Problem("not_root", "Only root can install a service.", hint="sudo waguard install")
     if shutil.which("systemctl") is None or not _BOOTED.is_dir():
@@ -69,17 +80,21 @@ def install(
 
 
 def _install(work: Work, program: str, *, start: bool) -> None:
-    packaged = (PACKAGED / UNITS[0]).exists()
+    refuse_masked()
     changed = False
-    for name, path in FILES.items() if not packaged else ():
-        text = shipped(name).replace("/usr/bin/waguard", program)
-        changed |= work.step(f"write {path}", partial(_write, path, text), needed=_differs(path, text))
+    for name, path in FILES.items() if not is_packaged() else ():
+        text = written(shipped(name).replace("/usr/bin/waguard", program).encode())
+        there = path.read_bytes() if path.exists() else None
+        if there is not None and there != text and not is_as_written(there):
+            keep = f"keep {path}, which was changed, as {aside(path).name}"
+            work.step(keep, partial(write, aside(path), there, path.stat().st_mode & 0o777))
+        changed |= work.step(f"write {path}", partial(write, path, text), needed=there != text)
     work.command("systemd-sysusers", "waguard.conf", needed=not user())
     # Logins that an earlier service has left are root's.
     work.command(
         "chown", "-R", f"{USER}:{USER}", str(STATE), needed=STATE.exists() and STATE.stat().st_uid == 0
     )
-    made = STATE.is_dir() and CONFIG.parent.is_dir()
+    made = STATE.is_dir() and CONFIG.parent.is_dir() and is_own(CONFIG.parent, 0o750, USER)
     work.command("systemd-tmpfiles", "--create", "waguard.conf", needed=not made)
     work.step(f"write {CONFIG}", _configure, needed=not CONFIG.exists())
     work.step(
@@ -87,6 +102,11 @@ def _install(work: Work, program: str, *, start: bool) -> None:
         _make_key,
         needed=not KEYS.exists(),
     )
+    for path, mode, group in ((CONFIG, 0o640, USER), (KEYS, 0o600, "root")):
+        if path.exists() and not is_own(path, mode, group):  # not as just written
+            work.step(f"make {path} root:{group}'s, mode {mode:o}", partial(own, path, mode, group))
+    # An install before may have been cut off just here.
+    changed = changed or any(shown("NeedDaemonReload", unit) == "yes" for unit in UNITS)
     work.command("systemctl", "daemon-reload", needed=changed)
     words = program.split()
     work.command("runuser", "-u", USER, "--", *words, "--config", str(CONFIG), "doctor")
@@ -107,7 +127,9 @@ def _given(program: str) -> str:
     path = Path(program)
     if not path.is_absolute() or not path.is_file() or not os.access(path, os.X_OK):
         raise Problem("unreachable", f"{program} is no program.", hint="Name it by its whole path.")
-    return _plain(program)
+    _plain(program)
+    _refuse_hidden(path)
+    return program
 
 
 def _plain(program: str) -> str:
@@ -122,27 +144,26 @@ def _program() -> str:
     """What starts this program, as a unit has to write it."""
     started = Path(sys.argv[0])
     program = str(started.absolute()) if os.access(started, os.X_OK) else f"{sys.executable} -m waguard"
-    for needed in (
-        Path(program.split()[0]),
-        Path(sys.executable).resolve(),
-        Path(waguard.__file__).resolve(),
-    ):
-        if any(needed.is_relative_to(place) for place in _HIDDEN):
+    _refuse_hidden(Path(program.split()[0]), Path(sys.executable), Path(waguard.__file__))
+    return _plain(program)
+
+
+def _refuse_hidden(*needed: Path) -> None:
+    """Raises `Problem` if the service would not see one of them, or where a link leads."""
+    for path in (*needed, *(one.resolve() for one in needed)):
+        if any(path.is_relative_to(place) for place in _HIDDEN):
             raise Problem(
                 "unreachable",
-                f"{needed} is in somebody's home or a place for temporary files, where no service can reach it.",
+                f"{path} is in somebody's home or a place for temporary files, where no service can reach it.",
                 hint="Install it for all: sudo PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install waguard",
             )
-    return _plain(program)
 
 
 def _configure() -> None:
     own = f'dir = "{SESSIONS}"'
     text = shipped("config.toml").replace('# dir = "sessions"', own)
     assert own in text  # noqa: S101 (tests/test_packaging.py)
-    _write(CONFIG, text)
-    CONFIG.chmod(0o640)
-    os.chown(CONFIG, 0, grp.getgrnam(USER).gr_gid)
+    write(CONFIG, text.encode(), 0o640, USER)
 
 
 def _make_key() -> None:
@@ -151,13 +172,3 @@ def _make_key() -> None:
         write_atomically(KEYS, KEPT_KEYS.read_bytes())
         KEPT_KEYS.unlink()
     keys.load(KEYS, make=True)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    path.chmod(0o644)
-
-
-def _differs(path: Path, text: str) -> bool:
-    return not path.exists() or path.read_text(encoding="utf-8") != text

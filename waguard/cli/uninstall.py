@@ -2,15 +2,27 @@
 
 import errno
 import select
-import subprocess
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from waguard.api.problems import Problem
-from waguard.cli.service import CONFIG, FILES, KEPT_KEYS, KEYS, SESSIONS, STATE, UNITS, USER, user
-from waguard.cli.steps import COMMAND_S, Work, failed, ok
+from waguard.cli.service import (
+    CONFIG,
+    FILES,
+    KEPT_KEYS,
+    KEYS,
+    SESSIONS,
+    STATE,
+    UNITS,
+    USER,
+    aside,
+    refuse_masked,
+    shown,
+    user,
+)
+from waguard.cli.steps import Work, failed, ok
 from waguard.files import remove_tree, write_atomically
 
 _END_S = 10.0
@@ -18,6 +30,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def uninstall(work: Work, *, keep: bool, purge: bool) -> None:
+    refuse_masked()
     if keep == purge and SESSIONS.exists():
         raise Problem(
             "ambiguous",
@@ -31,6 +44,8 @@ def uninstall(work: Work, *, keep: bool, purge: bool) -> None:
         work.command("systemctl", "stop", UNITS[1], needed=ok("systemctl", "is-active", "--quiet", UNITS[1]))
     for path in FILES.values():
         work.step(f"remove {path}", path.unlink, needed=path.exists())
+        if aside(path).exists():
+            work.step(f"remove {aside(path)}", aside(path).unlink)
     drop_ins = [Path(f"{FILES[unit]}.d") for unit in UNITS]
     for path in [*drop_ins, *([STATE] if not keep else ())]:
         work.step(f"remove {path}", partial(remove_tree, path), needed=path.exists())
@@ -68,10 +83,7 @@ def _others() -> Sequence[Path]:
 
 def _end_all() -> None:
     """Kill what a daemon that could not close its browsers has left in the service's cgroup, and see it gone."""
-    shown = ["systemctl", "show", UNITS[0], "--property=ControlGroup", "--value"]
-    group = subprocess.run(
-        shown, capture_output=True, text=True, timeout=COMMAND_S, check=False
-    ).stdout.strip()
+    group = shown("ControlGroup")
     place = _CGROUPS / group.lstrip("/")
     if not group.endswith(UNITS[0]) or not (place / "cgroup.kill").exists():
         return
