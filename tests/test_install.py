@@ -1,5 +1,6 @@
 """``waguard install`` where it is not as it should be: refused before anything is done, and nothing lost on the way out."""
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -139,6 +140,36 @@ def test_an_install_that_was_cut_short_is_made_whole_by_the_next(machine: Box) -
     machine.path(f"{UNIT}.d/short.conf").unlink()
     owned = machine.run("stat", "-c", "%U:%G %a", "/etc/waguard/config.toml", "/etc/waguard/keys")
     assert owned.splitlines() == ["root:waguard 640", "root:root 600"]
+
+
+def test_a_user_of_the_name_who_is_somebody_else_is_neither_taken_over_nor_deleted(machine: Box) -> None:
+    machine.run("waguard", "install", "--no-start", *PROGRAM)
+    uid = machine.run("id", "-u", "waguard").strip()
+    busy = machine.start("setpriv", f"--reuid={uid}", "--clear-groups", "sleep", "60")
+    try:
+        said = machine.run("waguard", "install", "--uninstall", "--purge", ok=False)
+    finally:
+        machine.run("pkill", "--uid", uid)
+        busy.wait()
+    assert "userdel waguard: " in said
+    assert said.index("done      systemctl daemon-reload") < said.index("userdel waguard: ")
+    assert not machine.path("/etc/waguard").exists()
+    machine.run("userdel", "waguard")
+
+    machine.run("useradd", "--create-home", "--shell", "/bin/sh", "--gid", "users", "waguard")
+    said = machine.run("waguard", "install", "--no-start", *PROGRAM, ok=False)
+    assert "its home is /home/waguard and not /var/lib/waguard, its shell is /bin/sh and not" in said
+    assert "its group is users and not waguard. Nothing was changed" in said
+    assert not machine.path("/etc/sysusers.d/waguard.conf").exists()
+    assert "The user waguard stays" in machine.run("waguard", "install", "--uninstall", "--purge")
+    assert machine.run("id", "waguard")
+
+    told = re.search(r"groupadd .*?(?=\. Then)", said)
+    assert told is not None
+    machine.run("sh", "-ec", told[0])
+    machine.run("waguard", "install", "--no-start", *PROGRAM)
+    machine.run("waguard", "install", "--uninstall", "--purge")
+    assert "waguard" not in machine.path("/etc/passwd").read_text()
 
 
 # --- anywhere -----------------------------------------------------------------------------------------

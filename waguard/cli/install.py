@@ -31,6 +31,7 @@ from waguard.cli.service import (
     is_as_written,
     is_packaged,
     refuse_masked,
+    refuse_stranger,
     shipped,
     shown,
     user,
@@ -81,6 +82,7 @@ def install(
 
 def _install(work: Work, program: str, *, start: bool) -> None:
     refuse_masked()
+    refuse_stranger()
     changed = False
     for name, path in FILES.items() if not is_packaged() else ():
         text = written(shipped(name).replace("/usr/bin/waguard", program).encode())

@@ -1,8 +1,10 @@
 """The service on this machine: where its things are, and whom it runs as."""
 
+import grp
 import hashlib
 import os
 import pwd
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -80,8 +82,35 @@ def shown(property_: str, unit: str = UNITS[0]) -> str:
 
 
 def user() -> bool:
+    """Whether there is one of our name, the service's or not."""
     try:
         pwd.getpwnam(USER)
     except KeyError:
         return False
     return True
+
+
+def stranger() -> str:
+    """What shows that the user of our name is somebody else; nothing if it is the service's, or there is none."""
+    if not user():
+        return ""
+    there = pwd.getpwnam(USER)
+    *_, home, shell = shlex.split(shipped("waguard.sysusers").splitlines()[-1])
+    try:
+        group = grp.getgrgid(there.pw_gid).gr_name
+    except KeyError:
+        group = str(there.pw_gid)
+    seen = (("home", there.pw_dir, home), ("shell", there.pw_shell, shell), ("group", group, USER))
+    return ", ".join(f"its {what} is {has} and not {should}" for what, has, should in seen if has != should)
+
+
+def refuse_stranger() -> None:
+    """Raises `Problem` if the user of our name is not the service's."""
+    if why := stranger():
+        raise Problem(
+            "other_user",
+            f"There is a user {USER} who is not the service's: {why}. Nothing was changed.",
+            hint=f"Is it a person's, rename it: usermod --login OTHER {USER}; groupmod --new-name OTHER {USER}. Is it to be the "
+            f"service's: groupadd --force --system {USER}; usermod --home {STATE} --shell /usr/sbin/nologin --gid {USER} {USER}. "
+            "Then again.",
+        )

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from waguard.api.problems import Problem
+from waguard.cli import show
 from waguard.cli.service import (
     CONFIG,
     FILES,
@@ -20,6 +21,7 @@ from waguard.cli.service import (
     aside,
     refuse_masked,
     shown,
+    stranger,
     user,
 )
 from waguard.cli.steps import Work, failed, ok
@@ -49,6 +51,7 @@ def uninstall(work: Work, *, keep: bool, purge: bool) -> None:
     drop_ins = [Path(f"{FILES[unit]}.d") for unit in UNITS]
     for path in [*drop_ins, *([STATE] if not keep else ())]:
         work.step(f"remove {path}", partial(remove_tree, path), needed=path.exists())
+    work.command("systemctl", "daemon-reload")
     if keep and SESSIONS.exists():
         work.step(f"keep the key as {KEPT_KEYS}", _keep_key, needed=KEYS.exists())
         # Nobody who is given the user's number next is to have them.
@@ -64,8 +67,10 @@ def uninstall(work: Work, *, keep: bool, purge: bool) -> None:
         work.step(
             f"remove {CONFIG.parent}", lambda: remove_tree(CONFIG.parent), needed=CONFIG.parent.exists()
         )
-    work.command("userdel", USER, needed=user())
-    work.command("systemctl", "daemon-reload")
+    if why := stranger():
+        show.output().print(f"The user {USER} stays, who is not the service's: {why}.")
+    else:  # at the end: it fails while anything runs as this user
+        work.command("userdel", USER, needed=user())
 
 
 def _keep_key() -> None:
