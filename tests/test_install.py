@@ -49,10 +49,11 @@ def test_no_key_is_lost_with_the_configuration(machine: Box) -> None:
     machine.run("waguard", "install", "--no-start", *PROGRAM)
     key = machine.path("/etc/waguard/keys").read_text()
     other = "A" * 43 + "=\n"
-    machine.write(str(service.KEPT_KEYS), other, 0o600)  # as of a daemon that was run by hand
+    kept = str(service.kept_keys(service.SESSIONS))
+    machine.write(kept, other, 0o600)  # as of a daemon that was run by hand
     machine.write("/etc/waguard/more.keys", other, 0o600)
     machine.run("waguard", "install", "--uninstall", "--keep-sessions")
-    assert machine.path(str(service.KEPT_KEYS)).read_text() == key + other
+    assert machine.path(kept).read_text() == key + other
     assert [path.name for path in machine.path("/etc/waguard").iterdir()] == ["more.keys"]
 
 
@@ -170,6 +171,52 @@ def test_a_user_of_the_name_who_is_somebody_else_is_neither_taken_over_nor_delet
     machine.run("waguard", "install", "--no-start", *PROGRAM)
     machine.run("waguard", "install", "--uninstall", "--purge")
     assert "waguard" not in machine.path("/etc/passwd").read_text()
+
+
+def test_of_sessions_elsewhere_no_key_is_lost_and_none_is_left_to_the_next_user(machine: Box) -> None:
+    machine.run("waguard", "install", "--no-start", *PROGRAM)
+    keys, config = machine.path("/etc/waguard/keys"), machine.path("/etc/waguard/config.toml")
+    key = keys.read_text()
+    config.write_text(config.read_text().replace("/var/lib/waguard/sessions", "/srv/wa"))
+    machine.write(f"{UNIT}.d/place.conf", "[Service]\nReadWritePaths=/srv/wa\n")
+    machine.write("/srv/wa/.daemon.lock", "")
+    machine.write("/srv/wa/.backups/one/1.sealed", "")
+    machine.run("chown", "-R", "waguard:waguard", "/srv/wa")
+    machine.write("/srv/wa/else", "")
+    machine.run("chown", "nobody", "/srv/wa/else")
+    said = machine.run("waguard", "install", "--uninstall", ok=False)
+    assert "/srv/wa has the logins" in said
+
+    machine.run("mv", "/srv/wa", "/srv/away")  # as of a disk that is not mounted now
+    machine.run("waguard", "install", "--uninstall", "--keep-sessions")
+    assert keys.read_text() == key
+    assert machine.run("id", "waguard")
+    machine.run("mv", "/srv/away", "/srv/wa")
+    machine.run("waguard", "install", "--uninstall", "--keep-sessions")
+    assert not keys.exists()
+    assert machine.path("/srv/wa/.backup.keys").read_text() == key
+    assert machine.run("find", "/srv/wa", "/etc/waguard", "!", "-user", "root").split() == ["/srv/wa/else"]
+    assert "waguard" not in machine.path("/etc/passwd").read_text()
+
+    machine.run("waguard", "install", "--no-start", *PROGRAM)
+    assert keys.read_text() == key
+    assert not machine.run("find", "/srv/wa", "-user", "root")
+    assert machine.show("waguard", "ReadWritePaths") == "/srv/wa"
+
+    keys.unlink()
+    before = machine.run("find", "/etc", "/var/lib/waguard", "-xdev", "-newer", UNIT)
+    said = machine.run("waguard", "install", "--no-start", *PROGRAM, ok=False)
+    assert f"the key that opens them is gone: {service.KEYS}" in said
+    assert machine.run("find", "/etc", "/var/lib/waguard", "-xdev", "-newer", UNIT) == before
+    machine.write("/root/copy", key)
+    told = re.search(r"install -D .*?(?=\. )", said)
+    assert told is not None
+    machine.run("sh", "-ec", told[0].replace("COPY", "/root/copy"))
+    machine.run("waguard", "install", "--no-start", *PROGRAM)
+
+    assert "/srv/wa stays" in machine.run("waguard", "install", "--uninstall", "--purge")
+    assert [path.name for path in machine.path("/srv/wa").iterdir()] == ["else"]
+    assert not machine.path("/etc/waguard").exists()
 
 
 # --- anywhere -----------------------------------------------------------------------------------------

@@ -21,23 +21,28 @@ from waguard.cli import uninstall as taking_away
 from waguard.cli.service import (
     CONFIG,
     FILES,
-    KEPT_KEYS,
     KEYS,
+    LOCK,
     SESSIONS,
     STATE,
     UNITS,
     USER,
     aside,
+    configured,
     is_as_written,
+    is_elsewhere,
     is_packaged,
+    kept_keys,
     refuse_masked,
     refuse_stranger,
+    sessions,
     shipped,
     shown,
     user,
     written,
 )
 from waguard.cli.steps import Work, is_own, ok, own, write
+from waguard.config import Config
 from waguard.files import write_atomically
 
 _HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108 (nothing is put there)
@@ -83,6 +88,10 @@ def install(
 def _install(work: Work, program: str, *, start: bool) -> None:
     refuse_masked()
     refuse_stranger()
+    config = configured()
+    place = sessions(config)
+    kept = kept_keys(place)
+    _refuse_lost_key(config, place)
     changed = False
     for name, path in FILES.items() if not is_packaged() else ():
         text = written(shipped(name).replace("/usr/bin/waguard", program).encode())
@@ -93,15 +102,18 @@ def _install(work: Work, program: str, *, start: bool) -> None:
         changed |= work.step(f"write {path}", partial(write, path, text), needed=there != text)
     work.command("systemd-sysusers", "waguard.conf", needed=not user())
     # Logins that an earlier service has left are root's.
-    work.command(
-        "chown", "-R", f"{USER}:{USER}", str(STATE), needed=STATE.exists() and STATE.stat().st_uid == 0
-    )
+    whom = f"{USER}:{USER}"
+    work.command("chown", "-RH", whom, str(STATE), needed=STATE.exists() and STATE.stat().st_uid == 0)
+    if is_elsewhere(place):
+        lock = place / LOCK
+        left = lock.exists() and lock.stat().st_uid == 0
+        work.command("chown", "-RH", "--from=root", whom, str(place), needed=left)
     made = STATE.is_dir() and CONFIG.parent.is_dir() and is_own(CONFIG.parent, 0o750, USER)
     work.command("systemd-tmpfiles", "--create", "waguard.conf", needed=not made)
     work.step(f"write {CONFIG}", _configure, needed=not CONFIG.exists())
     work.step(
         f"make {KEYS}: keep a copy elsewhere, no snapshot opens without it",
-        _make_key,
+        partial(_make_key, kept),
         needed=not KEYS.exists(),
     )
     for path, mode, group in ((CONFIG, 0o640, USER), (KEYS, 0o600, "root")):
@@ -168,9 +180,22 @@ def _configure() -> None:
     write(CONFIG, text.encode(), 0o640, USER)
 
 
-def _make_key() -> None:
+def _refuse_lost_key(config: Config, place: Path) -> None:
+    """Raises `Problem` if there are snapshots, and the key that opens them is gone: a new one would not."""
+    there = config.backup.key_file is not None or KEYS.exists() or kept_keys(place).exists()
+    snapshots = place / ".backups"
+    if not there and any(path.is_file() for path in snapshots.rglob("*")):
+        raise Problem(
+            "key_lost",
+            f"There are snapshots in {snapshots}, and the key that opens them is gone: {KEYS}. Nothing was changed.",
+            hint=f"Put its copy there: install -D -m 600 COPY {KEYS}. Is there none, give them up: rm -r {snapshots}. Then again.",
+        )
+
+
+def _make_key(kept: Path) -> None:
     """A new one, unless an earlier service has left its own beside what it has sealed."""
-    if KEPT_KEYS.exists():
-        write_atomically(KEYS, KEPT_KEYS.read_bytes())
-        KEPT_KEYS.unlink()
+    if kept.exists():
+        keys.load(kept, make=False)  # and is no link that somebody has put there to see another file
+        write_atomically(KEYS, kept.read_bytes())
+        kept.unlink()
     keys.load(KEYS, make=True)

@@ -10,15 +10,17 @@ from pathlib import Path
 
 import waguard
 from waguard.api.problems import Problem
+from waguard.backup import keys
 from waguard.cli.steps import COMMAND_S
+from waguard.config import ENV_FILE, Config, load
 
 USER = "waguard"
 CONFIG = Path("/etc/waguard/config.toml")
 KEYS = Path("/etc/waguard/keys")
 STATE = Path("/var/lib/waguard")
 SESSIONS = STATE / "sessions"
-KEPT_KEYS = SESSIONS / ".backup.keys"
-"""Where a daemon without a unit has them, too."""
+LOCK = ".daemon.lock"
+"""The daemon's, in its sessions directory."""
 UNITS = ("waguard.service", "waguard.slice", "waguard.socket")
 PACKAGED = Path("/usr/lib/systemd/system")
 """Where a distribution's package has put the units: then they are its business."""
@@ -29,6 +31,28 @@ FILES = {
 }
 _WRITTEN = b"# As waguard install wrote it; sha256 of all above: "
 """Begins the last line of each of them. What does not fit it, somebody has changed."""
+
+
+def configured() -> Config:
+    """What the service goes by: its file, and the variables that its unit sets. Raises `ConfigError`."""
+    environ = dict(one.split("=", 1) for one in shlex.split(shown("Environment")))
+    file = Path(environ.get(ENV_FILE, CONFIG))
+    return load(file if file.exists() else Path(os.devnull), environ).config
+
+
+def sessions(config: Config) -> Path:
+    """Where they really are: a relative path counts from the unit's WorkingDirectory=."""
+    return (STATE / config.sessions.dir).resolve()
+
+
+def is_elsewhere(sessions: Path) -> bool:
+    """Whether they are where only the configuration or a link says so."""
+    return not sessions.is_relative_to(STATE.resolve())
+
+
+def kept_keys(sessions: Path) -> Path:
+    """Where keys are when there is no service; a daemon without a unit has its own there, too."""
+    return keys.place(None, sessions, {})
 
 
 def shipped(name: str) -> str:
