@@ -219,6 +219,24 @@ def test_of_sessions_elsewhere_no_key_is_lost_and_none_is_left_to_the_next_user(
     assert not machine.path("/etc/waguard").exists()
 
 
+def test_what_doctor_does_not_find_well_is_said(machine: Box) -> None:
+    machine.run("mv", "/usr/bin/bwrap", "/usr/bin/bwrap.away")
+    said = machine.run("waguard", "install", "--no-start", *PROGRAM)
+    machine.run("mv", "/usr/bin/bwrap.away", "/usr/bin/bwrap")
+    assert re.search(r"warning +bubblewrap: not installed.*\n +-> .*apt-get install bubblewrap", said)
+    assert " memory:" not in said, "what is well is of no interest"
+
+    config = machine.path("/etc/waguard/config.toml")
+    config.write_text(
+        config.read_text().replace("# session_memory_mb = 300", "session_memory_mb = 900000000")
+    )
+    said = machine.run("waguard", "install", *PROGRAM, ok=False)
+    assert re.search(r"problem +memory: ", said)
+    assert "systemctl enable" not in said
+    assert machine.show("waguard", "ActiveState") == "inactive"
+    machine.run("waguard", "install", "--uninstall", "--purge")
+
+
 # --- anywhere -----------------------------------------------------------------------------------------
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 import waguard
 from waguard.api.problems import Problem
 from waguard.backup import keys
 from waguard.cli import show
 from waguard.cli import uninstall as taking_away
+from waguard.cli.doctor import FINDINGS, Finding, Grade
 from waguard.cli.service import (
     CONFIG,
     FILES,
@@ -41,7 +43,7 @@ from waguard.cli.service import (
     user,
     written,
 )
-from waguard.cli.steps import Work, is_own, ok, own, write
+from waguard.cli.steps import AGAIN, Work, failed, is_own, ok, own, run, write
 from waguard.config import Config
 from waguard.files import write_atomically
 
@@ -123,16 +125,40 @@ def _install(work: Work, program: str, *, start: bool) -> None:
     changed = changed or any(shown("NeedDaemonReload", unit) == "yes" for unit in UNITS)
     work.command("systemctl", "daemon-reload", needed=changed)
     words = program.split()
-    work.command("runuser", "-u", USER, "--", *words, "--config", str(CONFIG), "doctor")
+    _examine(work, "runuser", "-u", USER, "--", *words, "--config", str(CONFIG), "doctor", "--json")
     running = ok("systemctl", "is-active", "--quiet", UNITS[0])
     if start:
         enabled = running and ok("systemctl", "is-enabled", "--quiet", UNITS[0])
         work.command("systemctl", "enable", "--now", UNITS[0], needed=not enabled)
+    if status := shown("StatusText"):
+        show.output().print(f"Running now: {status}")
     if running and changed:
         show.output().print("It goes on as it was. For units that have changed: systemctl restart waguard")
     elif not work.dry_run:
         show.output().print(
             f"Its log: journalctl -u waguard. The admin's token: {program} --config {CONFIG} token"
+        )
+
+
+def _examine(work: Work, *command: str) -> None:
+    """Shows what `doctor` does not find well. Raises `Problem` if the service could not work with it."""
+    lacks: list[Finding] = []
+
+    def look() -> None:
+        try:
+            found = FINDINGS.validate_json(run(command, codes=(0, 1)))
+        except ValidationError:
+            raise failed(" ".join(command), "it did not say what it has found") from None
+        lacks.extend(one for one in found if one.grade is not Grade.OK)
+
+    work.step(" ".join(command), look)
+    for lack in lacks:
+        show.output().print(f"  {lack.grade.value:<9} {lack.check}: {lack.seen}", style="bold yellow")
+        if lack.mend:
+            show.output().print(f"            -> {lack.mend}")
+    if any(lack.grade is Grade.PROBLEM for lack in lacks):
+        raise Problem(
+            "install_failed", "The service could not work here: see what is a problem above.", hint=AGAIN
         )
 
 
@@ -174,9 +200,9 @@ def _refuse_hidden(*needed: Path) -> None:
 
 
 def _configure() -> None:
-    own = f'dir = "{SESSIONS}"'
-    text = shipped("config.toml").replace('# dir = "sessions"', own)
-    assert own in text  # noqa: S101 (tests/test_packaging.py)
+    line = f'dir = "{SESSIONS}"'
+    text = shipped("config.toml").replace('# dir = "sessions"', line)
+    assert line in text  # noqa: S101 (tests/test_packaging.py)
     write(CONFIG, text.encode(), 0o640, USER)
 
 

@@ -13,7 +13,7 @@ from waguard.errors import DiskFull, ProfileFailed
 from waguard.files import replacing
 
 COMMAND_S = 120.0
-_AGAIN = "What was done before it stays; run it again when it is mended."
+AGAIN = "What was done before it stays; run it again when it is mended."
 
 
 class Work:
@@ -35,7 +35,7 @@ class Work:
             except OSError as error:
                 raise failed(what, error.strerror or str(error)) from None
             except (DiskFull, ProfileFailed) as error:
-                raise Problem("install_failed", error.message, hint=_AGAIN) from None
+                raise Problem("install_failed", error.message, hint=AGAIN) from None
             self._out.print(f"  done      {what}", style="green")
         return needed
 
@@ -47,17 +47,19 @@ def ok(*command: str) -> bool:
     return subprocess.run(command, capture_output=True, timeout=COMMAND_S, check=False).returncode == 0
 
 
-def run(command: Sequence[str]) -> None:
+def run(command: Sequence[str], codes: Sequence[int] = (0,)) -> str:
+    """What it says on stdout. Raises `Problem` if it ends with another code."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=False)
     except subprocess.TimeoutExpired:
         raise failed(" ".join(command), f"it took longer than {COMMAND_S:g} s") from None
-    if done.returncode != 0:
+    if done.returncode not in codes:
         raise failed(" ".join(command), (done.stderr.strip() or done.stdout.strip() or "it said nothing"))
+    return done.stdout
 
 
 def failed(what: str, why: str) -> Problem:
-    return Problem("install_failed", f"{what}: {why}", hint=_AGAIN)
+    return Problem("install_failed", f"{what}: {why}", hint=AGAIN)
 
 
 def write(path: Path, data: bytes, mode: int = 0o644, group: str = "root") -> None:
