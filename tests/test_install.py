@@ -237,6 +237,50 @@ def test_what_doctor_does_not_find_well_is_said(machine: Box) -> None:
     machine.run("waguard", "install", "--uninstall", "--purge")
 
 
+POSTRM = ("sh", "/opt/checkout/deb/postrm", "purge")
+"""Run as by dpkg, for which no package has to be built."""
+
+
+@pytest.mark.parametrize(
+    ("dir_", "drop_in"),
+    [
+        ('dir = "/srv/deb"', ""),
+        ('"dir"= "/srv/deb" # not /var/lib/waguard/sessions', ""),
+        ('dir = "/var/lib/waguard/sessions" # ours', "Environment=WAGUARD_SESSIONS__DIR=/srv/deb"),
+    ],
+)
+def test_the_package_purged_leaves_keys_and_user_to_sessions_elsewhere(
+    machine: Box, dir_: str, drop_in: str
+) -> None:
+    machine.write("/etc/waguard/config.toml", f"[sessions]\n{dir_}\n[profile]\nruntime_dir = '/run/x'\n")
+    machine.write("/etc/waguard/keys", "key\n", 0o600)
+    machine.write(f"{UNIT}.d/x.conf", f"[Service]\n{drop_in}\n")
+    machine.run("sh", "-c", "id -u waguard || useradd -r -d /var/lib/waguard -s /usr/sbin/nologin waguard")
+    said = machine.run(*POSTRM)
+    assert "the logins are where /etc/waguard/config.toml" in said
+    assert machine.path("/etc/waguard/keys").read_text() == "key\n"
+    assert machine.path(f"{UNIT}.d/x.conf").exists()
+    assert machine.run("id", "waguard")
+
+
+def test_the_package_purged_leaves_what_is_not_its_own(machine: Box) -> None:
+    config = f'[sessions]\n# dir = "sessions"\ndir = "{service.SESSIONS}" # ours\n[profile]\nruntime_dir = "/run/x"\n'
+    machine.write("/etc/waguard/config.toml", config)
+    machine.write("/etc/waguard/keys", "key\n", 0o600)
+    machine.write("/etc/waguard/tokens", "mine\n")
+    machine.run("rm", "-rf", f"{UNIT}.d")
+    machine.run("usermod", "--shell", "/bin/sh", "waguard")
+    assert "the user waguard stays" in machine.run(*POSTRM)
+    assert machine.run("id", "waguard")
+    assert [path.name for path in machine.path("/etc/waguard").iterdir()] == ["tokens"]
+
+    machine.run("usermod", "--shell", "/usr/sbin/nologin", "waguard")
+    machine.path("/etc/waguard/tokens").unlink()
+    machine.run(*POSTRM)
+    assert not machine.path("/etc/waguard").exists()
+    assert "waguard" not in machine.path("/etc/passwd").read_text()
+
+
 # --- anywhere -----------------------------------------------------------------------------------------
 
 
