@@ -182,7 +182,7 @@ def test_installed_and_taken_away_again_nothing_is_left(machine: Box) -> None:
     installed = everything(machine)
     machine.run("runuser", "-u", "waguard", "--", "waguard", "run", "--check")
     assert everything(machine) == installed
-    machine.run(*command)
+    assert f"Running now: no sessions; http://127.0.0.1:{PORT}" in machine.run(*command)
     assert machine.show("waguard", "ActiveState") == "active"
     assert machine.show("waguard", "UnitFileState") == "enabled"
     token = machine.run("waguard", "token").strip()

@@ -145,7 +145,11 @@ async def test_the_status_line_counts_sessions_by_state() -> None:
     for code, status in (("a", "starting"), ("b", "connected"), ("a", "connected"), ("c", "awaiting_scan")):
         publish("session.changed", client=ClientCode(code), status=status)
     publish("daemon.ready", url="http://127.0.0.1:1")
+    assert said == ["1 awaiting_scan, 2 connected; http://127.0.0.1:1"]  # one line for all of it
+    told.clear()
+    publish("session.changed", client=ClientCode("c"), status="syncing")
+    publish("session.changed", client=ClientCode("c"), status="connected")
     async with asyncio.timeout(5):
         await told.wait()
-    assert said == ["1 awaiting_scan, 2 connected; http://127.0.0.1:1"]  # one line for all of it
+    assert said[1:] == ["3 connected; http://127.0.0.1:1"]
     line.close()

@@ -115,7 +115,7 @@ def user(config: Config) -> Seen:
         return Seen(
             "browsers run as nobody, which other services may be too",
             Grade.WARNING,
-            "useradd --system --shell /usr/sbin/nologin waguard",
+            "useradd --system --home-dir /var/lib/waguard --shell /usr/sbin/nologin waguard",
         )
     return Seen(f"browsers run as {browsers.name}, by {setpriv}")
 

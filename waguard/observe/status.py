@@ -24,12 +24,13 @@ class StatusLine:
     def heard(self, event: Event) -> None:
         if event.name == "daemon.ready":
             self._url = str(event.fields["url"])
-        elif event.name == "session.changed" and event.client is not None:
-            self._known[event.client] = str(event.fields["status"])
-        else:
+            self.close()
+            self._say()  # whoever has waited for the start sees it at once
             return
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_PAUSE_S, self._say)
+        if event.name == "session.changed" and event.client is not None:
+            self._known[event.client] = str(event.fields["status"])
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(_PAUSE_S, self._say)
 
     def line(self) -> str:
         counts = Counter(self._known.values())

@@ -105,7 +105,7 @@ def unprivileged_user(name: str) -> User | None:
         return User(candidate, entry.pw_uid, entry.pw_gid)
     raise ConfigError(
         f"browser.user: there is no user {' or '.join(candidates)}.",
-        hint="Create one: useradd --system --shell /usr/sbin/nologin waguard",
+        hint="Create one: useradd --system --home-dir /var/lib/waguard --shell /usr/sbin/nologin waguard",
     )
 
 
