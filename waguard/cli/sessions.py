@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -11,9 +12,11 @@ from pydantic import TypeAdapter
 from waguard.cli import show
 from waguard.cli.client import CLEANUP, SESSION, SESSIONS, Control, control
 from waguard.cli.follow import follow
-from waguard.config import load
+from waguard.cli.tokens import given
+from waguard.config import Config, load
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, client_code
+from waguard.errors import ConfigError
 from waguard.views import SessionView
 
 T = TypeVar("T")
@@ -178,7 +181,7 @@ def ask(
     waiting: str = "",
 ) -> T:
     """One conversation with the daemon; ``waiting`` is shown on a terminal as long as it lasts."""
-    config = load(ctx.obj).config
+    config = _config(ctx.obj, url)
     if waiting and (console := show.errors()).is_terminal:
         with console.status(f"{waiting} ..."):
             return ask(ctx, url, request)
@@ -188,6 +191,16 @@ def ask(
             return await request(daemon)
 
     return asyncio.run(talk())
+
+
+def _config(path: Path | None, url: str | None) -> Config:
+    """Whoever has the daemon's address and a token, as an app's user has, needs no configuration."""
+    try:
+        return load(path).config
+    except ConfigError:
+        if path is not None or url is None or not given():
+            raise
+        return Config()
 
 
 def print_json(adapter: TypeAdapter[T], view: T) -> None:

@@ -16,13 +16,18 @@ _STORED = TypeAdapter(StoredTokens)
 
 
 def own_token(config: Config, environ: Mapping[str, str] = os.environ) -> str:
-    """``WAGUARD_TOKEN``, else the admin's."""
-    given = environ.get(ENV_TOKEN, "").strip()
-    if not given:
+    """``WAGUARD_TOKEN``, else the admin's. Raises `Problem`."""
+    token = given(environ)
+    if not token:
         return admin_token(config)
-    if not given.isprintable():
+    if not token.isprintable():
         raise Problem("unauthorized", f"{ENV_TOKEN} holds control characters: that is no token.")
-    return given
+    return token
+
+
+def given(environ: Mapping[str, str] = os.environ) -> str:
+    """``WAGUARD_TOKEN``; empty if there is none."""
+    return environ.get(ENV_TOKEN, "").strip()
 
 
 def admin_token(config: Config) -> str:
