@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -12,11 +13,12 @@ from pydantic import TypeAdapter
 from waguard.cli import show
 from waguard.cli.client import CLEANUP, SESSION, SESSIONS, Control, control
 from waguard.cli.follow import follow
+from waguard.cli.service import Service, configured, installed
 from waguard.cli.tokens import given
-from waguard.config import Config, load
+from waguard.config import Config
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, client_code
-from waguard.errors import ConfigError
+from waguard.errors import WaguardError
 from waguard.views import SessionView
 
 T = TypeVar("T")
@@ -181,26 +183,29 @@ def ask(
     waiting: str = "",
 ) -> T:
     """One conversation with the daemon; ``waiting`` is shown on a terminal as long as it lasts."""
-    config = _config(ctx.obj, url)
+    config, service = _known(ctx.obj, url)
     if waiting and (console := show.errors()).is_terminal:
         with console.status(f"{waiting} ..."):
             return ask(ctx, url, request)
 
     async def talk() -> T:
-        async with control(config, url) as daemon:
+        async with control(config, service, url) as daemon:
             return await request(daemon)
 
     return asyncio.run(talk())
 
 
-def _config(path: Path | None, url: str | None) -> Config:
+def _known(path: Path | None, url: str | None) -> tuple[Config, Service | None]:
     """Whoever has the daemon's address and a token, as an app's user has, needs no configuration."""
     try:
-        return load(path).config
-    except ConfigError:
+        loaded, service = configured(path)
+    except WaguardError:
         if path is not None or url is None or not given():
             raise
-        return Config()
+        with suppress(WaguardError):
+            return Config(), installed()
+        return Config(), None
+    return loaded.config, service
 
 
 def print_json(adapter: TypeAdapter[T], view: T) -> None:
