@@ -194,3 +194,43 @@ def test_the_units_port_is_asked_with_the_credentials_token(machine: Box) -> Non
     assert "/etc/waguard/tokens cannot be read: Permission denied. [no_token]\nRun this as root" in said
     with started(machine):
         assert machine.run("waguard", "status").startswith("No sessions yet.")
+
+
+def findings(machine: Box, *become: str) -> dict[str, dict[str, str]]:
+    said = machine.run(*become, "waguard", "doctor", "--json", ok=False)
+    return {finding["check"]: finding for finding in json.loads(said)}
+
+
+def test_the_doctor_knows_whose_things_they_are(machine: Box) -> None:
+    found = findings(machine)
+    assert found["sessions"]["seen"] == f"{SESSIONS} can be written"
+    assert found["backup keys"]["seen"].startswith("/etc/waguard/keys: 1, snapshots are sealed with ")
+    machine.run("mkdir", f"{SESSIONS}/demo")  # as a daemon of root would
+    machine.run("mv", "/etc/waguard/keys", "/etc/waguard/keys.away")
+    found = findings(machine)
+    assert found["sessions"]["mend"] == f"chown -R waguard:waguard {SESSIONS}"
+    assert found["backup keys"]["grade"] == "problem"
+    machine.run("systemctl", "start", "waguard", ok=False)
+    assert machine.show("waguard", "ActiveState") != "active", "it does not start without them, as is said"
+    machine.run("systemctl", "stop", "waguard")
+    machine.run("mv", "/etc/waguard/keys.away", "/etc/waguard/keys")
+    machine.run(*found["sessions"]["mend"].split())
+    as_itself = findings(machine, "runuser", "-u", "waguard", "--")
+    assert as_itself["sessions"]["grade"] == "ok"
+    assert "only root can see" in as_itself["backup keys"]["seen"]
+    assert findings(machine, "runuser", "-u", "nobody", "--").keys() == {
+        "config",
+        "python",
+        "fonts",
+        "/dev/shm",
+    }
+
+
+def test_a_port_that_systemd_keeps_is_no_other_programs(machine: Box) -> None:
+    socket_unit = machine.path("/etc/systemd/system/waguard.socket")
+    socket_unit.write_text(socket_unit.read_text().replace(":8717", f":{PORT}"))
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", "waguard.socket")
+    assert findings(machine)["port"]["seen"].endswith("kept by systemd for the service, which is inactive")
+    assert machine.show("waguard", "ActiveState") == "inactive", "not started by the look"
+    machine.run("systemctl", "stop", "waguard.socket")
