@@ -194,6 +194,15 @@ def test_the_units_port_is_asked_with_the_credentials_token(machine: Box) -> Non
     assert "/etc/waguard/tokens cannot be read: Permission denied. [no_token]\nRun this as root" in said
     with started(machine):
         assert machine.run("waguard", "status").startswith("No sessions yet.")
+        # What else the running one is asked: how it is, in spite of what works outside its unit.
+        assert findings(machine)["daemon"]["seen"] == "runs, with browsers in bubblewrap"
+    machine.write(f"{DROP_INS}/sandbox.conf", "[Service]\nSystemCallFilter=~pivot_root\n")
+    machine.run("systemctl", "daemon-reload")
+    with started(machine):
+        found = findings(machine)
+        assert found["bubblewrap"]["grade"] == "ok"
+        assert found["daemon"]["grade"] == "warning"
+        assert "browsers in plain instead of bubblewrap: bubblewrap failed" in found["daemon"]["seen"]
 
 
 def findings(machine: Box, *become: str) -> dict[str, dict[str, str]]:

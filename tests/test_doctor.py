@@ -7,7 +7,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -21,12 +22,14 @@ from waguard.backup import keys
 from waguard.browser import find
 from waguard.cli import doctor
 from waguard.cli.app import app
+from waguard.cli.client import SessionList
 from waguard.cli.doctor import Grade, Seen
 from waguard.cli.service import Service
 from waguard.config import Config
-from waguard.errors import BrowserNotFound, ConfigError
+from waguard.errors import BrowserNotFound, ConfigError, WaguardError
 from waguard.sandbox import User
 from waguard.sandbox.bubblewrap import Bubblewrap
+from waguard.views import SandboxView
 
 NOBODY = User("nobody", 65534, 65534)
 
@@ -385,6 +388,52 @@ def test_port() -> None:
         )
         assert f"ss -ltnp 'sport = :{number}'" in seen.mend
     assert doctor.port(config(api={"port": number})) == Seen(f"127.0.0.1:{number} is free")
+
+
+def running_daemon(monkeypatch: pytest.MonkeyPatch, answer: SandboxView | WaguardError | None) -> None:
+    class Running:
+        async def sessions(self) -> SessionList:
+            if isinstance(answer, WaguardError):
+                raise answer
+            return SessionList([], answer)
+
+    @asynccontextmanager
+    async def control(*_: object) -> AsyncIterator[Running]:
+        yield Running()
+
+    monkeypatch.setattr(doctor, "control", control)
+
+
+@pytest.mark.parametrize(
+    ("answer", "grade", "what"),
+    [
+        (SandboxView("bubblewrap", ""), Grade.OK, "runs, with browsers in bubblewrap"),
+        (SandboxView("plain", ""), Grade.OK, "runs, with browsers in plain"),
+        (
+            SandboxView("plain", "bubblewrap failed (exit code 1)."),
+            Grade.WARNING,
+            "runs, with browsers in plain instead of bubblewrap: bubblewrap failed (exit code 1).",
+        ),
+        (None, Grade.OK, "runs; in which sandbox, it tells only the admin"),
+        (Problem("no_daemon", "No daemon answers."), Grade.OK, "No daemon answers."),
+        (Problem("unauthorized", "Not known here.", hint="x"), Grade.WARNING, "Not known here."),
+    ],
+)
+def test_daemon(
+    monkeypatch: pytest.MonkeyPatch, answer: SandboxView | WaguardError | None, grade: Grade, what: str
+) -> None:
+    running_daemon(monkeypatch, answer)
+    seen = doctor.daemon(Config())
+    assert (seen.grade, seen.what) == (grade, what)
+    assert ("a line of waguard.service" in doctor.daemon(Config(), unit()).mend) == ("instead" in what)
+
+
+def test_a_daemon_that_is_down_is_not_started_by_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    running_daemon(monkeypatch, Problem("internal", "It was asked."))
+    for state in ("inactive", "activating"):
+        assert doctor.daemon(Config(), unit(state=state)) == Seen(f"waguard.service is {state}")
+    seen = doctor.daemon(Config(), unit(state="failed"))
+    assert (seen.grade, seen.what) == (Grade.WARNING, "waguard.service has failed")
 
 
 def test_fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from waguard.errors import BY_CODE, WaguardError
 from waguard.files import in_thread, write_atomically
 from waguard.schedule import JobView
 from waguard.sweep.sweeper import Sweep
-from waguard.views import BackupView, CleanupView, SessionView
+from waguard.views import BackupView, CleanupView, SandboxView, SessionView
 
 T = TypeVar("T")
 
@@ -32,6 +32,8 @@ _LOOK_S = 10.0
 @dataclass(frozen=True, slots=True)
 class SessionList:
     sessions: list[SessionView]
+    sandbox: SandboxView | None = None
+    """Only the admin is told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,19 +21,22 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from waguard import host
-from waguard.api.problems import Problem
+from waguard.api.problems import Problem, code_of
 from waguard.backup import keys
 from waguard.browser import find
+from waguard.cli.client import control
 from waguard.cli.service import UNIT, Service, configured
 from waguard.config import Config
 from waguard.errors import WaguardError
 from waguard.sandbox import choose, drop_privileges, unprivileged_user
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.landlock import Fence
+from waguard.views import SandboxView
 
 _TRIAL_S = 10.0
 _MOST_ENTRIES = 10_000
 """How many files and directories are looked at."""
+_UP = frozenset({"active", "reloading"})
 _DOWN = frozenset({"inactive", "failed"})
 """States of a service that has no daemon and is to have none."""
 _SYSCTL = Path("/proc/sys")
@@ -355,6 +358,32 @@ def port(config: Config, service: Service | None = None) -> Seen:
     )
 
 
+def daemon(config: Config, service: Service | None = None) -> Seen:
+    """In what the running one starts browsers. What works here need not work there, under its unit's settings."""
+    if service is not None and service.state == "failed":
+        return Seen(f"{UNIT} has failed", Grade.WARNING, "See why: systemctl status waguard")
+    if service is not None and service.state not in _UP:  # its socket would start it, or have us wait
+        return Seen(f"{UNIT} is {service.state}")
+
+    async def ask() -> SandboxView | None:
+        async with control(config, service, None) as running:
+            return (await running.sessions()).sandbox
+
+    try:
+        sandbox = asyncio.run(ask())
+    except WaguardError as error:
+        none = code_of(error) in {"no_daemon", "no_token"}
+        return Seen(error.message) if none else Seen(error.message, Grade.WARNING, error.hint)
+    if sandbox is None:
+        return Seen("runs; in which sandbox, it tells only the admin")
+    if sandbox.problem:
+        what = f"runs, with browsers in {sandbox.kind} instead of bubblewrap: {sandbox.problem}"
+        mend = "Where bubblewrap works here, something that only the daemon is under is in its way"
+        unit = f", such as a line of {UNIT}" if service is not None else ""
+        return Seen(what, Grade.WARNING, f"{mend}{unit}. It is tried again at the daemon's next start")
+    return Seen(f"runs, with browsers in {sandbox.kind}")
+
+
 def _is_waguard(name: str, number: int) -> bool:
     connection = http.client.HTTPConnection(name, number, timeout=_TRIAL_S)
     try:
@@ -406,5 +435,6 @@ SERVICE: Sequence[tuple[str, Callable[[Config, Service | None], Seen]]] = (
     ("sessions", sessions),
     ("backup keys", backup_keys),
     ("port", port),
+    ("daemon", daemon),
 )
 """Of what is the service's, where the configuration is."""
