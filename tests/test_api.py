@@ -24,6 +24,7 @@ from waguard.config import Api, Config, Log, Sessions
 from waguard.core.model import ClientCode
 from waguard.errors import BY_CODE, ConfigError
 from waguard.observe import logs
+from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.supervisor import Supervisor
 
 DEMO = ClientCode("demo")
@@ -843,8 +844,21 @@ async def test_what_was_only_asked_about_is_not_listed(port: Any) -> None:
     async with port(limits=limits) as asked:
         is_problem(await asked.ask("POST", "/v1/sessions/demo/connect"), 503, "no_memory")
         assert (await asked.ask("POST", "/v1/sessions/demo2/cleanup")).status == 200
-        assert (await asked.ask("GET", "/v1/sessions")).json == {"sessions": []}
+        assert (await asked.ask("GET", "/v1/sessions")).json["sessions"] == []
         is_problem(await asked.ask("GET", "/v1/sessions/demo"), 404, "session_not_found")
+
+
+async def test_the_admin_is_told_in_what_browsers_are_started(
+    port: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bubblewrap, "find", staticmethod(lambda: None))
+    async with port(sandbox={"kind": "auto"}) as asked:
+        told = (await asked.ask("GET", "/v1/sessions")).json["sandbox"]
+        assert told == {"kind": "plain", "problem": "bubblewrap is not installed."}
+        assert "sandbox" not in (await asked.ask("GET", "/v1/sessions", TOKEN)).json
+    async with port(sandbox={"kind": "plain"}) as asked:
+        told = (await asked.ask("GET", "/v1/sessions")).json["sandbox"]
+        assert told == {"kind": "plain", "problem": ""}
 
 
 async def test_answers_tell_no_tokens(port: Any) -> None:

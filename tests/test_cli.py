@@ -18,7 +18,7 @@ from aiohttp import web
 from pydantic import TypeAdapter
 from typer.testing import CliRunner, Result
 
-from waguard import __version__
+from waguard import __version__, config
 from waguard.api import auth, problems
 from waguard.cli import follow, show, tokens
 from waguard.cli.app import app
@@ -318,6 +318,40 @@ def test_a_token_with_a_line_break_is_none(port: Port, monkeypatch: pytest.Monke
     assert result.exit_code == 1
     assert "WAGUARD_TOKEN holds control characters" in result.stderr
     assert not port.requests
+
+
+@pytest.fixture
+def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A configuration that is there for others, as the service's is."""
+    place = tmp_path / "closed"
+    place.mkdir(mode=0o000)
+    monkeypatch.setattr(config, "SEARCHED", (place / "config.toml",))
+    me = os.geteuid()
+    if me == 0:
+        os.seteuid(65534)
+    try:
+        yield place / "config.toml"
+    finally:
+        os.seteuid(me)
+
+
+@pytest.mark.parametrize("command", [("status",), ("token",), ("connect", "demo"), ("config", "show")])
+def test_a_configuration_of_others_is_said_to_be_so(closed: Path, command: Sequence[str]) -> None:
+    result = call(*command)
+    assert result.exit_code == 2
+    assert f"{closed}: cannot be read: Permission denied." in result.output
+    assert "sudo waguard" in result.output
+
+
+def test_an_app_needs_no_configuration(port: Port, closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port.handlers["GET /v1/sessions/demo"] = always(DOWN)
+    assert ask(port, "status", "demo").exit_code == 2  # whose token?
+    monkeypatch.setenv(tokens.ENV_TOKEN, TOKEN)
+    assert call("status", "demo").exit_code == 2  # at which address?
+    result = ask(port, "status", "demo")
+    assert result.exit_code == 0, result.output
+    assert port.requests[-1].headers["Authorization"] == f"Bearer {TOKEN}"
+    assert call("--config", str(closed), "status", "--url", port.url).exit_code == 2
 
 
 # --- what may be wrong with the daemon ------------------------------------------------------------------

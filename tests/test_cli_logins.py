@@ -163,7 +163,7 @@ async def daemon() -> AsyncIterator[tuple[Control, list[tuple[str, str, dict[str
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     config = Config.model_validate({"api": {"admin_token": "0123456789abcdef"}})
-    async with control(config, url) as talking:
+    async with control(config, None, url) as talking:
         yield talking, asked
     await runner.cleanup()
 

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from test_packaging import ROOT, text
 
-from waguard.cli import service
+from waguard.cli import layout
 
 
 def profile() -> dict[str, Any]:
@@ -52,7 +52,7 @@ def test_no_login_gets_into_the_image() -> None:
     needed = ["setup.py", "pyproject.toml", "requirements.lock", "config.toml", *build["DOCS"]]
     assert let == {"waguard", "deb", "systemd", *(name.split("/")[0] for name in needed)}
     assert all((ROOT / name).exists() for name in let)
-    assert service.SESSIONS.is_relative_to(
+    assert layout.SESSIONS.is_relative_to(
         re.findall(r"^VOLUME (\S+)$", text("container/Dockerfile"), re.MULTILINE)[0]
     )
 

@@ -7,24 +7,29 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from typer.testing import CliRunner
 
 from waguard import host
+from waguard.api.problems import Problem
 from waguard.backup import keys
 from waguard.browser import find
 from waguard.cli import doctor
 from waguard.cli.app import app
+from waguard.cli.client import SessionList
 from waguard.cli.doctor import Grade, Seen
+from waguard.cli.service import Service
 from waguard.config import Config
-from waguard.errors import BrowserNotFound, ConfigError
+from waguard.errors import BrowserNotFound, ConfigError, WaguardError
 from waguard.sandbox import User
 from waguard.sandbox.bubblewrap import Bubblewrap
+from waguard.views import SandboxView
 
 NOBODY = User("nobody", 65534, 65534)
 
@@ -50,6 +55,8 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def answers(monkeypatch: pytest.MonkeyPatch, *seen: Seen) -> None:
     checks = [(f"check {number}", lambda _config, one=one: one) for number, one in enumerate(seen)]
     monkeypatch.setattr(doctor, "CHECKS", checks)
+    monkeypatch.setattr(doctor, "MACHINE", [])
+    monkeypatch.setattr(doctor, "SERVICE", [])
 
 
 def call(*arguments: str) -> Any:
@@ -58,7 +65,8 @@ def call(*arguments: str) -> Any:
 
 def test_on_this_machine_every_check_has_a_verdict() -> None:
     findings = doctor.examine(None)
-    assert [finding.check for finding in findings] == ["config", *(name for name, _ in doctor.CHECKS)]
+    checks = [name for name, _ in (*doctor.MACHINE, *doctor.CHECKS, *doctor.SERVICE)]
+    assert [finding.check for finding in findings] == ["config", *checks]
     for finding in findings:
         assert finding.seen
         assert "Traceback" not in finding.seen
@@ -98,28 +106,43 @@ def test_a_check_that_fails_is_a_problem_and_the_others_go_on(monkeypatch: pytes
     def no_program(_config: Config) -> Seen:
         return Seen(str(Path("/nowhere").stat()))
 
-    monkeypatch.setattr(doctor, "CHECKS", [("a", no_browser), ("b", no_program), ("c", doctor.python)])
+    monkeypatch.setattr(doctor, "MACHINE", [])
+    monkeypatch.setattr(doctor, "SERVICE", [])
+    monkeypatch.setattr(doctor, "CHECKS", [("a", no_browser), ("b", no_program), ("c", doctor.memory)])
     _, first, second, third = doctor.examine(None)
     assert (first.grade, first.seen, first.mend) == (Grade.PROBLEM, "No browser found.", find.INSTALL_HINT)
     assert (second.grade, third.grade) == (Grade.PROBLEM, Grade.OK)
     assert "/nowhere" in second.seen
 
 
-def test_a_wrong_configuration_is_a_problem_among_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers(monkeypatch, Seen("fine"))
+def test_with_a_wrong_configuration_only_the_machine_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, Seen("of the defaults"))
+    monkeypatch.setattr(doctor, "MACHINE", [("python", doctor.python)])
     Path("config.toml").write_text("[api]\nport = -1\n")
     wrong, fine = doctor.examine(None)
-    assert (wrong.grade, fine.grade) == (Grade.PROBLEM, Grade.OK)
+    assert (wrong.grade, fine.grade, fine.check) == (Grade.PROBLEM, Grade.OK, "python")
     assert wrong.seen.startswith("config.toml:2: api.port: ")
+    assert wrong.mend == "Mend what it names. What depends on it was not looked at."
+
+
+def test_a_configuration_of_others_has_no_line_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(_path: Path | None) -> NoReturn:
+        raise ConfigError("/etc/waguard/config.toml: cannot be read: Permission denied.", hint="sudo")
+
+    monkeypatch.setattr(doctor, "configured", closed)
+    monkeypatch.setattr(doctor, "MACHINE", [])
+    assert [finding.mend for finding in doctor.examine(None)] == [
+        "sudo What depends on it was not looked at."
+    ]
 
 
 # --- one by one ---------------------------------------------------------------------------------------
 
 
 def test_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.python(Config()).grade is Grade.OK
+    assert doctor.python().grade is Grade.OK
     monkeypatch.setattr(sys, "version_info", (3, 10, 9, "final", 0))
-    assert doctor.python(Config()).grade is Grade.PROBLEM
+    assert doctor.python().grade is Grade.PROBLEM
 
 
 def test_user(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,6 +282,88 @@ def test_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor.sessions(wanted).grade is Grade.PROBLEM
 
 
+def unit(**values: Any) -> Service:
+    given = {"user": "nobody", "group": "nogroup", "state": "active", "environment": {}, "credentials": {}}
+    return Service(**{**given, "kept_fds": 0, "listens": "", **values})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_sessions_are_their_services_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "sessions"
+    wanted, service = config(sessions={"dir": root}), unit()
+    record = root / "demo" / "session.json"
+    record.parent.mkdir(parents=True)
+    record.touch()
+    mend = f"chown -R nobody:nogroup {root}"
+    for path in (root, root / "demo", record):  # from the top down, as they are mended
+        seen = doctor.sessions(wanted, service)
+        grade = Grade.PROBLEM if path == root else Grade.WARNING
+        assert seen == Seen(f"{path} belongs to root, not to nobody", grade, mend)
+        os.chown(path, NOBODY.uid, NOBODY.gid)
+    assert doctor.sessions(wanted, service) == Seen(f"{root} can be written")
+    inside = root / ".profiles" / "generation" / "Default"  # the browser's business, and there is much of it
+    inside.mkdir(parents=True)
+    for path in (root / ".profiles", root / ".profiles" / "generation"):
+        os.chown(path, NOBODY.uid, NOBODY.gid)
+    assert doctor.sessions(wanted, service).grade is Grade.OK
+    # A daemon of root beside it has no more to say there.
+    seen = doctor.sessions(wanted)
+    assert (seen.grade, seen.mend) == (
+        Grade.WARNING,
+        "Run the daemon as its owner: runuser -u nobody -- waguard run",
+    )
+    monkeypatch.setattr(doctor, "_registry", lambda root: [root, root / "written.partial"])
+    assert doctor.sessions(wanted, service).grade is Grade.OK, "what has vanished is not missed"
+    with pytest.raises(Problem, match="no user no-such-user"):
+        doctor.sessions(wanted, unit(user="no-such-user"))
+
+
+def test_keys_that_systemd_hands_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, file = config(sessions={"dir": tmp_path / "sessions"}), tmp_path / "keys"
+    service = unit(credentials={keys.CREDENTIAL: file})
+    seen = doctor.backup_keys(wanted, service)
+    assert (seen.grade, seen.what) == (
+        Grade.PROBLEM,
+        f"{file} is missing: the service, whose LoadCredential=waguard.keys names it, does not start",
+    )
+    assert seen.mend.startswith("Make it: (umask 077; openssl")
+    sealed = tmp_path / "sessions" / ".backups" / "demo" / "one.wgb"
+    sealed.parent.mkdir(parents=True)
+    sealed.touch()
+    seen = doctor.backup_keys(wanted, service)
+    assert seen.what.endswith("does not start and no snapshot that was taken so far can be opened")
+    assert seen.mend == "Put your copy of it back"
+    ring = keys.load(file, make=True)
+    seen = doctor.backup_keys(wanted, service)
+    assert seen == Seen(f"{file}: 1, snapshots are sealed with {ring.newest.id}")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "only root can see" in doctor.backup_keys(wanted, service).what
+    # Beside the sessions they are made at the first start, which this is not.
+    seen = doctor.backup_keys(wanted)
+    assert (seen.grade, seen.mend) == (Grade.PROBLEM, "Put your copy of it back")
+    assert "at the first start" not in seen.what
+
+
+def test_a_port_that_systemd_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_TRIAL_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as kept:  # nobody answers
+        number = kept.getsockname()[1]
+        wanted, listens = config(api={"port": number}), f"127.0.0.1:{number} (Stream)"
+        what = f"127.0.0.1:{number} is kept by systemd for the service, which is "
+        for service, grade in (
+            (unit(state="failed", kept_fds=1), Grade.WARNING),
+            (unit(state="activating", kept_fds=7), Grade.WARNING),
+            (unit(state="inactive", listens=listens), Grade.OK),
+        ):
+            seen = doctor.port(wanted, service)
+            assert (seen.grade, seen.what) == (grade, what + service.state)
+        for service in (unit(), unit(listens="127.0.0.1:1 (Stream)")):
+            assert doctor.port(wanted, service).grade is Grade.PROBLEM
+        monkeypatch.setattr(doctor, "_is_waguard", lambda *_: True)
+        assert "answers" in doctor.port(wanted, unit(kept_fds=1)).what
+        assert "kept" in doctor.port(wanted, unit(kept_fds=1, state="inactive")).what, "asked, it is started"
+
+
 def test_backup_keys(tmp_path: Path) -> None:
     sessions = tmp_path / "sessions"
     sessions.mkdir()
@@ -286,22 +391,68 @@ def test_port() -> None:
     assert doctor.port(config(api={"port": number})) == Seen(f"127.0.0.1:{number} is free")
 
 
+def running_daemon(monkeypatch: pytest.MonkeyPatch, answer: SandboxView | WaguardError | None) -> None:
+    class Running:
+        async def sessions(self) -> SessionList:
+            if isinstance(answer, WaguardError):
+                raise answer
+            return SessionList([], answer)
+
+    @asynccontextmanager
+    async def control(*_: object) -> AsyncIterator[Running]:
+        yield Running()
+
+    monkeypatch.setattr(doctor, "control", control)
+
+
+@pytest.mark.parametrize(
+    ("answer", "grade", "what"),
+    [
+        (SandboxView("bubblewrap", ""), Grade.OK, "runs, with browsers in bubblewrap"),
+        (SandboxView("plain", ""), Grade.OK, "runs, with browsers in plain"),
+        (
+            SandboxView("plain", "bubblewrap failed (exit code 1)."),
+            Grade.WARNING,
+            "runs, with browsers in plain instead of bubblewrap: bubblewrap failed (exit code 1).",
+        ),
+        (None, Grade.OK, "runs; in which sandbox, it tells only the admin"),
+        (Problem("no_daemon", "No daemon answers."), Grade.OK, "No daemon answers."),
+        (Problem("unauthorized", "Not known here.", hint="x"), Grade.WARNING, "Not known here."),
+    ],
+)
+def test_daemon(
+    monkeypatch: pytest.MonkeyPatch, answer: SandboxView | WaguardError | None, grade: Grade, what: str
+) -> None:
+    running_daemon(monkeypatch, answer)
+    seen = doctor.daemon(Config())
+    assert (seen.grade, seen.what) == (grade, what)
+    assert ("a line of waguard.service" in doctor.daemon(Config(), unit()).mend) == ("instead" in what)
+
+
+def test_a_daemon_that_is_down_is_not_started_by_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    running_daemon(monkeypatch, Problem("internal", "It was asked."))
+    for state in ("inactive", "activating"):
+        assert doctor.daemon(Config(), unit(state=state)) == Seen(f"waguard.service is {state}")
+    seen = doctor.daemon(Config(), unit(state="failed"))
+    assert (seen.grade, seen.what) == (Grade.WARNING, "waguard.service has failed")
+
+
 def test_fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_FONTS", (tmp_path / "none", tmp_path))
     (tmp_path / "fonts.cache").touch()
-    seen = doctor.fonts(Config())
+    seen = doctor.fonts()
     assert (seen.grade, seen.mend) == (Grade.WARNING, "apt-get install fonts-liberation")
     (tmp_path / "truetype").mkdir()
     (tmp_path / "truetype" / "Some.ttf").touch()
-    assert doctor.fonts(Config()).grade is Grade.OK
+    assert doctor.fonts().grade is Grade.OK
 
 
 def test_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = {"mb": 64}
     monkeypatch.setattr(doctor, "_SHM", tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free["mb"] * host.MB))
-    assert doctor.shared_memory(Config()).grade is Grade.WARNING
+    assert doctor.shared_memory().grade is Grade.WARNING
     free["mb"] = 256
-    assert doctor.shared_memory(Config()).grade is Grade.OK
+    assert doctor.shared_memory().grade is Grade.OK
     monkeypatch.setattr(doctor, "_SHM", tmp_path / "none")
-    assert doctor.shared_memory(Config()).grade is Grade.WARNING
+    assert doctor.shared_memory().grade is Grade.WARNING

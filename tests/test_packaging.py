@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from waguard.api import admin, backups, compat, sessions, stats
 from waguard.api.problems import STATUS
 from waguard.browser.find import KNOWN
-from waguard.cli import service
+from waguard.cli import layout
 from waguard.config import Config, load
 
 ROOT = Path(__file__).parent.parent
@@ -161,15 +161,15 @@ def test_the_package_brings_what_install_installs(tmp_path: Path) -> None:
     ]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
     shipped = {path.name for path in (built / "waguard" / "shipped").iterdir()}
-    assert shipped == {*service.FILES, "config.toml"}
+    assert shipped == {*layout.FILES, "config.toml"}
     assert '# dir = "sessions"' in text("config.toml")  # what it replaces
 
 
 def test_the_debian_package_brings_every_unit_and_the_readme_s_files() -> None:
     build = runpy.run_path(str(ROOT / "deb" / "build.py"))
-    assert {*build["PLACES"]} == {*service.FILES}
+    assert {*build["PLACES"]} == {*layout.FILES}
     for name, place in build["PLACES"].items():
-        assert Path(place).name == service.FILES[name].name
+        assert Path(place).name == layout.FILES[name].name
     assert all((ROOT / name).is_file() for name in build["DOCS"])
     fields = dict.fromkeys(("version", "architecture", "python", "next_python", "libc", "size"), "1")
     assert "Depends: python3 (>= 1)" in text("deb/control").format(**fields)

@@ -849,14 +849,14 @@ def fake_bwrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
 async def test_what_works_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     user = unprivileged_user("")
     kind, problem = await choose.choose("plain", user)
-    assert (kind.kind, problem) == ("plain", None)
+    assert (kind.kind, problem, kind.problem) == ("plain", None, "")
     if BWRAP is not None and await choose.bubblewrap_problem(BWRAP, user) is None:
         for wanted in ("auto", "bubblewrap"):
             kind, problem = await choose.choose(wanted, user)
-            assert (kind.kind, problem) == ("bubblewrap", None)
+            assert (kind.kind, problem, kind.problem) == ("bubblewrap", None, "")
     monkeypatch.setattr(Bubblewrap, "find", staticmethod(lambda: None))
     kind, problem = await choose.choose("auto", user)
-    assert (kind.kind, problem) == ("plain", "bubblewrap is not installed.")
+    assert (kind.kind, problem, kind.problem) == ("plain", *["bubblewrap is not installed."] * 2)
     with pytest.raises(SandboxFailed, match=r"sandbox.kind is bubblewrap, but: bubblewrap is not installed"):
         await choose.choose("bubblewrap", user)
 

@@ -8,6 +8,7 @@ import difflib
 import ipaddress
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -393,10 +394,11 @@ class Loaded:
 def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Loaded:
     """Read the file (given, ``WAGUARD_CONFIG``, or the first of `SEARCHED` that exists) and the environment.
 
-    Raises `ConfigError`. A file that is named must exist; without any file the defaults hold.
+    Raises `ConfigError`. A file that is named must exist, and one that may be there must be readable; without any file the
+    defaults hold.
     """
     named = path or (Path(environ[ENV_FILE]) if environ.get(ENV_FILE) else None)
-    file = named or next((p for p in SEARCHED if p.is_file()), None)
+    file = named or next(filter(_may_be_there, SEARCHED), None)
     data: dict[str, Any] = {}
     origins: dict[str, str] = {}
     lines: Mapping[str, int] = {}
@@ -416,11 +418,28 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> L
         raise ConfigError("\n".join(problems), hint="", problems=problems) from None
 
 
+def _may_be_there(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (
+        PermissionError
+    ):  # to go on without what holds for others here would be another daemon's configuration
+        return True
+    except OSError:
+        return False
+
+
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: not UTF-8 text.") from None
+    except PermissionError:
+        raise ConfigError(
+            f"{file}: cannot be read: Permission denied.",
+            hint="As root: sudo waguard ...; with a client's token: WAGUARD_TOKEN=... waguard ... --url URL; or name another "
+            "with --config.",
+        ) from None
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}.") from None
 

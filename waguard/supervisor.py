@@ -39,7 +39,16 @@ from waguard.registry import Record
 from waguard.schedule import Rule, Schedule
 from waguard.session import Services, Session
 from waguard.sweep.sweeper import PUT_ASIDE, Sweep, Sweeper
-from waguard.views import BackupView, CleanupView, QrView, SessionView, backup_view, qr_view, session_view
+from waguard.views import (
+    BackupView,
+    CleanupView,
+    QrView,
+    SandboxView,
+    SessionView,
+    backup_view,
+    qr_view,
+    session_view,
+)
 
 _ON_ITS_WAY = frozenset({Process.PREPARING, Process.STARTING})
 REAP, BACKUP = "reap", "backup"
@@ -339,6 +348,9 @@ class Supervisor:
     def alerts(self) -> Sequence[Raised]:
         """What somebody should know now."""
         return self._services.gate.alerts.raised()
+
+    def sandbox(self) -> SandboxView:
+        return SandboxView(self._resources.sandbox.kind, self._resources.sandbox.problem)
 
     def views(self) -> Sequence[SessionView]:
         return [self.view(code) for code in sorted(self._sessions)]

@@ -32,6 +32,15 @@ class BrowserView:
 
 
 @dataclass(frozen=True, slots=True)
+class SandboxView:
+    """What the daemon starts browsers in."""
+
+    kind: str
+    problem: str
+    """Why it is not bubblewrap, which is tried first; empty if it is, or ``plain`` is what the configuration wants."""
+
+
+@dataclass(frozen=True, slots=True)
 class FailureView:
     code: str
     message: str

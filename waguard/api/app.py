@@ -100,8 +100,8 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
                     "This token is not known here."
                     if given
                     else "This needs a token: Authorization: Bearer TOKEN.",
-                    hint="It is in .tokens.json below the daemon's sessions.dir, or: waguard token, run with the "
-                    "daemon's configuration.",
+                    hint="The admin's is what waguard token prints for the daemon's user, of a service for root. Tokens that "
+                    "have been changed since the daemon's start are known from its next one on.",
                 )
             request[CALLER] = caller
         return await handler(request)

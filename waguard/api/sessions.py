@@ -28,9 +28,10 @@ def code_of(request: web.Request) -> ClientCode:
 
 @routes.get("/v1/sessions")
 async def list_sessions(request: web.Request) -> web.Response:
-    views = request.app[SUPERVISOR].views()
-    caller = request[CALLER]
-    return respond({"sessions": [view for view in views if caller.may(client_code(view.client))]})
+    supervisor, caller = request.app[SUPERVISOR], request[CALLER]
+    found = {"sessions": [view for view in supervisor.views() if caller.may(client_code(view.client))]}
+    # Of the machine, and so the admin's.
+    return respond(found if caller.client is not None else {**found, "sandbox": supervisor.sandbox()})
 
 
 @routes.get(ONE)

@@ -63,7 +63,7 @@ def load(path: Path, *, make: bool) -> Keyring:
         except FileNotFoundError:
             if not make:
                 raise ConfigError(
-                    f"backup.key_file: there is no {path}.", hint=f"Make one: {_recipe(path)}"
+                    f"backup.key_file: there is no {path}.", hint=f"Make one: {recipe(path)}"
                 ) from None
             text = base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n"
             write_atomically(path, text)
@@ -79,7 +79,7 @@ def load(path: Path, *, make: bool) -> Keyring:
     if not found or any(len(secret) != KEY_BYTES for secret in found):
         raise ConfigError(
             f"{path}: not a file of keys: it should have {KEY_BYTES} bytes in base64 on each line.",
-            hint=f"Make one: {_recipe(path)}",
+            hint=f"Make one: {recipe(path)}",
         )
     return Keyring([Key(_id(secret), secret) for secret in dict.fromkeys(found)], path)
 
@@ -88,5 +88,6 @@ def _id(secret: bytes) -> str:
     return hashlib.blake2b(secret, digest_size=_ID_BYTES, person=b"waguard key id").hexdigest()
 
 
-def _recipe(path: Path) -> str:
+def recipe(path: Path) -> str:
+    """The command that makes a file of one new key."""
     return f"(umask 077; openssl rand -base64 {KEY_BYTES} > {path})"

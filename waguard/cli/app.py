@@ -13,6 +13,7 @@ import typer
 from waguard import __version__
 from waguard.cli import doctor, install, logins, sessions, settings, show, stats, tokens
 from waguard.cli.edge import Edge
+from waguard.cli.service import configured
 from waguard.config import load
 from waguard.core.model import client_code
 
@@ -119,10 +120,11 @@ def token(
     ] = None,
 ) -> None:
     """Print the admin's token or a client's, to hand it to an app."""
-    config = load(ctx.obj).config
-    typer.echo(
-        tokens.client_token(config, client_code(code)) if code is not None else tokens.admin_token(config)
-    )
+    loaded, service = configured(ctx.obj)
+    if code is not None:
+        typer.echo(tokens.client_token(loaded.config, client_code(code), service))
+    else:
+        typer.echo(tokens.admin_token(loaded.config, service))
 
 
 @app.command(name="doctor")

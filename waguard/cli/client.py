@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from waguard.api.problems import Problem
 from waguard.api.stats import StatsView
+from waguard.cli.service import Service, start
 from waguard.cli.tokens import own_token
 from waguard.config import Config
 from waguard.core.answer import Wait
@@ -20,7 +21,7 @@ from waguard.errors import BY_CODE, WaguardError
 from waguard.files import in_thread, write_atomically
 from waguard.schedule import JobView
 from waguard.sweep.sweeper import Sweep
-from waguard.views import BackupView, CleanupView, SessionView
+from waguard.views import BackupView, CleanupView, SandboxView, SessionView
 
 T = TypeVar("T")
 
@@ -31,6 +32,8 @@ _LOOK_S = 10.0
 @dataclass(frozen=True, slots=True)
 class SessionList:
     sessions: list[SessionView]
+    sandbox: SandboxView | None = None
+    """Only the admin is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +68,11 @@ _PROBLEM = TypeAdapter(dict[str, Any])
 class Control:
     """Each method is one request. Raises the `WaguardError` that the daemon answered, or why it did not."""
 
-    def __init__(self, http: aiohttp.ClientSession, url: str, patience_s: float) -> None:
+    def __init__(self, http: aiohttp.ClientSession, url: str, patience_s: float, start: str) -> None:
         self._http = http
         self._url = url
         self._patience_s = patience_s
+        self._start = start
 
     async def sessions(self) -> SessionList:
         return self._parsed(SESSIONS, await self._ask("GET", "/v1/sessions"))
@@ -187,7 +191,7 @@ class Control:
             ) from None
         except aiohttp.ClientConnectorError:
             raise Problem(
-                "no_daemon", f"No daemon answers at {self._url}.", hint="Start it: waguard run"
+                "no_daemon", f"No daemon answers at {self._url}.", hint=f"Start it: {self._start}"
             ) from None
         except aiohttp.ClientError as error:
             raise Problem(
@@ -227,15 +231,15 @@ def _error(problem: dict[str, Any]) -> WaguardError:
 
 
 @asynccontextmanager
-async def control(config: Config, url: str | None) -> AsyncIterator[Control]:
-    """The daemon of this configuration, or the one at ``url``."""
+async def control(config: Config, service: Service | None, url: str | None) -> AsyncIterator[Control]:
+    """The daemon of this configuration, or the one at ``url``. Raises `Problem`."""
     address = (url or _address(config)).rstrip("/")
-    headers = {"Authorization": f"Bearer {own_token(config)}"}
+    headers = {"Authorization": f"Bearer {own_token(config, service)}"}
     # A daemon that keeps its own deadlines has answered by then.
     longest = config.learning.ceiling if config.learning.enabled else 1.0
     patience_s = sum(config.deadlines.model_dump().values()) * longest + _LOOK_S
     async with aiohttp.ClientSession(headers=headers) as http:
-        yield Control(http, address, patience_s)
+        yield Control(http, address, patience_s, start(service))
 
 
 def _address(config: Config) -> str:

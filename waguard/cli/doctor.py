@@ -10,23 +10,35 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from waguard import host
+from waguard.api.problems import Problem, code_of
 from waguard.backup import keys
 from waguard.browser import find
-from waguard.config import Config, load
-from waguard.errors import ConfigError, WaguardError
+from waguard.cli.client import control
+from waguard.cli.service import UNIT, Service, configured
+from waguard.config import Config
+from waguard.errors import WaguardError
 from waguard.sandbox import choose, drop_privileges, unprivileged_user
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.landlock import Fence
+from waguard.views import SandboxView
 
 _TRIAL_S = 10.0
+_MOST_ENTRIES = 10_000
+"""How many files and directories are looked at."""
+_UP = frozenset({"active", "reloading"})
+_DOWN = frozenset({"inactive", "failed"})
+"""States of a service that has no daemon and is to have none."""
 _SYSCTL = Path("/proc/sys")
 _FONTS = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"))
 _SHM = Path("/dev/shm")  # noqa: S108 (looked at, nothing is put there)
@@ -63,24 +75,26 @@ FINDINGS = TypeAdapter(list[Finding])
 
 
 def examine(path: Path | None) -> list[Finding]:
-    """Every check in order; a wrong configuration is a problem among others, and the defaults stand in for it."""
-    findings = []
+    """Every check in order. A wrong configuration is a problem among others; what depends on it is not looked at then."""
     try:
-        loaded = load(path)
-        config = loaded.config
-        findings.append(
-            Finding(
-                "config",
-                Grade.OK,
-                str(loaded.path.absolute() if loaded.path else "defaults, there is no file"),
-            )
-        )
-    except ConfigError as error:
-        config = Config()
-        findings.append(Finding("config", Grade.PROBLEM, error.message, error.hint or "Mend that line."))
-    for name, check in CHECKS:
+        loaded, service = configured(path)
+    except WaguardError as error:
+        mend = f"{error.hint or 'Mend what it names.'} What depends on it was not looked at."
+        findings = [Finding("config", Grade.PROBLEM, error.message, mend)]
+        checks = list(MACHINE)
+    else:
+        where = str(loaded.path.absolute() if loaded.path else "defaults, there is no file")
+        findings = [
+            Finding("config", Grade.OK, f"{where}, with the settings of {UNIT}" if service else where)
+        ]
+        checks = [
+            *MACHINE,
+            *((name, partial(check, loaded.config)) for name, check in CHECKS),
+            *((name, partial(check, loaded.config, service)) for name, check in SERVICE),
+        ]
+    for name, check in checks:
         try:
-            seen = check(config)
+            seen = check()
         except WaguardError as error:
             seen = Seen(error.message, Grade.PROBLEM, error.hint)
         except (OSError, subprocess.SubprocessError) as error:
@@ -96,7 +110,27 @@ def _me() -> str:
         return str(os.geteuid())
 
 
-def python(_config: Config) -> Seen:
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _uid(name: str) -> int:
+    if name.isdecimal():
+        return int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise Problem(
+            "not_found",
+            f"There is no user {name}, as whom {UNIT} runs.",
+            hint="systemd-sysusers waguard.conf",
+        ) from None
+
+
+def python() -> Seen:
     version = platform.python_version()
     if sys.version_info[:2] < _OLDEST_PYTHON:
         return Seen(f"{version} is older than 3.11", Grade.PROBLEM, "apt-get install python3")
@@ -216,35 +250,64 @@ def disk(config: Config) -> Seen:
     return Seen(f"{free} MiB free below {config.sessions.dir.absolute()}")
 
 
-def sessions(config: Config) -> Seen:
-    root = config.sessions.dir.absolute()
+def sessions(config: Config, service: Service | None = None) -> Seen:
+    root, owner = config.sessions.dir.absolute(), service.user if service is not None else _me()
     there = next(path for path in (root, *root.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         return Seen(
             f"{there} cannot be written by {_me()}",
             Grade.PROBLEM,
-            f"install -d -m 711 -o {_me()} {root}",
+            f"install -d -m 711 -o {owner} {root}",
         )
     if there != root:
         return Seen(f"{root} will be made")
-    status = root.stat()
-    if status.st_uid != os.geteuid():
-        return Seen(
-            f"{root} belongs to uid {status.st_uid}, not to {_me()}",
-            Grade.WARNING,
-            f"Run the daemon as its owner, or: chown -R {_me()} {root}",
-        )
-    if status.st_mode & 0o022:
+    uid = _uid(owner)
+    # What a daemon of root has made for its browsers is theirs.
+    looked_at = islice(_registry(root), _MOST_ENTRIES) if uid != 0 else (root,)
+    for path in looked_at:
+        try:
+            other = path.lstat().st_uid
+        except FileNotFoundError:  # a daemon at work
+            continue
+        if other == uid:
+            continue
+        what = f"{path} belongs to {_name(other)}, not to {owner}"
+        if service is not None:
+            # One client's may be another's business; without the directory itself there is no service.
+            grade = Grade.PROBLEM if path == root else Grade.WARNING
+            return Seen(what, grade, f"chown -R {owner}:{service.group} {root}")
+        if uid == 0:
+            mend = f"Run the daemon as its owner: runuser -u {_name(other)} -- waguard run"
+        else:
+            mend = f"Run the daemon as its owner, or: chown -R {owner} {root}"
+        return Seen(what, Grade.WARNING, mend)
+    if root.stat().st_mode & 0o022:
         return Seen(f"{root} can be written by others", Grade.WARNING, f"chmod go-w {root}")
     return Seen(f"{root} can be written")
 
 
-def backup_keys(config: Config) -> Seen:
+def _registry(root: Path) -> Iterator[Path]:
+    """The sessions directory, what is in it, and what is in that: all that the daemon itself writes, and no profile's inside."""
+    yield root
+    for path in root.iterdir():
+        yield path
+        with suppress(
+            OSError
+        ):  # it is gone meanwhile, or not ours to look into, which its owner has told already
+            if path.is_dir() and not path.is_symlink():
+                yield from path.iterdir()
+
+
+def backup_keys(config: Config, service: Service | None = None) -> Seen:
     """Without them no snapshot can be opened; beside the snapshots they protect from nobody who has the disk."""
-    place = keys.place(config.backup.key_file, config.sessions.dir)
-    beside = place.parent == config.sessions.dir
-    if beside and not place.exists():
-        return Seen(f"{place} is made at the first start")
+    named, root = config.backup.key_file, config.sessions.dir
+    handed = service.credentials.get(keys.CREDENTIAL) if service is not None and named is None else None
+    place = handed or keys.place(named, root)
+    beside = place.parent == root
+    if (handed is not None or beside) and not place.exists():
+        return _no_keys(place, handed=handed is not None, sealed=any(root.glob(".backups/*/*.wgb")))
+    if handed is not None and not os.access(place, os.R_OK):
+        return Seen(f"{place}, which systemd hands to the service; only root can see what is in it")
     ring = keys.load(place, make=False)
     what = f"{place}: {len(ring.keys)}, snapshots are sealed with {ring.newest.id}"
     if beside and config.profile.at_rest == "sealed":
@@ -253,7 +316,19 @@ def backup_keys(config: Config) -> Seen:
     return Seen(what)
 
 
-def port(config: Config) -> Seen:
+def _no_keys(place: Path, *, handed: bool, sealed: bool) -> Seen:
+    if not handed and not sealed:
+        return Seen(f"{place} is made at the first start")
+    lacks = []
+    if handed:
+        lacks.append(f"the service, whose LoadCredential={keys.CREDENTIAL} names it, does not start")
+    if sealed:
+        lacks.append("no snapshot that was taken so far can be opened")
+    mend = "Put your copy of it back" if sealed else f"Make it: {keys.recipe(place)}"
+    return Seen(f"{place} is missing: {' and '.join(lacks)}", Grade.PROBLEM, mend)
+
+
+def port(config: Config, service: Service | None = None) -> Seen:
     name, number = config.api.host, config.api.port
     if number == 0:
         return Seen("any free one: api.port is 0")
@@ -269,13 +344,46 @@ def port(config: Config) -> Seen:
                 )
         else:
             return Seen(f"{name}:{number} is free")
-    if _is_waguard(name, number):
+    state = service.state if service is not None and service.keeps(number) else ""
+    # Who asks a socket that systemd keeps waits for a daemon that may never come, or has it started.
+    if state not in _DOWN and _is_waguard(name, number):
         return Seen(f"a waguard answers at {name}:{number}")
+    if state:
+        what = f"{name}:{number} is kept by systemd for the service, which is {state}"
+        if state == "inactive":  # its first request starts it
+            return Seen(what)
+        return Seen(what, Grade.WARNING, "See why it does not answer: systemctl status waguard")
     return Seen(
         f"{name}:{number} is taken by another program",
         Grade.PROBLEM,
         f"See which: ss -ltnp 'sport = :{number}'. Or set api.port",
     )
+
+
+def daemon(config: Config, service: Service | None = None) -> Seen:
+    """In what the running one starts browsers. What works here need not work there, under its unit's settings."""
+    if service is not None and service.state == "failed":
+        return Seen(f"{UNIT} has failed", Grade.WARNING, "See why: systemctl status waguard")
+    if service is not None and service.state not in _UP:  # its socket would start it, or have us wait
+        return Seen(f"{UNIT} is {service.state}")
+
+    async def ask() -> SandboxView | None:
+        async with control(config, service, None) as running:
+            return (await running.sessions()).sandbox
+
+    try:
+        sandbox = asyncio.run(ask())
+    except WaguardError as error:
+        none = code_of(error) in {"no_daemon", "no_token"}
+        return Seen(error.message) if none else Seen(error.message, Grade.WARNING, error.hint)
+    if sandbox is None:
+        return Seen("runs; in which sandbox, it tells only the admin")
+    if sandbox.problem:
+        what = f"runs, with browsers in {sandbox.kind} instead of bubblewrap: {sandbox.problem}"
+        mend = "Where bubblewrap works here, something that only the daemon is under is in its way"
+        unit = f", such as a line of {UNIT}" if service is not None else ""
+        return Seen(what, Grade.WARNING, f"{mend}{unit}. It is tried again at the daemon's next start")
+    return Seen(f"runs, with browsers in {sandbox.kind}")
 
 
 def _is_waguard(name: str, number: int) -> bool:
@@ -290,7 +398,7 @@ def _is_waguard(name: str, number: int) -> bool:
         connection.close()
 
 
-def fonts(_config: Config) -> Seen:
+def fonts() -> Seen:
     files = (path for place in _FONTS for path in place.rglob("*"))
     found = next((path for path in files if path.suffix in {".ttf", ".otf", ".ttc", ".pfb"}), None)
     if found is None:
@@ -300,7 +408,7 @@ def fonts(_config: Config) -> Seen:
     return Seen(f"{found.name} and perhaps more")
 
 
-def shared_memory(_config: Config) -> Seen:
+def shared_memory() -> Seen:
     free = shutil.disk_usage(_SHM).free // host.MB if os.access(_SHM, os.W_OK | os.X_OK) else 0
     if free < _SHM_MB:
         return Seen(
@@ -311,8 +419,12 @@ def shared_memory(_config: Config) -> Seen:
     return Seen(f"{_SHM} has {free} MiB")
 
 
-CHECKS: Sequence[tuple[str, Callable[[Config], Seen]]] = (
+MACHINE: Sequence[tuple[str, Callable[[], Seen]]] = (
     ("python", python),
+    ("fonts", fonts),
+    ("/dev/shm", shared_memory),  # noqa: S108 (its name)
+)
+CHECKS: Sequence[tuple[str, Callable[[Config], Seen]]] = (
     ("user", user),
     ("browser", browser),
     ("bubblewrap", bubblewrap),
@@ -320,9 +432,11 @@ CHECKS: Sequence[tuple[str, Callable[[Config], Seen]]] = (
     ("fence", fence),
     ("memory", memory),
     ("disk", disk),
+)
+SERVICE: Sequence[tuple[str, Callable[[Config, Service | None], Seen]]] = (
     ("sessions", sessions),
     ("backup keys", backup_keys),
     ("port", port),
-    ("fonts", fonts),
-    ("/dev/shm", shared_memory),  # noqa: S108 (its name)
+    ("daemon", daemon),
 )
+"""Of what is the service's, where the configuration is."""

@@ -20,7 +20,7 @@ from waguard.backup import keys
 from waguard.cli import show
 from waguard.cli import uninstall as taking_away
 from waguard.cli.doctor import FINDINGS, Finding, Grade
-from waguard.cli.service import (
+from waguard.cli.layout import (
     CONFIG,
     FILES,
     KEYS,

@@ -1,140 +1,131 @@
-"""The service on this machine: where its things are, and whom it runs as."""
+"""The service of this machine, as its unit has it: for commands that are run beside it and are to see what it sees."""
 
-import grp
-import hashlib
 import os
-import pwd
-import shlex
+import re
+import shutil
 import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import waguard
 from waguard.api.problems import Problem
-from waguard.backup import keys
-from waguard.cli.steps import COMMAND_S
-from waguard.config import ENV_FILE, Config, load
+from waguard.config import ENV_FILE, SEARCHED, Loaded, load
 
-USER = "waguard"
-CONFIG = Path("/etc/waguard/config.toml")
-KEYS = Path("/etc/waguard/keys")
-STATE = Path("/var/lib/waguard")
-SESSIONS = STATE / "sessions"
-LOCK = ".daemon.lock"
-"""The daemon's, in its sessions directory."""
-UNITS = ("waguard.service", "waguard.slice", "waguard.socket")
-PACKAGED = Path("/usr/lib/systemd/system")
-"""Where a distribution's package has put the units: then they are its business."""
-FILES = {
-    "waguard.sysusers": Path("/etc/sysusers.d/waguard.conf"),
-    "waguard.tmpfiles": Path("/etc/tmpfiles.d/waguard.conf"),
-    **{unit: Path("/etc/systemd/system") / unit for unit in UNITS},
-}
-_WRITTEN = b"# As waguard install wrote it; sha256 of all above: "
-"""Begins the last line of each of them. What does not fit it, somebody has changed."""
+UNIT, SOCKET = "waguard.service", "waguard.socket"
+_ANSWER_S = 10.0
+_BOOTED = Path("/run/systemd/system")
+"""There when systemd has started this machine, sd_booted(3)."""
+_STORE = Path("/etc/credstore")
+"""Where systemd looks first for a credential that is named without a path, systemd.exec(5)."""
+_SHOWN = (
+    "LoadState",
+    "ActiveState",
+    "User",
+    "Group",
+    "Environment",
+    "NFileDescriptorStore",
+    "Listen",
+    "FragmentPath",
+    "DropInPaths",
+)
 
 
-def configured() -> Config:
-    """What the service goes by: its file, and the variables that its unit sets. Raises `ConfigError`."""
-    environ = dict(one.split("=", 1) for one in shlex.split(shown("Environment")))
-    file = Path(environ.get(ENV_FILE, CONFIG))
-    return load(file if file.exists() else Path(os.devnull), environ).config
+@dataclass(frozen=True, slots=True)
+class Service:
+    user: str
+    group: str
+    state: str
+    """``active``, ``inactive``, ``failed``, ``activating`` (also while it is tried again) and so on."""
+    environment: Mapping[str, str]
+    credentials: Mapping[str, Path]
+    """Where systemd takes what it hands to the service, by name."""
+    kept_fds: int
+    listens: str
+    """What the socket unit has open; empty if it is not up."""
+
+    def reads(self, path: Path | None) -> bool:
+        """Whether this is its configuration."""
+        own = Path(self.environment.get(ENV_FILE, SEARCHED[-1]))
+        return path is not None and path.resolve() == own.resolve()
+
+    def keeps(self, port: int) -> bool:
+        """Whether systemd may hold the control port for it, also while no daemon runs."""
+        return self.kept_fds > 0 or re.search(rf":{port} \(", self.listens) is not None
 
 
-def sessions(config: Config) -> Path:
-    """Where they really are: a relative path counts from the unit's WorkingDirectory=."""
-    return (STATE / config.sessions.dir).resolve()
+def configured(path: Path | None, environ: Mapping[str, str] = os.environ) -> tuple[Loaded, Service | None]:
+    """The configuration and, if it is the service's, the service: then with its unit's variables, below those of the caller.
+
+    Raises `ConfigError`, and `Problem` as `installed` does.
+    """
+    loaded = load(path, environ)
+    service = installed()
+    if service is None or not service.reads(loaded.path):
+        return loaded, None
+    return load(path, {**service.environment, **environ}), service
 
 
-def is_elsewhere(sessions: Path) -> bool:
-    """Whether they are where only the configuration or a link says so."""
-    return not sessions.is_relative_to(STATE.resolve())
+def installed() -> Service | None:
+    """The service; none where there is no such unit, or no systemd.
 
-
-def kept_keys(sessions: Path) -> Path:
-    """Where keys are when there is no service; a daemon without a unit has its own there, too."""
-    return keys.place(None, sessions, {})
-
-
-def shipped(name: str) -> str:
-    """A file that comes with the program: in its package, or beside it in a checkout."""
-    package = Path(waguard.__file__).parent
-    places = (package / "shipped", package.parent / "systemd", package.parent)
-    found = next((place / name for place in places if (place / name).is_file()), None)
-    if found is None:
-        raise Problem(
-            "incomplete",
-            f"{name} did not come with this program.",
-            hint="Install it anew: pipx install waguard",
-        )
-    return found.read_text(encoding="utf-8")
-
-
-def written(text: bytes) -> bytes:
-    """As `FILES` are written: with the line by which `is_as_written` knows them."""
-    return text + _WRITTEN + hashlib.sha256(text).hexdigest().encode() + b"\n"
-
-
-def is_as_written(data: bytes) -> bool:
-    """Whether it is what an install wrote, whichever version's, and nobody has changed it since."""
-    return written(data.rpartition(_WRITTEN)[0]) == data
-
-
-def aside(path: Path) -> Path:
-    """Where what somebody has changed is kept; systemd reads no file of such a name."""
-    return path.with_name(f"{path.name}.before-waguard")
-
-
-def is_packaged() -> bool:
-    return (PACKAGED / UNITS[0]).exists()
-
-
-def refuse_masked() -> None:
-    """Raises `Problem` if somebody has forbidden what is to be written or started, systemctl(1)."""
-    for name, path in FILES.items():
-        counts = name == UNITS[0] or not is_packaged()
-        if counts and path.is_symlink() and path.resolve() == Path(os.devnull):
-            unmask = f"systemctl unmask {name}" if name in UNITS else f"rm {path}"
-            what = f"{path} is masked: a link to {os.devnull}. Nothing was changed."
-            raise Problem("masked", what, hint=f"{unmask}, then again.")
-
-
-def shown(property_: str, unit: str = UNITS[0]) -> str:
-    """What systemd has of a unit, systemctl(1)."""
-    command = ["systemctl", "show", unit, f"--property={property_}", "--value"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=False)
-    return done.stdout.strip()
-
-
-def user() -> bool:
-    """Whether there is one of our name, the service's or not."""
+    Raises `Problem` if it cannot be told; only root has to be.
+    """
+    if shutil.which("systemctl") is None or not _BOOTED.is_dir():
+        return None
+    command = ["systemctl", "show", UNIT, SOCKET, *(f"--property={name}" for name in _SHOWN)]
     try:
-        pwd.getpwnam(USER)
-    except KeyError:
-        return False
-    return True
-
-
-def stranger() -> str:
-    """What shows that the user of our name is somebody else; nothing if it is the service's, or there is none."""
-    if not user():
-        return ""
-    there = pwd.getpwnam(USER)
-    *_, home, shell = shlex.split(shipped("waguard.sysusers").splitlines()[-1])
-    try:
-        group = grp.getgrgid(there.pw_gid).gr_name
-    except KeyError:
-        group = str(there.pw_gid)
-    seen = (("home", there.pw_dir, home), ("shell", there.pw_shell, shell), ("group", group, USER))
-    return ", ".join(f"its {what} is {has} and not {should}" for what, has, should in seen if has != should)
-
-
-def refuse_stranger() -> None:
-    """Raises `Problem` if the user of our name is not the service's."""
-    if why := stranger():
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
+        if done.returncode != 0:
+            raise OSError(done.stderr.strip())
+        unit, socket = map(_properties, done.stdout.split("\n\n"))
+        # `systemctl show` cannot print LoadCredential=.
+        files = [unit["FragmentPath"], *_words(unit["DropInPaths"])] if unit["LoadState"] == "loaded" else []
+        texts = [Path(file).read_text(encoding="utf-8") for file in files]
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        if os.geteuid() != 0:
+            return None
         raise Problem(
-            "other_user",
-            f"There is a user {USER} who is not the service's: {why}. Nothing was changed.",
-            hint=f"Is it a person's, rename it: usermod --login OTHER {USER}; groupmod --new-name OTHER {USER}. Is it to be the "
-            f"service's: groupadd --force --system {USER}; usermod --home {STATE} --shell /usr/sbin/nologin --gid {USER} {USER}. "
-            "Then again.",
-        )
+            "no_systemd",
+            f"The settings of {UNIT} cannot be told: systemctl show: {error}",
+            hint="Ask the daemon itself, with --url and WAGUARD_TOKEN.",
+        ) from None
+    if not texts:
+        return None
+    return Service(
+        user=unit["User"] or "root",
+        group=unit["Group"],
+        state=unit["ActiveState"],
+        environment=dict(word.split("=", 1) for word in _words(unit["Environment"])),
+        credentials=_credentials(texts),
+        kept_fds=int(unit["NFileDescriptorStore"]),
+        listens=socket.get("Listen", "") if socket["ActiveState"] == "active" else "",
+    )
+
+
+def start(service: Service | None) -> str:
+    """The command that starts the daemon. As root, `waguard run` would make files that the service cannot read."""
+    return "systemctl start waguard" if service is not None else "waguard run"
+
+
+def _properties(shown: str) -> dict[str, str]:
+    pairs = (line.partition("=") for line in shown.splitlines() if "=" in line)
+    return {name: value for name, _, value in pairs}
+
+
+def _words(shown: str) -> list[str]:
+    """A list as `systemctl show` prints it, quoted as for a shell where needed."""
+    found = re.findall(r'"((?:[^"\\]|\\.)*)"|(\S+)', shown)
+    return [bare or re.sub(r"\\(.)", r"\1", quoted) for quoted, bare in found]
+
+
+def _credentials(texts: Iterable[str]) -> dict[str, Path]:
+    """The unit's ``LoadCredential=`` and its drop-ins': an empty one undoes those before it."""
+    found: dict[str, Path] = {}
+    text = "\n".join(texts).replace("\\\n", " ")
+    for value in re.findall(r"(?m)^[ \t]*LoadCredential(?:Encrypted)?[ \t]*=[ \t]*(.*?)[ \t]*$", text):
+        name, _, path = value.partition(":")
+        if name:
+            found[name] = _STORE / (path or name)
+        else:
+            found.clear()
+    return found

@@ -3,6 +3,8 @@
 import asyncio
 import re
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -11,9 +13,12 @@ from pydantic import TypeAdapter
 from waguard.cli import show
 from waguard.cli.client import CLEANUP, SESSION, SESSIONS, Control, control
 from waguard.cli.follow import follow
-from waguard.config import load
+from waguard.cli.service import Service, configured, installed
+from waguard.cli.tokens import given
+from waguard.config import Config
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, client_code
+from waguard.errors import WaguardError
 from waguard.views import SessionView
 
 T = TypeVar("T")
@@ -178,16 +183,29 @@ def ask(
     waiting: str = "",
 ) -> T:
     """One conversation with the daemon; ``waiting`` is shown on a terminal as long as it lasts."""
-    config = load(ctx.obj).config
+    config, service = _known(ctx.obj, url)
     if waiting and (console := show.errors()).is_terminal:
         with console.status(f"{waiting} ..."):
             return ask(ctx, url, request)
 
     async def talk() -> T:
-        async with control(config, url) as daemon:
+        async with control(config, service, url) as daemon:
             return await request(daemon)
 
     return asyncio.run(talk())
+
+
+def _known(path: Path | None, url: str | None) -> tuple[Config, Service | None]:
+    """Whoever has the daemon's address and a token, as an app's user has, needs no configuration."""
+    try:
+        loaded, service = configured(path)
+    except WaguardError:
+        if path is not None or url is None or not given():
+            raise
+        with suppress(WaguardError):
+            return Config(), installed()
+        return Config(), None
+    return loaded.config, service
 
 
 def print_json(adapter: TypeAdapter[T], view: T) -> None:

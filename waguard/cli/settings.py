@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel, SecretStr
 
+from waguard.cli.service import configured
 from waguard.config import ENV_PREFIX, SEARCHED, Loaded, load
 
 HIDDEN = "******"
@@ -41,7 +42,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
 ) -> None:
     """Show every key, its value and where that comes from, as a config.toml; secrets are hidden."""
-    loaded = load(ctx.obj)
+    loaded, _ = configured(ctx.obj)
     if as_json:
         settings = {
             f"{one.section}.{one.key}": {"value": one.value, "origin": one.origin}

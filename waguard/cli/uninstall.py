@@ -10,7 +10,7 @@ from pathlib import Path
 
 from waguard.api.problems import Problem
 from waguard.cli import show
-from waguard.cli.service import (
+from waguard.cli.layout import (
     CONFIG,
     FILES,
     KEYS,

@@ -76,6 +76,8 @@ class Sandbox(Protocol):
     """A way to start browsers."""
 
     kind: str
+    problem: str
+    """Why it is not the better one that was to be tried first; empty if it is as wanted."""
 
     def profile_path(self, profile: Path) -> Path:
         """Where the browser finds its profile."""

@@ -79,6 +79,7 @@ class Bubblewrap:
     """Starts browsers in namespaces of their own. As root it needs no user namespace and drops privileges inside."""
 
     kind = "bubblewrap"
+    problem = ""
 
     def __init__(self, program: Path, user: User | None, fence: Fence | None = None) -> None:
         self._program = program

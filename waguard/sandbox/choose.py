@@ -36,7 +36,7 @@ async def choose(
     else:
         problem = None
     become_subreaper()
-    return Plain(user, fence), problem
+    return Plain(user, fence, problem or ""), problem
 
 
 async def bubblewrap_problem(program: Path, user: User | None, fence: Fence | None = None) -> str | None:

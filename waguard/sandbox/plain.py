@@ -33,7 +33,8 @@ def become_subreaper() -> None:
 class Plain:
     kind = "plain"
 
-    def __init__(self, user: User | None, fence: Fence | None = None) -> None:
+    def __init__(self, user: User | None, fence: Fence | None = None, problem: str = "") -> None:
+        self.problem = problem
         self._user = user
         self._fence = fence
 
