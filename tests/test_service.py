@@ -356,6 +356,30 @@ async def until_adopted(service: Service, since: float) -> None:
         await asyncio.sleep(0.1)
 
 
+async def test_whose_pipes_are_not_kept_start_anew_and_the_others_go_on(
+    machine: Box, simulator: Simulator
+) -> None:
+    """systemd's fd store is too small, of which it tells nobody."""
+    service = Service(machine)
+    await asyncio.to_thread(install, machine, simulator.url)
+    small = "[Service]\nFileDescriptorStoreMax=7\n"  # the control port, and two browsers
+    await asyncio.to_thread(machine.write, "/etc/systemd/system/waguard.service.d/small.conf", small)
+    await service.run("systemctl", "daemon-reload")
+    await service.run("systemctl", "start", "waguard")
+    for code in CODES:  # one after the other: the last one finds no room
+        await log_in(service, simulator, code)
+    before, devices, died = service.processes(), {one.wid for one in simulator.devices}, time.time()
+    assert machine.show("waguard", "NFileDescriptorStore") == "7"
+    await service.run("systemctl", "kill", "--kill-who=main", "--signal=KILL", "waguard")
+    await ready(service, "killed")
+    await service.until_connected()
+    after = service.processes()
+    assert {code for code in CODES if after[code] != before[code]} == {CODES[-1]}
+    assert {one["client"] for one in service.events("session.adopted", died)} == set(CODES[:-1])
+    assert {one.wid for one in simulator.devices} == devices
+    await service.run("rm", "/etc/systemd/system/waguard.service.d/small.conf")
+
+
 # --- killed at any moment -----------------------------------------------------------------------------------------
 
 TEN = tuple(f"c{number}" for number in range(10))
