@@ -133,8 +133,9 @@ def debian(release: str, checkout: Path, place: Path) -> Iterator[Debian]:
         )
     if os.geteuid() != 0:
         pytest.skip("only root can make a Debian")
-    _make(release, checkout, place)
     with ExitStack() as stack:
+        stack.callback((place / "disk").unlink, missing_ok=True)
+        _make(release, checkout, place)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         process = subprocess.Popen(_qemu(place, port), stdin=subprocess.DEVNULL)
