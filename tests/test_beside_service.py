@@ -51,7 +51,7 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.write_text(f'#!/bin/sh\nexec /bin/cat "{tmp_path}/shown"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(service, "_BOOTED", tmp_path)
+    monkeypatch.setattr(service, "BOOTED", tmp_path)
     names = {name: tmp_path / name for name in ("config", "unit", "drop_in")}
     names["config"].write_text('[log]\nlevel = "debug"\n')
     names["unit"].write_text(FRAGMENT)
@@ -99,9 +99,9 @@ def test_without_a_unit_there_is_no_service(systemctl: Path, monkeypatch: pytest
     (systemctl / "shown").write_text(shown.replace("LoadState=loaded", "LoadState=not-found"))
     assert service.installed() is None
     (systemctl / "shown").write_text(shown)
-    monkeypatch.setattr(service, "_BOOTED", systemctl / "none")
+    monkeypatch.setattr(service, "BOOTED", systemctl / "none")
     assert service.installed() is None
-    monkeypatch.setattr(service, "_BOOTED", systemctl)
+    monkeypatch.setattr(service, "BOOTED", systemctl)
     monkeypatch.setenv("PATH", "")
     assert service.installed() is None
 

@@ -43,14 +43,13 @@ from waguard.cli.layout import (
     user,
     written,
 )
+from waguard.cli.service import BOOTED
 from waguard.cli.steps import AGAIN, Work, failed, is_own, ok, own, run, write
 from waguard.config import Config
 from waguard.files import write_atomically
 
 _HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108 (nothing is put there)
 """What the unit's ProtectHome= and PrivateTmp= hide from the service, systemd.exec(5)."""
-_BOOTED = Path("/run/systemd/system")
-"""There when systemd has started this machine, sd_booted(3)."""
 
 
 def install(
@@ -78,7 +77,7 @@ def install(
         )
     if os.geteuid() != 0:  # a dry run too: what there is, only root can see
         raise Problem("not_root", "Only root can install a service.", hint="sudo waguard install")
-    if shutil.which("systemctl") is None or not _BOOTED.is_dir():
+    if shutil.which("systemctl") is None or not BOOTED.is_dir():
         raise Problem("no_systemd", "No systemd runs this machine.", hint="Run it as it is: waguard run")
     work = Work(dry_run=dry_run)
     if uninstall:

@@ -13,7 +13,7 @@ from waguard.config import ENV_FILE, SEARCHED, Loaded, load
 
 UNIT, SOCKET = "waguard.service", "waguard.socket"
 _ANSWER_S = 10.0
-_BOOTED = Path("/run/systemd/system")
+BOOTED = Path("/run/systemd/system")
 """There when systemd has started this machine, sd_booted(3)."""
 _STORE = Path("/etc/credstore")
 """Where systemd looks first for a credential that is named without a path, systemd.exec(5)."""
@@ -70,7 +70,7 @@ def installed() -> Service | None:
 
     Raises `Problem` if it cannot be told; only root has to be.
     """
-    if shutil.which("systemctl") is None or not _BOOTED.is_dir():
+    if shutil.which("systemctl") is None or not BOOTED.is_dir():
         return None
     command = ["systemctl", "show", UNIT, SOCKET, *(f"--property={name}" for name in _SHOWN)]
     try:
