@@ -359,7 +359,7 @@ async def until_adopted(service: Service, since: float) -> None:
 async def test_whose_pipes_are_not_kept_start_anew_and_the_others_go_on(
     machine: Box, simulator: Simulator
 ) -> None:
-    """systemd's fd store is too small, of which it tells nobody."""
+    """The fd store of systemd is too small, of which it tells nobody."""
     service = Service(machine)
     await asyncio.to_thread(install, machine, simulator.url)
     small = "[Service]\nFileDescriptorStoreMax=7\n"  # the control port, and two browsers
