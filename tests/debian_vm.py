@@ -175,7 +175,9 @@ def _make(release: str, checkout: Path, place: Path) -> None:
         shutil.copyfile(Path("/", _CERTIFICATES), root / _CERTIFICATES)
     shutil.copytree(checkout, root / "src", ignore=shutil.ignore_patterns(".*", "sessions", "dist"))
     within(root, "passwd", "--quiet", "--delete", "root")
-    within(root, "systemctl", "enable", "--quiet", "systemd-networkd", "control@8717.socket")
+    within(
+        root, "systemctl", "enable", "--quiet", "systemd-networkd", "serial-getty@hvc0", "control@8717.socket"
+    )
     within(root, "env", "-C", "/src", "python3", "deb/build.py", "--out", "/root")
     (kernel,) = (root / "boot").glob("vmlinuz-*")
     (initrd,) = (root / "boot").glob("initrd.img-*")
