@@ -17,11 +17,13 @@ from bare_browser import BINARY
 from conftest import FLUSHES, POSING
 from service import Service
 
+import waguard
 from waguard import host
 from waguard.sandbox.identity import Identity, carriers
 from waguard.simulator.server import Cadence, Simulator
 
 CODES = ("one", "two", "three")
+PACKAGE = Path(waguard.__file__).parent
 
 
 @pytest.fixture
@@ -129,8 +131,7 @@ async def test_what_is_not_whole_is_ended_and_started_again_and_nothing_else(pos
     launches = {code: posing.launch(code) for code in codes}
     await posing.end(signal.SIGKILL)
 
-    (name,) = [name for name in posing.kept if re.fullmatch(r"lost\..*\.answer", name)]
-    os.close(posing.kept.pop(name))
+    os.close(posing.kept.pop(f"{launches['lost']['token']}.a"))
     os.kill(before["dead"][0]["pid"], signal.SIGKILL)
     for one in below(before["hung"][0]["pid"]):
         os.kill(one, signal.SIGSTOP)
@@ -192,16 +193,23 @@ async def test_a_reload_that_could_not_start_changes_nothing(posing: Service) ->
     assert await connected(posing, "one")
 
 
+def changed(place: Path, name: str = "__init__.py", old: str = "", new: str = "") -> Path:
+    """Another build, whose file of this name has ``new`` in the place of ``old``."""
+    build = place / "build"
+    shutil.copytree(PACKAGE, build / "waguard", ignore=shutil.ignore_patterns("__pycache__"))
+    text = (build / "waguard" / name).read_text()
+    assert old in text
+    (build / "waguard" / name).write_text(text.replace(old, new))
+    return build
+
+
 @pytest.mark.parametrize("how", ["kill", "reload"])
 async def test_the_next_version_adopts_and_so_does_the_one_before(
     posing: Service, tmp_path: Path, how: str
 ) -> None:
-    import waguard  # noqa: PLC0415
-
-    build = tmp_path / "build" / "waguard"
-    shutil.copytree(Path(waguard.__file__).parent, build, ignore=shutil.ignore_patterns("__pycache__"))
-    start = build / "__init__.py"
-    await posing.start(build.parent)
+    build = changed(tmp_path)
+    start = build / "waguard" / "__init__.py"
+    await posing.start(build)
     await up(posing, *CODES)
     before = processes(posing, *CODES)
     start.write_text(re.sub(r'__version__ = ".*"', '__version__ = "99.0.0"', start.read_text()))
@@ -209,7 +217,7 @@ async def test_the_next_version_adopts_and_so_does_the_one_before(
         await die(posing, how)
     else:
         await posing.end(signal.SIGKILL)
-        await posing.start(build.parent)
+        await posing.start(build)
     versions = [event["version"] for event in posing.events("daemon.ready")]
     assert versions == [waguard.__version__, "99.0.0"]
     await posing.until(lambda: connected(posing, *CODES), "connected")
@@ -217,6 +225,57 @@ async def test_the_next_version_adopts_and_so_does_the_one_before(
     await posing.start()  # back
     await posing.until(lambda: connected(posing, *CODES), "connected")
     assert processes(posing, *CODES) == before
+
+
+async def test_browsers_of_a_version_with_long_names_are_adopted_and_given_back(
+    posing: Service, tmp_path: Path
+) -> None:
+    """And one that knows only these ends what it cannot take over, and starts it again."""
+    before = changed(tmp_path, "instance.py", "if not launch.short", "if True")
+    await posing.start(before)
+    await up(posing, "one", "torn")
+    assert {name.split(".")[0] for name in posing.pipes} == {"one", "torn"}
+    record = posing.sessions / "one" / "session.json"
+    record.write_text(record.read_text().replace('"short": true', '"unknown": true'))
+    torn = posing.launch("torn")["token"]
+    for package in (None, before, None):
+        identities = processes(posing, "one")
+        await posing.end(signal.SIGKILL)
+        (posing.sessions / "torn" / "session.json").write_text("{")
+        await posing.start(package)
+        await posing.until(lambda: connected(posing, "one", "torn"), "connected")
+        assert processes(posing, "one") == identities
+        assert not carriers(torn)
+        torn = posing.launch("torn")["token"]
+    await die(posing, "reload")
+    assert processes(posing, "one") == identities
+    await posing.ask("POST", "/v1/sessions/one/restart")
+    identities = processes(posing, "one")
+    assert len([name for name in posing.pipes if not name.startswith("one")]) == len(posing.pipes)
+    await posing.end(signal.SIGUSR2)
+    await posing.start(before)
+    await posing.until(lambda: connected(posing, "one"), "connected")
+    assert processes(posing, "one") != identities
+
+
+async def test_a_browser_that_there_is_no_room_to_keep_is_closed_at_a_restart(posing: Service) -> None:
+    posing.stores = 4  # one browser and the control port
+    await posing.start()
+    for code in CODES:
+        await up(posing, code)
+    assert len(posing.kept) == 4
+    assert [event["level"] for event in posing.events("daemon.store_full")] == ["warning"]
+    before = processes(posing, *CODES)
+    await die(posing, "reload")  # needs no store
+    await posing.until(lambda: connected(posing, *CODES), "connected")
+    assert processes(posing, *CODES) == before
+    tokens = [posing.launch(code)["token"] for code in CODES]
+    await posing.end(signal.SIGUSR2)
+    assert [bool(carriers(token)) for token in tokens] == [True, False, False]
+    assert not posing.events("browser.close_ignored")
+    await posing.start()
+    await posing.until(lambda: connected(posing, *CODES), "connected")
+    assert processes(posing, "one")["one"] == before["one"]
 
 
 async def test_no_request_is_refused_while_there_is_no_daemon(posing: Service) -> None:

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from waguard import systemd
+from waguard.config import Config
 from waguard.core.model import ClientCode
 from waguard.events import Bus
+from waguard.instance import pipe_names
 from waguard.observe.status import StatusLine
+from waguard.sandbox.reaper import Launch
 from waguard.systemd import Manager
 
 
@@ -48,15 +51,19 @@ def ear(tmp_path: Path) -> Iterator[Ear]:
 
 def test_without_a_manager_nothing_is_told_or_kept() -> None:
     manager = Manager({})
-    assert not manager.tell("READY=1")
+    manager.tell("READY=1")
     assert not manager.keeps_fds
     assert manager.take(systemd.CONTROL) is None
     manager.keep({"a": 0})
+    assert not manager.bequeath({"a": 0})
     manager.drop("a")
 
 
 def test_a_manager_that_is_gone_is_no_error(tmp_path: Path) -> None:
-    assert not Manager({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).tell("READY=1")
+    manager = Manager({"NOTIFY_SOCKET": str(tmp_path / "nobody"), "FDSTORE": "16"})
+    manager.tell("READY=1")
+    manager.keep({"one": 0})
+    assert not manager.bequeath({"one": 0})
 
 
 def test_alive_is_told_four_times_as_often_as_asked_for(ear: Ear) -> None:
@@ -96,6 +103,101 @@ def test_fds_are_kept_under_their_names_where_there_is_a_store(ear: Ear, stores:
         os.close(write)
 
 
+@pytest.fixture
+def readable() -> Iterator[int]:
+    read, write = os.pipe()
+    yield read
+    os.close(read)
+    os.close(write)
+
+
+def texts(heard: list[tuple[str, list[int]]]) -> list[str]:
+    """What was told, in short and without the fds, which are closed."""
+    for _, fds in heard:
+        for fd in fds:
+            os.close(fd)
+    return [text.replace("1\nFDNAME=", " ").removesuffix("\nFDPOLL=0") for text, _ in heard]
+
+
+def occupy(ear: Ear) -> None:
+    """Tell it things until its socket takes no more."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as other:
+                other.connect(ear.address)  # each has a buffer of its own, too
+                other.send(b"STATUS=busy")
+
+
+def test_what_a_busy_manager_must_hear_is_told_later_in_order(ear: Ear, readable: int) -> None:
+    manager = Manager({"NOTIFY_SOCKET": ear.address, "FDSTORE": "16", "WATCHDOG_USEC": "4"})
+    manager.keep({"old": readable})
+    assert texts(ear.heard()) == ["FDSTORE= old"]
+    occupy(ear)
+    manager.drop("old")
+    manager.keep({"new": readable, "brief": readable})
+    manager.drop("brief")  # it was never kept
+    manager.tell("READY=1")
+    manager.tell("STATUS=well", again=False)
+    assert not manager.bequeath({"new": readable})  # the next daemon would not get it
+    assert set(texts(ear.heard())) == {"STATUS=busy"}
+    manager.alive(1.0)
+    assert texts(ear.heard()) == ["FDSTOREREMOVE= old", "FDSTORE= new", "READY=1", "WATCHDOG=1"]
+    assert manager.bequeath({"new": readable})
+    assert not manager.bequeath({"old": readable})
+    manager.alive(2.0)
+    assert texts(ear.heard()) == ["WATCHDOG=1"]
+
+
+def test_only_what_there_is_room_for_is_kept_and_that_is_said_once(ear: Ear, readable: int) -> None:
+    said: list[str] = []
+    environment = {"NOTIFY_SOCKET": ear.address, "FDSTORE": "5"}
+    manager = Manager(environment, lambda name, **_fields: said.append(name))
+    one, two, three = ({f"{code}.{pipe}": readable for pipe in "ac"} for code in ("one", "two", "three"))
+    for fds in (one, two, three, three):
+        manager.keep(fds)
+    assert texts(ear.heard()) == [f"FDSTORE= {name}" for name in [*one, *two]]
+    assert [manager.bequeath(fds) for fds in (one, two, three)] == [True, True, False]
+    assert said == ["daemon.store_full"]
+    for name in one:
+        manager.drop(name)
+    manager.keep(three)
+    assert manager.bequeath(three)
+    texts(ear.heard())
+
+
+def test_the_default_limit_of_browsers_fits_twice_whatever_their_codes() -> None:
+    launch = Launch("0123456789abcdef", "bubblewrap", "", 0.0, short=True)
+    names = [
+        name
+        for number in range(2 * Config().limits.max_sessions)
+        for name in pipe_names(ClientCode(str(number).zfill(64)), launch).values()
+    ]
+    assert systemd._fit(names)
+
+
+_MANY = """
+import os, resource, sys
+from waguard.systemd import Manager, handing_over
+
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+manager = Manager({})
+manager.in_place = True
+count = 0
+while manager.bequeath({f"{count:0250}": 0}):
+    count += 1
+told = "import os; print(os.environ['LISTEN_FDS'])"
+os.execve(sys.executable, [sys.executable, "-c", told], os.environ | handing_over(manager.heirlooms()))
+"""
+
+
+def test_what_is_handed_over_at_most_can_be_executed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _MANY], check=False, capture_output=True, text=True, timeout=20
+    )
+    assert int(done.stdout) == systemd.NAMES_BYTES // 252, done.stderr
+
+
 _TAKEN = """
 import os, sys
 from waguard.systemd import Manager, handing_over
@@ -125,6 +227,40 @@ def test_what_is_handed_over_in_place_is_found_under_its_name() -> None:
         timeout=20,
     )
     assert done.stdout == "b'first' b'second' None []\n", done.stderr
+
+
+@pytest.mark.parametrize("stores", [5, 0])
+def test_handed_over_in_place_it_is_known_what_is_kept(ear: Ear, readable: int, stores: int) -> None:
+    """So that the one that comes has it kept, and does not count on it before."""
+    environment = {"NOTIFY_SOCKET": ear.address, "FDSTORE": str(stores)}
+    manager = Manager(environment)
+    manager.in_place = True
+    manager.keep({"kept": readable})
+    occupy(ear)
+    manager.keep({"late": readable})
+    assert manager.bequeath({"kept": readable, "late": readable})
+    texts(ear.heard())
+    heirlooms = manager.heirlooms()
+    manager.drop("late")
+    code = _INHERITED.format(names=list(heirlooms), environment=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=20
+    )
+    assert done.stdout == "['kept', 'late']\n", done.stderr
+    assert texts(ear.heard()) == (["FDSTORE= late"] if stores else [])
+    for fd in heirlooms.values():
+        os.close(fd)
+
+
+_INHERITED = """
+import os
+from waguard.systemd import Manager, handing_over
+
+environment = {environment} | handing_over(dict.fromkeys({names}, 0))
+manager = Manager(environment)
+print(manager.handed())
+manager.keep({{name: manager.take(name) for name in manager.handed()}})
+"""
 
 
 def test_what_is_for_another_process_is_not_touched() -> None:

@@ -73,7 +73,8 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
     for number in _SIGNALS:
         loop.add_signal_handler(number, heard.put_nowait, number)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # see `handing_over`
-    bus, manager = Bus(), Manager()
+    bus = Bus()
+    manager = Manager(publish=bus.publish)
     with logs.opened(loaded.config.log) as log:
         bus.subscribe(log)
         async with running(loaded.config, bus, manager) as (supervisor, _):
@@ -170,7 +171,7 @@ async def running(
             bus.publish("sandbox.plain", level="warning", problem=problem, hint="Run: waguard doctor")
         if not config.browser.chromium_sandbox:
             bus.publish("sandbox.chromium_off", level="warning", problem="browser.chromium_sandbox is false")
-        status = StatusLine(lambda line: manager.tell(f"STATUS={line}"))
+        status = StatusLine(lambda line: manager.tell(f"STATUS={line}", again=False))
         stack.callback(status.close)
         bus.subscribe(status.heard)
         pulse = Pulse(bus.publish, beat=manager.alive)

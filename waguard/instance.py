@@ -412,7 +412,7 @@ class Instance:
         began = time.monotonic()
         async with within(Stage.START, deadline_s, "starting the browser"):
             launch = reaper.Launch(
-                secrets.token_hex(16), resources.sandbox.kind, profile.generation, time.time()
+                secrets.token_hex(8), resources.sandbox.kind, profile.generation, time.time(), short=True
             )
             await self.save(launch=launch)
             # Void from here: a browser may be writing. It has not used the profile before it answers.
@@ -469,13 +469,9 @@ class Instance:
 
     # --- from one daemon to the next ------------------------------------------------------------------
 
-    def _pipe_names(self, launch: reaper.Launch) -> Mapping[str, str]:
-        """By `PIPES`: what the service manager knows the launch's pipes by."""
-        return {pipe: f"{self.code}.{launch.token}.{pipe}" for pipe in PIPES}
-
     def _named(self, launch: reaper.Launch, browser: Browser) -> Mapping[str, int]:
         fds = browser.pipes()
-        return {name: fds[pipe] for pipe, name in self._pipe_names(launch).items()}
+        return {name: fds[pipe] for pipe, name in pipe_names(self.code, launch).items()}
 
     async def adopt(self) -> bool:
         """Go on with the browser that an earlier daemon has brought up, if all that it takes is there; else its pipes are
@@ -486,7 +482,7 @@ class Instance:
             return False
         with ExitStack() as useless:
             useless.callback(self._forget_pipes)
-            names = self._pipe_names(launch).items()
+            names = pipe_names(self.code, launch).items()
             fds = {pipe: fd for pipe, name in names if (fd := manager.take(name)) is not None}
             with ExitStack() as ours:
                 for fd in fds.values():
@@ -501,6 +497,7 @@ class Instance:
                 ours.pop_all()
             self.browser = await Browser.adopt(run, fds, launch.page)
             useless.pop_all()
+        manager.keep(self._named(launch, self.browser))  # what the one before us could not have kept
         memory = self.memory
         memory.attempt, memory.profile, memory.how, memory.proved = (
             secrets.token_hex(4),
@@ -605,7 +602,7 @@ class Instance:
 
     def _forget_pipes(self) -> None:
         if (launch := self._record.launch) is not None:
-            for name in self._pipe_names(launch).values():
+            for name in pipe_names(self.code, launch).values():
                 self._resources.manager.drop(name)
 
     @property
@@ -753,10 +750,26 @@ class Instance:
         return step
 
 
+def pipe_names(code: ClientCode, launch: reaper.Launch) -> Mapping[str, str]:
+    """By `PIPES`: what the service manager knows the launch's pipes by.
+
+    Short, since all names of all launches have to fit into one variable; one of them tells whose launch it is.
+    """
+    if not launch.short:  # of a version before
+        return {pipe: f"{code}.{launch.token}.{pipe}" for pipe in PIPES}
+    names = {pipe: f"{launch.token}.{pipe[0]}" for pipe in PIPES}
+    return names | {"stderr": f"{names['stderr']}.{code}"}
+
+
 def kept_launch(code: ClientCode, names: Iterable[str]) -> reaper.Launch | None:
     """What the names of kept pipes tell of a launch of this client's: enough to end it."""
-    tokens = (name.split(".")[1] for name in names if re.fullmatch(rf"{code}\.[0-9a-f]+\.[a-z]+", name))
-    return next((reaper.Launch(token, "", "", 0.0) for token in tokens), None)
+    form = re.compile(rf"(?P<short>[0-9a-f]+)\.s\.{code}|{code}\.(?P<long>[0-9a-f]+)\.[a-z]+")
+    found = (one for name in names if (one := form.fullmatch(name)))
+    launches = (
+        reaper.Launch(one["short"] or one["long"], "", "", 0.0, short=one["short"] is not None)
+        for one in found
+    )
+    return next(launches, None)
 
 
 def _found(what: str, verdict: Verdict = Verdict.DAMAGED) -> Report:
