@@ -99,6 +99,50 @@ async def test_logins_that_were_not_saved_before_are_saved_by_the_next_daemon(po
     assert len(posing.events("browser.spawned")) == len(CODES)
 
 
+async def test_snapshots_that_cannot_be_read_cost_no_browser(posing: Service, tmp_path: Path) -> None:
+    broken = changed(
+        tmp_path,
+        "backup/store.py",
+        "        found = []\n",
+        "        raise ProfileFailed('Input/output error')\n",
+    )
+    store = broken / "waguard" / "backup" / "store.py"
+    store.write_text("from waguard.errors import ProfileFailed\n" + store.read_text())
+    await posing.start()
+    await up(posing, *CODES)
+    await posing.until(lambda: connected(posing, *CODES), "connected")
+    before = processes(posing, *CODES)
+    await posing.end(signal.SIGKILL)
+    await posing.start(broken)
+    await posing.until(lambda: connected(posing, *CODES), "connected")
+    assert processes(posing, *CODES) == before
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+async def test_no_older_browser_uses_the_profile_of_one_that_was_adopted(
+    posing: Service, adopted: bool
+) -> None:
+    browser = posing.place / "chromium-posing"
+    posing.configure(browser={"path": str(browser), "extra_flags": ["--posing=connected"]})
+
+    def install(version: str) -> None:
+        new = browser.with_suffix(".new")
+        new.write_text(POSING.read_text().replace("Chromium 156.", f"Chromium {version}."))
+        new.chmod(0o755)
+        new.rename(browser)
+
+    install("156")
+    await posing.start()
+    await up(posing, "one")
+    install("155")
+    if adopted:
+        await die(posing, "restart")
+        await posing.until(lambda: connected(posing, "one"), "connected")
+    await posing.ask("POST", "/v1/sessions/one/disconnect")
+    with pytest.raises(AssertionError, match="profile_too_new"):
+        await up(posing, "one")
+
+
 async def test_a_stop_ends_what_was_adopted_and_keeps_nothing(posing: Service) -> None:
     await posing.start()
     await up(posing, *CODES)
@@ -350,6 +394,43 @@ async def test_chromium_and_its_page_go_on(real: Service, simulator: Simulator) 
     await real.until(lambda: connected(real, *CODES), "connected")
     assert processes(real, *CODES) == before
     assert len(simulator.devices) == len(CODES)  # nobody has had to scan
+
+
+async def test_the_next_daemon_knows_what_became_of_a_login(real: Service, simulator: Simulator) -> None:
+    async def scan(shown: int) -> None:
+        await real.until(lambda: len(real.events("session.qr_shown")) >= shown, "a code")
+        simulator.scan((await real.view("one"))["qr"]["text"], "34600000000")
+        await real.until(lambda: connected(real, "one"), "connected")
+
+    await real.start()
+    await up(real, "one")
+    await scan(1)
+    await real.until(lambda: len(real.events("backup.taken")) == 1, "the snapshot of the first login")
+    before = processes(real, "one")
+    await real.end(signal.SIGKILL)
+    await simulator.log_out(simulator.devices[0].wid)
+    await real.start()
+    # There is a snapshot that it could be restored from, and that would be of no use.
+    await real.until(lambda: len(real.events("session.qr_shown")) > 1, "logged out, and nothing else")
+    assert not [real.events(name) for name in ("login.lost", "login.doubted") if real.events(name)]
+    assert processes(real, "one") == before
+
+    place = real.sessions / ".backups" / "one"
+    place.rename(place.with_name("away"))
+    place.touch()  # no snapshot can be made
+    await scan(2)
+    await real.until(lambda: real.events("backup.failed"), "no snapshot of the second login")
+    await real.end(signal.SIGKILL)
+    place.unlink()
+    place.with_name("away").rename(place)
+    await real.start()
+    await real.until(lambda: len(real.events("backup.taken")) == 2, "the snapshot of the second login")
+    assert processes(real, "one") == before
+    await die(real, "kill")
+    await real.until(lambda: connected(real, "one"), "connected")
+    record = json.loads((real.sessions / "one" / "session.json").read_bytes())
+    assert (record["login"], record["unsaved"], record["launch"]["accepted"]) == (True, False, True)
+    assert len(real.events("backup.taken")) == 2
 
 
 def renderer(init: int) -> int:

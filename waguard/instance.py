@@ -104,8 +104,6 @@ class Memory:
     """See `Taken`."""
     accepted_at: float = 0.0
     """When WhatsApp has taken the login in this launch, monotonic; 0 if it has not."""
-    new_login: bool = False
-    """It was scanned in this launch, and there is no snapshot of it yet."""
     lost: bool = False
     """The login was lost to damage, and there is no snapshot of it."""
     frozen_ms: float | None = None
@@ -203,7 +201,7 @@ class Instance:
         memory.qr = memory.reading = memory.started_at = memory.check = None
         memory.how = memory.backup = ""
         memory.usages.clear()
-        memory.lost, memory.new_login, memory.accepted_at = False, False, 0.0
+        memory.lost, memory.accepted_at = False, 0.0
 
     async def prepare(self, source: Source | None, deadline_s: float) -> None:
         """See that nothing of this client runs, and have a profile with its lock taken.
@@ -241,7 +239,7 @@ class Instance:
         self.memory.proved = taken.proved
         self._tell_taken(taken)
         if taken.how != "kept":
-            await self.save(login=False, marked=False, restored=taken.backup)
+            await self.save(login=False, marked=False, unsaved=False, restored=taken.backup)
         self.stage_done(Stage.PREPARE, began)
 
     async def _end_holders(self, lock: Path) -> None:
@@ -271,6 +269,11 @@ class Instance:
     def has_login(self) -> bool:
         """The client was connected with its profile, and nobody has logged it out since."""
         return self._record.login
+
+    @property
+    def unsaved(self) -> bool:
+        """The login was scanned, and there is no snapshot of it yet."""
+        return self._record.unsaved
 
     @property
     def may_have_login(self) -> bool:
@@ -312,11 +315,7 @@ class Instance:
         found = judge(reading, login=self._record.login, restored=bool(self._record.restored))
         match found:
             case Judgement.ACCEPTED:
-                if not self._record.login:  # a new one, or one that was restored
-                    self.memory.accepted_at = 0.0
-                    self.memory.new_login = not self._record.restored
-                self.memory.accepted_at = self.memory.accepted_at or time.monotonic()
-                await self.save(login=True, restored="")
+                await self._note_accepted()
             case Judgement.REFUSED:
                 await self._note_refused()
             case Judgement.LOST:
@@ -328,13 +327,22 @@ class Instance:
                 return await self._note_logged_out(reading)
         return reading
 
+    async def _note_accepted(self) -> None:
+        record, unsaved = self._record, self._record.unsaved
+        if not record.login:  # a new one, or one that was restored
+            self.memory.accepted_at = 0.0
+            unsaved = not record.restored
+        self.memory.accepted_at = self.memory.accepted_at or time.monotonic()
+        launch = replace(record.launch, accepted=True) if record.launch is not None else None
+        await self.save(launch=launch, login=True, unsaved=unsaved, restored="")
+
     async def _note_logged_out(self, reading: Reading) -> Reading | None:
         """A page that finds its storage empty may say the same. Where that cannot be ruled out a snapshot is worth one try."""
         if not self.memory.proved and not self.memory.accepted_at and await self._has_snapshot():
             self._distrust = "it says that it was logged out, but what its files were is not known"
             self.publish("login.doubted", level="warning", why=self._distrust)
             return None
-        await self.save(login=False, marked=False)
+        await self.save(login=False, marked=False, unsaved=False)
         return reading
 
     async def find_snapshot(self) -> bool:
@@ -375,7 +383,7 @@ class Instance:
             await in_thread(self._resources.backups.mark_refused, self.code, backup)
         except WaguardError as error:
             self.publish("backup.mark_failed", level="error", backup=backup, error=error.message)
-        await self.save(login=False, marked=False, restored="")
+        await self.save(login=False, marked=False, unsaved=False, restored="")
 
     @property
     def distrust(self) -> str:
@@ -388,7 +396,7 @@ class Instance:
             self._distrust = why
             return None
         self.memory.check = _found(why)
-        await self.save(login=False, marked=False)
+        await self.save(login=False, marked=False, unsaved=False)
         self.memory.lost = True
         return replace(reading, reason=Reason.DAMAGED)
 
@@ -506,7 +514,9 @@ class Instance:
             False,
         )
         memory.started_at, memory.version = launch.started_at, launch.version
-        memory.new_login = self.has_login and not await self._has_snapshot()
+        self._custody.version = launch.version or self._custody.version
+        if launch.accepted and self.has_login:
+            memory.accepted_at = time.monotonic()
         self.publish("session.adopted", profile=profile.generation, launched_at=launch.started_at)
         return True
 
@@ -714,7 +724,7 @@ class Instance:
             _, profile = await in_thread(profiles.find, self.code)
             async with self._using:
                 place = await in_thread(partial(self._custody.retire, "cleanup", has_login=self.has_login))
-            await self.save(login=False, marked=False, restored="")
+            await self.save(login=False, marked=False, unsaved=False, restored="")
             return None if place is None else f"retired as {place.name}"
 
         async def unlock() -> str | None:

@@ -82,14 +82,14 @@ class Keeper:
             )
 
     async def _settle(self, session: Session) -> None:
-        await session.instance.settle(self._config.settle_s)
-        memory = session.memory
+        instance, memory = session.instance, session.memory
+        await instance.settle(self._config.settle_s)
         while (profile := memory.profile) is not None:
             # After a logout the snapshots of its lineage have another login, which is of no use any more.
-            if not memory.new_login and await in_thread(self._has_snapshot, session.code, profile.lineage):
+            if not instance.unsaved and await in_thread(self._has_snapshot, session.code, profile.lineage):
                 return
             if await self._try(session, "settled"):
-                memory.new_login = False
+                await instance.save(unsaved=False)
                 return
             await asyncio.sleep(self._config.settle_s)  # a disk that is full may have space again
 

@@ -28,6 +28,8 @@ class Record:
     """The client was connected with its profile, and nobody has logged it out since."""
     marked: bool = False
     """The login's mark was seen on disk since."""
+    unsaved: bool = False
+    """The login was scanned, and there is no snapshot of it yet: those there are have another one."""
     restored: str = ""
     """Id of the snapshot that the profile was restored from, until WhatsApp has taken its login."""
     schema: Annotated[int, Field(ge=1, le=1)] = 1

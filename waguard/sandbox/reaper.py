@@ -28,6 +28,8 @@ class Launch:
     """The DevTools session with its page, once the browser has answered: with it a later daemon goes on."""
     short: bool = False
     """Its pipes are kept under short names."""
+    accepted: bool = False
+    """WhatsApp has taken the login in it: that it is logged out later is no damage."""
 
 
 async def reap(launch: Launch) -> Sequence[int]:
