@@ -99,6 +99,28 @@ async def test_logins_that_were_not_saved_before_are_saved_by_the_next_daemon(po
     assert len(posing.events("browser.spawned")) == len(CODES)
 
 
+@pytest.mark.parametrize("how", ["restart", "reload"])
+async def test_whose_record_cannot_be_read_is_left_alone_until_it_can(posing: Service, how: str) -> None:
+    await posing.start()
+    await up(posing, "one", "two")
+    before = processes(posing, "one", "two")
+    record = posing.sessions / "one" / "session.json"
+    await posing.end(signal.SIGKILL)
+    record.rename(record.with_suffix(".away"))
+    record.symlink_to(record)  # to read it is an error (ELOOP), as it is of a disk that fails
+    await posing.start()
+    assert [event["client"] for event in posing.events("registry.unread")] == ["one"]
+    await posing.ask("POST", "/v1/reap")
+    for verb in ("connect", "cleanup", "disconnect"):
+        with pytest.raises(AssertionError, match="Cannot read"):
+            await posing.ask("POST", f"/v1/sessions/one/{verb}")
+    assert len(posing.pipes) == 6
+    record.with_suffix(".away").rename(record)
+    await die(posing, how)
+    await posing.until(lambda: connected(posing, "one", "two"), "connected")
+    assert processes(posing, "one", "two") == before
+
+
 async def test_snapshots_that_cannot_be_read_cost_no_browser(posing: Service, tmp_path: Path) -> None:
     broken = changed(
         tmp_path,

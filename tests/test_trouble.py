@@ -26,7 +26,7 @@ from waguard.browser import page as browser_page
 from waguard.browser.find import Binary
 from waguard.config import Browser
 from waguard.core.answer import Wait
-from waguard.core.model import ClientCode, Link, Process, Status
+from waguard.core.model import ClientCode, Link, Process, Status, Wanted
 from waguard.errors import (
     DiskFull,
     Interrupted,
@@ -38,7 +38,7 @@ from waguard.errors import (
 )
 from waguard.files import in_thread
 from waguard.profile.store import Profiles
-from waguard.registry import Registry
+from waguard.registry import Record, Registry
 from waguard.sandbox import reaper
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.choose import bubblewrap_problem
@@ -476,6 +476,24 @@ async def test_one_clients_leftover_keeps_no_daemon_from_starting(
         assert (await supervisor.connect(DEMO2)).status is Status.AWAITING_SCAN
     (told,) = journal.named("registry.unreadable" if trouble == "set_aside" else "reaper.failed")
     assert told.client == DEMO
+
+
+async def test_a_record_that_cannot_be_read_for_a_moment_is_read_again(
+    pose: Daemon, monkeypatch: pytest.MonkeyPatch, journal: Journal
+) -> None:
+    async with pose("ok") as (supervisor, _):
+        await supervisor.connect(DEMO)
+    read, failures = Registry.read, iter(range(2))
+
+    def reading(self: Registry, code: ClientCode) -> Record:
+        for _ in failures:
+            raise ProfileFailed("Cannot read: Too many open files.")
+        return read(self, code)
+
+    monkeypatch.setattr(Registry, "read", reading)
+    async with pose("ok") as (supervisor, _):
+        assert supervisor.view(DEMO).wanted is Wanted.UP
+    assert not journal.named("registry.unread")
 
 
 @pytest.mark.parametrize("verb", ["connect", "cleanup"])

@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -769,6 +769,12 @@ def pipe_names(code: ClientCode, launch: reaper.Launch) -> Mapping[str, str]:
         return {pipe: f"{code}.{launch.token}.{pipe}" for pipe in PIPES}
     names = {pipe: f"{launch.token}.{pipe[0]}" for pipe in PIPES}
     return names | {"stderr": f"{names['stderr']}.{code}"}
+
+
+def kept_names(code: ClientCode, names: Sequence[str]) -> Collection[str]:
+    """Those of them that are of a launch of this client's."""
+    launch = kept_launch(code, names)
+    return () if launch is None else pipe_names(code, launch).values()
 
 
 def kept_launch(code: ClientCode, names: Iterable[str]) -> reaper.Launch | None:

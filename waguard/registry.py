@@ -38,24 +38,30 @@ class Record:
 _RECORD = TypeAdapter(Record)
 
 
+class Torn(ProfileFailed):
+    """The record can be read, and not understood."""
+
+
 class Registry:
     def __init__(self, profiles: Profiles) -> None:
         self._profiles = profiles
 
     def read(self, code: ClientCode) -> Record:
-        """What is known of the code; an empty record if nothing is. Raises `ProfileFailed` if it cannot be understood."""
+        """What is known of the code; an empty record if nothing is. Raises `Torn`, or `ProfileFailed` if it cannot be read."""
         path = self._path(code)
         with saying(f"read {path}"):
             try:
                 data = path.read_bytes()
             except FileNotFoundError:
                 return Record()
+            except IsADirectoryError as error:
+                raise Torn(f"Cannot read {path}: {error.strerror}.") from None
         try:
             return _RECORD.validate_json(data)
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in problem["loc"]) or "the file"
-            raise ProfileFailed(f"{path} cannot be understood: {where}: {problem['msg']}.") from None
+            raise Torn(f"{path} cannot be understood: {where}: {problem['msg']}.") from None
 
     def write(self, code: ClientCode, record: Record) -> None:
         """Raises `DiskFull`, `ProfileFailed`; the old record then stands."""

@@ -33,9 +33,9 @@ from waguard.errors import (
     WaguardError,
 )
 from waguard.files import in_thread
-from waguard.instance import kept_launch
+from waguard.instance import kept_launch, kept_names
 from waguard.keeper import Keeper
-from waguard.registry import Record
+from waguard.registry import Record, Torn
 from waguard.schedule import Rule, Schedule
 from waguard.session import Services, Session
 from waguard.sweep.sweeper import PUT_ASIDE, Sweep, Sweeper
@@ -53,6 +53,8 @@ from waguard.views import (
 _ON_ITS_WAY = frozenset({Process.PREPARING, Process.STARTING})
 REAP, BACKUP = "reap", "backup"
 """The jobs of the schedule."""
+_READS, _READ_AGAIN_S = 3, 0.3
+_READ_LATER = "What runs of this client is left alone. When the file can be read: systemctl reload waguard, or restart the daemon."
 _INODES = 1000
 """Files that a new profile makes, with some to spare."""
 
@@ -68,8 +70,10 @@ class Supervisor:
         self._admitting: Counter[Session] = Counter()
         self._tidy_due = asyncio.Event()
         self._tidying: asyncio.Task[None] | None = None
+        self._unread: dict[ClientCode, str] = {}
+        """Whose records could not be read, and why. What runs of theirs is left alone, and nothing is started beside it."""
         self.keeper = Keeper(self._resources, self._sessions)
-        self.sweeper = Sweeper(self._resources, self._sessions, self.keeper.save)
+        self.sweeper = Sweeper(self._resources, self._sessions, self.keeper.save, self._unread)
         self.schedule = Schedule(
             self._config.sessions.dir / ".schedule.json",
             self._config.schedule.jitter_s,
@@ -92,7 +96,8 @@ class Supervisor:
                 self._resources.bus.publish("registry.foreign_directory", level="warning", directory=name)
         await asyncio.gather(*(self._adopt(code) for code in codes))
         # Of no session that we know: its browser ends with its pipe.
-        for name in self._resources.manager.handed():
+        handed = self._resources.manager.handed()
+        for name in set(handed).difference(*(kept_names(code, handed) for code in self._unread)):
             self._resources.bus.publish("daemon.unknown_fd", level="warning", fd=name)
             self._resources.manager.drop(name)
         await self._sweep(starting=True)
@@ -161,8 +166,8 @@ class Supervisor:
     async def _adopt(self, code: ClientCode) -> None:
         resources = self._resources
         try:
-            record = await in_thread(resources.registry.read, code)
-        except ProfileFailed as error:
+            record = await self._read(code)
+        except Torn as error:
             resources.bus.publish(
                 "registry.unreadable",
                 level="error",
@@ -173,9 +178,26 @@ class Supervisor:
             # Whose pipes are kept was wanted; they name its launch, and so it can be ended.
             launch = kept_launch(code, resources.manager.handed())
             record = Record(wanted=Wanted.UP if launch else Wanted.DOWN, launch=launch)
+        except ProfileFailed as error:
+            self._unread[code] = error.message
+            resources.bus.publish(
+                "registry.unread", level="error", client=code, error=error.message, hint=_READ_LATER
+            )
+            return
         session = self._add(code, record)
         if record.launch is not None:
             await session.take_over()
+
+    async def _read(self, code: ClientCode) -> Record:
+        """What cannot be read is tried again: there may be too many open files for a moment. Raises `Torn`, `ProfileFailed`."""
+        for _ in range(_READS - 1):
+            try:
+                return await in_thread(self._resources.registry.read, code)
+            except Torn:
+                raise
+            except ProfileFailed:
+                await asyncio.sleep(_READ_AGAIN_S)
+        return await in_thread(self._resources.registry.read, code)
 
     async def _set_aside(self, code: ClientCode) -> str:
         try:
@@ -381,6 +403,7 @@ class Supervisor:
     # --- who and whether ------------------------------------------------------------------------------
 
     def _known(self, code: ClientCode) -> Session:
+        self._check_read(code)
         if code not in self._sessions:
             raise SessionNotFound(f"There is no session {code!r}.", hint=f"Start one: waguard connect {code}")
         return self._sessions[code]
@@ -388,9 +411,14 @@ class Supervisor:
     def _wanted(self, code: ClientCode) -> Session:
         """The code's session, made if there is none."""
         self._check_open()
+        self._check_read(code)
         if code not in self._sessions:
             self._add(code, Record())
         return self._sessions[code]
+
+    def _check_read(self, code: ClientCode) -> None:
+        if code in self._unread:
+            raise ProfileFailed(self._unread[code], hint=_READ_LATER)
 
     def _check_open(self) -> None:
         if self._closing:

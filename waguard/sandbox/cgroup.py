@@ -63,6 +63,11 @@ class Leaf:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @property
+    def client(self) -> str:
+        """Whose it is, by its name."""
+        return self.path.name.removeprefix("session-").rpartition(".")[0]
+
     def take(self, run: Run, identities: Iterable[Identity], ceiling: Mapping[str, int]) -> None:
         """Make it and put the launch in; before `Run.release` that is all of it. Raises `OSError`."""
         self.path.mkdir(exist_ok=True)

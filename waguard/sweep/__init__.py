@@ -4,7 +4,7 @@ One finder a file. A finder looks and does nothing; what it proposes is carried 
 proved to be ours is reported and left alone.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from waguard import host
@@ -69,3 +69,5 @@ class Scene:
     in_use: frozenset[str] = field(default_factory=frozenset)
     """Generations that are in use at the time of the look."""
     cgroups: Cgroups | None = None
+    unread: Collection[ClientCode] = ()
+    """Clients of whom it is not known what may run: nothing of theirs is ended."""

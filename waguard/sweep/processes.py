@@ -63,7 +63,7 @@ def _leaves(scene: Scene) -> Iterator[Proposal]:
     launches = {code: session.instance.recorded for code, session in scene.sessions.items()}
     known = {cgroups.leaf(code, launch.token).path for code, launch in launches.items() if launch is not None}
     for leaf in cgroups.leaves():
-        if leaf.path not in known:
+        if leaf.path not in known and leaf.client not in scene.unread:
             pids = leaf.pids()
             there = f"{', '.join(map(str, pids))} are" if pids else "nobody is"
             evidence = f"{there} in this cgroup of ours, and its launch is not on record"
@@ -93,7 +93,7 @@ def _holders(scene: Scene, known: set[str | None]) -> Iterator[Proposal]:
         by_lock.setdefault(held[holder.lock], []).append(holder)
     for generation, holders in by_lock.items():
         client = scene.linked.get(generation)
-        if client in known:
+        if client in known or client in scene.unread:
             continue  # its record has it
         ours = [holder for holder in holders if holder.ours]
         for holder in holders:

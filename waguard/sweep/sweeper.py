@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from waguard import host
@@ -40,10 +40,12 @@ class Sweeper:
         resources: Resources,
         sessions: Mapping[ClientCode, Session],
         save: Callable[[Retired], Awaitable[tuple[Retired, str]]],
+        unread: Collection[ClientCode],
     ) -> None:
         self._resources = resources
         self._sessions = sessions
         self._save = save
+        self._unread = unread
         self._sweeping = asyncio.Lock()
 
     async def sweep(
@@ -90,6 +92,7 @@ class Sweeper:
             starting,
             in_use,
             resources.cgroups,
+            self._unread,
         )
         return [proposal for finder in among for proposal in finder(scene)]
 
@@ -101,7 +104,7 @@ class Sweeper:
             try:
                 _, profile = profiles.find(code)
             except ProfileFailed:
-                if code in self._sessions:
+                if code in self._sessions or code in self._unread:
                     raise  # with an owner unknown, none could be told to be without one
                 continue  # no directory of ours
             if profile is not None:
