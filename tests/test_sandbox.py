@@ -416,6 +416,10 @@ async def test_inside_the_fence_no_port_but_those_allowed_is_reached(name: str, 
     assert said == [f"reaches {ports[0]}", f"no way to {ports[1]}", "ready"]
 
 
+def test_a_fence_whose_rules_are_refused_leaves_nothing() -> None:
+    assert isinstance(Fence.make([443, 65_536]), str)  # no fd either: `nothing_leaks`
+
+
 async def test_the_launch_token_is_not_to_be_had_inside(bubblewrap: Sandbox, start: Starter) -> None:
     script = "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'; echo ready"
     async with start(bubblewrap, script) as started:

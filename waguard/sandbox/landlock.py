@@ -10,6 +10,7 @@ import os
 import struct
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Self, TypeVar
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -43,9 +44,12 @@ class Fence:
         attributes = struct.pack("=QQQ", 0, _CONNECT_TCP, _SCOPES if abi >= _SCOPE_ABI else 0)
         attributes = attributes if abi >= _SCOPE_ABI else attributes[:16]
         try:
-            self = cls(_call(_CREATE_RULESET, attributes, len(attributes), 0))  # its fd is CLOEXEC
-            for port in ports:
-                _call(_ADD_RULE, self._ruleset, _NET_PORT, struct.pack("=QQ", _CONNECT_TCP, port), 0)
+            with ExitStack() as useless:
+                self = cls(_call(_CREATE_RULESET, attributes, len(attributes), 0))  # its fd is CLOEXEC
+                useless.callback(self.close)
+                for port in ports:
+                    _call(_ADD_RULE, self._ruleset, _NET_PORT, struct.pack("=QQ", _CONNECT_TCP, port), 0)
+                useless.pop_all()
         except OSError as error:
             return f"Landlock refuses its rules: {error.strerror}."
         return self
