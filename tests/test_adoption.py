@@ -418,6 +418,29 @@ async def test_chromium_and_its_page_go_on(real: Service, simulator: Simulator) 
     assert len(simulator.devices) == len(CODES)  # nobody has had to scan
 
 
+async def test_a_page_that_was_sent_nowhere_yet_is_opened_by_the_next_daemon(
+    real: Service, simulator: Simulator
+) -> None:
+    """As if the first one had died right before it."""
+    await real.start()
+    await up(real, "one")
+    before, loads = processes(real, "one"), simulator.loads
+    await real.end(signal.SIGKILL)
+    launch = real.launch("one")
+    blank = {
+        "id": 5,
+        "method": "Page.navigate",
+        "params": {"url": "about:blank"},
+        "sessionId": launch["page"],
+    }
+    os.write(real.kept[f"{launch['token']}.c"], json.dumps(blank).encode() + b"\0")
+    await real.until(lambda: not simulator._tabs, "it has left")
+    await real.start()
+    await real.until(lambda: len(real.events("session.qr_shown")) == 2, "open again")
+    assert (processes(real, "one"), simulator.loads) == (before, loads + 1)
+    assert not real.events("health.finding")
+
+
 async def test_the_next_daemon_knows_what_became_of_a_login(real: Service, simulator: Simulator) -> None:
     async def scan(shown: int) -> None:
         await real.until(lambda: len(real.events("session.qr_shown")) >= shown, "a code")

@@ -101,7 +101,14 @@ class Watch:
         browser = self._instance.browser
         assert browser is not None  # noqa: S101 (adopted)
         self.begin(epoch, browser)
-        self._watch_page(epoch, deadline_s)
+        page = self._watch_page(epoch, deadline_s)
+        self._start(partial(self._go_on, epoch, page), "go-on")
+
+    async def _go_on(self, epoch: int, page: Page) -> None:
+        """Its daemon may have died before it sent the page anywhere. One that does not answer is for the probes to judge."""
+        with contextlib.suppress(PageFailed):
+            if await page.elsewhere(self._config.whatsapp.url):
+                await self._go(epoch, page)
 
     def _watch_page(self, epoch: int, deadline_s: float) -> Page:
         browser = self._instance.browser
@@ -117,7 +124,9 @@ class Watch:
 
     async def open(self, epoch: int, deadline_s: float) -> None:
         """Go to WhatsApp Web and watch it; returns when the navigation is committed. Raises `PageFailed`."""
-        page = self._watch_page(epoch, deadline_s)
+        await self._go(epoch, self._watch_page(epoch, deadline_s))
+
+    async def _go(self, epoch: int, page: Page) -> None:
         self._navigating += 1
         try:
             await page.open(self._config.whatsapp.url)

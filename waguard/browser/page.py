@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import json
 from collections.abc import Callable
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -78,6 +79,10 @@ class Page:
             if error == "net::ERR_ABORTED":  # something else came between
                 raise PageFailed(what)
             raise PageUnreachable(what, hint="Is the network up? Is whatsapp.url right?")
+
+    async def elsewhere(self, url: str) -> bool:
+        """Whether what it shows is not of the origin of ``url``. Raises `PageFailed`."""
+        return await self.evaluate(f"location.origin === new URL({json.dumps(url)}).origin") is False
 
     async def evaluate(self, expression: str) -> Any:
         """The expression's value as JSON. Raises `PageFailed` when it throws or its page goes away meanwhile."""
