@@ -24,7 +24,7 @@ from waguard.core.model import ClientCode
 from waguard.errors import NoMemory
 from waguard.sandbox import Run, Sandbox, Spec, cgroup, unprivileged_user
 from waguard.sandbox.bubblewrap import Bubblewrap
-from waguard.sandbox.cgroup import Ceiling, Cgroups, Leaf
+from waguard.sandbox.cgroup import Ceiling, Cgroups, Kills, Leaf
 from waguard.sandbox.plain import Plain
 
 DEMO = ClientCode("demo")
@@ -359,6 +359,11 @@ def test_limits_are_written_as_the_kernel_reads_them(tmp_path: Path) -> None:
     for name, text in texts.items():
         (leaf.path / name).write_text(text)
     assert leaf.used() == cgroup.Used(None, 1.0, 2.0, 7)
+    assert leaf.kills() == Kills()
+    (leaf.path / "memory.events").write_text("low 0\nhigh 0\nmax 41\noom 3\noom_kill 2\noom_group_kill 0\n")
+    assert leaf.kills() == Kills(killed=2, full=3)
+    (leaf.path / "memory.events").write_text("torn")
+    assert leaf.kills() == Kills()
 
 
 # --- the daemon -----------------------------------------------------------------------------------------------
@@ -384,6 +389,36 @@ async def test_each_browser_of_a_daemon_has_its_own(
         assert not list(subtree.glob("session-*"))
     assert not journal.named("cgroup.failed")
     assert len(journal.named("cgroup.removed")) == 2
+
+
+@pytest.mark.parametrize(
+    ("full", "where"), [(1, "at cgroup.memory_max_mb = 4096"), (0, "since the machine has no more")]
+)
+async def test_what_the_kernel_has_killed_is_said_once(
+    pose: Daemon, journal: Journal, subtree: Path, monkeypatch: pytest.MonkeyPatch, full: int, where: str
+) -> None:
+    """A renderer, and then the browser, for which nothing more was counted."""
+    monkeypatch.setattr(cgroup, "_own", lambda: subtree / "main")
+    monkeypatch.setattr(Leaf, "kills", lambda _self: Kills(1, full))  # the kernel here may not count them
+
+    async def found(count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(journal.named("health.finding")) < count:
+                await asyncio.sleep(0.02)
+
+    async with pose("connected") as (supervisor, _):
+        await supervisor.connect(DEMO)
+        session = supervisor._sessions[DEMO]
+        assert session.memory.profile is not None
+        (session.memory.profile.path / "posing").write_text("gone")
+        await found(1)
+        os.kill(session.browser_pids[0], signal.SIGKILL)
+        await found(2)
+    crashed, ended, *_ = (event.fields for event in journal.named("health.finding"))
+    assert (crashed["fault"], ended["fault"]) == ("page_crashed", "browser_exited")
+    why = f"the kernel ended one of its processes {where}"
+    assert crashed["evidence"] == ["the browser says so", why]
+    assert len(ended["evidence"]) == 1
 
 
 async def test_a_cgroup_that_cannot_be_made_is_told_and_does_without(
@@ -432,7 +467,8 @@ async def test_the_next_daemon_finds_the_leaves_of_the_one_before(
         # The service manager has lost the pipes of one of them, and it does not notice: it has to be ended.
         for pid in before["session-two"]:
             os.kill(pid, signal.SIGSTOP)
-        for name in [name for name in service.kept if name.startswith("two.")]:
+        token = service.launch("two")["token"]
+        for name in [name for name in service.kept if name.startswith(token)]:
             os.close(service.kept.pop(name))
         with as_service():
             service.begin()

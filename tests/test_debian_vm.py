@@ -131,6 +131,8 @@ async def limits(service: Service, simulator: Simulator) -> None:
     await until_told(service, "health.recovered", since)
     await connected(service)
     assert finding["fault"] == "page_crashed"
+    why = f"the kernel ended one of its processes at cgroup.memory_max_mb = {MEMORY_MB}"
+    assert finding["evidence"] == ["the browser says so", why]
     assert await browsers(service) == before
     assert simulator.loads == loads + 1
     killed = await service.run("sh", "-c", f"grep -h oom_kill {CGROUP}/session-*/memory.events")

@@ -39,7 +39,7 @@ from waguard.profile.witness import Witness
 from waguard.registry import Record, Registry
 from waguard.sandbox import Sandbox, freeze, reaper
 from waguard.sandbox.adopt import adopt
-from waguard.sandbox.cgroup import Cgroups
+from waguard.sandbox.cgroup import Cgroups, Kills
 from waguard.systemd import Manager
 
 
@@ -146,6 +146,8 @@ class Instance:
             resources.sandbox,
         )
         self._distrust = ""
+        self._kills = Kills()
+        """Of the browser's cgroup, as of the last look."""
         self.held_still = False
         """A snapshot of the running browser is being copied."""
         self.newest_snapshot = ""
@@ -452,12 +454,27 @@ class Instance:
 
     async def _enclose(self, launch: reaper.Launch, browser: Browser) -> None:
         """Give the launch a cgroup of its own; without one it goes on as well."""
+        self._kills = Kills()
         if (cgroups := self._resources.cgroups) is None:
             return
         try:
             await in_thread(cgroups.take, self.code, launch.token, browser.run, launch.processes)
         except OSError as error:
             self.publish("cgroup.failed", level="warning", error=str(error))
+
+    async def short_of_memory(self) -> str:
+        """What the kernel has ended of the browser for want of memory since it was asked last; empty if nothing."""
+        if (cgroups := self._resources.cgroups) is None or (launch := self._record.launch) is None:
+            return ""
+        before = self._kills
+        self._kills = now = await in_thread(cgroups.leaf(self.code, launch.token).kills)
+        if now.killed <= before.killed:
+            return ""
+        most = self._resources.config.cgroup.memory_max_mb
+        where = (
+            f"at cgroup.memory_max_mb = {most}" if now.full > before.full else "since the machine has no more"
+        )
+        return f"the kernel ended one of its processes {where}"
 
     async def _clear_cgroup(self, launch: reaper.Launch | None) -> None:
         """Whatever is left in the launch's cgroup is killed and proved gone; the caller sets the deadline."""
@@ -514,6 +531,7 @@ class Instance:
             False,
         )
         memory.started_at, memory.version = launch.started_at, launch.version
+        await self.short_of_memory()  # what is news starts here
         self._custody.version = launch.version or self._custody.version
         if launch.accepted and self.has_login:
             memory.accepted_at = time.monotonic()

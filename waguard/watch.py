@@ -8,7 +8,7 @@ import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -219,7 +219,13 @@ class Watch:
             self._ended(epoch, Finding(Fault.PIPE_CLOSED, Failure("page_failed", why), (why,)))
 
     def _ended(self, epoch: int, complaint: Finding) -> None:
-        self._start(partial(self._ears.found, epoch, complaint, True), "ended")  # type: ignore[arg-type]  # a coroutine function
+        self._start(partial(self._died, epoch, complaint), "ended")
+
+    async def _died(self, epoch: int, complaint: Finding) -> None:
+        """A process is gone: if the kernel has ended it, that is said too."""
+        if why := await self._instance.short_of_memory():
+            complaint = replace(complaint, evidence=(*complaint.evidence, why))
+        await self._ears.found(epoch, complaint, True)
 
     def _crashed(self, epoch: int) -> None:
         self._instance.memory.reading = None
@@ -229,7 +235,7 @@ class Watch:
         if (browser := self._instance.browser) is not None and browser.page is not None:
             browser.page.abandon()
         complaint = finding(Fault.PAGE_CRASHED, "the browser says so", 0.0)
-        self._start(partial(self._ears.found, epoch, complaint, True), "crashed")  # type: ignore[arg-type]  # a coroutine function
+        self._start(partial(self._died, epoch, complaint), "crashed")
 
     async def _read_page(self, epoch: int, page: Page) -> None:
         """Look at the page again and again; tell what changed."""

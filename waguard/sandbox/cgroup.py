@@ -57,6 +57,14 @@ class Used:
     pids: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Kills:
+    """How often the kernel has ended a process of a cgroup for want of memory; and how often the cgroup was at its own limit."""
+
+    killed: int = 0
+    full: int = 0
+
+
 class Leaf:
     """The cgroup of one launch, whether it is there or not."""
 
@@ -117,6 +125,14 @@ class Leaf:
             None if peak is None else peak / host.MB,
             pids,
         )
+
+    def kills(self) -> Kills:
+        """Nothing where the kernel does not count them."""
+        try:
+            counts = dict(line.split() for line in self._read("memory.events").splitlines())
+            return Kills(int(counts["oom_kill"]), int(counts["oom"]))
+        except (OSError, ValueError, KeyError):
+            return Kills()
 
     def pids(self) -> list[int]:
         """Whoever is in it."""
