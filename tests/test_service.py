@@ -366,7 +366,9 @@ async def test_whose_pipes_are_not_kept_start_anew_and_the_others_go_on(
     await asyncio.to_thread(machine.write, "/etc/systemd/system/waguard.service.d/small.conf", small)
     await service.run("systemctl", "daemon-reload")
     await service.run("systemctl", "start", "waguard")
-    for code in CODES:  # one after the other: the last one finds no room
+    for (
+        code
+    ) in CODES:  # the last one that starts finds no room; they may come back by themselves, in any order
         await log_in(service, simulator, code)
     before, devices, died = service.processes(), {one.wid for one in simulator.devices}, time.time()
     assert machine.show("waguard", "NFileDescriptorStore") == "7"
@@ -374,8 +376,9 @@ async def test_whose_pipes_are_not_kept_start_anew_and_the_others_go_on(
     await ready(service, "killed")
     await service.until_connected()
     after = service.processes()
-    assert {code for code in CODES if after[code] != before[code]} == {CODES[-1]}
-    assert {one["client"] for one in service.events("session.adopted", died)} == set(CODES[:-1])
+    adopted = {code for code in CODES if after[code] == before[code]}
+    assert len(adopted) == len(CODES) - 1
+    assert {one["client"] for one in service.events("session.adopted", died)} == adopted
     assert {one.wid for one in simulator.devices} == devices
     await service.run("rm", "/etc/systemd/system/waguard.service.d/small.conf")
 
