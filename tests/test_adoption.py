@@ -192,16 +192,84 @@ async def test_a_reload_that_could_not_start_changes_nothing(posing: Service) ->
     assert await connected(posing, "one")
 
 
+@pytest.mark.parametrize("stores", [512, 0])
+async def test_a_stop_during_the_trial_of_a_reload_is_a_stop(posing: Service, stores: int) -> None:
+    """Also of a browser that would not notice that its pipes are closed."""
+    posing.stores = stores
+    await posing.start()
+    await up(posing, "one")
+    token = posing.launch("one")["token"]
+    for pid in below(processes(posing, "one")["one"][0]["pid"]):
+        os.kill(pid, signal.SIGSTOP)
+    assert posing.process is not None
+    posing.process.send_signal(signal.SIGHUP)
+    await posing.until(lambda: trials(posing), "the trial")
+    assert await posing.end(signal.SIGTERM) == 0
+    assert not carriers(token)
+    assert not posing.pipes
+    assert [event["browsers"] for event in posing.events("daemon.stopping")] == ["closed"]
+
+
+def trials(service: Service) -> list[int]:
+    """Who is trying just now whether the daemon could start anew."""
+    assert service.process is not None
+    return [row.pid for row in host.process_table() if row.ppid == service.process.pid and is_trial(row.pid)]
+
+
+def is_trial(pid: int) -> bool:
+    try:
+        return b"--check" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        '        bus.publish("daemon.stopped")\n',  # it has arrived, and the loop does not turn any more
+        "    for _ in range(_TURNS):\n        await asyncio.sleep(0)\n",  # the loop has turned; threads are idle
+    ],
+)
+async def test_a_stop_at_the_last_moment_is_the_next_ones(
+    posing: Service, tmp_path: Path, moment: str
+) -> None:
+    """It adopts what is up, and closes it politely."""
+    package = build(tmp_path)
+    told = package / "waguard" / "daemon.py"
+    text = told.read_text()
+    assert text.count(moment) == 1
+    space = " " * (len(moment) - len(moment.lstrip()))
+    told.write_text(text.replace(moment, f"{moment}{space}os.kill(os.getpid(), signal.SIGTERM)\n"))
+    await posing.start(package)
+    await up(posing, "one")
+    token = posing.launch("one")["token"]
+    assert await posing.end(signal.SIGHUP) == 0
+    assert [event["browsers"] for event in posing.events("daemon.stopping")] == ["left", "closed"]
+    assert posing.events("session.adopted", "one")
+    assert not carriers(token)
+    assert not posing.pipes
+    assert not posing.events("browser.close_ignored")
+
+
+def build(place: Path) -> Path:
+    """A copy of the package, to be changed; where to import it from."""
+    import waguard  # noqa: PLC0415
+
+    package = place / "build"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(waguard.__file__).parent, package / "waguard", ignore=ignored)
+    return package
+
+
 @pytest.mark.parametrize("how", ["kill", "reload"])
 async def test_the_next_version_adopts_and_so_does_the_one_before(
     posing: Service, tmp_path: Path, how: str
 ) -> None:
     import waguard  # noqa: PLC0415
 
-    build = tmp_path / "build" / "waguard"
-    shutil.copytree(Path(waguard.__file__).parent, build, ignore=shutil.ignore_patterns("__pycache__"))
-    start = build / "__init__.py"
-    await posing.start(build.parent)
+    package = build(tmp_path)
+    start = package / "waguard" / "__init__.py"
+    await posing.start(package)
     await up(posing, *CODES)
     before = processes(posing, *CODES)
     start.write_text(re.sub(r'__version__ = ".*"', '__version__ = "99.0.0"', start.read_text()))
@@ -209,7 +277,7 @@ async def test_the_next_version_adopts_and_so_does_the_one_before(
         await die(posing, how)
     else:
         await posing.end(signal.SIGKILL)
-        await posing.start(build.parent)
+        await posing.start(package)
     versions = [event["version"] for event in posing.events("daemon.ready")]
     assert versions == [waguard.__version__, "99.0.0"]
     await posing.until(lambda: connected(posing, *CODES), "connected")

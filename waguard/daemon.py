@@ -10,13 +10,14 @@ import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from waguard import __version__
+from waguard import __version__, signals
 from waguard.api import app, auth
 from waguard.backup import keys
 from waguard.backup.store import Backups
@@ -53,7 +54,8 @@ _VERSION_S = 10.0
 
 _TRIAL_S = 20.0
 """Deadline for whoever is to take our place to say that it can, in seconds."""
-_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP})
+_TURNS = 4
+"""Turns of the loop until a signal that has arrived is heard: it goes through the loop's own socket."""
 
 
 async def serve(loaded: Loaded) -> Mapping[str, int] | None:
@@ -70,9 +72,10 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
     )  # several for each browser; 1024 is for those who select()
     heard: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
+    for number in signals.ENDING:
         loop.add_signal_handler(number, heard.put_nowait, number)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # see `handing_over`
+    loop.set_default_executor(ThreadPoolExecutor(initializer=signals.deaf))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.ENDING)  # whoever was here before us has blocked them
     bus, manager = Bus(), Manager()
     with logs.opened(loaded.config.log) as log:
         bus.subscribe(log)
@@ -88,22 +91,29 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
                 manager.tell("STOPPING=1", f"STATUS={'leaving' if leaving else 'closing'} the browsers")
             bus.publish("daemon.stopping", browsers="left" if leaving else "closed")
         bus.publish("daemon.stopped")
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # for whoever comes: what is sent meanwhile waits
-    overtaken = any(heard.get_nowait() is not signal.SIGHUP for _ in range(heard.qsize()))
-    return manager.heirlooms() if manager.in_place and not overtaken else None
+    signals.deaf()
+    if not manager.in_place:
+        return None
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+    for number in (heard.get_nowait() for _ in range(heard.qsize())):
+        if number is not signal.SIGHUP:  # that much is done
+            signal.raise_signal(number)  # for whoever comes, who has the browsers; until then it waits
+    return manager.heirlooms()
 
 
 async def _until_told(heard: asyncio.Queue[signal.Signals], bus: Bus) -> signal.Signals:
     """Wait for a signal that ends this daemon."""
     while (number := await heard.get()) is signal.SIGHUP:
-        if not (why := await _trial()):
+        if why := await _trial():
+            bus.publish(
+                "daemon.reload_failed",
+                level="error",
+                error=why,
+                hint="Nothing was changed: it goes on as it was.",
+            )
+        elif heard.empty():  # else that holds which was asked for since
             break
-        bus.publish(
-            "daemon.reload_failed",
-            level="error",
-            error=why,
-            hint="Nothing was changed: it goes on as it was.",
-        )
     return number
 
 
