@@ -71,7 +71,7 @@ async def test_a_port_that_is_taken_is_said_and_nothing_is_touched(
         ({"browser": {"path": "/etc/passwd"}}, "is not executable"),
         ({"browser": {"path": "/usr/bin/true"}}, "does not tell a version"),
         ({"whatsapp": {"probe": "/nowhere/probe.js"}}, "whatsapp.probe"),
-        ({"sessions": {"dir": "/dev/null/sessions"}}, "Cannot create /dev/null/sessions"),
+        ({"sessions": {"dir": "/dev/null/sessions"}}, "Cannot use /dev/null/sessions"),
     ],
 )
 async def test_what_keeps_it_from_starting_is_said_and_the_directory_is_free_again(

@@ -1,6 +1,7 @@
 """The composition root: what is started in which order, and stopped in the reverse."""
 
 import asyncio
+import errno
 import fcntl
 import os
 import resource
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -26,7 +28,7 @@ from waguard.config import Config, Loaded
 from waguard.core import recycle
 from waguard.core.breaker import BreakerPolicy
 from waguard.core.policy import RestartPolicy
-from waguard.errors import AlreadyRunning, ConfigError
+from waguard.errors import AlreadyRunning, ConfigError, WaguardError
 from waguard.events import Bus
 from waguard.files import in_thread, saying
 from waguard.gate import Gate
@@ -39,7 +41,7 @@ from waguard.probes.census import Census
 from waguard.probes.pulse import Pulse
 from waguard.profile.store import Profiles
 from waguard.registry import Registry
-from waguard.sandbox import choose, unprivileged_user
+from waguard.sandbox import User, choose, unprivileged_user
 from waguard.sandbox.cgroup import Ceiling, Cgroups
 from waguard.sandbox.landlock import Fence
 from waguard.session import Services
@@ -52,8 +54,10 @@ _VERSION_S = 10.0
 """Deadline for the browser to tell its version, in seconds."""
 
 
-_TRIAL_S = 20.0
+_TRIAL_S = 30.0
 """Deadline for whoever is to take our place to say that it can, in seconds."""
+_PORT = "WAGUARD_CONTROL_PORT"
+"""In the environment of a trial: the control port that the daemon has now."""
 _TURNS = 4
 """Turns of the loop until a signal that has arrived is heard: it goes through the loop's own socket."""
 
@@ -79,9 +83,9 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
     bus, manager = Bus(), Manager()
     with logs.opened(loaded.config.log) as log:
         bus.subscribe(log)
-        async with running(loaded.config, bus, manager) as (supervisor, _):
+        async with running(loaded.config, bus, manager) as (supervisor, url):
             manager.tell("READY=1")
-            number = await _until_told(heard, bus)
+            number = await _until_told(heard, bus, urlsplit(url).port)
             manager.in_place = number is signal.SIGHUP
             if leaving := manager.in_place or (number is signal.SIGUSR2 and manager.keeps_fds):
                 supervisor.leave()
@@ -102,10 +106,10 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
     return manager.heirlooms()
 
 
-async def _until_told(heard: asyncio.Queue[signal.Signals], bus: Bus) -> signal.Signals:
+async def _until_told(heard: asyncio.Queue[signal.Signals], bus: Bus, port: int | None) -> signal.Signals:
     """Wait for a signal that ends this daemon."""
     while (number := await heard.get()) is signal.SIGHUP:
-        if why := await _trial():
+        if why := await _trial(port):
             bus.publish(
                 "daemon.reload_failed",
                 level="error",
@@ -117,11 +121,13 @@ async def _until_told(heard: asyncio.Queue[signal.Signals], bus: Bus) -> signal.
     return number
 
 
-async def _trial() -> str:
+async def _trial(port: int | None) -> str:
     """Whether the same command line, run anew, would start; empty if so, else why not."""
-    command = [*again(), "--check"]
+    command, environment = [*again(), "--check"], os.environ | {_PORT: str(port)}
     try:
-        process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
+        process = await asyncio.create_subprocess_exec(
+            *command, env=environment, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
+        )
     except OSError as error:
         return f"{command[0]} cannot be started: {error.strerror}."
     try:
@@ -142,13 +148,33 @@ def again() -> list[str]:
 def check(loaded: Loaded) -> None:
     """Whether a daemon could start with it, as far as can be told without changing anything. Raises `WaguardError`."""
     config, root = loaded.config, loaded.config.sessions.dir.absolute()
-    unprivileged_user(config.browser.user)
+    user = unprivileged_user(config.browser.user)
+    _look_at(root)
     auth.load(config, make=False)
     place = keys.place(config.backup.key_file, root)
     if place.parent != root or place.exists():  # else it is made at the start
         keys.load(place, make=False)
     _probe(config.whatsapp.probe)
-    find.locate(config.browser.path)
+    asyncio.run(_try(config, user))
+
+
+async def _try(config: Config, user: User | None) -> None:
+    """What of a start can only be seen by doing it. Raises `WaguardError`."""
+    await find.Installed(config.browser.path, _VERSION_S).check()
+    if config.sandbox.kind == "bubblewrap":  # else there is always another one
+        made = _fence(config)
+        fence = made if isinstance(made, Fence) else None
+        try:
+            await choose.choose(config.sandbox.kind, user, fence)
+        finally:
+            if fence is not None:
+                fence.close()
+    try:
+        (await _open(config, asyncio.Protocol, listen=False)).close()
+    except AlreadyRunning:
+        wanted = str(config.api.port)
+        if os.environ.get(_PORT, wanted) != wanted:  # else the one that has it makes room
+            raise
 
 
 @asynccontextmanager
@@ -161,13 +187,19 @@ async def running(
         user = unprivileged_user(config.browser.user)
         root, runtime = config.sessions.dir.absolute(), config.profile.runtime_dir
         profiles = Profiles(root, user, runtime.absolute() if runtime is not None else None)
+        await in_thread(_look_at, root)
         await in_thread(profiles.make_room)
         stack.callback(os.close, await in_thread(_own, config.sessions.dir))
         backups = await in_thread(_backups, root, config.backup.key_file)
         tokens = await in_thread(auth.load, config)
         probe = await in_thread(_probe, config.whatsapp.probe)
-        binary = await find.probe(await in_thread(find.locate, config.browser.path), _VERSION_S)
-        installed = await in_thread(find.Installed, binary, _VERSION_S)
+        installed, unfit = find.Installed(config.browser.path, _VERSION_S), None
+        try:
+            await installed.refresh()
+        except WaguardError as error:
+            if not set(manager.handed()) - {CONTROL}:
+                raise
+            unfit = error  # browsers that are up outlive it
         made = await in_thread(_fence, config)
         fence = made if isinstance(made, Fence) else None
         if fence is not None:
@@ -221,6 +253,8 @@ async def running(
             history=history,
             learned=learned,
         )
+        if unfit is not None:
+            services.gate.distrust(unfit)
         supervisor = Supervisor(services)
         stack.push_async_callback(supervisor.close)
         runner = await _serve(stack, app.make(supervisor, tokens, config.api, bus))
@@ -242,8 +276,8 @@ async def running(
             "daemon.ready",
             url=url,
             version=__version__,
-            browser=str(binary.path),
-            browser_version=binary.version,
+            browser=str(installed.current.path),
+            browser_version=installed.current.version,
             sandbox=kind.kind,
             user=user.name if user else None,
             sessions=str(config.sessions.dir.absolute()),
@@ -315,13 +349,22 @@ async def _listen(runner: web.AppRunner, config: Config, handed: socket.socket |
     assert serving is not None  # noqa: S101 (set up)
     if handed is not None:
         return await loop.create_server(serving, sock=handed)
+    return await _open(config, serving)
+
+
+async def _open(config: Config, protocol: Any, *, listen: bool = True) -> asyncio.Server:
+    """Raises `AlreadyRunning`, `ConfigError`."""
+    loop, api = asyncio.get_running_loop(), config.api
     try:
-        return await loop.create_server(serving, config.api.host, config.api.port)
+        return await loop.create_server(protocol, api.host, api.port, start_serving=listen)
     except OSError as error:
-        raise AlreadyRunning(
-            f"Port {config.api.port} on {config.api.host} cannot be opened: {os.strerror(error.errno or 0)}.",
-            hint="Is another waguard running? See: waguard status. Or set api.port.",
-        ) from None
+        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        said = f"Port {api.port} on {api.host} cannot be opened: {why}."
+        if error.errno == errno.EACCES:
+            hint = "Set it to 1024 or more: lower ones are root's."
+            raise ConfigError(f"api.port: {said}", hint=hint) from None
+        hint = "Is another waguard running? See: waguard status. Or set api.port."
+        raise AlreadyRunning(said, hint=hint) from None
 
 
 def _url(port: asyncio.Server) -> str:
@@ -332,6 +375,16 @@ def _url(port: asyncio.Server) -> str:
 def _bequeath(port: asyncio.Server, manager: Manager) -> None:
     if manager.in_place and len(port.sockets) == 1:
         manager.bequeath({CONTROL: port.sockets[0].fileno()})
+
+
+def _look_at(root: Path) -> None:
+    """Whether the sessions directory is this user's to write, or to make. Blocking. Raises `ConfigError`."""
+    there = next(one for one in (root, *root.parents) if os.access(one, os.F_OK))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"sessions.dir: Cannot use {root}: this user may make nothing in {there}.",
+            hint=f"Give it that directory, or set sessions.dir. Under the unit it also takes: systemctl edit waguard, [Service] ReadWritePaths={root}",
+        )
 
 
 def _own(root: Path) -> int:
