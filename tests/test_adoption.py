@@ -271,6 +271,25 @@ async def test_browsers_outlive_the_program_they_are_made_of(
     assert len(service.events("browser.spawned", "one")) == 1
 
 
+@pytest.mark.parametrize("how", ["start", "reload"])
+async def test_the_watchdog_hears_of_a_start_that_takes_its_time(
+    movable: tuple[Service, dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "500000")  # twice a turn of the loop
+    service, _, programs = movable
+    if how == "reload":
+        await service.start()
+        service.told.clear()
+    (programs / POSING.name).write_text("#!/bin/sh\nsleep 2\necho Chromium 156.0.0.0\n")
+    if how == "reload":
+        await die(service, "reload")
+        del service.told[: service.told.index(next(one for one in service.told if "RELOADING=1" in one))]
+    else:
+        await service.start()
+    ready = service.told.index(next(one for one in service.told if "READY=1" in one))
+    assert service.told[:ready].count("WATCHDOG=1") >= 6
+
+
 @pytest.mark.parametrize("stores", [512, 0])
 async def test_a_stop_during_the_trial_of_a_reload_is_a_stop(posing: Service, stores: int) -> None:
     """Also of a browser that would not notice that its pipes are closed."""

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import pwd
 import resource
 import signal
 import socket
@@ -103,6 +104,7 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
     for number in (heard.get_nowait() for _ in range(heard.qsize())):
         if number is not signal.SIGHUP:  # that much is done
             signal.raise_signal(number)  # for whoever comes, who has the browsers; until then it waits
+    manager.tell("WATCHDOG=1")  # the next one begins to beat when it is loaded
     return manager.heirlooms()
 
 
@@ -184,6 +186,9 @@ async def running(
     """A daemon, with the address of its control port; leaving it closes every browser and proves it gone."""
     manager = manager or Manager({})
     async with AsyncExitStack() as stack:
+        # First, since the watchdog does not stop while a daemon is executed anew.
+        pulse = Pulse(bus.publish, beat=manager.alive)
+        stack.push_async_callback(_end, asyncio.create_task(pulse.run(), name="pulse"))
         user = unprivileged_user(config.browser.user)
         root, runtime = config.sessions.dir.absolute(), config.profile.runtime_dir
         profiles = Profiles(root, user, runtime.absolute() if runtime is not None else None)
@@ -215,8 +220,6 @@ async def running(
         status = StatusLine(lambda line: manager.tell(f"STATUS={line}"))
         stack.callback(status.close)
         bus.subscribe(status.heard)
-        pulse = Pulse(bus.publish, beat=manager.alive)
-        stack.push_async_callback(_end, asyncio.create_task(pulse.run(), name="pulse"))
         resources = Resources(
             config,
             installed,
@@ -380,6 +383,12 @@ def _bequeath(port: asyncio.Server, manager: Manager) -> None:
 def _look_at(root: Path) -> None:
     """Whether the sessions directory is this user's to write, or to make. Blocking. Raises `ConfigError`."""
     there = next(one for one in (root, *root.parents) if os.access(one, os.F_OK))
+    if there == root and os.geteuid() == 0 and (owner := root.stat().st_uid) != 0:
+        name = next((one.pw_name for one in pwd.getpwall() if one.pw_uid == owner), str(owner))
+        raise ConfigError(
+            f"sessions.dir: {root} belongs to {name}, who could not use what root would make there.",
+            hint=f"Run: systemctl start waguard. Or as that user: runuser -u {name} -- waguard run",
+        )
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(
             f"sessions.dir: Cannot use {root}: this user may make nothing in {there}.",
