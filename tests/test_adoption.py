@@ -376,6 +376,7 @@ async def test_the_next_version_adopts_and_so_does_the_one_before(
     else:
         await posing.end(signal.SIGKILL)
         await posing.start(package)
+    await posing.until(lambda: len(posing.events("daemon.ready")) == 2, "logged")
     versions = [event["version"] for event in posing.events("daemon.ready")]
     assert versions == [waguard.__version__, "99.0.0"]
     await posing.until(lambda: connected(posing, *CODES), "connected")
