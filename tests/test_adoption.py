@@ -259,6 +259,159 @@ async def test_a_reload_that_could_not_start_changes_nothing(posing: Service) ->
     assert await connected(posing, "one")
 
 
+@pytest.fixture
+async def movable(
+    sessions_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Service, dict[str, Any], Path]]:
+    """A service whose programs can be broken: what its configuration begins with, and where they are."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    programs.chmod(0o755)
+    shutil.copy(POSING, programs / POSING.name)
+    (programs / "bwrap").write_text('#!/bin/sh\nexec /usr/bin/bwrap "$@"\n')
+    (programs / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    settings = {
+        "browser": {"path": str(programs / POSING.name), "extra_flags": ["--posing=connected"]},
+        "sandbox": {"kind": "bubblewrap"},
+    }
+    async with Service(sessions_dir.parent, settings) as service:
+        yield service, settings, programs
+
+
+@pytest.mark.parametrize("what", ["port", "browser", "sandbox", "sessions"])
+async def test_a_reload_whose_start_would_fail_changes_nothing(
+    movable: tuple[Service, dict[str, Any], Path], what: str
+) -> None:
+    service, settings, programs = movable
+    await service.start()
+    await up(service, "one")
+    before = processes(service, "one")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = {
+            "port": f"Port {port} on 127.0.0.1 cannot be opened: Address already in use.",
+            "browser": f"{programs / POSING.name} --version does not tell a version.",
+            "sandbox": "sandbox.kind is bubblewrap, but:",
+            "sessions": "sessions.dir: Cannot use /dev/null/sessions: this user may make nothing in /dev/null.",
+        }[what]
+        if what == "port":
+            service.configure(**settings, api={"port": port})
+        elif what == "sessions":
+            service.configure(**settings, sessions={"dir": "/dev/null/sessions"})
+        else:
+            program = programs / ("bwrap" if what == "sandbox" else POSING.name)
+            program.write_text("#!/bin/sh\nexit 127\n")
+        assert service.process is not None
+        service.process.send_signal(signal.SIGHUP)
+        await service.until(lambda: service.events("daemon.reload_failed"), "told")
+    assert told in service.events("daemon.reload_failed")[0]["error"]
+    assert processes(service, "one") == before
+    assert await connected(service, "one")
+
+
+@pytest.mark.parametrize("how", ["gone", "broken"])
+async def test_browsers_outlive_the_program_they_are_made_of(
+    movable: tuple[Service, dict[str, Any], Path], how: str
+) -> None:
+    """The next daemon goes on with them, starts none, and looks again by itself."""
+    service, _, programs = movable
+    await service.start()
+    await up(service, "one", "two")
+    before = processes(service, "one", "two")
+    await service.end(signal.SIGKILL)
+    os.kill(before["two"][0]["pid"], signal.SIGKILL)
+    program = programs / POSING.name
+    program.rename(programs / "away")
+    if how == "broken":
+        program.write_text("#!/bin/sh\nexit 127\n")
+        program.chmod(0o755)
+    await service.start()
+    await service.until(lambda: connected(service, "one"), "connected")
+    assert processes(service, "one")["one"] == before["one"]
+    (raised,) = service.events("alert.raised")
+    assert raised["alert"] == "breaker_open"
+    assert str(program) in raised["text"]
+    (programs / "away").rename(program)
+    await service.until(lambda: connected(service, "one", "two"), "both, by itself")
+    assert [event["alert"] for event in service.events("alert.cleared")] == ["breaker_open"]
+    assert len(service.events("browser.spawned", "one")) == 1
+
+
+@pytest.mark.parametrize("how", ["start", "reload"])
+async def test_the_watchdog_hears_of_a_start_that_takes_its_time(
+    movable: tuple[Service, dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "500000")  # twice a turn of the loop
+    service, _, programs = movable
+    if how == "reload":
+        await service.start()
+        service.told.clear()
+    (programs / POSING.name).write_text("#!/bin/sh\nsleep 2\necho Chromium 156.0.0.0\n")
+    if how == "reload":
+        await die(service, "reload")
+        del service.told[: service.told.index(next(one for one in service.told if "RELOADING=1" in one))]
+    else:
+        await service.start()
+    ready = service.told.index(next(one for one in service.told if "READY=1" in one))
+    assert service.told[:ready].count("WATCHDOG=1") >= 6
+
+
+@pytest.mark.parametrize("stores", [512, 0])
+async def test_a_stop_during_the_trial_of_a_reload_is_a_stop(posing: Service, stores: int) -> None:
+    """Also of a browser that would not notice that its pipes are closed."""
+    posing.stores = stores
+    await posing.start()
+    await up(posing, "one")
+    token = posing.launch("one")["token"]
+    for pid in below(processes(posing, "one")["one"][0]["pid"]):
+        os.kill(pid, signal.SIGSTOP)
+    assert posing.process is not None
+    posing.process.send_signal(signal.SIGHUP)
+    await posing.until(lambda: trials(posing), "the trial")
+    assert await posing.end(signal.SIGTERM) == 0
+    assert not carriers(token)
+    assert not posing.pipes
+    assert [event["browsers"] for event in posing.events("daemon.stopping")] == ["closed"]
+
+
+def trials(service: Service) -> list[int]:
+    """Who is trying just now whether the daemon could start anew."""
+    assert service.process is not None
+    return [row.pid for row in host.process_table() if row.ppid == service.process.pid and is_trial(row.pid)]
+
+
+def is_trial(pid: int) -> bool:
+    try:
+        return b"--check" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        '        bus.publish("daemon.stopped")\n',  # it has arrived, and the loop does not turn any more
+        "    for _ in range(_TURNS):\n        await asyncio.sleep(0)\n",  # the loop has turned; threads are idle
+    ],
+)
+async def test_a_stop_at_the_last_moment_is_the_next_ones(
+    posing: Service, tmp_path: Path, moment: str
+) -> None:
+    """It adopts what is up, and closes it politely."""
+    space = " " * (len(moment) - len(moment.lstrip()))
+    stopped = f"{moment}{space}os.kill(os.getpid(), signal.SIGTERM)\n"
+    await posing.start(changed(tmp_path, "daemon.py", moment, stopped))
+    await up(posing, "one")
+    token = posing.launch("one")["token"]
+    assert await posing.end(signal.SIGHUP) == 0
+    assert [event["browsers"] for event in posing.events("daemon.stopping")] == ["left", "closed"]
+    assert posing.events("session.adopted", "one")
+    assert not carriers(token)
+    assert not posing.pipes
+    assert not posing.events("browser.close_ignored")
+
+
 def changed(place: Path, name: str = "__init__.py", old: str = "", new: str = "") -> Path:
     """Another build, whose file of this name has ``new`` in the place of ``old``."""
     build = place / "build"

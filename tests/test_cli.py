@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from waguard import __version__, config
 from waguard.api import auth, problems
-from waguard.cli import follow, show, tokens
+from waguard.cli import edge, follow, show, tokens
 from waguard.cli.app import app
 from waguard.config import Config, load
 from waguard.core.model import Link, Process, Status, Wanted
@@ -251,6 +251,21 @@ def test_under_systemd_a_wrong_configuration_is_not_tried_again(monkeypatch: pyt
     monkeypatch.setenv("WAGUARD_API__PORT", "x")
     assert call("run").exit_code == 78
     assert call("status").exit_code == 2
+
+
+def test_a_start_that_fails_with_pipes_of_browsers_in_hand_is_tried_again_but_slowly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(edge, "_BETWEEN_S", 0.3)
+    monkeypatch.setenv("INVOCATION_ID", "0" * 32)
+    monkeypatch.setenv("WAGUARD_API__PORT", "x")
+    for names, code, least_s in (("control", 78, 0.0), ("control:one.0123.answer", 1, 0.3)):
+        monkeypatch.setenv("LISTEN_FDNAMES", names)
+        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+        began = time.monotonic()
+        assert call("run").exit_code == code
+        assert time.monotonic() - began >= least_s
+    assert call("run", "--check").exit_code == 2
 
 
 def test_a_configuration_can_be_named(tmp_path: Path) -> None:

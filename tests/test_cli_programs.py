@@ -95,10 +95,19 @@ def test_a_wrong_configuration_ends_run_in_a_way_that_systemd_understands(enviro
     assert said.startswith("WAGUARD_API__PORT: api.port: ")
 
 
-def test_what_else_keeps_it_from_starting_may_be_tried_again(environ: dict[str, str]) -> None:
+def test_what_a_person_has_to_mend_is_not_tried_again_and_what_else_there_is_is(
+    environ: dict[str, str],
+) -> None:
+    environ["INVOCATION_ID"] = "0" * 32
+    with Port() as taken:
+        environ["WAGUARD_API__PORT"] = taken.url.rpartition(":")[2]
+        code, _, said = call(environ, "run")
+    assert (code, json.loads(said)["code"]) == (1, "already_running")
+    environ["WAGUARD_BROWSER__PATH"] = "/usr/bin/true"  # as in the middle of an upgrade
+    assert call(environ, "run")[0] == 1
     environ["WAGUARD_BROWSER__PATH"] = "/nowhere/chromium"
-    code, _, said = call(environ | {"INVOCATION_ID": "0" * 32}, "run")
-    assert code == 1
+    code, _, said = call(environ, "run")
+    assert code == 78
     told = json.loads(said)
     assert (told["event"], told["level"], told["code"]) == ("daemon.failed", "error", "browser_not_found")
     assert "there is no file /nowhere/chromium." in told["error"]

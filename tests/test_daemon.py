@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from conftest import POSING, Daemon, Journal
 
-from waguard import host
+from waguard import daemon, host
+from waguard.config import Config, Loaded, Sessions
 from waguard.core.model import ClientCode, Status
 from waguard.errors import AlreadyRunning, ConfigError, DeadlineExceeded, WaguardError
 from waguard.sandbox.identity import TOKEN_VARIABLE, Identity
@@ -71,7 +72,7 @@ async def test_a_port_that_is_taken_is_said_and_nothing_is_touched(
         ({"browser": {"path": "/etc/passwd"}}, "is not executable"),
         ({"browser": {"path": "/usr/bin/true"}}, "does not tell a version"),
         ({"whatsapp": {"probe": "/nowhere/probe.js"}}, "whatsapp.probe"),
-        ({"sessions": {"dir": "/dev/null/sessions"}}, "Cannot create /dev/null/sessions"),
+        ({"sessions": {"dir": "/dev/null/sessions"}}, "Cannot use /dev/null/sessions"),
     ],
 )
 async def test_what_keeps_it_from_starting_is_said_and_the_directory_is_free_again(
@@ -83,6 +84,19 @@ async def test_what_keeps_it_from_starting_is_said_and_the_directory_is_free_aga
     assert said in str(caught.value)
     async with pose():
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root could be in somebody's way")
+async def test_root_does_not_work_in_what_belongs_to_somebody_else(pose: Daemon, sessions_dir: Path) -> None:
+    sessions_dir.mkdir()
+    os.chown(sessions_dir, 65534, 65534)
+    with pytest.raises(ConfigError, match=rf"{sessions_dir} belongs to nobody") as caught:
+        async with pose():
+            pass
+    assert "systemctl start waguard" in caught.value.hint
+    assert not [*sessions_dir.iterdir()]
+    with pytest.raises(ConfigError, match="belongs to nobody"):
+        await asyncio.to_thread(daemon.check, Loaded(Config(sessions=Sessions(dir=sessions_dir)), None, {}))
 
 
 async def test_a_probe_of_ones_own_must_be_text(pose: Daemon, tmp_path: Path) -> None:

@@ -13,7 +13,15 @@ from waguard.browser.find import Binary, Installed
 from waguard.core.breaker import BreakerPolicy
 from waguard.core.health import Fault
 from waguard.core.model import Cause, ClientCode, Failure, Stage
-from waguard.errors import BreakerOpen, BrowserNotFound, DeadlineExceeded, DiskFull, NoMemory, WaguardError
+from waguard.errors import (
+    BreakerOpen,
+    BrowserFailed,
+    BrowserNotFound,
+    DeadlineExceeded,
+    DiskFull,
+    NoMemory,
+    WaguardError,
+)
 from waguard.gate import Gate
 
 A, B, C, D = (ClientCode(code) for code in "abcd")
@@ -53,7 +61,7 @@ class Program:
         self.path = path
         self._log = path.with_name("asked")
         self.prints("Chromium 156.0.0.1")
-        self._log.write_text("")
+        self.forget()
 
     def replace(self, text: str, mode: int = 0o755) -> None:
         beside = self.path.with_name(f"new{next(_numbers)}")
@@ -68,6 +76,9 @@ class Program:
         self.path.unlink()
         self.path.mkdir()
 
+    def forget(self) -> None:
+        self._log.write_text("")
+
     @property
     def asked(self) -> int:
         return len(self._log.read_text().splitlines())
@@ -79,8 +90,11 @@ def program(tmp_path: Path) -> Program:
 
 
 @pytest.fixture
-def installed(program: Program) -> Installed:
-    return Installed(Binary(program.path, "156.0.0.1"), 10.0)
+async def installed(program: Program) -> Installed:
+    found = Installed(program.path, 10.0)
+    await found.refresh()
+    program.forget()
+    return found
 
 
 class Clock:
@@ -356,7 +370,7 @@ async def test_one_that_does_not_run_raises_each_time_until_it_does(
 ) -> None:
     program.prints("it has no version")
     for asked in (1, 2):
-        with pytest.raises(BrowserNotFound):
+        with pytest.raises(BrowserFailed):
             await installed.refresh()
         assert program.asked == asked
     program.prints("Chromium 158.0.0.1")
@@ -370,7 +384,7 @@ async def test_one_that_does_not_run_raises_each_time_until_it_does(
 async def test_one_that_is_put_back_as_it_was_is_believed(installed: Installed, program: Program) -> None:
     away = program.path.with_name("away")
     program.path.rename(away)
-    with pytest.raises(BrowserNotFound):
+    with pytest.raises(BrowserFailed):
         await installed.refresh()
     away.rename(program.path)
     await installed.refresh()
@@ -379,6 +393,22 @@ async def test_one_that_is_put_back_as_it_was_is_believed(installed: Installed, 
 
 async def test_one_that_never_tells_has_a_deadline_and_leaves_nothing(program: Program) -> None:
     program.replace("#!/bin/sh\nexec sleep 3600\n")
-    installed = await asyncio.to_thread(Installed, Binary(program.path, "156.0.0.1"), 0.2)
     with pytest.raises(DeadlineExceeded):
-        await installed.check()
+        await Installed(program.path, 0.2).check()
+
+
+async def test_one_that_is_not_there_at_the_start_is_looked_for_until_it_is(
+    program: Program, told: Told
+) -> None:
+    path = program.path
+    path.rename(away := path.with_name("away"))
+    installed = Installed(path, 10.0)
+    with pytest.raises(BrowserNotFound) as caught:
+        await installed.refresh()
+    gate = Gate(POLICY, told.publish, installed)
+    gate.distrust(caught.value)
+    assert told.news == ["raised breaker_open"]
+    assert "there is no file" in str(await held(gate))
+    assert await gate.installed_version() == ""
+    away.rename(path)
+    assert await gate.installed_version() == "156.0.0.1"

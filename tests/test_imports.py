@@ -35,6 +35,7 @@ ADAPTERS = (
     "learned",
     "history",
     "systemd",
+    "signals",
 )
 STOREYS = (
     CORE,

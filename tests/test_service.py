@@ -199,6 +199,8 @@ def test_installed_and_taken_away_again_nothing_is_left(machine: Box) -> None:
     machine.run("systemctl", "restart", "waguard", ok=False)
     assert (machine.show("waguard", "ActiveState"), machine.show("waguard", "NRestarts")) == ("failed", "0")
     assert machine.show("waguard", "ExecMainStatus") == "78"
+    (failed,) = machine.journal("-u", "waguard", "-p", "err", "WAGUARD_EVENT=daemon.failed")
+    assert "nonsense" in failed["MESSAGE"]
     config.write_text(right)
     machine.run("systemctl", "start", "waguard")
 

@@ -33,8 +33,9 @@ from waguard.core.model import ClientCode, Process, Status
 from waguard.custody import Custody, Taken
 from waguard.errors import BackupFailed, NoMemory, NotReady, ProfileLocked, WaguardError
 from waguard.instance import Instance
+from waguard.keeper import Keeper
 from waguard.profile.login import CACHES
-from waguard.profile.store import Profiles
+from waguard.profile.store import Profiles, Retired
 from waguard.registry import Registry
 from waguard.sandbox import reaper
 from waguard.sandbox.identity import TOKEN_VARIABLE
@@ -785,6 +786,32 @@ async def test_a_profile_without_an_owner_is_put_aside_and_saved(unswept: Start,
     assert len(list((root / ".backups" / "_").iterdir())) == 1
 
 
+async def test_nobody_waits_at_the_start_for_what_is_saved(
+    pose: Daemon, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in LOGIN:
+        lay(root / ".profiles" / OLD / file)
+    retired(root, f"demo.{OLD2}.cleanup", login=True)
+    save, asked, may = Keeper.save, asyncio.Event(), asyncio.Event()
+
+    async def slowly(self: Keeper, one: Retired) -> tuple[Retired, str]:
+        asked.set()
+        await may.wait()
+        return await save(self, one)
+
+    monkeypatch.setattr(Keeper, "save", slowly)
+    async with asyncio.timeout(20):
+        async with pose() as (supervisor, _):
+            assert supervisor.ready
+            assert not (root / ".profiles" / OLD).exists()  # but what could be in the way of a launch is not
+            await asked.wait()
+            await supervisor.connect(DEMO)
+            may.set()
+            while not all(one.name.endswith(".saved") for one in (root / ".retired").iterdir()):
+                await asyncio.sleep(0.02)
+    assert len(list((root / ".retired").iterdir())) == 2
+
+
 async def test_a_profile_whose_owner_has_no_session_is_not_without_an_owner(
     unswept: Start, root: Path
 ) -> None:
@@ -841,7 +868,7 @@ async def test_one_clients_link_that_cannot_be_read_keeps_no_daemon_from_startin
     refusing = {"demo"}
     async with pose() as (supervisor, _):
         assert (await supervisor.connect(DEMO2)).status is Status.AWAITING_SCAN
-        (event,) = journal.named("sweep.failed")
+        event, *_ = journal.named("sweep.failed")
         assert "Input/output error" in event.fields["error"]
         refusing = {"lost+found"}
         assert not findings(await supervisor.reap(dry_run=True))
@@ -1370,7 +1397,6 @@ async def test_over_http_only_the_admin_may_and_a_dry_run_can_be_asked_for_in_bo
     pose: Daemon, root: Path
 ) -> None:
     async with pose(api=API) as (_, url), aiohttp.ClientSession() as http:
-        place = retired(root, f"demo.{OLD}.cleanup.saved", age_s=1e6)
 
         async def ask(token: str, query: str = "", **options: Any) -> tuple[int, dict[str, Any]]:
             headers = {"Authorization": f"Bearer {token}"}
@@ -1378,6 +1404,8 @@ async def test_over_http_only_the_admin_may_and_a_dry_run_can_be_asked_for_in_bo
                 return answer.status, await answer.json(content_type=None)
 
         wishes: list[dict[str, Any]] = [{}, {"json": {"dry_run": True}}]
+        await ask(ADMIN, **wishes[1])  # waits for the daemon's own
+        place = retired(root, f"demo.{OLD}.cleanup.saved", age_s=1e6)
         for options in wishes:
             status, problem = await ask(TOKEN, **options)
             assert (status, problem["code"]) == (403, "forbidden")
@@ -1412,6 +1440,7 @@ def test_reap_as_a_program(sessions_dir: Path) -> None:
     with running(environ, "run") as process:
         assert process.stderr is not None
         environ["WAGUARD_API__PORT"] = address(process.stderr).rpartition(":")[2]
+        assert call(environ, "reap", "--dry-run")[0] == 0  # waits for the daemon's own
         place = retired(sessions_dir, f"demo.{OLD}.cleanup.saved", age_s=1e6)
         lay(sessions_dir / ".profiles" / f"{OLD2}.lock")
         subjects = [f".profiles/{OLD2}.lock", place.name]

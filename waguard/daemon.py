@@ -1,8 +1,10 @@
 """The composition root: what is started in which order, and stopped in the reverse."""
 
 import asyncio
+import errno
 import fcntl
 import os
+import pwd
 import resource
 import signal
 import socket
@@ -10,13 +12,15 @@ import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from waguard import __version__
+from waguard import __version__, signals
 from waguard.api import app, auth
 from waguard.backup import keys
 from waguard.backup.store import Backups
@@ -25,7 +29,7 @@ from waguard.config import Config, Loaded
 from waguard.core import recycle
 from waguard.core.breaker import BreakerPolicy
 from waguard.core.policy import RestartPolicy
-from waguard.errors import AlreadyRunning, ConfigError
+from waguard.errors import AlreadyRunning, ConfigError, WaguardError
 from waguard.events import Bus
 from waguard.files import in_thread, saying
 from waguard.gate import Gate
@@ -38,7 +42,7 @@ from waguard.probes.census import Census
 from waguard.probes.pulse import Pulse
 from waguard.profile.store import Profiles
 from waguard.registry import Registry
-from waguard.sandbox import choose, unprivileged_user
+from waguard.sandbox import User, choose, unprivileged_user
 from waguard.sandbox.cgroup import Ceiling, Cgroups
 from waguard.sandbox.landlock import Fence
 from waguard.session import Services
@@ -51,9 +55,12 @@ _VERSION_S = 10.0
 """Deadline for the browser to tell its version, in seconds."""
 
 
-_TRIAL_S = 20.0
+_TRIAL_S = 30.0
 """Deadline for whoever is to take our place to say that it can, in seconds."""
-_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP})
+_PORT = "WAGUARD_CONTROL_PORT"
+"""In the environment of a trial: the control port that the daemon has now."""
+_TURNS = 4
+"""Turns of the loop until a signal that has arrived is heard: it goes through the loop's own socket."""
 
 
 async def serve(loaded: Loaded) -> Mapping[str, int] | None:
@@ -70,16 +77,17 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
     )  # several for each browser; 1024 is for those who select()
     heard: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
+    for number in signals.ENDING:
         loop.add_signal_handler(number, heard.put_nowait, number)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # see `handing_over`
+    loop.set_default_executor(ThreadPoolExecutor(initializer=signals.deaf))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.ENDING)  # whoever was here before us has blocked them
     bus = Bus()
     manager = Manager(publish=bus.publish)
     with logs.opened(loaded.config.log) as log:
         bus.subscribe(log)
-        async with running(loaded.config, bus, manager) as (supervisor, _):
+        async with running(loaded.config, bus, manager) as (supervisor, url):
             manager.tell("READY=1")
-            number = await _until_told(heard, bus)
+            number = await _until_told(heard, bus, urlsplit(url).port)
             manager.in_place = number is signal.SIGHUP
             if leaving := manager.in_place or (number is signal.SIGUSR2 and manager.keeps_fds):
                 supervisor.leave()
@@ -89,30 +97,40 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
                 manager.tell("STOPPING=1", f"STATUS={'leaving' if leaving else 'closing'} the browsers")
             bus.publish("daemon.stopping", browsers="left" if leaving else "closed")
         bus.publish("daemon.stopped")
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # for whoever comes: what is sent meanwhile waits
-    overtaken = any(heard.get_nowait() is not signal.SIGHUP for _ in range(heard.qsize()))
-    return manager.heirlooms() if manager.in_place and not overtaken else None
+    signals.deaf()
+    if not manager.in_place:
+        return None
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+    for number in (heard.get_nowait() for _ in range(heard.qsize())):
+        if number is not signal.SIGHUP:  # that much is done
+            signal.raise_signal(number)  # for whoever comes, who has the browsers; until then it waits
+    manager.tell("WATCHDOG=1")  # the next one begins to beat when it is loaded
+    return manager.heirlooms()
 
 
-async def _until_told(heard: asyncio.Queue[signal.Signals], bus: Bus) -> signal.Signals:
+async def _until_told(heard: asyncio.Queue[signal.Signals], bus: Bus, port: int | None) -> signal.Signals:
     """Wait for a signal that ends this daemon."""
     while (number := await heard.get()) is signal.SIGHUP:
-        if not (why := await _trial()):
+        if why := await _trial(port):
+            bus.publish(
+                "daemon.reload_failed",
+                level="error",
+                error=why,
+                hint="Nothing was changed: it goes on as it was.",
+            )
+        elif heard.empty():  # else that holds which was asked for since
             break
-        bus.publish(
-            "daemon.reload_failed",
-            level="error",
-            error=why,
-            hint="Nothing was changed: it goes on as it was.",
-        )
     return number
 
 
-async def _trial() -> str:
+async def _trial(port: int | None) -> str:
     """Whether the same command line, run anew, would start; empty if so, else why not."""
-    command = [*again(), "--check"]
+    command, environment = [*again(), "--check"], os.environ | {_PORT: str(port)}
     try:
-        process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
+        process = await asyncio.create_subprocess_exec(
+            *command, env=environment, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
+        )
     except OSError as error:
         return f"{command[0]} cannot be started: {error.strerror}."
     try:
@@ -133,13 +151,33 @@ def again() -> list[str]:
 def check(loaded: Loaded) -> None:
     """Whether a daemon could start with it, as far as can be told without changing anything. Raises `WaguardError`."""
     config, root = loaded.config, loaded.config.sessions.dir.absolute()
-    unprivileged_user(config.browser.user)
+    user = unprivileged_user(config.browser.user)
+    _look_at(root)
     auth.load(config, make=False)
     place = keys.place(config.backup.key_file, root)
     if place.parent != root or place.exists():  # else it is made at the start
         keys.load(place, make=False)
     _probe(config.whatsapp.probe)
-    find.locate(config.browser.path)
+    asyncio.run(_try(config, user))
+
+
+async def _try(config: Config, user: User | None) -> None:
+    """What of a start can only be seen by doing it. Raises `WaguardError`."""
+    await find.Installed(config.browser.path, _VERSION_S).check()
+    if config.sandbox.kind == "bubblewrap":  # else there is always another one
+        made = _fence(config)
+        fence = made if isinstance(made, Fence) else None
+        try:
+            await choose.choose(config.sandbox.kind, user, fence)
+        finally:
+            if fence is not None:
+                fence.close()
+    try:
+        (await _open(config, asyncio.Protocol, listen=False)).close()
+    except AlreadyRunning:
+        wanted = str(config.api.port)
+        if os.environ.get(_PORT, wanted) != wanted:  # else the one that has it makes room
+            raise
 
 
 @asynccontextmanager
@@ -149,16 +187,25 @@ async def running(
     """A daemon, with the address of its control port; leaving it closes every browser and proves it gone."""
     manager = manager or Manager({})
     async with AsyncExitStack() as stack:
+        # First, since the watchdog does not stop while a daemon is executed anew.
+        pulse = Pulse(bus.publish, beat=manager.alive)
+        stack.push_async_callback(_end, asyncio.create_task(pulse.run(), name="pulse"))
         user = unprivileged_user(config.browser.user)
         root, runtime = config.sessions.dir.absolute(), config.profile.runtime_dir
         profiles = Profiles(root, user, runtime.absolute() if runtime is not None else None)
+        await in_thread(_look_at, root)
         await in_thread(profiles.make_room)
         stack.callback(os.close, await in_thread(_own, config.sessions.dir))
         backups = await in_thread(_backups, root, config.backup.key_file)
         tokens = await in_thread(auth.load, config)
         probe = await in_thread(_probe, config.whatsapp.probe)
-        binary = await find.probe(await in_thread(find.locate, config.browser.path), _VERSION_S)
-        installed = await in_thread(find.Installed, binary, _VERSION_S)
+        installed, unfit = find.Installed(config.browser.path, _VERSION_S), None
+        try:
+            await installed.refresh()
+        except WaguardError as error:
+            if not set(manager.handed()) - {CONTROL}:
+                raise
+            unfit = error  # browsers that are up outlive it
         made = await in_thread(_fence, config)
         fence = made if isinstance(made, Fence) else None
         if fence is not None:
@@ -174,8 +221,6 @@ async def running(
         status = StatusLine(lambda line: manager.tell(f"STATUS={line}", again=False))
         stack.callback(status.close)
         bus.subscribe(status.heard)
-        pulse = Pulse(bus.publish, beat=manager.alive)
-        stack.push_async_callback(_end, asyncio.create_task(pulse.run(), name="pulse"))
         resources = Resources(
             config,
             installed,
@@ -212,6 +257,8 @@ async def running(
             history=history,
             learned=learned,
         )
+        if unfit is not None:
+            services.gate.distrust(unfit)
         supervisor = Supervisor(services)
         stack.push_async_callback(supervisor.close)
         runner = await _serve(stack, app.make(supervisor, tokens, config.api, bus))
@@ -233,8 +280,8 @@ async def running(
             "daemon.ready",
             url=url,
             version=__version__,
-            browser=str(binary.path),
-            browser_version=binary.version,
+            browser=str(installed.current.path),
+            browser_version=installed.current.version,
             sandbox=kind.kind,
             user=user.name if user else None,
             sessions=str(config.sessions.dir.absolute()),
@@ -306,13 +353,22 @@ async def _listen(runner: web.AppRunner, config: Config, handed: socket.socket |
     assert serving is not None  # noqa: S101 (set up)
     if handed is not None:
         return await loop.create_server(serving, sock=handed)
+    return await _open(config, serving)
+
+
+async def _open(config: Config, protocol: Any, *, listen: bool = True) -> asyncio.Server:
+    """Raises `AlreadyRunning`, `ConfigError`."""
+    loop, api = asyncio.get_running_loop(), config.api
     try:
-        return await loop.create_server(serving, config.api.host, config.api.port)
+        return await loop.create_server(protocol, api.host, api.port, start_serving=listen)
     except OSError as error:
-        raise AlreadyRunning(
-            f"Port {config.api.port} on {config.api.host} cannot be opened: {os.strerror(error.errno or 0)}.",
-            hint="Is another waguard running? See: waguard status. Or set api.port.",
-        ) from None
+        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        said = f"Port {api.port} on {api.host} cannot be opened: {why}."
+        if error.errno == errno.EACCES:
+            hint = "Set it to 1024 or more: lower ones are root's."
+            raise ConfigError(f"api.port: {said}", hint=hint) from None
+        hint = "Is another waguard running? See: waguard status. Or set api.port."
+        raise AlreadyRunning(said, hint=hint) from None
 
 
 def _url(port: asyncio.Server) -> str:
@@ -323,6 +379,22 @@ def _url(port: asyncio.Server) -> str:
 def _bequeath(port: asyncio.Server, manager: Manager) -> None:
     if manager.in_place and len(port.sockets) == 1:
         manager.bequeath({CONTROL: port.sockets[0].fileno()})
+
+
+def _look_at(root: Path) -> None:
+    """Whether the sessions directory is this user's to write, or to make. Blocking. Raises `ConfigError`."""
+    there = next(one for one in (root, *root.parents) if os.access(one, os.F_OK))
+    if there == root and os.geteuid() == 0 and (owner := root.stat().st_uid) != 0:
+        name = next((one.pw_name for one in pwd.getpwall() if one.pw_uid == owner), str(owner))
+        raise ConfigError(
+            f"sessions.dir: {root} belongs to {name}, who could not use what root would make there.",
+            hint=f"Run: systemctl start waguard. Or as that user: runuser -u {name} -- waguard run",
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"sessions.dir: Cannot use {root}: this user may make nothing in {there}.",
+            hint=f"Give it that directory, or set sessions.dir. Under the unit it also takes: systemctl edit waguard, [Service] ReadWritePaths={root}",
+        )
 
 
 def _own(root: Path) -> int:

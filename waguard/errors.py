@@ -16,6 +16,8 @@ class WaguardError(Exception):
     """
 
     code: ClassVar[str] = "internal"
+    lasting: ClassVar[bool] = False
+    """Trying again does not help: a person has to mend something."""
 
     def __init__(self, message: str, *, hint: str = "", **details: Any) -> None:
         super().__init__(message)
@@ -31,6 +33,7 @@ class ConfigError(WaguardError):
     """The configuration is wrong; the message names file, key and what would be right."""
 
     code = "config_invalid"
+    lasting = True
 
 
 class InvalidClientCode(WaguardError):
@@ -55,6 +58,7 @@ class NoQrCode(WaguardError):
 
 class BrowserNotFound(WaguardError):
     code = "browser_not_found"
+    lasting = True
 
 
 class BrowserFailed(WaguardError):

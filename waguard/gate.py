@@ -21,6 +21,7 @@ from waguard.errors import BreakerOpen, WaguardError
 
 _HOST_FAILURES = frozenset({"browser_failed", "sandbox_failed", "browser_not_found", "deadline_exceeded"})
 """Codes of a failed start that may well be the host's."""
+_NOBODY = ClientCode("")
 _NO_ROOM_S = 30.0
 """So long waits for memory or disk whoever was not asked for."""
 
@@ -64,6 +65,10 @@ class Gate:
         except WaguardError as error:
             self._failed(code, f"the browser does not run: {error.message}", sure=True)
             raise self._open(self._breaker.next_trial - time.monotonic()) from None
+
+    def distrust(self, error: WaguardError) -> None:
+        """The browser was seen not to run before anybody wanted one."""
+        self._failed(_NOBODY, f"the browser does not run: {error.message}", sure=True)
 
     def _open(self, wait_s: float) -> BreakerOpen:
         why = self._breaker.why or "too many have started by themselves in too little time"

@@ -24,6 +24,7 @@ from waguard.core.stats import Episode, Happening, Stats, episodes, summary
 from waguard.errors import ProfileFailed
 from waguard.events import Bus, Event
 from waguard.learned import RECALLED, Learned, activity_of
+from waguard.signals import deaf
 
 T = TypeVar("T")
 
@@ -118,7 +119,7 @@ class History:
         self._unwritten: tuple[Sequence[Row], Active] | None = None
         """Given to the thread, which takes it away once it is committed."""
         # The thread's alone:
-        self._thread = ThreadPoolExecutor(1, "history")
+        self._thread = ThreadPoolExecutor(1, "history", deaf)
         self._db: sqlite3.Connection | None = None
         self._aside: deque[tuple[str, str]] = deque()
         """Files that were moved out of the way and why, to be told by the loop."""

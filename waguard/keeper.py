@@ -173,8 +173,8 @@ class Keeper:
     async def _room(self, code: ClientCode) -> AsyncIterator[Path]:
         """An empty directory on the profiles' own file system."""
         made = files.partial(self._profiles.staging(code))
-        room = await in_thread(made.__enter__)
         try:
+            room = await in_thread(made.__enter__)
             with saying(f"create {room}"):
                 await in_thread(room.mkdir, 0o700)
             yield room

@@ -38,7 +38,7 @@ from waguard.keeper import Keeper
 from waguard.registry import Record, Torn
 from waguard.schedule import Rule, Schedule
 from waguard.session import Services, Session
-from waguard.sweep.sweeper import PUT_ASIDE, Sweep, Sweeper
+from waguard.sweep.sweeper import IN_THE_WAY, PUT_ASIDE, TAKES_ROOM, Sweep, Sweeper
 from waguard.views import (
     BackupView,
     CleanupView,
@@ -100,7 +100,7 @@ class Supervisor:
         for name in set(handed).difference(*(kept_names(code, handed) for code in self._unread)):
             self._resources.bus.publish("daemon.unknown_fd", level="warning", fd=name)
             self._resources.manager.drop(name)
-        await self._sweep(starting=True)
+        await self._sweep(starting=True, among=IN_THE_WAY)
         self._resources.bus.subscribe(self.keeper.heard)
         self.keeper.begin()
         self.schedule.add(REAP, Rule.parse(self._config.schedule.reap), self._reap)
@@ -148,6 +148,7 @@ class Supervisor:
 
     async def _tidy_when_due(self) -> None:
         """After whatever may have put a profile aside: see to it that it is saved, and goes when it may."""
+        await self._sweep(among=TAKES_ROOM)  # at the start, what that has not waited for
         while True:
             await self._tidy_due.wait()
             self._tidy_due.clear()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from waguard.core.model import Stage
 from waguard.deadline import within
-from waguard.errors import BrowserNotFound
+from waguard.errors import BrowserFailed, BrowserNotFound
 from waguard.files import in_thread
 
 # Best first. headless-shell takes less than half the memory of a full Chromium and starts sooner (docs/design.md).
@@ -39,7 +39,7 @@ INSTALL_HINT = "Install one: apt-get install chromium-headless-shell"
 class Binary:
     path: Path
     version: str
-    """As the binary prints it: ``156.0.8078.79``."""
+    """As the binary prints it: ``156.0.8078.79``. Empty: it has not run yet."""
 
     @property
     def major(self) -> int:
@@ -73,14 +73,17 @@ def locate(configured: Path | None) -> Path:
 
 
 async def probe(path: Path, deadline_s: float) -> Binary:
-    """Ask the binary for its version. Raises `BrowserNotFound` if it does not tell."""
-    process = await asyncio.create_subprocess_exec(
-        str(path),
-        "--version",
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+    """Ask the binary for its version. Raises `BrowserFailed` if it does not tell, `DeadlineExceeded`."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            str(path),
+            "--version",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise BrowserFailed(f"{path} cannot be run: {error.strerror}.", hint=INSTALL_HINT) from None
     try:
         async with within(Stage.START, deadline_s, f"{path} --version"):
             output, _ = await process.communicate()
@@ -90,31 +93,31 @@ async def probe(path: Path, deadline_s: float) -> Binary:
             await process.wait()
     found = re.search(rb"(\d+\.\d+\.\d+\.\d+)", output)
     if found is None:
-        raise BrowserNotFound(f"{path} --version does not tell a version.", hint=INSTALL_HINT)
+        raise BrowserFailed(f"{path} --version does not tell a version.", hint=INSTALL_HINT)
     return Binary(path, found[1].decode())
 
 
 class Installed:
-    """The browser that is installed now: what `refresh` has found last."""
+    """The browser that is installed now: what `refresh` has found last, which is to be called before anything else."""
 
-    def __init__(self, binary: Binary, deadline_s: float) -> None:
-        self.current = binary
+    def __init__(self, configured: Path | None, deadline_s: float) -> None:
+        self.current = Binary(configured or KNOWN[0], "")
+        self._configured = configured
         self._deadline_s = deadline_s
-        self._stamp = self._look()
+        self._stamp: tuple[int, int, int] | None = None
 
     async def refresh(self) -> None:
-        """If the file is another one than before, an upgrade's: ask it. Raises `BrowserNotFound`, `DeadlineExceeded`."""
-        stamp = await in_thread(self._look)
-        if stamp != self._stamp:
+        """If the file is another one than before, an upgrade's: ask it. Raises like `check`."""
+        if await in_thread(self._look) != self._stamp:
             await self.check()
-            self._stamp = stamp
 
     async def check(self) -> None:
-        """Ask it, whether it has changed or not. Raises like `refresh`."""
-        try:
-            self.current = await probe(self.current.path, self._deadline_s)
-        except OSError as error:
-            raise BrowserNotFound(f"{self.current.path} cannot be run: {error.strerror}.") from None
+        """Ask it, whether it has changed or not. Raises `BrowserNotFound`, `BrowserFailed`, `DeadlineExceeded`."""
+        if not self.current.version:
+            self.current = Binary(await in_thread(locate, self._configured), "")
+        stamp = await in_thread(self._look)
+        self.current = await probe(self.current.path, self._deadline_s)
+        self._stamp = stamp
 
     def _look(self) -> tuple[int, int, int]:
         try:

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import contextlib
-import json
 from collections.abc import Callable
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -20,8 +19,10 @@ class Page:
         self._connection = connection
         self._session = session
         self.crashed = asyncio.Event()
-        """Its renderer is gone; who loads the page again clears it first."""
-        session.on("Inspector.targetCrashed", lambda _params: self.crashed.set())
+        """Its renderer is gone, and there is no other one yet."""
+        self._call_on_crash: Callable[[], None] = lambda: None
+        session.on("Inspector.targetCrashed", lambda _params: self._note_crash())
+        session.on("Inspector.targetReloadedAfterCrash", lambda _params: self.crashed.clear())
 
     @classmethod
     async def attach(cls, connection: PipeConnection) -> Self:
@@ -81,8 +82,12 @@ class Page:
             raise PageUnreachable(what, hint="Is the network up? Is whatsapp.url right?")
 
     async def elsewhere(self, url: str) -> bool:
-        """Whether what it shows is not of the origin of ``url``. Raises `PageFailed`."""
-        return await self.evaluate(f"location.origin === new URL({json.dumps(url)}).origin") is False
+        """Whether what it shows is not of the origin of ``url``. The browser says so, for a page that has crashed too.
+
+        Raises `PageFailed`.
+        """
+        answer = await self._session.send("Page.getNavigationHistory")
+        return _origin(answer["entries"][answer["currentIndex"]]["url"]) != _origin(url)
 
     async def evaluate(self, expression: str) -> Any:
         """The expression's value as JSON. Raises `PageFailed` when it throws or its page goes away meanwhile."""
@@ -134,10 +139,16 @@ class Page:
         return not self._session.attached and self._connection.connected
 
     def on_crash(self, call: Callable[[], None]) -> None:
-        """Call when the page's renderer is gone; at once if it is."""
-        self._session.on("Inspector.targetCrashed", lambda _params: call())
+        """Call this, and nobody else, when the page's renderer is gone; at once if it is."""
+        self._call_on_crash = call
         if self.crashed.is_set():
             call()
+
+    def _note_crash(self) -> None:
+        # It may be said twice: kept in the pipe while there was no daemon, and asked for by the next one.
+        if not self.crashed.is_set():
+            self.crashed.set()
+            self._call_on_crash()
 
 
 async def _first_page(connection: PipeConnection) -> dict[str, Any]:
@@ -157,3 +168,8 @@ async def _first_page(connection: PipeConnection) -> dict[str, Any]:
         connection.remove_listener("Target.targetCreated", announce)
     await connection.send("Target.setDiscoverTargets", {"discover": False})
     return target
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)

@@ -1,8 +1,8 @@
 """Where errors become words on stderr and an exit code. No command catches them itself."""
 
-import json
 import os
-from datetime import UTC, datetime
+import sys
+import threading
 from typing import Any
 
 import typer
@@ -11,37 +11,54 @@ from typer.core import TyperGroup
 from waguard.api.problems import code_of
 from waguard.cli.show import errors
 from waguard.errors import ConfigError, WaguardError
+from waguard.systemd import CONTROL
 
 EXIT_CONFIG = 2
 EX_CONFIG = 78
-"""sysexits(3); the unit's RestartPreventExitStatus=, since trying again does not mend a configuration."""
+"""sysexits(3); the unit's RestartPreventExitStatus=, for what trying again does not mend."""
+_BETWEEN_S = 11.0
+"""Between two starts that systemd counts: oftener than `StartLimitBurst=` allows, and it drops the pipes of all browsers."""
 
 
 class Edge(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
+        checks = "--check" in ctx.args  # gone when it fails
         try:
             return super().invoke(ctx)
-        except ConfigError as error:
-            _tell(ctx, error.code, error.message, error.hint)
-            # systemd sets INVOCATION_ID for the services it starts, systemd.exec(5).
-            started_by_systemd = ctx.invoked_subcommand == "run" and "INVOCATION_ID" in os.environ
-            raise typer.Exit(EX_CONFIG if started_by_systemd else EXIT_CONFIG) from None
         except WaguardError as error:
-            code = code_of(error)
-            _tell(ctx, code, error.message, error.hint)
-            raise typer.Exit(1) from None
+            starts = ctx.invoked_subcommand == "run" and not checks
+            _tell(code_of(error), error.message, error.hint, starts=starts)
+            raise typer.Exit(_exit_code(error, starts=starts)) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 
 
-def _tell(ctx: Any, code: str, message: str, hint: str) -> None:
+def _exit_code(error: WaguardError, *, starts: bool) -> int:
+    # systemd sets INVOCATION_ID for the services it starts, systemd.exec(5).
+    if not (starts and "INVOCATION_ID" in os.environ):
+        return EXIT_CONFIG if isinstance(error, ConfigError) else 1
+    if _handed_browsers():  # they are up as long as it is tried again
+        threading.Event().wait(_BETWEEN_S)
+        return 1
+    return EX_CONFIG if error.lasting else 1
+
+
+def _handed_browsers() -> bool:
+    """Whether the service manager has handed over pipes of browsers, sd_listen_fds(3)."""
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    return os.environ.get("LISTEN_PID") == str(os.getpid()) and not {"", CONTROL}.issuperset(names)
+
+
+def _tell(code: str, message: str, hint: str, *, starts: bool) -> None:
+    from waguard.config import Log  # noqa: PLC0415 (only a daemon needs a log)
+    from waguard.events import Event  # noqa: PLC0415 (likewise)
+    from waguard.observe import journal, logs  # noqa: PLC0415 (likewise)
+
     console = errors()
-    # Before there is a configuration there is no log either.
-    if ctx.invoked_subcommand == "run" and not console.is_terminal and code != ConfigError.code:
-        # What reads the daemon's log there reads one JSON object a line, the last one too.
-        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        event = {"event": "daemon.failed", "level": "error", "timestamp": now}
-        console.print(json.dumps({"code": code, "error": message, "hint": hint, **event}, ensure_ascii=False))
+    # Before there is a configuration there is no log either, but for the journal.
+    if starts and (journal.is_journal(sys.stderr) or not (console.is_terminal or code == ConfigError.code)):
+        with logs.opened(Log(), sys.stderr) as log:
+            log(Event("daemon.failed", "error", None, {"code": code, "error": message, "hint": hint or None}))
         return
     for line in (message if code in {"internal", ConfigError.code} else f"{message} [{code}]").splitlines():
         console.print(line, style="red")

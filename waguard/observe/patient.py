@@ -8,6 +8,8 @@ import threading
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
+from waguard.signals import deaf
+
 _MOST_LINES = 10_000
 _LAST_WORDS_S = 2.0
 _GIVING_UP_S = 5.0
@@ -90,6 +92,7 @@ class Patient:
         """Each line is flushed as it is written."""
 
     def _deliver_all(self) -> None:
+        deaf()
         while (data := self._waiting.get()) is not None:
             try:
                 self._outlet.deliver(data)

@@ -56,7 +56,11 @@ def _ownerless(scene: Scene, profile: Profile) -> Proposal:
     evidence = "no client's link points at it, and nobody holds its lock"
     about = about_of(profile.sealed) if profile.sealed.is_file() else None
     finding = Finding(
-        "profile_without_owner", profile.generation, evidence, "retire, save", about.client if about else None
+        "profile_without_owner",
+        profile.generation,
+        evidence,
+        "retire" if scene.starting else "retire, save",
+        about.client if about else None,
     )
     if about is None and not profile.path.is_dir():
         finding.action = "report"
@@ -89,8 +93,10 @@ async def _retire(scene: Scene, profile: Profile, client: str | None) -> str:
         return next((one for one in scene.profiles.retired() if one.path == place), None)
 
     if (retired := await in_thread(retire)) is not None:
-        _, said = await scene.save(retired)
-        done += [f"retired as {retired.path.name}", said]
+        done.append(f"retired as {retired.path.name}")
+        if not scene.starting:  # else it is saved when nobody waits for it
+            _, said = await scene.save(retired)
+            done.append(said)
     return ", ".join(done)
 
 

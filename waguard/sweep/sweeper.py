@@ -14,13 +14,12 @@ from waguard.profile.store import Retired
 from waguard.session import Session
 from waguard.sweep import Finding, Proposal, Scene, leftovers, processes, retired, space
 
-FINDERS: Sequence[Callable[[Scene], Iterator[Proposal]]] = (
-    processes.find,
-    leftovers.find,
-    retired.find,
-    space.find,
-)
-"""In this order: what runs goes before what it holds."""
+_Finder = Callable[[Scene], Iterator[Proposal]]
+IN_THE_WAY: Sequence[_Finder] = (processes.find, leftovers.find)
+"""Of a launch: dealt with before there is one. What runs goes before what it holds."""
+TAKES_ROOM: Sequence[_Finder] = (retired.find, space.find)
+"""This may take minutes, and nobody has to wait for it."""
+FINDERS = (*IN_THE_WAY, *TAKES_ROOM)
 PUT_ASIDE = (retired.find,)
 """Only what is done with profiles that were put aside."""
 
@@ -53,7 +52,7 @@ class Sweeper:
         *,
         dry_run: bool = False,
         starting: bool = False,
-        among: Sequence[Callable[[Scene], Iterator[Proposal]]] = FINDERS,
+        among: Sequence[_Finder] = FINDERS,
     ) -> Sweep:
         """Look, and deal with what is found; what fails is told in its finding. Raises `ProfileFailed` if it cannot look."""
         began = time.monotonic()
@@ -77,7 +76,7 @@ class Sweeper:
         sessions: Mapping[ClientCode, Session],
         in_use: frozenset[str],
         starting: bool,
-        among: Sequence[Callable[[Scene], Iterator[Proposal]]],
+        among: Sequence[_Finder],
     ) -> Sequence[Proposal]:
         resources = self._resources
         scene = Scene(
