@@ -225,6 +225,11 @@ async def test_a_session_that_cannot_restart_for_lack_of_space_comes_back_with_i
         assert supervisor.view(DEMO).generation == view.generation
 
 
+async def tidied(journal: Journal) -> None:
+    """What the start does not wait for, after what it does wait for."""
+    await until(lambda: len(journal.named("sweep.done")) == 2)
+
+
 def put_aside(disk: Disk, hours: float, name: str) -> str:
     """A profile of 2 MB and 300 files, retired so long ago."""
     place = disk.path / ".retired" / f"demo.{Profiles.new_generation()}.{name}"
@@ -243,6 +248,7 @@ async def test_retired_profiles_make_room_the_oldest_first_and_no_more_than_need
 ) -> None:
     disk.resize("16m", inodes=3000)
     async with pose("connected", limits=RESERVE) as (supervisor, _):
+        await tidied(journal)
         only_copy = put_aside(disk, 90, "damaged")
         newer = put_aside(disk, 10, "restore.saved")
         oldest = put_aside(disk, 50, "cleanup")
@@ -257,8 +263,9 @@ async def test_retired_profiles_make_room_the_oldest_first_and_no_more_than_need
         assert [event.fields["profile"] for event in journal.named("profile.deleted")] == [oldest, old]
 
 
-async def test_what_is_the_only_copy_makes_no_room(pose: Daemon, disk: Disk) -> None:
+async def test_what_is_the_only_copy_makes_no_room(pose: Daemon, disk: Disk, journal: Journal) -> None:
     async with pose("connected", limits=RESERVE) as (supervisor, _):
+        await tidied(journal)
         kept = {put_aside(disk, 90, "damaged"), put_aside(disk, 90, "restore")}
         disk.fill(MB)
         with pytest.raises(DiskFull, match=r"1 MiB of disk are free .* limits\.reserve_disk_mb = 4"):
