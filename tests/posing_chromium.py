@@ -80,6 +80,7 @@ class Posing:
     """How it poses now; ``usual``: what it returns to."""
 
     now = usual = ""
+    url = "about:blank"
     helper = 0
     scanned = 0
     fat = b""
@@ -201,8 +202,11 @@ def answer(message: dict, pose: str) -> None:  # type: ignore[type-arg]  # runs 
         send({"method": "Target.targetCreated", "params": {"targetInfo": info}})
     elif method == "Target.attachToTarget":
         result = {"sessionId": "S"}
+    elif method == "Page.getNavigationHistory":
+        result = {"currentIndex": 0, "entries": [{"url": Posing.url}]}
     elif method == "Page.navigate":
         result = {"frameId": "F"}
+        Posing.url = message["params"]["url"]
         if pose == "dies-when-open":
             sys.exit(7)
         if pose == "talks-rubbish":

@@ -347,14 +347,14 @@ async def test_the_watchdog_hears_of_a_start_that_takes_its_time(
     if how == "reload":
         await service.start()
         service.told.clear()
-    (programs / POSING.name).write_text("#!/bin/sh\nsleep 2\necho Chromium 156.0.0.0\n")
+    (programs / POSING.name).write_text("#!/bin/sh\nsleep 1\necho Chromium 156.0.0.0\n")
     if how == "reload":
         await die(service, "reload")
         del service.told[: service.told.index(next(one for one in service.told if "RELOADING=1" in one))]
     else:
         await service.start()
     ready = service.told.index(next(one for one in service.told if "READY=1" in one))
-    assert service.told[:ready].count("WATCHDOG=1") >= 6
+    assert service.told[:ready].count("WATCHDOG=1") >= 4
 
 
 @pytest.mark.parametrize("stores", [512, 0])
