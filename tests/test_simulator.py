@@ -14,7 +14,7 @@ from bare_browser import AGENT, BINARY, HEADLESS_AGENT, BareBrowser, Page, brows
 
 from waguard.core.model import Link, Reading, Reason
 from waguard.errors import AlreadyRunning, ConfigError
-from waguard.simulator.faults import FAULTS
+from waguard.simulator.faults import FAULTS, VALUES
 from waguard.simulator.server import Cadence, Simulator, serve
 from waguard.whatsapp.page import RELOAD_QR
 
@@ -305,6 +305,7 @@ async def test_faults_come_and_go(client: Client) -> None:
         _, body = await client.ask("POST", "/faults", json={"fault": "memory_growth", "ref": code[:20]})
         assert body == {
             "fault": "memory_growth",
+            "value": None,
             "wid": None,
             "ref": code[:20],
             "effect": FAULTS["memory_growth"],
@@ -313,8 +314,9 @@ async def test_faults_come_and_go(client: Client) -> None:
         assert (await other.hear("faults"))["names"] == []
         _, body = await client.ask("GET", "/faults")
         assert body == {
-            "active": [{"fault": "memory_growth", "wid": None, "ref": code[:20]}],
+            "active": [{"fault": "memory_growth", "value": None, "wid": None, "ref": code[:20]}],
             "known": FAULTS,
+            "values": {name: {"default": one.default, "known": one.known} for name, one in VALUES.items()},
         }
         _, body = await client.ask("DELETE", "/faults?fault=memory_growth")
         assert body["active"] == []
@@ -329,14 +331,40 @@ async def test_a_fault_of_a_device_waits_for_its_next_page(client: Client) -> No
         assert await other.hello() == []
 
 
+async def test_a_fault_can_be_told_how_much(client: Client) -> None:
+    async with client.page() as wire:
+        await wire.hello()
+        for value, told in (({}, "20"), ({"value": "0.2"}, "0.2")):
+            status, body = await client.ask("POST", "/faults", json={"fault": "boot", **value})
+            assert (status, body["value"]) == (200, told)
+            assert (await wire.hear("faults"))["values"] == {"boot": told}
+
+
+@pytest.mark.parametrize(
+    ("fault", "value", "said"),
+    [
+        ("boot", "soon", "boot takes seconds, 0 to 3600; not 'soon'."),
+        ("boot", "-1", "boot takes seconds, 0 to 3600; not '-1'."),
+        ("boot", "nan", "boot takes seconds, 0 to 3600; not 'nan'."),
+        ("spin", "1", "spin takes no value."),
+    ],
+)
+async def test_a_value_that_a_fault_does_not_take_changes_nothing(
+    client: Client, fault: str, value: str, said: str
+) -> None:
+    status, body = await client.ask("POST", "/faults", json={"fault": fault, "value": value})
+    assert (status, body["error"], body["message"]) == (400, "value_invalid", said)
+    assert (await client.ask("GET", "/faults"))[1]["active"] == []
+
+
 async def test_a_fault_of_one_ends_without_that_of_another(client: Client) -> None:
     (wid, _), (other, _) = await client.pair(), await client.pair(cookie="b")
     for whose in (wid, other):
         await client.ask("POST", "/faults", json={"fault": "spin", "wid": whose})
     _, body = await client.ask("DELETE", f"/faults?fault=spin&wid={wid}")
-    assert body["active"] == [{"fault": "spin", "wid": other, "ref": None}]
+    assert body["active"] == [{"fault": "spin", "value": None, "wid": other, "ref": None}]
     _, body = await client.ask("DELETE", "/faults?fault=busy")
-    assert body["active"] == [{"fault": "spin", "wid": other, "ref": None}]
+    assert body["active"] == [{"fault": "spin", "value": None, "wid": other, "ref": None}]
 
 
 @pytest.mark.parametrize("fault", ["spin_once", "spin_until_load"])
@@ -716,6 +744,17 @@ async def test_a_loop_that_ends_for_good_and_one_that_only_a_load_ends(client: C
                 await page.call("Page.crash")
         await page.go(client.url)
         await page.until(is_connected)
+
+
+@with_browser
+async def test_a_page_boots_as_slowly_as_it_is_asked_to(client: Client, profile: Path) -> None:
+    await client.ask("POST", "/faults", json={"fault": "boot", "value": "1.5"})
+    async with opened(client.url, profile) as (_, page):
+        assert (await page.until(lambda reading: "splash" in reading.signs)).link is Link.LOADING
+        while not await page.evaluate("document.querySelector('progress')?.value > 10"):
+            await asyncio.sleep(0.02)
+        await page.until(shows_code)
+        assert await page.evaluate("performance.now() >= 1500")
 
 
 @with_browser

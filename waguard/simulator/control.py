@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from waguard.simulator.faults import FAULTS, Fault
+from waguard.simulator.faults import FAULTS, VALUES, Fault
 
 if TYPE_CHECKING:
     from waguard.simulator.server import Simulator
@@ -72,13 +72,14 @@ def routes(simulator: "Simulator") -> Sequence[web.RouteDef]:
 
     def state() -> web.Response:
         active = [_view(fault) for fault in simulator.faults]
-        return web.json_response({"active": active, "known": FAULTS})
+        values = {name: {"default": one.default, "known": one.known} for name, one in VALUES.items()}
+        return web.json_response({"active": active, "known": FAULTS, "values": values})
 
     async def faults(_request: web.Request) -> web.Response:
         return state()
 
     async def inject(request: web.Request) -> web.Response:
-        values = _object(await _text(request), {"fault", "wid", "ref"})
+        values = _object(await _text(request), {"fault", "value", "wid", "ref"})
         name = values.get("fault", "")
         if name not in FAULTS:
             raise Refusal(
@@ -89,7 +90,9 @@ def routes(simulator: "Simulator") -> Sequence[web.RouteDef]:
             )
         if "wid" in values and "ref" in values:
             raise Refusal(400, "target_invalid", "Name a wid or a ref, not both.")
-        fault = await simulator.inject(name, wid=values.get("wid"), ref=values.get("ref"))
+        fault = await simulator.inject(
+            name, _value(name, values.get("value")), wid=values.get("wid"), ref=values.get("ref")
+        )
         return web.json_response({**_view(fault), "effect": FAULTS[name]})
 
     async def clear(request: web.Request) -> web.Response:
@@ -110,7 +113,16 @@ def routes(simulator: "Simulator") -> Sequence[web.RouteDef]:
 
 
 def _view(fault: Fault) -> dict[str, Any]:
-    return {"fault": fault.name, "wid": fault.wid, "ref": fault.ref}
+    return {"fault": fault.name, "value": fault.value, "wid": fault.wid, "ref": fault.ref}
+
+
+def _value(name: str, value: str | None) -> str | None:
+    known = VALUES.get(name)
+    if value is not None and known is None:
+        raise Refusal(400, "value_invalid", f"{name} takes no value.")
+    if value is not None and known is not None and not known.fits(value):
+        raise Refusal(400, "value_invalid", f"{name} takes {known.known}; not {value!r}.")
+    return value
 
 
 def _hostname(host: str) -> str | None:

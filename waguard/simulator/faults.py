@@ -1,5 +1,7 @@
 """What the simulator can be asked to do wrong."""
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 FAULTS = {
@@ -27,8 +29,38 @@ FAULTS = {
     ),
     "drop_socket": "The WebSocket is dropped, once: of the open pages, or else of the next that opens one.",
     "offline": "No WebSocket stays open: those of open pages are dropped, new ones refused.",
+    "boot": "The page shows its splash, whose bar moves, for so many seconds before it boots. From the next load.",
 }
 """Name -> what it does, and whether it applies to pages that are open already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What a fault may be told, as text."""
+
+    default: str
+    known: str
+    fits: Callable[[str], bool]
+
+
+def one_of(default: str, *others: str) -> Values:
+    words = (default, *others)
+    return Values(default, ", ".join(words), lambda value: value in words)
+
+
+def seconds(default: str, most: float) -> Values:
+    def fits(value: str) -> bool:
+        try:
+            number = float(value)
+        except ValueError:
+            return False
+        return math.isfinite(number) and 0 <= number <= most
+
+    return Values(default, f"seconds, 0 to {most:g}", fits)
+
+
+VALUES: Mapping[str, Values] = {"boot": seconds("20", 3600)}
+"""The faults that take a value; each has a default."""
 
 DROPPED_ONCE = frozenset({"drop_socket"})
 ONCE = DROPPED_ONCE | {"spin_once", "spin_until_load"}
@@ -43,6 +75,7 @@ class Fault:
     wid: str | None = None
     ref: str | None = None
     """What the caller named the browser by."""
+    value: str | None = None
 
     def hits(self, browser: str) -> bool:
         return self.browser is None or self.browser == browser

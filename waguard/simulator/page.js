@@ -54,7 +54,20 @@
     WAWebUserPrefsMultiDevice: { getADVSecretKey: () => keys.adv },
   };
 
+  const sleep = ms => new Promise(resolve => setTimeout(resolve, ms));
+  let booting = null;
+
   function boot() {
+    booting ??= bootIn(Number(faults.get('boot') ?? 0));
+    return booting;
+  }
+
+  async function bootIn(seconds) {
+    const [bar, end] = [app.querySelector('progress'), performance.now() + seconds * 1000];
+    for (let left; (left = end - performance.now()) > 0;) {
+      bar.value = 100 - 90 * left / (seconds * 1000);
+      await sleep(Math.min(left, 250));
+    }
     window.Debug = { VERSION: '2.3000.0-simulator' };
     window.require = name => {
       if (!Object.hasOwn(modules, name)) throw new Error(`Requiring unknown module "${name}"`);
@@ -66,7 +79,8 @@
 
   const STORES = { wawc: 'user', wawc_db_enc: 'keys', 'signal-storage': 'signal-meta-store', 'model-storage': 'chat' };
   const MARKS = ['last-wid-md', 'WANoiseInfo', 'WANoiseInfoIv', 'WAWebEncKeySalt', 'WALid'];
-  const faults = new Set();
+  /** Name to value, which is null where a fault takes none. */
+  const faults = new Map();
   const storage = window.indexedDB;
   const shown = Object.getOwnPropertyDescriptor(window, 'indexedDB');
 
@@ -188,8 +202,8 @@
     socket.onclose = dropped;
   }
 
-  function dropped() {
-    boot();
+  async function dropped() {
+    await boot();
     const paired = marked();
     Socket.set({ state: paired && retries > 0 ? 'TIMEOUT' : 'OPENING', stream: 'DISCONNECTED' });
     if (paired && retries > 0) Stream.set({ mode: 'OFFLINE' });
@@ -240,9 +254,9 @@
     while (true);
   }
 
-  function suffer({ names, busy_s: busy, rest_s: rest }) {
+  function suffer({ names, values, busy_s: busy, rest_s: rest }) {
     faults.clear();
-    names.forEach(name => faults.add(name));
+    names.forEach(name => faults.set(name, values[name] ?? null));
     clearInterval(growth);
     if (faults.has('memory_growth')) growth = setInterval(() => grown.push(new Uint8Array(4 << 20).fill(1)), 250);
     else grown.length = 0;
@@ -276,7 +290,7 @@
           hangUp();
           break;
         }
-        boot();
+        await boot();
         retries = 0;
         Socket.set({ state: 'OPENING' });
         await login();

@@ -14,7 +14,7 @@ import re
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from types import TracebackType
@@ -26,7 +26,7 @@ from aiohttp import WSMsgType, web
 from waguard.errors import AlreadyRunning, ConfigError
 from waguard.simulator import control
 from waguard.simulator.control import Refusal
-from waguard.simulator.faults import DROPPED_ONCE, DROPS, ONCE, Fault
+from waguard.simulator.faults import DROPPED_ONCE, DROPS, ONCE, VALUES, Fault
 from waguard.simulator.tab import Device, Tab
 
 _HERE = files("waguard.simulator")
@@ -165,8 +165,12 @@ class Simulator:
     def faults(self) -> tuple[Fault, ...]:
         return tuple(self._faults)
 
-    async def inject(self, name: str, *, wid: str | None = None, ref: str | None = None) -> Fault:
-        """Begin a fault, for one device or page, or for all. Raises `Refusal`."""
+    async def inject(
+        self, name: str, value: str | None = None, *, wid: str | None = None, ref: str | None = None
+    ) -> Fault:
+        """Begin a fault, for one device or page, or for all. Of several with one name the latest counts. Raises `Refusal`."""
+        if value is None and name in VALUES:
+            value = VALUES[name].default
         browser = None
         if wid is not None:
             if wid not in self._devices:
@@ -177,14 +181,14 @@ class Simulator:
             if tab is None:
                 raise Refusal(404, "qr_unknown", "No page shows a QR code that begins so.")
             browser = tab.browser
-        fault = Fault(name, browser, wid, ref)
+        fault = Fault(name, browser, wid, ref, value)
         hit = [tab for tab in self._tabs if fault.hits(tab.browser)]
         if name in DROPS:
             for tab in hit:
                 tab.drop()
         if name not in ONCE or not hit:
             self._faults.append(fault)
-        await self._tell_faults(hit if name in ONCE else (), name)
+        await self._tell_faults(hit if name in ONCE else (), fault)
         return fault
 
     async def clear_faults(
@@ -201,18 +205,27 @@ class Simulator:
         self._faults = [fault for fault in self._faults if not ends(fault)]
         await self._tell_faults()
 
-    def _names(self, browser: str) -> set[str]:
-        return {fault.name for fault in self._faults if fault.hits(browser)}
+    def _suffered(self, browser: str) -> dict[str, str | None]:
+        """The names of a browser's faults, with their values."""
+        return {fault.name: fault.value for fault in self._faults if fault.hits(browser)}
 
-    async def _tell_faults(self, hit: Collection[Tab] = (), once: str = "") -> None:
+    async def _tell_faults(self, hit: Collection[Tab] = (), once: Fault | None = None) -> None:
         """Each page what it has to suffer; the pages that are ``hit`` ``once`` also that."""
         for tab in tuple(self._tabs):
-            names = self._names(tab.browser) | ({once} if tab in hit else set())
-            tab.mute = tab.mute or "never_answers" in names
-            await tab.send("faults", **self._told(names))
+            suffered = self._suffered(tab.browser)
+            if once is not None and tab in hit:
+                suffered[once.name] = once.value
+            tab.mute = tab.mute or "never_answers" in suffered
+            await tab.send("faults", **self._told(suffered))
 
-    def _told(self, names: Collection[str]) -> dict[str, Any]:
-        return {"names": sorted(names), "busy_s": self._cadence.busy_s, "rest_s": self._cadence.rest_s}
+    def _told(self, suffered: Mapping[str, str | None]) -> dict[str, Any]:
+        values = {name: value for name, value in suffered.items() if value is not None}
+        return {
+            "names": sorted(suffered),
+            "values": values,
+            "busy_s": self._cadence.busy_s,
+            "rest_s": self._cadence.rest_s,
+        }
 
     # --- the page ---------------------------------------------------------------------------------------
 
@@ -240,7 +253,7 @@ class Simulator:
         return web.Response(text=text, content_type="text/javascript", headers=headers)
 
     async def _hang_if_asked(self, request: web.Request) -> None:
-        if "never_answers" in self._names(request.cookies.get(_COOKIE, "")):
+        if "never_answers" in self._suffered(request.cookies.get(_COOKIE, "")):
             self.hanging += 1
             await self._closing.wait()
 
@@ -282,17 +295,17 @@ class Simulator:
                 await tab.send("failure", code=400)
 
     async def _welcome(self, tab: Tab) -> None:
-        names = self._names(tab.browser)
-        drops = bool(names & DROPS)
-        done = names & (DROPPED_ONCE if drops else ONCE)
+        suffered = self._suffered(tab.browser)
+        drops = bool(suffered.keys() & DROPS)
+        done = suffered.keys() & (DROPPED_ONCE if drops else ONCE)
         self._faults = [
             fault for fault in self._faults if fault.name not in done or not fault.hits(tab.browser)
         ]
-        tab.mute = "never_answers" in names
+        tab.mute = "never_answers" in suffered
         if drops:
             tab.drop()
         else:
-            await tab.send("welcome", **self._told(names))
+            await tab.send("welcome", **self._told(suffered))
 
     async def _show_codes(self, tab: Tab) -> None:
         try:
@@ -302,7 +315,7 @@ class Simulator:
                 await tab.send("qr", ref=ref, rows=_matrix(tab.qr))
                 await asyncio.sleep(self._cadence.next_s if number else self._cadence.first_s)
                 self._expire(tab)
-                if "stale_qr" in self._names(tab.browser):
+                if "stale_qr" in self._suffered(tab.browser):
                     return
         except segno.DataOverflowError:
             await tab.send("failure", code=400)
