@@ -67,9 +67,7 @@ async def loop_guard() -> AsyncIterator[None]:
             )
             function.can_block_in("waguard/fds.py", {"inheritable"})  # likewise
             function.can_block_in("waguard/sandbox/spawn.py", {"reap"})  # only what has ended
-            function.can_block_in(
-                "waguard/sandbox/landlock.py", {"start"}
-            )  # a thread that lives for one spawn
+            function.can_block_in("waguard/sandbox/fence.py", {"start"})  # a thread that lives for one spawn
             function.can_block_in("waguard/browser/launch.py", {"_drain"})  # non-blocking fd
             function.can_block_in("waguard/sandbox/bubblewrap.py", {"_read_object"})  # non-blocking fd
             function.can_block_in(

@@ -20,7 +20,7 @@ from bare_browser import BINARY
 from systemd_box import Box, Systemd, booted
 
 import waguard
-from waguard.sandbox.landlock import Fence
+from waguard.sandbox.fence import Fence
 from waguard.simulator.server import Cadence, Simulator
 
 ROOT = Path(waguard.__file__).parent.parent
@@ -245,7 +245,7 @@ async def test_browsers_and_links_outlive_every_end_of_the_daemon(
     before, loads, tabs = service.processes(), simulator.loads, [one.tab for one in simulator.devices]
 
     await look_around(service, before["one"][0]["pid"])
-    if not Fence.lacking([443]):  # what is inside it: tests/test_sandbox.py knocks at the ports
+    if not Fence.gap_here([443]):  # what is inside it: tests/test_sandbox.py knocks at the ports
         assert not service.events("sandbox.no_fence", 0)
     leaves = cgroups(machine)
     assert {name.partition(".")[0] for name in leaves} == {"daemon", *(f"session-{code}" for code in CODES)}

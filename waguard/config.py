@@ -142,8 +142,9 @@ class Browser(_Section):
 class Sandbox(_Section):
     kind: Literal["auto", "bubblewrap", "plain"] = "auto"
     """auto takes bubblewrap where it works and falls back to plain; bubblewrap refuses to start without it."""
-    connect_ports: list[Annotated[int, Field(ge=1, le=65_535)]] = [53, 80, 443]
-    """TCP ports that a browser may connect to, beside that of whatsapp.url: not the control port. None: to all."""
+    connect_ports: list[Annotated[int, Field(ge=1, le=65_535)]] = [53, 443]
+    """TCP ports that a browser may connect to, beside that of whatsapp.url: not the control port, and not 80, where clouds have
+    their metadata services. Empty: to all. It may listen on none."""
 
 
 class Limits(_Section):

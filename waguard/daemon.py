@@ -44,7 +44,7 @@ from waguard.profile.store import Profiles
 from waguard.registry import Registry
 from waguard.sandbox import User, choose, unprivileged_user
 from waguard.sandbox.cgroup import Ceiling, Cgroups
-from waguard.sandbox.landlock import Fence
+from waguard.sandbox.fence import Fence
 from waguard.session import Services
 from waguard.supervisor import Supervisor
 from waguard.systemd import CONTROL, Manager
@@ -165,13 +165,11 @@ async def _try(config: Config, user: User | None) -> None:
     """What of a start can only be seen by doing it. Raises `WaguardError`."""
     await find.Installed(config.browser.path, _VERSION_S).check()
     if config.sandbox.kind == "bubblewrap":  # else there is always another one
-        made = _fence(config)
-        fence = made if isinstance(made, Fence) else None
+        fence = _fence(config)
         try:
             await choose.choose(config.sandbox.kind, user, fence)
         finally:
-            if fence is not None:
-                fence.close()
+            fence.close()
     try:
         (await _open(config, asyncio.Protocol, listen=False)).close()
     except AlreadyRunning:
@@ -206,14 +204,12 @@ async def running(
             if not set(manager.handed()) - {CONTROL}:
                 raise
             unfit = error  # browsers that are up outlive it
-        made = await in_thread(_fence, config)
-        fence = made if isinstance(made, Fence) else None
-        if fence is not None:
-            stack.callback(fence.close)
-        elif made:
-            hint = "Browsers reach the control port, and need a token there."
-            bus.publish("sandbox.no_fence", problem=made, hint=hint)
+        fence = await in_thread(_fence, config)
+        stack.callback(fence.close)
         kind, problem = await choose.choose(config.sandbox.kind, user, fence)
+        if gap := fence.gap if kind.fenced else "This bubblewrap does not work inside a fence: it is setuid.":
+            hint = "Browsers reach the control port, where they need a token, and may listen. See: waguard doctor"
+            bus.publish("sandbox.no_fence", problem=gap, hint=hint)
         if problem is not None:
             bus.publish("sandbox.plain", level="warning", problem=problem, hint="Run: waguard doctor")
         if not config.browser.chromium_sandbox:
@@ -289,10 +285,10 @@ async def running(
         yield supervisor, url
 
 
-def _fence(config: Config) -> Fence | str:
-    """Around all browsers; or why there is none, empty if none is wanted."""
+def _fence(config: Config) -> Fence:
+    """Around all browsers."""
     ports, url = config.sandbox.connect_ports, urlsplit(config.whatsapp.url)
-    return Fence.make({*ports, url.port or (443 if url.scheme == "https" else 80)}) if ports else ""
+    return Fence.make({*ports, url.port or (443 if url.scheme == "https" else 80)} if ports else ())
 
 
 async def _cgroups(config: Config, bus: Bus) -> Cgroups | None:

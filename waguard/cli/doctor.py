@@ -30,7 +30,7 @@ from waguard.config import Config
 from waguard.errors import WaguardError
 from waguard.sandbox import choose, drop_privileges, unprivileged_user
 from waguard.sandbox.bubblewrap import Bubblewrap
-from waguard.sandbox.landlock import Fence
+from waguard.sandbox.fence import Fence
 from waguard.views import SandboxView
 
 _TRIAL_S = 10.0
@@ -218,12 +218,15 @@ def _allow_namespaces() -> str:
 
 def fence(config: Config) -> Seen:
     ports = config.sandbox.connect_ports
+    if gap := Fence.gap_here(ports):
+        mend = (
+            "Use a kernel of 6.7 or newer. Until then the control port's token is what keeps a browser out."
+        )
+        return Seen(f"browsers connect to any TCP port, and may listen: {gap}", Grade.WARNING, mend)
     if not ports:
-        return Seen("browsers connect to any port: sandbox.connect_ports is empty")
-    if problem := Fence.lacking(ports):
-        mend = "Nothing has to be done: the control port asks for a token. A kernel of 6.7 or newer would keep browsers from it."
-        return Seen(f"browsers connect to any port: {problem}", Grade.WARNING, mend)
-    return Seen(f"browsers connect to TCP ports {', '.join(map(str, ports))} and that of whatsapp.url only")
+        return Seen("browsers listen on no TCP port, and connect to any: sandbox.connect_ports is empty")
+    named = ", ".join(map(str, ports))
+    return Seen(f"browsers listen on no TCP port, and connect to {named} and that of whatsapp.url only")
 
 
 def memory(config: Config) -> Seen:

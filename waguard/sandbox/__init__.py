@@ -78,6 +78,8 @@ class Sandbox(Protocol):
     kind: str
     problem: str
     """Why it is not the better one that was to be tried first; empty if it is as wanted."""
+    fenced: bool
+    """Whether browsers are started inside the `fence`."""
 
     def profile_path(self, profile: Path) -> Path:
         """Where the browser finds its profile."""

@@ -17,8 +17,8 @@ from waguard import host
 from waguard.errors import SandboxFailed
 from waguard.fds import pipe, readable
 from waguard.sandbox import Spec, User, drop_privileges
+from waguard.sandbox.fence import Fence, started
 from waguard.sandbox.identity import TOKEN_VARIABLE, Handle, Identity
-from waguard.sandbox.landlock import Fence, started
 from waguard.sandbox.spawn import Child, kill_and_prove, kill_carriers, spawn
 
 # What the browser finds at its feet: fds of the child, beside 0..4 of the spec.
@@ -85,6 +85,7 @@ class Bubblewrap:
         self._program = program
         self._user = user
         self._fence = fence
+        self.fenced = fence is not None
 
     @staticmethod
     def find() -> Path | None:

@@ -11,7 +11,7 @@ from waguard.errors import SandboxFailed, WaguardError
 from waguard.files import in_thread
 from waguard.sandbox import Run, Sandbox, Spec, User
 from waguard.sandbox.bubblewrap import Bubblewrap
-from waguard.sandbox.landlock import Fence
+from waguard.sandbox.fence import Fence
 from waguard.sandbox.plain import Plain, become_subreaper
 
 INSTALL_HINT = "Install it: apt-get install bubblewrap"

@@ -14,8 +14,8 @@ from waguard import host
 from waguard.errors import SandboxFailed
 from waguard.files import in_thread
 from waguard.sandbox import Spec, User, drop_privileges
+from waguard.sandbox.fence import Fence, started
 from waguard.sandbox.identity import TOKEN_VARIABLE, Identity, handles_on
-from waguard.sandbox.landlock import Fence, started
 from waguard.sandbox.spawn import Child, collect_strays, kill_and_prove, spawn
 
 _LOCK_FD = 5
@@ -37,6 +37,7 @@ class Plain:
         self.problem = problem
         self._user = user
         self._fence = fence
+        self.fenced = fence is not None
 
     def profile_path(self, profile: Path) -> Path:
         return profile.absolute()
