@@ -22,7 +22,7 @@ from yarl import URL
 from waguard.api import auth, problems
 from waguard.config import Api, Config, Log, Sessions
 from waguard.core.model import ClientCode
-from waguard.errors import BY_CODE, ConfigError
+from waguard.errors import BY_CODE, ConfigError, ProfileFailed
 from waguard.observe import logs
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.supervisor import Supervisor
@@ -923,6 +923,27 @@ def test_tokens_of_the_configuration_replace_those_of_the_file(config: Config) -
     for token in (made["admin"], made["clients"]["demo"], "", "\udcff"):
         assert tokens.caller(token) is None
     assert ADMIN not in repr(vars(tokens))
+
+
+def test_a_token_of_the_configuration_that_is_somebody_elses_in_the_file_is_refused(config: Config) -> None:
+    """Else a client's would be the admin's, or another client's."""
+    auth.load(config)
+    made = json.loads((config.sessions.dir / auth.FILE).read_bytes())
+    for theirs in (made["admin"], made["clients"]["demo2"]):
+        api = Api(client_tokens={"demo": SecretStr(theirs)})
+        with pytest.raises(ConfigError, match="for somebody else") as caught:
+            auth.load(config.model_copy(update={"api": api}))
+        assert theirs not in str(caught.value)
+
+
+def test_an_empty_token_is_nobodys_even_if_one_were_known() -> None:
+    assert auth.Tokens({"": None}).caller("") is None
+
+
+def test_an_empty_directory_of_credentials_is_not_none(config: Config) -> None:
+    """Else new tokens and keys would be made beside those that were meant."""
+    with pytest.raises(ProfileFailed, match="CREDENTIALS_DIRECTORY, which is empty"):
+        auth.load(config, environ={"CREDENTIALS_DIRECTORY": ""})
 
 
 def test_tokens_of_a_credential_are_taken_as_they_are(config: Config, tmp_path: Path) -> None:

@@ -323,8 +323,23 @@ def test_tokens_that_are_not_there_or_cannot_be_read(tmp_path: Path) -> None:
     assert "cannot be read: Is a directory. [no_token]\nRun this as the daemon's user" in call("token").stderr
     (tmp_path / "sessions" / auth.FILE).rmdir()
     (tmp_path / "sessions" / auth.FILE).write_text(f'{{"admin": "{ADMIN}"')
-    assert "is not a file of tokens" in call("token").stderr
+    assert "not of the form" in call("token").stderr
     assert ADMIN not in call("token").output
+    (tmp_path / "sessions" / auth.FILE).write_text('{"admin": "", "clients": {}}')
+    result = call("token")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "admin must have at least 16 characters" in result.stderr
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\n"])
+def test_an_empty_token_is_not_the_admins(port: Port, monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
+    store_tokens()
+    monkeypatch.setenv(tokens.ENV_TOKEN, empty)
+    result = ask(port, "status")
+    assert result.exit_code == 1
+    assert "WAGUARD_TOKEN is empty. [unauthorized]" in result.stderr
+    assert "unset WAGUARD_TOKEN" in result.stderr
+    assert not port.requests
 
 
 def test_a_token_with_a_line_break_is_none(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,6 +193,15 @@ WRONG = [
         "cgroup.memory_max_mb = 4096 must not be smaller than recycle.hard_memory_mb = 5000",
     ),
     ("[recycle]\nsoft_memory_mb = 5000\n", 2, "", "soft_memory_mb must not be larger than hard_memory_mb"),
+    ('[api]\nadmin_token = ""\n', 2, "api", "admin_token is empty: it must have at least 16 characters"),
+    (
+        '[api]\nclient_tokens = {demo = ""}\n',
+        2,
+        "api",
+        "client_tokens.demo is empty: it must have at least 16",
+    ),
+    ('[api.client_tokens]\ndemo = ""\n', 1, "api", "client_tokens.demo is empty"),
+    ('[api]\nadmin_token = "0123456789 abcdef"\n', 2, "api", "admin_token must have no spaces"),
     ('[api]\nport = 1\nadmin_token = "short"\n', 3, "api", "must have at least 16 characters"),
     (
         '[api]\nadmin_token = "0123456789abcdef"\n[api.client_tokens]\ndemo = "0123456789abcdef"\n',
@@ -263,6 +272,10 @@ def test_a_file_that_is_named_must_be_readable(tmp_path: Path) -> None:
     assert refusal(tmp_path) == f"{tmp_path}: cannot be read: Is a directory."
 
 
+def test_an_empty_name_of_the_file_is_not_no_name() -> None:
+    assert refusal(None, {"WAGUARD_CONFIG": ""}) == "WAGUARD_CONFIG is empty: name a file, or do not set it."
+
+
 @pytest.mark.parametrize(
     ("name", "raw", "right"),
     [
@@ -275,6 +288,9 @@ def test_a_file_that_is_named_must_be_readable(tmp_path: Path) -> None:
         ("WAGUARD_BROWSER__CHROMIUM_SANDBOX", "no", "chromium_sandbox: must be a valid boolean, not 'no'"),
         ("WAGUARD_SANDBOX__KIND", "docker", "sandbox.kind: must be 'auto', 'bubblewrap' or 'plain'"),
         ("WAGUARD_API__CLIENT_TOKENS", "demo", "api.client_tokens: must be a valid dict"),
+        ("WAGUARD_API__CLIENT_TOKENS", '{demo = ""}', "api: client_tokens.demo is empty"),
+        ("WAGUARD_API__ADMIN_TOKEN", "", "api: admin_token is empty"),
+        ("WAGUARD_BROWSER__PATH", "", "browser.path: must not be empty"),
         ("WAGUARD_API__PROT", "1", "there is no key 'prot' in [api]. Did you mean 'port'?"),
         ("WAGUARD_APY__PORT", "1", "there is no section 'apy'. Did you mean 'api'?"),
         ("WAGUARD___PORT", "1", "there is no section ''. Known are: api, "),

@@ -40,6 +40,13 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 AnyPath = Annotated[Path, Field(strict=False)]
 
 
+def token_problem(token: str) -> str:
+    """What keeps a text from being a token: an empty one would let in whoever sends none. Empty if nothing does."""
+    if len(token) < SHORTEST_TOKEN:
+        return f"must have at least {SHORTEST_TOKEN} characters"
+    return "" if token.isprintable() and " " not in token else "must have no spaces or control characters"
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -328,12 +335,13 @@ class Api(_Section):
 
     @model_validator(mode="after")
     def _tokens(self) -> Self:
-        tokens = [t.get_secret_value() for t in (self.admin_token, *self.client_tokens.values()) if t]
-        if any(len(token) < SHORTEST_TOKEN for token in tokens):
-            raise ValueError(
-                f"admin_token and client_tokens must have at least {SHORTEST_TOKEN} characters each"
-            )
-        if len(set(tokens)) != len(tokens):
+        named = {"admin_token": self.admin_token} if self.admin_token is not None else {}
+        named |= {f"client_tokens.{code}": token for code, token in self.client_tokens.items()}
+        tokens = {name: token.get_secret_value() for name, token in named.items()}
+        for name, token in tokens.items():
+            if why := token_problem(token):
+                raise ValueError(f"{name} {'is empty: it ' if not token else ''}{why}")
+        if len(set(tokens.values())) != len(tokens):
             raise ValueError("admin_token and client_tokens must all differ")
         return self
 
@@ -398,7 +406,9 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> L
     Raises `ConfigError`. A file that is named must exist, and one that may be there must be readable; without any file the
     defaults hold.
     """
-    named = path or (Path(environ[ENV_FILE]) if environ.get(ENV_FILE) else None)
+    if environ.get(ENV_FILE) == "":
+        raise ConfigError(f"{ENV_FILE} is empty: name a file, or do not set it.")
+    named = path or (Path(environ[ENV_FILE]) if ENV_FILE in environ else None)
     file = named or next(filter(_may_be_there, SEARCHED), None)
     data: dict[str, Any] = {}
     origins: dict[str, str] = {}

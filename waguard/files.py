@@ -135,7 +135,7 @@ async def in_thread(call: Callable[..., T], *args: object, stop: threading.Event
 def credential(name: str, environ: Mapping[str, str] = os.environ) -> Path | None:
     """A secret that systemd hands to the service it has started, systemd.exec(5). Raises `ProfileFailed` if it cannot be seen."""
     directory = environ.get("CREDENTIALS_DIRECTORY")
-    with saying(f"read {directory}"):
-        if directory and name in os.listdir(directory):  # noqa: PTH208 (what cannot be read is not what is not there)
+    with saying(f"read {directory or 'CREDENTIALS_DIRECTORY, which is empty'}"):
+        if directory is not None and name in os.listdir(directory):  # noqa: PTH208 (what cannot be read is not what is not there)
             return Path(directory) / name
     return None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from waguard.config import SHORTEST_TOKEN, Config
+from waguard.config import Config, token_problem
 from waguard.core.model import ClientCode, client_code
 from waguard.errors import ConfigError, InvalidClientCode
 from waguard.files import credential, saying, write_atomically
@@ -49,7 +49,9 @@ class Tokens:
         self._callers = [(_digest(token), Caller(code)) for token, code in tokens.items()]
 
     def caller(self, token: str) -> Caller | None:
-        """Whose token it is. Takes the same time whichever it is, and if it is none."""
+        """Whose token it is. Takes the same time whichever it is, and if it is none; an empty one is nobody's."""
+        if not token:
+            return None
         digest = _digest(token)
         found = None
         for known, caller in self._callers:
@@ -82,17 +84,16 @@ def load(config: Config, *, make: bool = True, environ: Mapping[str, str] = os.e
         )
     if make and (missing or not path.exists()):
         write_atomically(path, _STORED.dump_json(complete, indent=2) + b"\n", mode=0o600)
-    tokens: dict[str, ClientCode | None] = {
-        token: client_code(code)
-        for code, token in complete.clients.items()
-        if code not in config.api.client_tokens
-    }
-    tokens |= {
-        token.get_secret_value(): client_code(code) for code, token in config.api.client_tokens.items()
-    }
-    admin = config.api.admin_token.get_secret_value() if config.api.admin_token else complete.admin
-    tokens[admin] = None
-    return Tokens(tokens)
+    here = {code: token.get_secret_value() for code, token in config.api.client_tokens.items()}
+    clients = complete.clients | here
+    named = config.api.admin_token
+    admin = named.get_secret_value() if named is not None else complete.admin
+    tokens: dict[str, ClientCode | None] = {token: client_code(code) for code, token in clients.items()}
+    if len(tokens) < len(clients) or admin in tokens:
+        raise ConfigError(
+            f"A token of the configuration stands in {path} too, for somebody else: all must differ."
+        )
+    return Tokens(tokens | {admin: None})
 
 
 def _read(path: Path, others: int) -> StoredTokens | None:
@@ -104,6 +105,11 @@ def _read(path: Path, others: int) -> StoredTokens | None:
             return None
     if mode & others:
         raise ConfigError(f"{path}: others may read the tokens (mode {mode:o}).", hint=f"chmod 600 {path}")
+    return parse(data, path)
+
+
+def parse(data: bytes, path: Path) -> StoredTokens:
+    """What a file of tokens holds. Raises `ConfigError`."""
     hint = "Mend it, or remove it to have new tokens made."
     try:
         stored = _STORED.validate_python(json.loads(data))
@@ -111,14 +117,14 @@ def _read(path: Path, others: int) -> StoredTokens | None:
             client_code(code)
     except InvalidClientCode as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from None
-    except (ValueError, ValidationError):
+    except (ValueError, ValidationError, RecursionError):
         raise ConfigError(
             f'{path}: not of the form {{"admin": "...", "clients": {{"demo": "..."}}}}.', hint=hint
         ) from None
-    tokens = [stored.admin, *stored.clients.values()]
-    # An empty one would let in whoever sends none; of two equal ones a client's could be the admin's.
-    if len(set(tokens)) != len(tokens) or any(len(token) < SHORTEST_TOKEN for token in tokens):
-        raise ConfigError(
-            f"{path}: the tokens must all differ and have at least {SHORTEST_TOKEN} characters.", hint=hint
-        )
+    tokens = {"admin": stored.admin} | {f"clients.{code}": one for code, one in stored.clients.items()}
+    for name, token in tokens.items():
+        if why := token_problem(token):
+            raise ConfigError(f"{path}: {name} {why}.", hint=hint)
+    if len(set(tokens.values())) != len(tokens):  # of two equal ones a client's could be the admin's
+        raise ConfigError(f"{path}: the tokens must all differ.", hint=hint)
     return stored

@@ -3,31 +3,36 @@
 import os
 from collections.abc import Mapping
 
-from pydantic import TypeAdapter, ValidationError
-
-from waguard.api.auth import CREDENTIAL, FILE, StoredTokens
+from waguard.api.auth import CREDENTIAL, FILE, StoredTokens, parse
 from waguard.api.problems import Problem
 from waguard.cli.service import UNIT, Service, start
 from waguard.config import Config
 from waguard.core.model import ClientCode
+from waguard.errors import ConfigError
 
 ENV_TOKEN = "WAGUARD_TOKEN"  # noqa: S105 (the name of a variable, not a secret)
-_STORED = TypeAdapter(StoredTokens)
 
 
 def own_token(config: Config, service: Service | None = None, environ: Mapping[str, str] = os.environ) -> str:
     """``WAGUARD_TOKEN``, else the admin's. Raises `Problem`."""
     token = given(environ)
+    return admin_token(config, service) if token is None else token
+
+
+def given(environ: Mapping[str, str] = os.environ) -> str | None:
+    """``WAGUARD_TOKEN``, if it is set. Raises `Problem` if it holds none: whoever set it did not mean the admin's."""
+    if (token := environ.get(ENV_TOKEN)) is None:
+        return None
+    token = token.strip()
     if not token:
-        return admin_token(config, service)
+        raise Problem(
+            "unauthorized",
+            f"{ENV_TOKEN} is empty.",
+            hint=f"Set it to a token; or to show the admin's: unset {ENV_TOKEN}",
+        )
     if not token.isprintable():
         raise Problem("unauthorized", f"{ENV_TOKEN} holds control characters: that is no token.")
     return token
-
-
-def given(environ: Mapping[str, str] = os.environ) -> str:
-    """``WAGUARD_TOKEN``; empty if there is none."""
-    return environ.get(ENV_TOKEN, "").strip()
 
 
 def admin_token(config: Config, service: Service | None = None) -> str:
@@ -56,7 +61,7 @@ def _stored(config: Config, service: Service | None) -> StoredTokens:
     credential = service.credentials.get(CREDENTIAL) if service is not None else None
     where = credential or (config.sessions.dir / FILE).absolute()
     try:
-        return _STORED.validate_json(where.read_bytes())
+        return parse(where.read_bytes(), where)
     except FileNotFoundError:
         if credential is not None:
             raise Problem(
@@ -77,7 +82,5 @@ def _stored(config: Config, service: Service | None) -> StoredTokens:
             f"{where} cannot be read: {error.strerror}.",
             hint=f"Run this as {whose}, or set {ENV_TOKEN}.",
         ) from None
-    except ValidationError:
-        raise Problem(
-            "no_token", f"{where} is not a file of tokens.", hint="The daemon's log says what is wrong."
-        ) from None
+    except ConfigError as error:
+        raise Problem("no_token", error.message, hint=error.hint) from None
