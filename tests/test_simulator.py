@@ -347,6 +347,7 @@ async def test_a_fault_can_be_told_how_much(client: Client) -> None:
         ("boot", "-1", "boot takes seconds, 0 to 3600; not '-1'."),
         ("boot", "nan", "boot takes seconds, 0 to 3600; not 'nan'."),
         ("spin", "1", "spin takes no value."),
+        ("answers", "404", "answers takes 500, 429, 503, 407, portal, empty; not '404'."),
     ],
 )
 async def test_a_value_that_a_fault_does_not_take_changes_nothing(
@@ -367,7 +368,22 @@ async def test_a_fault_of_one_ends_without_that_of_another(client: Client) -> No
     assert body["active"] == [{"fault": "spin", "value": None, "wid": other, "ref": None}]
 
 
-@pytest.mark.parametrize("fault", ["spin_once", "spin_until_load"])
+@pytest.mark.parametrize(
+    ("value", "status", "length"), [("500", 500, 8), ("429", 429, 8), ("503", 503, 8), ("empty", 200, 0)]
+)
+async def test_a_wrong_answer_is_for_one_load(client: Client, value: str, status: int, length: int) -> None:
+    for _ in range(2):
+        await client.ask("POST", "/faults", json={"fault": "answers", "value": value})
+    found = []
+    for _ in range(3):
+        async with client.http.get(f"{client.url}") as answer:
+            found.append((answer.status, len(await answer.read())))
+    assert found[:2] == [(status, length)] * 2
+    assert found[2][0] == 200
+    assert found[2][1] > 1000
+
+
+@pytest.mark.parametrize("fault", ["spin_once", "spin_until_load", "blank"])
 async def test_what_hits_once_hits_the_open_pages_or_else_the_next(client: Client, fault: str) -> None:
     async with client.page() as wire:
         code = await wire.code()
@@ -654,6 +670,55 @@ async def test_a_network_that_goes_and_comes_back(client: Client, profile: Path)
         await page.until(is_lost(Reason.OFFLINE))
         await client.ask("DELETE", "/faults")
         await page.until(is_connected)
+
+
+def shows(*signs: str) -> Callable[[Reading], bool]:
+    return lambda reading: set(signs) <= set(reading.signs)
+
+
+@with_browser
+async def test_a_socket_is_in_whatever_state_is_asked_for_until_that_is_over(
+    client: Client, profile: Path
+) -> None:
+    async with opened(client.url, profile) as (_, page):
+        await scanned(client, page)
+        await client.ask("POST", "/faults", json={"fault": "opening"})
+        await page.until(shows("Socket.state=OPENING", "Socket.stream=DISCONNECTED", "panes"))
+        await client.ask("DELETE", "/faults")
+        await page.until(is_connected)
+        await client.ask("POST", "/faults", json={"fault": "socket_state", "value": "TOS_BLOCK"})
+        await page.until(shows("Socket.state=TOS_BLOCK", "Stream.mode=TOS_BLOCK"))
+        await page.go(client.url)
+        await page.until(shows("Socket.state=TOS_BLOCK", "panes"))
+        await client.ask("DELETE", "/faults")
+        await page.until(is_connected)
+
+
+@with_browser
+async def test_a_sync_that_never_ends_moves_or_does_not(client: Client, profile: Path) -> None:
+    async with opened(client.url, profile) as (_, page):
+        await scanned(client, page)
+        for value, moves in (("stuck", False), ("moves", True)):
+            await client.ask("POST", "/faults", json={"fault": "syncing", "value": value})
+            await page.go(client.url)
+            await page.until(lambda reading: reading.link is Link.SYNCING)
+            before = await page.evaluate("document.querySelector('progress').value")
+            await asyncio.sleep(0.6)
+            assert (await page.evaluate("document.querySelector('progress').value") != before) is moves
+        await client.ask("DELETE", "/faults")
+        await page.until(is_connected)
+
+
+@with_browser
+async def test_a_page_goes_blank_once(client: Client, profile: Path) -> None:
+    async with opened(client.url, profile) as (_, page):
+        await page.until(shows_code)
+        await client.ask("POST", "/faults", json={"fault": "blank"})
+        async with asyncio.timeout(10):
+            while await page.evaluate("location.href") != "about:blank":
+                await asyncio.sleep(0.05)
+        await page.go(client.url)
+        await page.until(shows_code)
 
 
 @with_browser

@@ -29,6 +29,21 @@ FAULTS = {
     ),
     "drop_socket": "The WebSocket is dropped, once: of the open pages, or else of the next that opens one.",
     "offline": "No WebSocket stays open: those of open pages are dropped, new ones refused.",
+    "opening": (
+        "The page's socket opens for ever, and what is on screen stays. Open pages at once, others when they load."
+    ),
+    "socket_state": (
+        "The page says that its socket is in this state, and does nothing else about it. Open pages at once, others when "
+        "they load."
+    ),
+    "syncing": (
+        "The chats never come: the page goes on to sync them, and its bar stands still or moves. From the next login of a page."
+    ),
+    "answers": (
+        "WhatsApp Web is not what is answered: HTTP 500, 429, 503 or 407, a captive portal's page, or nothing with HTTP 200. "
+        "Once, for the next load; asked for again, for one load more."
+    ),
+    "blank": "The page goes to about:blank. Once: the open pages, or else the next that loads.",
     "boot": "The page shows its splash, whose bar moves, for so many seconds before it boots. From the next load.",
 }
 """Name -> what it does, and whether it applies to pages that are open already."""
@@ -59,11 +74,20 @@ def seconds(default: str, most: float) -> Values:
     return Values(default, f"seconds, 0 to {most:g}", fits)
 
 
-VALUES: Mapping[str, Values] = {"boot": seconds("20", 3600)}
+VALUES: Mapping[str, Values] = {
+    "boot": seconds("20", 3600),
+    "syncing": one_of("stuck", "moves"),
+    "answers": one_of("500", "429", "503", "407", "portal", "empty"),
+    "socket_state": one_of(
+        "TIMEOUT",
+        *("UNLAUNCHED", "OPENING", "PAIRING", "UNPAIRED", "UNPAIRED_IDLE", "CONNECTED", "CONFLICT"),
+        *("PROXYBLOCK", "TOS_BLOCK", "SMB_TOS_BLOCK", "DEPRECATED_VERSION"),
+    ),
+}
 """The faults that take a value; each has a default."""
 
 DROPPED_ONCE = frozenset({"drop_socket"})
-ONCE = DROPPED_ONCE | {"spin_once", "spin_until_load"}
+ONCE = DROPPED_ONCE | {"spin_once", "spin_until_load", "blank"}
 DROPS = DROPPED_ONCE | {"offline"}
 
 

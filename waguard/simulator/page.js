@@ -35,7 +35,24 @@
   const Stream = new Model({ mode: 'QR' });
   const Conn = new Model({ ref: undefined });
   const Cmd = new Model();
+  const MODES = new Set(['CONFLICT', 'PROXYBLOCK', 'TOS_BLOCK', 'SMB_TOS_BLOCK', 'DEPRECATED_VERSION']);
   Object.assign(Socket, { logout: () => send('logout'), takeover, reconnect: connect });
+
+  /** What the link would be, and what a fault makes of it for as long as it lasts. */
+  const truth = { state: Socket.state, stream: Socket.stream, mode: Stream.mode };
+
+  function link(values) {
+    Object.assign(truth, values);
+    const shown = faults.has('opening') ? 'OPENING' : faults.get('socket_state');
+    const { mode, ...socket } = shown == null ? truth : {
+      ...truth,
+      state: shown,
+      stream: shown === 'CONNECTED' ? truth.stream : 'DISCONNECTED',
+      mode: MODES.has(shown) ? shown : truth.mode,
+    };
+    Socket.set(socket);
+    Stream.set({ mode });
+  }
 
   const modules = {
     WAWebSocketModel: { Socket },
@@ -132,8 +149,7 @@
 
   function showQr(ref, rows) {
     Conn.set({ ref });
-    Socket.set({ state: 'UNPAIRED' });
-    Stream.set({ mode: 'QR' });
+    link({ state: 'UNPAIRED', mode: 'QR' });
     show('qr');
     const canvas = app.querySelector('canvas');
     const paint = canvas.getContext('2d');
@@ -147,7 +163,7 @@
   }
 
   function showReload() {
-    Socket.set({ state: 'UNPAIRED_IDLE' });
+    link({ state: 'UNPAIRED_IDLE' });
     const button = document.createElement('button');
     button.textContent = 'Click to reload QR code';
     button.onclick = () => {
@@ -165,8 +181,7 @@
 
   function conflict() {
     hangUp();
-    Socket.set({ state: 'CONFLICT', stream: 'DISCONNECTED' });
-    Stream.set({ mode: 'CONFLICT' });
+    link({ state: 'CONFLICT', stream: 'DISCONNECTED', mode: 'CONFLICT' });
     show('conflict');
     app.querySelector('[data-testid="popup-controls-ok"]').onclick = takeover;
   }
@@ -205,8 +220,8 @@
   async function dropped() {
     await boot();
     const paired = marked();
-    Socket.set({ state: paired && retries > 0 ? 'TIMEOUT' : 'OPENING', stream: 'DISCONNECTED' });
-    if (paired && retries > 0) Stream.set({ mode: 'OFFLINE' });
+    const offline = paired && retries > 0;
+    link({ state: offline ? 'TIMEOUT' : 'OPENING', stream: 'DISCONNECTED', mode: offline ? 'OFFLINE' : truth.mode });
     if (!paired) show('spinner');
     retry = setTimeout(connect, retries === 0 ? 0 : Math.min(125 * 2 ** retries, 5000));
     retries += 1;
@@ -254,6 +269,13 @@
     while (true);
   }
 
+  let synced = 0;
+
+  function getOn() {
+    const bar = app.querySelector('progress');
+    if (bar !== null) bar.value += (bar.max - bar.value) / 100;
+  }
+
   function suffer({ names, values, busy_s: busy, rest_s: rest }) {
     faults.clear();
     names.forEach(name => faults.set(name, values[name] ?? null));
@@ -268,6 +290,10 @@
       clearInterval(labour);
       labour = 0;
     }
+    link({});
+    clearInterval(synced);
+    if (faults.get('syncing') === 'moves') synced = setInterval(getOn, 250);
+    if (faults.has('blank')) location.replace('about:blank');
     if (faults.has('spin_until_load')) setInterval(spin);
     if (faults.has('spin_once')) setTimeout(spin);
     if (faults.has('spin')) spin();
@@ -285,14 +311,14 @@
         break;
       case 'welcome':
         suffer(message);
-        if (Socket.state === 'UNLAUNCHED') find();
-        if (faults.has('never_loads') && Socket.state === 'UNLAUNCHED') {
+        if (truth.state === 'UNLAUNCHED') find();
+        if (faults.has('never_loads') && truth.state === 'UNLAUNCHED') {
           hangUp();
           break;
         }
         await boot();
         retries = 0;
-        Socket.set({ state: 'OPENING' });
+        link({ state: 'OPENING' });
         await login();
         break;
       case 'qr':
@@ -302,27 +328,27 @@
         showReload();
         break;
       case 'pair-success':
-        Socket.set({ state: 'PAIRING' });
+        link({ state: 'PAIRING' });
         show('spinner');
         await remember(message.wid, message.key);
         send('paired');
         break;
       case 'success':
         document.title = 'WhatsApp';
-        Socket.set({ state: 'CONNECTED', stream: Socket.hasSynced ? 'RESUMING' : 'SYNCING' });
+        link({ state: 'CONNECTED', stream: Socket.hasSynced ? 'RESUMING' : 'SYNCING' });
         if (!Socket.hasSynced) {
-          Stream.set({ mode: 'SYNCING' });
+          link({ mode: 'SYNCING' });
           show('syncing');
         }
         break;
       case 'synced':
         showMain(message.wid);
-        Stream.set({ mode: 'MAIN' });
-        Socket.set({ stream: 'CONNECTED', hasSynced: true });
+        link({ stream: 'CONNECTED', mode: 'MAIN' });
+        Socket.set({ hasSynced: true });
         break;
       case 'stream-error':
         if (message.code === 515) {
-          Socket.set({ state: 'OPENING' });
+          link({ state: 'OPENING' });
           connect();
         } else if (message.code === 'conflict') conflict();
         else await loggedOut();

@@ -35,6 +35,7 @@ _PAGE, _REFUSED, _SCRIPT, _WORKER = (
     for name in ("page.html", "refused.html", "page.js", "sw.js")
 )
 _COOKIE = "simulator_browser"
+_PORTAL = "<!doctype html><title>Welcome to this network</title><form action=/welcome><button>Sign in</button></form>"
 _REFUSED_AGENT = re.compile(r"HeadlessChrome|Electron/|WhatsApp/")
 _POLICY = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; "
@@ -85,6 +86,7 @@ class Simulator:
         # Bounded: a code that is older than the last thousand is as unknown as one never shown.
         self._expired: deque[str] = deque(maxlen=1000)
         self._closing = asyncio.Event()
+        self._faults_changed = asyncio.Condition()
         self.hanging = 0
         """How many requests were never answered."""
         self.loads = 0
@@ -203,6 +205,8 @@ class Simulator:
             )
 
         self._faults = [fault for fault in self._faults if not ends(fault)]
+        async with self._faults_changed:
+            self._faults_changed.notify_all()
         await self._tell_faults()
 
     def _suffered(self, browser: str) -> dict[str, str | None]:
@@ -235,6 +239,8 @@ class Simulator:
             return web.Response(text=_REFUSED, content_type="text/html")
         await self._hang_if_asked(request)
         self.loads += 1
+        if (answer := self._wrong_answer(request.cookies.get(_COOKIE, ""))) is not None:
+            return answer
         nonce = secrets.token_urlsafe(16)
         response = web.Response(text=_PAGE.replace("{nonce}", nonce), content_type="text/html")
         response.headers["Content-Security-Policy"] = _POLICY.format(nonce=nonce)
@@ -245,6 +251,19 @@ class Simulator:
                 _COOKIE, secrets.token_hex(16), max_age=ten_years, httponly=True, samesite="Strict"
             )
         return response
+
+    def _wrong_answer(self, browser: str) -> web.Response | None:
+        asked = next((one for one in self._faults if one.name == "answers" and one.hits(browser)), None)
+        if asked is None:
+            return None
+        self._faults.remove(asked)
+        headers = {"Cache-Control": "no-store"}
+        if asked.value in {"portal", "empty"}:
+            text = _PORTAL if asked.value == "portal" else ""
+            return web.Response(text=text, content_type="text/html", headers=headers)
+        if asked.value == "407":
+            headers["Proxy-Authenticate"] = 'Basic realm="simulator"'
+        return web.Response(text="Not now.", status=int(asked.value or 500), headers=headers)
 
     async def _static(self, request: web.Request) -> web.Response:
         await self._hang_if_asked(request)
@@ -342,6 +361,8 @@ class Simulator:
 
     async def _sync(self, tab: Tab, device: Device) -> None:
         await asyncio.sleep(self._cadence.sync_s)
+        async with self._faults_changed:
+            await self._faults_changed.wait_for(lambda: "syncing" not in self._suffered(tab.browser))
         tab.synced = True
         await tab.send("synced", wid=device.wid)
 
