@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
-from waguard.browser.find import locate
+from waguard.browser.find import KNOWN, locate
 from waguard.core.model import Reading
 from waguard.errors import BrowserNotFound
 from waguard.whatsapp import page
@@ -43,6 +43,8 @@ def _found() -> Path | None:
 
 
 BINARY = _found()
+BINARIES = [path for path in KNOWN if path.is_file()]
+"""All that are installed, the one that is used first."""
 
 
 class Refused(Exception):
@@ -106,7 +108,6 @@ class BareBrowser:
             f"--user-data-dir={profile}",
             f"--user-agent={agent}",
             "--no-first-run",
-            "--disable-crashpad-for-testing",
             "--disable-background-networking",
             "--disable-component-update",
             "--disable-gpu",

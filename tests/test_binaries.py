@@ -1,0 +1,57 @@
+"""Whatever is installed of headless-shell, Chromium and Chrome can be used, in either sandbox."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from bare_browser import BINARIES
+from conftest import FLUSHES, Daemon
+
+from waguard.core.answer import Wait
+from waguard.core.model import ClientCode, Status
+from waguard.sandbox.identity import Identity
+from waguard.simulator.server import Cadence, Simulator
+from waguard.supervisor import Supervisor
+
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(not BINARIES, reason="no Chromium is installed")]
+
+DEMO = ClientCode("demo")
+HANDLER = "chrome_crashpad"
+"""As the kernel shortens it: chrome_crashpad_handler."""
+
+
+@pytest.fixture(params=BINARIES, ids=lambda path: path.name)
+def binary(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+def members(supervisor: Supervisor) -> dict[Identity, str]:
+    """What the sandbox knows to be of the browser, with its name."""
+    browser = supervisor._sessions[DEMO].instance.browser
+    assert browser is not None
+    return {one: Path(f"/proc/{one.pid}/comm").read_text().strip() for one in browser.run.members()}
+
+
+@pytest.mark.parametrize("kind", ["bubblewrap", "plain"])
+async def test_each_binary_loads_a_page_keeps_a_login_and_leaves_nothing(
+    start: Daemon, binary: Path, kind: str
+) -> None:
+    async with (
+        Simulator(cadence=Cadence(sync_s=0.2)) as simulator,
+        start(
+            whatsapp={"url": simulator.url}, sandbox={"kind": kind}, browser={"path": binary, **FLUSHES}
+        ) as (supervisor, _),
+    ):
+        assert (await supervisor.connect(DEMO)).status is Status.AWAITING_SCAN
+        simulator.scan(supervisor.qr(DEMO).text, "34600000000")
+        assert (await supervisor.connect(DEMO, wait=Wait.CONNECTED)).status is Status.CONNECTED
+        before = members(supervisor)
+        full = "headless" not in binary.name
+        assert [name for name in before.values() if name == HANDLER] == [HANDLER] * 2 * full
+        # However it ends, all of it does.
+        os.kill(next(one.pid for one, name in before.items() if name != HANDLER), signal.SIGKILL)
+        await supervisor.cleanup(DEMO)
+        assert [name for one, name in before.items() if one.current()] == []
+        assert (await supervisor.connect(DEMO)).status is Status.AWAITING_SCAN
