@@ -72,9 +72,18 @@ class Page:
 
     async def read(self) -> Reading:
         try:
-            return page.read(await self.evaluate(page.PROBE))
+            signs = await self.part("signs")
+            words = await self.evaluate(page.part(page.PROBE, "words", signs["splash"] is not False))
         except Refused:
             return page.read(None)  # between two documents
+        return page.read(page.together(signs, words))
+
+    async def part(self, name: str, argument: object = None) -> Any:
+        """One of the reader's functions, in a world of its own."""
+        target = (await self.call("Target.getTargetInfo"))["targetInfo"]["targetId"]
+        world = await self.call("Page.createIsolatedWorld", frameId=target, worldName="test")
+        expression = page.part(page.PROBE, name, argument)
+        return await self.evaluate(expression, contextId=world["executionContextId"])
 
     async def until(self, done: Callable[[Reading], bool], seconds: float = 15.0) -> Reading:
         """Read again and again until ``done``, as the product does."""

@@ -202,6 +202,10 @@ def answer(message: dict, pose: str) -> None:  # type: ignore[type-arg]  # runs 
         send({"method": "Target.targetCreated", "params": {"targetInfo": info}})
     elif method == "Target.attachToTarget":
         result = {"sessionId": "S"}
+    elif method == "Target.getTargetInfo":
+        result = {"targetInfo": {"targetId": "T"}}
+    elif method == "Page.createIsolatedWorld":
+        result = {"executionContextId": 2}
     elif method == "Page.getNavigationHistory":
         result = {"currentIndex": 0, "entries": [{"url": Posing.url}]}
     elif method == "Page.navigate":
@@ -234,7 +238,7 @@ def answer(message: dict, pose: str) -> None:  # type: ignore[type-arg]  # runs 
 
 
 def shown(expression: str, pose: str) -> object:
-    if "button?.click()" in expression:  # fresh codes are asked for
+    if 'probe.click("fresh_codes")' in expression:  # fresh codes are asked for
         Posing.scanned += 1
         return True
     signs = SIGNS.get(pose) or SIGNS.get(Posing.usual) or (CONNECTED if Posing.usual == "connected" else QR)

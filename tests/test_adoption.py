@@ -518,7 +518,7 @@ async def test_a_port_that_the_configuration_has_moved_is_opened_where_it_is_now
     config = posing.place / "config.toml"
     config.write_text(config.read_text().replace(f"port = {posing.port}", f"port = {port}"))
     await die(posing, "restart")
-    assert await connected(posing, "one")
+    await posing.until(lambda: connected(posing, "one"), "connected")
     assert [event["level"] for event in posing.events("daemon.port_moved")] == ["warning"]
     with pytest.raises(aiohttp.ClientConnectorError):
         async with aiohttp.request("GET", f"{old}/livez"):

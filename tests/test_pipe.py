@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import time
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -291,14 +292,62 @@ async def test_events_that_mean_nothing_are_harmless(message: dict[str, Any]) ->
 
 
 async def test_a_message_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipe, "_MAX_MESSAGE", 10_000)
+    monkeypatch.setattr(pipe, "_MAX_REFUSED", 100_000)
     async with talking() as (connection, peer):
         answer = connection.send("Wait")
-        peer.say(b"x" * 9_000)
-        peer.say(b"x" * 9_000)
-        assert "more than 10000 bytes" in await reason(connection)
+        await write(peer, b"x" * 200_000)
+        assert "more than 100000 bytes" in await reason(connection)
         with pytest.raises(PageFailed):
             await answer
+
+
+async def write(peer: Peer, data: bytes) -> None:
+    """More than fits into a pipe."""
+
+    def writing() -> None:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(peer._fds["answers"], left) :]
+
+    with suppress(BrokenPipeError):  # the other end has had enough
+        await asyncio.to_thread(writing)
+
+
+@pytest.mark.parametrize("method", ["Runtime.evaluate", "Page.captureScreenshot"])
+async def test_an_answer_that_is_too_long_costs_nobody_but_whoever_asked(method: str) -> None:
+    async with talking() as (connection, peer):
+        long, other = connection.send(method), connection.send("Browser.getVersion")
+        text = "x" * (20 * 1024 * 1024)
+        await write(peer, json.dumps({"id": 1, "result": {"result": {"value": text}}}).encode() + b"\0")
+        peer.say({"id": 2, "result": "here"})
+        assert await other == "here"
+        with pytest.raises(PageFailed, match=rf"{method}: the answer is longer than"):
+            await long
+        assert connection.connected
+
+
+@pytest.mark.parametrize("method", ["Runtime.evaluate", "Page.captureScreenshot"])
+async def test_nothing_is_made_of_an_answer_of_many_parts(method: str) -> None:
+    async with talking() as (connection, peer):
+        answer = connection.send(method)
+        # 7 MB of these take a second to make: for so long the loop would stand still.
+        await write(peer, b'{"id":1,"result":[' + b"[]," * 2_400_000 + b"[]]}\0")
+        began = time.process_time()
+        with pytest.raises(PageFailed, match="parts"):
+            await answer
+        assert time.process_time() - began < 0.3
+
+
+async def test_a_long_event_is_dropped() -> None:
+    async with talking() as (connection, peer):
+        events: list[Any] = []
+        connection.on("Event", events.append)
+        await write(peer, b'{"method":"Event","params":{"text":"' + b"x" * 5_000_000 + b'"}}\0')
+        peer.say({"method": "Event", "params": 1})
+        answer = connection.send("Last")
+        peer.say({"id": 1, "result": {}})
+        await answer
+        assert events == [1]
 
 
 # --- the other end ------------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from waguard.core.model import Link, Reading, Reason
 from waguard.errors import AlreadyRunning, ConfigError
 from waguard.simulator.faults import FAULTS, VALUES
 from waguard.simulator.server import Cadence, Simulator, serve
-from waguard.whatsapp.page import RELOAD_QR
 
 KEYS = ["noise=", "identity=", "adv=", "1"]
 STEADY = Cadence(first_s=60, next_s=60, sync_s=0.01)
@@ -549,10 +548,10 @@ async def test_codes_rotate_run_out_and_are_fetched_anew(profile: Path) -> None:
         last = await page.until(all_seen)
         assert len(seen) == 3
         assert (last.link, last.qr) == (Link.AWAITING_SCAN, None)
-        assert await page.evaluate(RELOAD_QR) is True
+        assert await page.part("click", "fresh_codes") is True
         fresh = await page.until(shows_code)
         assert fresh.qr not in seen
-        assert await page.evaluate(RELOAD_QR) is False
+        assert await page.part("click", "fresh_codes") is False
 
 
 @with_browser

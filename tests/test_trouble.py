@@ -376,7 +376,7 @@ def shows(supervisor: Supervisor, signs: dict[str, Any]) -> None:
     browser = supervisor._sessions[DEMO]._instance.browser
     assert browser is not None
     assert browser.page is not None
-    browser.page.evaluate = evaluate  # type: ignore[assignment, method-assign]
+    browser.page.look = browser.page.evaluate = evaluate  # type: ignore[assignment, method-assign]
 
 
 async def test_a_page_that_is_closed_comes_back(pose: Daemon) -> None:

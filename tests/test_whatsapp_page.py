@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waguard.core.model import Link, Reading, Reason
-from waguard.whatsapp.page import PROBE, RELOAD_QR, read
+from waguard.whatsapp.page import part, read, together
 
 QR = "2@abc+/=,noise=,identity=,adv=,1"
 URL = "https://web.whatsapp.com/"
@@ -200,6 +200,16 @@ def test_arbitrary_json_gives_a_bounded_reading(signs: object) -> None:
     assert sum(map(len, reading.signs)) < 1024
 
 
-def test_the_expressions_are_one_expression_each() -> None:
-    for source in (PROBE, RELOAD_QR):
-        assert source.rstrip().endswith("})()")
+def test_a_readers_part_is_called_and_a_reader_without_parts_is_taken_as_it_is() -> None:
+    expression = part("({ signs() {} }); ", "signs", argument=True)
+    assert expression == (
+        "(probe => typeof probe.signs === 'function' ? probe.signs(true) : probe)(({ signs() {} })\n)"
+    )
+
+
+def test_the_pages_own_words_count_where_it_has_any() -> None:
+    signs = {"splash": False, "state": None, "storage_error": "SecurityError"}
+    words = {"state": "CONNECTED", "storage_error": None}
+    assert together(signs, words) == {**signs, "state": "CONNECTED"}
+    assert together(signs, "x" * 9) == signs
+    assert together(None, words) is None

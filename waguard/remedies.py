@@ -14,7 +14,6 @@ from waguard.core.health import Fault, Remedy
 from waguard.errors import PageFailed
 from waguard.probes.census import GPU, NETWORK, RENDERER, Member, Members
 from waguard.sandbox.identity import Handle, Identity
-from waguard.whatsapp.page import RELOAD_QR
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +25,8 @@ class Target:
     members: Members
     silent: bool
     """Its page does not answer."""
+    fresh_codes: str
+    """The expression that asks its page for them."""
 
 
 async def apply(remedy: Remedy, fault: Fault, target: Target) -> None:
@@ -42,7 +43,7 @@ async def _terminate(_fault: Fault, target: Target) -> None:
 
 
 async def _reload_qr(_fault: Fault, target: Target) -> None:
-    if not await target.page.evaluate(RELOAD_QR):
+    if await target.page.look(target.fresh_codes) is not True:
         raise PageFailed("The page has no button for fresh codes.")
 
 

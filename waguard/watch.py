@@ -265,9 +265,9 @@ class Watch:
                 await self._answered(epoch, reading)
             await asyncio.sleep(self._until_next_look())
 
-    async def _signs(self, epoch: int, page: Page) -> Any:
+    async def _signs(self, epoch: int, page: Page) -> object:
         """What the page's reader has seen. It is asked once and waited for: an answer that comes late is one. Raises `PageFailed`."""
-        asking = asyncio.ensure_future(page.evaluate(self._senses.probe))
+        asking = asyncio.ensure_future(self._look_at(page))
         try:
             while True:
                 began = self._senses.pulse.clock()
@@ -277,6 +277,12 @@ class Watch:
                 await self._missed(epoch, page, self._senses.pulse.clock() - began)
         finally:
             asking.cancel()
+
+    async def _look_at(self, page: Page) -> object:
+        signs = await page.look(whatsapp.part(self._senses.probe, "signs"))
+        splash = signs.get("splash") if isinstance(signs, dict) else None
+        words = await page.evaluate(whatsapp.part(self._senses.probe, "words", splash is not False))
+        return whatsapp.together(signs, words)
 
     async def _missed(self, epoch: int, page: Page, waited_s: float) -> None:
         """The page has not answered a look: is it at work?"""
@@ -326,8 +332,8 @@ class Watch:
             return
         with contextlib.suppress(PageFailed, TimeoutError):
             async with asyncio.timeout(self._config.page.read_s):
-                clicked = await browser.page.evaluate(whatsapp.RELOAD_QR)
-            self._instance.publish("session.qr_reloaded", clicked=bool(clicked))
+                clicked = await browser.page.look(whatsapp.part(self._senses.probe, "click", "fresh_codes"))
+            self._instance.publish("session.qr_reloaded", clicked=clicked is True)
 
     # --- the probes -------------------------------------------------------------------------------------
 
@@ -441,7 +447,11 @@ class Watch:
         browser = self._instance.browser
         assert browser is not None and browser.page is not None  # noqa: S101, PT018 (it is up)
         target = remedies.Target(
-            browser.page, self._config.whatsapp.url, self._members, self._renderer.silent
+            browser.page,
+            self._config.whatsapp.url,
+            self._members,
+            self._renderer.silent,
+            whatsapp.part(self._senses.probe, "click", "fresh_codes"),
         )
         reload, why = remedy is Remedy.RELOAD, ""
         self._navigating += reload

@@ -12,6 +12,7 @@
 import asyncio
 import json
 import os
+import re
 import select
 import time
 from collections.abc import Awaitable, Callable
@@ -24,8 +25,17 @@ from pyppeteer.connection import CDPSession, Connection
 from waguard.errors import PageFailed
 
 # A page may make an answer long; a browser that does not read makes our side long. Both are bounded.
-_MAX_MESSAGE = 8 * 1024 * 1024
+_MAX_MESSAGE = 64 * 1024
+"""Bytes of an answer or event; a look at the page takes a few KB. What is longer is refused before anything is made of it."""
+_MAX_LONG = {"Page.captureScreenshot": 8 * 1024 * 1024}
+"""Answers that may be longer: by one text, not by thousands of objects, which take a second to make."""
+_MAX_OBJECTS = 100
+_MAX_REFUSED = 1024 * 1024 * 1024
+"""Whoever goes on writing the same message is not read any more."""
 _MAX_UNSENT = 4 * 1024 * 1024
+_HEAD = 64
+"""Bytes in which an answer has its number: Chromium writes that first."""
+_NUMBER = re.compile(rb'\{"id": ?(\d{1,10}),')
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +156,33 @@ class PipeConnection(Connection):  # type: ignore[misc]  # pyppeteer ships no ty
         )
         return self.resume_session(targetInfo["type"], answer["sessionId"])
 
+    def most(self, head: bytes) -> int:
+        """How long the message that begins so may be, in bytes."""
+        command = self._asked(head)
+        return _MAX_MESSAGE if command is None else _MAX_LONG.get(command.method, _MAX_MESSAGE)
+
+    def refuse(self, head: bytes) -> None:
+        """A message is too long: whoever waits for it is told, and nobody else."""
+        self._resuming = False
+        command = self._asked(head)
+        if command is not None and not command.answer.done():
+            most = self.most(head)
+            command.answer.set_exception(
+                PageFailed(
+                    f"{command.method}: the answer is longer than {most} bytes, or has too many parts."
+                )
+            )
+            command.answer.exception()  # whoever awaits still gets it; nobody awaiting is no fault
+
+    def _asked(self, head: bytes) -> _Command | None:
+        number = _NUMBER.match(head)
+        return None if number is None else self._pending.get(int(number[1]))
+
     def receive(self, raw: bytes) -> None:
         """One message from the browser."""
+        if len(raw) > _MAX_MESSAGE and raw.count(b"{") + raw.count(b"[") > _MAX_OBJECTS:
+            self.refuse(raw[:_HEAD])
+            return
         resuming, self._resuming = self._resuming, False
         try:
             message = json.loads(raw)
@@ -243,22 +278,38 @@ class PipeConnection(Connection):  # type: ignore[misc]  # pyppeteer ships no ty
 
 
 class _Reader(asyncio.Protocol):
-    """Cuts the stream at NUL."""
+    """Cuts the stream at NUL, and keeps no message that is too long."""
 
     def __init__(self, connection: PipeConnection) -> None:
         self._connection = connection
         self._buffer = bytearray()
+        self._refused = 0
+        """Bytes of the message under way, if it was refused."""
 
     def data_received(self, data: bytes) -> None:
-        start = len(self._buffer)
-        self._buffer += data
-        while (end := self._buffer.find(b"\0", start)) >= 0:
-            message = bytes(self._buffer[:end])
-            del self._buffer[: end + 1]
-            start = 0
-            self._connection.receive(message)
-        if len(self._buffer) > _MAX_MESSAGE:
-            self._connection.lose(f"The browser wrote more than {_MAX_MESSAGE} bytes in one message.")
+        *ends, rest = data.split(b"\0")
+        for piece in ends:
+            self._take(piece)
+            message, refused = bytes(self._buffer), self._refused
+            self._buffer.clear()
+            self._refused = 0
+            if not refused:
+                self._connection.receive(message)
+        self._take(rest)
+
+    def _take(self, piece: bytes) -> None:
+        if not self._refused:
+            self._buffer += piece
+            head = bytes(self._buffer[:_HEAD])
+            if len(self._buffer) <= _MAX_MESSAGE or len(self._buffer) <= self._connection.most(head):
+                return
+            self._refused = len(self._buffer)
+            self._buffer.clear()
+            self._connection.refuse(head)
+        else:
+            self._refused += len(piece)
+        if self._refused > _MAX_REFUSED:
+            self._connection.lose(f"The browser wrote more than {_MAX_REFUSED} bytes in one message.")
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._connection.lose("The browser closed its pipe.")

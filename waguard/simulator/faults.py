@@ -27,6 +27,10 @@ FAULTS = {
         "QR codes do not rotate: the page keeps showing one that no phone takes any more, without a reload button. "
         "From when the code on screen has expired, until the page is loaded again."
     ),
+    "hostile_prototype": (
+        "The page replaces what JavaScript and the document bring: whoever asks there for a text gets 400,000 lists, or 8 MB. "
+        "Open pages at once, others when they load; until the page is loaded again."
+    ),
     "drop_socket": "The WebSocket is dropped, once: of the open pages, or else of the next that opens one.",
     "offline": "No WebSocket stays open: those of open pages are dropped, new ones refused.",
     "opening": (

@@ -276,6 +276,16 @@
     if (bar !== null) bar.value += (bar.max - bar.value) / 100;
   }
 
+  /** What a page can do to those who look at it with what they find there. */
+  function deceive() {
+    const lists = Array(400_000).fill([]);
+    const many = () => lists;
+    for (const name of ['slice', 'substring', 'toString', 'valueOf']) String.prototype[name] = many;
+    Document.prototype.querySelector = () => ({ getAttribute: many });
+    window.requestAnimationFrame = done => setTimeout(() => done(many()));
+    window.Debug = { get VERSION() { return 'x'.repeat(8_000_000); } };
+  }
+
   function suffer({ names, values, busy_s: busy, rest_s: rest }) {
     faults.clear();
     names.forEach(name => faults.set(name, values[name] ?? null));
@@ -294,6 +304,7 @@
     clearInterval(synced);
     if (faults.get('syncing') === 'moves') synced = setInterval(getOn, 250);
     if (faults.has('blank')) location.replace('about:blank');
+    if (faults.has('hostile_prototype')) deceive();
     if (faults.has('spin_until_load')) setInterval(spin);
     if (faults.has('spin_once')) setTimeout(spin);
     if (faults.has('spin')) spin();

@@ -4,6 +4,7 @@ The page may be hostile, changed, or half loaded: every sign is checked before i
 ones (the app's modules, the document) lead to the same verdict, and what does not add up is `Link.UNKNOWN`.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,18 +15,24 @@ from urllib.parse import parse_qs, urlsplit
 from waguard.core.model import Link, Reading, Reason
 
 PROBE = files(__package__).joinpath("probe.js").read_text(encoding="utf-8")
-"""The expression to evaluate in the page's main world, by value."""
+"""The page's reader: an expression, which makes an object of functions."""
 
-RELOAD_QR = """(() => {
-  try {
-    const button = document.querySelector('[data-ref] button');
-    button?.click();
-    return button !== null;
-  } catch {
-    return false;
-  }
-})()"""
-"""Clicks the button that fetches fresh QR codes; true if there was one."""
+
+def part(probe: str, name: str, argument: object = None) -> str:
+    """The expression that calls one of the reader's functions.
+
+    A reader made before there were parts is an expression that is the signs themselves.
+    """
+    called = f"probe.{name}({json.dumps(argument)})"
+    return f"(probe => typeof probe.{name} === 'function' ? {called} : probe)({probe.strip().rstrip(';')}\n)"
+
+
+def together(signs: object, words: object) -> object:
+    """What both looks have seen: in the document, and in the page's own world."""
+    if not isinstance(signs, Mapping) or not isinstance(words, Mapping):
+        return signs
+    return {**signs, **{name: word for name, word in words.items() if word is not None}}
+
 
 ERROR_PAGE = "error page"
 """The sign of a page that the browser shows itself, since it reached none."""
