@@ -78,6 +78,7 @@ class Journal:
 class Fleet:
     """A daemon and the simulator that its sessions are on."""
 
+    url: str
     place: Path
     sessions: Path
     pid: int
@@ -221,6 +222,6 @@ async def fleet(
                 ) as control,
                 aiohttp.ClientSession(page, timeout=aiohttp.ClientTimeout(total=30)) as phone,
             ):
-                yield Fleet(place, ours, pid, page_pid, journal, control, phone)
+                yield Fleet(url, place, ours, pid, page_pid, journal, control, phone)
         finally:
             await asyncio.to_thread(daemon.__exit__, None, None, None)
