@@ -382,7 +382,7 @@ async def test_a_wrong_answer_is_for_one_load(client: Client, value: str, status
     assert found[2][1] > 1000
 
 
-@pytest.mark.parametrize("fault", ["spin_once", "spin_until_load", "blank"])
+@pytest.mark.parametrize("fault", ["spin_once", "spin_until_load", "blank", "reload"])
 async def test_what_hits_once_hits_the_open_pages_or_else_the_next(client: Client, fault: str) -> None:
     async with client.page() as wire:
         code = await wire.code()
@@ -706,6 +706,19 @@ async def test_a_sync_that_never_ends_moves_or_does_not(client: Client, profile:
             assert (await page.evaluate("document.querySelector('progress').value") != before) is moves
         await client.ask("DELETE", "/faults")
         await page.until(is_connected)
+
+
+@with_browser
+async def test_a_page_loads_itself_again_once(client: Client, profile: Path) -> None:
+    async with opened(client.url, profile) as (_, page):
+        await page.until(shows_code)
+        began = await page.evaluate("performance.timeOrigin")
+        await client.ask("POST", "/faults", json={"fault": "reload"})
+        async with asyncio.timeout(10):
+            while (again := await page.evaluate("performance.timeOrigin")) == began:
+                await asyncio.sleep(0.05)
+        await page.until(shows_code)
+        assert await page.evaluate("performance.timeOrigin") == again
 
 
 @with_browser

@@ -48,6 +48,7 @@ FAULTS = {
         "Once, for the next load; asked for again, for one load more."
     ),
     "blank": "The page goes to about:blank. Once: the open pages, or else the next that loads.",
+    "reload": "The page loads itself again. Once: the open pages, or else the next that loads.",
     "boot": "The page shows its splash, whose bar moves, for so many seconds before it boots. From the next load.",
 }
 """Name -> what it does, and whether it applies to pages that are open already."""
@@ -91,7 +92,7 @@ VALUES: Mapping[str, Values] = {
 """The faults that take a value; each has a default."""
 
 DROPPED_ONCE = frozenset({"drop_socket"})
-ONCE = DROPPED_ONCE | {"spin_once", "spin_until_load", "blank"}
+ONCE = DROPPED_ONCE | {"spin_once", "spin_until_load", "blank", "reload"}
 DROPS = DROPPED_ONCE | {"offline"}
 
 

@@ -303,6 +303,7 @@
     link({});
     clearInterval(synced);
     if (faults.get('syncing') === 'moves') synced = setInterval(getOn, 250);
+    if (faults.has('reload')) location.reload();
     if (faults.has('blank')) location.replace('about:blank');
     if (faults.has('hostile_prototype')) deceive();
     if (faults.has('spin_until_load')) setInterval(spin);
