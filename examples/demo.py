@@ -128,7 +128,7 @@ class Demo:
             f"{self.url}/v1/sessions/demo/qr", headers=self.bearer() | {"Accept": "text/plain"}
         ) as answer:
             code = await answer.text()
-            shown = on_paper(code) if self.console.color_system else code.rstrip("\n")
+            shown = on_paper(code.splitlines()) if self.console.color_system else code.rstrip("\n")
             self.console.print(shown, markup=False, highlight=False, soft_wrap=True)
         return "this is demo's"
 

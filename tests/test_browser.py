@@ -18,7 +18,7 @@ from conftest import FLUSHES, Daemon, Journal, decoded
 from waguard import host
 from waguard.browser.find import KNOWN
 from waguard.core.answer import Wait
-from waguard.core.model import ClientCode, Link, Status
+from waguard.core.model import ClientCode, Link, Login, Status
 from waguard.events import Event
 from waguard.simulator.server import Cadence, Simulator
 from waguard.supervisor import Supervisor
@@ -92,6 +92,26 @@ def token(supervisor: Supervisor) -> str:
     """The admin's."""
     found: str = json.loads((supervisor._config.sessions.dir / ".tokens.json").read_text())["admin"]
     return found
+
+
+async def test_a_session_tells_whose_number_it_is_and_without_a_browser_nothing_of_one(
+    start: Daemon, simulator: Simulator, journal: Journal, sessions_dir: Path
+) -> None:
+    async with start(whatsapp={"url": simulator.url}, probes={"memory_s": 0.2}) as (supervisor, _):
+        assert (await supervisor.connect(DEMO)).login is Login.NONE
+        (view,) = await log_in(supervisor, simulator, DEMO)
+        assert (view.wid, view.push_name) == ("34600000000:1@c.us", "Phone 34600000000")
+        assert view.login in {Login.NEW, Login.ON_DISK}
+        (told,) = journal.named("session.account")
+        assert told.fields["wid"] == "...000"
+        await login_on_disk(sessions_dir, DEMO)
+        await until(lambda: supervisor.view(DEMO).memory_mb is not None, "a look at its memory")
+        await supervisor.disconnect(DEMO)
+        view = supervisor.view(DEMO)
+        assert view.login is Login.ON_DISK
+        of_a_browser = (view.browser, view.memory_mb, view.page_version, view.wid, view.push_name, view.qr)
+        assert (set(of_a_browser), [*view.signs]) == ({None}, [])
+    assert "34600000000" not in str(journal.events)
 
 
 async def test_a_client_gets_its_qr_code_its_session_and_keeps_its_login(

@@ -20,11 +20,12 @@ from typer.testing import CliRunner, Result
 
 from waguard import __version__, config
 from waguard.api import auth, problems
+from waguard.api import qr as drawing
 from waguard.cli import edge, follow, show, tokens
 from waguard.cli.app import app
 from waguard.config import Config, load
-from waguard.core.model import Link, Process, Status, Wanted
-from waguard.errors import BrowserFailed, NoQrCode, SessionNotFound, WaguardError
+from waguard.core.model import Link, Login, Process, Status, Wanted
+from waguard.errors import BrowserFailed, SessionNotFound, WaguardError
 from waguard.instance import Step
 from waguard.views import BrowserView, CleanupView, FailureView, QrView, SessionView
 
@@ -46,6 +47,9 @@ DOWN = SessionView(
     backup=None,
     check=None,
     generation=None,
+    login=Login.NONE,
+    wid=None,
+    push_name=None,
     page_version=None,
     signs=(),
     browser=None,
@@ -83,6 +87,50 @@ FAILED = replace(
     automatic_restarts=5,
     failure=FailureView("browser_failed", "The browser ended.", "start", "Run: waguard doctor"),
 )
+
+
+_FIELDS: list[tuple[float, str, dict[str, Any]]] = [
+    (9, "attempt.done", {"why": "recovery", "outcome": "usable", "link": "connected", "duration_ms": 2100.0}),
+    (
+        8,
+        "session.changed",
+        {"status": "connected", "process": "up", "was": "recovering", "duration_ms": 2000.0},
+    ),
+    (7, "health.recovered", {"fault": "page_blocked", "remedy": "restart", "duration_ms": 9000.0}),
+    (
+        6,
+        "health.remedy",
+        {"fault": "page_blocked", "remedy": "restart", "outcome": "cured", "duration_ms": 2200.0},
+    ),
+    (5, "stage.late", {"stage": "open", "deadline_s": 45.0}),
+    (4, "of.the.future", {"some": "thing"}),
+    (
+        3,
+        "health.remedy",
+        {"fault": "page_blocked", "remedy": "reload", "outcome": "failed", "duration_ms": 5000.0},
+    ),
+    (
+        -2,
+        "health.finding",
+        {"fault": "page_blocked", "evidence": ["no answer for 31 s"], "remedies": ["reload", "restart"]},
+    ),
+]
+HAPPENED = [
+    {"id": 100 + int(at), "at": 1e9 + at, "client": "demo", "name": name, "fields": fields}
+    for at, name, fields in _FIELDS
+]
+SNAPSHOT = {
+    "id": "20260101T000000-01234567",
+    "client": "demo",
+    "taken_at": 1.0,
+    "reason": "settled",
+    "login": True,
+    "refused": False,
+    "live": True,
+    "browser": "156",
+    "generation": "20260101T000000-01234567",
+    "bytes": 5000,
+}
 
 
 def answer(view: object) -> web.Response:
@@ -145,14 +193,19 @@ class Port:
         *,
         verb: str = "connect",
         ends: bool = True,
+        before: SessionView | None = None,
     ) -> None:
-        """Each look shows the next view, the last one stays; when it was shown, the verb is answered, if it is."""
+        """``before`` is what the first look shows. Then each shows the next view, the last one stays; when it was shown, the
+        verb is answered, if it is.
+        """
         left = list(views)
         now = views[0]
-        shown = asyncio.Event()
+        shown, asked = asyncio.Event(), asyncio.Event()
 
         async def look(_request: web.BaseRequest) -> web.Response:
             nonlocal now
+            if not asked.is_set():
+                return problems.response(SessionNotFound("None.")) if before is None else answer(before)
             if left:
                 now = left.pop(0)
             if not left:
@@ -160,22 +213,18 @@ class Port:
             return answer(now)
 
         async def work(request: web.BaseRequest) -> web.StreamResponse:
+            asked.set()
             await (shown if ends else self._stop).wait()
             return await always(outcome or views[-1])(request)
 
-        async def qr(request: web.BaseRequest) -> web.Response:
-            assert request.headers["Accept"] == "text/plain"
-            return web.Response(text=blocks(now))
-
         self.handlers["GET /v1/sessions/demo"] = look
         self.handlers[f"POST /v1/sessions/demo/{verb}"] = work
-        self.handlers["GET /v1/sessions/demo/qr"] = qr
 
 
 def blocks(view: SessionView) -> str:
-    """Something like a QR code, another one for each age."""
+    """Its QR code where there is no terminal."""
     assert view.qr is not None
-    return f"████\n█▀{view.qr.age_s}█\n▀▀▀▀\n"
+    return drawing.text(view.qr).decode()
 
 
 @pytest.fixture
@@ -191,6 +240,8 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(follow, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
 
 
 @pytest.fixture
@@ -458,26 +509,63 @@ class TestDaemon:
 
 @pytest.mark.usefixtures("with_token")
 class TestStatus:
-    def test_all(self, port: Port) -> None:
+    def test_for_programs_each_is_a_line_that_nothing_was_cut_from(self, port: Port) -> None:
         port.handlers["GET /v1/sessions"] = always({"sessions": [SCAN, replace(FAILED, client="demo2")]})
         result = ask(port, "status")
-        heads, demo, demo2 = result.stdout.splitlines()
-        assert " ".join(heads.split()) == "CLIENT STATUS LINK PROFILE SINCE QR RESTARTS MEMORY PID TROUBLE"
-        assert demo.split()[:4] == ["demo", "awaiting_scan", "awaiting_scan", "fresh"]
-        assert demo.split()[-5:] == ["yes", "0", "-", "4711", "-"]
-        assert demo2.split()[:2] == ["demo2", "failed"]
-        assert "The browser ended. [browser_failed] Run: waguard doctor" in demo2
+        lines = [line.split("\t") for line in result.stdout.splitlines()]
+        assert lines[0][:4] == ["CLIENT", "STATUS", "SINCE", "TROUBLE"]
+        assert lines[1][:2] == ["demo2", "failed"], "those in trouble first"
+        assert lines[1][3] == "browser_failed: The browser ended. Run: waguard doctor"
+        assert (*lines[2][:2], lines[2][3], lines[2][-1]) == ("demo", "awaiting_scan", "-", "4711")
+        assert {len(line) for line in lines} == {len(lines[0])}
         assert "\x1b" not in result.stdout
 
     def test_one(self, port: Port) -> None:
         port.handlers["GET /v1/sessions/demo"] = always(SCAN)
         said = ask(port, "status", "demo").stdout
-        assert "admit 0 ms, prepare 12 ms, start 206 ms, open 1.2 s" in said
+        assert "stages\tadmit 0 ms, prepare 12 ms, start 206 ms, open 1.2 s\n" in said
         assert "pid 4711, 4712 in bubblewrap" in said
+        assert "login\tnone: a scan is needed\n" in said
         port.handlers["GET /v1/sessions/demo"] = always(FAILED)
         said = ask(port, "status", "demo").stdout
         assert "The browser ended. [browser_failed] in stage start" in said
         assert "Run: waguard doctor" in said
+        who = replace(CONNECTED, wid="34600000001:7@c.us", push_name="Tienda", login=Login.ON_DISK)
+        port.handlers["GET /v1/sessions/demo"] = always(who)
+        said = ask(port, "status", "demo").stdout
+        assert "number\t+34600000001 Tienda\n" in said
+        assert "login\ton disk\n" in said
+
+    def test_one_with_what_happened_lately(self, port: Port) -> None:
+        port.handlers["GET /v1/sessions/demo"] = always(CONNECTED)
+        port.handlers["GET /v1/sessions/demo/history"] = always({"history": HAPPENED})
+        port.handlers["GET /v1/sessions/demo/backups"] = always(
+            {"backups": [SNAPSHOT, {**SNAPSHOT, "login": False}]}
+        )
+        said = ask(port, "status", "demo").stdout
+        assert "snapshots\t1 with a login, the newest " in said
+        assert said.endswith(
+            """\
+WHEN	WHAT
+2001-09-09 01:46:49	restarted by itself (recovery): connected after 2.1 s
+2001-09-09 01:46:47	page_blocked is over by restart, 9.0 s after it was found
+2001-09-09 01:46:46	restart against page_blocked: cured after 2.2 s
+2001-09-09 01:46:43	reload against page_blocked: failed after 5.0 s
+2001-09-09 01:46:38	found page_blocked: no answer for 31 s; to be tried: reload, restart
+"""
+        )
+
+    def test_the_history_has_all_of_it(self, port: Port) -> None:
+        port.handlers["GET /v1/sessions/demo/history"] = always({"history": HAPPENED})
+        said = ask(port, "history", "demo", "--limit", "7").stdout
+        assert port.requests[-1].query["limit"] == "7"
+        assert len(said.splitlines()) == len(HAPPENED) + 1
+        assert "connected, up; was recovering for 2.0 s\n" in said
+        assert "stage open was not done within 45 s\n" in said
+        assert "of.the.future {'some': 'thing'}\n" in said, "what a later daemon keeps"
+        assert json.loads(ask(port, "history", "demo", "--json").stdout)["history"] == HAPPENED
+        port.handlers["GET /v1/sessions/demo/history"] = always({"history": []})
+        assert ask(port, "history", "demo").stdout == "Nothing is on record of demo.\n"
 
     def test_as_json(self, port: Port) -> None:
         port.handlers["GET /v1/sessions"] = always({"sessions": [SCAN, DOWN]})
@@ -539,9 +627,9 @@ class TestConnect:
         port.bring_up([SCAN])
         result = ask(port, "connect", "demo", "--fresh", "--wait", "connected", "--timeout", "90", "--no-qr")
         assert "█" not in result.stdout
+        assert "▀" not in result.stdout
         post = next(request for request in port.requests if request.method == "POST")
         assert dict(post.query) == {"wait": "connected", "fresh": "true", "timeout_s": "90"}
-        assert not any(request.path.endswith("/qr") for request in port.requests)
 
     def test_as_json(self, port: Port) -> None:
         port.handlers["POST /v1/sessions/demo/connect"] = always(SCAN)
@@ -555,10 +643,22 @@ class TestConnect:
         assert "demo is failed: The browser ended." in result.stdout
         assert result.stderr == "The browser ended. [browser_failed]\nRun: waguard doctor\n"
 
-    def test_a_code_that_was_scanned_while_it_was_fetched(self, port: Port) -> None:
-        port.bring_up([SCAN, CONNECTED])
-        port.handlers["GET /v1/sessions/demo/qr"] = always(NoQrCode("None now."))
-        assert "demo is connected" in ask(port, "connect", "demo").stdout
+    def test_what_is_up_already_shows_no_stages_of_its_old_launch(self, port: Port) -> None:
+        port.bring_up([CONNECTED], before=CONNECTED)
+        said = ask(port, "connect", "demo").stdout
+        assert [line.partition(" s  ")[2] for line in said.splitlines()] == ["demo is connected"]
+        again = replace(CONNECTED, attempt="b0000000", stages_ms={"admit": 0.2, "open": 900.0})
+        port.bring_up([again], before=CONNECTED, verb="restart")
+        said = ask(port, "restart", "demo").stdout
+        assert [line.partition(" s  ")[2] for line in said.splitlines()] == [
+            "admit took 0 ms",
+            "open took 900 ms",
+            "demo is connected",
+        ]
+
+    def test_whoever_joins_a_start_sees_how_far_it_is(self, port: Port) -> None:
+        port.bring_up([CONNECTED], before=STARTING)
+        assert "prepare took 12 ms" in ask(port, "connect", "demo").stdout
 
     def test_a_session_that_the_daemon_does_not_know_yet(self, port: Port) -> None:
         asked = asyncio.Event()
@@ -600,9 +700,9 @@ class TestCleanup:
         assert result.exit_code == 0
         assert [line.split() for line in result.stdout.splitlines()] == [
             ["STEP", "OUTCOME", "MS", "DETAIL"],
-            ["memory", "done", "0.1"],
+            ["memory", "done", "0.1", "-"],
             ["tree", "done", "23.4", "proved", "gone"],
-            ["lock", "nothing", "0.0"],
+            ["lock", "nothing", "0.0", "-"],
             ["demo", "is", "clean", "(25", "ms)."],
         ]
 

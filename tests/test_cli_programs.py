@@ -1,5 +1,6 @@
 """The command as a program: exit codes, signals, terminals, and a walk through a real daemon whose browser poses."""
 
+import codecs
 import fcntl
 import io
 import json
@@ -15,12 +16,13 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 import pytest
 import segno
-from conftest import POSING
+from conftest import POSING, decoded
 from rich.console import Console
 from rich.text import Text
 from test_cli import ADMIN, CONNECTED, SCAN, Port, always, blocks
@@ -164,6 +166,7 @@ class Terminal:
 
     def __init__(self) -> None:
         self.master, self.slave = pty.openpty()
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end in the middle of a letter
         self.said = ""
         self.shown = ""
         """What `until` has gone over."""
@@ -200,7 +203,7 @@ class Terminal:
             return self.said
 
     def _read(self) -> None:
-        self.said += os.read(self.master, 65536).decode()
+        self.said += self._decoder.decode(os.read(self.master, 65536))
 
     def close(self) -> None:
         os.close(self.master)
@@ -265,9 +268,40 @@ def test_a_window_that_is_too_small_is_told_and_may_grow(environ: dict[str, str]
     with Port() as port:
         port.bring_up([SCAN], ends=False)
         with connecting(environ, port, terminal) as process:
-            terminal.until("Make it larger.")
+            terminal.until("Make it larger")
             terminal.resize(45, 110)
             terminal.until(PAPER)
+            terminal.left(process, signal.SIGINT)
+
+
+@pytest.mark.parametrize("runtime", [True, False])
+def test_in_80x24_the_code_is_a_picture_in_a_file_that_goes_with_the_command(
+    environ: dict[str, str], terminal: Terminal, in_memory: Path, *, runtime: bool
+) -> None:
+    terminal.resize(24, 80)
+    place = str(in_memory)
+    environ |= {"XDG_RUNTIME_DIR": place} if runtime else {"XDG_RUNTIME_DIR": "/nowhere", "TMPDIR": place}
+    with Port() as port:
+        port.bring_up([replace(SCAN, qr=QrView(CODE, 0.2, 0.0))], ends=False)
+        with connecting(environ, port, terminal) as process:
+            terminal.until("This window has 24 lines of 80 columns")
+            (shown,) = re.findall(rf"{place}/waguard-\w+\.png", terminal.until(".png"))
+            assert Path(shown).stat().st_mode & 0o777 == 0o600
+            assert decoded(Path(shown).read_bytes()) == CODE
+            terminal.left(process, signal.SIGINT)
+    assert not list(in_memory.iterdir())
+
+
+def test_when_the_code_is_scanned_its_picture_goes(
+    environ: dict[str, str], terminal: Terminal, in_memory: Path
+) -> None:
+    terminal.resize(24, 80)
+    with Port() as port:
+        port.bring_up([replace(SCAN, qr=QrView(CODE, 0.2, 0.0)), CONNECTED], ends=False)
+        with connecting({**environ, "XDG_RUNTIME_DIR": str(in_memory)}, port, terminal) as process:
+            terminal.until(".png")
+            terminal.until("connected")
+            assert not list(in_memory.iterdir())
             terminal.left(process, signal.SIGINT)
 
 
@@ -277,17 +311,17 @@ def test_a_window_that_is_too_small_is_told_and_may_grow(environ: dict[str, str]
 def picture(text: str, **options: object) -> tuple[Console, object]:
     settings = {"width": 110, "height": 45, "force_terminal": True, "color_system": "256", **options}
     console = Console(file=io.StringIO(), _environ={}, **settings)  # type: ignore[arg-type]
-    return console, follow._picture(SCAN, text, console)
+    return console, follow._picture(SCAN, QrView(text, 0.0, 0.0), console, "Make it larger.")
 
 
-def daemons_blocks(text: str) -> str:
-    return qr.text(QrView(text, 0.0, 0.0)).decode()
+def blocks_of(text: str, quiet: int) -> list[str]:
+    return qr.text(QrView(text, 0.0, 0.0), quiet).decode().splitlines()
 
 
 @pytest.mark.parametrize("text", [CODE, CODE * 2, "short"])
 def test_the_code_on_a_terminal_is_the_code(text: str) -> None:
     """Each half of each cell by its colour: dark exactly where the code is, light around it."""
-    console, shown = picture(daemons_blocks(text), height=200, width=200)
+    console, shown = picture(text, height=200, width=200)
     matrix: list[list[int]] = []
     for line in console.render_lines(shown, pad=False):  # type: ignore[arg-type]
         top, bottom = [], []
@@ -310,19 +344,38 @@ def test_the_code_on_a_terminal_is_the_code(text: str) -> None:
 
 def test_without_colours_the_code_is_as_the_daemon_drew_it() -> None:
     for options in ({"color_system": None}, {"no_color": True}):
-        console, shown = picture(blocks(SCAN), **options)
+        assert SCAN.qr is not None
+        console, shown = picture(SCAN.qr.text, **options)
         console.print(shown)
         assert blocks(SCAN) in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_code_that_does_not_fit_is_not_shown_in_part() -> None:
-    lines = daemons_blocks(CODE).splitlines()
+    lines = blocks_of(CODE, 1)
     for height, width in ((len(lines), len(lines[0])), (len(lines) + 1, len(lines[0]) - 1)):
-        _, shown = picture(daemons_blocks(CODE), height=height, width=width)
+        _, shown = picture(CODE, height=height, width=width)
         assert isinstance(shown, Text)
         assert f"needs {len(lines) + 1} of {len(lines[0])}" in shown.plain
-    _, shown = picture(daemons_blocks(CODE), height=len(lines) + 1, width=len(lines[0]))
-    assert not isinstance(shown, Text)
+    for quiet in (1, 2):  # the smaller quiet zone only where the better one does not fit
+        lines = blocks_of(CODE, quiet)
+        console, shown = picture(CODE, height=len(lines) + 1, width=80, color_system=None)
+        console.print(shown)
+        said = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        assert said[: len(lines)] == lines
+        assert len(said) == len(lines) + 1
+
+
+def test_a_code_of_whatsapps_needs_more_than_24_lines() -> None:
+    """Else it would have to be shown there: two modules a line are as many as there are in letters of every terminal."""
+    assert len(blocks_of(CODE, 0)) > 24
+
+
+def test_a_terminal_that_has_no_blocks_is_told_so(tmp_path: Path) -> None:
+    with (tmp_path / "ascii").open("w", encoding="ascii") as file:
+        console = Console(file=file, width=110, height=45, force_terminal=True, _environ={})
+        shown = follow._picture(SCAN, QrView(CODE, 0.0, 0.0), console, "Make it larger.")
+    assert isinstance(shown, Text)
+    assert "45 lines of 110 columns in ascii" in shown.plain
 
 
 # --- a real daemon ----------------------------------------------------------------------------------------
@@ -358,7 +411,7 @@ def test_a_walk_through_a_real_daemon(environ: dict[str, str], sessions_dir: Pat
         environ["WAGUARD_API__PORT"] = url.rpartition(":")[2]
         for arguments, shown in (
             (("connect", "demo"), "demo is awaiting_scan"),
-            (("status",), r"(?m)^demo +awaiting_scan +awaiting_scan +fresh"),
+            (("status",), r"(?m)^demo\tawaiting_scan\t"),
             (("status", "demo"), r"pid \d+"),
             (("restart", "demo", "--json", "--no-qr"), '"profile": "kept"'),
             (("doctor", "--json"), "a waguard answers at"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waguard.core.model import Link, Reading, Reason
-from waguard.whatsapp.page import part, read, together
+from waguard.whatsapp.page import masked, part, read, together
 
 QR = "2@abc+/=,noise=,identity=,adv=,1"
 URL = "https://web.whatsapp.com/"
@@ -32,6 +32,8 @@ BLANK: dict[str, Any] = {
     "logged_in": False,
     "storage_error": None,
     "online": True,
+    "wid": None,
+    "push_name": None,
 }
 
 
@@ -169,6 +171,52 @@ def test_long_and_strange_words_are_not_passed_on() -> None:
     assert reading.signs == ("app",)
 
 
+WID, NAME = "34600000001:12@c.us", "Tienda El Sol"
+
+
+def account(**signs: Any) -> tuple[str | None, str | None]:
+    told = {"logged_in": True, "state": "CONNECTED", "synced": True, "wid": f'"{WID}"', "push_name": NAME}
+    reading = read({**BLANK, **told, **signs})
+    return reading.wid, reading.push_name
+
+
+def test_whose_number_it_is() -> None:
+    assert account() == (WID, NAME)
+    assert account(wid=WID) == (WID, NAME)
+    assert account(state="TIMEOUT") == (WID, NAME), "offline is no other number"
+    assert account(logged_in=False) == (None, None)
+    assert account(state="UNPAIRED", qr=QR) == (None, None), "whoever scans next may be another"
+
+
+@pytest.mark.parametrize(
+    "wid", ["", '"', "demo", f"{WID}\n", "٣٤٦٠٠@c.us", "1" * 21 + "@c.us", f'"{WID}"<b>', 7, ["1@c.us"], None]
+)
+def test_what_cannot_be_a_number_is_none(wid: Any) -> None:
+    assert account(wid=wid) == (None, NAME)
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("Jos\u00e9 \U0001f600", "Jos\u00e9 \U0001f600"),
+        ("\x1b[2Jdemo\r\n", "[2Jdemo"),
+        ("a\u202eb\u2066c", "abc"),
+        ("x" * 500, "x" * 64),
+        ("\t", None),
+        ("", None),
+        (None, None),
+        (["demo"], None),
+    ],
+)
+def test_a_name_moves_nothing_on_a_screen(told: Any, name: str | None) -> None:
+    assert account(push_name=told) == (WID, name)
+
+
+def test_a_log_gets_no_number() -> None:
+    assert masked(WID) == "...001"
+    assert masked("123@c.us") == "..."
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
@@ -198,6 +246,9 @@ def test_arbitrary_json_gives_a_bounded_reading(signs: object) -> None:
     assert reading.qr is None or reading.link is Link.AWAITING_SCAN
     assert not reading.qr_exhausted or reading.qr is None
     assert sum(map(len, reading.signs)) < 1024
+    assert all(
+        len(text) <= 64 and text.isprintable() for text in (reading.wid or "", reading.push_name or "")
+    )
 
 
 def test_a_readers_part_is_called_and_a_reader_without_parts_is_taken_as_it_is() -> None:

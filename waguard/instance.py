@@ -24,7 +24,7 @@ from waguard.browser.find import Binary, Installed
 from waguard.browser.launch import PIPES, Browser
 from waguard.config import Config
 from waguard.core.login import Judgement, judge
-from waguard.core.model import ClientCode, Link, Reading, Reason, Source, Stage
+from waguard.core.model import ClientCode, Link, Login, Reading, Reason, Source, Stage
 from waguard.custody import Custody, Taken
 from waguard.deadline import within
 from waguard.errors import BackupFailed, NotProvedGone, ProfileLocked, WaguardError
@@ -113,6 +113,12 @@ class Memory:
     version: str = ""
     """Of the browser that runs."""
 
+    def forget_browser(self) -> None:
+        """What was seen of a browser goes with it."""
+        self.qr = self.reading = self.started_at = None
+        self.usages.clear()
+        self.version = ""
+
 
 _LOOK_S = 0.5
 """How often is looked whether a login has reached the disk, in seconds."""
@@ -200,9 +206,9 @@ class Instance:
         memory.automatic_restarts += automatic
         memory.attempt = secrets.token_hex(4)
         memory.stages = {}
-        memory.qr = memory.reading = memory.started_at = memory.check = None
+        memory.check = None
         memory.how = memory.backup = ""
-        memory.usages.clear()
+        memory.forget_browser()
         memory.lost, memory.accepted_at = False, 0.0
 
     async def prepare(self, source: Source | None, deadline_s: float) -> None:
@@ -271,6 +277,13 @@ class Instance:
     def has_login(self) -> bool:
         """The client was connected with its profile, and nobody has logged it out since."""
         return self._record.login
+
+    @property
+    def login(self) -> Login:
+        """What is on record of the profile's login."""
+        if not self._record.login:
+            return Login.RESTORED if self._record.restored else Login.NONE
+        return Login.ON_DISK if self._record.marked else Login.NEW
 
     @property
     def unsaved(self) -> bool:
@@ -593,7 +606,7 @@ class Instance:
         browser.close()
         self.browser = None
         self._forget_pipes()
-        self.memory.started_at = None
+        self.memory.forget_browser()
         self.stage_done(Stage.KILL, began)
         await self._witness()
         await self.save(launch=None)

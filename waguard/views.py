@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from waguard.backup.store import Backup
 from waguard.core import machine
 from waguard.core.health import Fault, Remedy, Treatment
-from waguard.core.model import Link, Process, Status, Wanted
+from waguard.core.model import Link, Login, Process, Status, Wanted
 from waguard.instance import Step
 from waguard.profile.examiners.subject import Verdict
 from waguard.session import Session
@@ -90,6 +90,12 @@ class SessionView:
     check: CheckView | None
     """What the check before the last launch had to say of the profile that was there; none if nothing."""
     generation: str | None
+    login: Login
+    """What is on record of the profile's login, whether its browser runs or not."""
+    wid: str | None
+    """The number that is logged in on the page, as WhatsApp writes it; none while there is no such page."""
+    push_name: str | None
+    """What its owner is called there."""
     page_version: str | None
     signs: Sequence[str]
     """What on the page led to `link`."""
@@ -157,6 +163,9 @@ def session_view(session: Session, sandbox: str) -> SessionView:
             else None
         ),
         generation=memory.profile.generation if memory.profile else None,
+        login=session.instance.login,
+        wid=reading.wid if reading else None,
+        push_name=reading.push_name if reading else None,
         page_version=reading.page_version if reading else None,
         signs=reading.signs if reading else (),
         browser=(

@@ -318,6 +318,8 @@ class Watch:
 
     def _note(self, reading: Reading) -> None:
         memory = self._instance.memory
+        if reading.wid is not None and (memory.reading is None or reading.wid != memory.reading.wid):
+            self._instance.publish("session.account", wid=whatsapp.masked(reading.wid))
         memory.reading = reading
         if reading.link is Link.UNKNOWN:
             return

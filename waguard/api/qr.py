@@ -17,10 +17,10 @@ def svg(view: QrView) -> bytes:
     return _saved(view, kind="svg", scale=6, light="white")
 
 
-def text(view: QrView) -> bytes:
-    """For a terminal: half blocks, with the quiet zone a scanner needs."""
+def text(view: QrView, quiet: int = 2) -> bytes:
+    """For a terminal: half blocks that draw the light parts, with a quiet zone of so many modules."""
     out = io.StringIO()
-    _code(view).terminal(out=out, compact=True, border=2)
+    _code(view).terminal(out=out, compact=True, border=quiet)
     return out.getvalue().encode()
 
 

@@ -17,6 +17,7 @@ from waguard.cli.tokens import own_token
 from waguard.config import Config
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode
+from waguard.core.stats import Happening
 from waguard.errors import BY_CODE, WaguardError
 from waguard.files import in_thread, write_atomically
 from waguard.schedule import JobView
@@ -53,6 +54,11 @@ class Tried:
     backup: BackupView
 
 
+@dataclass(frozen=True, slots=True)
+class HistoryList:
+    history: list[Happening]
+
+
 SESSION = TypeAdapter(SessionView)
 SESSIONS = TypeAdapter(SessionList)
 CLEANUP = TypeAdapter(CleanupView)
@@ -61,6 +67,7 @@ BACKUPS = TypeAdapter(BackupList)
 SWEEP = TypeAdapter(Sweep)
 JOBS = TypeAdapter(JobList)
 STATS = TypeAdapter(StatsView)
+HISTORY = TypeAdapter(HistoryList)
 _TRIED = TypeAdapter(Tried)
 _PROBLEM = TypeAdapter(dict[str, Any])
 
@@ -80,10 +87,6 @@ class Control:
     async def session(self, code: ClientCode) -> SessionView:
         return self._parsed(SESSION, await self._ask("GET", f"/v1/sessions/{code}"))
 
-    async def qr(self, code: ClientCode) -> str:
-        """The QR code in half blocks that draw its light parts. Raises `NoQrCode`."""
-        return (await self._ask("GET", f"/v1/sessions/{code}/qr", accept="text/plain")).decode()
-
     async def connect(
         self, code: ClientCode, *, wait: Wait, fresh: bool, timeout_s: float | None
     ) -> SessionView:
@@ -99,6 +102,10 @@ class Control:
     async def cleanup(self, code: ClientCode) -> CleanupView:
         path = f"/v1/sessions/{code}/cleanup"
         return self._parsed(CLEANUP, await self._ask("POST", path, limit_s=self._patience_s))
+
+    async def history(self, code: ClientCode, *, limit: int) -> HistoryList:
+        path = f"/v1/sessions/{code}/history"
+        return self._parsed(HISTORY, await self._ask("GET", path, limit=str(limit)))
 
     async def backups(self, code: ClientCode) -> BackupList:
         return self._parsed(BACKUPS, await self._ask("GET", f"/v1/sessions/{code}/backups"))

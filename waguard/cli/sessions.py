@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -11,17 +11,21 @@ import typer
 from pydantic import TypeAdapter
 
 from waguard.cli import show
-from waguard.cli.client import CLEANUP, SESSION, SESSIONS, Control, control
+from waguard.cli.client import CLEANUP, HISTORY, SESSION, SESSIONS, Control, control
 from waguard.cli.follow import follow
 from waguard.cli.service import Service, configured, installed
 from waguard.cli.tokens import given
 from waguard.config import Config
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, client_code
+from waguard.core.stats import Happening
 from waguard.errors import WaguardError
 from waguard.views import SessionView
 
 T = TypeVar("T")
+
+_LOOK_BACK, _LATELY = 100, 8
+"""How many events are looked through for what happened lately, and how many of them are shown."""
 
 Code = Annotated[str, typer.Argument(help="The client's code.", metavar="CODE")]
 
@@ -102,11 +106,11 @@ def status(
     """Show what runs."""
     if code is not None:
         client = client_code(code)
-        view = ask(ctx, url, lambda daemon: daemon.session(client))
         if json:
-            print_json(SESSION, view)
+            print_json(SESSION, ask(ctx, url, lambda daemon: daemon.session(client)))
         else:
-            show.session(view, show.output())
+            view, lately, saved = ask(ctx, url, lambda daemon: _in_detail(daemon, client))
+            show.session(view, show.output(), lately=lately, saved=saved)
         return
     found = ask(ctx, url, lambda daemon: daemon.sessions())
     if json:
@@ -115,6 +119,43 @@ def status(
         show.sessions(found.sessions, show.output())
     else:
         show.output().print("No sessions yet. Start one: waguard connect CODE")
+
+
+async def _in_detail(daemon: Control, code: ClientCode) -> tuple[SessionView, Sequence[Happening], str]:
+    """A session, what happened to it lately, and what there is of snapshots; what cannot be told now is left out."""
+    view = await daemon.session(code)
+    lately: Sequence[Happening] = ()
+    saved = ""
+    with suppress(WaguardError):
+        found = (await daemon.history(code, limit=_LOOK_BACK)).history
+        lately = [one for one in found if one.name in show.TURNS][:_LATELY]
+    with suppress(WaguardError):
+        usable = [one for one in (await daemon.backups(code)).backups if one.login and not one.refused]
+        ages = [one.taken_at for one in usable if one.taken_at is not None]
+        saved = (
+            f"{len(usable)} with a login, the newest {show.age(max(ages))} old"
+            if ages
+            else "none with a login"
+        )
+    return view, lately, saved
+
+
+def history(
+    ctx: typer.Context,
+    code: Code,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="So many, the newest first.")] = 50,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Show what happened to a client: starts, findings, remedies, changes of state."""
+    client = client_code(code)
+    found = ask(ctx, url, lambda daemon: daemon.history(client, limit=limit))
+    if json:
+        print_json(HISTORY, found)
+    elif found.history:
+        show.history(found.history, show.output())
+    else:
+        show.output().print(f"Nothing is on record of {client}.")
 
 
 def disconnect(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) -> None:
@@ -148,7 +189,7 @@ def cleanup(
         raise typer.Exit(1)
 
 
-COMMANDS = (connect, status, disconnect, restart, cleanup)
+COMMANDS = (connect, status, history, disconnect, restart, cleanup)
 
 
 def until(wait: Wait | None) -> Wait:
@@ -169,7 +210,11 @@ def bring_up(
             print_json(SESSION, ask(ctx, url, verb))
         else:
             console = show.output()
-            ask(ctx, url, lambda daemon: follow(daemon, code, verb(daemon), console=console, with_qr=with_qr))
+            ask(
+                ctx,
+                url,
+                lambda daemon: follow(daemon, code, lambda: verb(daemon), console=console, with_qr=with_qr),
+            )
     except KeyboardInterrupt:
         show.errors().print(f"{code} goes on in the background. See: waguard status {code}")
         raise

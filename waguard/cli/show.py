@@ -2,14 +2,17 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from waguard.cli.doctor import Finding, Grade
-from waguard.core.model import Status
+from waguard.cli.table import Column, facts, table
+from waguard.core.model import Login, Status
+from waguard.core.stats import Happening
 from waguard.schedule import JobView
 from waguard.sweep.sweeper import Sweep
 from waguard.views import BackupView, CleanupView, FindingView, SessionView
@@ -24,8 +27,18 @@ _STYLES = {
     Status.FAILED: "bold red",
     Status.STOPPED: "dim",
 }
+_URGENT = (Status.FAILED, Status.LOGGED_OUT, Status.RECOVERING)
+_CALM = (Status.AWAITING_SCAN, Status.STARTING, Status.SYNCING, Status.CONNECTED, Status.STOPPED)
+_WELL = len(_URGENT) + 1
+_LOGINS = {
+    Login.NONE: "none: a scan is needed",
+    Login.RESTORED: "from a snapshot; WhatsApp has not taken it yet",
+    Login.NEW: "new, not on disk yet",
+    Login.ON_DISK: "on disk",
+}
 _OUTCOMES = {"done": "green", "nothing": "dim", "skipped": "yellow", "failed": "red", "reported": "yellow"}
 _GRADES = {Grade.OK: "green", Grade.WARNING: "yellow", Grade.PROBLEM: "bold red"}
+Fields = Mapping[str, Any]
 _UNBROKEN = 10_000
 """Columns of what is not a terminal: whoever reads it there breaks lines itself."""
 
@@ -60,47 +73,67 @@ def headline(view: SessionView) -> Text:
 
 
 def sessions(views: Sequence[SessionView], console: Console) -> None:
-    table = _table(
-        "CLIENT", "STATUS", "LINK", "PROFILE", "SINCE", "QR", "RESTARTS", "MEMORY", "PID", "TROUBLE"
+    """All of them: those in trouble first."""
+    if console.is_terminal:
+        console.print(_summary(views))
+        console.print()
+    columns = (
+        Column("CLIENT"),
+        Column("STATUS"),
+        Column("SINCE"),
+        Column("TROUBLE", text=True, most_lines=2),
+        Column("NUMBER", spare=True),
+        Column("MEMORY", spare=True),
+        Column("RESTARTS", spare=True),
+        Column("LOGIN", spare=True),
+        Column("PROFILE", spare=True),
+        Column("PID", spare=True),
     )
-    for view in views:
-        table.add_row(
+    rows = [
+        (
             view.client,
             _status(view),
-            _link(view),
-            view.profile or "-",
             age(view.since),
-            "yes" if view.qr else "-",
-            str(view.automatic_restarts),
-            f"{view.memory_mb:.0f} MiB" if view.memory_mb is not None else "-",
-            str(view.browser.pids[0]) if view.browser else "-",
             _trouble(view),
+            number(view.wid),
+            f"{view.memory_mb:.0f} MiB" if view.memory_mb is not None else "",
+            str(view.automatic_restarts or ""),
+            view.login.value,
+            view.profile or "",
+            str(view.browser.pids[0]) if view.browser else "",
         )
-    console.print(table)
+        for view in sorted(views, key=lambda one: (_rank(one), one.client))
+    ]
+    table(columns, rows, console)
+    if console.is_terminal and any(_rank(view) < _WELL for view in views):
+        console.print()
+        console.print(Text("All of it, and what happened: waguard status CODE", "dim"))
 
 
-def session(view: SessionView, console: Console) -> None:
-    table = Table.grid(padding=(0, 2))
+def _summary(views: Sequence[SessionView]) -> Text:
+    counts = Counter(view.status for view in views).most_common()
+    text = Text(f"{len(views)} session{'s' if len(views) != 1 else ''}", "bold")
+    for before, (status, count) in zip([": ", *[", "] * len(counts)], counts, strict=False):
+        text.append(before, "not bold").append(f"{count} {status}", f"not bold {_STYLES[status]}")
+    return text
+
+
+def _rank(view: SessionView) -> int:
+    """What needs somebody, or is being mended, comes first."""
+    if view.status in _URGENT:
+        return _URGENT.index(view.status)
+    return _WELL - 1 if view.finding or view.failure else _WELL + _CALM.index(view.status)
+
+
+def session(
+    view: SessionView, console: Console, *, lately: Sequence[Happening] = (), saved: str = ""
+) -> None:
+    """One of them: ``lately`` is what happened to it, the newest first, and ``saved`` what snapshots there are."""
+    browser = view.browser
     rows: list[tuple[str, str | Text]] = [
         ("client", view.client),
         ("status", _status(view).append(f", for {age(view.since)}")),
-        ("wanted", view.wanted.value),
-        ("process", view.process.value),
-        ("link", _link(view)),
-        ("signs", ", ".join(view.signs) or "-"),
-        ("qr code", f"{view.qr.age_s:.0f} s old" if view.qr else "-"),
-        ("profile", f"{view.profile} ({view.backup or view.generation})" if view.profile else "-"),
-        ("check", f"{view.check.verdict}: {view.check.why}" if view.check else "-"),
-        ("page", view.page_version or "-"),
-        ("restarts", f"{view.automatic_restarts} by itself"),
-        ("launch", view.attempt or "-"),
-        ("stages", stages(view.stages_ms) or "-"),
     ]
-    if browser := view.browser:
-        pids = ", ".join(map(str, browser.pids))
-        rows.append(("browser", f"pid {pids} in {browser.sandbox}, up for {age(browser.started_at)}"))
-    if view.memory_mb is not None:
-        rows.append(("memory", f"{view.memory_mb:.0f} MiB"))
     if found := view.finding:
         rows.append(("finding", _finding(found).append(f", {found.age_s:.0f} s ago")))
         tried = ", ".join(found.tried)
@@ -110,51 +143,196 @@ def session(view: SessionView, console: Console) -> None:
         rows.append(("failure", f"{failure.message} [{failure.code}]{stage}"))
         if failure.hint:
             rows.append(("", failure.hint))
-    for name, value in rows:
-        table.add_row(Text(name, "dim"), value)
-    console.print(table)
+    rows += [
+        ("wanted", view.wanted.value),
+        ("process", view.process.value),
+        ("link", _link(view)),
+        ("number", " ".join(filter(None, (number(view.wid), view.push_name)))),
+        ("login", _LOGINS[view.login]),
+        ("snapshots", saved),
+        ("profile", f"{view.profile} ({view.backup or view.generation})" if view.profile else ""),
+        ("check", f"{view.check.verdict}: {view.check.why}" if view.check else ""),
+        ("qr code", f"{view.qr.age_s:.0f} s old" if view.qr else ""),
+        ("signs", ", ".join(view.signs)),
+        ("page", view.page_version or ""),
+        (
+            "browser",
+            f"pid {', '.join(map(str, browser.pids))} in {browser.sandbox}, up for {age(browser.started_at)}"
+            if browser
+            else "",
+        ),
+        ("memory", f"{view.memory_mb:.0f} MiB" if view.memory_mb is not None else ""),
+        ("launch", view.attempt or ""),
+        ("stages", stages(view.stages_ms)),
+        ("restarts", f"{view.automatic_restarts} by itself" if view.automatic_restarts else ""),
+    ]
+    facts([(name, value) for name, value in rows if str(value)], console)
+    if lately:
+        console.print()
+        console.print(Text(f"Lately (all of it: waguard history {view.client})", "dim"))
+        history(lately, console)
+
+
+def history(found: Sequence[Happening], console: Console) -> None:
+    columns = (Column("WHEN"), Column("WHAT", text=True))
+    table(columns, [(when(one.at), happening(one)) for one in found], console)
 
 
 def cleanup(view: CleanupView, console: Console) -> None:
-    table = _table("STEP", "OUTCOME", "MS", "DETAIL")
-    for step in view.steps:
-        outcome = Text(step.outcome, _OUTCOMES.get(step.outcome, ""))
-        table.add_row(step.step, outcome, f"{step.ms:.1f}", step.detail)
-    console.print(table)
+    columns = (Column("STEP"), Column("OUTCOME"), Column("MS"), Column("DETAIL", text=True))
+    rows = [
+        (step.step, Text(step.outcome, _OUTCOMES.get(step.outcome, "")), f"{step.ms:.1f}", step.detail)
+        for step in view.steps
+    ]
+    table(columns, rows, console)
     console.print(f"{view.client} is {'clean' if view.ok else 'not clean'} ({milliseconds(view.ms)}).")
 
 
 def backups(views: Sequence[BackupView], console: Console) -> None:
-    table = _table("ID", "TAKEN", "WHY", "SIZE", "LOGIN", "BROWSER")
-    for view in views:
-        usable = (
-            Text("refused", "red") if view.refused else Text("yes", "green") if view.login else Text("no")
+    columns = (
+        Column("ID"),
+        Column("TAKEN"),
+        Column("LOGIN"),
+        Column("WHY", spare=True),
+        Column("SIZE", spare=True),
+        Column("BROWSER", spare=True),
+    )
+    rows = [
+        (
+            view.id,
+            when(view.taken_at),
+            Text("refused", "red") if view.refused else Text("yes", "green") if view.login else Text("no"),
+            view.reason,
+            size(view.bytes),
+            view.browser,
         )
-        table.add_row(
-            view.id, when(view.taken_at), view.reason, size(view.bytes), usable, view.browser or "-"
-        )
-    console.print(table)
+        for view in views
+    ]
+    table(columns, rows, console)
 
 
 def sweep(found: Sweep, console: Console) -> None:
     if found.findings:
-        table = _table("WHAT", "CLIENT", "SUBJECT", "ACTION", "OUTCOME", "DETAIL")
-        for one in found.findings:
-            outcome = Text(one.outcome, _OUTCOMES.get(one.outcome, ""))
-            detail = f"{one.detail.removesuffix('.')}; {one.evidence}" if one.detail else one.evidence
-            table.add_row(one.kind, one.client or "-", one.subject, one.action, outcome, detail)
-        console.print(table)
+        columns = (
+            Column("WHAT"),
+            Column("CLIENT"),
+            Column("OUTCOME"),
+            Column("ACTION", text=True),
+            Column("SUBJECT", text=True),
+            Column("DETAIL", text=True),
+        )
+        rows = [
+            (
+                one.kind,
+                one.client or "",
+                Text(one.outcome, _OUTCOMES.get(one.outcome, "")),
+                one.action,
+                one.subject,
+                f"{one.detail.removesuffix('.')}; {one.evidence}" if one.detail else one.evidence,
+            )
+            for one in found.findings
+        ]
+        table(columns, rows, console)
     count = len(found.findings) or "nothing"
     console.print(f"{'Dry run: ' if found.dry_run else ''}{count} found ({milliseconds(found.ms)}).")
 
 
 def schedule(jobs: Sequence[JobView], console: Console) -> None:
-    table = _table("JOB", "RULE", "NEXT", "LAST", "OUTCOME", "DETAIL")
-    for job in jobs:
-        ok = {True: Text("done", "green"), False: Text("failed", "red"), None: Text("-")}[job.last_ok]
-        outcome = Text("runs now", "cyan") if job.running else ok
-        table.add_row(job.name, job.rule, when(job.next_at), when(job.last_at), outcome, job.last_error)
-    console.print(table)
+    columns = (
+        Column("JOB"),
+        Column("NEXT"),
+        Column("LAST"),
+        Column("OUTCOME"),
+        Column("RULE", spare=True),
+        Column("DETAIL", text=True),
+    )
+    outcomes = {True: Text("done", "green"), False: Text("failed", "red"), None: Text("")}
+    rows = [
+        (
+            job.name,
+            when(job.next_at),
+            when(job.last_at),
+            Text("runs now", "cyan") if job.running else outcomes[job.last_ok],
+            job.rule,
+            job.last_error,
+        )
+        for job in jobs
+    ]
+    table(columns, rows, console)
+
+
+def happening(one: Happening) -> Text:
+    """What has happened, in a sentence; what a later version tells is shown as it is."""
+    tell = _HAPPENED.get(one.name)
+    try:
+        return tell(one.fields) if tell is not None else Text(f"{one.name} {dict(one.fields)}")
+    except (KeyError, TypeError, ValueError):
+        return Text(f"{one.name} {dict(one.fields)}")
+
+
+def _changed(fields: Fields) -> Text:
+    status = fields["status"]
+    reason = f" ({fields['reason']})" if fields.get("reason") else ""
+    text = Text(status, _STYLES.get(status, "")).append(f"{reason}, ", "not bold default")
+    return text.append(
+        f"{fields['process']}; was {fields['was']} for {milliseconds(fields['duration_ms'])}", "dim"
+    )
+
+
+def _attempt(fields: Fields) -> Text:
+    how = {"connect": "started", "restart": "restarted", "return": "started with the daemon"}.get(
+        fields["why"], f"restarted by itself ({fields['why']})"
+    )
+    took = milliseconds(fields["duration_ms"])
+    if fields["outcome"] == "usable":
+        return Text(f"{how}: {fields['link']} after {took}", "green")
+    why = ", ".join(filter(None, (fields.get("code"), fields.get("stage") and f"stage {fields['stage']}")))
+    return Text(f"{how}: {fields['outcome']} after {took}{f' [{why}]' if why else ''}", "red")
+
+
+def _found(fields: Fields) -> Text:
+    remedies = ", ".join(fields.get("remedies") or ()) or "nothing"
+    return (
+        Text("found ")
+        .append(fields["fault"], "yellow")
+        .append(f": {'; '.join(fields['evidence'])}; to be tried: {remedies}", "dim")
+    )
+
+
+def _remedy(fields: Fields) -> Text:
+    style = {"cured": "green", "failed": "red"}.get(fields["outcome"], "")
+    took = milliseconds(fields["duration_ms"])
+    return Text(f"{fields['remedy']} against {fields['fault']}: ").append(
+        f"{fields['outcome']} after {took}", style
+    )
+
+
+def _recovered(fields: Fields) -> Text:
+    by = f"by {fields['remedy']}" if fields["remedy"] != "none" else "by itself"
+    return Text(
+        f"{fields['fault']} is over {by}, {milliseconds(fields['duration_ms'])} after it was found", "green"
+    )
+
+
+def _late(fields: Fields) -> Text:
+    return Text(f"stage {fields['stage']} was not done within {fields['deadline_s']:g} s", "yellow")
+
+
+_HAPPENED: Mapping[str, Callable[[Fields], Text]] = {
+    "session.changed": _changed,
+    "attempt.done": _attempt,
+    "health.finding": _found,
+    "health.remedy": _remedy,
+    "health.recovered": _recovered,
+    "stage.late": _late,
+}
+TURNS = _HAPPENED.keys() - {"session.changed", "stage.late"}
+"""What of it shows how a session fares; the others are the steps between."""
+
+
+def number(wid: str | None) -> str:
+    """As people write it: whatsapp's own form has more."""
+    return f"+{wid.partition('@')[0].partition(':')[0]}" if wid else ""
 
 
 def when(at: float | None) -> str:
@@ -170,13 +348,14 @@ def size(count: int) -> str:
 
 
 def doctor(findings: Sequence[Finding], console: Console) -> None:
-    table = Table.grid(padding=(0, 2))
+    columns = (Column("GRADE"), Column("WHAT"), Column("SEEN", text=True))
+    rows = []
     for finding in findings:
         seen = Text(finding.seen)
         if finding.mend:
             seen.append(f"\n-> {finding.mend}", "bold")
-        table.add_row(Text(finding.grade.value, _GRADES[finding.grade]), finding.check, seen)
-    console.print(table)
+        rows.append((Text(finding.grade.value, _GRADES[finding.grade]), finding.check, seen))
+    table(columns, rows, console)
     counts = [f"{sum(one.grade is grade for one in findings)} {grade}" for grade in Grade]
     console.print(", ".join(counts))
 
@@ -209,19 +388,15 @@ def _link(view: SessionView) -> str:
 def _trouble(view: SessionView) -> Text:
     if view.finding is not None:
         return _finding(view.finding)
-    if view.failure is None:
-        return Text("-")
-    return Text(f"{view.failure.message} [{view.failure.code}]").append(f" {view.failure.hint}", "dim")
+    if view.failure is not None:
+        text = Text(view.failure.code, "yellow").append(f": {view.failure.message}", "dim")
+        return text.append(f" {view.failure.hint}" if view.failure.hint else "", "dim")
+    return Text(view.reason if view.reason and view.reason != view.status else "")
 
 
 def _finding(found: FindingView) -> Text:
-    """What is wrong, what shows it, and what is being done."""
+    """What is wrong, what is being done, and what shows it."""
     doing = f"trying {found.remedy}" if found.remedy else "waiting"
-    return Text(str(found.fault), "yellow").append(f": {'; '.join(found.evidence)} ({doing})", "dim")
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in columns:
-        table.add_column(column, no_wrap=column not in {"LAST FAILURE", "DETAIL"})
-    return table
+    return (
+        Text(str(found.fault), "yellow").append(f", {doing}: ", "").append("; ".join(found.evidence), "dim")
+    )

@@ -79,6 +79,17 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
+class Login(StrEnum):
+    """What a client's profile holds of a login, as far as is on record."""
+
+    NONE = "none"
+    RESTORED = "restored"
+    """A snapshot's, which WhatsApp has not taken yet."""
+    NEW = "new"
+    """Connected; the login is not seen on disk yet: a browser that is killed now loses it."""
+    ON_DISK = "on_disk"
+
+
 class Cause(StrEnum):
     """Why a browser is started."""
 
@@ -126,6 +137,10 @@ class Reading:
     qr_exhausted: bool = False
     """All refs are used up; the page shows a reload button instead of a fresh code."""
     page_version: str | None = None
+    wid: str | None = None
+    """The number that is logged in, as WhatsApp writes it: ``34600000001:12@c.us``."""
+    push_name: str | None = None
+    """What its owner is called there: any text, made harmless."""
     signs: tuple[str, ...] = ()
     """The signs that led to the verdict, for people: ``("data-ref", "Socket.state=UNPAIRED")``."""
 

@@ -176,6 +176,7 @@
   function showMain(wid) {
     show('main');
     app.querySelector('[data-testid="wid"]').textContent = wid;
+    Conn.set({ pushname: `Phone ${wid.split(':')[0]}` });
     app.querySelector('[data-testid="menu-logout"]').onclick = () => send('logout');
   }
 

@@ -39,6 +39,8 @@ ERROR_PAGE = "error page"
 
 _QR = re.compile(r"[\x20-\x7e]{1,1024}")
 _WORD = re.compile(r"[\w .:+-]{1,64}", re.ASCII)
+_WID = re.compile(r"\d{1,20}(:\d{1,4})?@[a-z.]{1,16}", re.ASCII)
+_LONGEST_NAME = 64
 
 _REFUSED = frozenset({"DEPRECATED_VERSION", "TOS_BLOCK", "SMB_TOS_BLOCK", "PROXYBLOCK"})
 _UNPAIRED = frozenset({"UNPAIRED", "UNPAIRED_IDLE"})
@@ -71,6 +73,8 @@ class _Signs:
     refused: bool | None
     logged_in: bool | None
     online: bool | None
+    wid: str | None
+    push_name: str | None
 
     @classmethod
     def of(cls, raw: Mapping[Any, Any]) -> Self:
@@ -97,11 +101,14 @@ class _Signs:
             refused=flag("refused"),
             logged_in=flag("logged_in"),
             online=flag("online"),
+            wid=_match(_WID, _unquoted(raw.get("wid"))),
+            push_name=_name(raw.get("push_name")),
         )
 
     def reading(self) -> Reading:
         link, reason = self._link()
         exhausted = link is Link.AWAITING_SCAN and (self.reload is True or self.state == "UNPAIRED_IDLE")
+        somebody = self.logged_in is True and link is not Link.AWAITING_SCAN
         return Reading(
             link,
             reason,
@@ -109,6 +116,8 @@ class _Signs:
             qr=self.qr if link is Link.AWAITING_SCAN and not exhausted else None,
             qr_exhausted=exhausted,
             page_version=self.version,
+            wid=self.wid if somebody else None,
+            push_name=self.push_name if somebody else None,
             signs=self._seen(),
         )
 
@@ -193,6 +202,24 @@ class _Signs:
 
 def _match(pattern: re.Pattern[str], value: object) -> str | None:
     return value if isinstance(value, str) and pattern.fullmatch(value) else None
+
+
+def _unquoted(value: object) -> object:
+    """Texts in its storage are JSON."""
+    return value[1:-1] if isinstance(value, str) and value[:1] == value[-1:] == '"' else value
+
+
+def _name(value: object) -> str | None:
+    """A name that its owner has chosen: whatever could move what is around it on a screen is left out."""
+    if not isinstance(value, str):
+        return None
+    return "".join(one for one in value[:_LONGEST_NAME] if one.isprintable()).strip() or None
+
+
+def masked(wid: str) -> str:
+    """A number as logs may have it."""
+    number = wid.partition("@")[0].partition(":")[0]
+    return f"...{number[-3:]}" if len(number) > 6 else "..."
 
 
 def _post_logout(url: str) -> bool:

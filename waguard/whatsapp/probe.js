@@ -34,6 +34,7 @@
         && (document.querySelector('.version-title, a[href*="google.com/chrome"]') !== null
           || (document.getElementsByTagName('*').length < 200
             && /works with Google Chrome|update (Google )?Chrome/i.test(document.body.innerText)))),
+      wid: text(() => localStorage.getItem('last-wid-md'), 64),
       logged_in: sign(() => ['last-wid-md', 'WANoiseInfo'].every(mark => localStorage.getItem(mark) !== null)),
       storage_error: sign(() => {
         try {
@@ -78,6 +79,7 @@
     const booted = version !== null || splash === false;
     const socket = booted ? part('WAWebSocketModel', 'Socket') : null;
     const stream = booted ? part('WAWebStreamModel', 'Stream') : null;
+    const conn = booted ? part('WAWebConnModel', 'Conn') : null;
 
     return {
       version,
@@ -85,6 +87,7 @@
       stream: word(() => socket.stream),
       synced: is(() => socket.hasSynced),
       mode: word(() => stream.mode),
+      push_name: word(() => conn.pushname),
       storage_error: word(() => window.indexedDB ? null : 'indexedDB'),
     };
   },

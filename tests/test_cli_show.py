@@ -1,0 +1,136 @@
+"""What people see on terminals of every size: nothing that they have to type is cut, and trouble comes first."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from forty import LONG, forty
+from rich.console import Console
+from test_cli import CONNECTED, DOWN, FAILED, SNAPSHOT
+
+from waguard.backup.store import NEWEST
+from waguard.cli import show
+from waguard.core.model import Login
+from waguard.views import BackupView, SessionView
+
+
+def screen(width: int, **options: Any) -> Console:
+    settings = {"width": width, "height": 24, "force_terminal": True, "color_system": None, **options}
+    return Console(file=io.StringIO(), highlight=False, markup=False, emoji=False, _environ={}, **settings)
+
+
+def shown(views: Sequence[SessionView], width: int, **options: Any) -> str:
+    console = screen(width, **options)
+    show.sessions(views, console)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+TOP = """\
+40 sessions: 26 connected, 5 recovering, 3 failed, 2 awaiting_scan, 2 stopped, 1
+logged_out, 1 starting
+
+CLIENT                 STATUS         SINCE  TROUBLE
+client-with-the-longest-code-that-there-may-be-xxxxxxxxxxxxxxxxx
+                       failed         1 d    browser_failed: The browser ended.
+                                             Run: waguard doctor
+demo                   failed         20 s   browser_failed: The browser ended.
+                                             Run: waguard doctor
+restaurante-el-puerto  failed         3 min  deadline_exceeded: Stage open: the
+                                             page was not usable within 45 s;...
+clinica-norte          logged_out     2 h
+hotel-sol              recovering     2 h    conflict, waiting: WhatsApp is in
+                                             use in another browser
+taller-12              recovering     40 s   page_looping, trying reload: it has
+                                             not answered for 34 s; its rende...
+taller-13              recovering     41 s   offline, waiting:
+                                             Socket.state=TIMEOUT; ...
+taller-14              recovering     42 s   offline, waiting:
+                                             Socket.state=TIMEOUT; ...
+taller-15              recovering     43 s   offline, waiting:
+                                             Socket.state=TIMEOUT; ...
+nuevo-1                awaiting_scan  15 s
+nuevo-2                awaiting_scan  3 s
+vuelve                 starting       2 s
+shop-01                connected      1 h
+"""
+END = """\
+shop-26                connected      1 d
+cerrado                stopped        5 d
+cerrado-2              stopped        5 d
+
+All of it, and what happened: waguard status CODE
+"""
+
+
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    return 1e9
+
+
+def test_forty_sessions_with_trouble_in_eighty_columns(now: float) -> None:
+    said = shown(forty(now), 80)
+    assert said.startswith(TOP)
+    assert said.endswith(END)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 132, 200, 250])
+def test_whatever_the_width_each_client_has_its_whole_code_and_its_state(now: float, width: int) -> None:
+    views = forty(now)
+    lines = shown(views, width).splitlines()
+    assert all(len(line) <= width or line == LONG for line in lines)
+    for view in views:
+        (number,) = (one for one, line in enumerate(lines) if line.split()[:1] == [view.client])
+        words = " ".join(lines[number : number + 2]).split()
+        assert words[:2] == [view.client, view.status], lines[number]
+
+
+def test_what_there_is_room_for_is_shown_and_columns_of_nothing_are_not(now: float) -> None:
+    heads = [shown(forty(now), width).splitlines() for width in (80, 120, 250)]
+    narrow, wide, widest = (next(line for line in one if line.startswith("CLIENT")) for one in heads)
+    assert narrow.split() == ["CLIENT", "STATUS", "SINCE", "TROUBLE"]
+    assert wide.split()[4:] == ["NUMBER", "MEMORY", "RESTARTS"]
+    assert widest.split()[4:] == ["NUMBER", "MEMORY", "RESTARTS", "LOGIN", "PROFILE", "PID"]
+    assert "RESTARTS" not in shown([CONNECTED], 250)
+
+
+def test_two_hundred_sessions_of_long_codes_are_aligned(now: float) -> None:
+    views = [
+        replace(view, client=f"{view.client}-{number}"[-64:]) for number in range(5) for view in forty(now)
+    ]
+    lines = shown(views, 80).splitlines()
+    assert lines[0].startswith("200 sessions: 130 connected, ")
+    at = next(line.index("STATUS") for line in lines if line.startswith("CLIENT"))
+    assert {line[at - 2 : at] for line in lines[4:-2] if len(line) < 64} == {"  "}
+
+
+def test_colours_only_where_they_are_wanted(now: float) -> None:
+    assert "\x1b[" in shown(forty(now), 80, color_system="standard")
+    plain = shown(forty(now), 80, color_system="standard", no_color=True)
+    assert "\x1b[3" not in plain
+    assert shown(forty(now), 80).isascii(), "what a terminal without UTF-8 cannot show"
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_id_that_restore_wants_is_whole(width: int) -> None:
+    views = [BackupView(**{**SNAPSHOT, "id": f"20260101T000000-{one:08x}"}) for one in range(3)]  # type: ignore[arg-type]
+    console = screen(width)
+    show.backups(views, console)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    for view in views:
+        assert view.id in said.split()
+    assert NEWEST not in said
+
+
+def test_a_session_in_detail_says_only_what_there_is_to_say() -> None:
+    for view, missing in (
+        (DOWN, {"memory", "signs", "page", "browser", "number", "finding", "check"}),
+        (replace(FAILED, login=Login.ON_DISK), {"memory", "signs", "page", "browser", "number"}),
+    ):
+        console = screen(60)
+        show.session(view, console)
+        said = console.file.getvalue()  # type: ignore[attr-defined]
+        assert not missing & {line.split()[0] for line in said.splitlines()}
+        assert max(map(len, said.splitlines())) <= 60
