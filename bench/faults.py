@@ -129,7 +129,7 @@ async def memory_growth(bed: Bed) -> None:
     finally:
         await bed.fleet.clear("memory_growth", wid=wid)
     await bed.well()
-    await bed.recovered(restarts=1)
+    await bed.recovered(restarts=0)
 
 
 # --- processes ------------------------------------------------------------------------------------------

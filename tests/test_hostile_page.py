@@ -4,16 +4,24 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Daemon, Journal
-from test_browser import BRISK, log_in
+from test_browser import BRISK, family, log_in, pid_of, until
 
+from waguard import host
 from waguard.browser.find import KNOWN
 from waguard.browser.page import Page
+from waguard.core.health import Fault
 from waguard.core.model import ClientCode, Link
+from waguard.errors import PageFailed
+from waguard.probes.falls import Falls
 from waguard.simulator.server import Simulator
 from waguard.supervisor import Supervisor
+
+PROC = Path("/proc")
 
 pytestmark = [
     pytest.mark.browser,
@@ -78,3 +86,64 @@ async def test_a_page_with_hostile_prototypes_is_read_right_and_keeps_nobody_wai
             assert view.qr is None
         assert not journal.named("health.finding")
         assert len(journal.named("browser.spawned")) == 2
+
+
+# --- memory ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_page_that_takes_memory_quickly_loses_it_between_two_looks(
+    start: Daemon, simulator: Simulator, journal: Journal
+) -> None:
+    """A look of a minute is not waited for, and the browser stays."""
+    recycle, cgroup = {"soft_memory_mb": 500, "hard_memory_mb": 600}, {"memory_max_mb": 8000}
+    async with start(whatsapp={"url": simulator.url}, recycle=recycle, cgroup=cgroup) as (supervisor, _):
+        (before,) = await log_in(supervisor, simulator, DEMO)
+        watch = supervisor._sessions[DEMO]._watch
+        async with asyncio.timeout(70):  # its first look falls anywhere into the first minute
+            while not supervisor._sessions[DEMO].memory.usages:
+                await asyncio.sleep(0.1)
+                watch._wake[Fault.MEMORY_HIGH].set()
+        began = time.monotonic()
+        await simulator.inject("memory_burst", value="6000")
+        await until(lambda: bool(journal.named("health.recovered")), "cured", 30)
+        assert time.monotonic() - began < 15
+        (remedy,) = journal.named("health.remedy")
+        assert (remedy.fields["fault"], remedy.fields["remedy"]) == ("memory_high", "reload")
+        assert remedy.fields["outcome"] == "cured"
+        await until(lambda: supervisor.view(DEMO).link is Link.CONNECTED, "connected")
+        after = supervisor.view(DEMO)
+        assert (after.browser, after.attempt) == (before.browser, before.attempt)
+
+
+@pytest.mark.parametrize("kind", ["bubblewrap", "plain"])
+async def test_browsers_go_before_the_daemon_and_no_page_takes_more_than_it_may(
+    start: Daemon, simulator: Simulator, kind: str
+) -> None:
+    sections: dict[str, Any] = {"sandbox": {"kind": kind}, "cgroup": {"memory_max_mb": 1500}}
+    recycle = {"soft_memory_mb": 0, "hard_memory_mb": 0}
+    async with start(whatsapp={"url": simulator.url}, recycle=recycle, **sections) as (supervisor, _):
+        (view,) = await log_in(supervisor, simulator, DEMO)
+        around = {pid_of(view)} if kind == "bubblewrap" else set()
+        for pid in family(pid_of(view)) - around:
+            command, place = (PROC / f"{pid}/cmdline").read_bytes(), PROC / str(pid)
+            score = int((place / "oom_score_adj").read_text())
+            assert score >= (300 if b"--type=renderer" in command else 100), command
+            (data,) = [one for one in (place / "limits").read_text().splitlines() if "Max data size" in one]
+            assert data.split()[3:5] == [str(1500 << 20)] * 2
+        page, takes = page_of(supervisor, DEMO), "new Uint8Array(200 << 20).fill(1)"
+        assert await page.evaluate(f"(globalThis.taken = [{takes}]).length") == 1
+        with pytest.raises(PageFailed):
+            await page.evaluate(f"while (true) taken.push({takes})")
+        most = await asyncio.to_thread(lambda: max(map(host.anonymous_mb, family(pid_of(view)))))
+        assert most < 1500
+        assert supervisor.view(DEMO).browser == view.browser
+
+
+def test_a_fall_of_memory_is_told_once_for_so_much_of_it() -> None:
+    falls = Falls()
+    told = []
+    for available in (8000, 7900, 7801, 7799, 7700, 7600, 9000, 8900, 8500):
+        before = falls._fallen
+        falls.tick(available)
+        told.append(before.is_set())
+    assert told == [False, False, False, True, False, False, False, False, True]

@@ -39,6 +39,7 @@ from waguard.learned import Learned
 from waguard.observe import logs
 from waguard.observe.status import StatusLine
 from waguard.probes.census import Census
+from waguard.probes.falls import Falls
 from waguard.probes.pulse import Pulse
 from waguard.profile.store import Profiles
 from waguard.registry import Registry
@@ -233,10 +234,12 @@ async def running(
         await history.start(learned)
         bus.subscribe(history.heard)
         bus.subscribe(learned.heard)
+        falls = Falls()
+        stack.push_async_callback(_end, asyncio.create_task(falls.run(), name="falls"))
         services = Services(
             resources,
             starts=asyncio.Semaphore(config.limits.concurrent_starts),
-            senses=Senses(pulse, Census(), probe),
+            senses=Senses(pulse, Census(), falls, probe),
             gate=Gate(BreakerPolicy(), bus.publish, installed),
             policy=RestartPolicy(
                 budget=config.restart.budget,

@@ -37,7 +37,7 @@ from waguard.profile.examiners.subject import Verdict
 from waguard.profile.store import Profile, Profiles
 from waguard.profile.witness import Witness
 from waguard.registry import Record, Registry
-from waguard.sandbox import Sandbox, freeze, reaper
+from waguard.sandbox import Sandbox, freeze, limits, reaper
 from waguard.sandbox.adopt import adopt
 from waguard.sandbox.cgroup import Cgroups, Kills
 from waguard.systemd import Manager
@@ -442,6 +442,7 @@ class Instance:
             version = resources.binary.version
             before = await in_thread(witness.read, profile.witness)
             await in_thread(witness.write, profile.witness, Witness(before.browser if before else version))
+            restraints = await in_thread(limits.command, resources.config.cgroup.memory_max_mb)
             browser = self.browser = Browser.spawn(
                 resources.sandbox,
                 resources.binary,
@@ -449,6 +450,7 @@ class Instance:
                 profile.path,
                 self._custody.lock_fd,
                 launch.token,
+                restraints,
             )
             self._custody.drop_lock()  # the sandbox holds it from here, until all of it is gone
             identities = tuple(await browser.run.identify())

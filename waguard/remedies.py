@@ -52,9 +52,14 @@ async def _renew(fault: Fault, target: Target) -> None:
     await _signal(target, signal.SIGKILL, lambda one: one.role == role)
 
 
-async def _reload(fault: Fault, target: Target) -> None:
+def ends_renderer(fault: Fault, *, silent: bool) -> bool:
+    """Whether a reload does, before it loads the page again."""
     # A navigation waits for the renderer that it leaves, and after that nothing can end its script any more.
-    if target.silent and fault is not Fault.PAGE_CRASHED:
+    return (silent and fault is not Fault.PAGE_CRASHED) or fault is Fault.MEMORY_HIGH
+
+
+async def _reload(fault: Fault, target: Target) -> None:
+    if ends_renderer(fault, silent=target.silent):
         target.page.crashed.clear()
         await _signal(target, signal.SIGKILL, lambda one: one.role == RENDERER)
         await target.page.crashed.wait()  # a navigation that begins before would be aborted

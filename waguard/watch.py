@@ -26,6 +26,7 @@ from waguard.instance import Instance
 from waguard.probes import Probe, link, qr
 from waguard.probes.browser import browser_probe
 from waguard.probes.census import BROWSER, RENDERER, Census, Member
+from waguard.probes.falls import Falls
 from waguard.probes.gpu import GpuProbe
 from waguard.probes.memory import MemoryProbe, Usage
 from waguard.probes.network import network_probe
@@ -49,6 +50,7 @@ class Senses:
 
     pulse: Pulse
     census: Census
+    falls: Falls
     probe: str
     """The page's reader."""
 
@@ -120,6 +122,7 @@ class Watch:
         self._start(partial(self._read_page, epoch, page), "read")
         for probe in self._probes(browser, page):
             self._start(partial(self._keep_looking, epoch, probe), type(probe).__name__)
+        self._start(self._look_when_memory_falls, "falls")
         return page
 
     async def open(self, epoch: int, deadline_s: float) -> None:
@@ -383,6 +386,12 @@ class Watch:
             else:
                 await self._rest(wake, probe.interval_s * random.uniform(0.9, 1.1))  # noqa: S311 (likewise)
 
+    async def _look_when_memory_falls(self) -> None:
+        while True:
+            await self._senses.falls.next()
+            if (wake := self._wake.get(Fault.MEMORY_HIGH)) is not None:
+                wake.set()
+
     async def _look(self, epoch: int, probe: Probe) -> bool:
         """One look; returns whether it was not answered in time."""
         began = self._senses.pulse.clock()
@@ -459,7 +468,7 @@ class Watch:
         self._navigating += reload
         try:
             if reload:
-                self._ended_renderer = target.silent
+                self._ended_renderer = remedies.ends_renderer(fault, silent=target.silent)
                 self._reloads += 1
                 self._instance.memory.reading = None  # what it shows next is news, even if it is the same
             async with asyncio.timeout(verify_s if reload else self._config.probes.answer_s):

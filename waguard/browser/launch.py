@@ -52,6 +52,7 @@ class Browser:
         profile: Path,
         lock_fd: int,
         token: str,
+        restraints: Sequence[str] = (),
     ) -> Self:
         """Start the sandbox; the browser in it waits for `go`. Raises `SandboxFailed`.
 
@@ -65,6 +66,7 @@ class Browser:
             theirs.callback(os.close, null)
             run = kind.start(
                 sandbox.Spec(
+                    restraints=restraints,
                     argv=flags.command(binary, kind.profile_path(profile), settings),
                     profile=profile,
                     lock_fd=lock_fd,

@@ -55,7 +55,7 @@ class Remedy(StrEnum):
     RENEW = "renew"
     """End the helper process that hangs; the browser makes a new one."""
     RELOAD = "reload"
-    """Load the page again, with a new renderer if the old one does not answer."""
+    """Load the page again, with a new renderer if the old one does not answer, or takes too much."""
     RESTART = "restart"
     """Close the browser and start it again on the same profile."""
     RESTORE = "restore"
@@ -94,7 +94,7 @@ PLANS: Mapping[Fault, Sequence[Remedy]] = {
     Fault.GPU_HUNG: (Remedy.RENEW, Remedy.RESTART),
     Fault.OFFLINE: (Remedy.RELOAD, Remedy.RESTART),
     Fault.QR_STALE: (Remedy.RELOAD_QR, Remedy.RELOAD, Remedy.RESTART),
-    Fault.MEMORY_HIGH: (Remedy.RESTART,),
+    Fault.MEMORY_HIGH: (Remedy.RELOAD, Remedy.RESTART),
     Fault.LOGIN_LOST: (Remedy.RESTORE,),
     Fault.LOGGED_OUT: (),
     Fault.CONFLICT: (),

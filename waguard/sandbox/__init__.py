@@ -34,6 +34,8 @@ class Spec:
     token: str
     env: Mapping[str, str]
     fds: Mapping[int, int]
+    restraints: Sequence[str] = ()
+    """The command prefix that limits it: see `limits`."""
 
 
 class Run(Protocol):

@@ -98,7 +98,7 @@ class Bubblewrap:
     def check(self, _profile: Path) -> None:
         """Whatever the way there looks like: bubblewrap brings the profile to the browser."""
 
-    def command(self, argv: Sequence[str], profile: Path | None) -> list[str]:
+    def command(self, argv: Sequence[str], profile: Path | None, restraints: Sequence[str] = ()) -> list[str]:
         """The whole command line; everything the browser may see is in it."""
         command = [
             str(self._program),
@@ -128,7 +128,7 @@ class Bubblewrap:
             str(_BLOCK_FD),
             "--",
         ]
-        return [*command, *(drop_privileges(self._user) if self._user else ()), *argv]
+        return [*command, *(drop_privileges(self._user) if self._user else ()), *restraints, *argv]
 
     def start(self, spec: Spec) -> "BubblewrapRun":
         env = {**spec.env, TOKEN_VARIABLE: spec.token}
@@ -137,7 +137,7 @@ class Bubblewrap:
             block_read, block_write = pipe(theirs, ours)
             fds = {**spec.fds, _LOCK_FD: spec.lock_fd, _INFO_FD: info_write, _BLOCK_FD: block_read}
             try:
-                command = self.command(spec.argv, spec.profile)
+                command = self.command(spec.argv, spec.profile, spec.restraints)
                 child = started(self._fence, lambda: spawn(command, env, fds))
             except OSError as error:
                 raise SandboxFailed(f"{self._program} cannot be started: {error.strerror}.") from None

@@ -43,7 +43,7 @@ class Plain:
         return profile.absolute()
 
     def start(self, spec: Spec) -> "PlainRun":
-        argv = [*(drop_privileges(self._user) if self._user else ()), *spec.argv]
+        argv = [*(drop_privileges(self._user) if self._user else ()), *spec.restraints, *spec.argv]
         env, fds = {**spec.env, TOKEN_VARIABLE: spec.token}, {**spec.fds, _LOCK_FD: spec.lock_fd}
         try:
             child = started(self._fence, lambda: spawn(argv, env, fds))

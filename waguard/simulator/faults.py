@@ -22,6 +22,10 @@ FAULTS = {
     "memory_growth": (
         "The page takes 16 MiB more every second, until the fault is cleared. Open pages at once, others when they load."
     ),
+    "memory_burst": (
+        "The page takes memory as quickly as it can, up to so many MiB. Open pages at once, others when they load; until the "
+        "page is loaded again. Once: in the open pages, or else in the next that loads."
+    ),
     "storage_refused": ("There is no IndexedDB: a login is lost, and no QR code comes. From the next load."),
     "stale_qr": (
         "QR codes do not rotate: the page keeps showing one that no phone takes any more, without a reload button. "
@@ -69,6 +73,10 @@ def one_of(default: str, *others: str) -> Values:
 
 
 def seconds(default: str, most: float) -> Values:
+    return number(default, most, "seconds")
+
+
+def number(default: str, most: float, unit: str) -> Values:
     def fits(value: str) -> bool:
         try:
             number = float(value)
@@ -76,11 +84,12 @@ def seconds(default: str, most: float) -> Values:
             return False
         return math.isfinite(number) and 0 <= number <= most
 
-    return Values(default, f"seconds, 0 to {most:g}", fits)
+    return Values(default, f"{unit}, 0 to {most:g}", fits)
 
 
 VALUES: Mapping[str, Values] = {
     "boot": seconds("20", 3600),
+    "memory_burst": number("3000", 16_384, "MiB"),
     "syncing": one_of("stuck", "moves"),
     "answers": one_of("500", "429", "503", "407", "portal", "empty"),
     "socket_state": one_of(
@@ -92,7 +101,7 @@ VALUES: Mapping[str, Values] = {
 """The faults that take a value; each has a default."""
 
 DROPPED_ONCE = frozenset({"drop_socket"})
-ONCE = DROPPED_ONCE | {"spin_once", "spin_until_load", "blank", "reload"}
+ONCE = DROPPED_ONCE | {"spin_once", "spin_until_load", "blank", "reload", "memory_burst"}
 DROPS = DROPPED_ONCE | {"offline"}
 
 

@@ -277,6 +277,15 @@
     if (bar !== null) bar.value += (bar.max - bar.value) / 100;
   }
 
+  function takeMemory(most) {
+    const taken = [];
+    const take = () => {
+      taken.push(new Uint8Array(16 << 20).fill(1));
+      if (taken.length * 16 < most) setTimeout(take);
+    };
+    take();
+  }
+
   /** What a page can do to those who look at it with what they find there. */
   function deceive() {
     const lists = Array(400_000).fill([]);
@@ -307,6 +316,7 @@
     if (faults.has('reload')) location.reload();
     if (faults.has('blank')) location.replace('about:blank');
     if (faults.has('hostile_prototype')) deceive();
+    if (faults.has('memory_burst')) takeMemory(Number(faults.get('memory_burst')));
     if (faults.has('spin_until_load')) setInterval(spin);
     if (faults.has('spin_once')) setTimeout(spin);
     if (faults.has('spin')) spin();
