@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
+from waguard.files import Below
 from waguard.profile import leveldb
 
 
@@ -81,7 +82,7 @@ def at(which: int, do: Callable[[Path], object]) -> Callable[[Path], object]:
 
 
 def _needed(database: Path) -> list[int]:
-    return sorted(leveldb.read_manifest(manifest(database)).tables)
+    return sorted(leveldb.read_manifest(Below(manifest(database))).tables)
 
 
 def within(place: Callable[[Path], Path], do: Callable[[Path], object]) -> Callable[[Path], object]:

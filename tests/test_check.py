@@ -18,6 +18,7 @@ from written import VERSION, Written
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, Status
 from waguard.errors import DiskFull, ProfileFailed, ProfileLocked, ProfileTooNew, SessionFailed
+from waguard.files import Below
 from waguard.profile import examiners, leveldb, login, witness
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject, Verdict
@@ -159,7 +160,7 @@ def test_looking_changes_nothing(small: Written) -> None:
 
 def test_leveldb_is_read_as_chromium_writes_it(large: Written) -> None:
     for database in large.profile.rglob("CURRENT"):
-        assert not [doubt for doubt in leveldb.examine(database.parent) if doubt != "it is empty"]
+        assert not [doubt for doubt in leveldb.examine(Below(database.parent)) if doubt != "it is empty"]
 
 
 # --- in the product ---------------------------------------------------------------------------------------------
@@ -268,7 +269,7 @@ def test_what_is_witnessed_is_on_disk_first(small: Written, monkeypatch: pytest.
     monkeypatch.setattr(os, "fsync", noted)
     marks = witness.take(small.profile, small.origin, {})
     assert {small.profile / name for name in marks} <= synced
-    assert set(login.databases(small.profile, small.origin)) <= synced
+    assert {one.path for one in login.databases(small.profile, small.origin)} <= synced
 
 
 async def test_what_was_cut_off_does_not_count_as_lost_when_the_launch_goes_no_further(

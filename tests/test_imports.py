@@ -277,6 +277,25 @@ def test_signals_are_sent_by_handle_alone() -> None:
     assert where <= {"waguard.sandbox.identity", "waguard.sandbox.spawn"}
 
 
+def test_what_a_browser_could_have_made_is_opened_by_files_alone() -> None:
+    """By `files.Below`, which waits for nobody and follows no link; of our own making are new files, and locks."""
+    readers = (
+        *("waguard.profile", "waguard.backup", "waguard.custody", "waguard.instance", "waguard.keeper"),
+        *("waguard.registry", "waguard.schedule", "waguard.history", "waguard.api.auth", "waguard.sweep"),
+    )
+    opening = {"open", "read_bytes", "read_text", "copyfile", "copy", "copy2", "copytree", "fdopen", "link"}
+    harmless = {"tarfile.open", "os.fdopen", "self._open", "session.instance.copy"}
+    wrong = [
+        f"{where} {called}"
+        for where, node, called in calls()
+        if where.startswith(readers)
+        and called.rpartition(".")[2] in opening
+        and called not in harmless
+        and not any(flag in ast.unparse(node) for flag in ("os.O_EXCL", "os.O_NOFOLLOW"))
+    ]
+    assert wrong == []
+
+
 def test_what_the_tests_are_blind_to() -> None:
     """The look itself works: it sees imports inside functions, and names what it found."""
     assert ("psutil", "waguard.host") in {(to, name) for name, found in OTHERS.items() for to, _ in found}

@@ -138,7 +138,7 @@ def test_numbers_beyond_any_pid_are_nobody(registry: Registry, path: Path) -> No
 def test_a_record_that_may_not_be_read_is_said(registry: Registry, path: Path) -> None:
     path.unlink()
     path.mkdir()
-    with pytest.raises(ProfileFailed, match=r"Cannot read .*Is a directory"):
+    with pytest.raises(ProfileFailed, match=r"cannot be understood: it is a directory"):
         registry.read(DEMO)
 
 

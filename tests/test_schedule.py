@@ -496,7 +496,9 @@ async def test_a_disk_that_refuses_stops_no_job(path: Path, journal: Journal) ->
     async with running(path, journal, ("purge", TINY, work)) as jobs:
         await until(lambda: len(journal.named("schedule.write_failed")) >= 2)
         assert only(jobs).last_ok is True
-    assert [event.fields["error"] for event in journal.named("schedule.unreadable")] == ["Is a directory"]
+    assert [event.fields["error"] for event in journal.named("schedule.unreadable")] == [
+        "it is a directory and no file"
+    ]
     event = journal.named("schedule.write_failed")[0]
     assert event.level == "warning"
     assert str(path) in event.fields["error"]

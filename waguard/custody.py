@@ -5,11 +5,10 @@ Blocking: call from a thread, one call at a time (`Instance` sees to that). Noth
 
 import contextlib
 import os
-import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from waguard.backup.snapshot import About
 from waguard.backup.store import Backup, Backups, about_of
 from waguard.core.model import ClientCode, Source
 from waguard.errors import BackupFailed, BackupRefused, ProfileLocked, ProfileTooNew
-from waguard.files import partial, saying
+from waguard.files import Below, NotPlain, partial, saying
 from waguard.profile import examiners, leveldb, login, mend, witness
 from waguard.profile.examiners import Evidence, Report
 from waguard.profile.examiners.subject import Subject, Verdict
@@ -43,6 +42,10 @@ class Taken:
     """The snapshot that it was restored from."""
     refused: Sequence[str] = ()
     """Snapshots that could not be used, and why."""
+
+
+_MOST_COPIED = login.MOST_BYTES
+"""Bytes that a snapshot copies at most: what it cannot link, and a browser is held still meanwhile."""
 
 
 class Custody:
@@ -191,9 +194,7 @@ class Custody:
             # Void first: should this launch go no further, what was cut must not count as lost.
             witness.write(profile.witness, Witness(known.browser))
         mend.drop_tails(tails)
-        return replace(
-            taken, mended=[f"{path.relative_to(profile.path)} at byte {end}" for path, end in tails]
-        )
+        return replace(taken, mended=[f"{file.name} at byte {end}" for file, end in tails])
 
     def _restore(self, stop: threading.Event, backup: Backup) -> Profile:
         """Lay out a snapshot as a new generation of its lineage, proved and checked; nobody's yet."""
@@ -265,9 +266,12 @@ class Custody:
         """Whether no login was ever in it, as far as can be told: in a table its mark need not be seen."""
         if has_login or profile is None:
             return False
-        store = profile.path / login.database_names(self._origin)[1]
+        store = Below(profile.path, login.database_names(self._origin)[1])
         with saying(f"read {profile.path}"):
-            return not store.is_dir() or login.unmarked(store)
+            try:
+                return store.status() is None or login.unmarked(store, self._origin)
+            except NotPlain:  # nobody can tell
+                return False
 
     def _keep_sealed(self, profile: Profile) -> None:
         if profile.sealed.is_file():
@@ -296,7 +300,11 @@ class Custody:
         if held_still is None:
             self._lock(profile)
         try:
-            with saying(f"copy {profile.path}"), (held_still or nullcontext)():
+            with (
+                saying(f"copy {profile.path}"),
+                (held_still or nullcontext)(),
+                _refusing_oddities(profile.path),
+            ):
                 self._copy(profile.path, into)
         finally:
             if held_still is None:
@@ -309,16 +317,17 @@ class Custody:
         return self._about(profile, reason, has_login=has_login, live=held_still is not None)
 
     def _copy(self, profile: Path, into: Path) -> None:
+        for name, odd in login.oddities(profile, self._origin):
+            raise NotPlain(odd, profile / name)
+        left = _MOST_COPIED
         for name in login.part(profile, self._origin):
-            target = into / name
+            source, target = Below(profile, name), into / name
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if login.immutable(name):
-                try:
-                    os.link(profile / name, target)
-                except OSError:  # a file system that has no links
-                    shutil.copyfile(profile / name, target)
-            else:
-                shutil.copyfile(profile / name, target)
+                with contextlib.suppress(OSError):  # a file system that has no links
+                    source.link_to(target)
+                    continue
+            left -= source.copy_to(target, min(left, login.most_bytes(name)))
 
     def _drop_unnamed(self, into: Path) -> None:
         """Tables that no MANIFEST names: half-written ones, which go on growing."""
@@ -327,9 +336,9 @@ class Custody:
                 named = leveldb.named_tables(database)
             except leveldb.Unreadable:  # the check says so
                 continue
-            for path in database.glob("*.ldb"):
-                if path.name not in named:
-                    path.unlink()
+            for name in database.contents():
+                if name.endswith(".ldb") and name not in named:
+                    (database / name).path.unlink()
 
     def _about(self, profile: Profile, reason: str, *, has_login: bool, live: bool) -> About:
         known = witness.read(profile.witness)
@@ -369,6 +378,15 @@ class Custody:
         if fd >= 0:
             self.locked = ""
             os.close(fd)
+
+
+@contextmanager
+def _refusing_oddities(profile: Path) -> Iterator[None]:
+    try:
+        yield
+    except NotPlain as error:
+        what = f"{error.path.relative_to(profile)}: {error.what}"
+        raise BackupRefused(f"The profile is damaged: {what}.", reason="damaged") from None
 
 
 def _damaged(examiner: str, path: str, what: str) -> Report:

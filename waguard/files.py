@@ -1,4 +1,8 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of one. Blocking: call from a thread."""
+"""Writing files so that a crash leaves the old one or the new one, never half of one; and reading those that a hostile
+program could have written: it waits for nobody, follows no link, and takes no more than it was told to.
+
+Blocking: call from a thread.
+"""
 
 import asyncio
 import contextlib
@@ -7,10 +11,13 @@ import os
 import re
 import secrets
 import shutil
+import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
 
 from waguard.errors import DiskFull, ProfileFailed
@@ -51,19 +58,203 @@ def partial(path: Path) -> Iterator[Path]:
         _WRITING.discard(beside)
 
 
-def walk(top: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Each directory below with the names in it that are none; like `os.walk`, but however deep a browser has nested them."""
-    below = [top]
+class NotPlain(OSError):
+    """What should be a plain file of a sane size is something else: a browser may have made it, and nobody reads it."""
+
+    def __init__(self, what: str, path: Path, number: int = errno.EINVAL) -> None:
+        super().__init__(number, what, str(path))
+        self.what = what
+        self.path = path
+
+
+_MOST_FILES = 20_000
+"""In one directory: more are no database, and a list of them would have no bound."""
+_MOST_STATE = 16 * 1024 * 1024
+"""Bytes of a file of our own that is read whole."""
+_PIECE = 1024 * 1024
+# O_NONBLOCK: a FIFO without a writer, or a file that somebody holds a lease on, is waited for otherwise.
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+_PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a link",
+    stat.S_IFBLK: "a device",
+    stat.S_IFCHR: "a device",
+}
+
+
+def oddity(status: os.stat_result, most: int) -> str:
+    """What keeps a file from being a plain one of at most so many bytes; empty if nothing does."""
+    if not stat.S_ISREG(status.st_mode):
+        return f"it is {_KINDS.get(stat.S_IFMT(status.st_mode), 'something else')} and no file"
+    if status.st_size > most:  # by its length: what is sparse takes no room until somebody reads it
+        return f"it has {status.st_size} bytes, and {most} is the most that is sane"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Below:
+    """A place below ``top``, where others may write: no part of the way from there is a link, whoever changes it when."""
+
+    top: Path
+    name: str = ""
+    """Empty: ``top`` itself, which is no link either."""
+
+    def __truediv__(self, name: str) -> "Below":
+        return Below(self.top, f"{self.name}/{name}" if self.name else name)
+
+    @property
+    def path(self) -> Path:
+        """To be shown, not to be opened."""
+        return self.top / self.name
+
+    def status(self) -> os.stat_result | None:
+        """None if there is nothing. Raises `NotPlain` if there is no way, `OSError`."""
+        try:
+            fd = self._open(os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+
+    def is_directory(self) -> bool:
+        """Whether there is one, and a way to it."""
+        try:
+            status = self.status()
+        except NotPlain:
+            return False
+        return status is not None and stat.S_ISDIR(status.st_mode)
+
+    def contents(self) -> Mapping[str, os.stat_result]:
+        """What is in this directory, by name. Raises `NotPlain`, also for too many files, `OSError`."""
+        found: dict[str, os.stat_result] = {}
+        fd = self._open(_READ | os.O_DIRECTORY)
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    if len(found) == _MOST_FILES:
+                        raise NotPlain(f"it has more than {_MOST_FILES} files", self.path)
+                    with contextlib.suppress(FileNotFoundError):
+                        found[entry.name] = entry.stat(follow_symlinks=False)
+        finally:
+            os.close(fd)
+        return found
+
+    def reading(self, most: int) -> BinaryIO:
+        """The file, opened. Raises `NotPlain` unless it is a plain one of at most so many bytes, `OSError`."""
+        return self._plain(_READ, most)
+
+    def data(self, most: int) -> bytes:
+        """All that is in it. Raises like `reading`."""
+        with self.reading(most) as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise NotPlain(f"it has more than {most} bytes", self.path)
+        return data
+
+    def cut(self, end: int) -> None:
+        """Leave only its beginning, on disk. Raises like `reading`."""
+        with self._plain(_READ | os.O_RDWR, sys.maxsize) as file:
+            os.ftruncate(file.fileno(), end)
+            os.fsync(file.fileno())
+
+    def link_to(self, target: Path) -> None:
+        """Give the file a second name. Raises `OSError`, of a file system that has none too."""
+        if not self.name:
+            os.link(self.top, target, follow_symlinks=False)
+            return
+        fd = self._open_parent()
+        try:
+            os.link(self.path.name, target, src_dir_fd=fd, follow_symlinks=False)
+        finally:
+            os.close(fd)
+
+    def copy_to(self, target: Path, most: int) -> int:
+        """Copy the file; how many bytes it had. Raises like `reading`."""
+        copied = 0
+        with self.reading(most) as file, target.open("xb") as copy:
+            while piece := file.read(_PIECE):
+                copied += len(piece)
+                if copied > most:
+                    raise NotPlain(f"it has more than {most} bytes", self.path)
+                copy.write(piece)
+        return copied
+
+    def _plain(self, flags: int, most: int) -> BinaryIO:
+        fd = self._open(flags)
+        try:
+            return _plain(fd, most, self.path)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _open(self, flags: int) -> int:
+        if not self.name:
+            return _saying_odd(self.path, os.open, self.top, flags)
+        parent = self._open_parent()
+        try:
+            return _saying_odd(self.path, os.open, self.path.name, flags, dir_fd=parent)
+        finally:
+            os.close(parent)
+
+    def _open_parent(self) -> int:
+        fd = _saying_odd(self.path, os.open, self.top, _PASS)
+        for part in PurePosixPath(self.name).parts[:-1]:
+            above = fd
+            try:
+                fd = _saying_odd(self.path, os.open, part, _PASS, dir_fd=above)
+            finally:
+                os.close(above)
+        return fd
+
+
+def _saying_odd(path: Path, call: Callable[..., T], *args: object, **more: object) -> T:
+    """Links, what is in the way, and what cannot be opened at all are the kernel's words for `NotPlain`."""
+    try:
+        return call(*args, **more)
+    except OSError as error:
+        what = {
+            errno.ELOOP: "it is a link",
+            errno.ENOTDIR: "a link or a file is in the way",
+            errno.EISDIR: "it is a directory and no file",
+            errno.ENXIO: "it is a socket, a FIFO or a device and no file",
+        }.get(error.errno or 0)
+        if what is None:
+            raise
+        raise NotPlain(what, path, error.errno or 0) from None
+
+
+def _plain(fd: int, most: int, path: Path) -> BinaryIO:
+    if odd := oddity(os.fstat(fd), most):
+        raise NotPlain(odd, path)
+    return os.fdopen(fd, "rb")
+
+
+def read_state(path: Path, most: int = _MOST_STATE) -> bytes:
+    """A file of our own, read whole. Raises `NotPlain`, `OSError`."""
+    return Below(path).data(most)
+
+
+def read_secret(path: Path, most: int = _MOST_STATE) -> tuple[bytes, os.stat_result]:
+    """A file that an admin names, which may be a link (those of Kubernetes are), and what it is. Raises `NotPlain`, `OSError`."""
+    real = path.resolve(strict=True)
+    with Below(real).reading(most) as file:
+        return file.read(most), os.fstat(file.fileno())
+
+
+def walk(top: Path) -> Iterator["os.DirEntry[str]"]:
+    """All that is below a directory, one by one, however deep and however much a browser has put there."""
+    below = [str(top)]
     while below:
-        directory = below.pop()
-        names = []
-        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        with contextlib.suppress(OSError), os.scandir(below.pop()) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    below.append(Path(entry.path))
-                else:
-                    names.append(entry.name)
-        yield directory, names
+                    below.append(entry.path)
+                yield entry
 
 
 def remove_tree(top: Path) -> None:
@@ -110,6 +301,9 @@ def saying(doing: str) -> Iterator[None]:
     """Turn `OSError` into an error that says what was being done."""
     try:
         yield
+    except NotPlain as error:
+        where = "" if str(error.path) in doing else f"{error.path.name}: "
+        raise ProfileFailed(f"Cannot {doing}: {where}{error.what}.", errno=error.errno) from None
     except OSError as error:
         kind = DiskFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else ProfileFailed
         raise kind(f"Cannot {doing}: {error.strerror or error}.", errno=error.errno) from None

@@ -23,6 +23,7 @@ from waguard.core.model import ClientCode
 from waguard.core.stats import Episode, Happening, Stats, episodes, summary
 from waguard.errors import ProfileFailed
 from waguard.events import Bus, Event
+from waguard.files import Below, NotPlain
 from waguard.learned import RECALLED, Learned, activity_of
 from waguard.signals import deaf
 
@@ -30,6 +31,7 @@ T = TypeVar("T")
 
 FILE = ".history.db"
 """Below ``sessions.dir``, mode 0600."""
+_BESIDE = ("-wal", "-shm")
 
 KEPT: Mapping[str, frozenset[str]] = {
     "session.changed": frozenset({"status", "wanted", "process", "link", "reason", "was", "duration_ms"}),
@@ -304,6 +306,8 @@ class History:
         """Do it, on a new file if the one that is there turns out to be none. Raises `sqlite3.Error`, `OSError`."""
         try:
             return self._once(work)
+        except NotPlain as error:
+            self._set_aside(error.what)
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _TORN:
                 raise
@@ -324,8 +328,10 @@ class History:
     def _open(self) -> sqlite3.Connection:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        with self._path.open("rb") as file:
-            head = file.read(64)
+        head = b""
+        for path in (self._path, *(self._path.with_name(FILE + ending) for ending in _BESIDE)):
+            with contextlib.suppress(FileNotFoundError), Below(path).reading(sys.maxsize) as file:
+                head = file.read(64) if path == self._path else head
         # Before SQLite, which would complete what a crash has left, touches it.
         if head.startswith(b"SQLite format 3\0") and int.from_bytes(head[60:64], "big") > _VERSION:
             raise _TooNewError
@@ -355,7 +361,7 @@ class History:
     def _set_aside(self, why: str) -> None:
         aside = self._path.with_name(f".history.{secrets.token_hex(4)}.unreadable")
         self._path.replace(aside)
-        for ending in ("-wal", "-shm"):
+        for ending in _BESIDE:
             with contextlib.suppress(FileNotFoundError):
                 self._path.with_name(FILE + ending).replace(aside.with_name(aside.name + ending))
         self._aside.append((str(aside), why))

@@ -384,7 +384,7 @@ class Instance:
         for database in login.databases(profile.path, self._origin):
             try:
                 if leveldb.made_anew(database, began):
-                    return f"{database.relative_to(profile.path)} was missing and has been made anew"
+                    return f"{database.name} was missing and has been made anew"
             except OSError:
                 continue
         return ""

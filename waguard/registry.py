@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from waguard.core.model import ClientCode, Wanted
 from waguard.errors import ProfileFailed
-from waguard.files import saying, write_atomically
+from waguard.files import NotPlain, read_state, saying, write_atomically
 from waguard.profile.store import Profiles
 from waguard.sandbox.reaper import Launch
 
@@ -51,11 +51,11 @@ class Registry:
         path = self._path(code)
         with saying(f"read {path}"):
             try:
-                data = path.read_bytes()
+                data = read_state(path)
             except FileNotFoundError:
                 return Record()
-            except IsADirectoryError as error:
-                raise Torn(f"Cannot read {path}: {error.strerror}.") from None
+            except NotPlain as error:
+                raise Torn(f"{path} cannot be understood: {error.what}.") from None
         try:
             return _RECORD.validate_json(data)
         except ValidationError as error:

@@ -18,7 +18,7 @@ from cronsim import CronSim, CronSimError
 from pydantic import Field, TypeAdapter, ValidationError
 
 from waguard.errors import ShuttingDown, WaguardError
-from waguard.files import in_thread, write_atomically
+from waguard.files import in_thread, read_state, write_atomically
 
 LOOK_S = 60.0
 """The wall clock is looked at this often at least, however far off the next run is."""
@@ -311,7 +311,7 @@ class Schedule:
 
     async def _read(self) -> None:
         try:
-            self._runs = _RUNS.validate_json(await in_thread(self._path.read_bytes))
+            self._runs = _RUNS.validate_json(await in_thread(read_state, self._path))
         except FileNotFoundError:
             return
         except ValidationError as error:

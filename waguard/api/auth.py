@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from waguard.config import Config, token_problem
 from waguard.core.model import ClientCode, client_code
 from waguard.errors import ConfigError, InvalidClientCode
-from waguard.files import credential, saying, write_atomically
+from waguard.files import credential, read_secret, saying, write_atomically
 
 FILE = ".tokens.json"
 """Below ``sessions.dir``, mode 0600: ``{"admin": "...", "clients": {"demo": "..."}}``."""
@@ -99,8 +99,8 @@ def load(config: Config, *, make: bool = True, environ: Mapping[str, str] = os.e
 def _read(path: Path, others: int) -> StoredTokens | None:
     with saying(f"read {path}"):
         try:
-            mode = path.stat().st_mode & 0o777
-            data = path.read_bytes()
+            data, status = read_secret(path)
+            mode = status.st_mode & 0o777
         except FileNotFoundError:
             return None
     if mode & others:

@@ -3,6 +3,7 @@
 What arrives is not trusted: links, devices, and names that are no part of a login are left out. Blocking: call from a thread.
 """
 
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from waguard.backup.keys import Keyring
 from waguard.backup.seal import Opener
 from waguard.backup.snapshot import create
 from waguard.errors import BackupFailed, BackupRefused
+from waguard.files import Below
 from waguard.profile import login
 
 _PIECE = 1024 * 1024
@@ -43,7 +45,10 @@ def lay_out(
     count = left = 0
     elsewhere: set[str] = set()
     try:
-        with file.open("rb") as raw, _archive(raw, keyring, client, stop, 2 * most_bytes) as tar:
+        with (
+            Below(file).reading(sys.maxsize) as raw,
+            _archive(raw, keyring, client, stop, 2 * most_bytes) as tar,
+        ):
             for entry in tar:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would remember all of them
                 name = entry.name.removeprefix("./")

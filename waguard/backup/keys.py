@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from waguard.errors import ConfigError
-from waguard.files import credential, saying, write_atomically
+from waguard.files import credential, read_secret, saying, write_atomically
 
 CREDENTIAL = "waguard.keys"
 """The systemd credential that is used when there is one and no file is named, systemd.exec(5)."""
@@ -59,7 +59,8 @@ def load(path: Path, *, make: bool) -> Keyring:
     """
     with saying(f"read {path}"):
         try:
-            mode, text = path.stat().st_mode & 0o777, path.read_bytes()
+            text, status = read_secret(path)
+            mode = status.st_mode & 0o777
         except FileNotFoundError:
             if not make:
                 raise ConfigError(

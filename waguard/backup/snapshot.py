@@ -6,6 +6,7 @@ Blocking: call from a thread. Whoever calls a thread off sets ``stop``; the work
 import hashlib
 import io
 import os
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from waguard.backup.keys import Key, Keyring
 from waguard.backup.seal import Opener, Sealer, read_header
 from waguard.errors import BackupFailed, BackupRefused
-from waguard.files import sync_directory
+from waguard.files import Below, sync_directory
 from waguard.profile import login
 from waguard.sandbox import User
 
@@ -28,6 +29,7 @@ _MANIFEST = ".manifest.json"
 _LEVEL = 3
 _WINDOW = 128 * 1024 * 1024
 _PIECE = 1024 * 1024
+_MOST_MANIFEST = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,12 @@ _FILES = TypeAdapter(dict[str, tuple[int, str]])
 def pack(stop: threading.Event, staged: Path, file: BinaryIO, key: Key, about: About) -> About:
     """Write the login's part of ``staged``, which nobody changes, as a snapshot; returns what the header says.
 
-    Raises `BackupFailed` when called off, `OSError`.
+    Raises `BackupRefused` if anything of it is no file, `BackupFailed` when called off, `OSError`.
     """
+    for name, odd in login.oddities(staged, about.origin):
+        raise _damaged(f"{name}: {odd}")  # else it would be left out, and deleted with what is saved
     names = list(login.part(staged, about.origin))
-    size = sum((staged / name).stat().st_size for name in names)
+    size = sum(status.st_size for name in names if (status := Below(staged, name).status()) is not None)
     about = About(**{**asdict(about), "files": len(names), "bytes": size})
     sealer = Sealer(file, key, asdict(about))
     manifest: dict[str, tuple[int, str]] = {}
@@ -77,7 +81,7 @@ def pack(stop: threading.Event, staged: Path, file: BinaryIO, key: Key, about: A
         tarfile.open(fileobj=packed, mode="w|", bufsize=_PIECE) as tar,
     ):
         for name in names:
-            manifest[name] = add(tar, staged / name, name, stop)
+            manifest[name] = add(tar, staged, name, stop)
         text = _FILES.dump_json(manifest)
         entry = tarfile.TarInfo(_MANIFEST)
         entry.size = len(text)
@@ -86,9 +90,9 @@ def pack(stop: threading.Event, staged: Path, file: BinaryIO, key: Key, about: A
     return about
 
 
-def add(tar: tarfile.TarFile, path: Path, name: str, stop: threading.Event) -> tuple[int, str]:
-    """Put one file into an archive; its size and SHA-256."""
-    with path.open("rb") as file:
+def add(tar: tarfile.TarFile, top: Path, name: str, stop: threading.Event) -> tuple[int, str]:
+    """Put one file into an archive; its size and SHA-256. Raises `NotPlain`, `OSError`."""
+    with Below(top, name).reading(login.most_bytes(name)) as file:
         status = os.fstat(file.fileno())
         entry = tarfile.TarInfo(name)
         entry.size, entry.mtime, entry.mode = status.st_size, int(status.st_mtime), 0o600
@@ -118,7 +122,7 @@ class _Hashing:
 
 def about(path: Path) -> About:
     """What a snapshot says of itself, not proved. Raises `BackupRefused`, `OSError`."""
-    with path.open("rb") as file:
+    with Below(path).reading(sys.maxsize) as file:
         return _about(read_header(file))
 
 
@@ -141,6 +145,8 @@ def read(
         for entry in tar:
             source = tar.extractfile(entry)
             if source is not None and entry.name == _MANIFEST:
+                if entry.size > _MOST_MANIFEST:
+                    raise _damaged("its manifest is too long")
                 manifest = source.read()
                 break
             if source is None or not entry.isreg() or not login.belongs(entry.name, said.origin):

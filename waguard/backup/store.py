@@ -3,9 +3,9 @@
 The id is the file's name without its ending. One whose login WhatsApp has refused is called ``<id>.refused.wgb``.
 """
 
-import os
 import re
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from waguard.backup.seal import Opener
 from waguard.backup.snapshot import About
 from waguard.core.model import ClientCode
 from waguard.errors import BackupNotFound, BackupRefused
-from waguard.files import replacing, saying, sync_directory
+from waguard.files import Below, replacing, saying, sync_directory
 from waguard.profile.store import lineage_of
 from waguard.sandbox import User
 
@@ -126,13 +126,16 @@ class Backups:
         user: User | None = None,
     ) -> About:
         """Verify a snapshot, and lay it out in ``into``. Raises `BackupRefused`, `BackupFailed`, `DiskFull`, `ProfileFailed`."""
-        with saying(f"read {path}" if into is None else f"restore {path.name}"), path.open("rb") as file:
+        with (
+            saying(f"read {path}" if into is None else f"restore {path.name}"),
+            Below(path).reading(sys.maxsize) as file,
+        ):
             return snapshot.read(stop, file, self.keyring, code, into, user)
 
     def open(self, backup: Backup, plain: bool) -> IO[bytes]:
         """The file, or the compressed archive (tar.zst) that is in it. Raises `BackupRefused`, `ProfileFailed`."""
         with saying(f"read {backup.path}"):
-            raw = backup.path.open("rb")
+            raw = Below(backup.path).reading(sys.maxsize)
         if not plain:
             return raw
         try:
@@ -158,7 +161,7 @@ class Backups:
         about = self.read(stop, sealed, code)
         backup_id, path = self._name(about)
         with saying(f"keep {sealed}"):
-            os.link(sealed, path)  # what is replaced later is the name, never the file
+            Below(sealed).link_to(path)  # what is replaced later is the name, never the file
             sync_directory(path.parent)
             return Backup(backup_id, path, path.stat().st_size, refused=False, about=about)
 

@@ -7,11 +7,14 @@ and its index. Not the tables' data: for that there is the witness.
 
 import re
 import struct
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import BinaryIO
 
 import google_crc32c
+
+from waguard.files import Below
 
 _BLOCK = 32_768
 _HEADER = struct.Struct("<IHB")
@@ -19,6 +22,23 @@ _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
 _MANIFEST = re.compile(rb"MANIFEST-\d{6,}\n")
 _WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+_PIECE = 1024 * 1024
+_MOST_TABLES = 20_000
+_MOST_CURRENT = 64
+_MOST_MANIFEST = 16 * 1024 * 1024
+_MOST_LOG = 64 * 1024 * 1024
+"""A log is begun anew when 4 MiB have been written to it, db_impl.cc, or whatever one batch had more."""
+_MOST_TABLE = 256 * 1024 * 1024
+"""A table is ended at 2 MiB, or behind the one value that had more."""
+
+
+def most_bytes(name: str) -> int:
+    """The sane size of a database's file of this name."""
+    if name.endswith((".ldb", ".sst")):
+        return _MOST_TABLE
+    if name.endswith(".log"):
+        return _MOST_LOG
+    return _MOST_MANIFEST if name.startswith("MANIFEST") else _MOST_CURRENT
 
 
 class Unreadable(Exception):
@@ -36,16 +56,16 @@ class Versions:
     """Number -> size in bytes."""
 
 
-def examine(directory: Path) -> Iterator[str]:
-    """Doubts that cost nothing by themselves. Raises `Unreadable` for what does, `OSError`."""
-    names = {path.name for path in directory.iterdir()}
+def examine(directory: Below) -> Iterator[str]:
+    """Doubts that cost nothing by themselves. Raises `Unreadable` for what does, `NotPlain`, `OSError`."""
+    names = directory.contents().keys()
     if "CURRENT" not in names:
         if any(name.endswith((".ldb", ".sst")) for name in names):
             raise Unreadable("CURRENT is missing, and without it the tables would be deleted")
         if names - {"LOCK", "LOG", "LOG.old"}:
             yield "CURRENT is missing; it is made anew from the log"
         return
-    current = (directory / "CURRENT").read_bytes()
+    current = (directory / "CURRENT").data(_MOST_CURRENT)
     if not _MANIFEST.fullmatch(current):
         raise Unreadable(f"CURRENT does not name a MANIFEST: {current[:40]!r}")
     manifest = current[:-1].decode()
@@ -57,19 +77,18 @@ def examine(directory: Path) -> Iterator[str]:
     yield from _examine_logs(directory, names, state)
 
 
-def read_manifest(path: Path) -> Versions:
-    """Raises `Unreadable`, `OSError`."""
-    log = _read_log(path.read_bytes())
-    if log.broken:
-        raise Unreadable(f"{path.name}: {log.broken}")
+def read_manifest(path: Below) -> Versions:
+    """Raises `Unreadable`, `NotPlain`, `OSError`."""
+    name = path.path.name
     state = Versions()
     try:
-        for record in log.records:
-            _apply(state, record)
+        log = _read_log(path, _MOST_MANIFEST, lambda record: _apply(state, record))
     except (IndexError, ValueError) as error:
-        raise Unreadable(f"{path.name}: a record makes no sense ({error})") from None
+        raise Unreadable(f"{name}: a record makes no sense ({error})") from None
+    if log.broken:
+        raise Unreadable(f"{name}: {log.broken}")
     if None in (state.log_number, state.next_file, state.last_sequence):
-        raise Unreadable(f"{path.name}: its beginning is missing")
+        raise Unreadable(f"{name}: its beginning is missing")
     return state
 
 
@@ -108,6 +127,8 @@ def _apply(state: Versions, record: bytes) -> None:
                 number()
                 table = number()
                 state.tables[table] = number()
+                if len(state.tables) > _MOST_TABLES:
+                    raise ValueError(f"more than {_MOST_TABLES} tables")
                 text()
                 text()
             case 9:  # the log before; not used since 2012
@@ -116,11 +137,11 @@ def _apply(state: Versions, record: bytes) -> None:
                 raise ValueError(f"tag {tag}")
 
 
-def _examine_table(directory: Path, names: set[str], number: int, size: int) -> None:
+def _examine_table(directory: Below, names: Collection[str], number: int, size: int) -> None:
     name = next((name for name in (f"{number:06}.ldb", f"{number:06}.sst") if name in names), None)
     if name is None:
         raise Unreadable(f"table {number:06}.ldb is missing")
-    with (directory / name).open("rb") as file:
+    with (directory / name).reading(_MOST_TABLE) as file:
         found = file.seek(0, 2)
         if found != size:
             raise Unreadable(f"{name} should have {size} bytes and has {found}")
@@ -131,14 +152,24 @@ def _examine_table(directory: Path, names: set[str], number: int, size: int) -> 
         try:
             _, at = _handle(footer, 0)
             (offset, length), _ = _handle(footer, at)
-        except IndexError:
+        except (IndexError, ValueError):
             raise Unreadable(f"{name} does not end as a table does") from None
         if offset + length + 5 > size - _FOOTER:
             raise Unreadable(f"{name}: its index lies outside")
         file.seek(offset)
-        index = file.read(length + 5)
-    if not _matches(int.from_bytes(index[-4:], "little"), index[:-4]):
+        crc = checksum(file, length + 1)  # its type counts too
+        stored = file.read(4)
+    if int.from_bytes(stored, "little") != _masked(crc):
         raise Unreadable(f"{name}: the checksum of its index is wrong")
+
+
+def checksum(file: BinaryIO, size: int) -> int:
+    """CRC-32C of the next so many bytes, or of those that are there."""
+    crc = 0
+    while size > 0 and (piece := file.read(min(size, _PIECE))):
+        crc = int(google_crc32c.extend(crc, piece))
+        size -= len(piece)
+    return crc
 
 
 def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
@@ -149,7 +180,7 @@ def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte; and where the next thing begins. Raises `IndexError` when it ends too soon."""
+    """A number of seven bits a byte; and where the next thing begins. Raises `IndexError` when it ends too soon, `ValueError`."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -158,16 +189,18 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
         if byte < 0x80:
             return value, at
+        if shift > 63:
+            raise ValueError("a number has more than 64 bits")
 
 
-def _examine_logs(directory: Path, names: set[str], state: Versions) -> Iterator[str]:
+def _examine_logs(directory: Below, names: Collection[str], state: Versions) -> Iterator[str]:
     needed = state.log_number or 0
     if f"{needed:06}.log" not in names and needed:
         yield f"{needed:06}.log, which is not in tables yet, is missing"
     read = 0
     for name in _logs(names, needed):
-        log = _read_log((directory / name).read_bytes())
-        read += len(log.records)
+        log = _read_log(directory / name)
+        read += log.records
         if log.broken:
             raise Unreadable(f"{name}: {log.broken}")
         if log.torn and not log.records and not state.tables:
@@ -178,66 +211,71 @@ def _examine_logs(directory: Path, names: set[str], state: Versions) -> Iterator
         yield "it is empty"
 
 
-def _logs(names: set[str], needed: int) -> list[str]:
+def _logs(names: Collection[str], needed: int) -> list[str]:
     return sorted(name for name in names if re.fullmatch(r"\d{6,}\.log", name) and int(name[:-4]) >= needed)
 
 
-def is_empty(directory: Path) -> bool:
-    """Whether a database that can be read holds no record. Raises `Unreadable`, `OSError`."""
-    if named_tables(directory):
-        return False
-    current = directory / "CURRENT"
-    needed = 0
-    if current.is_file():
-        needed = read_manifest(directory / current.read_text(encoding="ascii").strip()).log_number or 0
-    names = {path.name for path in directory.iterdir()}
-    return not any(_read_log((directory / name).read_bytes()).records for name in _logs(names, needed))
+def is_empty(directory: Below) -> bool:
+    """Whether a database that can be read holds no record. Raises `Unreadable`, `NotPlain`, `OSError`."""
+    names = directory.contents().keys()
+    manifest = _manifest(directory, names)
+    state = Versions() if manifest is None else read_manifest(manifest)
+    needed = state.log_number or 0
+    return not state.tables and not any(_read_log(directory / name).records for name in _logs(names, needed))
 
 
-def named_tables(directory: Path) -> frozenset[str]:
-    """File names of the tables that the database consists of now. Raises `Unreadable`, `OSError`."""
-    current = directory / "CURRENT"
-    if not current.is_file():
+def named_tables(directory: Below) -> frozenset[str]:
+    """File names of the tables that the database consists of now. Raises `Unreadable`, `NotPlain`, `OSError`."""
+    manifest = _manifest(directory, directory.contents().keys())
+    if manifest is None:
         return frozenset()
-    manifest = directory / current.read_text(encoding="ascii", errors="replace").strip()
-    if not manifest.is_file():
-        raise Unreadable(f"CURRENT names {manifest.name[:40]}, which is missing")
     return frozenset(f"{number:06}.ldb" for number in read_manifest(manifest).tables)
 
 
-def made_anew(directory: Path, since: float) -> bool:
+def _manifest(directory: Below, names: Collection[str]) -> Below | None:
+    """The one that counts; none without a CURRENT. Raises `Unreadable` if it is not there."""
+    if "CURRENT" not in names:
+        return None
+    name = (directory / "CURRENT").data(_MOST_CURRENT).decode("ascii", errors="replace").strip()
+    if name not in names:
+        raise Unreadable(f"CURRENT names {name[:40]}, which is missing")
+    return directory / name
+
+
+def made_anew(directory: Below, since: float) -> bool:
     """Whether LevelDB says that the database was not there when it was opened; ``since`` is unix time, seconds.
 
-    ``LOG`` is what the last opening says, db_impl.cc. Raises `OSError`.
+    ``LOG`` is what the last opening says, db_impl.cc. Raises `NotPlain`, `OSError`.
     """
     log = directory / "LOG"
-    if not log.is_file() or log.stat().st_mtime < since:
+    status = log.status()
+    if status is None or status.st_mtime < since:
         return False
-    with log.open("rb") as file:
+    with log.reading(sys.maxsize) as file:
         return re.match(rb"\S+ \S+ Creating DB .+ since it was missing\.", file.readline(4096)) is not None
 
 
-def torn_tails(directory: Path) -> Iterator[tuple[Path, int]]:
+def torn_tails(directory: Below) -> Iterator[tuple[Below, int]]:
     """Each file whose last record is torn, and where its last whole one ends. Only of what `examine` can read.
 
     LevelDB skips a torn record, but Chromium has it go on with the same file: what is written behind the tear is then
     taken for damage at the next start, and IndexedDB is wiped.
     """
-    current = directory / "CURRENT"
-    if not current.is_file():
+    names = directory.contents().keys()
+    manifest = _manifest(directory, names)
+    if manifest is None:
         return
-    manifest = directory / current.read_text(encoding="ascii").strip()
     state = read_manifest(manifest)
-    names = {path.name for path in directory.iterdir()}
     for path in (manifest, *(directory / name for name in _logs(names, state.log_number or 0))):
-        log = _read_log(path.read_bytes())
+        log = _read_log(path)
         if log.torn and not log.broken:
             yield path, log.end
 
 
 @dataclass(frozen=True, slots=True)
 class _Log:
-    records: list[bytes]
+    records: int
+    """How many can be read."""
     end: int
     """Where the last whole record ends."""
     broken: str = ""
@@ -246,37 +284,56 @@ class _Log:
     """After the last whole record comes what a kill or a power cut leaves: part of one, or zeros."""
 
 
-def _read_log(data: bytes) -> _Log:
-    records: list[bytes] = []
+def _read_log(path: Below, most: int = _MOST_LOG, each: Callable[[bytes], None] | None = None) -> _Log:
+    """``each`` is given each record. Block by block: no more of it is held than one, and the record that is asked for."""
+    with path.reading(most) as file:
+        return _scan_log(file, file.seek(0, 2), each)
+
+
+def _scan_log(file: BinaryIO, size: int, each: Callable[[bytes], None] | None) -> _Log:
+    records = whole = 0
     parts: list[bytes] = []
-    at = whole = 0
-    while True:
-        left = _BLOCK - at % _BLOCK
-        if left < _HEADER.size:
-            at += left
-            continue
-        if at + _HEADER.size > len(data):
-            return _Log(records, whole, torn=at < len(data) or bool(parts))
-        checksum, length, kind = _HEADER.unpack_from(data, at)
-        end = at + _HEADER.size + length
-        if end > len(data) and len(data) - at < left:
-            return _Log(records, whole, torn=True)
-        if length > left - _HEADER.size or not _WHOLE <= kind <= _LAST:
-            if records and not any(data[at:]):
+    begun = False
+    for start in range(0, size, _BLOCK):
+        file.seek(start)
+        block = file.read(min(_BLOCK, size - start))
+        at = 0
+        while _BLOCK - at >= _HEADER.size:
+            if at + _HEADER.size > len(block):
+                return _Log(records, whole, torn=at < len(block) or begun)
+            crc, length, kind = _HEADER.unpack_from(block, at)
+            end = at + _HEADER.size + length
+            if end > len(block) and len(block) < _BLOCK:
                 return _Log(records, whole, torn=True)
-            what = "zeros" if not checksum and not length else "no record"
-            return _Log(records, whole, f"{what} at byte {at}")
-        if not _matches(checksum, data[at + 6 : end]):
-            return _Log(records, whole, f"the checksum at byte {at} is wrong")
-        parts.append(data[at + _HEADER.size : end])
-        if kind in {_WHOLE, _LAST}:
-            records.append(b"".join(parts))
-            parts = []
-            whole = end
-        at = end
+            if end > _BLOCK or not _WHOLE <= kind <= _LAST:
+                file.seek(start + at)
+                if records and _zeros(file):
+                    return _Log(records, whole, torn=True)
+                what = "zeros" if not crc and not length else "no record"
+                return _Log(records, whole, f"{what} at byte {start + at}")
+            if crc != _masked(int(google_crc32c.value(block[at + 6 : end]))):
+                return _Log(records, whole, f"the checksum at byte {start + at} is wrong")
+            begun = True
+            if each is not None:
+                parts.append(block[at + _HEADER.size : end])
+            if kind in {_WHOLE, _LAST}:
+                records += 1
+                whole, begun = start + end, False
+                if each is not None:
+                    each(b"".join(parts))
+                    parts = []
+            at = end
+    return _Log(records, whole, torn=begun)
 
 
-def _matches(masked: int, data: bytes) -> bool:
+def _zeros(file: BinaryIO) -> bool:
+    """Whether nothing but zeros is left of it."""
+    while piece := file.read(_PIECE):
+        if piece.count(0) < len(piece):
+            return False
+    return True
+
+
+def _masked(crc: int) -> int:
     """Leveldb stores CRC-32C rotated and shifted (util/crc32c.h), so that a checksum of checksums is no trap."""
-    crc = int(google_crc32c.value(data))
-    return masked == (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF

@@ -2,11 +2,13 @@
 
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from os import stat_result
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from waguard.files import saying, walk
+from waguard.files import Below, NotPlain, oddity, saying
+from waguard.profile import leveldb
 
 _SMALL = (
     "Local State",
@@ -25,8 +27,16 @@ _RECORDS = re.compile(r"CURRENT|MANIFEST-[0-9]{6,20}|[0-9]{6,20}\.(log|ldb)")
 """The files of a LevelDB database that hold something."""
 _BLOB = re.compile(r"[0-9a-f]{1,16}(/[0-9a-f]{1,16}){0,2}")
 """Database, the number's second byte, number: in hex, as Chromium names them."""
-_MARK = b"last-wid-md"
+_MARK = "last-wid-md"
 """The key under which WhatsApp Web keeps who is logged in; Chromium writes localStorage last, and late."""
+_SEARCHED = 64 * 1024 * 1024
+"""So many bytes are searched for the mark at most, the newest first."""
+_MOST_SMALL = 64 * 1024 * 1024
+_MOST_BLOB = 2 * 1024**3
+_PIECE = 1024 * 1024
+MOST_BYTES = 8 * 1024**3
+"""Of a login's part altogether: what is sparse takes as much to read."""
+MOST_FILES = 100_000
 CACHES = (
     "Default/Cache",
     "Default/Code Cache",
@@ -47,10 +57,11 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}_{host}_{parts.port or 0}"
 
 
-def databases(profile: Path, origin: str) -> list[Path]:
-    """The LevelDB databases that a login of the page needs, those that are there: both of them."""
-    both = [profile / name for name in database_names(origin)]
-    return [database for database in both if database.is_dir() and _real(profile, database)]
+def databases(profile: Path, origin: str) -> list[Below]:
+    """The LevelDB databases that a login of the page needs, those that are there: both of them. Behind a link, which a
+    hostile browser could make to what is another client's, is none.
+    """
+    return [place for name in database_names(origin) if (place := Below(profile, name)).is_directory()]
 
 
 def database_names(origin: str) -> tuple[str, str]:
@@ -58,35 +69,67 @@ def database_names(origin: str) -> tuple[str, str]:
     return f"{_INDEXED_DB}/{origin}.indexeddb.leveldb", _LOCAL_STORAGE
 
 
-def database_files(profile: Path, origin: str) -> list[Path]:
-    """Of those databases the files that hold something."""
-    return [
-        path
+def database_files(profile: Path, origin: str) -> Mapping[Below, stat_result]:
+    """Of those databases the files that hold something. Raises `NotPlain` if they have more than is sane, `OSError`."""
+    found = {
+        database / name: status
         for database in databases(profile, origin)
-        for path in sorted(database.iterdir())
-        if _holds_records(path.name)
-    ]
+        for name, status in sorted(database.contents().items())
+        if _holds_records(name)
+    }
+    if sum(status.st_size for status in found.values()) > MOST_BYTES:
+        raise NotPlain(f"its databases have more than {MOST_BYTES} bytes", profile)
+    return found
 
 
 def holds_login(profile: Path, origin: str) -> bool:
     """Whether there may be a login in it: both databases have been begun."""
-    return len({path.parent for path in database_files(profile, origin)}) == 2
+    return len({path.path.parent for path in database_files(profile, origin)}) == 2
 
 
 def marked(profile: Path, origin: str) -> bool:
-    """Whether the login's mark can be seen on disk. It can be there unseen: tables are compressed."""
-    store = profile / _LOCAL_STORAGE
-    with saying(f"read {store}"):
-        files = [path for path in database_files(profile, origin) if path.parent == store]
-        return any(_MARK in _bytes_of(path) for path in files)
+    """Whether the login's mark can be seen on disk. It can be there unseen: tables are compressed. Raises `ProfileFailed`."""
+    store = Below(profile, _LOCAL_STORAGE)
+    with saying(f"read {store.path}"):
+        try:
+            return store.is_directory() and _has_mark(store, _mark_of(origin))
+        except NotPlain:  # that is for the check to tell
+            return False
 
 
-def unmarked(database: Path) -> bool:
+def unmarked(database: Below, origin: str) -> bool:
     """Whether a database should have the login's mark and has not: Local Storage, as long as all of it is in its log."""
-    files = [path for path in database.iterdir() if _holds_records(path.name)]
-    if not database.match(_LOCAL_STORAGE) or any(path.suffix == ".ldb" for path in files):
+    if database.name != _LOCAL_STORAGE:
         return False
-    return not any(_MARK in path.read_bytes() for path in files)
+    try:
+        tables = any(name.endswith(".ldb") for name in database.contents() if _holds_records(name))
+        return not tables and not _has_mark(database, _mark_of(origin))
+    except NotPlain:  # nobody can tell
+        return False
+
+
+def _mark_of(origin: str) -> bytes:
+    """The mark's key as Chromium writes it: of all pages' in the one Local Storage, the one of this page."""
+    scheme, _, rest = origin.partition("_")
+    host, _, port = rest.rpartition("_")
+    return f"_{scheme}://{host}{'' if port == '0' else f':{port}'}\0\1{_MARK}".encode()
+
+
+def _has_mark(database: Below, mark: bytes) -> bool:
+    left = _SEARCHED
+    for name in sorted(database.contents(), reverse=True):
+        if _holds_records(name) and left > 0:
+            try:
+                with (database / name).reading(leveldb.most_bytes(name)) as file:
+                    seen = b""
+                    while left > 0 and (piece := file.read(_PIECE)):
+                        if mark in seen + piece:
+                            return True
+                        seen = piece[1 - len(mark) :]
+                        left -= len(piece)
+            except FileNotFoundError:  # a running browser deletes what it no longer needs
+                continue
+    return False
 
 
 def belongs(path: str, origin: str) -> bool:
@@ -122,41 +165,63 @@ def immutable(path: str) -> bool:
 
 
 def part(profile: Path, origin: str) -> Iterator[str]:
-    """The files of the login's part, as paths below the profile. Links are not followed. Raises `OSError`."""
-    for name in _SMALL:
-        if _is_file(profile / name) and _real(profile, profile / name):
-            yield name
-    for top in (_LOCAL_STORAGE, _INDEXED_DB):
-        if not _real(profile, profile / top):
+    """The files of the login's part, as paths below the profile. Links are not followed. Raises `NotPlain`, `OSError`."""
+    return (name for name, odd in _named(profile, origin) if not odd)
+
+
+def oddities(profile: Path, origin: str) -> Iterator[tuple[str, str]]:
+    """What has a name of the login's part and is no plain file of a sane size, and what it is. Raises like `part`."""
+    return ((name, odd) for name, odd in _named(profile, origin) if odd)
+
+
+def most_bytes(name: str) -> int:
+    """The sane size of a file of the login's part."""
+    if name in _SMALL:
+        return _MOST_SMALL
+    return _MOST_BLOB if ".indexeddb.blob/" in name else leveldb.most_bytes(PurePosixPath(name).name)
+
+
+def _named(profile: Path, origin: str) -> Iterator[tuple[str, str]]:
+    """Whatever has a name of the login's part, and what keeps it from being a plain file of a sane size."""
+    count = size = 0
+    for name, status in _there(profile, origin):
+        if isinstance(status, str):
+            yield name, status
             continue
-        for directory, files in walk(profile / top):
-            for file in sorted(files):
-                name = str((directory / file).relative_to(profile))
-                if belongs(name, origin) and _is_file(profile / name):
-                    yield name
+        count, size = count + 1, size + status.st_size
+        if count > MOST_FILES or size > MOST_BYTES:
+            raise NotPlain(f"a login has more than {MOST_FILES} files or {MOST_BYTES} bytes", profile)
+        yield name, oddity(status, most_bytes(name))
+
+
+def _there(profile: Path, origin: str) -> Iterator[tuple[str, stat_result | str]]:
+    """Each with what it is, or with why there is no way to it."""
+    for name in _SMALL:
+        try:
+            if (status := Below(profile, name).status()) is not None:
+                yield name, status
+        except NotPlain as error:
+            yield name, error.what
+    for name, depth in ((_LOCAL_STORAGE, 1), (f"{_INDEXED_DB}/{origin}.indexeddb.leveldb", 1)):
+        yield from _inside(Below(profile, name), origin, depth)
+    yield from _inside(Below(profile, f"{_INDEXED_DB}/{origin}.indexeddb.blob"), origin, 3)
+
+
+def _inside(directory: Below, origin: str, depth: int) -> Iterator[tuple[str, stat_result | str]]:
+    try:
+        there = directory.contents()
+    except FileNotFoundError:
+        return
+    except NotPlain as error:
+        yield directory.name, error.what
+        return
+    for name, status in sorted(there.items()):
+        path = directory / name
+        if stat.S_ISDIR(status.st_mode) and depth > 1:
+            yield from _inside(path, origin, depth - 1)
+        elif belongs(path.name, origin):
+            yield path.name, status
 
 
 def _holds_records(name: str) -> bool:
     return _RECORDS.fullmatch(name) is not None
-
-
-def _real(profile: Path, path: Path) -> bool:
-    """Whether no link leads there: a hostile browser could make one, to what is another client's."""
-    try:
-        return path.resolve() == profile.resolve() / path.relative_to(profile)
-    except RuntimeError:  # links that go round in a circle
-        return False
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:  # a running browser deletes what it no longer needs
-        return b""
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False

@@ -102,10 +102,10 @@ class Retired:
 def bytes_below(top: Path) -> int:
     """What a file or directory takes on disk; what vanishes meanwhile counts as nothing. Links are not followed."""
     found = 0
-    for directory, names in walk(top):
-        for name in names:
-            with contextlib.suppress(OSError):
-                found += os.lstat(os.path.join(directory, name)).st_blocks * 512  # noqa: PTH118 (thousands of files)
+    for entry in walk(top):
+        with contextlib.suppress(OSError):
+            if not entry.is_dir(follow_symlinks=False):
+                found += entry.stat(follow_symlinks=False).st_blocks * 512
     with contextlib.suppress(OSError):
         found += os.lstat(top).st_blocks * 512
     return found
@@ -229,7 +229,11 @@ class Profiles:
         """Remove Chromium's own lock, which a killed browser leaves; only with our lock held and no browser alive."""
         with saying(f"clear {profile.path}"):
             for name in ("SingletonLock", "SingletonCookie", "SingletonSocket"):
-                (profile.path / name).unlink(missing_ok=True)
+                path = profile.path / name
+                if path.is_dir() and not path.is_symlink():  # whatever a hostile browser has made of it
+                    remove_tree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
     def create(self, code: ClientCode) -> Profile:
         """A new, empty profile, made current. Raises `DiskFull`, `ProfileFailed`."""
@@ -315,7 +319,7 @@ class Profiles:
     @staticmethod
     def _take(profile: Profile) -> int:
         with saying(f"open {profile.lock}"):
-            fd = os.open(profile.lock, os.O_RDWR | os.O_CREAT, 0o600)
+            fd = os.open(profile.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -334,7 +338,7 @@ class Profiles:
         """Whether anybody holds the profile's lock now."""
         with saying(f"open {profile.lock}"):
             try:
-                fd = os.open(profile.lock, os.O_RDWR)
+                fd = os.open(profile.lock, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
             except FileNotFoundError:
                 return False
         try:

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import google_crc32c
 from pydantic import TypeAdapter, ValidationError
 
-from waguard.files import saying, sync_directory, write_atomically
-from waguard.profile.login import database_files, databases
+from waguard.files import Below, read_state, saying, sync_directory, write_atomically
+from waguard.profile import leveldb
+from waguard.profile.login import database_files, databases, most_bytes
 
 _TABLES_READ = 64 * 1024 * 1024
 """So many bytes of tables are read again before a launch, the newest first; of the others the size has to do."""
@@ -42,7 +42,7 @@ _WITNESS = TypeAdapter(Witness)
 def read(path: Path) -> Witness | None:
     """None if there is none, or none that can be understood: it proves nothing then."""
     try:
-        return _WITNESS.validate_json(path.read_bytes())
+        return _WITNESS.validate_json(read_state(path))
     except (OSError, ValidationError):
         return None
 
@@ -60,38 +60,38 @@ def take(profile: Path, origin: str, before: Mapping[str, Mark]) -> Mapping[str,
     marks = {}
     with saying(f"read {profile}"):
         for database in databases(profile, origin):
-            sync_directory(database)
-        for path in database_files(profile, origin):
-            name = str(path.relative_to(profile))
-            known = before.get(name) if path.suffix == ".ldb" else None
-            status = path.stat()
+            sync_directory(database.path)
+        for file, status in database_files(profile, origin).items():
+            known = before.get(file.name) if file.name.endswith(".ldb") else None
             same = known is not None and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns)
-            marks[name] = known if known is not None and same else _mark(path, sync=True)
+            marks[file.name] = known if known is not None and same else _mark(file, sync=True)
     return marks
 
 
 def compare(profile: Path, marks: Mapping[str, Mark]) -> Iterator[tuple[str, str, bool]]:
-    """Of each file that is not what it was: path, evidence, and whether it has only grown. Raises `OSError`."""
+    """Of each file that is not what it was: path, evidence, and whether it has only grown. Raises `NotPlain`, `OSError`."""
     left = _TABLES_READ
     for name, mark in sorted(marks.items(), reverse=True):
-        path = profile / name
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError:
+        file, table = Below(profile, name), name.endswith(".ldb")
+        status = file.status()
+        if status is None:
             yield name, "it is gone since its browser ended", False
             continue
-        if path.suffix == ".ldb":
+        size = status.st_size
+        if table:
             left -= size
         if size != mark.size:
-            grown = size > mark.size and path.suffix != ".ldb" and _mark(path, mark.size) == mark
+            grown = size > mark.size and not table and _mark(file, mark.size) == mark
             yield name, f"it had {mark.size} bytes when its browser ended and has {size}", grown
-        elif (left >= 0 or path.suffix != ".ldb") and _mark(path) != mark:
+        elif (left >= 0 or not table) and _mark(file) != mark:
             yield name, "its content has changed since its browser ended", False
 
 
-def _mark(path: Path, most: int = -1, *, sync: bool = False) -> Mark:
-    with path.open("rb") as file:
+def _mark(file: Below, size: int | None = None, *, sync: bool = False) -> Mark:
+    """Of the file, or of its first so many bytes."""
+    with file.reading(most_bytes(file.name)) as opened:
         if sync:
-            os.fsync(file.fileno())
-        data = file.read(most)
-        return Mark(len(data), int(google_crc32c.value(data)), os.fstat(file.fileno()).st_mtime_ns)
+            os.fsync(opened.fileno())
+        status = os.fstat(opened.fileno())
+        size = status.st_size if size is None else min(size, status.st_size)
+        return Mark(size, leveldb.checksum(opened, size), status.st_mtime_ns)

@@ -5,12 +5,15 @@ Chromium deletes in silence what it finds damaged, so what is damaged has to be 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from waguard.files import NotPlain
 from waguard.profile.examiners import (
     cookies,
     databases,
     marks,
     owner,
+    plain,
     settings,
     singleton,
     version,
@@ -19,6 +22,7 @@ from waguard.profile.examiners import (
 from waguard.profile.examiners.subject import Doubt, Subject, Verdict
 
 EXAMINERS: Sequence[tuple[str, Callable[[Subject], Iterator[Doubt]]]] = (
+    ("plain", plain.examine),
     ("owner", owner.examine),
     ("version", version.examine),
     ("singleton", singleton.examine),
@@ -29,7 +33,7 @@ EXAMINERS: Sequence[tuple[str, Callable[[Subject], Iterator[Doubt]]]] = (
     ("settings", settings.examine),
 )
 """In this order: those that refuse come first."""
-STRUCTURE = tuple(one for one in EXAMINERS if one[1] is databases.examine)
+STRUCTURE = tuple(one for one in EXAMINERS if one[1] in {plain.examine, databases.examine})
 """What can be asked of a copy, too."""
 
 
@@ -69,7 +73,13 @@ def examine(
     for name, examiner in among:
         try:
             evidence += [Evidence(name, doubt.verdict, doubt.path, doubt.what) for doubt in examiner(subject)]
+        except NotPlain as error:
+            evidence.append(Evidence(name, Verdict.DAMAGED, _below(subject, error.path), error.what))
         except OSError as error:
             what = f"cannot be read: {error.strerror or error}"
             evidence.append(Evidence(name, Verdict.SUSPECT, str(error.filename or "."), what))
     return Report(tuple(evidence))
+
+
+def _below(subject: Subject, path: Path) -> str:
+    return str(path.relative_to(subject.profile) if path.is_relative_to(subject.profile) else path)

@@ -8,7 +8,7 @@ from waguard.profile.examiners.subject import Doubt, Subject, Verdict
 
 def examine(subject: Subject) -> Iterator[Doubt]:
     for directory in login.databases(subject.profile, subject.origin):
-        name = str(directory.relative_to(subject.profile))
+        name = directory.name
         try:
             for what in leveldb.examine(directory):
                 yield Doubt(Verdict.SUSPECT, name, what)

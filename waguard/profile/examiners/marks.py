@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from waguard.files import Below
 from waguard.profile import leveldb, login
 from waguard.profile.examiners.subject import Doubt, Subject, Verdict
 
@@ -10,8 +11,8 @@ def examine(subject: Subject) -> Iterator[Doubt]:
     if not subject.marked:
         return
     for name in login.database_names(subject.origin):
-        directory = subject.profile / name
-        if not directory.is_dir():
+        directory = Below(subject.profile, name)
+        if not directory.is_directory():
             yield Doubt(Verdict.DAMAGED, name, "it is gone, and the login was in it")
             continue
         try:
@@ -20,7 +21,7 @@ def examine(subject: Subject) -> Iterator[Doubt]:
             continue  # `databases` says so
         if empty:
             yield Doubt(Verdict.DAMAGED, name, "it is empty, and the login was in it")
-        elif login.unmarked(directory):
+        elif login.unmarked(directory, subject.origin):
             yield Doubt(
                 Verdict.DAMAGED,
                 name,

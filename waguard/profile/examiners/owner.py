@@ -2,8 +2,11 @@
 
 import stat
 from collections.abc import Iterator
+from os import stat_result
+from pathlib import Path, PurePosixPath
 
 from waguard.errors import ProfileFailed
+from waguard.files import Below
 from waguard.profile.examiners.subject import Doubt, Subject
 from waguard.profile.login import databases
 
@@ -11,11 +14,7 @@ from waguard.profile.login import databases
 def examine(subject: Subject) -> Iterator[Doubt]:
     """Raises `ProfileFailed`: nothing is damaged, and one command mends it."""
     profile = subject.profile
-    places = [profile, *profile.glob("Default")]
-    for database in databases(profile, subject.origin):
-        places += [database.parent, database, *database.iterdir()]
-    for place in places:
-        status = place.lstat()
+    for place, status in _places(profile, subject.origin):
         wanted = stat.S_IRWXU if stat.S_ISDIR(status.st_mode) else stat.S_IRUSR | stat.S_IWUSR
         if status.st_uid != subject.uid or status.st_mode & wanted != wanted:
             raise ProfileFailed(
@@ -23,3 +22,15 @@ def examine(subject: Subject) -> Iterator[Doubt]:
                 hint=f"chown -R {subject.uid} {profile} && chmod -R u+rwX {profile}",
             )
     yield from ()
+
+
+def _places(profile: Path, origin: str) -> Iterator[tuple[Path, stat_result]]:
+    for place in (Below(profile), Below(profile, "Default")):
+        if (status := place.status()) is not None:
+            yield place.path, status
+    for database in databases(profile, origin):
+        for place in (Below(profile, str(PurePosixPath(database.name).parent)), database):
+            if (status := place.status()) is not None:
+                yield place.path, status
+        for name, status in database.contents().items():
+            yield (database / name).path, status

@@ -3,17 +3,23 @@
 import json
 from collections.abc import Iterator
 
+from waguard.files import Below
 from waguard.profile.examiners.subject import Doubt, Subject, Verdict
+
+_MOST = 1024 * 1024
+"""What JSON becomes in memory is many times its size."""
 
 
 def examine(subject: Subject) -> Iterator[Doubt]:
     for name in ("Local State", "Default/Preferences"):
-        path = subject.profile / name
-        if not path.is_file():
-            continue
         try:
-            if isinstance(json.loads(path.read_bytes()), dict):
+            if isinstance(json.loads(Below(subject.profile, name).data(_MOST)), dict):
                 continue
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            yield Doubt(Verdict.SUSPECT, name, error.strerror or str(error))
         except (ValueError, RecursionError):
-            pass
-        yield Doubt(Verdict.SUSPECT, name, "it is not a JSON object")
+            yield Doubt(Verdict.SUSPECT, name, "it is not a JSON object")
+        else:
+            yield Doubt(Verdict.SUSPECT, name, "it is not a JSON object")

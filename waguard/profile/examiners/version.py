@@ -1,17 +1,22 @@
 """Whether an older browser is to use a profile of a newer one: it would drop the databases it does not understand."""
 
+import contextlib
 import re
 from collections.abc import Iterator
 
 from waguard.errors import ProfileTooNew
+from waguard.files import Below
 from waguard.profile.examiners.subject import Doubt, Subject
+
+_MOST = 1024
 
 
 def examine(subject: Subject) -> Iterator[Doubt]:
     """Raises `ProfileTooNew`."""
     # A full Chromium writes its version down itself; headless-shell does not, so the witness has it too.
-    file = subject.profile / "Last Version"
-    told = [file.read_text(encoding="utf-8", errors="replace")] if file.is_file() else []
+    told = []
+    with contextlib.suppress(FileNotFoundError):
+        told.append(Below(subject.profile, "Last Version").data(_MOST).decode(errors="replace"))
     told += [subject.witness.browser] if subject.witness is not None else []
     newest = max((found for text in told if (found := _major(text)) is not None), default=None)
     ours = _major(subject.browser)

@@ -11,8 +11,7 @@ def examine(subject: Subject) -> Iterator[Doubt]:
         return
     marks = subject.witness.files
     changed = list(witness.compare(subject.profile, marks))
-    files = login.database_files(subject.profile, subject.origin)
-    here = {str(path.relative_to(subject.profile)) for path in files}
+    here = {file.name for file in login.database_files(subject.profile, subject.origin)}
     # Databases only ever append and add: then somebody has used the profile, and the structure has the say.
     used = any(grown for _, _, grown in changed) or bool(here - marks.keys())
     for name, what, _ in changed:
