@@ -638,6 +638,27 @@ async def test_the_next_daemon_knows_what_became_of_a_login(real: Service, simul
     assert len(real.events("backup.taken")) == 2
 
 
+@pytest.mark.parametrize("strips", ["at_once", "navigates"])
+async def test_a_logout_that_nobody_saw_is_told_by_the_next_daemon(
+    real: Service, simulator: Simulator, strips: str
+) -> None:
+    await real.start()
+    await up(real, "one")
+    await real.until(lambda: real.events("session.qr_shown"), "a code")
+    simulator.scan((await real.view("one"))["qr"]["text"], "34600000000")
+    await real.until(lambda: real.events("backup.taken"), "connected, and a snapshot")
+    before = processes(real, "one")
+    await real.end(signal.SIGKILL)
+    await simulator.inject("strips_post_logout", strips)
+    await simulator.log_out(simulator.devices[0].wid)
+    await real.until(lambda: any(tab.qr for tab in simulator._tabs), "it is logged out, and shows a code")
+    await real.start()
+    await real.until(lambda: len(real.events("session.qr_shown")) == 2, "the new code")
+    assert (await real.view("one"))["reason"] == "logged_out"
+    assert not real.events("login.lost")
+    assert processes(real, "one") == before
+
+
 def renderer(init: int) -> int:
     (found,) = [pid for pid in below(init) if b"--type=renderer" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     return found

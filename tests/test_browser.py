@@ -294,6 +294,56 @@ async def test_logged_out_by_the_phone_is_said_and_a_new_code_shown(
         assert (now.status, now.reason, now.attempt) == (Status.AWAITING_SCAN, "logged_out", view.attempt)
 
 
+@pytest.mark.parametrize("boot", ["0", "0.2", "3"])
+@pytest.mark.parametrize("strips", ["at_once", "booted", "navigates", "never_there"])
+async def test_a_logout_is_told_however_quickly_the_page_leaves_its_address(
+    start: Daemon, simulator: Simulator, journal: Journal, strips: str, boot: str
+) -> None:
+    """With the usual rhythm of looks, and a snapshot that it could be taken for damage with."""
+    async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
+        (view,) = await log_in(supervisor, simulator, DEMO)
+        await supervisor.backup(DEMO)
+        await simulator.inject("strips_post_logout", strips)
+        await simulator.inject("boot", boot)
+        await simulator.log_out(simulator.devices[0].wid)
+        await until(lambda: supervisor.view(DEMO).qr is not None, "a new code", 30)
+        now = supervisor.view(DEMO)
+        assert (now.status, now.reason, now.attempt) == (Status.AWAITING_SCAN, "logged_out", view.attempt)
+        assert now.finding is not None
+        assert now.finding.fault == "logged_out"
+        assert not [name for name in ("login.lost", "login.doubted") if journal.named(name)]
+        assert person_needed(journal) == ["alert.raised"]
+        assert now.qr is not None
+        simulator.scan(now.qr.text, "34600000000")
+        await until(lambda: supervisor.view(DEMO).link is Link.CONNECTED, "connected")
+        assert person_needed(journal) == ["alert.raised", "alert.cleared"]
+        assert supervisor.view(DEMO).reason is None
+
+
+async def test_a_person_is_needed_until_somebody_has_scanned(
+    start: Daemon, simulator: Simulator, journal: Journal
+) -> None:
+    """Neither a restart of the browser, nor one of the daemon, nor a fault of the page scans a code."""
+    async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
+        await log_in(supervisor, simulator, DEMO)
+        await simulator.log_out(simulator.devices[0].wid)
+        await until(lambda: bool(person_needed(journal)), "told")
+        await supervisor.restart(DEMO)
+        assert supervisor.view(DEMO).reason == "logged_out"
+        assert person_needed(journal) == ["alert.raised"]
+    async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
+        await until(lambda: supervisor.view(DEMO).qr is not None, "back, with a code")
+        assert supervisor.view(DEMO).reason == "logged_out"
+        assert person_needed(journal)[-1] == "alert.raised"
+        simulator.scan(supervisor.qr(DEMO).text, "34600000000")
+        await until(lambda: supervisor.view(DEMO).link is Link.CONNECTED, "connected")
+        assert person_needed(journal)[-1] == "alert.cleared"
+
+
+def person_needed(journal: Journal) -> list[str]:
+    return [one.name for one in journal.events if one.fields.get("alert") == "person_needed"]
+
+
 async def test_a_login_lost_to_refused_storage_asks_for_a_scan_once_storage_works(
     start: Daemon, simulator: Simulator, journal: Journal
 ) -> None:

@@ -15,35 +15,39 @@ GONE = Reading(Link.LOST, Reason.LOGGED_OUT)
 
 
 @pytest.mark.parametrize(
-    ("reading", "login", "restored", "found"),
+    ("reading", "login", "restored", "had", "found"),
     [
-        (Reading(Link.CONNECTED), False, False, Judgement.ACCEPTED),
-        (Reading(Link.SYNCING), True, True, Judgement.ACCEPTED),
-        (CODE, False, False, Judgement.NOTHING),
-        (CODE, True, False, Judgement.LOST),
-        (LOGGED_OUT, True, False, Judgement.LOGGED_OUT),
-        (GONE, True, False, Judgement.LOGGED_OUT),
-        (LOGGED_OUT, False, False, Judgement.NOTHING),
-        (CODE, False, True, Judgement.REFUSED),
-        (GONE, False, True, Judgement.REFUSED),
-        (Reading(Link.LOST, Reason.OFFLINE), True, True, Judgement.NOTHING),
-        (Reading(Link.LOST, Reason.CONFLICT), True, True, Judgement.NOTHING),
-        (Reading(Link.LOADING), True, True, Judgement.NOTHING),
-        (Reading(Link.UNKNOWN), True, True, Judgement.NOTHING),
+        (Reading(Link.CONNECTED), False, False, False, Judgement.ACCEPTED),
+        (Reading(Link.SYNCING), True, True, False, Judgement.ACCEPTED),
+        (CODE, False, False, False, Judgement.NOTHING),
+        (CODE, True, False, False, Judgement.LOST),
+        (CODE, True, False, True, Judgement.LOGGED_OUT),
+        (LOGGED_OUT, True, False, False, Judgement.LOGGED_OUT),
+        (GONE, True, False, False, Judgement.LOGGED_OUT),
+        (LOGGED_OUT, False, False, False, Judgement.NOTHING),
+        (CODE, False, True, False, Judgement.REFUSED),
+        (CODE, False, True, True, Judgement.REFUSED),
+        (GONE, False, True, False, Judgement.REFUSED),
+        (Reading(Link.LOST, Reason.OFFLINE), True, True, False, Judgement.NOTHING),
+        (Reading(Link.LOST, Reason.CONFLICT), True, True, False, Judgement.NOTHING),
+        (Reading(Link.LOADING), True, True, False, Judgement.NOTHING),
+        (Reading(Link.UNKNOWN), True, True, False, Judgement.NOTHING),
     ],
 )
-def test_each_case(reading: Reading, login: bool, restored: bool, found: Judgement) -> None:
-    assert judge(reading, login=login, restored=restored) is found
+def test_each_case(reading: Reading, login: bool, restored: bool, had: bool, found: Judgement) -> None:
+    assert judge(reading, login=login, restored=restored, had=had) is found
 
 
-@given(reading=READINGS, login=st.booleans(), restored=st.booleans())
+@given(reading=READINGS, login=st.booleans(), restored=st.booleans(), had=st.booleans())
 def test_nothing_is_lost_that_was_not_there_and_nothing_refused_that_was_not_restored(
-    reading: Reading, login: bool, restored: bool
+    reading: Reading, login: bool, restored: bool, had: bool
 ) -> None:
-    found = judge(reading, login=login, restored=restored)
+    found = judge(reading, login=login, restored=restored, had=had)
     if found in {Judgement.LOST, Judgement.LOGGED_OUT}:
         assert login
         assert not restored
+    if found is Judgement.LOST:
+        assert not had
     if found is Judgement.REFUSED:
         assert restored
     if reading.link is Link.CONNECTED:

@@ -219,7 +219,11 @@ async def test_damage_without_a_witness_is_no_logout_and_comes_back_too(
 
 
 async def test_damage_without_a_snapshot_is_said_and_not_called_a_logout(
-    start: Daemon, simulator: Simulator, sessions_dir: Path, monkeypatch: pytest.MonkeyPatch
+    start: Daemon,
+    simulator: Simulator,
+    journal: Journal,
+    sessions_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     be_blind(monkeypatch)
     backup = {"settle_s": 3600.0}
@@ -239,8 +243,11 @@ async def test_damage_without_a_snapshot_is_said_and_not_called_a_logout(
         assert again.check is not None
         assert again.check.verdict == "damaged"
         assert "Local Storage/leveldb was missing" in again.check.why
+        await until(lambda: bool(journal.named("alert.raised")), "a person is needed")
+        assert [one.fields["alert"] for one in journal.named("alert.raised")] == ["person_needed"]
         simulator.scan(supervisor.qr(DEMO).text, "34600000000")
         assert (await supervisor.connect(DEMO, wait=Wait.CONNECTED)).reason is None
+        assert [one.fields["alert"] for one in journal.named("alert.cleared")] == ["person_needed"]
 
 
 async def test_a_logout_by_the_phone_is_no_damage(

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from waguard.browser import pipe
+from waguard.browser.page import Page
 from waguard.browser.pipe import PipeConnection, _Reader
 from waguard.errors import PageFailed
 
@@ -49,6 +50,11 @@ class Peer:
         """Write what fits into a pipe, in one go."""
         data = b"".join(m if isinstance(m, bytes) else json.dumps(m).encode() + b"\0" for m in messages)
         assert os.write(self._fds["answers"], data) == len(data)
+
+    def say_at_length(self, data: bytes) -> None:
+        """Write more than fits into a pipe; in a thread, while somebody reads it."""
+        while data:
+            data = data[os.write(self._fds["answers"], data) :]
 
     def stop_reading(self) -> None:
         os.close(self._fds.pop("commands"))
@@ -600,6 +606,42 @@ async def test_a_pipe_goes_on_wherever_the_daemon_before_has_stopped_reading(rea
         assert command["id"] > 7
         peer.say({"id": command["id"], "result": 1})
         assert await answer == 1
+
+
+def at(address: str, target: str = "T") -> dict[str, Any]:
+    info = {"targetId": target, "type": "page", "url": address}
+    return {"method": "Target.targetInfoChanged", "params": {"targetInfo": info}}
+
+
+async def test_a_page_tells_where_it_was_before_anybody_asked_and_then_at_once() -> None:
+    early, late = [f"https://a/?{number}" for number in range(99)], ["https://a/?late", "https://a/?later"]
+    async with talking(used=True) as (connection, peer):
+        page = Page.resume(connection, "S", "T")
+        peer.say(*map(at, early), at("https://elsewhere/", "another"))
+        await turns(9)
+        heard: list[str] = []
+        page.on_address(heard.append)
+        assert heard == early[-64:]
+        peer.say(*map(at, late))
+        async with asyncio.timeout(10):
+            while heard[64:] != late:
+                await asyncio.sleep(0)
+
+
+async def test_a_page_that_makes_its_address_long_costs_no_more_than_its_share() -> None:
+    async with talking(used=True) as (connection, peer):
+        page = Page.resume(connection, "S", "T")
+        heard: list[str] = []
+        page.on_address(heard.append)
+        peer.say(at("https://a/?" + "x" * 9_000))
+        long = json.dumps(at("https://a/?" + "x" * 2_000_000), separators=(",", ":")).encode() + b"\0"
+        await asyncio.to_thread(peer.say_at_length, long)
+        peer.say(at("https://a/"))
+        async with asyncio.timeout(10):
+            while len(heard) < 2:
+                await asyncio.sleep(0)
+        assert [len(address) for address in heard] == [2048, 10]
+        assert connection.connected
 
 
 async def test_what_is_no_message_is_forgiven_once_only() -> None:

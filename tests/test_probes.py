@@ -388,7 +388,7 @@ def test_an_exhausted_code_is_told_from_one_that_stands_still() -> None:
         (Reason.CONFLICT, Fault.CONFLICT),
         (Reason.REFUSED, Fault.REFUSED),
         (Reason.LOGGED_OUT, Fault.LOGGED_OUT),
-        (Reason.DAMAGED, None),
+        (Reason.DAMAGED, Fault.LOGIN_LOST),
         (Reason.HUNG, None),
         (Reason.CRASHED, None),
         (None, None),
@@ -402,8 +402,11 @@ def test_a_lost_link_is_told_by_its_reason(reason: Reason | None, fault: Fault |
         assert fault in link.FAULTS
 
 
-def test_who_was_logged_out_is_so_while_the_page_shows_a_code() -> None:
-    assert set(link.judge(Reading(Link.AWAITING_SCAN, Reason.LOGGED_OUT))) == {Fault.LOGGED_OUT}
+@pytest.mark.parametrize(
+    ("reason", "fault"), [(Reason.LOGGED_OUT, Fault.LOGGED_OUT), (Reason.DAMAGED, Fault.LOGIN_LOST)]
+)
+def test_whose_login_has_ended_needs_a_scan_while_the_page_shows_a_code(reason: Reason, fault: Fault) -> None:
+    assert set(link.judge(Reading(Link.AWAITING_SCAN, reason))) == {fault}
 
 
 @pytest.mark.parametrize("where", list(Link))
@@ -429,7 +432,7 @@ def test_every_fault_has_whoever_sees_it() -> None:
         memory_probe(browser, []),
     ]
     seen = {fault for probe in probes for fault in probe.faults} | link.FAULTS | qr.FAULTS | renderer.FAULTS
-    others = {Fault.BROWSER_EXITED, Fault.PIPE_CLOSED, Fault.START_FAILED, Fault.LOGIN_LOST}
+    others = {Fault.BROWSER_EXITED, Fault.PIPE_CLOSED, Fault.START_FAILED}
     others |= {Fault.PAGE_CRASHED, Fault.PAGE_NOT_LOADED}
     assert seen | others == set(PLANS)
     assert not seen & others

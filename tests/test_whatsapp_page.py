@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waguard.core.model import Link, Reading, Reason
-from waguard.whatsapp.page import masked, part, read, together
+from waguard.whatsapp.page import masked, part, read, says_logged_out, together
 
 QR = "2@abc+/=,noise=,identity=,adv=,1"
 URL = "https://web.whatsapp.com/"
@@ -127,11 +127,23 @@ def test_verdict(signs: dict[str, Any], link: Link, reason: Reason | None) -> No
     assert verdict(**signs) == (link, reason)
 
 
+@pytest.mark.parametrize("boot", [{"splash": True}, {"state": "OPENING"}, {}])
+def test_an_address_that_the_page_has_left_again_tells_as_well(boot: dict[str, Any]) -> None:
+    assert says_logged_out(LOGGED_OUT_URL)
+    assert not says_logged_out(URL)
+    assert not says_logged_out("http://[?post_logout=1")
+    reading = read({**BLANK, **boot}, logged_out=True)
+    assert (reading.link, reading.reason) == (Link.LOST, Reason.LOGGED_OUT)
+    assert read({**BLANK, "qr": QR}, logged_out=True).reason is Reason.LOGGED_OUT
+    assert read({**BLANK, "state": "CONNECTED", "synced": True}, logged_out=True).link is Link.CONNECTED
+
+
 def test_the_code_is_handed_on_whole_with_the_signs_that_led_to_it() -> None:
     reading = read({**BLANK, "state": "UNPAIRED", "qr": QR, "version": "2.3000.1"})
     assert reading == Reading(
         Link.AWAITING_SCAN,
         qr=QR,
+        marks=False,
         page_version="2.3000.1",
         signs=("Socket.state=UNPAIRED", "data-ref", "app"),
     )

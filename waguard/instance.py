@@ -104,8 +104,10 @@ class Memory:
     """See `Taken`."""
     accepted_at: float = 0.0
     """When WhatsApp has taken the login in this launch, monotonic; 0 if it has not."""
-    lost: bool = False
-    """The login was lost to damage, and there is no snapshot of it."""
+    logged_out: bool = False
+    """The page's address has said so, and nobody has scanned since."""
+    had: bool = False
+    """The login's marks were seen in the page's storage in this launch."""
     frozen_ms: float | None = None
     """How long the browser was held still for the last snapshot of it."""
     usages: deque[tuple[float, Usage]] = field(default_factory=lambda: deque(maxlen=_USAGES))
@@ -209,7 +211,8 @@ class Instance:
         memory.check = None
         memory.how = memory.backup = ""
         memory.forget_browser()
-        memory.lost, memory.accepted_at = False, 0.0
+        memory.logged_out = memory.had = False
+        memory.accepted_at = 0.0
 
     async def prepare(self, source: Source | None, deadline_s: float) -> None:
         """See that nothing of this client runs, and have a profile with its lock taken.
@@ -247,7 +250,9 @@ class Instance:
         self.memory.proved = taken.proved
         self._tell_taken(taken)
         if taken.how != "kept":
-            await self.save(login=False, marked=False, unsaved=False, restored=taken.backup)
+            lost = taken.how == "fresh" and self.may_have_login and taken.check is not None
+            ended = Reason.DAMAGED if lost else None
+            await self.save(login=False, marked=False, unsaved=False, restored=taken.backup, ended=ended)
         self.stage_done(Stage.PREPARE, began)
 
     async def _end_holders(self, lock: Path) -> None:
@@ -291,6 +296,11 @@ class Instance:
         return self._record.unsaved
 
     @property
+    def ended(self) -> Reason | None:
+        """How the login has ended that the client had; None as soon as somebody has scanned."""
+        return self._record.ended
+
+    @property
     def may_have_login(self) -> bool:
         """The same, or it was restored from a snapshot that had one."""
         return self._record.login or bool(self._record.restored)
@@ -321,13 +331,16 @@ class Instance:
 
         The launch is of no use then: the next one goes down the ladder.
         """
-        gone = reading.link is Link.AWAITING_SCAN or reading.reason is Reason.LOGGED_OUT
-        if gone and self.memory.lost:
-            return replace(reading, reason=Reason.DAMAGED)
-        if reading == self.memory.reading or self.browser is None:
+        memory = self.memory
+        if self.browser is None:
             return reading
-        self.memory.lost = False
-        found = judge(reading, login=self._record.login, restored=bool(self._record.restored))
+        memory.had = memory.had or reading.marks is True
+        found = judge(
+            reading,
+            login=self._record.login,
+            restored=bool(self._record.restored),
+            had=memory.had or memory.accepted_at > 0,
+        )
         match found:
             case Judgement.ACCEPTED:
                 await self._note_accepted()
@@ -335,30 +348,40 @@ class Instance:
                 await self._note_refused()
             case Judgement.LOST:
                 why = await in_thread(self._damage_of, self.browser)
-                return await self._note_lost(reading, why or "it is gone, and nobody has logged it out")
+                if not await self._note_lost(why or "it is gone, and nobody has logged it out"):
+                    return None
             case Judgement.LOGGED_OUT:
-                if why := await in_thread(self._damage_of, self.browser):
-                    return await self._note_lost(reading, why)
-                return await self._note_logged_out(reading)
-        return reading
+                why = await in_thread(self._damage_of, self.browser)
+                if not await (self._note_lost(why) if why else self._note_logged_out()):
+                    return None
+        asks_scan = reading.link is Link.AWAITING_SCAN or reading.reason is Reason.LOGGED_OUT
+        return replace(reading, reason=self._record.ended or reading.reason) if asks_scan else reading
 
     async def _note_accepted(self) -> None:
-        record, unsaved = self._record, self._record.unsaved
+        record, unsaved, memory = self._record, self._record.unsaved, self.memory
         if not record.login:  # a new one, or one that was restored
-            self.memory.accepted_at = 0.0
+            memory.accepted_at, memory.logged_out = 0.0, False
             unsaved = not record.restored
-        self.memory.accepted_at = self.memory.accepted_at or time.monotonic()
+        memory.accepted_at = memory.accepted_at or time.monotonic()
         launch = replace(record.launch, accepted=True) if record.launch is not None else None
-        await self.save(launch=launch, login=True, unsaved=unsaved, restored="")
+        await self.save(launch=launch, login=True, unsaved=unsaved, restored="", ended=None)
 
-    async def _note_logged_out(self, reading: Reading) -> Reading | None:
-        """A page that finds its storage empty may say the same. Where that cannot be ruled out a snapshot is worth one try."""
+    async def _note_logged_out(self) -> bool:
+        """False: the launch is of no use.
+
+        A page that finds its storage empty may say the same. Where that cannot be ruled out a snapshot is worth one try.
+        """
         if not self.memory.proved and not self.memory.accepted_at and await self._has_snapshot():
             self._distrust = "it says that it was logged out, but what its files were is not known"
             self.publish("login.doubted", level="warning", why=self._distrust)
-            return None
-        await self.save(login=False, marked=False, unsaved=False)
-        return reading
+            return False
+        await self._end_login(Reason.LOGGED_OUT)
+        return True
+
+    async def _end_login(self, how: Reason) -> None:
+        """There is none any more, and a person has to scan."""
+        self.memory.had, self.memory.accepted_at = False, 0.0
+        await self.save(login=False, marked=False, unsaved=False, restored="", ended=how)
 
     async def find_snapshot(self) -> bool:
         """Look for one that the profile could be restored from; `newest_snapshot` is its id."""
@@ -398,22 +421,22 @@ class Instance:
             await in_thread(self._resources.backups.mark_refused, self.code, backup)
         except WaguardError as error:
             self.publish("backup.mark_failed", level="error", backup=backup, error=error.message)
-        await self.save(login=False, marked=False, unsaved=False, restored="")
+        await self._end_login(Reason.LOGGED_OUT)
 
     @property
     def distrust(self) -> str:
         """Why the kept profile is damaged, if the browser has found it so."""
         return self._distrust
 
-    async def _note_lost(self, reading: Reading, why: str) -> Reading | None:
+    async def _note_lost(self, why: str) -> bool:
+        """False: the launch is of no use."""
         self.publish("login.lost", level="error", why=why)
         if await self._has_snapshot():
             self._distrust = why
-            return None
+            return False
         self.memory.check = _found(why)
-        await self.save(login=False, marked=False, unsaved=False)
-        self.memory.lost = True
-        return replace(reading, reason=Reason.DAMAGED)
+        await self._end_login(Reason.DAMAGED)
+        return True
 
     async def launch(self, spawned: Callable[[Browser], None], deadline_s: float) -> None:
         """Start the browser; returns when it answers. ``spawned`` is called as soon as there is a process to watch.
@@ -462,7 +485,7 @@ class Instance:
             self.memory.started_at, self.memory.version = launch.started_at, version
             self.publish("browser.spawned", sandbox=browser.run.kind)
             page = await browser.go(resources.binary, settings)
-            await self.save(launch=replace(launch, page=page.session_id))
+            await self.save(launch=replace(launch, page=page.session_id, target=page.target))
             if before is not None and before.browser != version:
                 await in_thread(witness.write, profile.witness, Witness(version))
         self.stage_done(Stage.START, began)
@@ -535,7 +558,7 @@ class Instance:
                 if (run := await in_thread(adopt, launch)) is None:
                     return False
                 ours.pop_all()
-            self.browser = await Browser.adopt(run, fds, launch.page)
+            self.browser = await Browser.adopt(run, fds, launch.page, launch.target)
             useless.pop_all()
         manager.keep(self._named(launch, self.browser))  # what the one before us could not have kept
         memory = self.memory
@@ -757,7 +780,7 @@ class Instance:
             _, profile = await in_thread(profiles.find, self.code)
             async with self._using:
                 place = await in_thread(partial(self._custody.retire, "cleanup", has_login=self.has_login))
-            await self.save(login=False, marked=False, unsaved=False, restored="")
+            await self.save(login=False, marked=False, unsaved=False, restored="", ended=None)
             return None if place is None else f"retired as {place.name}"
 
         async def unlock() -> str | None:

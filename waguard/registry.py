@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from waguard.core.model import ClientCode, Wanted
+from waguard.core.model import ClientCode, Reason, Wanted
 from waguard.errors import ProfileFailed
 from waguard.files import NotPlain, read_state, saying, write_atomically
 from waguard.profile.store import Profiles
@@ -30,6 +30,8 @@ class Record:
     """The login's mark was seen on disk since."""
     unsaved: bool = False
     """The login was scanned, and there is no snapshot of it yet: those there are have another one."""
+    ended: Reason | None = None
+    """How the login that the client had has ended, until somebody has scanned: logged out, or damaged."""
     restored: str = ""
     """Id of the snapshot that the profile was restored from, until WhatsApp has taken its login."""
     schema: Annotated[int, Field(ge=1, le=1)] = 1

@@ -330,9 +330,16 @@ class Session:
         failed = after.process is Process.FAILED and after.failure is not None
         text = f"{self.code} rests: {after.failure.message}" if failed and after.failure else ""
         gate.alerts.set(Alert.SESSION_FAILED, text, self.code)
-        person = after.treatment.finding if after.treatment is not None and not after.treatment.plan else None
-        text = person.failure.message if person is not None and person.fault in _FOR_A_PERSON else ""
-        gate.alerts.set(Alert.PERSON_NEEDED, text, self.code)
+        gate.alerts.set(Alert.PERSON_NEEDED, self._for_a_person(after), self.code)
+
+    def _for_a_person(self, state: State) -> str:
+        """What somebody has to do something about. A scan is needed until somebody has scanned, whatever else is found."""
+        if state.wanted is Wanted.UP and (ended := self._instance.ended) is not None:
+            return _SCAN_NEEDED[ended]
+        treatment = state.treatment
+        if treatment is None or treatment.plan or treatment.finding.fault not in _FOR_A_PERSON:
+            return ""
+        return treatment.finding.failure.message
 
     async def _found(self, epoch: int, finding: Finding, first: bool) -> None:
         """A probe complains: put it to the table, with what may help."""
@@ -571,7 +578,11 @@ class Session:
                     waiting.set_exception(ShuttingDown("The daemon is shutting down."))
 
 
-_FOR_A_PERSON = frozenset({Fault.LOGGED_OUT, Fault.CONFLICT, Fault.REFUSED})
+_FOR_A_PERSON = frozenset({Fault.CONFLICT, Fault.REFUSED})
+_SCAN_NEEDED = {
+    Reason.LOGGED_OUT: "The phone has unlinked this login, or WhatsApp has: somebody has to scan the new code.",
+    Reason.DAMAGED: "The login was lost to damage, and no snapshot has it: somebody has to scan the new code.",
+}
 
 
 def _ms_since(began: float) -> float:

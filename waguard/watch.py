@@ -73,6 +73,7 @@ class Watch:
         self._senses = senses
         self._ears = ears
         self._tasks: list[asyncio.Task[None]] = []
+        self._look_now = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         """Runs while the stage `open` does."""
         self._opened = self._opened_awake = 0.0
@@ -119,6 +120,7 @@ class Watch:
         self.arm(epoch, deadline_s)
         self._start(partial(self._watch_pipe, epoch, browser), "pipe")
         page.on_crash(partial(self._crashed, epoch))
+        page.on_address(self._at)
         self._start(partial(self._read_page, epoch, page), "read")
         for probe in self._probes(browser, page):
             self._start(partial(self._keep_looking, epoch, probe), type(probe).__name__)
@@ -251,7 +253,7 @@ class Watch:
                     self._crashed(epoch)
                     return
                 signs = None  # between two documents; a pipe that is gone ends the browser, which is watched
-            reading = whatsapp.read(signs)
+            reading = whatsapp.read(signs, logged_out=self._instance.memory.logged_out)
             judged = await self._instance.judge(reading)
             if judged is None:
                 lost = Failure("refused", f"The login was lost: {self._instance.distrust}.", Stage.OPEN)
@@ -266,7 +268,13 @@ class Watch:
                 self._ears.tell(machine.PageUnknown(epoch, unknown))
             if signs is not None:
                 await self._answered(epoch, reading)
-            await asyncio.sleep(self._until_next_look())
+            await self._rest(self._look_now, self._until_next_look())
+
+    def _at(self, address: str) -> None:
+        """The page has come to this address, and may have left it again."""
+        if whatsapp.says_logged_out(address) and not self._instance.memory.logged_out:
+            self._instance.memory.logged_out = True
+            self._look_now.set()
 
     async def _signs(self, epoch: int, page: Page) -> object:
         """What the page's reader has seen. It is asked once and waited for: an answer that comes late is one. Raises `PageFailed`."""

@@ -79,7 +79,7 @@ class Browser:
             return cls(run, answer_read, command_write, error_read)
 
     @classmethod
-    async def adopt(cls, run: sandbox.Run, fds: Mapping[str, int], page: str) -> Self:
+    async def adopt(cls, run: sandbox.Run, fds: Mapping[str, int], page: str, target: str) -> Self:
         """One that an earlier daemon has started: its processes, its `pipes` and the session with its page are ours now.
 
         Raises `OSError`, and has given everything back then but for the processes.
@@ -93,7 +93,7 @@ class Browser:
         except OSError:
             self.close()
             raise
-        self.page = Page.resume(self._connection, page)
+        self.page = Page.resume(self._connection, page, target)
         return self
 
     def pipes(self) -> Mapping[str, int]:

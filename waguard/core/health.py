@@ -168,6 +168,11 @@ _SAID: Mapping[Fault, tuple[str, str, str]] = {
     Fault.OFFLINE: ("page_failed", "WhatsApp is not reached", "Is the network up?"),
     Fault.QR_STALE: ("page_failed", "The QR code is too old to be scanned", ""),
     Fault.MEMORY_HIGH: ("browser_failed", "The browser takes too much memory", ""),
+    Fault.LOGIN_LOST: (
+        "refused",
+        "The login was lost to damage, and no snapshot has it",
+        "Scan the new code.",
+    ),
     Fault.LOGGED_OUT: ("refused", "The phone has unlinked this login", "Scan the new code."),
     Fault.CONFLICT: (
         "refused",

@@ -16,8 +16,10 @@ class Judgement(StrEnum):
     LOGGED_OUT = "logged_out"
 
 
-def judge(reading: Reading, *, login: bool, restored: bool) -> Judgement:
-    """``login``: the client was connected with this profile; ``restored``: it is from a snapshot, and was not connected yet."""
+def judge(reading: Reading, *, login: bool, restored: bool, had: bool) -> Judgement:
+    """``login``: the client was connected with this profile; ``restored``: it is from a snapshot, and was not connected yet;
+    ``had``: the page had the login in this launch.
+    """
     if reading.link in {Link.SYNCING, Link.CONNECTED}:
         return Judgement.ACCEPTED
     logged_out = reading.reason is Reason.LOGGED_OUT
@@ -27,5 +29,6 @@ def judge(reading: Reading, *, login: bool, restored: bool) -> Judgement:
         return Judgement.REFUSED
     if not login:
         return Judgement.NOTHING
-    # A page that was logged out says so in its address. So may one that finds only IndexedDB empty.
-    return Judgement.LOGGED_OUT if logged_out else Judgement.LOST
+    # A page that was logged out says so in its address. So may one that finds only IndexedDB empty. What a page had, nobody but
+    # itself takes out of its storage: damage shows when a browser opens its files.
+    return Judgement.LOGGED_OUT if logged_out or had else Judgement.LOST

@@ -134,6 +134,8 @@ class Reading:
     reason: Reason | None = None
     qr: str | None = None
     """The whole string of the QR code on screen: opaque."""
+    marks: bool | None = None
+    """Whether the login's marks are in the page's storage; None: not to be seen."""
     qr_exhausted: bool = False
     """All refs are used up; the page shows a reload button instead of a fresh code."""
     page_version: str | None = None

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from waguard.core.health import Fault
 from waguard.core.model import Link, Reading, Reason
 
-FAULTS = frozenset({Fault.OFFLINE, Fault.CONFLICT, Fault.REFUSED, Fault.LOGGED_OUT, Fault.STORAGE_REFUSED})
+_NEEDS_SCAN = frozenset({Fault.LOGGED_OUT, Fault.LOGIN_LOST})
+FAULTS = frozenset({Fault.OFFLINE, Fault.CONFLICT, Fault.REFUSED, Fault.STORAGE_REFUSED}) | _NEEDS_SCAN
 _BY_REASON = {
     Reason.OFFLINE: Fault.OFFLINE,
     Reason.CONFLICT: Fault.CONFLICT,
     Reason.REFUSED: Fault.REFUSED,
     Reason.LOGGED_OUT: Fault.LOGGED_OUT,
+    Reason.DAMAGED: Fault.LOGIN_LOST,
 }
 STORAGE = "storage error"
 """A sign that begins so."""
@@ -20,7 +22,7 @@ def judge(reading: Reading) -> Mapping[Fault, str]:
     """What is wrong with it, with the signs on the page as evidence."""
     signs = ", ".join(reading.signs) or "nothing"
     fault = _BY_REASON.get(reading.reason) if reading.reason is not None else None
-    if fault is not None and (reading.link is Link.LOST or fault is Fault.LOGGED_OUT):
+    if fault is not None and (reading.link is Link.LOST or fault in _NEEDS_SCAN):
         return {fault: f"the page shows {signs}"}
     refused = next((sign for sign in reading.signs if sign.startswith(STORAGE)), None)
     if refused is not None and reading.link in {Link.LOADING, Link.UNKNOWN}:

@@ -26,6 +26,8 @@ class Launch:
     """The browser's."""
     page: str = ""
     """The DevTools session with its page, once the browser has answered: with it a later daemon goes on."""
+    target: str = ""
+    """The page's DevTools target."""
     short: bool = False
     """Its pipes are kept under short names."""
     accepted: bool = False

@@ -53,6 +53,14 @@ FAULTS = {
     ),
     "blank": "The page goes to about:blank. Once: the open pages, or else the next that loads.",
     "reload": "The page loads itself again. Once: the open pages, or else the next that loads.",
+    "strips_post_logout": (
+        "After a logout the address does not keep post_logout: it loses it at_once when the page's script runs or when that has "
+        "booted, it navigates elsewhere before anything else, or it was never_there. From the next load; never_there at once."
+    ),
+    "unpaired_with_marks": (
+        "The page takes no notice of the login in its storage and shows a QR code: open pages at once, until_reload or "
+        "until_restart (of the browser), or always, and then others too when they load. A scan ends it."
+    ),
     "boot": "The page shows its splash, whose bar moves, for so many seconds before it boots. From the next load.",
 }
 """Name -> what it does, and whether it applies to pages that are open already."""
@@ -90,6 +98,8 @@ def number(default: str, most: float, unit: str) -> Values:
 VALUES: Mapping[str, Values] = {
     "boot": seconds("20", 3600),
     "memory_burst": number("3000", 16_384, "MiB"),
+    "strips_post_logout": one_of("at_once", "booted", "navigates", "never_there"),
+    "unpaired_with_marks": one_of("always", "until_reload", "until_restart"),
     "syncing": one_of("stuck", "moves"),
     "answers": one_of("500", "429", "503", "407", "portal", "empty"),
     "socket_state": one_of(

@@ -71,6 +71,12 @@
     WAWebUserPrefsMultiDevice: { getADVSecretKey: () => keys.adv },
   };
 
+  // In the page's own words, since the simulator's reach it only when its script has run.
+  const { strips } = document.documentElement.dataset;
+  const strip = () => {
+    if (location.search.includes('post_logout')) history.replaceState(null, '', '/');
+  };
+
   const sleep = ms => new Promise(resolve => setTimeout(resolve, ms));
   let booting = null;
 
@@ -85,6 +91,7 @@
       bar.value = 100 - 90 * left / (seconds * 1000);
       await sleep(Math.min(left, 250));
     }
+    if (strips === 'booted') strip();
     window.Debug = { VERSION: '2.3000.0-simulator' };
     window.require = name => {
       if (!Object.hasOwn(modules, name)) throw new Error(`Requiring unknown module "${name}"`);
@@ -138,7 +145,8 @@
     Cmd.trigger('logout');
     localStorage.clear();
     await Promise.allSettled(Object.keys(STORES).map(name => settled(storage.deleteDatabase(name))));
-    location.replace(`/?post_logout=1${reason === null ? '' : `&logout_reason=${reason}`}`);
+    if (faults.get('strips_post_logout') === 'never_there') location.replace('/');
+    else location.replace(`/?post_logout=1${reason === null ? '' : `&logout_reason=${reason}`}`);
   }
 
   // --- what is on screen ------------------------------------------------------------------------------
@@ -228,8 +236,27 @@
     retries += 1;
   }
 
+  let unpaired = false;
+  let old;
+
+  /** Whether it takes no notice of its login. What is no news to a page that loads was meant for the one before it. */
+  function disown(open) {
+    const [until, before] = [faults.get('unpaired_with_marks'), unpaired];
+    if (!open) old = until;
+    const news = until !== old;
+    // What is kept for the tab is gone with its browser.
+    if (news && until === 'until_restart') sessionStorage.setItem('unpaired', 'yes');
+    unpaired = until === 'always' || (until === 'until_reload' && news)
+      || (until === 'until_restart' && sessionStorage.getItem('unpaired') !== null);
+    if (!open || before || !unpaired || !marked()) return;
+    link({ state: 'UNPAIRED', stream: 'DISCONNECTED', mode: 'QR' });
+    Socket.set({ hasSynced: undefined });
+    show('spinner');
+    login();
+  }
+
   async function login() {
-    if (!marked()) {
+    if (!marked() || unpaired) {
       try {
         await storedKey();
       } catch {
@@ -331,9 +358,11 @@
     switch (message.kind) {
       case 'faults':
         suffer(message);
+        disown(true);
         break;
       case 'welcome':
         suffer(message);
+        disown(truth.state !== 'UNLAUNCHED');
         if (truth.state === 'UNLAUNCHED') find();
         if (faults.has('never_loads') && truth.state === 'UNLAUNCHED') {
           hangUp();
@@ -382,6 +411,11 @@
     }
   }
 
+  if (strips === 'navigates' && location.search.includes('post_logout')) {
+    location.replace('/');
+    return;
+  }
+  if (strips === 'at_once') strip();
   channel.onmessage = conflict;
   channel.postMessage('takeover');
   // Neither is there under a plain name without https.

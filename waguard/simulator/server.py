@@ -142,6 +142,11 @@ class Simulator:
                 )
             raise Refusal(404, "qr_unknown", "No page of this simulator has shown this QR code.")
         self._expire(tab)
+        self._faults = [
+            fault
+            for fault in self._faults
+            if fault.name != "unpaired_with_marks" or not fault.hits(tab.browser)
+        ]
         device = Device(self._free_wid(phone), secrets.token_hex(32), tab.browser)
         self._devices[device.wid] = device
         tab.begin(tab.send("pair-success", wid=device.wid, key=device.key), "pair")
@@ -242,7 +247,9 @@ class Simulator:
         if (answer := self._wrong_answer(request.cookies.get(_COOKIE, ""))) is not None:
             return answer
         nonce = secrets.token_urlsafe(16)
-        response = web.Response(text=_PAGE.replace("{nonce}", nonce), content_type="text/html")
+        strips = self._suffered(request.cookies.get(_COOKIE, "")).get("strips_post_logout") or ""
+        text = _PAGE.replace("{nonce}", nonce).replace("{strips}", strips)
+        response = web.Response(text=text, content_type="text/html")
         response.headers["Content-Security-Policy"] = _POLICY.format(nonce=nonce)
         response.headers["Cache-Control"] = "no-store"
         if _COOKIE not in request.cookies:
@@ -300,6 +307,7 @@ class Simulator:
             case {"kind": "hello"}:
                 await self._welcome(tab)
             case {"kind": "pair", "keys": [str(), str(), str(), str()] as keys}:
+                _leave(tab)
                 tab.keys = ",".join(keys)
                 tab.begin(self._show_codes(tab), "codes")
             case {"kind": "refs"} if tab.keys and tab.qr is None:

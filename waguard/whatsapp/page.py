@@ -47,9 +47,20 @@ _UNPAIRED = frozenset({"UNPAIRED", "UNPAIRED_IDLE"})
 _ON_THE_WAY = frozenset({"UNLAUNCHED", "OPENING", "PAIRING", *_UNPAIRED})
 
 
-def read(signs: object) -> Reading:
-    """What the page says. Never raises; whatever is not of the expected form counts as not seen."""
-    return _Signs.of(signs if isinstance(signs, Mapping) else {}).reading()
+def read(signs: object, *, logged_out: bool = False) -> Reading:
+    """What the page says. Never raises; whatever is not of the expected form counts as not seen.
+
+    ``logged_out``: its address was once one that `says_logged_out`.
+    """
+    return _Signs.of(signs if isinstance(signs, Mapping) else {}, logged_out=logged_out).reading()
+
+
+def says_logged_out(address: str) -> bool:
+    """Whether this is where a page goes that was logged out. It may leave it at once."""
+    try:
+        return "post_logout" in parse_qs(urlsplit(address).query, keep_blank_values=True)
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,7 @@ class _Signs:
     """The signs after the check: a word or code is None when it is absent or not one, a flag when it is unknown."""
 
     url: str
+    logged_out: bool
     version: str | None
     state: str | None
     stream: str | None
@@ -77,14 +89,16 @@ class _Signs:
     push_name: str | None
 
     @classmethod
-    def of(cls, raw: Mapping[Any, Any]) -> Self:
+    def of(cls, raw: Mapping[Any, Any], *, logged_out: bool) -> Self:
         def flag(name: str) -> bool | None:
             value = raw.get(name)
             return value if isinstance(value, bool) else None
 
         url = raw.get("url")
+        url = url[:2048] if isinstance(url, str) else ""
         return cls(
-            url=url[:2048] if isinstance(url, str) else "",
+            url=url,
+            logged_out=logged_out or says_logged_out(url),
             version=_match(_WORD, raw.get("version")),
             state=_match(_WORD, raw.get("state")),
             stream=_match(_WORD, raw.get("stream")),
@@ -114,6 +128,7 @@ class _Signs:
             reason,
             # A code that is used up stays in the document, but no phone can scan it any more.
             qr=self.qr if link is Link.AWAITING_SCAN and not exhausted else None,
+            marks=self.logged_in,
             qr_exhausted=exhausted,
             page_version=self.version,
             wid=self.wid if somebody else None,
@@ -123,7 +138,6 @@ class _Signs:
 
     def _link(self) -> tuple[Link, Reason | None]:
         """First match wins: what ends the link for good comes before what only describes it."""
-        logged_out = _post_logout(self.url)
         paired = self.logged_in or self.panes or self.state in {"PAIRING", "CONNECTED"}
         if self.url.startswith("chrome-error:"):
             return Link.LOST, Reason.OFFLINE
@@ -132,8 +146,8 @@ class _Signs:
         if self._conflict():
             return Link.LOST, Reason.CONFLICT
         if self._awaits_scan():
-            return Link.AWAITING_SCAN, Reason.LOGGED_OUT if logged_out else None
-        if logged_out and not paired:
+            return Link.AWAITING_SCAN, Reason.LOGGED_OUT if self.logged_out else None
+        if self.logged_out and not paired:
             return Link.LOST, Reason.LOGGED_OUT
         if paired and self._offline():
             return Link.LOST, Reason.OFFLINE
@@ -179,7 +193,7 @@ class _Signs:
     def _seen(self) -> tuple[str, ...]:
         words = (("Socket.state", self.state), ("Socket.stream", self.stream), ("Stream.mode", self.mode))
         flags = (
-            ("post_logout", _post_logout(self.url)),
+            ("post_logout", self.logged_out),
             (ERROR_PAGE, self.url.startswith("chrome-error:")),
             ("Socket.hasSynced", self.synced),
             ("data-ref", self.qr is not None),
@@ -220,10 +234,3 @@ def masked(wid: str) -> str:
     """A number as logs may have it."""
     number = wid.partition("@")[0].partition(":")[0]
     return f"...{number[-3:]}" if len(number) > 6 else "..."
-
-
-def _post_logout(url: str) -> bool:
-    try:
-        return "post_logout" in parse_qs(urlsplit(url).query, keep_blank_values=True)
-    except ValueError:
-        return False
