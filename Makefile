@@ -13,6 +13,7 @@ help: ## Show this
 demo: setup ## See it work: two sessions on a simulated WhatsApp Web, one killed, one cleaned
 	@$(BIN)/python examples/demo.py $(ARGS)
 
+test: BOOTSTRAP := --tests
 test: check ## Lint, types, and all tests, those with a real Chromium too
 	@$(BIN)/python -m pytest $(ARGS)
 
@@ -42,7 +43,7 @@ vm-test: setup ## Try the package on emulated machines, Debian 12 and 13: limits
 	@WAGUARD_TEST_VM=1 $(BIN)/python -m pytest tests/test_debian_vm.py $(ARGS)
 
 setup: ## Install what is missing: Chromium, bubblewrap, .venv
-	@scripts/bootstrap.sh
+	@scripts/bootstrap.sh $(BOOTSTRAP)
 
 clean: ## Remove .venv, dist and caches; sessions and packages stay
 	rm -rf .venv dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

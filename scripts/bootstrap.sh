@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Make this machine ready for waguard: what is missing is installed, what is there is left alone.
 # Safe to run at any time; when nothing is missing it downloads nothing and is done in a moment.
+# With --tests the full browser is installed beside Debian's headless-shell, if it can be: the tests try both.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -76,6 +77,12 @@ install_packages() {
             "Without a network, install these packages by hand, then run make again."
 }
 
+both_browsers() {
+    local full=/usr/lib/chromium/chromium
+    [[ -x $full-headless-shell && ! -x $full ]] || return 0
+    (install_packages chromium) || say "without it: only headless-shell is tested"
+}
+
 make_venv() {
     # A virtual environment knows its own place and its Python: another of either means another one.
     local place needed
@@ -105,4 +112,5 @@ if ((${#packages[@]})); then
     mapfile -t packages < <(missing)
     ((${#packages[@]} == 0)) || die "still missing after apt-get install: ${packages[*]}."
 fi
+[[ ${1:-} != --tests ]] || both_browsers
 make_venv

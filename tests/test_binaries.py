@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 from bare_browser import BINARIES
-from conftest import FLUSHES, Daemon
+from conftest import FLUSHES, Daemon, Journal
 
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, Status
+from waguard.errors import WaguardError
 from waguard.sandbox.identity import Identity
 from waguard.simulator.server import Cadence, Simulator
 from waguard.supervisor import Supervisor
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not BINARIES, reason="no Chromium is installed")]
 
+FULL = Path("/usr/lib/chromium/chromium")
 DEMO = ClientCode("demo")
 HANDLER = "chrome_crashpad"
 """As the kernel shortens it: chrome_crashpad_handler."""
@@ -55,3 +57,29 @@ async def test_each_binary_loads_a_page_keeps_a_login_and_leaves_nothing(
         await supervisor.cleanup(DEMO)
         assert [name for one, name in before.items() if one.current()] == []
         assert (await supervisor.connect(DEMO)).status is Status.AWAITING_SCAN
+
+
+@pytest.mark.skipif(FULL not in BINARIES, reason="no full Chromium is installed")
+async def test_what_a_browser_says_that_loads_no_page_is_in_the_answer(
+    start: Daemon, journal: Journal, tmp_path: Path
+) -> None:
+    program = tmp_path / "browser"
+    # Its network service dies at each start.
+    program.write_text(f'#!/bin/sh\nexec {FULL} --disable-crashpad-for-testing "$@"\n')
+    program.chmod(0o755)
+    async with (
+        Simulator() as simulator,
+        start(
+            whatsapp={"url": simulator.url},
+            browser={"path": program},
+            deadlines={"open": 3.0},
+            restart={"budget": 0},
+        ) as (supervisor, _),
+    ):
+        with pytest.raises(WaguardError) as caught:
+            await supervisor.connect(DEMO)
+        said = "\n".join(caught.value.details["stderr"])
+        assert "Network service crashed or was terminated" in said
+        await supervisor.disconnect(DEMO)
+    found = journal.named("health.finding")[0]
+    assert "the browser says: " in found.fields["evidence"][-1]

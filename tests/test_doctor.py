@@ -14,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
+from bare_browser import BINARIES
+from conftest import POSING
 from typer.testing import CliRunner
 
 from waguard import host
@@ -31,6 +33,7 @@ from waguard.sandbox import User
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.views import SandboxView
 
+FULL = Path("/usr/lib/chromium/chromium")
 NOBODY = User("nobody", 65534, 65534)
 
 
@@ -177,11 +180,42 @@ def _program(path: Path, text: str) -> Path:
     return path
 
 
-def test_browser(tmp_path: Path) -> None:
-    shell = _program(tmp_path / "my-headless-shell", "echo Chromium 156.0.1.2")
-    assert doctor.browser(config(browser={"path": shell})) == Seen(f"{shell}, 156.0.1.2")
-    full = _program(tmp_path / "browser", "echo Google Chrome 156.0.1.2")
-    assert "less than half the memory" in doctor.browser(config(browser={"path": full})).what
+@pytest.mark.browser
+@pytest.mark.parametrize("binary", BINARIES, ids=lambda path: path.name)
+@pytest.mark.parametrize("kind", ["bubblewrap", "plain"])
+def test_a_browser_that_loads_a_page(binary: Path, kind: str) -> None:
+    seen = doctor.browser(config(browser={"path": binary}, sandbox={"kind": kind}))
+    assert seen.grade is Grade.OK
+    assert seen.what.startswith(f"{binary}, ")
+    assert f", loads a page in {kind}" in seen.what
+    assert ("less than half the memory" in seen.what) is ("headless" not in binary.name)
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(FULL not in BINARIES, reason="no full Chromium is installed")
+def test_a_browser_that_starts_and_loads_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_TRIAL_S", 5.0)
+    # Its network service dies at each start.
+    for parent in (tmp_path, tmp_path.parent):
+        parent.chmod(0o711)  # browsers run as somebody else
+    broken = _program(tmp_path / "browser", f'exec {FULL} --disable-crashpad-for-testing "$@"')
+    seen = doctor.browser(config(browser={"path": broken}, deadlines={"start": 5}))
+    assert seen.grade is Grade.PROBLEM
+    assert f"{broken}, " in seen.what
+    assert "loads no page: Stage start: loading a page took longer than 10 s." in seen.what
+    assert "Network service crashed or was terminated" in seen.what
+
+
+def test_a_browser_that_does_not_start() -> None:
+    posing = {"path": POSING, "extra_flags": ["--posing=dies-at-once"]}
+    seen = doctor.browser(config(browser=posing))
+    assert seen.grade is Grade.PROBLEM
+    assert "loads no page: The browser ended before it answered." in seen.what
+    assert "It says: posing: cannot open the display of my dreams" in seen.what
+    assert seen.mend
+
+
+def test_no_browser(tmp_path: Path) -> None:
     with pytest.raises(BrowserNotFound) as caught:
         doctor.browser(config(browser={"path": tmp_path / "none"}))
     assert "apt-get install" in caught.value.hint

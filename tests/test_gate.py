@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from waguard.alerts import Alert, Alerts, Raised
+from waguard.browser import find
 from waguard.browser.find import Binary, Installed
 from waguard.core.breaker import BreakerPolicy
 from waguard.core.health import Fault
@@ -86,7 +87,7 @@ class Program:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
-    return Program(tmp_path / "chromium")
+    return Program(tmp_path / "browser")
 
 
 @pytest.fixture
@@ -365,6 +366,26 @@ async def test_an_unchanged_file_is_not_asked_and_an_upgrade_is_followed(
     assert (installed.current.version, program.asked) == ("157.0.0.1", 2)
 
 
+async def test_where_the_one_that_was_used_has_gone_another_is_used(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Program(tmp_path / "chrome")
+    other.prints("Google Chrome 156.0.2.3")
+    monkeypatch.setattr(find, "KNOWN", (program.path, other.path))
+    installed = Installed(None, 10.0)
+    await installed.refresh()
+    assert installed.current.path == program.path
+    program.path.unlink()
+    await installed.refresh()
+    assert installed.current == Binary(other.path, "156.0.2.3")
+    other.path.unlink()
+    with pytest.raises(BrowserNotFound):
+        await installed.refresh()
+    program.prints("Chromium 157.0.0.1")
+    await installed.refresh()
+    assert installed.current == Binary(program.path, "157.0.0.1")
+
+
 async def test_one_that_does_not_run_raises_each_time_until_it_does(
     installed: Installed, program: Program
 ) -> None:
@@ -384,7 +405,7 @@ async def test_one_that_does_not_run_raises_each_time_until_it_does(
 async def test_one_that_is_put_back_as_it_was_is_believed(installed: Installed, program: Program) -> None:
     away = program.path.with_name("away")
     program.path.rename(away)
-    with pytest.raises(BrowserFailed):
+    with pytest.raises(BrowserNotFound):
         await installed.refresh()
     away.rename(program.path)
     await installed.refresh()

@@ -447,8 +447,8 @@ class Instance:
         try:
             await self._launch(spawned, deadline_s)
         except WaguardError as error:
-            if self.browser is not None and "stderr" not in error.details:
-                error.details = {**error.details, "stderr": list(self.browser.last_words())}
+            if self.browser is not None:
+                self.browser.quote(error)
             raise
 
     async def _launch(self, spawned: Callable[[Browser], None], deadline_s: float) -> None:

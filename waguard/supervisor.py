@@ -553,8 +553,7 @@ class Supervisor:
                 return SessionFailed(
                     f"{session.code} used up its restart budget. Last: {failure.message}",
                     hint=failure.hint,
-                    retry_after_s=retry,
-                    cause=failure.code,
+                    **{**error.details, "retry_after_s": retry, "cause": failure.code},
                 )
         elif session.state.process is Process.BACKOFF:
             error.hint = f"{error.hint} It is tried again by itself.".strip()

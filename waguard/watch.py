@@ -136,13 +136,23 @@ class Watch:
         try:
             await page.open(self._config.whatsapp.url)
         except PageUnreachable as error:
-            self._ears.tell(machine.Unreachable(epoch, Failure.of(error, Stage.OPEN)))
-        except PageFailed:
+            self._tell_unreachable(epoch, error)
+        except PageFailed as error:
             # Else the watchers tell what became of it, or a reload that has taken its place does.
             if not page.disconnected and not self._reloads:
+                self._quote(error)
                 raise
         finally:
             self._navigating -= 1
+
+    def _tell_unreachable(self, epoch: int, error: PageUnreachable) -> None:
+        self._quote(error)
+        self._ears.tell(machine.Unreachable(epoch, Failure.of(error, Stage.OPEN)))
+
+    def _quote(self, error: PageFailed) -> None:
+        """It may be the browser itself that keeps a page from being loaded, and then it says so."""
+        if (browser := self._instance.browser) is not None:
+            browser.quote(error)
 
     def reload_qr(self) -> None:
         """Ask the page for fresh codes."""
@@ -192,14 +202,21 @@ class Watch:
         reading, deadline = self._instance.memory.reading, self._deadline
         shown = ", ".join(reading.signs) if reading is not None else ""
         self._instance.publish("stage.late", stage=Stage.OPEN.value, deadline_s=round(deadline, 3))
+        browser = self._instance.browser
+        said = browser.last_words() if browser is not None else ()
         late = Failure(
             "deadline_exceeded",
             f"Stage open: the page was not usable within {deadline:g} s; it shows {shown or 'nothing'}.",
             Stage.OPEN,
             "Is the network up? If WhatsApp Web is just slow here, raise deadlines.open in the configuration.",
-            (("stage", Stage.OPEN.value), ("deadline_s", deadline)),
+            (
+                ("stage", Stage.OPEN.value),
+                ("deadline_s", deadline),
+                *((("stderr", list(said)),) if said else ()),
+            ),
         )
-        complaint = Finding(Fault.PAGE_NOT_LOADED, late, (f"it shows {shown or 'nothing'}",), deadline)
+        evidence = (f"it shows {shown or 'nothing'}", *(f"the browser says: {line}" for line in said[-1:]))
+        complaint = Finding(Fault.PAGE_NOT_LOADED, late, evidence, deadline)
         self._start(partial(self._ears.found, epoch, complaint, True), "late")  # type: ignore[arg-type]  # a coroutine function
 
     # --- the watchers -----------------------------------------------------------------------------------
@@ -483,7 +500,7 @@ class Watch:
                 await remedies.apply(remedy, fault, target)
         except PageUnreachable as error:
             why = error.message
-            self._ears.tell(machine.Unreachable(epoch, Failure.of(error, Stage.OPEN)))
+            self._tell_unreachable(epoch, error)
         except PageFailed as error:
             why = error.message
         except TimeoutError:

@@ -98,7 +98,10 @@ async def probe(path: Path, deadline_s: float) -> Binary:
 
 
 class Installed:
-    """The browser that is installed now: what `refresh` has found last, which is to be called before anything else."""
+    """The browser that is installed now: what `refresh` has found last, which is to be called before anything else.
+
+    Where the one that was used has gone and another one is there, that one is used.
+    """
 
     def __init__(self, configured: Path | None, deadline_s: float) -> None:
         self.current = Binary(configured or KNOWN[0], "")
@@ -108,20 +111,20 @@ class Installed:
 
     async def refresh(self) -> None:
         """If the file is another one than before, an upgrade's: ask it. Raises like `check`."""
-        if await in_thread(self._look) != self._stamp:
+        if await in_thread(_stamp, self.current.path) != self._stamp:
             await self.check()
 
     async def check(self) -> None:
         """Ask it, whether it has changed or not. Raises `BrowserNotFound`, `BrowserFailed`, `DeadlineExceeded`."""
-        if not self.current.version:
-            self.current = Binary(await in_thread(locate, self._configured), "")
-        stamp = await in_thread(self._look)
-        self.current = await probe(self.current.path, self._deadline_s)
+        path = await in_thread(locate, self._configured)
+        stamp = await in_thread(_stamp, path)
+        self.current = await probe(path, self._deadline_s)
         self._stamp = stamp
 
-    def _look(self) -> tuple[int, int, int]:
-        try:
-            status = self.current.path.stat()
-        except OSError:
-            return (0, 0, 0)
-        return status.st_dev, status.st_ino, status.st_mtime_ns
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return status.st_dev, status.st_ino, status.st_mtime_ns

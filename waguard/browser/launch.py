@@ -17,11 +17,10 @@ from waguard.browser.find import Binary
 from waguard.browser.page import Page
 from waguard.browser.pipe import PipeConnection
 from waguard.config import Browser as Settings
-from waguard.errors import BrowserFailed, PageFailed, SandboxFailed
+from waguard.errors import BrowserFailed, PageFailed, SandboxFailed, WaguardError
 from waguard.fds import pipe
 
 _ENV = {"HOME": "/tmp", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}  # noqa: S108 (the sandbox's own)
-# Chromium says these on every server; they mean nothing there.
 # What Chromium says when it drops a database of IndexedDB's, or cannot open one; of Local Storage it says nothing.
 _DAMAGE = re.compile(
     r"ERROR:(?:content/browser/indexed_db|components/services/storage/indexed_db)/\S+\] (?P<what>"
@@ -30,7 +29,10 @@ _DAMAGE = re.compile(
 )
 PIPES = ("answer", "command", "stderr")
 """The pipes between a browser and its daemon."""
-_NOISE = re.compile(r"dbus/|bluez_dbus|vaapi_wrapper|InitializeSandbox\(\) called with multiple threads")
+# Chromium says these on every server, and they mean nothing there; a stack without names means nothing anywhere.
+_NOISE = re.compile(
+    r"dbus/|bluez_dbus|vaapi_wrapper|InitializeSandbox\(\) called with multiple threads|^#\d+ 0x[0-9a-f]+ "
+)
 
 
 class Browser:
@@ -126,6 +128,11 @@ class Browser:
     def last_words(self) -> Sequence[str]:
         """The last lines of stderr that say something."""
         return self._stderr.lines()
+
+    def quote(self, error: WaguardError) -> None:
+        """Put them among the error's details, if there are any and it has none."""
+        if "stderr" not in error.details and (said := self.last_words()):
+            error.details = {**error.details, "stderr": list(said)}
 
     @property
     def damage(self) -> str:

@@ -23,17 +23,20 @@ from pydantic import TypeAdapter
 from waguard import host
 from waguard.api.problems import Problem, code_of
 from waguard.backup import keys
-from waguard.browser import find
+from waguard.browser import find, trial
 from waguard.cli.client import control
 from waguard.cli.service import UNIT, Service, configured
 from waguard.config import Config
-from waguard.errors import WaguardError
+from waguard.errors import SandboxFailed, WaguardError
 from waguard.sandbox import choose, drop_privileges, unprivileged_user
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.fence import Fence
 from waguard.views import SandboxView
 
 _TRIAL_S = 10.0
+_LAST_WORDS = 3
+"""Lines of what a browser wrote that are shown."""
+_OTHER_BROWSER = "Mend what it says, or try another: apt-get install chromium-headless-shell, or browser.path"
 _MOST_ENTRIES = 10_000
 """How many files and directories are looked at."""
 _UP = frozenset({"active", "reloading"})
@@ -155,10 +158,33 @@ def user(config: Config) -> Seen:
 
 
 def browser(config: Config) -> Seen:
+    """That it tells its version says little: it has to load a page, in the sandbox that it would have."""
     path = find.locate(config.browser.path)
     binary = asyncio.run(find.probe(path, _TRIAL_S))
     note = "" if binary.headless_only else "; chromium-headless-shell would take less than half the memory"
-    return Seen(f"{path}, {binary.version}{note}")
+    try:
+        kind = asyncio.run(_load_a_page(config, binary))
+    except WaguardError as error:
+        said = "; ".join(error.details.get("stderr", ())[-_LAST_WORDS:]) or "nothing"
+        return Seen(
+            f"{path}, {binary.version} loads no page: {error.message} It says: {said}",
+            Grade.PROBLEM,
+            error.hint if isinstance(error, SandboxFailed) else _OTHER_BROWSER,
+        )
+    return Seen(f"{path}, {binary.version}, loads a page in {kind}{note}")
+
+
+async def _load_a_page(config: Config, binary: find.Binary) -> str:
+    """Of a server of our own. The kind of sandbox it was in."""
+    user = unprivileged_user(config.browser.user)
+    async with trial.page() as port:
+        fence = Fence.make({*config.sandbox.connect_ports, port} if config.sandbox.connect_ports else ())
+        try:
+            kind, _ = await choose.choose(config.sandbox.kind, user, fence)
+            await trial.load(kind, user, binary, config.browser, port, _TRIAL_S + config.deadlines.start)
+        finally:
+            fence.close()
+    return kind.kind
 
 
 def bubblewrap(config: Config) -> Seen:

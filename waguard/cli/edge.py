@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -16,6 +17,8 @@ from waguard.systemd import CONTROL
 EXIT_CONFIG = 2
 EX_CONFIG = 78
 """sysexits(3); the unit's RestartPreventExitStatus=, for what trying again does not mend."""
+_LAST_WORDS = 3
+"""Lines of what a browser wrote that are shown."""
 _BETWEEN_S = 11.0
 """Between two starts that systemd counts: oftener than `StartLimitBurst=` allows, and it drops the pipes of all browsers."""
 
@@ -27,7 +30,7 @@ class Edge(TyperGroup):
             return super().invoke(ctx)
         except WaguardError as error:
             starts = ctx.invoked_subcommand == "run" and not checks
-            _tell(code_of(error), error.message, error.hint, starts=starts)
+            _tell(code_of(error), error.message, error.hint, error.details.get("stderr", ()), starts=starts)
             raise typer.Exit(_exit_code(error, starts=starts)) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
@@ -49,7 +52,7 @@ def _handed_browsers() -> bool:
     return os.environ.get("LISTEN_PID") == str(os.getpid()) and not {"", CONTROL}.issuperset(names)
 
 
-def _tell(code: str, message: str, hint: str, *, starts: bool) -> None:
+def _tell(code: str, message: str, hint: str, said: Sequence[str], *, starts: bool) -> None:
     from waguard.config import Log  # noqa: PLC0415 (only a daemon needs a log)
     from waguard.events import Event  # noqa: PLC0415 (likewise)
     from waguard.observe import journal, logs  # noqa: PLC0415 (likewise)
@@ -64,3 +67,5 @@ def _tell(code: str, message: str, hint: str, *, starts: bool) -> None:
         console.print(line, style="red")
     if hint:
         console.print(hint)
+    for line in said[-_LAST_WORDS:]:
+        console.print(f"The browser says: {line}", style="dim")

@@ -46,6 +46,8 @@ CACHES = (
     "GraphiteDawnCache",
     "GrShaderCache",
     "ShaderCache",
+    ".config/chromium/Crash Reports",
+    ".config/google-chrome/Crash Reports",
 )
 """What Chromium makes anew when it is gone, at the cost of a slower page; never where a site keeps what it stores."""
 

@@ -45,6 +45,10 @@ class Plain:
     def start(self, spec: Spec) -> "PlainRun":
         argv = [*(drop_privileges(self._user) if self._user else ()), *spec.restraints, *spec.argv]
         env, fds = {**spec.env, TOKEN_VARIABLE: spec.token}, {**spec.fds, _LOCK_FD: spec.lock_fd}
+        if (
+            spec.profile is not None
+        ):  # /tmp is everybody's here, and what a crash leaves at home is its client's
+            env["HOME"] = str(spec.profile.absolute())
         try:
             child = started(self._fence, lambda: spawn(argv, env, fds))
         except OSError as error:
