@@ -88,6 +88,36 @@ async def test_a_page_with_hostile_prototypes_is_read_right_and_keeps_nobody_wai
         assert len(journal.named("browser.spawned")) == 2
 
 
+# --- other pages ------------------------------------------------------------------------------------------------
+
+
+async def pages(supervisor: Supervisor, code: ClientCode) -> list[str]:
+    """Those that its browser has."""
+    browser = supervisor._sessions[code]._instance.browser
+    assert browser is not None
+    found = (await browser._connected_pipe().send("Target.getTargets"))["targetInfos"]
+    return [one["targetId"] for one in found if one["type"] == "page"]
+
+
+async def test_windows_that_a_page_opens_are_closed(
+    start: Daemon, simulator: Simulator, journal: Journal
+) -> None:
+    async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
+        (before,) = await log_in(supervisor, simulator, DEMO)
+        watch = supervisor._sessions[DEMO]._watch
+        await simulator.inject("popups")
+        await until(lambda: watch._popups >= 20, "closed")
+        await simulator.clear_faults()
+        async with asyncio.timeout(20):
+            while len(await pages(supervisor, DEMO)) > 1:
+                await asyncio.sleep(0.05)
+        assert await pages(supervisor, DEMO) == [page_of(supervisor, DEMO).target]
+        assert len(journal.named("page.popups_closed")) == 1
+        after = supervisor.view(DEMO)
+        assert (after.link, after.attempt) == (Link.CONNECTED, before.attempt)
+        assert not journal.named("health.finding")
+
+
 # --- memory ---------------------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,7 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 
 _AGAIN_S = 1.0
 """How soon a probe looks again that has just complained, at most."""
+_POPUPS_TOLD_S = 60.0
 _MOST_RETRY_S = 60.0
 """The longest time between two tries to reach a page that has no network."""
 
@@ -93,6 +94,10 @@ class Watch:
         self._navigating = 0
         """Navigations that are not committed yet: till then the page answers nothing, and the deadline of `open` watches."""
         self._reloads = 0
+        self._popups = 0
+        """Closed since it was told last."""
+        self._popups_told = 0.0
+        """Not again before then."""
 
     def begin(self, epoch: int, browser: Browser) -> None:
         """As soon as there is a process: watch for its end."""
@@ -121,6 +126,7 @@ class Watch:
         self._start(partial(self._watch_pipe, epoch, browser), "pipe")
         page.on_crash(partial(self._crashed, epoch))
         page.on_address(self._at)
+        page.on_other(partial(self._close, page))
         self._start(partial(self._read_page, epoch, page), "read")
         for probe in self._probes(browser, page):
             self._start(partial(self._keep_looking, epoch, probe), type(probe).__name__)
@@ -292,6 +298,16 @@ class Watch:
         if whatsapp.says_logged_out(address) and not self._instance.memory.logged_out:
             self._instance.memory.logged_out = True
             self._look_now.set()
+
+    def _close(self, page: Page, other: str) -> None:
+        """Nobody looks at another page, and it takes memory, or WhatsApp from ours."""
+        page.close_other(other)
+        self._popups += 1
+        now = time.monotonic()
+        if now >= self._popups_told:
+            self._popups_told = now + _POPUPS_TOLD_S
+            self._instance.publish("page.popups_closed", level="warning", pages=self._popups)
+            self._popups = 0
 
     async def _signs(self, epoch: int, page: Page) -> object:
         """What the page's reader has seen. It is asked once and waited for: an answer that comes late is one. Raises `PageFailed`."""

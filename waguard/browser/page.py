@@ -23,11 +23,14 @@ class Page:
     def __init__(self, connection: PipeConnection, session: PipeSession, target: str) -> None:
         self._connection = connection
         self._session = session
-        self._frame = ""
+        self._frame = target  # a page's main frame has its number
         self.target = target
         """The id of its DevTools target, which it keeps for life."""
         self._addresses: deque[str] = deque(maxlen=_MOST_ADDRESSES)
         self._call_on_address: Callable[[str], None] = self._addresses.append
+        self._others: deque[str] = deque(maxlen=_MOST_ADDRESSES)
+        self._call_on_other: Callable[[str], None] = self._others.append
+        connection.on("Target.targetCreated", self._note_other)
         for told in ("Target.targetCreated", "Target.targetInfoChanged"):
             connection.on(told, self._note_address)
         self.crashed = asyncio.Event()
@@ -134,7 +137,7 @@ class Page:
         """
         if not self._frame:
             target = await self._session.send("Target.getTargetInfo")
-            self._frame = target["targetInfo"]["targetId"]  # a page's main frame has its number
+            self._frame = target["targetInfo"]["targetId"]
         world = {"frameId": self._frame, "worldName": "waguard"}
         number: int = (await self._session.send("Page.createIsolatedWorld", world))["executionContextId"]
         return number
@@ -186,6 +189,24 @@ class Page:
         match params:
             case {"targetInfo": {"targetId": self.target, "url": str(url)}}:
                 self._call_on_address(url[:_MOST_ADDRESS])
+
+    def on_other(self, call: Callable[[str], None]) -> None:
+        """Call this, and nobody else, with each other page that its browser opens; first with those since it was attached to."""
+        self._call_on_other = call
+        while self._others:
+            call(self._others.popleft())
+
+    def _note_other(self, params: dict[str, Any]) -> None:
+        match params:
+            case {"targetInfo": {"targetId": str(other), "type": "page"}} if self.target not in {"", other}:
+                self._call_on_other(other)
+
+    def close_other(self, target: str) -> None:
+        """Waits for nothing."""
+        with contextlib.suppress(PageFailed):
+            self._connection.send("Target.closeTarget", {"targetId": target}).add_done_callback(
+                lambda done: done.cancelled() or done.exception()
+            )
 
     def _note_crash(self) -> None:
         # It may be said twice: kept in the pipe while there was no daemon, and asked for by the next one.

@@ -35,6 +35,26 @@ FAULTS = {
         "The page replaces what JavaScript and the document bring: whoever asks there for a text gets 400,000 lists, or 8 MB. "
         "Open pages at once, others when they load; until the page is loaded again."
     ),
+    "popups": (
+        "The page opens windows, as many as it can, until the fault is cleared. Open pages at once, others when they load."
+    ),
+    "elsewhere": (
+        "The page goes to the same page at another origin: localhost for 127.0.0.1, and the other way round. Once: the open "
+        "pages, or else the next that loads."
+    ),
+    "dialog": (
+        "A dialog lies over the chats until it is clicked away: what is new (left alone it unlinks the device after five "
+        "minutes; or its click does not land), a request to take over, an update, or one that nobody knows. Connected pages at "
+        "once, others when they have synced."
+    ),
+    "passkey": (
+        "A scan is not taken before a passkey was used, or confirmed on the phone: not as long as the fault lasts. From the "
+        "next scan."
+    ),
+    "restricted": (
+        "A dialog says that the account is restricted for a time, or has reached a limit of new chats; all else works. "
+        "Connected pages at once, others when they have synced."
+    ),
     "drop_socket": "The WebSocket is dropped, once: of the open pages, or else of the next that opens one.",
     "offline": "No WebSocket stays open: those of open pages are dropped, new ones refused.",
     "opening": (
@@ -97,6 +117,9 @@ def number(default: str, most: float, unit: str) -> Values:
 
 VALUES: Mapping[str, Values] = {
     "boot": seconds("20", 3600),
+    "dialog": one_of("whats_new", "whats_new_stuck", "use_here", "update", "unknown"),
+    "passkey": one_of("required", "confirmation"),
+    "restricted": one_of("timelock", "capping"),
     "memory_burst": number("3000", 16_384, "MiB"),
     "strips_post_logout": one_of("at_once", "booted", "navigates", "never_there"),
     "unpaired_with_marks": one_of("always", "until_reload", "until_restart"),
@@ -111,7 +134,7 @@ VALUES: Mapping[str, Values] = {
 """The faults that take a value; each has a default."""
 
 DROPPED_ONCE = frozenset({"drop_socket"})
-ONCE = DROPPED_ONCE | {"spin_once", "spin_until_load", "blank", "reload", "memory_burst"}
+ONCE = DROPPED_ONCE | {"spin_once", "spin_until_load", "blank", "reload", "memory_burst", "elsewhere"}
 DROPS = DROPPED_ONCE | {"offline"}
 
 

@@ -313,6 +313,60 @@
     take();
   }
 
+  const DIALOGS = {
+    whats_new: ['What’s new on WhatsApp Web', 'Continue'],
+    whats_new_stuck: ['What’s new on WhatsApp Web', 'Continue'],
+    use_here: ['WhatsApp is open in another window. Click “Use Here” to use WhatsApp in this window.', 'Use Here'],
+    update: ['An update of WhatsApp Web is available', 'Update'],
+    unknown: ['Something that nobody has heard of', 'Perhaps'],
+    required: ['Use your passkey to link this device', 'Use passkey'],
+    confirmation: ['Confirm your passkey on your phone to link this device', 'Cancel'],
+    timelock: ['Your account is restricted: you cannot start new chats for 23 hours', 'OK'],
+    capping: ['You have reached your limit of new chats for this month', 'OK'],
+  };
+  let covered = null;
+  let unlinking = 0;
+  const clicked = new Set();
+
+  /** Lay a dialog over everything, or take it away. */
+  function cover(kind) {
+    if (kind === covered || clicked.has(kind)) return;
+    covered = kind;
+    clearTimeout(unlinking);
+    document.getElementById('cover')?.remove();
+    if (kind === null) return;
+    const [text, button] = DIALOGS[kind];
+    const dialog = document.getElementById('dialog').content.cloneNode(true);
+    dialog.querySelector('h1').textContent = text;
+    dialog.querySelector('button').textContent = button;
+    if (!kind.endsWith('_stuck')) {
+      dialog.querySelector('button').onclick = () => {
+        cover(null);
+        clicked.add(kind);
+      };
+    }
+    document.body.append(dialog);
+    if (kind.startsWith('whats_new')) unlinking = setTimeout(() => send('logout'), unlink * 1000);
+  }
+
+  /** What lies over the page now, by its faults. */
+  function coverAsAsked() {
+    const paired = truth.state === 'PAIRING' ? faults.get('passkey') : null;
+    const synced = Socket.hasSynced ? faults.get('dialog') ?? faults.get('restricted') : null;
+    if (!faults.has('dialog')) clicked.clear();
+    cover(paired ?? synced ?? null);
+  }
+
+  let unlink = 0;
+  let windows = 0;
+  let confirmed = () => {};
+
+  function goElsewhere() {
+    const there = new URL(location.href);
+    there.hostname = there.hostname === 'localhost' ? '127.0.0.1' : 'localhost';
+    location.replace(there.href);
+  }
+
   /** What a page can do to those who look at it with what they find there. */
   function deceive() {
     const lists = Array(400_000).fill([]);
@@ -323,7 +377,8 @@
     window.Debug = { get VERSION() { return 'x'.repeat(8_000_000); } };
   }
 
-  function suffer({ names, values, busy_s: busy, rest_s: rest }) {
+  function suffer({ names, values, busy_s: busy, rest_s: rest, unlink_s: unlinks }) {
+    unlink = unlinks;
     faults.clear();
     names.forEach(name => faults.set(name, values[name] ?? null));
     clearInterval(growth);
@@ -342,6 +397,11 @@
     if (faults.get('syncing') === 'moves') synced = setInterval(getOn, 250);
     if (faults.has('reload')) location.reload();
     if (faults.has('blank')) location.replace('about:blank');
+    coverAsAsked();
+    if (!faults.has('passkey')) confirmed();
+    clearInterval(windows);
+    if (faults.has('popups')) windows = setInterval(() => window.open('about:blank'));
+    if (faults.has('elsewhere')) goElsewhere();
     if (faults.has('hostile_prototype')) deceive();
     if (faults.has('memory_burst')) takeMemory(Number(faults.get('memory_burst')));
     if (faults.has('spin_until_load')) setInterval(spin);
@@ -382,6 +442,8 @@
       case 'pair-success':
         link({ state: 'PAIRING' });
         show('spinner');
+        coverAsAsked();
+        if (faults.has('passkey')) await new Promise(done => { confirmed = done; });
         await remember(message.wid, message.key);
         send('paired');
         break;
@@ -397,6 +459,7 @@
         showMain(message.wid);
         link({ stream: 'CONNECTED', mode: 'MAIN' });
         Socket.set({ hasSynced: true });
+        coverAsAsked();
         break;
       case 'stream-error':
         if (message.code === 515) {

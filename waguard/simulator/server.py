@@ -56,13 +56,15 @@ class Cadence:
     busy_s: float = 30.0
     """A page that is `busy` works this long without a pause."""
     rest_s: float = 4.0
+    unlink_s: float = 300.0
+    """A dialog about what is new unlinks the device when it is left alone for so long."""
 
     REAL: ClassVar["Cadence"]
     QUICK: ClassVar["Cadence"]
 
 
 Cadence.REAL = Cadence()
-Cadence.QUICK = Cadence(first_s=6.0, next_s=3.0, sync_s=0.3)
+Cadence.QUICK = Cadence(first_s=6.0, next_s=3.0, sync_s=0.3, unlink_s=20.0)
 
 
 async def serve(host: str, port: int, cadence: Cadence, ready: Callable[[str], None]) -> None:
@@ -234,6 +236,7 @@ class Simulator:
             "values": values,
             "busy_s": self._cadence.busy_s,
             "rest_s": self._cadence.rest_s,
+            "unlink_s": self._cadence.unlink_s,
         }
 
     # --- the page ---------------------------------------------------------------------------------------
