@@ -6,7 +6,10 @@ Web. ``LOST``: it asked for a scan, or could not open its storage. ``KEPT``: it 
 
 import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -27,6 +30,26 @@ class Way:
     do: Callable[[Path], object]
     """Given the profile."""
     chromium: Chromium = Chromium.LOST
+
+
+HOLDS_A_LOCK = """
+import fcntl, os, sys
+file = open(sys.argv[1], "r+")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print(os.getpid(), flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def locked(path: Path, *within: str) -> Iterator[int]:
+    """Another process holds the lock as LevelDB does, ``within`` other namespaces maybe; gives its pid there."""
+    command = [*within, sys.executable, "-c", HOLDS_A_LOCK, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        yield int(process.stdout.readline())
+        process.stdin.close()  # it ends, and the block waits for that
 
 
 def indexed_db(profile: Path) -> Path:

@@ -1,17 +1,21 @@
 """Snapshots: what can be opened is what was sealed, whole; anything else is refused, with the reason."""
 
+import gzip
 import io
 import os
 import random
+import shutil
 import tarfile
+import tempfile
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_files import crash_points
 
@@ -418,6 +422,50 @@ def test_an_archive_that_is_too_large_is_refused(profile: Path, tmp_path: Path) 
         bring.lay_out(GO, packed(profile, tmp_path / "a.tar"), RING, "demo", out, ORIGIN, 1000)
 
 
+@pytest.mark.parametrize("form", ["plain", "gz", "zst"])
+def test_directories_on_top_and_packed_forms_make_no_difference(
+    profile: Path, tmp_path: Path, form: str
+) -> None:
+    (profile / "Local State").write_bytes(b"{}")
+    archive, out = packed(profile, tmp_path / "a.tar", "old/.wwebjs_auth/session-demo"), tmp_path / "out"
+    data = archive.read_bytes()
+    forms = {"plain": data, "gz": gzip.compress(data), "zst": zstandard.ZstdCompressor().compress(data)}
+    archive.write_bytes(forms[form])
+    out.mkdir()
+    bring.lay_out(GO, archive, RING, "demo", out, ORIGIN, 10**9)
+    assert tree(out) == {name: data for name, data in tree(profile).items() if login.belongs(name, ORIGIN)}
+
+
+def test_of_several_logins_the_one_that_is_named_is_taken(profile: Path, tmp_path: Path) -> None:
+    (profile / "Local State").write_bytes(b"first")
+    archive, out = tmp_path / "a.tar", tmp_path / "out"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(profile, "auth/session-a")
+        (profile / "Local State").write_bytes(b"second")
+        tar.add(profile, "auth/session-b\x1b[2J")
+        tar.add(profile / "Default", "auth/session-a/Profile 1")
+    out.mkdir()
+
+    def brought(wanted: str = "") -> dict[str, bytes]:
+        bring.lay_out(GO, archive, RING, "demo", out, ORIGIN, 10**9, wanted=wanted)
+        return tree(out)
+
+    names = ["auth/session-a", "auth/session-a/Profile 1", "auth/session-b\\x1b[2J"]
+    for wanted in ("", "auth/session-c"):
+        with pytest.raises(BackupRefused) as caught:
+            brought(wanted)
+        assert caught.value.details == {"reason": "several_logins", "logins": names}
+        assert caught.value.message.isprintable()
+        assert tree(out) == {}
+    found = {}
+    for name in names:
+        found[name] = brought(name)
+        shutil.rmtree(out)
+        out.mkdir()
+    assert [found[name]["Local State"] for name in names] == [b"first", b"first", b"second"]
+    assert [len(files) for files in found.values()] == [len(found[names[0]])] * 3
+
+
 def test_a_snapshot_and_its_plain_form_can_be_brought_back(
     profile: Path, backups: Backups, tmp_path: Path
 ) -> None:
@@ -459,6 +507,163 @@ def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path, kind: by
     entry.type, entry.size = kind, 2**33
     with pytest.raises(BackupRefused, match="a header is too long"):
         bring.lay_out(GO, bomb(tmp_path / "a.tar.zst", entry, 4), RING, "demo", tmp_path, ORIGIN, 10**9)
+
+
+def chain(kind: bytes, count: int) -> bytes:
+    """Headers that each lengthen the next one."""
+    entry = tarfile.TarInfo("x")
+    body = b"11 path=xy\n" if kind in {tarfile.XHDTYPE, tarfile.XGLTYPE} else b"name\0"
+    entry.type, entry.size = kind, len(body)
+    return (entry.tobuf(tarfile.GNU_FORMAT) + body.ljust(512, b"\0")) * count
+
+
+def checksum(header: bytes | bytearray) -> int:
+    """Of a tar header, which counts its own place as spaces."""
+    return sum(header) - sum(header[148:156]) + 8 * ord(" ")
+
+
+def sparse(version: str) -> bytes:
+    if version == "old":
+        entry = tarfile.TarInfo("x")
+        entry.type = tarfile.GNUTYPE_SPARSE
+        block = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
+        block[386:410] = b"not a num\0".ljust(24, b"\0")
+        block[148:156] = b"%06o\0 " % checksum(block)
+        return bytes(block)
+    entry = tarfile.TarInfo("x")
+    entry.size = 512
+    entry.pax_headers = {"GNU.sparse.major": version, "GNU.sparse.minor": "0", "GNU.sparse.map": "1,x,3"}
+    return entry.tobuf(tarfile.PAX_FORMAT) + b"99999999\n1\nx\n".ljust(512, b"\0")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(chain(kind, 2000) for kind in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME)),
+        *(sparse(version) for version in ("old", "0", "1")),
+    ],
+    ids=["pax", "global pax", "long names", "sparse old", "sparse 0", "sparse 1"],
+)
+def test_headers_without_end_and_maps_that_are_none_are_refused(tmp_path: Path, data: bytes) -> None:
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(data + bytes(1024))
+    with pytest.raises(BackupRefused) as caught:
+        bring.lay_out(GO, archive, RING, "demo", tmp_path, ORIGIN, 10**9)
+    assert caught.value.details["reason"] == "damaged"
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (["junk"] * 100_001, "The archive has more than 100000 files"),
+        (
+            [f"Default/IndexedDB/{ORIGIN}.indexeddb.blob/2/00/{number:x}" for number in range(10_001)],
+            "The login has more than 10000 files",
+        ),
+        ([f"{number}/Local Storage/leveldb/000003.log" for number in range(1001)], "more than 1000 logins"),
+    ],
+    ids=["files", "files of the login", "logins"],
+)
+def test_an_archive_of_too_many_files_is_refused(
+    profile: Path, tmp_path: Path, names: Sequence[str], what: str
+) -> None:
+    archive, out = packed(profile, tmp_path / "a.tar"), tmp_path / "out"
+    out.mkdir()
+    headers = {name: tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT) for name in dict.fromkeys(names)}
+    data = archive.read_bytes().rstrip(b"\0")
+    archive.write_bytes(
+        data + bytes(-len(data) % 512) + b"".join(headers[name] for name in names) + bytes(1024)
+    )
+    with pytest.raises(BackupRefused, match=what) as caught:
+        bring.lay_out(GO, archive, RING, "demo", out, ORIGIN, 10**9)
+    assert caught.value.details["reason"] == "too_large"
+
+
+def test_a_size_beyond_all_measure_is_not_skipped_over(tmp_path: Path) -> None:
+    junk = tarfile.TarInfo("junk")
+    junk.size = 2**62
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(junk.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(BackupRefused, match="Unpacked the archive has more than"):
+        bring.lay_out(GO, archive, RING, "demo", tmp_path, ORIGIN, 10**9)
+
+
+@pytest.fixture(scope="module")
+def small_archives() -> dict[str, bytes]:
+    """One of each form, with every kind of header that a login's archive may have."""
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name in (f"{ORIGIN}.indexeddb.leveldb/000003.log", "x" * 120, "é"):
+            entry = tarfile.TarInfo(f"top/Default/IndexedDB/{name}")
+            entry.size = 3
+            tar.addfile(entry, io.BytesIO(b"abc"))
+        entry = tarfile.TarInfo("top/Default/Local Storage/leveldb/000003.log")
+        tar.addfile(entry)
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+        long = entry.replace(name="y" * 150)
+        target.write(long.tobuf(tarfile.GNU_FORMAT))
+        tar.offset += 3 * 512
+    data = target.getvalue()
+    forms = {"tar": data, "gz": gzip.compress(data), "zst": zstandard.ZstdCompressor().compress(data)}
+    whole = io.BytesIO()
+    sealer = Sealer(whole, RING.newest, {"client": "demo"})
+    sealer.write(forms["zst"])
+    sealer.finish()
+    return forms | {"wgb": whole.getvalue()}
+
+
+CHANGES = st.lists(
+    st.tuples(
+        st.integers(0, 2**16),
+        st.sampled_from(["flip", "cut", "zero", "field", "double"]),
+        st.binary(min_size=1, max_size=24),
+    ),
+    max_size=6,
+)
+FIELDS = ((124, 12), (156, 1), (148, 8), (386, 24), (257, 8), (0, 100))
+"""Of a header: size, kind, checksum, sparse map, magic, name."""
+
+
+def spoiled(data: bytes, changes: Sequence[tuple[int, str, bytes]]) -> bytes:
+    for where, how, what in changes:
+        at = where % max(len(data), 1)
+        match how:
+            case "flip":
+                data = data[:at] + what + data[at + len(what) :]
+            case "cut":
+                data = data[:at]
+            case "zero":
+                data = data[:at] + bytes(len(what)) + data[at:]
+            case "double":
+                data = data[:at] + data[at - at % 512 :]
+            case "field" if len(data) >= 512:
+                start, length = FIELDS[what[0] % len(FIELDS)]
+                begin = at - at % 512
+                header = bytearray(data[begin : begin + 512].ljust(512, b"\0"))
+                header[start : start + length] = what[1:].ljust(length, b"\0")[:length]
+                header[148:156] = b"%06o\0 " % checksum(header)
+                data = data[:begin] + bytes(header) + data[begin + 512 :]
+    return data
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(form=st.sampled_from(["tar", "tar", "gz", "zst", "wgb"]), changes=CHANGES)
+def test_whatever_is_sent_is_a_login_or_refused_with_a_reason(
+    small_archives: dict[str, bytes], tmp_path: Path, form: str, changes: list[tuple[int, str, bytes]]
+) -> None:
+    with tempfile.TemporaryDirectory(dir=tmp_path) as room:
+        archive, out = Path(room) / "a", Path(room) / "out"
+        archive.write_bytes(spoiled(small_archives[form], changes))
+        out.mkdir()
+        try:
+            assert bring.lay_out(GO, archive, RING, "demo", out, ORIGIN, 10**7) >= 2
+            return
+        except BackupRefused as error:
+            refused = error
+        assert changes
+        assert refused.details["reason"]
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,16 @@ import damage
 import pytest
 from bare_browser import BINARY, NOBODY, make_profile
 from conftest import Daemon, Journal
-from damage import LARGE, ODD, SMALL, STILL_UNSEEN, UNSEEN, Chromium, Way
+from damage import LARGE, ODD, SMALL, STILL_UNSEEN, UNSEEN, Chromium, Way, locked
 from written import VERSION, Written
 
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, Status
 from waguard.errors import DiskFull, ProfileFailed, ProfileLocked, ProfileTooNew, SessionFailed
 from waguard.files import Below
-from waguard.profile import examiners, leveldb, login, witness
-from waguard.profile.examiners import Report
-from waguard.profile.examiners.subject import Subject, Verdict
+from waguard.profile import examiners, in_use, leveldb, login, witness
+from waguard.profile.examiners import Report, singleton
+from waguard.profile.examiners.subject import Doubt, Subject, Verdict
 from waguard.profile.witness import Witness
 from waguard.registry import Registry
 from waguard.simulator.server import Cadence, Simulator
@@ -139,10 +139,49 @@ def test_a_profile_of_somebody_else_is_refused_and_not_replaced(small: Written) 
         examiners.examine(Subject(small.profile, VERSION, small.origin, 12345, small.witness))
 
 
-def test_a_browser_of_this_host_that_lives_is_in_the_way(tmp_path: Path) -> None:
-    (tmp_path / "SingletonLock").symlink_to(f"{os.uname().nodename}-{os.getpid()}")
-    with pytest.raises(ProfileLocked, match=f"pid {os.getpid()}"):
-        examiners.examine(Subject(tmp_path, VERSION, "https_web.whatsapp.com_0", os.geteuid()))
+IN_A_CONTAINER = (
+    *(["unshare", "--user", "--map-root-user"] if os.geteuid() else ["unshare"]),
+    *("--pid", "--uts", "--fork", "--kill-child"),
+)
+
+
+@pytest.mark.parametrize("within", [(), IN_A_CONTAINER], ids=["here", "in a container"])
+def test_a_browser_that_has_a_database_open_is_in_the_way(tmp_path: Path, within: tuple[str, ...]) -> None:
+    lock = tmp_path / "Default" / "IndexedDB" / "https_web.whatsapp.com_0.indexeddb.leveldb" / "LOCK"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    subject = Subject(tmp_path, VERSION, "https_web.whatsapp.com_0", os.geteuid())
+    with locked(lock, *within), pytest.raises(ProfileLocked, match=r"indexeddb\.leveldb/LOCK locked"):
+        singleton_of(subject)
+    assert singleton_of(subject) == []
+
+
+@pytest.mark.parametrize("pid", [1, os.getpid(), "x\x1b[2J"])
+def test_a_number_of_a_process_that_is_another_one_by_now_is_in_nobodys_way(
+    tmp_path: Path, pid: object
+) -> None:
+    (tmp_path / "SingletonLock").symlink_to(f"{os.uname().nodename}-{pid}")
+    (doubt,) = singleton_of(Subject(tmp_path, VERSION, "https_web.whatsapp.com_0", os.geteuid()))
+    assert (doubt.verdict, doubt.path) == (Verdict.SUSPECT, "SingletonLock")
+    assert doubt.what.isprintable()
+
+
+def test_no_lock_in_a_profile_leads_elsewhere_or_keeps_anybody_waiting(tmp_path: Path) -> None:
+    held, place = tmp_path / "LOCK", tmp_path / "profile" / "Default"
+    held.touch()
+    for name in ("fifo", "link", "loop", "directory"):
+        (place / name).mkdir(parents=True)
+    os.mkfifo(place / "fifo" / "LOCK")
+    (place / "link" / "LOCK").symlink_to(held)
+    (place / "loop" / "LOCK").symlink_to("LOCK")
+    (place / "directory" / "LOCK").mkdir()
+    (place / "above").symlink_to(tmp_path)
+    with locked(held):
+        assert in_use.holder(place) is None
+
+
+def singleton_of(subject: Subject) -> list[Doubt]:
+    return list(singleton.examine(subject))
 
 
 def test_looking_changes_nothing(small: Written) -> None:

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import AsyncIterator
@@ -11,14 +13,14 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from damage import locked
 
-from waguard.api.problems import Problem
 from waguard.cli import archive
 from waguard.cli.client import Control, control
 from waguard.config import Config
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode
-from waguard.errors import BackupRefused
+from waguard.errors import BackupRefused, ProfileLocked, WaguardError
 
 DEMO = ClientCode("demo")
 ORIGIN = "https_web.whatsapp.com_0"
@@ -47,9 +49,9 @@ def zipped(top: Path, prefix: str = "") -> Path:
     return path
 
 
-def packed(source: Path) -> dict[str, bytes]:
+def packed(source: Path, wanted: str = "", origin: str = ORIGIN) -> dict[str, bytes]:
     target = io.BytesIO()
-    archive.write(source, target)
+    archive.write(source, target, origin=origin, wanted=wanted)
     target.seek(0)
     with tarfile.open(fileobj=target, mode="r|") as tar:
         found = {}
@@ -63,53 +65,127 @@ def packed(source: Path) -> dict[str, bytes]:
 # --- archives -------------------------------------------------------------------------------------------------
 
 
+def backslashed(top: Path) -> Path:
+    """As PowerShell of old packs a directory."""
+    path = top.parent.parent / "backslashed.zip"
+    with zipfile.ZipFile(path, "w") as target:
+        for name, data in FILES.items():
+            info = zipfile.ZipInfo("x")
+            info.filename = f"session-demo/{name}".replace("/", "\\")
+            target.writestr(info, data)
+    return path
+
+
+def from_a_mac(top: Path) -> Path:
+    path = top.parent.parent / "mac.zip"
+    with zipfile.ZipFile(path, "w") as target:
+        for name, data in FILES.items():
+            directory, _, file = name.rpartition("/")
+            target.writestr(f"session-demo/{name}", data)
+            target.writestr(f"__MACOSX/session-demo/{directory}/._{file}", b"\0\5\x16\7")
+    return path
+
+
 def test_every_form_of_a_profile_gives_the_same_archive(tmp_path: Path) -> None:
     place = laid_out(tmp_path / ".wwebjs_auth" / "session-demo")
-    forms = [place, place.parent, place / "Default", zipped(place), zipped(place, "session-demo/")]
+    forms = [place, place.parent, place / "Default", zipped(place), zipped(place, "a/session-demo/")]
+    forms += [backslashed(place), from_a_mac(place)]
     assert [packed(form) for form in forms] == [LOGIN] * len(forms)
+    (place / "Default").rename(place / "Profile 1")
+    (place / "Default").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(place)
+    assert [packed(form) for form in (place, place / "Profile 1", link / "Profile 1")] == [LOGIN] * 3
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
     place = laid_out(tmp_path / "profile")
     (place / "Default" / "Local Storage" / "leveldb" / "CURRENT").symlink_to("/etc/passwd")
+    os.mkfifo(place / "Default" / "Local Storage" / "leveldb" / "000007.log")
     assert packed(place) == LOGIN
 
 
 def test_of_several_one_must_be_named(tmp_path: Path) -> None:
-    for name in ("session-a", "session-b"):
+    for name in ("session-a", "b\x1b[2J/session-b"):
         laid_out(tmp_path / name)
-    with pytest.raises(Problem, match="holds several: session-a, session-b"):
-        packed(tmp_path)
+    (tmp_path / "session-a" / "Local State").write_bytes(b"of a")
+    zip_of_two = tmp_path / "two.zip"
+    with zipfile.ZipFile(zip_of_two, "w") as target:
+        for top in ("b\x1b[2J/session-b", "session-a"):
+            for name, data in FILES.items():
+                target.writestr(
+                    f"{top}/{name}", b"of a" if (top, name) == ("session-a", "Local State") else data
+                )
+    for source in (tmp_path, zip_of_two):
+        with pytest.raises(
+            BackupRefused, match=r"several logins in it: b\\x1b\[2J/session-b, session-a\."
+        ) as caught:
+            packed(source)
+        assert caught.value.details["logins"] == ["b\\x1b[2J/session-b", "session-a"]
+        with pytest.raises(BackupRefused, match="no login 'session-c' in it, but"):
+            packed(source, "session-c")
+        assert packed(source, "session-a") == LOGIN | {"Local State": b"of a"}
+        assert packed(source, "b\\x1b[2J/session-b") == LOGIN
+
+
+def test_another_pages_logins_do_not_count_where_there_is_one_of_this_page(tmp_path: Path) -> None:
+    here, elsewhere = laid_out(tmp_path / "here"), laid_out(tmp_path / "elsewhere")
+    database = elsewhere / "Default" / "IndexedDB"
+    (database / f"{ORIGIN}.indexeddb.leveldb").rename(database / "http_localhost_3000.indexeddb.leveldb")
+    assert packed(tmp_path) == packed(here) == LOGIN
+    moved = {name.replace(ORIGIN, "http_localhost_3000"): data for name, data in LOGIN.items()}
+    assert packed(elsewhere) == moved, "the daemon may know of another page than the configuration here"
 
 
 @pytest.mark.parametrize(
     ("make", "what"),
     [
         (lambda path: None, "There is no"),
-        (lambda path: path.mkdir(), "has no Default in it"),
-        (lambda path: path.write_bytes(b"text"), "neither a directory nor a zip"),
-        (
-            lambda path: path.write_bytes(b"PK\x05\x06" + bytes(10)),
-            "neither a directory nor a zip|cannot be read",
-        ),
+        (lambda path: path.mkdir(), "no login of https_web.whatsapp.com_0 in it"),
+        (lambda path: path.write_bytes(b"PK\x05\x06" + bytes(18)), "no login of"),
+        (lambda path: path.write_bytes(b"PK\x05\x06" + bytes([255] * 16) + bytes(2)), "cannot be read"),
     ],
 )
 def test_what_is_no_login_is_said(tmp_path: Path, make: Any, what: str) -> None:
     path = tmp_path / "thing"
     make(path)
-    with pytest.raises(Problem, match=what):
+    with pytest.raises(WaguardError, match=what):
         packed(path)
+
+
+def test_what_may_not_be_read_is_said_and_not_left_out(tmp_path: Path) -> None:
+    place = laid_out(tmp_path / "profile")
+    store = place / "Default" / "Local Storage"
+    store.chmod(0)
+    code = (
+        "import io, os, sys; from pathlib import Path; from waguard.cli import archive\n"
+        "os.setgroups([]) if os.geteuid() == 0 else None; os.setuid(65534) if os.geteuid() == 0 else None\n"
+        "archive.write(Path(sys.argv[1]), io.BytesIO(), origin='https_web.whatsapp.com_0')"
+    )
+    for directory in (tmp_path, *tmp_path.parents[:3]):
+        directory.chmod(directory.stat().st_mode | 0o755)
+    done = subprocess.run([sys.executable, "-c", code, place], capture_output=True, text=True, check=False)
+    assert "ProfileFailed" in done.stderr
+    assert "Permission denied" in done.stderr
 
 
 def test_a_profile_that_a_browser_uses_is_refused(tmp_path: Path) -> None:
     place = laid_out(tmp_path / "profile")
-    lock = place / "SingletonLock"
-    lock.symlink_to(f"{os.uname().nodename}-{os.getpid()}")
-    with pytest.raises(Problem, match=f"A browser is using .*pid {os.getpid()}"):
+    lock = place / "Default" / "Local Storage" / "leveldb" / "LOCK"
+    lock.touch()
+    assert packed(place) == LOGIN, "a file that nobody holds is no lock"
+    with locked(lock) as pid, pytest.raises(ProfileLocked, match=f"A browser is using .*pid {pid}"):
         packed(place)
-    lock.unlink()
-    lock.symlink_to("another.host-1")
     assert packed(place) == LOGIN
+
+
+def test_the_number_of_a_process_that_is_none_of_the_profiles_says_nothing(tmp_path: Path) -> None:
+    place = laid_out(tmp_path / "profile")
+    lock = place / "SingletonLock"
+    for holder in (f"{os.uname().nodename}-{os.getpid()}", "another.host-1", "none"):
+        lock.symlink_to(holder)
+        assert packed(place) == LOGIN
+        lock.unlink()
 
 
 # --- the daemon's answers ---------------------------------------------------------------------------------------

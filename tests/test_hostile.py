@@ -3,15 +3,17 @@
 import asyncio
 import os
 import subprocess
+import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 from conftest import Daemon, Journal
-from test_browser import token
+from test_browser import token, until
 
 from waguard.core.model import ClientCode
+from waguard.errors import BackupFailed, BackupRefused
 from waguard.files import partial, remove_tree, walk
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
@@ -126,3 +128,73 @@ async def test_whoever_sends_slowly_keeps_no_snapshot_waiting(pose: Daemon) -> N
         for sender in senders:
             sender.cancel()
         await asyncio.wait(senders)
+
+
+async def test_an_import_leaves_the_disk_that_is_reserved(pose: Daemon, sessions_dir: Path) -> None:
+    async with pose(limits={"reserve_disk_mb": 2**40}) as (supervisor, url):
+        headers = {"Authorization": f"Bearer {token(supervisor)}"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as http,
+            http.post(f"{url}/v1/sessions/demo/import", data=bytes(2**20)) as answer,
+        ):
+            said = await answer.json()
+            assert (answer.status, said["code"]) == (507, "disk_full")
+            assert str(sessions_dir) not in said["detail"]
+
+
+async def test_archives_that_take_long_keep_no_snapshot_waiting(pose: Daemon, sessions_dir: Path) -> None:
+    junk = tarfile.TarInfo("junk").tobuf(tarfile.GNU_FORMAT)
+    body = junk * 99_000
+    last = asyncio.Barrier(2)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 2**20):
+            yield body[start : start + 2**20]
+        await last.wait()  # both are unpacked from the same moment on
+        yield bytes(1024)
+
+    async def bring(code: ClientCode) -> int:
+        headers = {"Authorization": f"Bearer {token(supervisor)}"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as http,
+            http.post(f"{url}/v1/sessions/{code}/import", data=pieces()) as answer,
+        ):
+            return answer.status
+
+    def spooled() -> int:
+        return sum(file.stat().st_size > len(body) for file in sessions_dir.glob(".profiles/*/archive"))
+
+    async with pose("connected", backup=QUICK) as (supervisor, url):
+        await supervisor.connect(DEMO2)
+        imports = [asyncio.create_task(bring(ClientCode(f"other{number}"))) for number in range(2)]
+        await until(lambda: spooled() == len(imports), "both archives have arrived", 60)
+        await supervisor.backup(DEMO2)
+        assert not any(task.done() for task in imports)
+        for task in imports:
+            task.cancel()
+        await asyncio.wait(imports)
+
+
+async def test_a_client_has_one_import_at_a_time(pose: Daemon) -> None:
+    sent, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"x"
+        sent.set()
+        await go_on.wait()
+
+    async def at_once(data: bytes) -> AsyncIterator[bytes]:
+        yield data
+
+    async with pose() as (supervisor, _):
+        first = asyncio.create_task(supervisor.bring(DEMO, slowly(), keep=True))
+        await sent.wait()
+        with pytest.raises(BackupFailed, match="Another import of demo is under way"):
+            await supervisor.bring(DEMO, at_once(b"x"), keep=True)
+        with pytest.raises(BackupRefused):
+            await supervisor.bring(DEMO2, at_once(b"x"), keep=True)
+        go_on.set()
+        with pytest.raises(BackupRefused):
+            await first
+        with pytest.raises(BackupRefused):
+            await supervisor.bring(DEMO, at_once(b"x"), keep=True)

@@ -26,6 +26,7 @@ from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, Link, Reason, Status
 from waguard.custody import Custody
 from waguard.errors import BackupRefused
+from waguard.profile import login
 from waguard.simulator.server import Cadence, Simulator
 from waguard.supervisor import Supervisor
 
@@ -436,7 +437,7 @@ def zipped(place: Path) -> Path:
 async def test_a_login_from_elsewhere_connects_without_a_scan_and_its_source_stays_as_it_was(
     start: Daemon, simulator: Simulator, elsewhere: Path, tmp_path: Path, form: Callable[[Path], Path]
 ) -> None:
-    source = form(elsewhere)
+    source, origin = form(elsewhere), login.origin_of(simulator.url)
     before = {path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in elsewhere.rglob("*")}
     contents = tree(elsewhere)
     async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, url):
@@ -444,7 +445,7 @@ async def test_a_login_from_elsewhere_connects_without_a_scan_and_its_source_sta
         async with aiohttp.ClientSession(url, headers=headers) as http:
             packed = tmp_path / "packed"
             with packed.open("wb") as target:
-                await asyncio.to_thread(archive.write, source, target)
+                await asyncio.to_thread(archive.write, source, target, origin=origin)
             for options, keys in (
                 ({"dry_run": "true"}, {"dry_run", "backup"}),
                 ({"wait": "connected"}, None),
@@ -473,7 +474,7 @@ async def test_a_login_that_is_damaged_or_none_is_not_taken_over(
 
         packed = tmp_path / "packed"
         with packed.open("wb") as target:
-            await asyncio.to_thread(archive.write, elsewhere, target)
+            await asyncio.to_thread(archive.write, elsewhere, target, origin=login.origin_of(simulator.url))
         with pytest.raises(BackupRefused, match=r"damaged: .*MANIFEST"):
             await supervisor.bring(DEMO, pieces(packed), keep=True)
         await asyncio.to_thread(packed.write_bytes, os.urandom(10_000))

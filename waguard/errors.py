@@ -119,10 +119,17 @@ class BackupNotFound(WaguardError):
 
 class BackupRefused(WaguardError):
     """A snapshot, or what was brought to be one, cannot be used; ``details`` has ``reason``: ``damaged``, ``wrong_key``,
-    ``other_client``, ``no_snapshot``, ``no_login``. What was there before is untouched.
+    ``other_client``, ``no_snapshot``, ``no_login``, ``several_logins`` (``logins`` names them), ``too_large``. What was there
+    before is untouched.
     """
 
     code = "backup_refused"
+
+
+class LoginInUse(WaguardError):
+    """What was brought is the login of another client already; ``details`` has ``client``, for the admin."""
+
+    code = "login_in_use"
 
 
 class BackupFailed(WaguardError):

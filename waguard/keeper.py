@@ -8,15 +8,16 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
-from waguard import files
+from waguard import files, host
 from waguard.backup import bring
 from waguard.backup.snapshot import About
 from waguard.backup.store import Backup
 from waguard.core import retention
 from waguard.core.model import ClientCode, Link, Process, Stage
 from waguard.deadline import within
-from waguard.errors import BackupFailed, BackupRefused, WaguardError
+from waguard.errors import BackupFailed, BackupRefused, DiskFull, WaguardError
 from waguard.events import Event
 from waguard.files import in_thread, saying
 from waguard.host import MB
@@ -24,7 +25,7 @@ from waguard.instance import Resources
 from waguard.profile import examiners, login
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject, Verdict
-from waguard.profile.store import DAMAGED, DROPPED, Place, Retired
+from waguard.profile.store import DAMAGED, DROPPED, Place, Retired, bytes_below
 from waguard.session import Session
 
 _AT_A_TIME = 2
@@ -41,6 +42,8 @@ class Keeper:
         self._origin = login.origin_of(resources.config.whatsapp.url)
         self._places = asyncio.Semaphore(_AT_A_TIME)
         self._imports = asyncio.Semaphore(_AT_A_TIME)
+        """Places of their own: what somebody sends may take long, and keeps nobody's snapshot waiting."""
+        self._importing: set[ClientCode] = set()
         self._turns = asyncio.Semaphore(_AT_A_TIME)
         """Of snapshots that nobody waits for: however many are due at once, no deadline runs before it is their turn."""
         self._settling: dict[ClientCode, asyncio.Task[None]] = {}
@@ -245,11 +248,25 @@ class Keeper:
         marked = partial(self._profiles.mark_saved, retired, empty=not holds)
         return await in_thread(marked), said
 
-    async def bring(self, code: ClientCode, archive: AsyncIterator[bytes]) -> Backup:
+    async def bring(self, code: ClientCode, archive: AsyncIterator[bytes], wanted: str = "") -> Backup:
         """Make what an archive holds of a login a snapshot of this client's, checked like any profile; nobody uses it yet.
 
-        Raises `BackupRefused` with what is wrong with it, and like `take`.
+        ``wanted``: which one, if there are several. Raises `BackupRefused` with what is wrong with it, and like `take`.
         """
+        if code in self._importing:
+            raise BackupFailed(f"Another import of {code} is under way.", hint="Wait for its end.")
+        self._importing.add(code)
+        try:
+            async with within(Stage.BACKUP, self._resources.config.deadlines.backup, "the import"):
+                backup = await self._bring(code, archive, wanted)
+        finally:
+            self._importing.discard(code)
+        self._resources.bus.publish(
+            "backup.taken", client=code, backup=backup.id, reason="import", bytes=backup.size
+        )
+        return backup
+
+    async def _bring(self, code: ClientCode, archive: AsyncIterator[bytes], wanted: str) -> Backup:
         stop = threading.Event()
         about = About(
             code,
@@ -261,34 +278,26 @@ class Keeper:
             live=False,
             login=True,
         )
-        async with (
-            within(Stage.BACKUP, self._resources.config.deadlines.backup, "the import"),
-            self._imports,  # who sends slowly keeps nobody's snapshot waiting
-            self._room(code) as room,
-            self._spooled(code, archive) as spool,
-            self._places,
-        ):
-            most = self._config.max_import_mb * MB
+        async with self._room(code) as room, self._spooled(code, archive) as spool, self._imports:
+            lay_out = partial(
+                bring.lay_out,
+                stop,
+                spool,
+                self._backups.keyring,
+                code,
+                room,
+                self._origin,
+                self._config.max_import_mb * MB,
+                wanted=wanted,
+                see_room=partial(self._see_room, room),
+            )
             with saying("lay out the archive"):
-                await in_thread(
-                    bring.lay_out,
-                    stop,
-                    spool,
-                    self._backups.keyring,
-                    code,
-                    room,
-                    self._origin,
-                    most,
-                    stop=stop,
-                )
+                await in_thread(lay_out, stop=stop)
             report = await in_thread(self._look, room)
             if report.verdict is Verdict.DAMAGED:
                 raise BackupRefused(f"What is in it is damaged: {report.why}", reason="damaged")
-            backup = await self._seal(room, about)
-        self._resources.bus.publish(
-            "backup.taken", client=code, backup=backup.id, reason="import", bytes=backup.size
-        )
-        return backup
+            await in_thread(lambda: self._see_room(self._profiles.root, bytes_below(room)))
+            return await self._seal(room, about)
 
     @asynccontextmanager
     async def _spooled(self, code: ClientCode, archive: AsyncIterator[bytes]) -> AsyncIterator[Path]:
@@ -306,10 +315,23 @@ class Keeper:
                                 hint="Raise backup.max_import_mb, or bring only the login's part.",
                                 reason="too_large",
                             )
-                        await in_thread(file.write, piece)
+                        await in_thread(self._put, room, file, piece)
                 finally:
                     await in_thread(file.close)
             yield path
+
+    def _put(self, room: Path, file: BinaryIO, piece: bytes) -> None:
+        self._see_room(room)
+        file.write(piece)
+
+    def _see_room(self, place: Path, needed_bytes: int = 0) -> None:
+        """What somebody sends never takes what the sessions that are there need. Raises `DiskFull`."""
+        free, reserve = host.free_disk_mb(place), self._resources.config.limits.reserve_disk_mb
+        if free < reserve + needed_bytes / MB:
+            raise DiskFull(
+                f"{free} MiB of disk are free, and limits.reserve_disk_mb = {reserve} stay so.",
+                hint="Free some space, or bring only the login's part.",
+            )
 
     def _look(self, room: Path) -> Report:
         subject = Subject(room, self._resources.binary.version, self._origin, os.geteuid())

@@ -335,14 +335,17 @@ class Supervisor:
         finally:
             self._tidy_due.set()
 
-    async def bring(self, code: ClientCode, archive: AsyncIterator[bytes], *, keep: bool) -> BackupView:
-        """Make a snapshot of the login in an archive, for `restore`; without ``keep`` it is only tried.
+    async def bring(
+        self, code: ClientCode, archive: AsyncIterator[bytes], *, keep: bool, wanted: str = ""
+    ) -> BackupView:
+        """Make a snapshot of the login in an archive, for `restore`; without ``keep`` it is only tried. ``wanted``: which
+        one, if there are several.
 
         Raises like `Keeper.bring`.
         """
         if self._closing:
             raise ShuttingDown("The daemon is shutting down.")
-        backup = await self.keeper.bring(code, archive)
+        backup = await self.keeper.bring(code, archive, wanted)
         if not keep:
             await in_thread(self._resources.backups.delete, backup)
         return backup_view(backup)

@@ -1,13 +1,14 @@
 """The routes of snapshots: each reads, asks the supervisor, answers."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from aiohttp import web
 
-from waguard.api.keys import SUPERVISOR
-from waguard.api.schemas import ExportOptions, Options, RestoreOptions, read, respond
+from waguard.api.keys import CALLER, SUPERVISOR
+from waguard.api.schemas import ExportOptions, ImportOptions, Options, RestoreOptions, read, respond
 from waguard.api.sessions import ONE, code_of
-from waguard.errors import InvalidRequest
+from waguard.errors import InvalidRequest, LoginInUse
 from waguard.files import in_thread
 
 routes = web.RouteTableDef()
@@ -59,17 +60,23 @@ async def export(request: web.Request) -> web.StreamResponse:
 
 @routes.post(ONE + "/import")
 async def bring(request: web.Request) -> web.Response:
-    """The body is an archive of a Chromium user data directory: tar, tar.zst, or a snapshot of waguard's."""
+    """The body is an archive that holds a Chromium user data directory: tar, tar.gz, tar.zst, or a snapshot of waguard's."""
     code = code_of(request)
-    options = RestoreOptions.of(dict(request.query))
+    options = ImportOptions.of(dict(request.query))
     supervisor = request.app[SUPERVISOR]
-    backup = await supervisor.bring(code, _pieces(request), keep=not options.dry_run)
+    try:
+        async with aclosing(_pieces(request)) as pieces:
+            backup = await supervisor.bring(code, pieces, wanted=options.login, keep=not options.dry_run)
+    except LoginInUse as error:
+        if request[CALLER].client is None:
+            raise
+        raise LoginInUse("Another client of this daemon has this login.", hint=error.hint) from None
     if options.dry_run:
         return respond({"dry_run": True, "backup": backup})
     return respond(await supervisor.restore(code, backup.id, wait=options.wait, timeout_s=options.timeout_s))
 
 
-async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
+async def _pieces(request: web.Request) -> AsyncGenerator[bytes, None]:
     try:
         async for piece in request.content.iter_chunked(_PIECE):
             yield piece

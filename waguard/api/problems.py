@@ -23,6 +23,7 @@ STATUS = {
     "not_acceptable": 406,
     "profile_locked": 409,
     "profile_too_new": 409,
+    "login_in_use": 409,
     "interrupted": 409,
     "backup_refused": 422,
     "body_too_large": 413,

@@ -41,6 +41,11 @@ class RestoreOptions(WaitOptions):
     dry_run: bool = False
 
 
+class ImportOptions(RestoreOptions):
+    login: Annotated[str, Field(max_length=1024)] = ""
+    """Which one is meant, where there are several."""
+
+
 class ReapOptions(Options):
     dry_run: bool = False
 

@@ -165,8 +165,8 @@ def read(
 
 
 @contextmanager
-def create(into: Path, name: str, user: User | None) -> Iterator[BinaryIO]:
-    """A new file of a profile, with its directories, the browser's own; on disk at the end of the block."""
+def create(into: Path, name: str, user: User | None, *, sync: bool = True) -> Iterator[BinaryIO]:
+    """A new file of a profile, with its directories, the browser's own; with ``sync``, on disk at the end of the block."""
     path = into / name
     for parent in reversed(path.relative_to(into).parents[:-1]):
         directory = into / parent
@@ -177,7 +177,8 @@ def create(into: Path, name: str, user: User | None) -> Iterator[BinaryIO]:
     with os.fdopen(fd, "wb") as file:
         yield file
         file.flush()
-        os.fsync(fd)
+        if sync:
+            os.fsync(fd)
         _give(fd, user)
 
 

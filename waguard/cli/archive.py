@@ -3,99 +3,113 @@
 import os
 import tarfile
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from waguard import host
 from waguard.api.problems import Problem
-from waguard.profile import login
+from waguard.errors import BackupRefused, ProfileLocked
+from waguard.files import Below, NotPlain, saying
+from waguard.profile import in_use, login, trees
 
-_SUFFIXES = (".tar", ".tar.zst", ".wgb")
+_PIECE = 1024 * 1024
 
 
-def write(source: Path, target: IO[bytes]) -> None:
-    """Put the login's part of ``source`` into ``target``: a Chromium user data directory, whatsapp-web.js's ``.wwebjs_auth``
-    (LocalAuth), its ``RemoteAuth`` zip, or what `waguard export` gave. Raises `Problem`, `OSError`.
+def write(source: Path, target: IO[bytes], *, origin: str, wanted: str = "") -> str:
+    """Put what the daemon needs to find a login in ``source`` into ``target``: of a directory or a zip the login itself, with
+    ``origin`` the page's that is meant; a file of another form as it is.
+
+    ``wanted``: which login, if there are several; returns what the daemon has to be told of that. Raises `Problem`,
+    `BackupRefused`, `ProfileLocked`, `ProfileFailed`.
     """
-    if not source.exists():
-        raise Problem("not_found", f"There is no {source}.")
-    if source.is_dir():
-        _pack(_user_data_dir(source), target)
-    elif zipfile.is_zipfile(source):
-        _repack(source, target)
-    elif source.name.endswith(_SUFFIXES):
-        with source.open("rb") as file:
-            while piece := file.read(1024 * 1024):
-                target.write(piece)
+    with saying(f"read {source}"):
+        if not source.exists():
+            raise Problem("not_found", f"There is no {source}.")
+        if source.is_dir():
+            _pack(source, target, origin, wanted)
+        elif zipfile.is_zipfile(source):
+            _repack(source, target, origin, wanted)
+        else:
+            with source.open("rb") as file:
+                while piece := file.read(_PIECE):
+                    target.write(piece)
+            return wanted
+    return ""
+
+
+def _chosen(names: Iterable[str], origin: str, wanted: str) -> tuple[str, Callable[[str], str]]:
+    """The directory of the profile that is meant, and what a file of it is called in the archive; empty: it is not needed."""
+    tree = trees.Tree()
+    for name in names:
+        tree.see(name)
+    whose = {one for _, one in tree.logins}
+    if origin not in whose and len(whose) == 1:  # the daemon may have another configuration than is seen here
+        origin = whose.pop()
+    profile = tree.choose(origin, wanted)
+
+    def place(name: str) -> str:
+        inside = trees.place(profile, name)
+        return inside if login.belongs(inside, origin) else ""
+
+    return profile, place
+
+
+def _pack(source: Path, target: IO[bytes], origin: str, wanted: str) -> None:
+    source = source.resolve()
+    if (source / "IndexedDB").is_dir():  # a profile itself: what lies beside it is needed too
+        source, wanted = source.parent, source.name
+        names = list(_files(source, only=wanted))
     else:
-        raise Problem(
-            "not_a_login", f"{source} is neither a directory nor a zip, {', '.join(_SUFFIXES)} file."
+        names = list(_files(source))
+    profile, place = _chosen(names, origin, wanted)
+    if (held := in_use.holder(source / profile)) is not None:
+        lock, pid = held
+        raise ProfileLocked(
+            f"A browser is using {source / profile}: {f'pid {pid}' if pid else 'a process'} holds {lock}.",
+            hint="Close it first, in its container if it runs in one: what is copied while it writes may be torn.",
         )
-
-
-def _user_data_dir(source: Path) -> Path:
-    """The user data directory that is meant."""
-    if (source / "Default").is_dir():
-        return source
-    if (source / "IndexedDB").is_dir() and source.name == "Default":
-        return source.parent
-    sessions = sorted(path for path in source.glob("session*") if (path / "Default").is_dir())
-    if len(sessions) == 1:
-        return sessions[0]
-    if sessions:
-        names = ", ".join(path.name for path in sessions)
-        raise Problem("not_a_login", f"{source} holds several: {names}.", hint=f"Name one: {sessions[0]}")
-    raise Problem(
-        "not_a_login",
-        f"{source} is no Chromium user data directory: it has no Default in it.",
-        hint="Of whatsapp-web.js it is .wwebjs_auth/session-<clientId>.",
-    )
-
-
-def _pack(directory: Path, target: IO[bytes]) -> None:
-    lock = directory / "SingletonLock"
-    if lock.is_symlink():
-        name, _, pid = os.fspath(lock.readlink()).rpartition("-")
-        if name == os.uname().nodename and pid.isdigit() and host.process_row(int(pid)) is not None:
-            raise Problem(
-                "profile_locked",
-                f"A browser is using {directory}: pid {pid}.",
-                hint="Close it first: what is copied while it writes may be torn.",
-            )
     with tarfile.open(fileobj=target, mode="w|") as tar:
-        for name in _files(directory):
-            tar.add(directory / name, name, recursive=False)
+        for name in names:
+            if called := place(name):
+                _add(tar, source, name, called)
 
 
-def _files(directory: Path) -> Iterator[str]:
-    for parent, _, names in os.walk(directory):
+def _files(directory: Path, only: str = "") -> Iterator[str]:
+    """The files below; with ``only``, of the directories in it only this one. Raises `OSError` for what cannot be looked at."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, below, names in os.walk(directory, onerror=refuse):
+        if only and Path(parent) == directory:
+            below[:] = [only]
         for name in sorted(names):
-            path = str((Path(parent) / name).relative_to(directory))
-            if login.candidate(path) and not (directory / path).is_symlink():
-                yield path
+            yield str((Path(parent) / name).relative_to(directory))
 
 
-def _repack(source: Path, target: IO[bytes]) -> None:
+def _add(tar: tarfile.TarFile, top: Path, name: str, called: str) -> None:
+    """A plain file; a link or whatever else has the name is left out."""
+    try:
+        with Below(top, name).reading(login.most_bytes(called)) as file:
+            info = tarfile.TarInfo(called)
+            info.size = os.fstat(file.fileno()).st_size
+            tar.addfile(info, file)
+    except NotPlain:
+        return
+
+
+def _repack(source: Path, target: IO[bytes], origin: str, wanted: str) -> None:
     """A zip has its index at the end; the daemon reads a stream."""
     try:
         with zipfile.ZipFile(source) as archive, tarfile.open(fileobj=target, mode="w|") as tar:
-            members = [entry for entry in archive.infolist() if not entry.is_dir()]
-            prefix = _prefix([entry.filename for entry in members])
-            for entry in members:
-                name = entry.filename.removeprefix(prefix)
-                if entry.filename.startswith(prefix) and login.candidate(name):
-                    info = tarfile.TarInfo(name)
+            members = [(trees.clean(one.filename), one) for one in archive.infolist() if not one.is_dir()]
+            _, place = _chosen((name for name, _ in members), origin, wanted)
+            for name, entry in members:
+                if called := place(name):
+                    info = tarfile.TarInfo(called)
                     info.size = entry.file_size
                     with archive.open(entry) as file:
                         tar.addfile(info, file)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise Problem("not_a_login", f"{source} cannot be read: {error}.") from None
-
-
-def _prefix(names: list[str]) -> str:
-    """What stands before ``Default/`` in the archive: nothing, or the directory that was packed."""
-    found = {
-        name[: name.index("Default/")] for name in names if name.startswith("Default/") or "/Default/" in name
-    }
-    return min(found, key=len, default="")
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise BackupRefused(f"{source} cannot be read: {error}.", reason="damaged") from None

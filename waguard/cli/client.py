@@ -125,13 +125,16 @@ class Control:
         return await self._bring_up(code, f"backups/{quote(backup_id, safe='')}/restore", wait, timeout_s)
 
     async def bring(
-        self, code: ClientCode, archive: IO[bytes], *, wait: Wait, timeout_s: float | None
+        self, code: ClientCode, archive: IO[bytes], *, login: str = "", wait: Wait, timeout_s: float | None
     ) -> SessionView:
-        return await self._bring_up(code, "import", wait, timeout_s, body=archive)
+        """``login``: which one, if there are several in the archive."""
+        options = {"login": login} if login else {}
+        return await self._bring_up(code, "import", wait, timeout_s, body=archive, **options)
 
-    async def try_import(self, code: ClientCode, archive: IO[bytes]) -> BackupView:
+    async def try_import(self, code: ClientCode, archive: IO[bytes], *, login: str = "") -> BackupView:
         path = f"/v1/sessions/{code}/import"
-        body = await self._ask("POST", path, limit_s=self._patience_s, body=archive, dry_run="true")
+        options = {"dry_run": "true"} | ({"login": login} if login else {})
+        body = await self._ask("POST", path, limit_s=self._patience_s, body=archive, **options)
         return self._parsed(_TRIED, body).backup
 
     async def export(self, code: ClientCode, backup_id: str, file: Path, *, plain: bool) -> None:

@@ -11,7 +11,19 @@ from waguard.api.problems import Problem
 from waguard.backup.store import NEWEST
 from waguard.cli import archive, show
 from waguard.cli.client import BACKUP, BACKUPS, JOBS, SWEEP, Control
-from waguard.cli.sessions import Code, Json, NoQr, Timeout, Url, WaitFor, ask, bring_up, print_json, until
+from waguard.cli.sessions import (
+    Code,
+    Json,
+    NoQr,
+    Timeout,
+    Url,
+    WaitFor,
+    ask,
+    bring_up,
+    origin,
+    print_json,
+    until,
+)
 from waguard.core.model import client_code
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
@@ -90,11 +102,17 @@ def bring(
     path: Annotated[
         Path,
         typer.Argument(
-            help="A Chromium user data directory, whatsapp-web.js's .wwebjs_auth/session-ID or RemoteAuth zip, or a file "
-            "that waguard export wrote.",
+            help="A Chromium user data directory or a profile in it, whatsapp-web.js's .wwebjs_auth/session-ID or RemoteAuth "
+            "zip, wppconnect's tokens/ID; one of these as a zip, tar, tar.gz or tar.zst; or a file that waguard export wrote.",
             metavar="PATH",
         ),
     ],
+    login: Annotated[
+        str,
+        typer.Option(
+            "--login", help="Which one, where there are several.", metavar="NAME", show_default=False
+        ),
+    ] = "",
     dry_run: DryRun = False,
     wait: WaitFor = None,
     timeout: Timeout = None,
@@ -104,20 +122,19 @@ def bring(
     """Take over a login from elsewhere: checked, copied, never moved; then connect with it, without a scan."""
     client, limit = client_code(code), until(wait)
     with tempfile.TemporaryFile() as packed:
-        archive.write(path, packed)
+        left = archive.write(path, packed, origin=origin(ctx, url), wanted=login)
+        packed.seek(0)
         if dry_run:
-            packed.seek(0)
-            view = ask(ctx, url, lambda daemon: daemon.try_import(client, packed))
+            view = ask(ctx, url, lambda daemon: daemon.try_import(client, packed, login=left))
             if json:
                 print_json(BACKUP, view)
             else:
                 show.output().print(f"{path} holds a login that can be taken over. Nothing was changed.")
             return
-        packed.seek(0)
         bring_up(
             ctx,
             client,
-            lambda daemon: daemon.bring(client, packed, wait=limit, timeout_s=timeout),
+            lambda daemon: daemon.bring(client, packed, login=left, wait=limit, timeout_s=timeout),
             url=url,
             with_qr=True,
             json=json,

@@ -20,6 +20,7 @@ from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, client_code
 from waguard.core.stats import Happening
 from waguard.errors import WaguardError
+from waguard.profile import login
 from waguard.views import SessionView
 
 T = TypeVar("T")
@@ -238,6 +239,11 @@ def ask(
             return await request(daemon)
 
     return asyncio.run(talk())
+
+
+def origin(ctx: typer.Context, url: str | None) -> str:
+    """The page's whose logins are meant, as far as is known here."""
+    return login.origin_of(_known(ctx.obj, url)[0].whatsapp.url)
 
 
 def _known(path: Path | None, url: str | None) -> tuple[Config, Service | None]:

@@ -77,7 +77,7 @@ def database_files(profile: Path, origin: str) -> Mapping[Below, stat_result]:
         database / name: status
         for database in databases(profile, origin)
         for name, status in sorted(database.contents().items())
-        if _holds_records(name)
+        if holds_records(name)
     }
     if sum(status.st_size for status in found.values()) > MOST_BYTES:
         raise NotPlain(f"its databases have more than {MOST_BYTES} bytes", profile)
@@ -104,7 +104,7 @@ def unmarked(database: Below, origin: str) -> bool:
     if database.name != _LOCAL_STORAGE:
         return False
     try:
-        tables = any(name.endswith(".ldb") for name in database.contents() if _holds_records(name))
+        tables = any(name.endswith(".ldb") for name in database.contents() if holds_records(name))
         return not tables and not _has_mark(database, _mark_of(origin))
     except NotPlain:  # nobody can tell
         return False
@@ -120,7 +120,7 @@ def _mark_of(origin: str) -> bytes:
 def _has_mark(database: Below, mark: bytes) -> bool:
     left = _SEARCHED
     for name in sorted(database.contents(), reverse=True):
-        if _holds_records(name) and left > 0:
+        if holds_records(name) and left > 0:
             try:
                 with (database / name).reading(leveldb.most_bytes(name)) as file:
                     seen = b""
@@ -140,25 +140,17 @@ def belongs(path: str, origin: str) -> bool:
         return True
     parts = PurePosixPath(path).parts
     if "/".join(parts[:3]) == _LOCAL_STORAGE:
-        return len(parts) == 4 and _holds_records(parts[3])
+        return len(parts) == 4 and holds_records(parts[3])
     if "/".join(parts[:2]) != _INDEXED_DB or len(parts) < 4:
         return False
     if parts[2] == f"{origin}.indexeddb.leveldb":
-        return len(parts) == 4 and _holds_records(parts[3])
+        return len(parts) == 4 and holds_records(parts[3])
     return parts[2] == f"{origin}.indexeddb.blob" and _BLOB.fullmatch("/".join(parts[3:])) is not None
 
 
 def candidate(path: str) -> bool:
     """Whether a file may be of the login's part, whichever page's it is."""
     return path in _SMALL or path.startswith((f"{_LOCAL_STORAGE}/", f"{_INDEXED_DB}/"))
-
-
-def origins_in(path: str) -> set[str]:
-    """The origin that a file of IndexedDB belongs to."""
-    parts = PurePosixPath(path).parts
-    if "/".join(parts[:2]) != _INDEXED_DB or len(parts) < 3 or not parts[2].endswith(".indexeddb.leveldb"):
-        return set()
-    return {parts[2].removesuffix(".indexeddb.leveldb")}
 
 
 def immutable(path: str) -> bool:
@@ -225,5 +217,6 @@ def _inside(directory: Below, origin: str, depth: int) -> Iterator[tuple[str, st
             yield path.name, status
 
 
-def _holds_records(name: str) -> bool:
+def holds_records(name: str) -> bool:
+    """Whether a database's file of this name does."""
     return _RECORDS.fullmatch(name) is not None
