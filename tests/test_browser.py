@@ -340,6 +340,52 @@ async def test_a_person_is_needed_until_somebody_has_scanned(
         assert person_needed(journal)[-1] == "alert.cleared"
 
 
+@pytest.mark.parametrize(
+    ("until_when", "helps", "remedies"),
+    [
+        ("until_reload", True, ["reload"]),
+        ("until_restart", True, ["reload", "restart"]),
+        ("always", True, ["reload", "restart", "restore"]),
+        ("always", False, ["reload", "restart", "restore"]),
+    ],
+)
+async def test_a_page_that_asks_for_a_scan_and_has_its_login_gets_the_cheapest_remedy_first(
+    start: Daemon, simulator: Simulator, journal: Journal, until_when: str, helps: bool, remedies: list[str]
+) -> None:
+    """A snapshot has not this browser's cookie, which the simulator knows the one by that it is to trouble."""
+    health, restart = {"unpaired_s": 0.3}, {"base_s": 0.01, "max_s": 0.05}
+    page = {"poll_s": 0.1}
+    async with start(whatsapp={"url": simulator.url}, health=health, restart=restart, page=page) as (
+        supervisor,
+        _,
+    ):
+        (view,) = await log_in(supervisor, simulator, DEMO)
+        await supervisor.backup(DEMO)
+        wid = simulator.devices[0].wid
+        await simulator.inject("unpaired_with_marks", until_when, wid=wid if helps else None)
+        if helps:
+            await until(lambda: bool(journal.named("health.recovered")), "cured")
+            await until(lambda: supervisor.view(DEMO).link is Link.CONNECTED, "connected")
+        else:
+            await until(lambda: bool(person_needed(journal)), "a person is asked")
+        finding = journal.named("health.finding")[0]
+        assert finding.fields["fault"] == "unpaired"
+        assert "login marks" in finding.fields["evidence"][0]
+        assert {one.fields["fault"] for one in journal.named("health.finding")} == {"unpaired"}
+        assert [one.fields["remedy"] for one in journal.named("health.remedy")] == remedies
+        assert not journal.named("login.lost")
+        assert bool(journal.named("profile.restored")) is (remedies[-1] == "restore")
+        if not helps:
+            now = await supervisor.connect(DEMO)
+            assert (now.status, now.reason) == (Status.AWAITING_SCAN, "unpaired")
+            assert now.qr is not None
+            simulator.scan(now.qr.text, "34600000000")
+            await until(lambda: supervisor.view(DEMO).link is Link.CONNECTED, "connected")
+            assert person_needed(journal) == ["alert.raised", "alert.cleared"]
+        assert (supervisor.view(DEMO).attempt == view.attempt) is (until_when == "until_reload")
+        assert len(simulator.devices) == (1 if helps else 2)
+
+
 def person_needed(journal: Journal) -> list[str]:
     return [one.name for one in journal.events if one.fields.get("alert") == "person_needed"]
 

@@ -357,6 +357,47 @@ def test_logged_out_is_not_restarted() -> None:
     assert m.status(play.state) is Status.AWAITING_SCAN
 
 
+def test_who_asks_for_a_scan_with_a_login_is_loaded_again_and_restarted_before_a_snapshot_takes_its_place() -> (
+    None
+):
+    play = up()
+
+    def unpaired(epoch: int, *, again: bool = False) -> m.Found:
+        return replace(found(epoch, Fault.UNPAIRED, snapshot="S"), again=again)
+
+    def asks(epoch: int) -> m.PageRead:
+        return seen(epoch, Link.AWAITING_SCAN, Reason.UNPAIRED, qr="2@x")
+
+    def restarted(epoch: int, source: Source | None = None) -> None:
+        play(m.Gone(epoch), m.Wait(epoch, POLICY.delay_bound_s(epoch - 1), jitter=True))
+        play(m.WaitEnded(epoch), m.Prepare(epoch + 1, source))
+        play(m.Prepared(epoch + 1), m.Launch(epoch + 1))(m.Started(epoch + 1), m.Open(epoch + 1))
+
+    play(asks(1), m.Disarm(), failure=None)
+    assert m.status(play.state) is Status.RECOVERING
+    play(unpaired(1), m.Arm(1), m.Cure(1, Fault.UNPAIRED, Remedy.RELOAD), link=Link.LOADING)
+    play(unpaired(1, again=True))  # of the page that is left
+    play(asks(1), m.Disarm())
+    play(unpaired(1), m.Stop(1, polite=True))
+    restarted(1)
+    play(asks(2), m.Disarm())
+    assert m.status(play.state) is Status.RECOVERING
+    play(unpaired(2), m.Stop(2, polite=True), source=Source("S"))
+    restarted(2, Source("S"))
+    play(asks(3), m.Disarm())(unpaired(3))
+    assert m.status(play.state) is Status.AWAITING_SCAN  # nothing is left but a scan
+    play(unpaired(3, again=True))
+    play(seen(3, Link.CONNECTED), m.Disarm(), treatment=None)
+    assert play.state.well_since is not None
+
+
+def test_a_reload_after_which_the_page_is_logged_in_again_was_enough() -> None:
+    play = up()
+    play(seen(1, Link.AWAITING_SCAN, Reason.UNPAIRED), m.Disarm())
+    play(found(1, Fault.UNPAIRED), m.Arm(1), m.Cure(1, Fault.UNPAIRED, Remedy.RELOAD))
+    play(seen(1, Link.CONNECTED), m.Disarm(), treatment=None, failure=None)
+
+
 def test_a_kill_that_fails_does_not_end_the_cleanup_that_replaced_it() -> None:
     play = up()
     play(m.DisconnectAsked(), m.Remember(Wanted.DOWN), m.Stop(1, polite=True))

@@ -403,7 +403,12 @@ def test_a_lost_link_is_told_by_its_reason(reason: Reason | None, fault: Fault |
 
 
 @pytest.mark.parametrize(
-    ("reason", "fault"), [(Reason.LOGGED_OUT, Fault.LOGGED_OUT), (Reason.DAMAGED, Fault.LOGIN_LOST)]
+    ("reason", "fault"),
+    [
+        (Reason.LOGGED_OUT, Fault.LOGGED_OUT),
+        (Reason.DAMAGED, Fault.LOGIN_LOST),
+        (Reason.UNPAIRED, Fault.UNPAIRED),
+    ],
 )
 def test_whose_login_has_ended_needs_a_scan_while_the_page_shows_a_code(reason: Reason, fault: Fault) -> None:
     assert set(link.judge(Reading(Link.AWAITING_SCAN, reason))) == {fault}

@@ -127,6 +127,13 @@ def test_verdict(signs: dict[str, Any], link: Link, reason: Reason | None) -> No
     assert verdict(**signs) == (link, reason)
 
 
+@pytest.mark.parametrize("code", [{}, {"qr": QR}])
+def test_a_page_that_has_a_login_and_is_not_paired_waits_for_a_scan(code: dict[str, Any]) -> None:
+    assert verdict(state="UNPAIRED", logged_in=True, **code) == (Link.AWAITING_SCAN, None)
+    assert read({**BLANK, "state": "UNPAIRED", "logged_in": True, **code}).marks is True
+    assert verdict(state="UNPAIRED", logged_in=True, panes=True) == (Link.LOADING, None)
+
+
 @pytest.mark.parametrize("boot", [{"splash": True}, {"state": "OPENING"}, {}])
 def test_an_address_that_the_page_has_left_again_tells_as_well(boot: dict[str, Any]) -> None:
     assert says_logged_out(LOGGED_OUT_URL)

@@ -240,6 +240,7 @@ class Health(_Section):
     blocked_s: Seconds = 10.0
     busy_s: Seconds = 45.0
     offline_s: Seconds = 60.0
+    unpaired_s: Seconds = 5.0
     qr_s: Seconds = 90.0
     verify_s: Seconds = 10.0
     relapse_s: Seconds = 120.0
@@ -249,7 +250,11 @@ class Health(_Section):
     def patience(self) -> Mapping[Fault, float]:
         """How long what a probe complains of may last; of the others the probe itself knows."""
         hung = (Fault.BROWSER_HUNG, Fault.NETWORK_HUNG, Fault.GPU_HUNG)
-        named = {Fault.PROCESS_STOPPED: self.stopped_s, Fault.OFFLINE: self.offline_s}
+        named = {
+            Fault.PROCESS_STOPPED: self.stopped_s,
+            Fault.OFFLINE: self.offline_s,
+            Fault.UNPAIRED: self.unpaired_s,
+        }
         return named | dict.fromkeys(hung, self.hung_s)
 
 

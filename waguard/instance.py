@@ -108,6 +108,8 @@ class Memory:
     """The page's address has said so, and nobody has scanned since."""
     had: bool = False
     """The login's marks were seen in the page's storage in this launch."""
+    unpaired: bool = False
+    """The page has asked for a scan in this launch, and had a login: whose it is then accepted nobody knows."""
     frozen_ms: float | None = None
     """How long the browser was held still for the last snapshot of it."""
     usages: deque[tuple[float, Usage]] = field(default_factory=lambda: deque(maxlen=_USAGES))
@@ -211,7 +213,7 @@ class Instance:
         memory.check = None
         memory.how = memory.backup = ""
         memory.forget_browser()
-        memory.logged_out = memory.had = False
+        memory.logged_out = memory.had = memory.unpaired = False
         memory.accepted_at = 0.0
 
     async def prepare(self, source: Source | None, deadline_s: float) -> None:
@@ -346,6 +348,12 @@ class Instance:
                 await self._note_accepted()
             case Judgement.REFUSED:
                 await self._note_refused()
+            case Judgement.UNPAIRED if why := self.browser.damage:
+                if not await self._note_lost(why):
+                    return None
+            case Judgement.UNPAIRED:
+                memory.unpaired = True
+                return replace(reading, reason=Reason.UNPAIRED)
             case Judgement.LOST:
                 why = await in_thread(self._damage_of, self.browser)
                 if not await self._note_lost(why or "it is gone, and nobody has logged it out"):
@@ -362,6 +370,7 @@ class Instance:
         if not record.login:  # a new one, or one that was restored
             memory.accepted_at, memory.logged_out = 0.0, False
             unsaved = not record.restored
+        unsaved, memory.unpaired = unsaved or memory.unpaired, False
         memory.accepted_at = memory.accepted_at or time.monotonic()
         launch = replace(record.launch, accepted=True) if record.launch is not None else None
         await self.save(launch=launch, login=True, unsaved=unsaved, restored="", ended=None)

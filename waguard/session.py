@@ -51,7 +51,6 @@ class Services:
 
 _HELD_S = 5.0
 """How long waits at most who found no place among those that start."""
-_USABLE = frozenset({Link.AWAITING_SCAN, Link.SYNCING, Link.CONNECTED})
 
 
 class Session:
@@ -299,7 +298,7 @@ class Session:
 
     def _tell_attempt(self, after: State) -> None:
         """How a start has ended, once: the page was usable, it failed, or somebody called it off."""
-        usable = after.process is Process.UP and after.link in _USABLE
+        usable = after.process is Process.UP and machine.usable(after.link, after.reason)
         ended = after.process not in {Process.PREPARING, Process.STARTING, Process.UP}
         if not self._attempt_began or not (usable or ended):
             return
@@ -324,8 +323,8 @@ class Session:
         gate = self._services.gate
         if after.process is not Process.UP:
             gate.reaches(self.code, None)
-        elif after.link in _USABLE or after.reason is Reason.OFFLINE:
-            gate.reaches(self.code, after.link in _USABLE)
+        elif machine.usable(after.link, after.reason) or after.reason is Reason.OFFLINE:
+            gate.reaches(self.code, after.reason is not Reason.OFFLINE)
         gate.suffers(self.code, after.treatment.finding.fault if after.treatment else None)
         failed = after.process is Process.FAILED and after.failure is not None
         text = f"{self.code} rests: {after.failure.message}" if failed and after.failure else ""
@@ -337,7 +336,7 @@ class Session:
         if state.wanted is Wanted.UP and (ended := self._instance.ended) is not None:
             return _SCAN_NEEDED[ended]
         treatment = state.treatment
-        if treatment is None or treatment.plan or treatment.finding.fault not in _FOR_A_PERSON:
+        if treatment is None or treatment.remedy or treatment.finding.fault not in _FOR_A_PERSON:
             return ""
         return treatment.finding.failure.message
 
@@ -348,7 +347,7 @@ class Session:
             return
         kind = machine.BrowserExited if finding.fault in GONE else machine.Found
         snapshot = self._instance.newest_snapshot if Remedy.RESTORE in plan else ""
-        self._tell(kind(epoch, finding, plan, why, snapshot))
+        self._tell(kind(epoch, finding, plan, why, snapshot, again=not first))
 
     async def _plan(self, fault: Fault) -> tuple[tuple[Remedy, ...], str]:
         """What may help with this fault here and now, the best first, and why in this order."""
@@ -578,7 +577,7 @@ class Session:
                     waiting.set_exception(ShuttingDown("The daemon is shutting down."))
 
 
-_FOR_A_PERSON = frozenset({Fault.CONFLICT, Fault.REFUSED})
+_FOR_A_PERSON = frozenset({Fault.CONFLICT, Fault.REFUSED, Fault.UNPAIRED})
 _SCAN_NEEDED = {
     Reason.LOGGED_OUT: "The phone has unlinked this login, or WhatsApp has: somebody has to scan the new code.",
     Reason.DAMAGED: "The login was lost to damage, and no snapshot has it: somebody has to scan the new code.",

@@ -192,7 +192,7 @@ def session_view(session: Session, sandbox: str) -> SessionView:
 
 def qr_view(session: Session) -> QrView | None:
     memory = session.memory
-    if memory.qr is None or session.state.link is not Link.AWAITING_SCAN:
+    if memory.qr is None or machine.status(session.state) is not Status.AWAITING_SCAN:
         return None
     return QrView(memory.qr, round(time.monotonic() - memory.qr_seen, 3), round(memory.qr_seen_at, 3))
 

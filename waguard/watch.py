@@ -17,7 +17,7 @@ from waguard.browser.launch import Browser
 from waguard.browser.page import Page
 from waguard.config import Config
 from waguard.core import machine, patience
-from waguard.core.health import Fault, Finding, Remedy, finding
+from waguard.core.health import BY_SCAN, Fault, Finding, Remedy, finding
 from waguard.core.model import Failure, Link, Reading, Stage
 from waguard.core.patience import Book
 from waguard.deadline import within
@@ -280,7 +280,9 @@ class Watch:
             judged = await self._instance.judge(reading)
             if judged is None:
                 lost = Failure("refused", f"The login was lost: {self._instance.distrust}.", Stage.OPEN)
-                self._ears.tell(machine.LoginLost(epoch, lost))
+                shown = ", ".join(reading.signs) or "nothing"
+                evidence = (self._instance.distrust, f"the page shows {shown}")
+                self._ears.tell(machine.LoginLost(epoch, lost, evidence))
                 return
             reading = judged
             if reading != self._instance.memory.reading or reading.qr_exhausted or self._renderer.silent:
@@ -512,6 +514,8 @@ class Watch:
                 self._ended_renderer = remedies.ends_renderer(fault, silent=target.silent)
                 self._reloads += 1
                 self._instance.memory.reading = None  # what it shows next is news, even if it is the same
+                if fault in BY_SCAN:  # what it complains of next is the new page's
+                    self._book = {one: complaint for one, complaint in self._book.items() if one is not fault}
             async with asyncio.timeout(verify_s if reload else self._config.probes.answer_s):
                 await remedies.apply(remedy, fault, target)
         except PageUnreachable as error:

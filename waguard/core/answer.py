@@ -2,8 +2,8 @@
 
 from enum import StrEnum
 
-from waguard.core.machine import State
-from waguard.core.model import Failure, Link, Process, Reason, Wanted
+from waguard.core.machine import State, status
+from waguard.core.model import Failure, Link, Process, Reason, Status, Wanted
 
 
 class Wait(StrEnum):
@@ -34,7 +34,7 @@ def answer(state: State, wait: Wait, *, has_qr: bool) -> Failure | bool:
         return Failure("refused", message, hint=hint, details=(("reason", state.reason.value),))
     if state.link is Link.CONNECTED:
         return True
-    return wait is Wait.QR and state.link is Link.AWAITING_SCAN and has_qr
+    return wait is Wait.QR and status(state) is Status.AWAITING_SCAN and has_qr
 
 
 _FINAL = {

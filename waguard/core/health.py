@@ -36,6 +36,8 @@ class Fault(StrEnum):
     QR_STALE = "qr_stale"
     """The QR code on the page is older than any lives."""
     MEMORY_HIGH = "memory_high"
+    UNPAIRED = "unpaired"
+    """The page asks for a scan, though the login is still in its storage."""
     LOGIN_LOST = "login_lost"
     """The login was lost to damage, and nobody has logged it out."""
     LOGGED_OUT = "logged_out"
@@ -95,6 +97,7 @@ PLANS: Mapping[Fault, Sequence[Remedy]] = {
     Fault.OFFLINE: (Remedy.RELOAD, Remedy.RESTART),
     Fault.QR_STALE: (Remedy.RELOAD_QR, Remedy.RELOAD, Remedy.RESTART),
     Fault.MEMORY_HIGH: (Remedy.RELOAD, Remedy.RESTART),
+    Fault.UNPAIRED: (Remedy.RELOAD, Remedy.RESTART, Remedy.RESTORE),
     Fault.LOGIN_LOST: (Remedy.RESTORE,),
     Fault.LOGGED_OUT: (),
     Fault.CONFLICT: (),
@@ -143,6 +146,8 @@ STOPPING = frozenset({Remedy.RESTART, Remedy.RESTORE, Remedy.FRESH})
 AGAIN = frozenset({Fault.OFFLINE, Fault.QR_STALE})
 """A restart is no last resort for these; the first remedy that leaves the browser up is tried again and again, as often as
 the probe complains."""
+BY_SCAN = frozenset({Fault.UNPAIRED})
+"""Where nothing helped, a person who scans does: nothing is tried for ever."""
 
 
 def next_remedy(treatment: Treatment, treated: Sequence[tuple[Fault, Remedy]]) -> Remedy | None:
@@ -153,7 +158,7 @@ def next_remedy(treatment: Treatment, treated: Sequence[tuple[Fault, Remedy]]) -
         return fresh
     if fault in AGAIN:
         return None if treatment.tried else next((one for one in plan if one not in STOPPING), None)
-    return Remedy.RESTART if Remedy.RESTART in plan else None
+    return Remedy.RESTART if Remedy.RESTART in plan and fault not in BY_SCAN else None
 
 
 _SAID: Mapping[Fault, tuple[str, str, str]] = {
@@ -168,6 +173,11 @@ _SAID: Mapping[Fault, tuple[str, str, str]] = {
     Fault.OFFLINE: ("page_failed", "WhatsApp is not reached", "Is the network up?"),
     Fault.QR_STALE: ("page_failed", "The QR code is too old to be scanned", ""),
     Fault.MEMORY_HIGH: ("browser_failed", "The browser takes too much memory", ""),
+    Fault.UNPAIRED: (
+        "page_failed",
+        "The page asks for a scan, though the login is in its storage",
+        "Where a remedy does not help: scan the code.",
+    ),
     Fault.LOGIN_LOST: (
         "refused",
         "The login was lost to damage, and no snapshot has it",

@@ -14,6 +14,8 @@ class Judgement(StrEnum):
     LOST = "lost"
     """It is gone, and nobody has logged it out."""
     LOGGED_OUT = "logged_out"
+    UNPAIRED = "unpaired"
+    """The page takes no notice of it, or cannot read it: it is not lost yet."""
 
 
 def judge(reading: Reading, *, login: bool, restored: bool, had: bool) -> Judgement:
@@ -25,6 +27,8 @@ def judge(reading: Reading, *, login: bool, restored: bool, had: bool) -> Judgem
     logged_out = reading.reason is Reason.LOGGED_OUT
     if reading.link is not Link.AWAITING_SCAN and not logged_out:
         return Judgement.NOTHING
+    if (login or restored) and not logged_out and reading.marks is not False:
+        return Judgement.UNPAIRED
     if restored:
         return Judgement.REFUSED
     if not login:

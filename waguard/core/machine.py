@@ -142,6 +142,7 @@ class LoginLost(Fact):
     """The page has no login any more, nobody has logged it out, and there is a snapshot that has it."""
 
     failure: Failure
+    evidence: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,8 @@ class Found(Fact):
     """... and why."""
     snapshot: str = ""
     """What the profile could be restored from."""
+    again: bool = False
+    """It was told before, and has not ceased since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -472,7 +475,9 @@ def open_page(state: State, _event: Event, _now: float, _policy: RestartPolicy) 
     return replace(state, process=Process.UP, link=Link.LOADING), (Open(state.epoch),)
 
 
-_USABLE = frozenset({Link.AWAITING_SCAN, Link.SYNCING, Link.CONNECTED})
+def usable(link: Link, reason: Reason | None) -> bool:
+    """Whether the page can be used as it is: connected, or nothing but a scan is missing."""
+    return link in {Link.AWAITING_SCAN, Link.SYNCING, Link.CONNECTED} and reason is not Reason.UNPAIRED
 
 
 def _on_its_way(state: State) -> bool:
@@ -487,13 +492,13 @@ def note(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outc
     reading = event.reading
     if reading.link is Link.UNKNOWN:
         return state, ()
-    usable = reading.link in _USABLE
+    in_use = usable(reading.link, reading.reason)
     after = replace(
         state,
         link=reading.link,
         reason=reading.reason,
-        asked=None if usable else state.asked,
-        failure=None if usable else state.failure,
+        asked=None if in_use else state.asked,
+        failure=None if in_use else state.failure,
     )
     if _shows_in_the_page(after):
         after = _well(after, now)
@@ -515,7 +520,8 @@ def _shows_in_the_page(state: State) -> bool:
     fault = treatment.finding.fault
     if fault in OF_THE_PAGE and not _on_its_way(state):
         return True
-    return state.link in _USABLE and (fault is Fault.OFFLINE or treatment.remedy in STOPPING)
+    shows = fault in {Fault.OFFLINE, Fault.UNPAIRED} or treatment.remedy in STOPPING
+    return usable(state.link, state.reason) and shows
 
 
 def _well(state: State, now: float) -> State:
@@ -548,7 +554,8 @@ def lose_login(state: State, event: Event, now: float, policy: RestartPolicy) ->
     """The login was lost to damage: stop, and start again at once on the last snapshot that has it, inside the budget."""
     recent = policy.recent(state.restarts, now)
     spent = len(recent) >= policy.budget
-    finding = Finding(Fault.LOGIN_LOST, _failure(event))
+    evidence = event.evidence if isinstance(event, LoginLost) else ()
+    finding = Finding(Fault.LOGIN_LOST, _failure(event), evidence)
     after = replace(
         state,
         link=Link.LOST,
@@ -571,9 +578,10 @@ def treat(state: State, event: Event, now: float, policy: RestartPolicy) -> Outc
     if fault is Fault.PAGE_NOT_LOADED and not _on_its_way(state):
         return state, ()
     if before is not None and before.remedy is not None and fault not in GONE:
-        if before.remedy is Remedy.RELOAD and fault in {Fault.PAGE_NOT_LOADED, Fault.PAGE_CRASHED}:
+        back = fault is before.finding.fault and not event.again  # in the page that was loaded since
+        if before.remedy is Remedy.RELOAD and (back or fault in {Fault.PAGE_NOT_LOADED, Fault.PAGE_CRASHED}):
             after, orders = _go_on(state, before, now)
-            return after, orders or (Arm(state.epoch),)
+            return after, orders or ((Arm(state.epoch),) if _on_its_way(after) else ())
         if before.remedy not in STOPPING and fault is Fault.PAGE_NOT_LOADED:
             return state, (Arm(state.epoch),)  # told once only: again later
         if before.remedy not in STOPPING and fault is not Fault.PAGE_CRASHED:
@@ -783,8 +791,13 @@ def status(state: State) -> Status:
             return Status.RECOVERING
         case Process.STOPPING if state.wanted is Wanted.DOWN:
             return Status.STOPPED
-        case Process.UP if state.link in _USABLE:
+        case Process.UP if usable(state.link, state.reason):
             return Status(state.link.value)
+        case Process.UP if (
+            state.link is Link.AWAITING_SCAN
+        ):  # unpaired: a person is asked when nothing is left to try
+            tried = state.treatment is not None and state.treatment.remedy is None
+            return Status.AWAITING_SCAN if tried else Status.RECOVERING
         case Process.UP if state.link is Link.UNKNOWN:
             return Status.RECOVERING
         case Process.UP if state.link is Link.LOST:

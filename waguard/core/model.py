@@ -62,6 +62,8 @@ class Reason(StrEnum):
     REFUSED = "refused"
     HUNG = "hung"
     CRASHED = "crashed"
+    UNPAIRED = "unpaired"
+    """The page asks for a scan, though the login is still in its storage."""
     DAMAGED = "damaged"
     """The login was lost to damage of its files, and nobody has logged it out."""
 

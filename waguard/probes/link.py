@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from waguard.core.health import Fault
 from waguard.core.model import Link, Reading, Reason
 
-_NEEDS_SCAN = frozenset({Fault.LOGGED_OUT, Fault.LOGIN_LOST})
+_NEEDS_SCAN = frozenset({Fault.LOGGED_OUT, Fault.LOGIN_LOST, Fault.UNPAIRED})
 FAULTS = frozenset({Fault.OFFLINE, Fault.CONFLICT, Fault.REFUSED, Fault.STORAGE_REFUSED}) | _NEEDS_SCAN
 _BY_REASON = {
     Reason.OFFLINE: Fault.OFFLINE,
@@ -13,6 +13,7 @@ _BY_REASON = {
     Reason.REFUSED: Fault.REFUSED,
     Reason.LOGGED_OUT: Fault.LOGGED_OUT,
     Reason.DAMAGED: Fault.LOGIN_LOST,
+    Reason.UNPAIRED: Fault.UNPAIRED,
 }
 STORAGE = "storage error"
 """A sign that begins so."""

@@ -170,7 +170,9 @@ class _Signs:
     def _awaits_scan(self) -> bool:
         if self.qr is not None:
             return self.state is None or self.state in _UNPAIRED
-        return self.state == "UNPAIRED_IDLE"
+        # A page that has a login would not say so while it boots.
+        idle = self.logged_in is True and not self.panes and self.state in _UNPAIRED
+        return idle or self.state == "UNPAIRED_IDLE"
 
     def _offline(self) -> bool:
         if self.state == "TIMEOUT" or self.mode == "OFFLINE":
