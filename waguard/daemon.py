@@ -45,6 +45,7 @@ from waguard.profile.store import Profiles
 from waguard.registry import Registry
 from waguard.sandbox import User, choose, unprivileged_user
 from waguard.sandbox.cgroup import Ceiling, Cgroups
+from waguard.sandbox.etc import Etc
 from waguard.sandbox.fence import Fence
 from waguard.session import Services
 from waguard.supervisor import Supervisor
@@ -207,7 +208,12 @@ async def running(
             unfit = error  # browsers that are up outlive it
         fence = await in_thread(_fence, config)
         stack.callback(fence.close)
-        kind, problem = await choose.choose(config.sandbox.kind, user, fence)
+        etc = Etc(root / ".etc")
+        with saying(f"make {etc.path}"):
+            await in_thread(etc.make)
+        await etc.look(bus)
+        stack.push_async_callback(_end, asyncio.create_task(etc.keep(bus), name="etc"))
+        kind, problem = await choose.choose(config.sandbox.kind, user, fence, etc.path)
         if gap := fence.gap if kind.fenced else "This bubblewrap does not work inside a fence: it is setuid.":
             hint = "Browsers reach the control port, where they need a token, and may listen. See: waguard doctor"
             bus.publish("sandbox.no_fence", problem=gap, hint=hint)

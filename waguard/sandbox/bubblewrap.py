@@ -17,6 +17,7 @@ from waguard import host
 from waguard.errors import SandboxFailed
 from waguard.fds import pipe, readable
 from waguard.sandbox import Spec, User, drop_privileges
+from waguard.sandbox.etc import NAMES
 from waguard.sandbox.fence import Fence, started
 from waguard.sandbox.identity import TOKEN_VARIABLE, Handle, Identity
 from waguard.sandbox.spawn import Child, kill_and_prove, kill_carriers, spawn
@@ -24,6 +25,8 @@ from waguard.sandbox.spawn import Child, kill_and_prove, kill_carriers, spawn
 # What the browser finds at its feet: fds of the child, beside 0..4 of the spec.
 _LOCK_FD, _INFO_FD, _BLOCK_FD = 5, 6, 7
 _PROFILE = Path("/profile")
+_ETC = "waguard"
+"""Below its /etc: where the copies of `Etc` are."""
 
 _VIEW: tuple[str, ...] = (
     # --perms: as root, bwrap makes parents that only root may enter.
@@ -60,15 +63,6 @@ _VIEW: tuple[str, ...] = (
         "/etc/ca-certificates",
         "/etc/ca-certificates",
     ),
-    *("--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf", "--ro-bind-try", "/etc/hosts", "/etc/hosts"),
-    *(
-        "--ro-bind-try",
-        "/etc/nsswitch.conf",
-        "/etc/nsswitch.conf",
-        "--ro-bind-try",
-        "/etc/localtime",
-        "/etc/localtime",
-    ),
     *("--ro-bind-try", "/etc/alternatives", "/etc/alternatives"),
     *("--proc", "/proc", "--dev", "/dev"),
     *("--perms", "1777", "--tmpfs", "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp"),  # noqa: S108 (inside the sandbox)
@@ -81,8 +75,11 @@ class Bubblewrap:
     kind = "bubblewrap"
     problem = ""
 
-    def __init__(self, program: Path, user: User | None, fence: Fence | None = None) -> None:
+    def __init__(
+        self, program: Path, user: User | None, fence: Fence | None = None, etc: Path | None = None
+    ) -> None:
         self._program = program
+        self._etc = etc
         self._user = user
         self._fence = fence
         self.fenced = fence is not None
@@ -111,6 +108,10 @@ class Bubblewrap:
             for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
                 command += ["--cap-add", capability]
         command += _VIEW
+        if self._etc is not None:
+            command += ["--ro-bind", str(self._etc), f"/etc/{_ETC}"]
+            for name in NAMES:
+                command += ["--symlink", f"{_ETC}/{name}", f"/etc/{name}"]
         home = Path(argv[0]).parent
         if not home.is_relative_to("/usr"):
             for parent in reversed(home.parents[:-1]):

@@ -19,18 +19,21 @@ _TRIAL_S = 10.0
 
 
 async def choose(
-    kind: Literal["auto", "bubblewrap", "plain"], user: User | None, fence: Fence | None = None
+    kind: Literal["auto", "bubblewrap", "plain"],
+    user: User | None,
+    fence: Fence | None = None,
+    etc: Path | None = None,
 ) -> tuple[Sandbox, str | None]:
     """The sandbox to use, and for ``auto`` why it is not bubblewrap. Raises `SandboxFailed` if bubblewrap is demanded and does not work.
 
-    With the fence if it works with it: a bubblewrap that is setuid does not.
+    ``etc`` is an `Etc`'s. With the fence if it works with it: a bubblewrap that is setuid does not.
     """
     if kind != "plain":
         problem: str | None = "bubblewrap is not installed."
         if program := await in_thread(Bubblewrap.find):
             for one in dict.fromkeys((fence, None)):
                 if (problem := await bubblewrap_problem(program, user, one)) is None:
-                    return Bubblewrap(program, user, one), None
+                    return Bubblewrap(program, user, one, etc), None
         if kind == "bubblewrap":
             raise SandboxFailed(f"sandbox.kind is bubblewrap, but: {problem}", hint="Run: waguard doctor")
     else:
