@@ -1,6 +1,7 @@
 """Logins are kept: on real Chromium and the simulator, from the first snapshot to a restore without a scan."""
 
 import asyncio
+import io
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ from waguard.cli import archive
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, Link, Reason, Status
 from waguard.custody import Custody
-from waguard.errors import BackupRefused
+from waguard.errors import BackupRefused, LoginInUse
 from waguard.profile import login
 from waguard.simulator.server import Cadence, Simulator
 from waguard.supervisor import Supervisor
@@ -502,10 +503,46 @@ async def test_an_export_can_be_imported_by_another_client_or_host(
 
         with pytest.raises(BackupRefused, match="of another client"):
             await supervisor.bring(DEMO2, stream(files[False]), keep=True)
+        with pytest.raises(LoginInUse, match="login of demo already"):
+            await supervisor.bring(DEMO2, stream(files[True]), keep=True)
+        await supervisor.cleanup(DEMO)
         brought = await supervisor.bring(DEMO2, stream(files[True]), keep=True)
         view = await supervisor.restore(DEMO2, brought.id, wait=Wait.CONNECTED)
         assert view.status is Status.CONNECTED
-        assert await supervisor.bring(DEMO, stream(files[False]), keep=True)
+        with pytest.raises(LoginInUse, match="login of demo2 already"):
+            await supervisor.bring(DEMO, stream(files[False]), keep=True)
+        assert await supervisor.bring(DEMO2, stream(files[True]), keep=True), "its own once more"
+
+
+@pytest.mark.parametrize("how", ["runs", "stopped", "sealed", "lost"])
+async def test_the_login_of_another_client_is_not_taken_over_and_only_the_admin_learns_whose_it_is(
+    start: Daemon, simulator: Simulator, journal: Journal, sessions_dir: Path, how: str
+) -> None:
+    profile = {"at_rest": "sealed"} if how == "sealed" else {}
+    api = {"clients": ["demo2"]}
+    sections = {"whatsapp": {"url": simulator.url}, "page": QUICK, "profile": profile, "api": api}
+    async with start(**sections) as (supervisor, url):
+        await log_in(supervisor, simulator, DEMO)
+        backup = await settled(journal)
+        async with supervisor.backup_stream(DEMO, backup, plain=True) as file:
+            body = await asyncio.to_thread(file.read)
+        if how != "runs":
+            await supervisor.disconnect(DEMO)
+        if how == "lost":
+            await asyncio.to_thread(shutil.rmtree, (sessions_dir / "demo" / "profile").resolve())
+        tokens = json.loads((sessions_dir / ".tokens.json").read_text())
+        for token_, tells in ((tokens["admin"], True), (tokens["clients"]["demo2"], False)):
+            headers = {"Authorization": f"Bearer {token_}"}
+            async with (
+                aiohttp.ClientSession(url, headers=headers) as http,
+                http.post("/v1/sessions/demo2/import", data=io.BytesIO(body)) as answer,
+            ):
+                said = await answer.json()
+            assert (answer.status, said["code"]) == (409, "login_in_use")
+            assert (said.get("client") == "demo", "of demo already" in said["detail"]) == (tells, tells)
+            assert ("demo " in str(said)) is tells
+        assert await supervisor.backups(DEMO2) == []
+    assert "34600000000" not in str([event.fields for event in journal.events])
 
 
 # --- the daemon dies ------------------------------------------------------------------------------------------------

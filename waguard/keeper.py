@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -13,16 +13,16 @@ from typing import BinaryIO
 from waguard import files, host
 from waguard.backup import bring
 from waguard.backup.snapshot import About
-from waguard.backup.store import Backup
+from waguard.backup.store import Backup, about_of
 from waguard.core import retention
 from waguard.core.model import ClientCode, Link, Process, Stage
 from waguard.deadline import within
-from waguard.errors import BackupFailed, BackupRefused, DiskFull, WaguardError
+from waguard.errors import BackupFailed, BackupRefused, DiskFull, LoginInUse, WaguardError
 from waguard.events import Event
 from waguard.files import in_thread, saying
 from waguard.host import MB
 from waguard.instance import Resources
-from waguard.profile import examiners, login
+from waguard.profile import examiners, identity, login
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject, Verdict
 from waguard.profile.store import DAMAGED, DROPPED, Place, Retired, bytes_below
@@ -251,7 +251,8 @@ class Keeper:
     async def bring(self, code: ClientCode, archive: AsyncIterator[bytes], wanted: str = "") -> Backup:
         """Make what an archive holds of a login a snapshot of this client's, checked like any profile; nobody uses it yet.
 
-        ``wanted``: which one, if there are several. Raises `BackupRefused` with what is wrong with it, and like `take`.
+        ``wanted``: which one, if there are several. Raises `BackupRefused` with what is wrong with it,
+        `LoginInUse` if another client has it, and like `take`.
         """
         if code in self._importing:
             raise BackupFailed(f"Another import of {code} is under way.", hint="Wait for its end.")
@@ -296,8 +297,34 @@ class Keeper:
             report = await in_thread(self._look, room)
             if report.verdict is Verdict.DAMAGED:
                 raise BackupRefused(f"What is in it is damaged: {report.why}", reason="damaged")
+            await in_thread(self._refuse_twin, code, room)
             await in_thread(lambda: self._see_room(self._profiles.root, bytes_below(room)))
             return await self._seal(room, about)
+
+    def _refuse_twin(self, code: ClientCode, room: Path) -> None:
+        """Raises `LoginInUse` if it is the login that another client would come up with."""
+        names = identity.read(room, self._origin)
+        if not names:
+            return
+        for other in self._profiles.codes():
+            if other != code and self._comes_up_with(ClientCode(other), names):
+                raise LoginInUse(
+                    f"It is the login of {other} already: two browsers with one login drive each other out.",
+                    hint=f"Go on with {other}, or clean it up first: its snapshots stay.",
+                    client=other,
+                )
+
+    def _comes_up_with(self, code: ClientCode, names: Collection[str]) -> bool:
+        place, profile = self._profiles.find(code)
+        if profile is None:
+            return False
+        if place is Place.PLAIN and (its := identity.read(profile.path, self._origin)) is not None:
+            return bool(its & set(names))
+        newest = [one.about for one in self._backups.candidates(code, profile.lineage)[:1]]
+        return any(
+            about is not None and self._backups.is_of(about, names)
+            for about in (about_of(profile.sealed), *newest)
+        )
 
     @asynccontextmanager
     async def _spooled(self, code: ClientCode, archive: AsyncIterator[bytes]) -> AsyncIterator[Path]:

@@ -67,10 +67,12 @@ async def bring(request: web.Request) -> web.Response:
     try:
         async with aclosing(_pieces(request)) as pieces:
             backup = await supervisor.bring(code, pieces, wanted=options.login, keep=not options.dry_run)
-    except LoginInUse as error:
+    except LoginInUse:
         if request[CALLER].client is None:
             raise
-        raise LoginInUse("Another client of this daemon has this login.", hint=error.hint) from None
+        raise LoginInUse(
+            "Another client of this daemon has this login.", hint="Ask the admin which."
+        ) from None
     if options.dry_run:
         return respond({"dry_run": True, "backup": backup})
     return respond(await supervisor.restore(code, backup.id, wait=options.wait, timeout_s=options.timeout_s))

@@ -9,9 +9,9 @@ import os
 import sys
 import tarfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Annotated, Any, BinaryIO, Protocol, cast
 
@@ -22,7 +22,7 @@ from waguard.backup.keys import Key, Keyring
 from waguard.backup.seal import Opener, Sealer, read_header
 from waguard.errors import BackupFailed, BackupRefused
 from waguard.files import Below, sync_directory
-from waguard.profile import login
+from waguard.profile import identity, login
 from waguard.sandbox import User
 
 _MANIFEST = ".manifest.json"
@@ -55,6 +55,8 @@ class About:
     files: int = 0
     bytes: int = 0
     """Of the files, before compression."""
+    identity: Sequence[str] = ()
+    """Whose login it is, for those who have the key: see `identity.sealed`."""
 
 
 _ABOUT = TypeAdapter(About)
@@ -71,7 +73,8 @@ def pack(stop: threading.Event, staged: Path, file: BinaryIO, key: Key, about: A
         raise _damaged(f"{name}: {odd}")  # else it would be left out, and deleted with what is saved
     names = list(login.part(staged, about.origin))
     size = sum(status.st_size for name in names if (status := Below(staged, name).status()) is not None)
-    about = About(**{**asdict(about), "files": len(names), "bytes": size})
+    whose = identity.sealed(identity.read(staged, about.origin) or (), key.secret)
+    about = replace(about, files=len(names), bytes=size, identity=whose)
     sealer = Sealer(file, key, asdict(about))
     manifest: dict[str, tuple[int, str]] = {}
     with (

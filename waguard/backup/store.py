@@ -8,7 +8,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -20,6 +20,7 @@ from waguard.backup.snapshot import About
 from waguard.core.model import ClientCode
 from waguard.errors import BackupNotFound, BackupRefused
 from waguard.files import Below, replacing, saying, sync_directory
+from waguard.profile import identity
 from waguard.profile.store import lineage_of
 from waguard.sandbox import User
 
@@ -98,6 +99,10 @@ class Backups:
             for one in self.of(code)
             if one.about is not None and one.lineage == lineage and one.about.login and not one.refused
         ]
+
+    def is_of(self, about: About, names: Collection[str]) -> bool:
+        """Whether a snapshot says that it has the login of these names (`identity.read`)."""
+        return any(set(about.identity) & set(identity.sealed(names, key.secret)) for key in self.keyring.keys)
 
     def take(self, stop: threading.Event, staged: Path, about: About) -> Backup:
         """Make a snapshot of what lies in ``staged``, verified by opening it before it counts.

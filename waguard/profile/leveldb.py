@@ -19,7 +19,7 @@ from waguard.files import Below
 _BLOCK = 32_768
 _HEADER = struct.Struct("<IHB")
 _MAGIC = 0xDB4775248B80FB57
-_FOOTER = 48
+FOOTER = 48
 _MANIFEST = re.compile(rb"MANIFEST-\d{6,}\n")
 _WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 _PIECE = 1024 * 1024
@@ -97,7 +97,7 @@ def _apply(state: Versions, record: bytes) -> None:
 
     def number() -> int:
         nonlocal at
-        value, at = _varint(record, at)
+        value, at = varint(record, at)
         return value
 
     def text() -> None:
@@ -145,21 +145,21 @@ def _examine_table(directory: Below, names: Collection[str], number: int, size: 
         found = file.seek(0, 2)
         if found != size:
             raise Unreadable(f"{name} should have {size} bytes and has {found}")
-        file.seek(max(0, size - _FOOTER))
-        footer = file.read(_FOOTER)
-        if len(footer) < _FOOTER or int.from_bytes(footer[-8:], "little") != _MAGIC:
+        file.seek(max(0, size - FOOTER))
+        footer = file.read(FOOTER)
+        if len(footer) < FOOTER or int.from_bytes(footer[-8:], "little") != _MAGIC:
             raise Unreadable(f"{name} does not end as a table does")
         try:
-            _, at = _handle(footer, 0)
-            (offset, length), _ = _handle(footer, at)
+            _, at = handle(footer, 0)
+            (offset, length), _ = handle(footer, at)
         except (IndexError, ValueError):
             raise Unreadable(f"{name} does not end as a table does") from None
-        if offset + length + 5 > size - _FOOTER:
+        if offset + length + 5 > size - FOOTER:
             raise Unreadable(f"{name}: its index lies outside")
         file.seek(offset)
         crc = checksum(file, length + 1)  # its type counts too
         stored = file.read(4)
-    if int.from_bytes(stored, "little") != _masked(crc):
+    if int.from_bytes(stored, "little") != masked(crc):
         raise Unreadable(f"{name}: the checksum of its index is wrong")
 
 
@@ -172,14 +172,14 @@ def checksum(file: BinaryIO, size: int) -> int:
     return crc
 
 
-def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
+def handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
     """Offset and length of a block; and where the next thing begins."""
-    offset, at = _varint(data, at)
-    length, at = _varint(data, at)
+    offset, at = varint(data, at)
+    length, at = varint(data, at)
     return (offset, length), at
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def varint(data: bytes, at: int) -> tuple[int, int]:
     """A number of seven bits a byte; and where the next thing begins. Raises `IndexError` when it ends too soon, `ValueError`."""
     value = shift = 0
     while True:
@@ -240,6 +240,20 @@ def _manifest(directory: Below, names: Collection[str]) -> Below | None:
     if name not in names:
         raise Unreadable(f"CURRENT names {name[:40]}, which is missing")
     return directory / name
+
+
+def files_in_use(directory: Below) -> tuple[list[str], list[str]]:
+    """File names of the tables and the logs that have what counts now. Raises `Unreadable`, `NotPlain`, `OSError`."""
+    names = directory.contents().keys()
+    manifest = _manifest(directory, names)
+    state = Versions() if manifest is None else read_manifest(manifest)
+    tables = [name for number in sorted(state.tables) if (name := f"{number:06}.ldb") in names]
+    return tables, _logs(names, state.log_number or 0)
+
+
+def each_record(log: Below, each: Callable[[bytes], None]) -> None:
+    """Give out each record of a log as far as it can be read. Raises `NotPlain`, `OSError`."""
+    _read_log(log, _MOST_LOG, each)
 
 
 def made_anew(directory: Below, since: float) -> bool:
@@ -311,7 +325,7 @@ def _scan_log(file: BinaryIO, size: int, each: Callable[[bytes], None] | None) -
                     return _Log(records, whole, torn=True)
                 what = "zeros" if not crc and not length else "no record"
                 return _Log(records, whole, f"{what} at byte {start + at}")
-            if crc != _masked(int(google_crc32c.value(block[at + 6 : end]))):
+            if crc != masked(int(google_crc32c.value(block[at + 6 : end]))):
                 return _Log(records, whole, f"the checksum at byte {start + at} is wrong")
             begun = True
             if each is not None:
@@ -334,6 +348,6 @@ def _zeros(file: BinaryIO) -> bool:
     return True
 
 
-def _masked(crc: int) -> int:
+def masked(crc: int) -> int:
     """Leveldb stores CRC-32C rotated and shifted (util/crc32c.h), so that a checksum of checksums is no trap."""
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF

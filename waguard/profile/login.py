@@ -27,7 +27,7 @@ _RECORDS = re.compile(r"CURRENT|MANIFEST-[0-9]{6,20}|[0-9]{6,20}\.(log|ldb)")
 """The files of a LevelDB database that hold something."""
 _BLOB = re.compile(r"[0-9a-f]{1,16}(/[0-9a-f]{1,16}){0,2}")
 """Database, the number's second byte, number: in hex, as Chromium names them."""
-_MARK = "last-wid-md"
+MARK = "last-wid-md"
 """The key under which WhatsApp Web keeps who is logged in; Chromium writes localStorage last, and late."""
 _SEARCHED = 64 * 1024 * 1024
 """So many bytes are searched for the mark at most, the newest first."""
@@ -94,7 +94,7 @@ def marked(profile: Path, origin: str) -> bool:
     store = Below(profile, _LOCAL_STORAGE)
     with saying(f"read {store.path}"):
         try:
-            return store.is_directory() and _has_mark(store, _mark_of(origin))
+            return store.is_directory() and _has_mark(store, key_of(origin))
         except NotPlain:  # that is for the check to tell
             return False
 
@@ -105,16 +105,16 @@ def unmarked(database: Below, origin: str) -> bool:
         return False
     try:
         tables = any(name.endswith(".ldb") for name in database.contents() if holds_records(name))
-        return not tables and not _has_mark(database, _mark_of(origin))
+        return not tables and not _has_mark(database, key_of(origin))
     except NotPlain:  # nobody can tell
         return False
 
 
-def _mark_of(origin: str) -> bytes:
-    """The mark's key as Chromium writes it: of all pages' in the one Local Storage, the one of this page."""
+def key_of(origin: str, name: str = MARK) -> bytes:
+    """A key, the mark's for one, as Chromium writes it: of all pages' in the one Local Storage, the one of this page."""
     scheme, _, rest = origin.partition("_")
     host, _, port = rest.rpartition("_")
-    return f"_{scheme}://{host}{'' if port == '0' else f':{port}'}\0\1{_MARK}".encode()
+    return f"_{scheme}://{host}{'' if port == '0' else f':{port}'}\0\1{name}".encode()
 
 
 def _has_mark(database: Below, mark: bytes) -> bool:
