@@ -1,5 +1,6 @@
 """The control port over real HTTP: who is let in, what is answered, and that a refusal changes nothing."""
 
+import ast
 import asyncio
 import base64
 import contextlib
@@ -19,7 +20,8 @@ from multidict import CIMultiDict
 from pydantic import SecretStr
 from yarl import URL
 
-from waguard.api import auth, problems
+from waguard.api import admin, app, auth, backups, compat, problems, sessions, stats, words
+from waguard.api.routes import Routes
 from waguard.config import Api, Config, Log, Sessions
 from waguard.core.model import ClientCode
 from waguard.errors import BY_CODE, ConfigError, ProfileFailed
@@ -505,7 +507,7 @@ async def test_a_route_that_is_not_there(port: Any) -> None:
             problem = is_problem(
                 await asked.ask(method, f"/v1/sessions/demo{verb}"), 404, "session_not_found"
             )
-            assert problem["hint"] == "Start one: waguard connect demo"
+            assert problem["hint"] == "Start one: POST /v1/sessions/demo/connect"
 
 
 # --- answers ----------------------------------------------------------------------------------------------------
@@ -559,7 +561,7 @@ async def test_a_connect_its_session_and_its_qr_code_in_every_form(port: Any) ->
         answer = await asked.ask("POST", "/v1/sessions/demo/disconnect")
         assert answer.json["status"] == "stopped"
         problem = is_problem(await qr("image/png"), 404, "no_qr_code")
-        assert problem["hint"] == "waguard connect demo"
+        assert problem["hint"] == "Start it: POST /v1/sessions/demo/connect"
 
 
 async def test_a_connected_session_says_that_no_scan_is_needed(port: Any) -> None:
@@ -569,6 +571,68 @@ async def test_a_connected_session_says_that_no_scan_is_needed(port: Any) -> Non
         ] == "connected"
         problem = is_problem(await asked.ask("GET", "/v1/sessions/demo/qr"), 404, "no_qr_code")
         assert "no scan is needed" in problem["hint"]
+
+
+async def test_a_code_that_is_a_typo_starts_nothing_and_drops_nothing(port: Any, sessions_dir: Path) -> None:
+    async with port() as asked:
+        await asked.ask("POST", "/v1/sessions/demo/connect?wait=none")
+        await asked.ask("POST", "/v1/sessions/demo2/connect?wait=none")
+        for verb in ("restart", "cleanup", "disconnect"):
+            answer = await asked.ask("POST", f"/v1/sessions/dmeo/{verb}")
+            problem = is_problem(answer, 404, "session_not_found")
+            assert problem["hint"].startswith("Did you mean demo"), verb
+            assert "demo" in problem["close"]
+        assert {view.client for view in asked.supervisor.views()} == {"demo", "demo2"}
+        assert not (sessions_dir / "dmeo").exists()
+
+
+async def test_a_clients_token_is_told_of_no_other_code(port: Any) -> None:
+    async with port() as asked:
+        await asked.ask("POST", "/v1/sessions/demo2/connect?wait=none")
+        for verb in ("restart", "cleanup", "disconnect"):
+            problem = is_problem(
+                await asked.ask("POST", f"/v1/sessions/demo/{verb}", TOKEN), 404, "session_not_found"
+            )
+            assert "demo2" not in json.dumps(problem)
+
+
+async def test_a_cleanup_can_be_asked_for_twice(port: Any) -> None:
+    """Who has been here has left something: his code is no typo, whatever is still there."""
+    async with port() as asked:
+        await asked.ask("POST", "/v1/sessions/demo/connect")
+        for outcomes in ({"done"}, {"nothing"}):
+            answer = await asked.ask("POST", "/v1/sessions/demo/cleanup")
+            assert (answer.status, answer.json["ok"]) == (200, True)
+            (profile,) = (step for step in answer.json["steps"] if step["step"] == "profile")
+            assert profile["outcome"] in outcomes
+        assert (await asked.ask("GET", "/v1/sessions/demo")).status in {200, 404}
+
+
+async def test_a_session_that_is_stopped_has_no_page_to_be_shown(port: Any) -> None:
+    async with port() as asked:
+        await asked.ask("POST", "/v1/sessions/demo/connect")
+        await asked.ask("POST", "/v1/sessions/demo/disconnect")
+        problem = is_problem(await asked.ask("GET", "/v1/sessions/demo/screenshot"), 409, "no_page")
+        assert problem["hint"] == "Start it: POST /v1/sessions/demo/connect"
+        assert "it is stopped" in problem["detail"]
+
+
+async def test_every_route_refuses_what_it_does_not_know(port: Any) -> None:
+    async with port() as asked:
+        routes = [
+            route
+            for room in (app, sessions, backups, stats, admin)
+            for one in vars(room).values()
+            if isinstance(one, Routes)
+            for route in one
+        ]
+        assert len(routes) == 20
+        for route in routes:
+            path = re.sub(r"\{code.*?\}", "demo", route.path).replace("{id:[^/]*}", "newest")
+            answer = await asked.ask(route.method, f"{path}?wiat=qr")
+            problem = is_problem(answer, 400, "invalid_request")
+            assert problem["detail"] == "wiat: is not known here."
+        assert asked.supervisor.views() == []
 
 
 async def test_a_cleanup_tells_its_steps(port: Any) -> None:
@@ -670,8 +734,7 @@ async def test_the_old_errors(port: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     async with port("dies-at-once", restart={"base_s": 30.0, "max_s": 30.0}) as asked:
         for path in ("connect", "force-cleanup"):
             answer = await asked.ask("POST", f"/api/whatsapp/{path}")
-            hint = "Use el token propio del cliente: waguard token CODE"
-            said = f"El token no es de un cliente. {hint}"
+            said = "El token no es de un cliente. Use el token propio del cliente: waguard token CODE"
             is_old(answer, 403, {"success": False, "message": said, "error": "forbidden"})
         for answer, status, code in (
             (await asked.ask("POST", "/api/whatsapp/connect", None), 401, "unauthorized"),
@@ -680,16 +743,67 @@ async def test_the_old_errors(port: Any, monkeypatch: pytest.MonkeyPatch) -> Non
             (await asked.ask("POST", "/api/whatsapp/nothing", TOKEN), 404, "not_found"),
             (await asked.ask("POST", "/api/whatsapp/connect", TOKEN), 502, "browser_failed"),
         ):
-            is_old(answer, status, {"success": False, "message": answer.json["message"], "error": code})
-            assert answer.json["message"]
+            is_old(answer, status, {"success": False, "message": compat.SPANISH[code], "error": code})
         monkeypatch.setattr(
             asked.supervisor._config.limits,
             "__dict__",
             {**vars(asked.supervisor._config.limits), "session_memory_mb": 10**9},
         )
         answer = await asked.ask("POST", "/api/whatsapp/connect", TOKEN2)
-        is_old(answer, 503, {"success": False, "message": answer.json["message"], "error": "no_memory"})
+        is_old(answer, 503, {"success": False, "message": compat.SPANISH["no_memory"], "error": "no_memory"})
         assert answer.headers["Retry-After"] == "60"
+
+
+def test_every_error_has_a_spanish_sentence() -> None:
+    """Also what has no status of its own and is 500."""
+    assert compat.SPANISH.keys() >= {*problems.STATUS, "internal", "cleanup_failed"}
+    assert len({*compat.SPANISH.values()}) == len(compat.SPANISH)
+    for code, sentence in compat.SPANISH.items():
+        assert re.fullmatch(r"[A-ZÁÉÍÓÚÑ].*(\.|CODE)", sentence), code
+        assert not {"the", "is", "not", "session"} & {*sentence.lower().split()}, code
+
+
+# --- hints ----------------------------------------------------------------------------------------------------------
+
+SAID = [
+    ("Start it: waguard connect demo", "Start it: POST /v1/sessions/demo/connect"),
+    ("waguard connect demo --fresh.", "POST /v1/sessions/demo/connect?fresh=true."),
+    ("See: waguard status A-_9, or wait", "See: GET /v1/sessions/A-_9, or wait"),
+    ("waguard restart CODE. The login is kept.", "POST /v1/sessions/CODE/restart. The login is kept."),
+    ("See which there are: waguard backups demo", "See which there are: GET /v1/sessions/demo/backups"),
+    ("waguard backup demo", "POST /v1/sessions/demo/backups"),
+]
+
+
+@pytest.mark.parametrize(("shell", "http"), SAID)
+def test_a_hint_is_a_request_over_http_and_a_command_in_a_shell(shell: str, http: str) -> None:
+    assert words.in_http(shell) == http
+    assert words.in_shell(http) == shell
+    assert words.in_http(http) == http
+    assert words.in_shell(shell) == shell
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Run: waguard doctor", "waguard token", "waguard status", "GET /v1/sessions", "waguard is not here"],
+)
+def test_what_has_no_request_stays(text: str) -> None:
+    assert (words.in_http(text), words.in_shell(text)) == (text, text)
+
+
+def test_whatever_a_hint_of_the_daemons_says_is_a_request_or_for_its_host() -> None:
+    """A verb that is not known to `words` would reach callers over HTTP as a command."""
+    root = Path(problems.__file__).parent.parent
+    for_the_host = {"doctor", "token", "run", "install", "status", "import"}
+    for path in root.rglob("*.py"):
+        if path.is_relative_to(root / "cli") or path == Path(words.__file__):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "hint":
+                # What stands in for a value is a code, or the like.
+                said = re.sub(r"\{.*?\}", "CODE", ast.unparse(node.value))
+                left = set(re.findall(r"\bwaguard ([a-z]+)", words.in_http(said)))
+                assert left <= {*for_the_host, "set", "has"}, (path, said)
 
 
 # --- no room ------------------------------------------------------------------------------------------------------
@@ -698,8 +812,8 @@ async def test_the_old_errors(port: Any, monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_no_memory_for_one_more(port: Any, sessions_dir: Path) -> None:
     async with port(limits={"session_memory_mb": 10**9}) as asked:
         before = snapshot(sessions_dir)
-        for verb in ("connect", "restart"):
-            answer = await asked.ask("POST", f"/v1/sessions/demo/{verb}")
+        for query in ("", "?fresh=true"):
+            answer = await asked.ask("POST", f"/v1/sessions/demo/connect{query}")
             problem = is_problem(answer, 503, "no_memory")
             assert answer.headers["Retry-After"] == "60"
             assert "MiB of memory are free" in problem["detail"]
@@ -843,7 +957,7 @@ async def test_what_was_only_asked_about_is_not_listed(port: Any) -> None:
     limits = {"reserve_memory_mb": 10**9, "session_memory_mb": 0, "reserve_disk_mb": 0}
     async with port(limits=limits) as asked:
         is_problem(await asked.ask("POST", "/v1/sessions/demo/connect"), 503, "no_memory")
-        assert (await asked.ask("POST", "/v1/sessions/demo2/cleanup")).status == 200
+        is_problem(await asked.ask("POST", "/v1/sessions/demo2/cleanup"), 404, "session_not_found")
         assert (await asked.ask("GET", "/v1/sessions")).json["sessions"] == []
         is_problem(await asked.ask("GET", "/v1/sessions/demo"), 404, "session_not_found")
 

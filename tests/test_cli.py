@@ -467,11 +467,23 @@ class TestDaemon:
         port.handlers["POST /v1/sessions/demo/disconnect"] = always(error)
         result = ask(port, "disconnect", "demo")
         assert result.exit_code == 1
-        assert result.stderr == "It did not start. [browser_failed]\nRun: waguard doctor\n"
+        said = "It did not start. [browser_failed]\nRun: waguard doctor\nThe browser says: x\n"
+        assert result.stderr == said
         port.handlers["POST /v1/sessions/demo/disconnect"] = always(
             problems.Problem("of_the_future", "Too new for this command.")
         )
         assert ask(port, "disconnect", "demo").stderr == "Too new for this command. [of_the_future]\n"
+
+    def test_what_its_hints_say_to_do_is_said_as_commands(self, port: Port) -> None:
+        hint = "Start it: POST /v1/sessions/demo/connect?fresh=true"
+        port.handlers["POST /v1/sessions/demo/disconnect"] = always(BrowserFailed("No.", hint=hint))
+        said = ask(port, "disconnect", "demo").stderr
+        assert said == "No. [browser_failed]\nStart it: waguard connect demo --fresh\n"
+        failed = replace(FAILED, failure=FailureView("refused", "No.", None, "GET /v1/sessions/demo"))
+        port.handlers["GET /v1/sessions/demo"] = always(failed)
+        assert "\twaguard status demo\n" in ask(port, "status", "demo").stdout
+        port.handlers["GET /v1/sessions"] = always({"sessions": [failed]})
+        assert "refused: No. waguard status demo" in ask(port, "status").stdout
 
     @pytest.mark.parametrize(
         "response",

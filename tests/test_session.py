@@ -225,6 +225,9 @@ async def test_cleanup_of_one_leaves_the_others(pose: Daemon) -> None:
 
 async def test_cleanup_of_nothing_is_quick_and_writes_nothing(pose: Daemon, sessions_dir: Path) -> None:
     async with pose() as (supervisor, _):
+        with pytest.raises(SessionNotFound):
+            await supervisor.cleanup(DEMO)
+        (sessions_dir / DEMO).mkdir(mode=0o700)  # somebody was here
         before = sorted(sessions_dir.rglob("*"))
         report = await supervisor.cleanup(DEMO)
         assert report.ok

@@ -295,7 +295,8 @@ class Custody:
         place, profile = self._profiles.find(self._code)
         if profile is None or place is not Place.PLAIN:
             raise BackupFailed(
-                f"{self._code} has no profile to take a snapshot of.", hint=f"waguard connect {self._code}"
+                f"{self._code} has no profile to take a snapshot of.",
+                hint=f"Start it: waguard connect {self._code}",
             )
         if held_still is None:
             self._lock(profile)

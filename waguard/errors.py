@@ -73,6 +73,12 @@ class PageFailed(WaguardError):
     code = "page_failed"
 
 
+class NoPage(WaguardError):
+    """The session has no page now: its browser does not run."""
+
+    code = "no_page"
+
+
 class PageUnreachable(PageFailed):
     """There is no way to the page; the browser shows an error page instead."""
 

@@ -21,7 +21,7 @@ from waguard.core.machine import State
 from waguard.core.model import Cause, ClientCode, Failure, Link, Process, Reason, Stage, Wanted
 from waguard.core.policy import RestartPolicy
 from waguard.deadline import Span, within
-from waguard.errors import DeadlineExceeded, Interrupted, PageFailed, ShuttingDown, WaguardError
+from waguard.errors import DeadlineExceeded, Interrupted, NoPage, ShuttingDown, WaguardError
 from waguard.gate import Gate
 from waguard.history import History
 from waguard.instance import Instance, Memory, Resources, Step
@@ -185,10 +185,13 @@ class Session:
         return self.state.process in {Process.DOWN, Process.FAILED} and not self._instance.in_use
 
     async def screenshot(self) -> bytes:
-        """A PNG of the page. Raises `PageFailed` when there is none."""
+        """A PNG of the page. Raises `NoPage` when there is none, `PageFailed`, `DeadlineExceeded`."""
         browser = self._instance.browser
         if browser is None or browser.page is None:
-            raise PageFailed(f"{self.code} has no page now.", hint=f"waguard connect {self.code}")
+            raise NoPage(
+                f"{self.code} has no page now: it is {machine.status(self.state)}.",
+                hint=f"Start it: waguard connect {self.code}",
+            )
         async with within(Stage.OPEN, self._config.page.read_s, "the screenshot"):
             return await browser.page.screenshot()
 

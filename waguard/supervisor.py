@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import difflib
 import math
 import threading
 import time
@@ -262,8 +263,9 @@ class Supervisor:
     async def restart(
         self, code: ClientCode, *, wait: Wait = Wait.QR, timeout_s: float | None = None
     ) -> SessionView:
-        """Close the browser and start it again on the same profile. Raises like `connect`."""
-        session = self._wanted(code)
+        """Close the browser and start it again on the same profile. Raises like `connect`, and `SessionNotFound`."""
+        self._check_open()
+        session = self._known(code)
         async with self._admitted(session):
             await session.ask(machine.RestartAsked())
         return await self._wait(session, wait, timeout_s)
@@ -277,8 +279,14 @@ class Supervisor:
         return self.view(code)
 
     async def cleanup(self, code: ClientCode) -> CleanupView:
-        """Everything of this client gone, its profile retired; never fails as a whole, each step says how it went."""
+        """Everything of this client gone, its profile retired; never fails as a whole, each step says how it went.
+
+        Raises `SessionNotFound` where there is nothing that could be of this client, and so its code is probably wrong.
+        """
         began = time.monotonic()
+        self._check_open()
+        if code not in self._sessions and not await in_thread(self._has_traces, code):
+            raise self._unknown(code)
         session = self._wanted(code)
         try:
             steps = await session.cleanup()
@@ -291,6 +299,10 @@ class Supervisor:
             steps=steps,
             ms=round((time.monotonic() - began) * 1000, 1),
         )
+
+    def _has_traces(self, code: ClientCode) -> bool:
+        """Whether anything on disk is of this client. Blocking."""
+        return (self._config.sessions.dir / code).exists() or bool(self._resources.backups.of(code))
 
     async def reap(self, *, dry_run: bool) -> Sweep:
         """Deal with what browsers, crashes and time have left behind. Raises like `Sweeper.sweep`, and `NotReady`."""
@@ -393,7 +405,7 @@ class Supervisor:
             status = machine.status(session.state)
             hint = {
                 Status.CONNECTED: "It is connected: no scan is needed.",
-                Status.STOPPED: f"waguard connect {code}",
+                Status.STOPPED: f"Start it: waguard connect {code}",
                 Status.FAILED: f"See why: waguard status {code}",
                 Status.LOGGED_OUT: f"A new code comes by itself; if not: waguard restart {code}",
             }.get(status, "Ask again in a moment.")
@@ -401,7 +413,7 @@ class Supervisor:
         return found
 
     async def screenshot(self, code: ClientCode) -> bytes:
-        """A PNG of the page. Raises `PageFailed`, `DeadlineExceeded`, `SessionNotFound`."""
+        """A PNG of the page. Raises `NoPage`, `PageFailed`, `DeadlineExceeded`, `SessionNotFound`."""
         return await self._known(code).screenshot()
 
     # --- who and whether ------------------------------------------------------------------------------
@@ -409,8 +421,16 @@ class Supervisor:
     def _known(self, code: ClientCode) -> Session:
         self._check_read(code)
         if code not in self._sessions:
-            raise SessionNotFound(f"There is no session {code!r}.", hint=f"Start one: waguard connect {code}")
+            self._check_open()  # till then it may not have been read yet
+            raise self._unknown(code)
         return self._sessions[code]
+
+    def _unknown(self, code: ClientCode) -> SessionNotFound:
+        return SessionNotFound(f"There is no session {code!r}.", hint=f"Start one: waguard connect {code}")
+
+    def close_to(self, code: str) -> Sequence[str]:
+        """The codes that somebody may have meant who has written this one."""
+        return difflib.get_close_matches(code, self._sessions, n=3, cutoff=0.7)
 
     def _wanted(self, code: ClientCode) -> Session:
         """The code's session, made if there is none."""

@@ -4,9 +4,10 @@ from aiohttp import web
 
 from waguard.api.keys import CALLER, SUPERVISOR
 from waguard.api.problems import Problem
-from waguard.api.schemas import Options, ReapOptions, read, respond
+from waguard.api.routes import Routes
+from waguard.api.schemas import Options, ReapOptions, respond
 
-routes = web.RouteTableDef()
+routes = Routes()
 
 
 def admin_only(request: web.Request) -> None:
@@ -14,15 +15,13 @@ def admin_only(request: web.Request) -> None:
         raise Problem("forbidden", "This is for the admin.", hint="Use the admin's token: waguard token")
 
 
-@routes.post("/v1/reap")
-async def reap(request: web.Request) -> web.Response:
+@routes.post("/v1/reap", ReapOptions)
+async def reap(request: web.Request, options: ReapOptions) -> web.Response:
     admin_only(request)
-    options = await read(request, ReapOptions)
     return respond(await request.app[SUPERVISOR].reap(dry_run=options.dry_run))
 
 
-@routes.get("/v1/schedule")
-async def schedule(request: web.Request) -> web.Response:
+@routes.get("/v1/schedule", Options)
+async def schedule(request: web.Request, _options: Options) -> web.Response:
     admin_only(request)
-    await read(request, Options)
     return respond({"jobs": request.app[SUPERVISOR].schedule.views()})

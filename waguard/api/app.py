@@ -13,9 +13,11 @@ from waguard.api import admin, backups, compat, sessions, stats
 from waguard.api.auth import Caller, Tokens
 from waguard.api.keys import CALLER, REQUEST_ID, SUPERVISOR
 from waguard.api.problems import Problem, response
+from waguard.api.routes import Routes
+from waguard.api.schemas import QueryOptions
 from waguard.config import Api
 from waguard.core.model import ClientCode, client_code
-from waguard.errors import InvalidClientCode, WaguardError
+from waguard.errors import InvalidClientCode, SessionNotFound, WaguardError
 from waguard.events import Bus
 from waguard.supervisor import Supervisor
 
@@ -109,10 +111,8 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
     app = web.Application(middlewares=[outer, gate], client_max_size=limit)
     app[SUPERVISOR] = supervisor
     app.on_response_prepare.append(stamp)
-    app.add_routes([web.get("/livez", _livez), web.get("/readyz", _readyz)])
-    for routes in (sessions.routes, backups.routes, stats.routes, admin.routes):
+    for routes in (_routes, sessions.routes, backups.routes, stats.routes, admin.routes, compat.routes):
         app.add_routes(routes)
-    app.add_routes(compat.routes)
     return app
 
 
@@ -144,6 +144,12 @@ def _route(request: web.Request) -> str:
 
 
 def _problem(request: web.Request, error: WaguardError) -> web.Response:
+    caller = request.get(CALLER)
+    if isinstance(error, SessionNotFound) and caller is not None and caller.client is None:
+        close = request.app[SUPERVISOR].close_to(request.match_info.get("code", ""))
+        if close:
+            error.hint = f"Did you mean {' or '.join(close)}? {error.hint}"
+            error.details = {**error.details, "close": close}
     return compat.problem(error) if request.path.startswith(compat.PREFIX) else response(error)
 
 
@@ -162,12 +168,17 @@ def _of_http(request: web.Request, error: web.HTTPException) -> WaguardError:
     return Problem("invalid_request", error.reason)
 
 
-async def _livez(_request: web.Request) -> web.Response:
+_routes = Routes()
+
+
+@_routes.get("/livez", QueryOptions)
+async def _livez(_request: web.Request, _options: QueryOptions) -> web.Response:
     """The event loop turns."""
     return web.json_response({"status": "ok"})
 
 
-async def _readyz(request: web.Request) -> web.Response:
+@_routes.get("/readyz", QueryOptions)
+async def _readyz(request: web.Request, _options: QueryOptions) -> web.Response:
     """The leftovers of an earlier daemon are dealt with and connects are taken."""
     ready = request.app[SUPERVISOR].ready
     return web.json_response({"status": "ok" if ready else "not ready"}, status=200 if ready else 503)

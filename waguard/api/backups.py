@@ -6,42 +6,42 @@ from contextlib import aclosing
 from aiohttp import web
 
 from waguard.api.keys import CALLER, SUPERVISOR
-from waguard.api.schemas import ExportOptions, ImportOptions, Options, RestoreOptions, read, respond
+from waguard.api.routes import Routes
+from waguard.api.schemas import ExportOptions, ImportOptions, Options, RestoreOptions, respond
 from waguard.api.sessions import ONE, code_of
 from waguard.errors import InvalidRequest, LoginInUse
 from waguard.files import in_thread
 
-routes = web.RouteTableDef()
+routes = Routes()
 _PIECE = 256 * 1024
 
 
-@routes.get(ONE + "/backups")
-async def list_backups(request: web.Request) -> web.Response:
+@routes.get(ONE + "/backups", Options)
+async def list_backups(request: web.Request, _options: Options) -> web.Response:
     return respond({"backups": await request.app[SUPERVISOR].backups(code_of(request))})
 
 
-@routes.post(ONE + "/backups")
-async def take(request: web.Request) -> web.Response:
+@routes.post(ONE + "/backups", Options)
+async def take(request: web.Request, _options: Options) -> web.Response:
     code = code_of(request)
-    await read(request, Options)
     return respond(await request.app[SUPERVISOR].backup(code))
 
 
-@routes.post(ONE + "/backups/{id:[^/]*}/restore")
-async def restore(request: web.Request) -> web.Response:
+@routes.post(ONE + "/backups/{id:[^/]*}/restore", RestoreOptions)
+async def restore(request: web.Request, options: RestoreOptions) -> web.Response:
     code = code_of(request)
-    options = await read(request, RestoreOptions)
     supervisor, backup_id = request.app[SUPERVISOR], request.match_info["id"]
     if options.dry_run:
         return respond({"dry_run": True, "backup": await supervisor.check_backup(code, backup_id)})
     return respond(await supervisor.restore(code, backup_id, wait=options.wait, timeout_s=options.timeout_s))
 
 
-@routes.get(ONE + "/backups/{id:[^/]*}", allow_head=False)  # a stream would send its body all the same
-async def export(request: web.Request) -> web.StreamResponse:
+@routes.get(
+    ONE + "/backups/{id:[^/]*}", ExportOptions, allow_head=False
+)  # a stream would send its body all the same
+async def export(request: web.Request, options: ExportOptions) -> web.StreamResponse:
     """The file: sealed as it is, or with ``form=plain`` as the tar.zst that is in it."""
     code = code_of(request)
-    options = await read(request, ExportOptions)
     backup_id = request.match_info["id"]
     async with request.app[SUPERVISOR].backup_stream(code, backup_id, plain=options.form == "plain") as file:
         name = f"{code}-{backup_id}.{'tar.zst' if options.form == 'plain' else 'wgb'}"
@@ -58,11 +58,10 @@ async def export(request: web.Request) -> web.StreamResponse:
         return answer
 
 
-@routes.post(ONE + "/import")
-async def bring(request: web.Request) -> web.Response:
+@routes.post(ONE + "/import", ImportOptions)
+async def bring(request: web.Request, options: ImportOptions) -> web.Response:
     """The body is an archive that holds a Chromium user data directory: tar, tar.gz, tar.zst, or a snapshot of waguard's."""
     code = code_of(request)
-    options = ImportOptions.of(dict(request.query))
     supervisor = request.app[SUPERVISOR]
     try:
         async with aclosing(_pieces(request)) as pieces:

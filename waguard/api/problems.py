@@ -5,6 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
+from waguard.api.words import in_http
 from waguard.errors import WaguardError
 
 # The one translation from error codes to HTTP.
@@ -25,6 +26,7 @@ STATUS = {
     "profile_too_new": 409,
     "login_in_use": 409,
     "interrupted": 409,
+    "no_page": 409,
     "backup_refused": 422,
     "body_too_large": 413,
     "refused": 409,
@@ -77,7 +79,7 @@ def response(error: WaguardError) -> web.Response:
     }
     return web.Response(
         # What a caller sent may hold anything, even what no encoding has.
-        body=json.dumps(body, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace"),
+        body=in_http(json.dumps(body, ensure_ascii=False, default=str)).encode("utf-8", "backslashreplace"),
         status=status,
         content_type="application/problem+json",
         charset="utf-8",

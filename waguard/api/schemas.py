@@ -1,11 +1,12 @@
 """What requests may carry, from the models that validate it."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from waguard.api.words import in_http
 from waguard.core.answer import Wait
 from waguard.errors import InvalidRequest
 
@@ -14,6 +15,8 @@ class Options(BaseModel):
     """Of a route that takes none."""
 
     model_config = ConfigDict(extra="forbid")
+    in_body: ClassVar[bool] = True
+    """Whether they may stand in the body, as a JSON object; else it is something else, and left to the handler."""
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
@@ -26,6 +29,19 @@ class Options(BaseModel):
             known = ", ".join(cls.model_fields) or "none"
             what = "is not known here" if problem["type"] == "extra_forbidden" else problem["msg"]
             raise InvalidRequest(f"{name[:80]}: {what}.", hint=f"Options of this route: {known}.") from None
+
+
+class QueryOptions(Options):
+    """Of a route that takes none, and whose body nobody waits for."""
+
+    in_body = False
+
+
+class AnyOptions(Options):
+    """Of a route whose callers send what they like: nothing of it is looked at."""
+
+    model_config = ConfigDict(extra="ignore")
+    in_body = False
 
 
 class WaitOptions(Options):
@@ -42,6 +58,8 @@ class RestoreOptions(WaitOptions):
 
 
 class ImportOptions(RestoreOptions):
+    in_body = False
+
     login: Annotated[str, Field(max_length=1024)] = ""
     """Which one is meant, where there are several."""
 
@@ -73,6 +91,8 @@ _ANY = TypeAdapter(Any)
 async def read(request: web.Request, model: type[O]) -> O:
     """The options of a request: its query, or a JSON object as its body. Raises `InvalidRequest`."""
     given: dict[str, Any] = dict(request.query)
+    if not model.in_body:
+        return model.of(given)
     try:
         body = await request.read()
     except (web.RequestPayloadError, ConnectionError):
@@ -88,5 +108,5 @@ async def read(request: web.Request, model: type[O]) -> O:
 
 
 def respond(view: object) -> web.Response:
-    """A view as JSON."""
-    return web.Response(body=_ANY.dump_json(view), content_type="application/json")
+    """A view as JSON; what its hints say to do, as requests."""
+    return web.Response(body=in_http(_ANY.dump_json(view).decode()).encode(), content_type="application/json")

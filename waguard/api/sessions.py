@@ -7,10 +7,11 @@ from aiohttp import web
 from waguard.api import qr
 from waguard.api.keys import CALLER, SUPERVISOR
 from waguard.api.problems import Problem
-from waguard.api.schemas import ConnectOptions, Options, WaitOptions, read, respond
+from waguard.api.routes import Routes
+from waguard.api.schemas import ConnectOptions, Options, WaitOptions, respond
 from waguard.core.model import ClientCode, client_code
 
-routes = web.RouteTableDef()
+routes = Routes()
 # Any text, even none, so that a wrong code gets an answer that says what a client code is.
 ONE = r"/v1/sessions/{code:[^/]*}"
 
@@ -26,49 +27,45 @@ def code_of(request: web.Request) -> ClientCode:
     return code
 
 
-@routes.get("/v1/sessions")
-async def list_sessions(request: web.Request) -> web.Response:
+@routes.get("/v1/sessions", Options)
+async def list_sessions(request: web.Request, _options: Options) -> web.Response:
     supervisor, caller = request.app[SUPERVISOR], request[CALLER]
     found = {"sessions": [view for view in supervisor.views() if caller.may(client_code(view.client))]}
     # Of the machine, and so the admin's.
     return respond(found if caller.client is not None else {**found, "sandbox": supervisor.sandbox()})
 
 
-@routes.get(ONE)
-async def show(request: web.Request) -> web.Response:
+@routes.get(ONE, Options)
+async def show(request: web.Request, _options: Options) -> web.Response:
     return respond(request.app[SUPERVISOR].view(code_of(request)))
 
 
-@routes.post(ONE + "/connect")
-async def connect(request: web.Request) -> web.Response:
+@routes.post(ONE + "/connect", ConnectOptions)
+async def connect(request: web.Request, options: ConnectOptions) -> web.Response:
     code = code_of(request)
-    options = await read(request, ConnectOptions)
     view = await request.app[SUPERVISOR].connect(
         code, wait=options.wait, fresh=options.fresh, timeout_s=options.timeout_s
     )
     return respond(view)
 
 
-@routes.post(ONE + "/restart")
-async def restart(request: web.Request) -> web.Response:
+@routes.post(ONE + "/restart", WaitOptions)
+async def restart(request: web.Request, options: WaitOptions) -> web.Response:
     code = code_of(request)
-    options = await read(request, WaitOptions)
     return respond(
         await request.app[SUPERVISOR].restart(code, wait=options.wait, timeout_s=options.timeout_s)
     )
 
 
-@routes.post(ONE + "/disconnect")
-async def disconnect(request: web.Request) -> web.Response:
+@routes.post(ONE + "/disconnect", Options)
+async def disconnect(request: web.Request, _options: Options) -> web.Response:
     code = code_of(request)
-    await read(request, Options)
     return respond(await request.app[SUPERVISOR].disconnect(code))
 
 
-@routes.post(ONE + "/cleanup")
-async def cleanup(request: web.Request) -> web.Response:
+@routes.post(ONE + "/cleanup", Options)
+async def cleanup(request: web.Request, _options: Options) -> web.Response:
     code = code_of(request)
-    await read(request, Options)
     return respond(await request.app[SUPERVISOR].cleanup(code))
 
 
@@ -87,8 +84,8 @@ def _accepted(header: str) -> list[str]:
 _STARS = {"image/*": "image/png", "text/*": "text/plain"}
 
 
-@routes.get(ONE + "/qr")
-async def show_qr(request: web.Request) -> web.Response:
+@routes.get(ONE + "/qr", Options)
+async def show_qr(request: web.Request, _options: Options) -> web.Response:
     """JSON, PNG, SVG or text, whichever of them the Accept header likes best."""
     code = code_of(request)
     view = request.app[SUPERVISOR].qr(code)
@@ -101,7 +98,7 @@ async def show_qr(request: web.Request) -> web.Response:
     raise Problem("not_acceptable", "The QR code comes as application/json, " + ", ".join(qr.FORMATS) + ".")
 
 
-@routes.get(ONE + "/screenshot")
-async def screenshot(request: web.Request) -> web.Response:
+@routes.get(ONE + "/screenshot", Options)
+async def screenshot(request: web.Request, _options: Options) -> web.Response:
     code = code_of(request)
     return web.Response(body=await request.app[SUPERVISOR].screenshot(code), content_type="image/png")

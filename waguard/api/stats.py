@@ -8,7 +8,8 @@ from aiohttp import web
 from waguard.alerts import Raised
 from waguard.api.admin import admin_only
 from waguard.api.keys import SUPERVISOR
-from waguard.api.schemas import PageOptions, StatsOptions, read, respond
+from waguard.api.routes import Routes
+from waguard.api.schemas import PageOptions, StatsOptions, respond
 from waguard.api.sessions import ONE, code_of
 from waguard.core.health import PLANS, Fault
 from waguard.core.learning import LEARNED_STAGES
@@ -16,7 +17,7 @@ from waguard.core.model import ClientCode, Stage, client_code
 from waguard.core.stats import AttemptStats, FaultStats, Slow, Stats
 from waguard.learned import Learned
 
-routes = web.RouteTableDef()
+routes = Routes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,9 @@ class StatsView:
     slow: Sequence[Slow]
 
 
-@routes.get("/v1/stats")
-async def stats(request: web.Request) -> web.Response:
+@routes.get("/v1/stats", StatsOptions)
+async def stats(request: web.Request, options: StatsOptions) -> web.Response:
     admin_only(request)
-    options = await read(request, StatsOptions)
     code = client_code(options.client) if options.client is not None else None
     supervisor = request.app[SUPERVISOR]
     found = await supervisor.history.stats(options.hours, code)
@@ -103,17 +103,15 @@ def _deadline(learned: Learned, code: ClientCode | None, stage: Stage) -> Deadli
     return DeadlineView(code, stage, round(now.seconds, 2), learned.configured_s(stage), now.why)
 
 
-@routes.get(ONE + "/history")
-async def history(request: web.Request) -> web.Response:
+@routes.get(ONE + "/history", PageOptions)
+async def history(request: web.Request, options: PageOptions) -> web.Response:
     code = code_of(request)
-    options = await read(request, PageOptions)
     found = await request.app[SUPERVISOR].history.happened(code, options.limit, options.before)
     return respond({"history": found})
 
 
-@routes.get(ONE + "/findings")
-async def findings(request: web.Request) -> web.Response:
+@routes.get(ONE + "/findings", PageOptions)
+async def findings(request: web.Request, options: PageOptions) -> web.Response:
     code = code_of(request)
-    options = await read(request, PageOptions)
     found = await request.app[SUPERVISOR].history.findings(code, options.limit, options.before)
     return respond({"findings": found})

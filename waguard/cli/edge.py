@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from waguard.api.problems import code_of
+from waguard.api.words import in_shell
 from waguard.cli.show import errors
 from waguard.errors import ConfigError, WaguardError
 from waguard.systemd import CONTROL
@@ -66,6 +67,6 @@ def _tell(code: str, message: str, hint: str, said: Sequence[str], *, starts: bo
     for line in (message if code in {"internal", ConfigError.code} else f"{message} [{code}]").splitlines():
         console.print(line, style="red")
     if hint:
-        console.print(hint)
+        console.print(in_shell(hint))
     for line in said[-_LAST_WORDS:]:
         console.print(f"The browser says: {line}", style="dim")

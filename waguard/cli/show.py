@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from waguard.api.words import in_shell
 from waguard.cli.doctor import Finding, Grade
 from waguard.cli.table import Column, facts, table
 from waguard.core.model import Login, Status
@@ -142,7 +143,7 @@ def session(
         stage = f" in stage {failure.stage}" if failure.stage else ""
         rows.append(("failure", f"{failure.message} [{failure.code}]{stage}"))
         if failure.hint:
-            rows.append(("", failure.hint))
+            rows.append(("", in_shell(failure.hint)))
     rows += [
         ("wanted", view.wanted.value),
         ("process", view.process.value),
@@ -390,7 +391,7 @@ def _trouble(view: SessionView) -> Text:
         return _finding(view.finding)
     if view.failure is not None:
         text = Text(view.failure.code, "yellow").append(f": {view.failure.message}", "dim")
-        return text.append(f" {view.failure.hint}" if view.failure.hint else "", "dim")
+        return text.append(f" {in_shell(view.failure.hint)}" if view.failure.hint else "", "dim")
     return Text(view.reason if view.reason and view.reason != view.status else "")
 
 
