@@ -66,6 +66,7 @@ async def loop_guard() -> AsyncIterator[None]:
                 {"boot_id", "process_row", "process_table", "environment_has", "effort", "_waited_ns"},
             )
             function.can_block_in("waguard/fds.py", {"inheritable"})  # likewise
+            function.can_block_in("waguard/shortage.py", {"_of_the_cgroup"})  # likewise
             function.can_block_in("waguard/sandbox/spawn.py", {"reap"})  # only what has ended
             function.can_block_in("waguard/sandbox/fence.py", {"start"})  # a thread that lives for one spawn
             function.can_block_in("waguard/browser/launch.py", {"_drain"})  # non-blocking fd

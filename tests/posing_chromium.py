@@ -8,6 +8,7 @@ Give it as ``browser.path`` and a way to misbehave in ``browser.extra_flags``, f
     slow            answers its first command after half a second
     never-ready     never answers
     dies-at-once    ends with exit code 3 and a word on stderr
+    no-threads      likewise, as one does that is at a limit of processes
     dies-when-open  ends when it is sent to a page
     ignores-close   answers Browser.close and stays, and ignores SIGTERM
     leaves-a-stray  starts a process in a session of its own, which stays when this one ends
@@ -107,6 +108,11 @@ def main() -> None:
     if pose == "dies-at-once":
         sys.stderr.write("posing: cannot open the display of my dreams\n")
         sys.exit(3)
+    if pose == "no-threads":
+        sys.stderr.write(
+            "[1:1:ERROR:base/threading/platform_thread_posix.cc:149] pthread_create: Resource temporarily unavailable (11)\n"
+        )
+        sys.exit(1)
     if pose == "ignores-close":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if pose in {"leaves-a-stray", "leaves-a-dead"} and os.fork() == 0:

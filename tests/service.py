@@ -47,6 +47,8 @@ class Service:
         self._ready = asyncio.Event()
         self.stores = 512
         """How many fds it keeps."""
+        self.under: list[str] = []
+        """The command that the daemon is started by, such as ``prlimit --nofile=256``."""
         self.process: subprocess.Popen[bytes] | None = None
         self._config = place / "config.toml"
         self.configure(**settings)
@@ -115,7 +117,7 @@ class Service:
         paths = [str(package or Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("WAGUARD_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _LAUNCHER, told, *command],
+            [*self.under, sys.executable, "-c", _LAUNCHER, told, *command],
             env=environment
             | {
                 "PYTHONPATH": os.pathsep.join(filter(None, paths)),

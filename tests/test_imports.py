@@ -23,6 +23,7 @@ ADAPTERS = (
     "registry",
     "files",
     "fds",
+    "shortage",
     "host",
     "events",
     "config",

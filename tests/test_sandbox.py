@@ -24,7 +24,7 @@ import pytest
 
 from waguard import daemon, host
 from waguard.config import Config
-from waguard.errors import BackupFailed, SandboxFailed
+from waguard.errors import BackupFailed, LimitReached, SandboxFailed
 from waguard.sandbox import (
     Run,
     Sandbox,
@@ -314,7 +314,7 @@ def test_without_an_fd_for_the_handle_the_child_is_ended(monkeypatch: pytest.Mon
 
     before = zombies()
     monkeypatch.setattr(os, "pidfd_open", none_left)
-    with pytest.raises(OSError, match="Too many open files"):
+    with pytest.raises(LimitReached, match="as many files open as it may"):
         spawn(["/usr/bin/sleep", "3600"], {}, {})
     assert zombies() == before
 

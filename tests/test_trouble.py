@@ -30,9 +30,9 @@ from waguard.core.model import ClientCode, Link, Process, Status, Wanted
 from waguard.errors import (
     DiskFull,
     Interrupted,
+    LimitReached,
     NotProvedGone,
     ProfileFailed,
-    SandboxFailed,
     SessionFailed,
     ShuttingDown,
 )
@@ -259,7 +259,7 @@ async def test_a_start_that_runs_out_of_fds_leaves_none(tmp_path: Path, kind: st
                 before = open_fds()
                 try:
                     browser = launch.Browser.spawn(sandbox, binary, settings, tmp_path, lock.fileno(), "t")
-                except SandboxFailed:
+                except LimitReached:
                     assert open_fds() == before
                 else:
                     assert free > 6, "that was enough"

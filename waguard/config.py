@@ -305,6 +305,8 @@ class Api(_Section):
     admin_token: SecretStr | None = None
     client_tokens: dict[str, SecretStr] = {}
     max_body_kb: Annotated[int, Field(ge=1, le=10_240)] = 64
+    request_s: Seconds = 20.0
+    """How long a connection may be without a whole header, and a body without its next piece."""
 
     @field_validator("allowed_hosts")
     @classmethod

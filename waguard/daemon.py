@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Mapping
@@ -20,8 +21,9 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from waguard import __version__, signals
+from waguard import __version__, shortage, signals
 from waguard.api import app, auth
+from waguard.api.port import Port, most
 from waguard.backup import keys
 from waguard.backup.store import Backups
 from waguard.browser import find
@@ -29,7 +31,7 @@ from waguard.config import Config, Loaded
 from waguard.core import recycle
 from waguard.core.breaker import BreakerPolicy
 from waguard.core.policy import RestartPolicy
-from waguard.errors import AlreadyRunning, ConfigError, WaguardError
+from waguard.errors import AlreadyRunning, ConfigError, LimitReached, WaguardError
 from waguard.events import Bus
 from waguard.files import in_thread, saying
 from waguard.gate import Gate
@@ -81,7 +83,11 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
     loop = asyncio.get_running_loop()
     for number in signals.ENDING:
         loop.add_signal_handler(number, heard.put_nowait, number)
-    loop.set_default_executor(ThreadPoolExecutor(initializer=signals.deaf))
+    loop.set_default_executor(_threads())
+    if sys.version_info < (3, 12):  # before that a thread waits for each child, which there may be none for
+        watcher = asyncio.PidfdChildWatcher()
+        watcher.attach_loop(loop)
+        asyncio.set_child_watcher(watcher)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.ENDING)  # whoever was here before us has blocked them
     bus = Bus()
     manager = Manager(publish=bus.publish)
@@ -109,6 +115,23 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
             signal.raise_signal(number)  # for whoever comes, who has the browsers; until then it waits
     manager.tell("WATCHDOG=1")  # the next one begins to beat when it is loaded
     return manager.heirlooms()
+
+
+def _threads() -> ThreadPoolExecutor:
+    """For what blocks, all of them at once: what is given to a pool that can start no more is refused, and done all the same.
+
+    Raises `LimitReached`.
+    """
+    most = min(32, (os.cpu_count() or 1) + 4)
+    pool, all_there = ThreadPoolExecutor(most, initializer=signals.deaf), threading.Barrier(most)
+    try:
+        with shortage.told():
+            for _ in range(most):
+                pool.submit(all_there.wait)
+    except LimitReached:
+        all_there.abort()
+        raise
+    return pool
 
 
 async def _until_told(heard: asyncio.Queue[signal.Signals], bus: Bus, port: int | None) -> signal.Signals:
@@ -266,11 +289,13 @@ async def running(
             services.gate.distrust(unfit)
         supervisor = Supervisor(services)
         stack.push_async_callback(supervisor.close)
-        runner = await _serve(stack, app.make(supervisor, tokens, config.api, bus))
+        connections = Port(most(), bus.publish)
+        application = app.make(supervisor, tokens, config.api, bus, connections)
+        await _serve(stack, application, config.api.request_s, connections)
         handed = await _handed_port(manager, config, bus)
         if handed is not None:  # whoever asks meanwhile waits in the socket, and is not refused
             await supervisor.start()
-        port = await _listen(runner, config, handed)
+        port = await _listen(connections, config, handed)
         url = _url(port)
         if len(port.sockets) == 1:
             manager.keep({CONTROL: port.sockets[0].fileno()})
@@ -323,15 +348,23 @@ async def _end(task: "asyncio.Task[None]") -> None:
     await asyncio.wait([task])
 
 
-async def _serve(stack: AsyncExitStack, application: web.Application) -> web.AppRunner:
+async def _serve(
+    stack: AsyncExitStack, application: web.Application, request_s: float, connections: Port
+) -> None:
     # Handlers that wait for a browser are told by the supervisor, so the port itself has little to wait for.
     # A caller that hangs up ends its handler; what it asked for goes on in the session.
     runner = web.AppRunner(
-        application, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=1.0
+        application,
+        access_log=None,
+        handle_signals=False,
+        handler_cancellation=True,
+        shutdown_timeout=1.0,
+        keepalive_timeout=request_s,  # from the connection or the last answer on, until a whole header is there
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    return runner
+    assert runner.server is not None  # noqa: S101 (set up)
+    connections.serves(runner.server)
 
 
 async def _handed_port(manager: Manager, config: Config, bus: Bus) -> socket.socket | None:
@@ -352,13 +385,11 @@ async def _handed_port(manager: Manager, config: Config, bus: Bus) -> socket.soc
     return None
 
 
-async def _listen(runner: web.AppRunner, config: Config, handed: socket.socket | None) -> asyncio.Server:
+async def _listen(connections: Port, config: Config, handed: socket.socket | None) -> asyncio.Server:
     """Open the control port, or serve the one that was handed over. Raises `AlreadyRunning` when it is taken."""
-    loop, serving = asyncio.get_running_loop(), runner.server
-    assert serving is not None  # noqa: S101 (set up)
     if handed is not None:
-        return await loop.create_server(serving, sock=handed)
-    return await _open(config, serving)
+        return await asyncio.get_running_loop().create_server(connections, sock=handed)
+    return await _open(config, connections)
 
 
 async def _open(config: Config, protocol: Any, *, listen: bool = True) -> asyncio.Server:

@@ -18,6 +18,8 @@ class WaguardError(Exception):
     code: ClassVar[str] = "internal"
     lasting: ClassVar[bool] = False
     """Trying again does not help: a person has to mend something."""
+    passing: ClassVar[bool] = False
+    """The host's want of a moment: it is tried again, and counts against nobody."""
 
     def __init__(self, message: str, *, hint: str = "", **details: Any) -> None:
         super().__init__(message)
@@ -152,6 +154,13 @@ class NoMemory(WaguardError):
     """Not enough free memory to admit one more session; ``details`` has ``retry_after_s``."""
 
     code = "no_memory"
+
+
+class LimitReached(WaguardError):
+    """The host gives no more open files or processes now; ``details`` has ``resource`` and ``retry_after_s``."""
+
+    code = "limit_reached"
+    passing = True
 
 
 class Refused(WaguardError):

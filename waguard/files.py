@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
 
+from waguard import shortage
 from waguard.errors import DiskFull, ProfileFailed
 
 T = TypeVar("T")
@@ -305,6 +306,8 @@ def saying(doing: str) -> Iterator[None]:
         where = "" if str(error.path) in doing else f"{error.path.name}: "
         raise ProfileFailed(f"Cannot {doing}: {where}{error.what}.", errno=error.errno) from None
     except OSError as error:
+        if (limit := shortage.reached(error)) is not None:
+            raise limit from None
         kind = DiskFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else ProfileFailed
         raise kind(f"Cannot {doing}: {error.strerror or error}.", errno=error.errno) from None
 
@@ -312,11 +315,15 @@ def saying(doing: str) -> Iterator[None]:
 async def in_thread(call: Callable[..., T], *args: object, stop: threading.Event | None = None) -> T:
     """Run blocking file work in a thread. Cancelled, it still waits for the thread: nothing goes on behind our back.
 
-    ``stop`` is set then, for work that is long and looks at it.
+    ``stop`` is set then, for work that is long and looks at it. Raises `LimitReached` if the host gives it no more files.
     """
     work = asyncio.get_running_loop().run_in_executor(None, call, *args)
     try:
         return await asyncio.shield(work)
+    except OSError as error:
+        if (limit := shortage.reached(error)) is not None:
+            raise limit from None
+        raise
     except asyncio.CancelledError:
         if stop is not None:
             stop.set()

@@ -52,7 +52,8 @@ class Gate:
             try:
                 await self.find_room(code)
             except WaguardError as error:
-                error.details = {**error.details, "retry_after_s": _NO_ROOM_S}
+                if not error.passing:
+                    error.details = {**error.details, "retry_after_s": _NO_ROOM_S}
                 self.alerts.set(Alert.NO_ROOM, f"Sessions that are wanted wait: {error.message}")
                 raise
             self.alerts.set(Alert.NO_ROOM, "")

@@ -68,6 +68,19 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
+_NOT_THERE = (FileNotFoundError, ProcessLookupError, PermissionError)
+"""What procfs answers of a process that has ended, or that it hides. Anything else tells nothing of the process: for want of an fd
+nobody is gone."""
+
+
+def _of_process(pid: int, name: str) -> bytes | None:
+    """A file of it in procfs; none if there is no such process, or it hides the file. Raises `OSError`."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except _NOT_THERE:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessRow:
     """One line of the process table; ``start_ticks`` are clock ticks since boot, ``cpu_ticks`` those it has run."""
@@ -84,12 +97,11 @@ def process_row(pid: int) -> ProcessRow | None:
     """The process as the kernel sees it now, or none if there is no such process.
 
     Read straight from ``/proc/PID/stat`` (proc(5): fields 3, 4, 6, 14, 15, 22), since psutil rounds the start time.
+    Raises `OSError` if it cannot be told.
     """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    if (data := _of_process(pid, "stat")) is None:
         return None
-    fields = text.rpartition(")")[2].split()
+    fields = data.rpartition(b")")[2].decode("ascii").split()
     ran = int(fields[11]) + int(fields[12])
     return ProcessRow(pid, int(fields[1]), int(fields[19]), int(fields[3]), fields[0], ran)
 
@@ -135,10 +147,9 @@ def anonymous_mb(pid: int) -> float:
 
     proc(5), ``status``: unlike ``smaps`` it takes no lock that a process in trouble may hold.
     """
-    try:
-        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    if (data := _of_process(pid, "status")) is None:
         return 0.0
+    text = data.decode("utf-8", "replace")
     fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     return sum(float(fields[name].split()[0]) / 1024 for name in ("RssAnon", "VmSwap") if name in fields)
 
@@ -159,7 +170,7 @@ def all_threads_stopped(pid: int) -> bool:
     try:
         with os.scandir(f"/proc/{pid}/task") as tasks:
             return all(_thread_state(task.path) in "TtZX" for task in tasks)
-    except OSError:
+    except _NOT_THERE:
         return True
 
 
@@ -168,7 +179,7 @@ def _thread_state(task: str) -> str:
         return (
             Path(f"{task}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
         )
-    except OSError:
+    except _NOT_THERE:
         return "X"
 
 
@@ -195,29 +206,24 @@ def process_table() -> list[ProcessRow]:
 
 def environment_has(pid: int, entry: str) -> bool:
     """Whether the process was started with exactly this ``NAME=value``; false if its environment is hidden from us."""
-    try:
-        return entry.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return False
+    data = _of_process(pid, "environ")
+    return data is not None and entry.encode() in data.split(b"\0")
 
 
 def environment_value(pid: int, name: str) -> str | None:
     """The value of a variable that the process was started with; none if it has none, or hides it from us."""
     prefix = f"{name}=".encode()
-    try:
-        entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return None
+    data = _of_process(pid, "environ")
+    entries = data.split(b"\0") if data is not None else []
     found = next((entry for entry in entries if entry.startswith(prefix)), None)
     return None if found is None else found[len(prefix) :].decode("utf-8", "replace")
 
 
 def namespace_pids(pid: int) -> Sequence[int]:
     """Its pid in each of the PID namespaces it is in, ours first and its own last, proc(5); empty if it is not there."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    if (data := _of_process(pid, "status")) is None:
         return ()
+    text = data.decode("utf-8", "replace")
     found = next((line for line in text.splitlines() if line.startswith("NSpid:")), "")
     return [int(one) for one in found.split()[1:]]
 
@@ -231,7 +237,7 @@ def flock_holders(paths: Iterable[Path]) -> dict[Path, list[int]]:
     for path in paths:
         try:
             status = path.stat()
-        except OSError:
+        except FileNotFoundError:
             continue
         wanted[status.st_dev, status.st_ino] = path
     found: dict[Path, list[int]] = {path: [] for path in wanted.values()}
@@ -249,12 +255,11 @@ def _held(pid: int, wanted: Mapping[tuple[int, int], Path]) -> set[Path]:
             for fd in fds:
                 try:
                     seen = os.stat(fd.path)  # noqa: PTH116 (thousands of fds: no Path for each)
-                    path = wanted.get((seen.st_dev, seen.st_ino))
-                    if path is not None:
-                        text = Path(f"/proc/{pid}/fdinfo/{fd.name}").read_text(encoding="ascii")
-                        found |= {path} if "lock:" in text else set()
-                except OSError:
+                except OSError:  # whatever its file system says: it is none of ours
                     continue
-    except OSError:
+                path = wanted.get((seen.st_dev, seen.st_ino))
+                if path is not None and b"lock:" in (_of_process(pid, f"fdinfo/{fd.name}") or b""):
+                    found.add(path)
+    except _NOT_THERE:
         pass
     return found

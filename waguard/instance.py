@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from waguard import host
+from waguard import host, shortage
 from waguard.backup.snapshot import About
 from waguard.backup.store import Backups, about_of
 from waguard.browser.find import Binary, Installed
@@ -229,6 +229,8 @@ class Instance:
             try:
                 await self.end_leftovers()
             except OSError as error:
+                if (limit := shortage.reached(error)) is not None:
+                    raise limit from None
                 raise NotProvedGone(f"What runs of {self.code} could not be proved gone: {error}") from None
             async with self._using:
                 self._custody.version = self._resources.binary.version
@@ -458,6 +460,8 @@ class Instance:
         except WaguardError as error:
             if self.browser is not None:
                 self.browser.quote(error)
+            if limit := shortage.of_last_words(error.details.get("stderr", ())):
+                raise limit from None
             raise
 
     async def _launch(self, spawned: Callable[[Browser], None], deadline_s: float) -> None:
@@ -780,7 +784,8 @@ class Instance:
                 raise
             except OSError as error:
                 resisted.append(
-                    NotProvedGone(f"The browser of {self.code} could not be proved gone: {error}")
+                    shortage.reached(error)
+                    or NotProvedGone(f"The browser of {self.code} could not be proved gone: {error}")
                 )
                 raise
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from waguard import shortage
 from waguard.alerts import Alert
 from waguard.core import machine, recycle
 from waguard.core.health import GONE, PLANS, REPLACING, Fault, Finding, Remedy, Treatment
@@ -21,7 +22,7 @@ from waguard.core.machine import State
 from waguard.core.model import Cause, ClientCode, Failure, Link, Process, Reason, Stage, Wanted
 from waguard.core.policy import RestartPolicy
 from waguard.deadline import Span, within
-from waguard.errors import DeadlineExceeded, Interrupted, NoPage, ShuttingDown, WaguardError
+from waguard.errors import DeadlineExceeded, Interrupted, LimitReached, NoPage, ShuttingDown, WaguardError
 from waguard.gate import Gate
 from waguard.history import History
 from waguard.instance import Instance, Memory, Resources, Step
@@ -51,6 +52,8 @@ class Services:
 
 _HELD_S = 5.0
 """How long waits at most who found no place among those that start."""
+_LOOK_AGAIN_S = 1.0
+"""After a look for which there were no files or threads left."""
 
 
 class Session:
@@ -438,12 +441,20 @@ class Session:
         self, work: Work, name: str, broke: Callable[[Failure], machine.Event] | None = None
     ) -> asyncio.Task[None]:
         async def guarded() -> None:
-            try:
-                await work()
-            except Exception as error:  # noqa: BLE001 (a mistake of ours must not leave the session waiting)
-                self._report_bug(name, error)
-                if broke is not None:
-                    self._tell(broke(Failure("internal", f"{name}: {error!r}")))
+            while True:
+                try:
+                    await work()
+                except Exception as error:  # noqa: BLE001 (a mistake of ours must not leave the session waiting)
+                    limit = error if isinstance(error, LimitReached) else shortage.reached(error)
+                    if limit is not None and broke is None:  # who looks on looks again
+                        await asyncio.sleep(_LOOK_AGAIN_S)
+                        continue
+                    if limit is None:
+                        self._report_bug(name, error)
+                    failure = Failure.of(limit) if limit else Failure("internal", f"{name}: {error!r}")
+                    if broke is not None:
+                        self._tell(broke(failure))
+                return
 
         return asyncio.create_task(guarded(), name=f"{self.code}:{name}")
 
@@ -485,6 +496,9 @@ class Session:
         except WaguardError as error:
             self._release_slot()
             self._late(error)
+            if error.passing:
+                self._held(order.epoch, error)
+                return
             self._tell(machine.Failed(order.epoch, Failure.of(error, Stage.PREPARE)))
         else:
             self._tell(machine.Prepared(order.epoch))

@@ -24,6 +24,7 @@ from waguard.errors import (
     DeadlineExceeded,
     DiskFull,
     InvalidClientCode,
+    LimitReached,
     NoMemory,
     NoQrCode,
     NotReady,
@@ -180,7 +181,7 @@ class Supervisor:
             # Whose pipes are kept was wanted; they name its launch, and so it can be ended.
             launch = kept_launch(code, resources.manager.handed())
             record = Record(wanted=Wanted.UP if launch else Wanted.DOWN, launch=launch)
-        except ProfileFailed as error:
+        except (ProfileFailed, LimitReached) as error:
             self._unread[code] = error.message
             resources.bus.publish(
                 "registry.unread", level="error", client=code, error=error.message, hint=_READ_LATER
@@ -197,14 +198,14 @@ class Supervisor:
                 return await in_thread(self._resources.registry.read, code)
             except Torn:
                 raise
-            except ProfileFailed:
+            except (ProfileFailed, LimitReached):
                 await asyncio.sleep(_READ_AGAIN_S)
         return await in_thread(self._resources.registry.read, code)
 
     async def _set_aside(self, code: ClientCode) -> str:
         try:
             return str(await in_thread(self._resources.registry.set_aside, code))
-        except ProfileFailed as error:
+        except (ProfileFailed, LimitReached) as error:
             return f"where it was: {error.message}"
 
     def refuse(self) -> None:

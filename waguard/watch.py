@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from waguard import remedies
+from waguard import remedies, shortage
 from waguard.browser.launch import Browser
 from waguard.browser.page import Page
 from waguard.config import Config
@@ -230,10 +230,9 @@ class Watch:
     async def _watch_exit(self, epoch: int, browser: Browser) -> None:
         how = await browser.run.exited()
         killed = "Somebody killed it, or the kernel for lack of memory: see dmesg."
-        error = BrowserFailed(
-            f"The browser ended by itself ({how}).",
-            hint=killed if "SIGKILL" in how else "",
-            stderr=list(browser.last_words()),
+        words = list(browser.last_words())
+        error = shortage.of_last_words(words) or BrowserFailed(
+            f"The browser ended by itself ({how}).", hint=killed if "SIGKILL" in how else "", stderr=words
         )
         self._ended(epoch, Finding(Fault.BROWSER_EXITED, Failure.of(error), (how,)))
 

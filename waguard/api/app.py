@@ -7,11 +7,13 @@ import time
 from collections.abc import Awaitable, Callable
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
+from waguard import shortage
 from waguard.api import admin, backups, compat, sessions, stats
 from waguard.api.auth import Caller, Tokens
-from waguard.api.keys import CALLER, REQUEST_ID, SUPERVISOR
+from waguard.api.keys import ARRIVES_S, CALLER, REQUEST_ID, SUPERVISOR
+from waguard.api.port import Port
 from waguard.api.problems import Problem, response
 from waguard.api.routes import Routes
 from waguard.api.schemas import QueryOptions
@@ -19,6 +21,7 @@ from waguard.config import Api
 from waguard.core.model import ClientCode, client_code
 from waguard.errors import InvalidClientCode, SessionNotFound, WaguardError
 from waguard.events import Bus
+from waguard.observe.repeats import Repeats
 from waguard.supervisor import Supervisor
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -27,13 +30,15 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:]+)(:\d*)?")
 _STREAMED = re.compile(r"/v1/sessions/[^/]*/import")
 """Its body is read piece by piece, with a limit of its own."""
+_CONTINUE = "100-continue"
 _OPEN = frozenset({"/livez", "/readyz"})
 
 
-def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web.Application:
+def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus, port: Port) -> web.Application:
     """The application; whoever runs it owns it."""
     allowed = _LOOPBACK | {host.lower() for host in settings.allowed_hosts}
     limit = settings.max_body_kb * 1024
+    refused = Repeats(20)
 
     @web.middleware
     async def outer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -44,6 +49,12 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
         def done(status: int) -> None:
             looked = request.method in {"GET", "HEAD"} and status < 400  # people watch, and that is no news
             caller = request.get(CALLER)
+            # Whoever may do little must not be able to fill the disk with what is said of it.
+            known = looked or (caller is not None and caller.client is None)
+            who = caller and caller.client
+            left_out = 0 if known or status < 400 else refused.left_out((who, status, _route(request)))
+            if left_out is None:
+                return
             bus.publish(
                 "request.done",
                 level="debug" if looked else "info",
@@ -53,6 +64,7 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
                 route=_route(request),
                 http_status=status,
                 duration_ms=round((time.monotonic() - began) * 1000, 1),
+                **({"left_out": left_out} if left_out else {}),
             )
 
         with structlog.contextvars.bound_contextvars(request=request_id):
@@ -68,6 +80,10 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
                 done(499)
                 raise
             except Exception as error:  # noqa: BLE001 (the caller gets an answer, the log the trace)
+                if (reached := shortage.reached(error)) is not None:
+                    answer = _problem(request, reached)
+                    done(answer.status)
+                    return answer
                 bus.publish("internal.error", level="error", where="api", error=repr(error))
                 answer = _problem(
                     request,
@@ -80,7 +96,8 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
 
     async def stamp(request: web.Request, answer: web.StreamResponse) -> None:
         """Also of one that a handler streams itself."""
-        answer.headers["X-Request-Id"] = request[REQUEST_ID]
+        # aiohttp refuses what a route that is not there is expected to do before anything of ours is asked.
+        answer.headers["X-Request-Id"] = request.get(REQUEST_ID) or secrets.token_hex(4)
         answer.headers["Cache-Control"] = "no-store"
         answer.headers["X-Content-Type-Options"] = "nosniff"
 
@@ -90,6 +107,8 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
         _check_host(request, allowed)
         if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
             raise Problem("cross_site", "Requests from other sites' pages are refused.")
+        if request.headers.get("Expect", _CONTINUE).lower() != _CONTINUE:
+            raise Problem("expectation_failed", f"Nothing is expected here but {_CONTINUE}.")
         if (request.content_length or 0) > limit and not _STREAMED.fullmatch(request.path):
             raise Problem("body_too_large", "The body has more than api.max_body_kb allows.")
         if request.path not in _OPEN:
@@ -106,14 +125,26 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus) -> web
                     "have been changed since the daemon's start are known from its next one on.",
                 )
             request[CALLER] = caller
+            with port.at_work(request):
+                return await handler(request)
         return await handler(request)
 
     app = web.Application(middlewares=[outer, gate], client_max_size=limit)
     app[SUPERVISOR] = supervisor
+    app[ARRIVES_S] = settings.request_s
     app.on_response_prepare.append(stamp)
     for routes in (_routes, sessions.routes, backups.routes, stats.routes, admin.routes, compat.routes):
-        app.add_routes(routes)
+        for route in routes:
+            kwargs = {**route.kwargs, "expect_handler": _go_on}
+            web.RouteDef(route.method, route.path, route.handler, kwargs).register(app.router)
     return app
+
+
+async def _go_on(request: web.Request) -> None:
+    """What else is expected the gate refuses, with an answer like any other's."""
+    if request.version == HttpVersion11 and request.headers.get("Expect", "").lower() == _CONTINUE:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # that was no answer yet
 
 
 def _check_host(request: web.Request, allowed: frozenset[str]) -> None:

@@ -1,15 +1,16 @@
 """The routes of snapshots: each reads, asks the supervisor, answers."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from aiohttp import web
 
-from waguard.api.keys import CALLER, SUPERVISOR
+from waguard.api.keys import ARRIVES_S, CALLER, SUPERVISOR
 from waguard.api.routes import Routes
-from waguard.api.schemas import ExportOptions, ImportOptions, Options, RestoreOptions, respond
+from waguard.api.schemas import ExportOptions, ImportOptions, Options, RestoreOptions, arriving, respond
 from waguard.api.sessions import ONE, code_of
-from waguard.errors import InvalidRequest, LoginInUse
+from waguard.errors import LoginInUse
 from waguard.files import in_thread
 
 routes = Routes()
@@ -53,7 +54,8 @@ async def export(request: web.Request, options: ExportOptions) -> web.StreamResp
         )
         await answer.prepare(request)
         while piece := await in_thread(file.read, _PIECE):
-            await answer.write(piece)
+            async with asyncio.timeout(request.app[ARRIVES_S]):  # else it is not taken
+                await answer.write(piece)
         await answer.write_eof()
         return answer
 
@@ -78,8 +80,9 @@ async def bring(request: web.Request, options: ImportOptions) -> web.Response:
 
 
 async def _pieces(request: web.Request) -> AsyncGenerator[bytes, None]:
-    try:
-        async for piece in request.content.iter_chunked(_PIECE):
-            yield piece
-    except (web.RequestPayloadError, ConnectionError):
-        raise InvalidRequest("The body did not arrive whole.") from None
+    while True:
+        async with arriving(request):
+            piece = await request.content.read(_PIECE)
+        if not piece:
+            return
+        yield piece

@@ -1,11 +1,15 @@
 """What requests may carry, from the models that validate it."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from waguard.api.keys import ARRIVES_S
+from waguard.api.problems import Problem
 from waguard.api.words import in_http
 from waguard.core.answer import Wait
 from waguard.errors import InvalidRequest
@@ -88,15 +92,28 @@ _JSON_OBJECT = TypeAdapter(dict[str, Any])
 _ANY = TypeAdapter(Any)
 
 
+@asynccontextmanager
+async def arriving(request: web.Request) -> AsyncIterator[None]:
+    """Around what waits for the caller to send or to take something. Raises `InvalidRequest`, `Problem`."""
+    seconds = request.app[ARRIVES_S]
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise Problem(
+            "request_timeout", f"The body did not arrive: for {seconds:g} s there was nothing new."
+        ) from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise InvalidRequest("The body did not arrive whole.") from None
+
+
 async def read(request: web.Request, model: type[O]) -> O:
     """The options of a request: its query, or a JSON object as its body. Raises `InvalidRequest`."""
     given: dict[str, Any] = dict(request.query)
     if not model.in_body:
         return model.of(given)
-    try:
+    async with arriving(request):
         body = await request.read()
-    except (web.RequestPayloadError, ConnectionError):
-        raise InvalidRequest("The body did not arrive whole.") from None
     if body.strip():
         try:
             given |= _JSON_OBJECT.validate_json(body)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from waguard import shortage
 from waguard.core.model import Stage
 from waguard.deadline import within
 from waguard.errors import BrowserFailed, BrowserNotFound
@@ -75,13 +76,14 @@ def locate(configured: Path | None) -> Path:
 async def probe(path: Path, deadline_s: float) -> Binary:
     """Ask the binary for its version. Raises `BrowserFailed` if it does not tell, `DeadlineExceeded`."""
     try:
-        process = await asyncio.create_subprocess_exec(
-            str(path),
-            "--version",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
+        with shortage.told():
+            process = await asyncio.create_subprocess_exec(
+                str(path),
+                "--version",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
     except OSError as error:
         raise BrowserFailed(f"{path} cannot be run: {error.strerror}.", hint=INSTALL_HINT) from None
     try:

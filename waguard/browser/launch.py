@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import os
 import re
 from collections import deque
@@ -11,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from waguard import sandbox
+from waguard import sandbox, shortage
 from waguard.browser import flags
 from waguard.browser.find import Binary
 from waguard.browser.page import Page
@@ -60,7 +59,7 @@ class Browser:
 
         Not a coroutine: from the moment there is a process, its owner has it.
         """
-        with _enough_fds(), ExitStack() as ours, ExitStack() as theirs:
+        with _saying(), ExitStack() as ours, ExitStack() as theirs:
             command_read, command_write = pipe(theirs, ours)
             answer_read, answer_write = pipe(ours, theirs)
             error_read, error_write = pipe(ours, theirs)
@@ -179,12 +178,12 @@ class Browser:
 
 
 @contextmanager
-def _enough_fds() -> Iterator[None]:
+def _saying() -> Iterator[None]:
     try:
-        yield
+        with shortage.told():
+            yield
     except OSError as error:
-        hint = "See: ulimit -n, and LimitNOFILE= of the unit." if error.errno == errno.EMFILE else ""
-        raise SandboxFailed(f"The browser cannot be started: {error.strerror}.", hint=hint) from None
+        raise SandboxFailed(f"The browser cannot be started: {error.strerror}.") from None
 
 
 class _LastWords:

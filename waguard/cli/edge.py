@@ -4,11 +4,13 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from waguard import shortage
 from waguard.api.problems import code_of
 from waguard.api.words import in_shell
 from waguard.cli.show import errors
@@ -29,7 +31,10 @@ class Edge(TyperGroup):
         checks = "--check" in ctx.args  # gone when it fails
         try:
             return super().invoke(ctx)
-        except WaguardError as error:
+        except (WaguardError, OSError, RuntimeError) as caught:
+            error = caught if isinstance(caught, WaguardError) else shortage.reached(caught)
+            if error is None:
+                raise
             starts = ctx.invoked_subcommand == "run" and not checks
             _tell(code_of(error), error.message, error.hint, error.details.get("stderr", ()), starts=starts)
             raise typer.Exit(_exit_code(error, starts=starts)) from None
@@ -61,9 +66,12 @@ def _tell(code: str, message: str, hint: str, said: Sequence[str], *, starts: bo
     console = errors()
     # Before there is a configuration there is no log either, but for the journal.
     if starts and (journal.is_journal(sys.stderr) or not (console.is_terminal or code == ConfigError.code)):
-        with logs.opened(Log(), sys.stderr) as log:
+        with (
+            suppress(RuntimeError),
+            logs.opened(Log(), sys.stderr) as log,
+        ):  # it may be a thread that there is none for
             log(Event("daemon.failed", "error", None, {"code": code, "error": message, "hint": hint or None}))
-        return
+            return
     for line in (message if code in {"internal", ConfigError.code} else f"{message} [{code}]").splitlines():
         console.print(line, style="red")
     if hint:

@@ -670,6 +670,12 @@ def give_up(state: State, event: Event, now: float, _policy: RestartPolicy) -> O
     return _stop(after, polite=state.process is Process.UP)
 
 
+def _wait_for_the_host(state: State, failure: Failure) -> Outcome:
+    """What it lacks may be there again soon: wait, at no cost to the budget."""
+    after = replace(state, process=Process.BACKOFF, failure=failure)
+    return after, (Wait(state.epoch, failure.retry_s, jitter=True, held=True),)
+
+
 def gone(state: State, _event: Event, now: float, policy: RestartPolicy) -> Outcome:
     """Proved gone: stay down, start what an operator asked for, or go by the restart policy."""
     if state.cleaning:
@@ -678,6 +684,8 @@ def gone(state: State, _event: Event, now: float, policy: RestartPolicy) -> Outc
         return replace(state, process=Process.DOWN, link=Link.UNKNOWN, reason=None), ()
     if state.failure is None:
         return _prepare(state)
+    if state.failure.passing:
+        return _wait_for_the_host(state, state.failure)
     recent = policy.recent(state.restarts, now)
     if len(recent) >= policy.budget:
         # A profile that was to be replaced as the last remedy is not what an operator asks for later.
@@ -691,12 +699,15 @@ def gone(state: State, _event: Event, now: float, policy: RestartPolicy) -> Outc
 
 
 def not_gone(state: State, event: Event, now: float, policy: RestartPolicy) -> Outcome:
-    """Something could not be proved gone: start nothing in its place; look again after the cool-down."""
+    """Something could not be proved gone: start nothing in its place; look again after the cool-down, or as soon as the host may let."""
     if state.cleaning and isinstance(event, NotGone):
         return state, ()  # told by the stop that the cleanup has replaced
+    failure = _failure(event)
     after = replace(
-        state, process=Process.FAILED, failure=_failure(event), cleaning=False, treatment=None, treated=()
+        state, process=Process.FAILED, failure=failure, cleaning=False, treatment=None, treated=()
     )
+    if failure.passing:
+        return _wait_for_the_host(after, failure)
     if state.wanted is Wanted.DOWN:
         return after, ()
     rest_s = policy.rest_s(policy.recent(state.restarts, now), now)  # the next start counts like any other
@@ -713,9 +724,13 @@ def cleaned(state: State, event: Event, now: float, policy: RestartPolicy) -> Ou
 
 
 def again(state: State, _event: Event, now: float, policy: RestartPolicy) -> Outcome:
-    """The wait is over: try again, if it is still wanted."""
+    """The wait is over: try again, if it is still wanted; what could not be stopped for want of something, is now."""
     if state.wanted is Wanted.DOWN:
-        return state, ()
+        return (
+            (state, ())
+            if state.process is Process.FAILED
+            else _stop(replace(state, failure=None), polite=False)
+        )
     if state.process is Process.FAILED:  # after its cool-down; this one counts too
         state = replace(state, restarts=(*policy.recent(state.restarts, now), now), cause=Cause.RECOVERY)
     return _prepare(state)

@@ -149,6 +149,9 @@ class Reading:
     """The signs that led to the verdict, for people: ``("data-ref", "Socket.state=UNPAIRED")``."""
 
 
+_RETRY_S = 10.0
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An error as data, so that the table and the registry can carry it."""
@@ -158,6 +161,8 @@ class Failure:
     stage: Stage | None = None
     hint: str = ""
     details: tuple[tuple[str, Any], ...] = ()
+    passing: bool = False
+    """The host's want of a moment: it counts against nobody."""
 
     @classmethod
     def of(cls, error: WaguardError, stage: Stage | None = None) -> Self:
@@ -169,4 +174,10 @@ class Failure:
             Stage(named) if named else stage,
             error.hint,
             tuple(error.details.items()),
+            error.passing,
         )
+
+    @property
+    def retry_s(self) -> float:
+        """After how many seconds it is worth trying again, if it is passing."""
+        return float(dict(self.details).get("retry_after_s", _RETRY_S))

@@ -13,6 +13,7 @@ from waguard.config import Log
 from waguard.events import Event
 from waguard.observe.journal import Journal, entry, is_journal
 from waguard.observe.patient import Patient
+from waguard.observe.repeats import Repeats
 
 
 @contextmanager
@@ -80,6 +81,7 @@ class _Libraries(logging.Handler):
     def __init__(self, write: Callable[[Event], None]) -> None:
         super().__init__(logging.WARNING)
         self._write = write
+        self._repeats = Repeats(3)
 
     @classmethod
     def divert(cls, write: Callable[[Event], None]) -> None:
@@ -89,8 +91,15 @@ class _Libraries(logging.Handler):
         root.addHandler(cls(write))
 
     def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        # A stranger at the port, or the loop out of files, has them say the same a thousand times a second.
+        left_out = self._repeats.left_out((record.name, record.msg, type(error)))
+        if left_out is None:
+            return
         fields: dict[str, Any] = {"logger": record.name, "message": record.getMessage()}
-        if record.exc_info and (error := record.exc_info[1]) is not None:
+        if left_out:
+            fields["left_out"] = left_out
+        if error is not None:
             # No more than its kind where a request is at fault: the text quotes it, and a token may be in it.
             quotes = record.name.startswith("aiohttp")
             fields["error"] = type(error).__name__ if quotes else repr(error)

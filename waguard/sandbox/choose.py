@@ -5,9 +5,10 @@ import secrets
 from pathlib import Path
 from typing import Literal
 
+from waguard import shortage
 from waguard.core.model import Stage
 from waguard.deadline import within
-from waguard.errors import SandboxFailed, WaguardError
+from waguard.errors import LimitReached, SandboxFailed, WaguardError
 from waguard.files import in_thread
 from waguard.sandbox import Run, Sandbox, Spec, User
 from waguard.sandbox.bubblewrap import Bubblewrap
@@ -62,11 +63,15 @@ async def bubblewrap_problem(program: Path, user: User | None, fence: Fence | No
             run.close()
         os.set_blocking(error_read, False)
         said = await in_thread(_text, error_read)
+    except LimitReached:  # it may work in a moment, and the other one is for the daemon's life
+        raise
     except WaguardError as error:
         return error.message
     finally:
         for fd in (error_read, error_write, null):
             os.close(fd)
+    if problem is not None and (limit := shortage.of_last_words([said])) is not None:
+        raise limit
     return None if problem is None else f"{problem} {said}".strip()
 
 

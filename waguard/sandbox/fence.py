@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Self, TypeVar
 
+from waguard import shortage
 from waguard.sandbox import landlock, seccomp
 
 _PR_SET_NO_NEW_PRIVS = 38
@@ -51,7 +52,8 @@ class Fence:
                 failed.append(error)
 
         thread = threading.Thread(target=inside, name="fence")
-        thread.start()
+        with shortage.told():
+            thread.start()
         thread.join()
         if failed:
             raise failed[0]

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
-from waguard import host
+from waguard import host, shortage
 from waguard.fds import inheritable
 from waguard.files import in_thread
 from waguard.sandbox.identity import Handle, Identity, carriers, handles_on
@@ -108,8 +108,13 @@ def collect_strays() -> None:
 def spawn(argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -> Child:
     """Start ``argv`` in a session of its own; ``fds`` maps the child's numbers to ours. Others are not inherited.
 
-    Raises `OSError` if the program cannot be started.
+    Raises `OSError` if the program cannot be started, `LimitReached` if nothing can be just now.
     """
+    with shortage.told():
+        return _spawn(argv, env, fds)
+
+
+def _spawn(argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -> Child:
     inherited = [fd for fd in inheritable() if fd > 2 and fd not in fds]
     sources: dict[int, int] = {}
     try:
