@@ -28,8 +28,6 @@ from waguard.events import Bus, Event
 from waguard.sandbox.plain import become_subreaper
 from waguard.supervisor import Supervisor
 
-FLUSHES: dict[str, Any] = {"extra_flags": ["--enable-aggressive-domstorage-flushing"]}
-"""Chromium writes localStorage a second after a change with it, and five without; lazily both ways."""
 POSING = Path(__file__).parent / "posing_chromium.py"
 QR_ONLY = zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode)
 
@@ -196,7 +194,6 @@ def start(sessions_dir: Path, journal: Journal) -> Daemon:
                     "memory_pressure": 0,
                 },
                 "restart": {"base_s": 0.01, "max_s": 0.05, "cooldown_s": 30.0},
-                "browser": FLUSHES,
                 "page": {"poll_s": 0.1},
                 **sections,
                 "sessions": {"dir": sessions_dir, **sections.get("sessions", {})},

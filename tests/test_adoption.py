@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 from bare_browser import BINARY
-from conftest import FLUSHES, POSING
+from conftest import POSING
 from service import Service
 
 import waguard
@@ -539,7 +539,6 @@ async def real(sessions_dir: Path, simulator: Simulator) -> AsyncIterator[Servic
     if BINARY is None:
         pytest.skip("no Chromium is installed")
     settings = {
-        "browser": FLUSHES,
         "whatsapp": {"url": simulator.url},
         "probes": {"process_s": 0.2, "browser_s": 0.2, "network_s": 0.5, "answer_s": 0.5},
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from bare_browser import BINARIES
-from conftest import FLUSHES, Daemon, Journal
+from conftest import Daemon, Journal
 
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, Status
@@ -42,9 +42,10 @@ async def test_each_binary_loads_a_page_keeps_a_login_and_leaves_nothing(
 ) -> None:
     async with (
         Simulator(cadence=Cadence(sync_s=0.2)) as simulator,
-        start(
-            whatsapp={"url": simulator.url}, sandbox={"kind": kind}, browser={"path": binary, **FLUSHES}
-        ) as (supervisor, _),
+        start(whatsapp={"url": simulator.url}, sandbox={"kind": kind}, browser={"path": binary}) as (
+            supervisor,
+            _,
+        ),
     ):
         assert (await supervisor.connect(DEMO)).status is Status.AWAITING_SCAN
         simulator.scan(supervisor.qr(DEMO).text, "34600000000")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from conftest import FLUSHES, Daemon, Journal, decoded
+from conftest import Daemon, Journal, decoded
 
 from waguard import host
 from waguard.browser.find import KNOWN
@@ -140,6 +140,33 @@ async def test_a_client_gets_its_qr_code_its_session_and_keeps_its_login(
     async with start(whatsapp={"url": simulator.url}, sandbox=sandbox) as (supervisor, _):
         view = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
         assert view.profile == "kept"
+
+
+async def test_a_login_that_is_called_saved_outlives_a_kill_the_second_one_too(
+    start: Daemon, simulator: Simulator, journal: Journal
+) -> None:
+    """The marks of the first one are still in the log when the second is scanned."""
+    async with start(whatsapp={"url": simulator.url}, backup={"settle_s": 30.0}) as (supervisor, _):
+        await supervisor.connect(DEMO)
+        assert supervisor.view(DEMO).saved is None
+        for scan in range(3):
+            simulator.scan(supervisor.qr(DEMO).text, "34600000000")
+            await until(lambda: supervisor.view(DEMO).link is Link.CONNECTED, "connected")
+            if scan == 0:
+                assert supervisor.view(DEMO).saved is not None
+            await until(lambda: bool(supervisor.view(DEMO).saved), "saved", 10)
+            view = supervisor.view(DEMO)
+            os.kill(pid_of(view), signal.SIGKILL)
+            await until(
+                lambda attempt=view.attempt: (  # type: ignore[misc]  # a default binds it now
+                    supervisor.view(DEMO).attempt != attempt and supervisor.view(DEMO).link is Link.CONNECTED
+                ),
+                "connected again",
+            )
+            assert supervisor.view(DEMO).profile == "kept"
+            await simulator.log_out(simulator.devices[0].wid)
+            await until(lambda: supervisor.view(DEMO).qr is not None, "a new code")
+            assert supervisor.view(DEMO).saved is None
 
 
 async def test_the_code_in_the_answer_is_the_one_on_the_page(start: Daemon, simulator: Simulator) -> None:
@@ -483,7 +510,6 @@ def daemon_process(sessions: Path, url: str, sandbox: str) -> Iterator[subproces
         "WAGUARD_API__PORT": "0",
         "WAGUARD_SANDBOX__KIND": sandbox,
         "WAGUARD_LIMITS__SESSION_MEMORY_MB": "0",
-        "WAGUARD_BROWSER__EXTRA_FLAGS": json.dumps(FLUSHES["extra_flags"]),
         "WAGUARD_PAGE__POLL_S": "0.1",
         "WAGUARD_LOG__FORMAT": "json",
     }

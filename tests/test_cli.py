@@ -48,6 +48,7 @@ DOWN = SessionView(
     check=None,
     generation=None,
     login=Login.NONE,
+    saved=None,
     wid=None,
     push_name=None,
     page_version=None,

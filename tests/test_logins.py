@@ -16,7 +16,7 @@ import aiohttp
 import damage
 import pytest
 from bare_browser import BINARY
-from conftest import FLUSHES, Daemon, Journal
+from conftest import Daemon, Journal
 from test_backup import tree
 from test_browser import log_in, pid_of, token, until
 from written import Written, write
@@ -569,7 +569,7 @@ async def test_a_daemon_that_dies_while_it_holds_a_browser_still_loses_no_login(
     start: Daemon, simulator: Simulator, sessions_dir: Path, journal: Journal
 ) -> None:
     sections = {"whatsapp": {"url": simulator.url}, "page": QUICK}
-    config = {**sections, "sessions": {"dir": str(sessions_dir)}, "api": {"port": 0}, "browser": FLUSHES}
+    config = {**sections, "sessions": {"dir": str(sessions_dir)}, "api": {"port": 0}}
     victim = await asyncio.create_subprocess_exec(
         sys.executable, "-c", DIES_WHILE_IT_HOLDS_THE_BROWSER, json.dumps(config), stdout=subprocess.PIPE
     )

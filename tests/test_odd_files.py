@@ -112,6 +112,24 @@ def test_the_profile_of_these_tests_is_sound(profile: Path) -> None:
     assert not login.marked(profile, "https_other.example_0")
 
 
+def test_a_mark_that_was_deleted_since_is_none(profile: Path) -> None:
+    key = b"_https://web.whatsapp.com\0\1last-wid-md"
+    put_it, deleted = b"\1" + bytes([len(key)]) + key + b"\2{}", b"\0" + bytes([len(key)]) + key
+    log = profile / LOCAL_STORAGE / "000003.log"
+    for batches, there in (
+        ([put_it], True),
+        ([put_it, deleted], False),
+        ([put_it, deleted, put_it], True),
+        ([put_it * 3 + deleted], False),
+    ):
+        log.write_bytes(b"".join(record(b"\0" * 12 + batch) for batch in batches))
+        assert login.marked(profile, ORIGIN) is there
+        assert login.unmarked(Below(profile, LOCAL_STORAGE), ORIGIN) is not there
+    # As it is in a later file, whatever an earlier one says.
+    log.with_name("000005.log").write_bytes(record(b"\0" * 12 + put_it))
+    assert login.marked(profile, ORIGIN)
+
+
 @pytest.mark.timeout(20, func_only=True)
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("name", NAMES)

@@ -44,8 +44,6 @@ session_memory_mb = 0
 process_s = 0.5
 [health]
 stopped_s = 1.0
-[browser]
-extra_flags = ["--enable-aggressive-domstorage-flushing"]
 """
 HASTY = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nWatchdogSec=2\n"
 """For a test's sake it is killed more often than the unit allows, and found hung sooner."""

@@ -300,6 +300,13 @@ class Instance:
         return self._record.unsaved
 
     @property
+    def saved(self) -> bool | None:
+        """Whether the login outlives a browser that is killed now: it is on disk, or a snapshot has it. None: there is none."""
+        if self.login is Login.NONE:
+            return None
+        return self.login is not Login.NEW or not self._record.unsaved
+
+    @property
     def ended(self) -> Reason | None:
         """How the login has ended that the client had; None as soon as somebody has scanned."""
         return self._record.ended

@@ -92,6 +92,8 @@ class SessionView:
     generation: str | None
     login: Login
     """What is on record of the profile's login, whether its browser runs or not."""
+    saved: bool | None
+    """Whether the login outlives a browser that is killed now: it is on disk, or a snapshot has it; none if there is no login."""
     wid: str | None
     """The number that is logged in on the page, as WhatsApp writes it; none while there is no such page."""
     push_name: str | None
@@ -164,6 +166,7 @@ def session_view(session: Session, sandbox: str) -> SessionView:
         ),
         generation=memory.profile.generation if memory.profile else None,
         login=session.instance.login,
+        saved=session.instance.saved,
         wid=reading.wid if reading else None,
         push_name=reading.push_name if reading else None,
         page_version=reading.page_version if reading else None,

@@ -40,6 +40,10 @@ _ALWAYS: Sequence[tuple[str, str]] = (
     ("--use-mock-keychain", "likewise"),
     ("--mute-audio", "no sound device on a server"),
     ("--hide-scrollbars", "clean screenshots"),
+    (
+        "--enable-aggressive-domstorage-flushing",
+        "localStorage is on disk a second after each change, not 5 s after the first and a minute after others: so long a kill loses a login",
+    ),
     ("--disk-cache-size=52428800", "50 MiB; an unbounded cache is what fills disks"),
 )
 

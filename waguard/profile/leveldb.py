@@ -179,6 +179,15 @@ def handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
     return (offset, length), at
 
 
+def as_varint(value: int) -> bytes:
+    """A number as LevelDB writes it: seven bits a byte, the lowest first."""
+    written = bytearray()
+    while value > 0x7F:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*written, value])
+
+
 def varint(data: bytes, at: int) -> tuple[int, int]:
     """A number of seven bits a byte; and where the next thing begins. Raises `IndexError` when it ends too soon, `ValueError`."""
     value = shift = 0

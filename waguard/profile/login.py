@@ -118,19 +118,25 @@ def key_of(origin: str, name: str = MARK) -> bytes:
 
 
 def _has_mark(database: Below, mark: bytes) -> bool:
+    """Whether the newest file that mentions the mark does not say at last that it was deleted: a logout leaves both in the log."""
+    deleted = b"\0" + leveldb.as_varint(len(mark)) + mark
     left = _SEARCHED
     for name in sorted(database.contents(), reverse=True):
         if holds_records(name) and left > 0:
             try:
                 with (database / name).reading(leveldb.most_bytes(name)) as file:
+                    there: bool | None = None
                     seen = b""
                     while left > 0 and (piece := file.read(_PIECE)):
-                        if mark in seen + piece:
-                            return True
-                        seen = piece[1 - len(mark) :]
+                        text = seen + piece
+                        if (at := text.rfind(mark)) >= 0:
+                            there = not text[: at + len(mark)].endswith(deleted)
+                        seen = piece[1 - len(deleted) :]
                         left -= len(piece)
             except FileNotFoundError:  # a running browser deletes what it no longer needs
                 continue
+            if there is not None:
+                return there
     return False
 
 
