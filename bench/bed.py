@@ -24,6 +24,10 @@ class Result:
     """One row of the table."""
 
     name: str
+    word: str = "-"
+    """What the view said first that was right."""
+    word_s: float | None = None
+    """From the fault to that word."""
     found: str = "-"
     cure: str = "-"
     found_s: float | None = None

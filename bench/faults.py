@@ -2,9 +2,10 @@
 """The fault matrix: what goes wrong with a session, how soon it is found, what cures it, and whether the login survives.
 
 Everything real: Chromium in its sandbox, the daemon as a process of its own, its control port, its log; the page is the
-simulated WhatsApp Web, the settings are the daemon's own. Each row makes one fault and looks from outside: at the log for
-what was found and done, at the session and at the phone for whether it is well again. Rows of one session run beside each
-other in one daemon, each on a session of its own; those that concern all have a daemon of their own.
+simulated WhatsApp Web, the settings are the daemon's own; ``WAGUARD_BROWSER__PATH`` names another browser than it would
+find. Each row makes one fault and looks from outside: at the log for what was found and done, at the session and at the phone
+for whether it is well again. Rows of one session run beside each other in one daemon, each on a session of its own; those that
+concern all have a daemon of their own. `page_faults.py` has those that are told by the word they show.
 
 ``found`` counts from the fault to the daemon's word of it; ``back`` from the fault until the session is connected again (or
 shows a code that a phone takes) by its own word and the phone's. A login is kept when the same device is connected again
@@ -26,6 +27,7 @@ from typing import Any
 from bed import PATIENCE_S, SCANNABLE, Bed, Do, Result, Row
 from figures import Figures, options, room
 from fleet import Line, Unexpected, fleet
+from page_faults import PAGE_ROWS
 from road import Names, Road
 
 from waguard.browser import find
@@ -575,6 +577,7 @@ ROWS = (
     Row("DNS gone for all", alone=names_gone),
     Row("server hangs for all", alone=server_hangs),
     Row("daemon stopped", alone=daemon_stopped),
+    *PAGE_ROWS,
 )
 
 
@@ -661,13 +664,27 @@ def _said(bed: Bed) -> list[str]:
     return told if len(told) <= 24 else [*told[:12], "...", *told[-12:]]
 
 
-COLUMNS = ("fault", "found", "found s", "cure", "back s", "since found", "login", "restarts", "verdict")
+COLUMNS = (
+    "fault",
+    "word",
+    "word s",
+    "found",
+    "found s",
+    "cure",
+    "back s",
+    "since found",
+    "login",
+    "restarts",
+    "verdict",
+)
 
 
 def _tell(results: list[Result], file: Path | None, took: float) -> int:
     table = [COLUMNS] + [
         (
             result.name,
+            result.word,
+            _seconds(result.word_s),
             result.found,
             _seconds(result.found_s),
             result.cure,
@@ -693,6 +710,8 @@ def _tell(results: list[Result], file: Path | None, took: float) -> int:
     rows = [
         {
             "fault": result.name,
+            "word": result.word,
+            "word_s": result.word_s,
             "found": result.found,
             "found_s": result.found_s,
             "cure": result.cure,

@@ -19,6 +19,8 @@ import psutil
 
 from waguard import __version__
 
+BROWSER = "WAGUARD_BROWSER__PATH"
+"""The one setting that a bench takes from its own environment: which browser is measured."""
 WAGUARD = str(Path(sys.executable).with_name("waguard"))
 
 
@@ -134,7 +136,11 @@ def program(
     with subprocess.Popen(
         [*through, WAGUARD, *arguments],
         env={
-            **{key: value for key, value in os.environ.items() if not key.startswith("WAGUARD_")},
+            **{
+                key: value
+                for key, value in os.environ.items()
+                if not key.startswith("WAGUARD_") or key == BROWSER
+            },
             "PYTHONUNBUFFERED": "1",
             **(environ or {}),
         },

@@ -260,13 +260,14 @@ KINDS = pytest.mark.parametrize("kind", [kind for kind in ODD if kind != "a link
 
 @pytest.mark.timeout(20, func_only=True)
 @KINDS
-def test_a_record_that_is_no_file_is_torn(profiles: Profiles, kind: str) -> None:
+def test_a_record_that_is_no_file_cannot_be_read_and_is_nobodys_to_put_aside(
+    profiles: Profiles, kind: str
+) -> None:
     registry = Registry(profiles)
     put(profiles.home(DEMO), "session.json", kind)
-    with pytest.raises(Torn, match=kind):
+    with pytest.raises(ProfileFailed, match=kind) as caught:
         registry.read(DEMO)
-    registry.set_aside(DEMO)
-    assert registry.read(DEMO).launch is None
+    assert not isinstance(caught.value, Torn)
 
 
 @pytest.mark.timeout(20, func_only=True)

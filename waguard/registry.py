@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from waguard.core.model import ClientCode, Reason, Wanted
 from waguard.errors import ProfileFailed
-from waguard.files import NotPlain, read_state, saying, write_atomically
+from waguard.files import read_state, saying, write_atomically
 from waguard.profile.store import Profiles
 from waguard.sandbox.reaper import Launch
 
@@ -56,8 +56,6 @@ class Registry:
                 data = read_state(path)
             except FileNotFoundError:
                 return Record()
-            except NotPlain as error:
-                raise Torn(f"{path} cannot be understood: {error.what}.") from None
         try:
             return _RECORD.validate_json(data)
         except ValidationError as error:
