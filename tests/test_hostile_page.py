@@ -118,6 +118,120 @@ async def test_windows_that_a_page_opens_are_closed(
         assert not journal.named("health.finding")
 
 
+async def test_a_page_that_goes_to_another_origin_is_brought_back(
+    start: Daemon, simulator: Simulator, journal: Journal
+) -> None:
+    """The page there looks like WhatsApp Web that nobody is logged in to; that says nothing of the login."""
+    async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
+        (before,) = await log_in(supervisor, simulator, DEMO)
+        await simulator.inject("elsewhere")
+        await until(lambda: bool(journal.named("health.recovered")), "brought back")
+        (found,) = journal.named("health.finding")
+        assert found.fields["fault"] == "elsewhere"
+        assert "localhost" in found.fields["evidence"][0]
+        await until(lambda: supervisor.view(DEMO).link is Link.CONNECTED, "connected")
+        after = supervisor.view(DEMO)
+        assert (after.browser, after.attempt, after.profile) == (before.browser, before.attempt, "fresh")
+        words = [(one.fields["link"], one.fields["reason"]) for one in journal.named("session.changed")]
+        assert ("lost", "elsewhere") in words or ("loading", None) in words
+        assert not [one for one in words if one[1] == "logged_out"]
+
+
+# --- dialogs --------------------------------------------------------------------------------------------------
+
+
+def finding_of(supervisor: Supervisor) -> str:
+    treatment = supervisor._sessions[DEMO].state.treatment
+    return "" if treatment is None else treatment.finding.fault.value
+
+
+def alerts_of(journal: Journal) -> list[str]:
+    return [one.fields["text"] for one in journal.named("alert.raised")]
+
+
+async def test_what_is_new_is_clicked_away_before_it_costs_the_login(
+    start: Daemon, simulator: Simulator, journal: Journal
+) -> None:
+    async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
+        await log_in(supervisor, simulator, DEMO)
+        await simulator.inject("dialog", value="whats_new")
+        await until(lambda: bool(journal.named("health.recovered")), "clicked")
+        (found,), (remedy,) = journal.named("health.finding"), journal.named("health.remedy")
+        assert found.fields["fault"] == "notice_open"
+        assert "whats_new" in found.fields["evidence"][0]
+        assert "WhatsApp Web" not in found.fields["evidence"][0], "what it says is nobody's business"
+        assert (remedy.fields["remedy"], remedy.fields["outcome"]) == ("dismiss", "cured")
+        assert not alerts_of(journal)
+        assert (supervisor.view(DEMO).link, len(simulator.devices)) == (Link.CONNECTED, 1)
+
+
+async def test_a_click_that_does_not_land_is_told(
+    start: Daemon, simulator: Simulator, journal: Journal
+) -> None:
+    async with start(whatsapp={"url": simulator.url}, health={"verify_s": 0.5}) as (supervisor, _):
+        await log_in(supervisor, simulator, DEMO)
+        await simulator.inject("dialog", value="whats_new_stuck")
+        await until(lambda: bool(alerts_of(journal)), "told")
+        assert alerts_of(journal)[0].startswith("A notice lies over the page")
+        (remedy, *_) = journal.named("health.remedy")
+        assert (remedy.fields["remedy"], remedy.fields["outcome"]) == ("dismiss", "failed")
+
+
+@pytest.mark.parametrize(
+    ("value", "fault", "kind"),
+    [("unknown", "dialog_open", "unknown"), ("use_here", "dialog_open", "use_here")],
+)
+async def test_a_dialog_that_is_not_known_to_be_harmless_is_a_persons(
+    start: Daemon, simulator: Simulator, journal: Journal, value: str, fault: str, kind: str
+) -> None:
+    async with start(whatsapp={"url": simulator.url}, health={"dialog_s": 0.5}) as (supervisor, _):
+        await log_in(supervisor, simulator, DEMO)
+        await simulator.inject("dialog", value=value)
+        await until(lambda: bool(alerts_of(journal)), "told")
+        assert finding_of(supervisor) == fault
+        assert f"kind {kind};" in journal.named("health.finding")[0].fields["evidence"][0]
+        assert supervisor.view(DEMO).link is Link.CONNECTED, "no conflict"
+        assert not journal.named("health.remedy")
+        await simulator.clear_faults()
+        await until(lambda: bool(journal.named("alert.cleared")), "over")
+
+
+@pytest.mark.parametrize("value", ["timelock", "capping"])
+async def test_a_restricted_account_is_told_and_stays_connected(
+    start: Daemon, simulator: Simulator, journal: Journal, value: str
+) -> None:
+    async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
+        await log_in(supervisor, simulator, DEMO)
+        await simulator.inject("restricted", value=value)
+        await until(lambda: bool(alerts_of(journal)), "told")
+        assert alerts_of(journal)[0].startswith("WhatsApp has restricted this account for a time")
+        assert (finding_of(supervisor), supervisor.view(DEMO).link) == ("restricted", Link.CONNECTED)
+        assert not journal.named("health.remedy")
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [("required", "passkey_required"), ("confirmation", "passkey_confirmation")]
+)
+async def test_a_passkey_is_waited_for_and_the_page_is_not_stuck(
+    start: Daemon, simulator: Simulator, journal: Journal, value: str, word: str
+) -> None:
+    health, deadlines = {"qr_s": 1.0}, {"open": 2.0}
+    async with start(whatsapp={"url": simulator.url}, health=health, deadlines=deadlines) as (supervisor, _):
+        await supervisor.connect(DEMO)
+        await simulator.inject("passkey", value=value)
+        simulator.scan(supervisor.qr(DEMO).text, "34600000000")
+        await until(lambda: supervisor.view(DEMO).reason == word, "said")
+        view = await supervisor.connect(DEMO)
+        assert (view.link, view.qr) == (Link.AWAITING_SCAN, None)
+        await asyncio.sleep(4)  # twice as long as a page that loads may take
+        assert (finding_of(supervisor), supervisor.view(DEMO).reason) == (word, word)
+        assert "passkey" in alerts_of(journal)[0]
+        assert not journal.named("health.remedy")
+        await simulator.clear_faults()
+        await until(lambda: supervisor.view(DEMO).link is Link.CONNECTED, "connected")
+        await until(lambda: bool(journal.named("alert.cleared")), "over")
+
+
 # --- memory ---------------------------------------------------------------------------------------------------
 
 

@@ -431,6 +431,9 @@ async def test_only_what_is_needed_of_the_page_is_switched_on(monkeypatch: pytes
             sent.append(method)
 
     class Connection:
+        def on(self, *_: object) -> None:
+            pass
+
         async def createSession(self, _target: object) -> Session:  # noqa: N802 (pyppeteer's name)
             return Session()
 

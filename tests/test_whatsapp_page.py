@@ -28,6 +28,7 @@ BLANK: dict[str, Any] = {
     "panes": False,
     "progress": False,
     "use_here": False,
+    "dialog": None,
     "refused": False,
     "logged_in": False,
     "storage_error": None,
@@ -143,6 +144,50 @@ def test_an_address_that_the_page_has_left_again_tells_as_well(boot: dict[str, A
     assert (reading.link, reading.reason) == (Link.LOST, Reason.LOGGED_OUT)
     assert read({**BLANK, "qr": QR}, logged_out=True).reason is Reason.LOGGED_OUT
     assert read({**BLANK, "state": "CONNECTED", "synced": True}, logged_out=True).link is Link.CONNECTED
+
+
+@pytest.mark.parametrize(
+    ("signs", "link", "reason", "dialog"),
+    [
+        ({"state": "CONNECTED", "synced": True, "dialog": "whats_new"}, Link.CONNECTED, None, "whats_new"),
+        ({"state": "CONNECTED", "synced": True, "dialog": "use_here"}, Link.CONNECTED, None, "use_here"),
+        ({"panes": True, "dialog": "chats of somebody"}, Link.CONNECTED, None, "unknown"),
+        ({"panes": True, "dialog": ["whats_new"]}, Link.CONNECTED, None, "unknown"),
+        ({"dialog": "use_here", "use_here": True}, Link.LOST, Reason.CONFLICT, None),
+        *(
+            ({"state": state, "dialog": reason.value}, Link.AWAITING_SCAN, reason, reason.value)
+            for reason in (Reason.PASSKEY_REQUIRED, Reason.PASSKEY_CONFIRMATION)
+            for state in ("PAIRING", "UNPAIRED", None)
+        ),
+        (
+            {"state": "CONNECTED", "synced": True, "dialog": "passkey_required"},
+            Link.CONNECTED,
+            None,
+            "passkey_required",
+        ),
+    ],
+)
+def test_a_dialog_is_known_by_its_kind(
+    signs: dict[str, Any], link: Link, reason: Reason | None, dialog: str | None
+) -> None:
+    reading = read({**BLANK, "qr": None, **signs})
+    assert (reading.link, reading.reason, reading.dialog) == (link, reason, dialog)
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["http://web.whatsapp.com/", "https://evil.example/?post_logout=1", "https://web.whatsapp.com:444/"],
+)
+def test_a_page_at_another_origin_is_not_connected(where: str) -> None:
+    reading = read({**BLANK, "url": where, "state": "CONNECTED", "synced": True, "qr": QR}, home=URL)
+    assert (reading.link, reading.reason, reading.qr) == (Link.LOST, Reason.ELSEWHERE, None)
+
+
+@pytest.mark.parametrize("where", [URL, LOGGED_OUT_URL, "https://web.whatsapp.com:443/x", "about:blank", ""])
+def test_a_page_at_home_is_not_elsewhere(where: str) -> None:
+    assert (
+        read({**BLANK, "url": where, "state": "CONNECTED", "synced": True}, home=URL).link is Link.CONNECTED
+    )
 
 
 def test_the_code_is_handed_on_whole_with_the_signs_that_led_to_it() -> None:

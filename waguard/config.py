@@ -241,6 +241,7 @@ class Health(_Section):
     busy_s: Seconds = 45.0
     offline_s: Seconds = 60.0
     unpaired_s: Seconds = 5.0
+    dialog_s: Seconds = 10.0
     qr_s: Seconds = 90.0
     verify_s: Seconds = 10.0
     relapse_s: Seconds = 120.0
@@ -254,6 +255,7 @@ class Health(_Section):
             Fault.PROCESS_STOPPED: self.stopped_s,
             Fault.OFFLINE: self.offline_s,
             Fault.UNPAIRED: self.unpaired_s,
+            Fault.DIALOG_OPEN: self.dialog_s,
         }
         return named | dict.fromkeys(hung, self.hung_s)
 

@@ -25,8 +25,8 @@ class Target:
     members: Members
     silent: bool
     """Its page does not answer."""
-    fresh_codes: str
-    """The expression that asks its page for them."""
+    click: Callable[[str], str]
+    """The expression that clicks this button of its page's."""
 
 
 async def apply(remedy: Remedy, fault: Fault, target: Target) -> None:
@@ -43,8 +43,13 @@ async def _terminate(_fault: Fault, target: Target) -> None:
 
 
 async def _reload_qr(_fault: Fault, target: Target) -> None:
-    if await target.page.look(target.fresh_codes) is not True:
+    if await target.page.look(target.click("fresh_codes")) is not True:
         raise PageFailed("The page has no button for fresh codes.")
+
+
+async def _dismiss(_fault: Fault, target: Target) -> None:
+    if await target.page.look(target.click("notice")) is not True:
+        raise PageFailed("The dialog has no button that is known.")
 
 
 async def _renew(fault: Fault, target: Target) -> None:
@@ -70,6 +75,7 @@ async def _reload(fault: Fault, target: Target) -> None:
 _REMEDIES: Mapping[Remedy, Callable[[Fault, Target], Awaitable[None]]] = {
     Remedy.CONTINUE: _go_on,
     Remedy.TERMINATE: _terminate,
+    Remedy.DISMISS: _dismiss,
     Remedy.RELOAD_QR: _reload_qr,
     Remedy.RENEW: _renew,
     Remedy.RELOAD: _reload,

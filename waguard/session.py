@@ -342,7 +342,9 @@ class Session:
         if state.wanted is Wanted.UP and (ended := self._instance.ended) is not None:
             return _SCAN_NEEDED[ended]
         treatment = state.treatment
-        if treatment is None or treatment.remedy or treatment.finding.fault not in _FOR_A_PERSON:
+        if treatment is None or treatment.finding.fault not in _FOR_A_PERSON:
+            return ""
+        if treatment.remedy and Remedy.DISMISS not in treatment.tried:
             return ""
         return treatment.finding.failure.message
 
@@ -594,7 +596,13 @@ class Session:
                     waiting.set_exception(ShuttingDown("The daemon is shutting down."))
 
 
-_FOR_A_PERSON = frozenset({Fault.CONFLICT, Fault.REFUSED, Fault.UNPAIRED})
+_FOR_A_PERSON = frozenset(
+    {
+        *(Fault.CONFLICT, Fault.REFUSED, Fault.RESTRICTED, Fault.UNPAIRED),
+        *(Fault.PASSKEY_REQUIRED, Fault.PASSKEY_CONFIRMATION),
+        *(Fault.DIALOG_OPEN, Fault.NOTICE_OPEN),  # of the second, when a click did not land
+    }
+)
 _SCAN_NEEDED = {
     Reason.LOGGED_OUT: "The phone has unlinked this login, or WhatsApp has: somebody has to scan the new code.",
     Reason.DAMAGED: "The login was lost to damage, and no snapshot has it: somebody has to scan the new code.",

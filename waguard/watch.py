@@ -17,6 +17,7 @@ from waguard.browser.launch import Browser
 from waguard.browser.page import Page
 from waguard.config import Config
 from waguard.core import machine, patience
+from waguard.core.address import elsewhere
 from waguard.core.health import BY_SCAN, Fault, Finding, Remedy, finding
 from waguard.core.model import Failure, Link, Reading, Stage
 from waguard.core.patience import Book
@@ -275,7 +276,9 @@ class Watch:
                     self._crashed(epoch)
                     return
                 signs = None  # between two documents; a pipe that is gone ends the browser, which is watched
-            reading = whatsapp.read(signs, logged_out=self._instance.memory.logged_out)
+            reading = whatsapp.read(
+                signs, logged_out=self._instance.memory.logged_out, home=self._config.whatsapp.url
+            )
             judged = await self._instance.judge(reading)
             if judged is None:
                 lost = Failure("refused", f"The login was lost: {self._instance.distrust}.", Stage.OPEN)
@@ -296,7 +299,12 @@ class Watch:
 
     def _at(self, address: str) -> None:
         """The page has come to this address, and may have left it again."""
-        if whatsapp.says_logged_out(address) and not self._instance.memory.logged_out:
+        home = self._config.whatsapp.url
+        if (
+            whatsapp.says_logged_out(address)
+            and not elsewhere(address, home)
+            and not self._instance.memory.logged_out
+        ):
             self._instance.memory.logged_out = True
             self._look_now.set()
 
@@ -504,7 +512,7 @@ class Watch:
             self._config.whatsapp.url,
             self._members,
             self._renderer.silent,
-            whatsapp.part(self._senses.probe, "click", "fresh_codes"),
+            partial(whatsapp.part, self._senses.probe, "click"),
         )
         reload, why = remedy is Remedy.RELOAD, ""
         self._navigating += reload

@@ -12,6 +12,7 @@ from waguard.browser.find import Binary
 from waguard.browser.flags import client_hints, user_agent
 from waguard.browser.pipe import PipeConnection, PipeSession
 from waguard.config import Browser
+from waguard.core.address import same_origin
 from waguard.errors import PageFailed, PageUnreachable
 
 _MOST_ADDRESSES = 64
@@ -107,7 +108,7 @@ class Page:
         Raises `PageFailed`.
         """
         answer = await self._session.send("Page.getNavigationHistory")
-        return _origin(answer["entries"][answer["currentIndex"]]["url"]) != _origin(url)
+        return not same_origin(answer["entries"][answer["currentIndex"]]["url"], url)
 
     async def evaluate(self, expression: str) -> Any:
         """The expression's value as JSON, in the page's own world: whatever it calls may be the page's.
@@ -231,8 +232,3 @@ async def _first_page(connection: PipeConnection) -> dict[str, Any]:
     finally:
         connection.remove_listener("Target.targetCreated", announce)
     return target
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)

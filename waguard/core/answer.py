@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 from waguard.core.machine import State, status
-from waguard.core.model import Failure, Link, Process, Reason, Status, Wanted
+from waguard.core.model import PASSKEYS, Failure, Link, Process, Reason, Status, Wanted
 
 
 class Wait(StrEnum):
@@ -34,7 +34,8 @@ def answer(state: State, wait: Wait, *, has_qr: bool) -> Failure | bool:
         return Failure("refused", message, hint=hint, details=(("reason", state.reason.value),))
     if state.link is Link.CONNECTED:
         return True
-    return wait is Wait.QR and status(state) is Status.AWAITING_SCAN and has_qr
+    waits_for_a_person = has_qr or state.reason in PASSKEYS
+    return wait is Wait.QR and status(state) is Status.AWAITING_SCAN and waits_for_a_person
 
 
 _FINAL = {

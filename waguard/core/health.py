@@ -42,6 +42,16 @@ class Fault(StrEnum):
     """The login was lost to damage, and nobody has logged it out."""
     LOGGED_OUT = "logged_out"
     CONFLICT = "conflict"
+    ELSEWHERE = "elsewhere"
+    """The page has gone to another origin."""
+    NOTICE_OPEN = "notice_open"
+    """A dialog that is known to be harmless lies over the page."""
+    DIALOG_OPEN = "dialog_open"
+    """Another one does."""
+    RESTRICTED = "restricted"
+    """WhatsApp says that the account is restricted for a time; the link stands."""
+    PASSKEY_REQUIRED = "passkey_required"
+    PASSKEY_CONFIRMATION = "passkey_confirmation"
     REFUSED = "refused"
 
 
@@ -52,6 +62,8 @@ class Remedy(StrEnum):
     """SIGCONT to what is stopped."""
     TERMINATE = "terminate"
     """End the running script; the page stays."""
+    DISMISS = "dismiss"
+    """Click a dialog away that is known to be harmless."""
     RELOAD_QR = "reload_qr"
     """Ask the page for fresh codes."""
     RENEW = "renew"
@@ -69,6 +81,7 @@ class Remedy(StrEnum):
 COST_S: Mapping[Remedy, float] = {
     Remedy.CONTINUE: 0.1,
     Remedy.TERMINATE: 0.5,
+    Remedy.DISMISS: 0.5,
     Remedy.RELOAD_QR: 1.0,
     Remedy.RENEW: 2.0,
     Remedy.RELOAD: 5.0,
@@ -101,6 +114,12 @@ PLANS: Mapping[Fault, Sequence[Remedy]] = {
     Fault.LOGIN_LOST: (Remedy.RESTORE,),
     Fault.LOGGED_OUT: (),
     Fault.CONFLICT: (),
+    Fault.ELSEWHERE: (Remedy.RELOAD, Remedy.RESTART),
+    Fault.NOTICE_OPEN: (Remedy.DISMISS, Remedy.RELOAD),
+    Fault.DIALOG_OPEN: (),
+    Fault.RESTRICTED: (),
+    Fault.PASSKEY_REQUIRED: (),
+    Fault.PASSKEY_CONFIRMATION: (),
     Fault.REFUSED: (),
 }
 """What may help, by cost. Nothing: a person is needed."""
@@ -143,7 +162,7 @@ OF_THE_PAGE = frozenset({Fault.PAGE_BLOCKED, Fault.PAGE_LOOPING, Fault.PAGE_CRAS
 """Over as soon as the page says anything."""
 STOPPING = frozenset({Remedy.RESTART, Remedy.RESTORE, Remedy.FRESH})
 """These begin with the end of the browser."""
-AGAIN = frozenset({Fault.OFFLINE, Fault.QR_STALE})
+AGAIN = frozenset({Fault.OFFLINE, Fault.QR_STALE, Fault.ELSEWHERE, Fault.NOTICE_OPEN})
 """A restart is no last resort for these; the first remedy that leaves the browser up is tried again and again, as often as
 the probe complains."""
 BY_SCAN = frozenset({Fault.UNPAIRED})
@@ -188,6 +207,28 @@ _SAID: Mapping[Fault, tuple[str, str, str]] = {
         "refused",
         "WhatsApp is open elsewhere with this login",
         "Close it there, then: restart.",
+    ),
+    Fault.ELSEWHERE: ("page_failed", "The page has left WhatsApp Web", "Is there a portal to sign in to?"),
+    Fault.NOTICE_OPEN: ("page_failed", "A notice lies over the page", "It is clicked away by itself."),
+    Fault.DIALOG_OPEN: (
+        "page_failed",
+        "A dialog lies over the page, and nobody here knows what it wants",
+        "See: waguard screenshot CODE. A restart may close it; the login is kept.",
+    ),
+    Fault.RESTRICTED: (
+        "refused",
+        "WhatsApp has restricted this account for a time",
+        "See the phone for how long. The link stands, and the login is kept.",
+    ),
+    Fault.PASSKEY_REQUIRED: (
+        "refused",
+        "WhatsApp wants the account's passkey to link this device",
+        "Use it on the phone, or have the account linked without one.",
+    ),
+    Fault.PASSKEY_CONFIRMATION: (
+        "refused",
+        "WhatsApp wants the passkey confirmed to link this device",
+        "Confirm it on the phone.",
     ),
     Fault.REFUSED: ("refused", "WhatsApp refuses this browser or this account", "See: connect."),
 }

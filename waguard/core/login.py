@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from waguard.core.model import Link, Reading, Reason
+from waguard.core.model import PASSKEYS, Link, Reading, Reason
 
 
 class Judgement(StrEnum):
@@ -24,6 +24,8 @@ def judge(reading: Reading, *, login: bool, restored: bool, had: bool) -> Judgem
     """
     if reading.link in {Link.SYNCING, Link.CONNECTED}:
         return Judgement.ACCEPTED
+    if reading.reason in PASSKEYS:
+        return Judgement.NOTHING
     logged_out = reading.reason is Reason.LOGGED_OUT
     if reading.link is not Link.AWAITING_SCAN and not logged_out:
         return Judgement.NOTHING

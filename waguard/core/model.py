@@ -66,6 +66,16 @@ class Reason(StrEnum):
     """The page asks for a scan, though the login is still in its storage."""
     DAMAGED = "damaged"
     """The login was lost to damage of its files, and nobody has logged it out."""
+    ELSEWHERE = "elsewhere"
+    """The page has gone to another origin than WhatsApp Web's."""
+    PASSKEY_REQUIRED = "passkey_required"
+    """WhatsApp links this device only when somebody uses the account's passkey."""
+    PASSKEY_CONFIRMATION = "passkey_confirmation"
+    """... and only when somebody confirms it on the phone."""
+
+
+PASSKEYS = frozenset({Reason.PASSKEY_REQUIRED, Reason.PASSKEY_CONFIRMATION})
+"""Scanned, and not linked yet: it waits for a person."""
 
 
 class Status(StrEnum):
@@ -140,6 +150,8 @@ class Reading:
     """Whether the login's marks are in the page's storage; None: not to be seen."""
     qr_exhausted: bool = False
     """All refs are used up; the page shows a reload button instead of a fresh code."""
+    dialog: str | None = None
+    """The kind of the modal dialog that lies over the page."""
     page_version: str | None = None
     wid: str | None = None
     """The number that is logged in, as WhatsApp writes it: ``34600000001:12@c.us``."""

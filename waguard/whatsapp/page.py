@@ -12,7 +12,8 @@ from importlib.resources import files
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from waguard.core.model import Link, Reading, Reason
+from waguard.core.address import elsewhere
+from waguard.core.model import PASSKEYS, Link, Reading, Reason
 
 PROBE = files(__package__).joinpath("probe.js").read_text(encoding="utf-8")
 """The page's reader: an expression, which makes an object of functions."""
@@ -38,6 +39,7 @@ ERROR_PAGE = "error page"
 """The sign of a page that the browser shows itself, since it reached none."""
 
 _QR = re.compile(r"[\x20-\x7e]{1,1024}")
+_PLACE = re.compile(r"[\w.:/\[\]-]+", re.ASCII)
 _WORD = re.compile(r"[\w .:+-]{1,64}", re.ASCII)
 _WID = re.compile(r"\d{1,20}(:\d{1,4})?@[a-z.]{1,16}", re.ASCII)
 _LONGEST_NAME = 64
@@ -47,12 +49,24 @@ _UNPAIRED = frozenset({"UNPAIRED", "UNPAIRED_IDLE"})
 _ON_THE_WAY = frozenset({"UNLAUNCHED", "OPENING", "PAIRING", *_UNPAIRED})
 
 
-def read(signs: object, *, logged_out: bool = False) -> Reading:
+def read(signs: object, *, logged_out: bool = False, home: str = "") -> Reading:
     """What the page says. Never raises; whatever is not of the expected form counts as not seen.
 
-    ``logged_out``: its address was once one that `says_logged_out`.
+    ``logged_out``: its address was once one that `says_logged_out`. ``home``: the address of WhatsApp Web.
     """
-    return _Signs.of(signs if isinstance(signs, Mapping) else {}, logged_out=logged_out).reading()
+    return _Signs.of(signs if isinstance(signs, Mapping) else {}, logged_out=logged_out, home=home).reading()
+
+
+_KINDS = frozenset({"use_here", "whats_new", "update", "restricted", *(one.value for one in PASSKEYS)})
+_PASSKEYS: Mapping[str | None, Reason] = {one.value: one for one in PASSKEYS}
+_UNKNOWN = "unknown"
+
+
+def _dialog(value: object) -> str | None:
+    """Its kind, one of those that are known, or that it is none of them."""
+    if value is None:
+        return None
+    return value if isinstance(value, str) and value in _KINDS else _UNKNOWN
 
 
 def says_logged_out(address: str) -> bool:
@@ -69,6 +83,9 @@ class _Signs:
 
     url: str
     logged_out: bool
+    away: bool
+    """The page is at another origin than WhatsApp Web's."""
+    dialog: str | None
     version: str | None
     state: str | None
     stream: str | None
@@ -89,7 +106,7 @@ class _Signs:
     push_name: str | None
 
     @classmethod
-    def of(cls, raw: Mapping[Any, Any], *, logged_out: bool) -> Self:
+    def of(cls, raw: Mapping[Any, Any], *, logged_out: bool, home: str) -> Self:
         def flag(name: str) -> bool | None:
             value = raw.get(name)
             return value if isinstance(value, bool) else None
@@ -99,6 +116,8 @@ class _Signs:
         return cls(
             url=url,
             logged_out=logged_out or says_logged_out(url),
+            away=bool(home) and elsewhere(url, home),
+            dialog=_dialog(raw.get("dialog")),
             version=_match(_WORD, raw.get("version")),
             state=_match(_WORD, raw.get("state")),
             stream=_match(_WORD, raw.get("stream")),
@@ -121,15 +140,20 @@ class _Signs:
 
     def reading(self) -> Reading:
         link, reason = self._link()
-        exhausted = link is Link.AWAITING_SCAN and (self.reload is True or self.state == "UNPAIRED_IDLE")
+        exhausted = (
+            link is Link.AWAITING_SCAN
+            and reason not in PASSKEYS
+            and (self.reload is True or self.state == "UNPAIRED_IDLE")
+        )
         somebody = self.logged_in is True and link is not Link.AWAITING_SCAN
         return Reading(
             link,
             reason,
             # A code that is used up stays in the document, but no phone can scan it any more.
-            qr=self.qr if link is Link.AWAITING_SCAN and not exhausted else None,
+            qr=self.qr if link is Link.AWAITING_SCAN and not exhausted and reason not in PASSKEYS else None,
             marks=self.logged_in,
             qr_exhausted=exhausted,
+            dialog=self.dialog if link is not Link.LOST else None,
             page_version=self.version,
             wid=self.wid if somebody else None,
             push_name=self.push_name if somebody else None,
@@ -141,10 +165,14 @@ class _Signs:
         paired = self.logged_in or self.panes or self.state in {"PAIRING", "CONNECTED"}
         if self.url.startswith("chrome-error:"):
             return Link.LOST, Reason.OFFLINE
+        if self.away:
+            return Link.LOST, Reason.ELSEWHERE
         if self.state in _REFUSED or self.mode in _REFUSED or self._refused():
             return Link.LOST, Reason.REFUSED
         if self._conflict():
             return Link.LOST, Reason.CONFLICT
+        if self.dialog in _PASSKEYS and not self.panes and self.state in {None, *_ON_THE_WAY}:
+            return Link.AWAITING_SCAN, _PASSKEYS[self.dialog]
         if self._awaits_scan():
             return Link.AWAITING_SCAN, Reason.LOGGED_OUT if self.logged_out else None
         if self.logged_out and not paired:
@@ -193,7 +221,11 @@ class _Signs:
         return None
 
     def _seen(self) -> tuple[str, ...]:
-        words = (("Socket.state", self.state), ("Socket.stream", self.stream), ("Stream.mode", self.mode))
+        words = (
+            *(("Socket.state", self.state), ("Socket.stream", self.stream), ("Stream.mode", self.mode)),
+            ("dialog", self.dialog),
+            ("at", _match(_PLACE, self.url.partition("?")[0][:100]) if self.away else None),
+        )
         flags = (
             ("post_logout", self.logged_out),
             (ERROR_PAGE, self.url.startswith("chrome-error:")),

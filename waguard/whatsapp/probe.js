@@ -17,6 +17,8 @@
       return typeof value === 'string' ? value.slice(0, most) : null;
     });
     const seen = selector => sign(() => document.querySelector(selector) !== null);
+    const dialog = sign(() => this.dialog()?.kind ?? null);
+    const ok = seen('[data-testid="popup-controls-ok"]');
     const splash = seen('#wa_web_initial_startup');
 
     return {
@@ -28,7 +30,9 @@
       panes: seen('#side, #pane-side, [data-testid="cell-frame-container"]'),
       progress: sign(() => [...document.querySelectorAll('progress')]
         .some(bar => bar.closest('#wa_web_initial_startup') === null)),
-      use_here: seen('[data-testid="popup-controls-ok"]'),
+      dialog,
+      // Every dialog may have that button.
+      use_here: dialog === 'use_here' || (ok && (dialog === null || dialog === 'unknown')),
       // The page for refused browsers is small, shows no splash, and names the browser it wants.
       refused: sign(() => splash === false && document.readyState !== 'loading'
         && (document.querySelector('.version-title, a[href*="google.com/chrome"]') !== null
@@ -46,6 +50,28 @@
       }),
       online: sign(() => navigator.onLine !== false),
     };
+  },
+
+  // The dialog that lies over everything, and its kind: the first of those that are known, by the words of some languages.
+  // What it says stays here, as it may be of somebody's chats.
+  dialog() {
+    const about = words => new RegExp(words.source.replaceAll('KEY', '(?:passkey|(?:clave|llave) de acceso|chave de acesso)'), 'is');
+    const kinds = Object.entries({
+      use_here: /use here|usar aqu[ií]/,
+      whats_new: /what[’']s new|novedades|novidades/,
+      passkey_confirmation: /confirm.{0,80}KEY|KEY.{0,80}confirm/,
+      passkey_required: /KEY/,
+      restricted: /account.{0,40}restricted|cuenta.{0,40}restringida|conta.{0,40}restrita|limit of new chats|l[ií]mite de (?:nuevos chats|novas conversas)/,
+      update: /update.{0,40}available|actualizaci[oó]n.{0,40}disponible|atualiza[cç][aã]o.{0,40}dispon[ií]vel/,
+    });
+    const over = [...document.querySelectorAll('[role="dialog"], [role="alertdialog"], [aria-modal="true"], dialog[open]')]
+      .slice(0, 16)
+      .filter(one => one.checkVisibility())
+      .map(element => {
+        const said = element.innerText.slice(0, 2000);
+        return { element, kind: kinds.find(([, words]) => about(words).test(said))?.[0] ?? 'unknown' };
+      });
+    return over.find(({ kind }) => kind !== 'unknown') ?? over[0] ?? null;
   },
 
   // What only the page's own world knows, looked at there after the signs. The page may have replaced everything that has a
@@ -94,7 +120,17 @@
 
   // Clicks a button of the page's, in the world of its own; true if it was there.
   click(name) {
-    const button = document.querySelector({ fresh_codes: '[data-ref] button' }[name]);
+    const buttons = {
+      fresh_codes: () => document.querySelector('[data-ref] button'),
+      // One that is known to be harmless, and no other.
+      notice: () => {
+        const { element, kind } = this.dialog() ?? {};
+        if (!['whats_new', 'update'].includes(kind)) return null;
+        const only = element.querySelectorAll('button, [role="button"]');
+        return element.querySelector('[data-testid="popup-controls-ok"]') ?? (only.length === 1 ? only[0] : null);
+      },
+    };
+    const button = buttons[name]();
     button?.click();
     return button !== null;
   },
