@@ -25,13 +25,14 @@ check: setup ## Lint and types only
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy $(wildcard waguard tests examples bench deb container)
 
-bench: setup ## Measure: connect, keeping logins, 300 rounds in a row; in short: probes, the fault matrix, false alarms
+bench: setup ## Measure: connect, keeping logins, 300 rounds in a row; in short: probes, the fault matrix, false alarms, logouts
 	@$(BIN)/python bench/connect.py $(ARGS)
 	@$(BIN)/python bench/profile.py $(ARGS)
 	@$(BIN)/python bench/soak.py $(ARGS)
 	@$(BIN)/python bench/probes.py --quick $(ARGS)
 	@$(BIN)/python bench/faults.py --quick $(ARGS)
 	@$(BIN)/python bench/calm.py --quick $(ARGS)
+	@$(BIN)/python bench/logouts.py --quick $(ARGS)
 
 deb: setup ## Build a Debian package into dist/
 	@$(BIN)/python deb/build.py $(ARGS)

@@ -27,6 +27,7 @@ SHORTER = {
     "probes": ("--window", "1"),
     "faults": ("--only", "dropped"),
     "calm": ("--sessions", "1", "--minutes", "0.1"),
+    "logouts": ("--sessions", "1", "--rounds", "2"),
 }
 
 

@@ -125,6 +125,10 @@ def test_a_mark_that_was_deleted_since_is_none(profile: Path) -> None:
         log.write_bytes(b"".join(record(b"\0" * 12 + batch) for batch in batches))
         assert login.marked(profile, ORIGIN) is there
         assert login.unmarked(Below(profile, LOCAL_STORAGE), ORIGIN) is not there
+    # However the file is cut into pieces.
+    for gap in range(len(key) + 20):
+        log.write_bytes(b"\0" * (login._PIECE - gap) + deleted + b"\0" * 9)
+        assert not login.marked(profile, ORIGIN)
     # As it is in a later file, whatever an earlier one says.
     log.with_name("000005.log").write_bytes(record(b"\0" * 12 + put_it))
     assert login.marked(profile, ORIGIN)

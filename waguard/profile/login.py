@@ -129,7 +129,8 @@ def _has_mark(database: Below, mark: bytes) -> bool:
                     seen = b""
                     while left > 0 and (piece := file.read(_PIECE)):
                         text = seen + piece
-                        if (at := text.rfind(mark)) >= 0:
+                        at = text.rfind(mark)
+                        if at >= 0 and at + len(mark) > len(seen):
                             there = not text[: at + len(mark)].endswith(deleted)
                         seen = piece[1 - len(deleted) :]
                         left -= len(piece)
