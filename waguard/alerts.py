@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from waguard.core.model import ClientCode
+from waguard.plain_text import plain
 
 
 class Alert(StrEnum):
@@ -35,7 +36,7 @@ class Alerts:
 
     def set(self, alert: Alert, text: str, client: ClientCode | None = None) -> None:
         """Begin it, with what is said of it; empty: it is over. Told only when that is news."""
-        key = (alert, client)
+        key, text = (alert, client), plain(text)
         if text and key not in self._raised:
             self._raised[key] = Raised(alert, client, text)
             self._publish("alert.raised", level="error", client=client, alert=alert.value, text=text)

@@ -310,7 +310,7 @@ class Keeper:
             if other != code and self._comes_up_with(ClientCode(other), names):
                 raise LoginInUse(
                     f"It is the login of {other} already: two browsers with one login drive each other out.",
-                    hint=f"Go on with {other}, or clean it up first: its snapshots stay.",
+                    hint=f"Go on with {other}, or have it dropped there first: waguard cleanup {other}",
                     client=other,
                 )
 

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from waguard.api.words import in_http
 from waguard.errors import WaguardError
+from waguard.plain_text import plain_data
 
 # The one translation from error codes to HTTP.
 STATUS = {
@@ -82,7 +83,7 @@ def response(error: WaguardError) -> web.Response:
     }
     return web.Response(
         # What a caller sent may hold anything, even what no encoding has.
-        body=in_http(json.dumps(body, ensure_ascii=False, default=str)).encode("utf-8", "backslashreplace"),
+        body=in_http(json.dumps(plain_data(body), ensure_ascii=False)).encode(),
         status=status,
         content_type="application/problem+json",
         charset="utf-8",

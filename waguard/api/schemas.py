@@ -13,6 +13,7 @@ from waguard.api.problems import Problem
 from waguard.api.words import in_http
 from waguard.core.answer import Wait
 from waguard.errors import InvalidRequest
+from waguard.plain_text import plain_json
 
 
 class Options(BaseModel):
@@ -126,4 +127,6 @@ async def read(request: web.Request, model: type[O]) -> O:
 
 def respond(view: object) -> web.Response:
     """A view as JSON; what its hints say to do, as requests."""
-    return web.Response(body=in_http(_ANY.dump_json(view).decode()).encode(), content_type="application/json")
+    return web.Response(
+        body=plain_json(in_http(_ANY.dump_json(view).decode())).encode(), content_type="application/json"
+    )

@@ -134,7 +134,7 @@ def examine(
     """Say what this machine lacks, and the command that mends it. Exit code 1 if there is a problem."""
     findings = doctor.examine(ctx.obj)
     if as_json:
-        typer.echo(doctor.FINDINGS.dump_json(findings, indent=2))
+        sessions.print_json(doctor.FINDINGS, findings)
     else:
         show.doctor(findings, show.output())
     if any(finding.grade is doctor.Grade.PROBLEM for finding in findings):

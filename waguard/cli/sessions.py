@@ -20,6 +20,7 @@ from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, client_code
 from waguard.core.stats import Happening
 from waguard.errors import WaguardError
+from waguard.plain_text import plain_json
 from waguard.profile import login
 from waguard.views import SessionView
 
@@ -260,4 +261,4 @@ def _known(path: Path | None, url: str | None) -> tuple[Config, Service | None]:
 
 
 def print_json(adapter: TypeAdapter[T], view: T) -> None:
-    typer.echo(adapter.dump_json(view, indent=2))
+    typer.echo(plain_json(adapter.dump_json(view, indent=2).decode()))

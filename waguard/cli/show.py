@@ -3,10 +3,11 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from waguard.api.words import in_shell
@@ -14,6 +15,7 @@ from waguard.cli.doctor import Finding, Grade
 from waguard.cli.table import Column, facts, table
 from waguard.core.model import Login, Status
 from waguard.core.stats import Happening
+from waguard.plain_text import plain
 from waguard.schedule import JobView
 from waguard.sweep.sweeper import Sweep
 from waguard.views import BackupView, CleanupView, FindingView, SessionView
@@ -44,12 +46,23 @@ _UNBROKEN = 10_000
 """Columns of what is not a terminal: whoever reads it there breaks lines itself."""
 
 
+class Harmless(Console):
+    """What others say (a page, an archive, another program) reaches a terminal as text alone, whatever prints it."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control:  # our own
+                yield segment
+            else:
+                yield Segment(plain(segment.text, lines=True), segment.style)
+
+
 def output() -> Console:
-    return _console(Console(highlight=False, markup=False, emoji=False))
+    return _console(Harmless(highlight=False, markup=False, emoji=False))
 
 
 def errors() -> Console:
-    return _console(Console(highlight=False, markup=False, emoji=False, stderr=True))
+    return _console(Harmless(highlight=False, markup=False, emoji=False, stderr=True))
 
 
 def _console(console: Console) -> Console:

@@ -8,6 +8,8 @@ from itertools import zip_longest
 from rich.console import Console
 from rich.text import Text
 
+from waguard.plain_text import plain
+
 _GAP = 2
 _LEAST = 40
 """Columns that a text gets before any goes to what is only shown where there is room."""
@@ -79,7 +81,7 @@ def facts(rows: Sequence[tuple[str, str | Text]], console: Console) -> None:
 
 def _plain(cell: str | Text) -> str:
     text = cell if isinstance(cell, str) else cell.plain
-    return re.sub(r"[\t\r\n]+", " ", text) or "-"
+    return plain(re.sub(r"[\t\r\n]+", " ", text)) or "-"
 
 
 def _any(cells: Sequence[Sequence[Text]], number: int) -> bool:

@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from waguard.plain_text import plain, plain_json
+
 SOCKET = Path("/run/systemd/journal/socket")
 INDEXED = (
     *("client", "event", "attempt", "request", "pid", "profile", "backup"),
@@ -52,7 +54,7 @@ def entry(_logger: object, _method: str, event: Mapping[str, Any]) -> bytes:
         "PRIORITY": str(_PRIORITY.get(level, 6)),
         "SYSLOG_IDENTIFIER": "waguard",
         **{f"WAGUARD_{name.upper()}": _text(event[name]) for name in INDEXED if event.get(name) is not None},
-        "WAGUARD_FIELDS": json.dumps(event, default=repr, ensure_ascii=False),
+        "WAGUARD_FIELDS": plain_json(json.dumps(event, default=repr, ensure_ascii=False)),
     }
     return b"".join(_field(name, value) for name, value in fields.items())
 
@@ -65,11 +67,10 @@ def message(event: Mapping[str, Any]) -> str:
             continue
         text = _text(value)
         if isinstance(value, str) and "\n" in value.strip():
-            lines = ("".join(c if c.isprintable() else "\ufffd" for c in line) for line in text.splitlines())
-            below.append("\n".join((f"{name}:", *lines)))
+            below.append("\n".join((f"{name}:", *map(plain, text.splitlines()))))
         else:
             simple = not isinstance(value, str) or (_PLAIN.fullmatch(text) and text.isprintable())
-            shown.append(f"{name}={text if simple else json.dumps(text)}")
+            shown.append(f"{name}={plain_json(text if simple else json.dumps(text))}")
     client = event.get("client")
     return "\n".join(((f"{client}: " if client else "") + " ".join(shown), *below))
 

@@ -1,9 +1,10 @@
 """Events as log lines on stderr: one JSON object a line, or readable where a terminal reads; or as entries of the journal."""
 
+import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
@@ -14,6 +15,7 @@ from waguard.events import Event
 from waguard.observe.journal import Journal, entry, is_journal
 from waguard.observe.patient import Patient
 from waguard.observe.repeats import Repeats
+from waguard.plain_text import plain_data, plain_json
 
 
 @contextmanager
@@ -35,7 +37,7 @@ def configure(
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(colors=stream.isatty())
         if readable
-        else structlog.processors.JSONRenderer()
+        else structlog.processors.JSONRenderer(serializer=_json)
     )
     factory: Callable[..., Any] = structlog.WriteLoggerFactory(cast("TextIO", stream))
     if entries and isinstance(stream, Patient):
@@ -46,6 +48,7 @@ def configure(
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([_harmless] if readable else []),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
@@ -66,6 +69,14 @@ def configure(
 
     _Libraries.divert(write)
     return write
+
+
+def _json(event: Any, **options: Any) -> str:
+    return plain_json(json.dumps(event, **options))
+
+
+def _harmless(_logger: object, _method: str, event: Mapping[str, Any]) -> dict[str, Any]:
+    return cast("dict[str, Any]", plain_data(event))
 
 
 class _Entries:
