@@ -43,7 +43,7 @@ STOREYS = (
     ADAPTERS,
     ("custody",),
     ("instance",),
-    ("watch", "gate"),
+    ("watch", "gate", "turns"),
     ("session",),
     ("sweep", "keeper", "views"),
     ("supervisor",),

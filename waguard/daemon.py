@@ -52,6 +52,7 @@ from waguard.sandbox.fence import Fence
 from waguard.session import Services
 from waguard.supervisor import Supervisor
 from waguard.systemd import CONTROL, Manager
+from waguard.turns import Turns
 from waguard.watch import Senses
 from waguard.whatsapp import page as whatsapp
 
@@ -267,7 +268,7 @@ async def running(
         stack.push_async_callback(_end, asyncio.create_task(falls.run(), name="falls"))
         services = Services(
             resources,
-            starts=asyncio.Semaphore(config.limits.concurrent_starts),
+            turns=Turns(config.limits.concurrent_starts),
             senses=Senses(pulse, Census(), falls, probe),
             gate=Gate(BreakerPolicy(), bus.publish, installed),
             policy=RestartPolicy(

@@ -29,6 +29,7 @@ from waguard.instance import Instance, Memory, Resources, Step
 from waguard.learned import Learned
 from waguard.probes.memory import Usage
 from waguard.registry import Record
+from waguard.turns import Turns
 from waguard.watch import Ears, Senses, Watch, Work
 from waguard.whatsapp.page import ERROR_PAGE
 
@@ -40,8 +41,7 @@ class Services:
     """What the sessions of a daemon share."""
 
     resources: Resources
-    starts: asyncio.Semaphore
-    """One place for each browser that may be starting at a time."""
+    turns: Turns
     senses: Senses
     gate: Gate
     policy: RestartPolicy
@@ -186,6 +186,17 @@ class Session:
     def at_rest(self) -> bool:
         """No browser runs, and none is about to."""
         return self.state.process in {Process.DOWN, Process.FAILED} and not self._instance.in_use
+
+    @property
+    def before(self) -> int | None:
+        """How many wait before it for their turn to start; None if it does not wait."""
+        return self._services.turns.before(self.code)
+
+    @property
+    def queued_s(self) -> float | None:
+        """How long it will wait for its turn; None if that is not known, or it does not wait."""
+        seconds = self._services.turns.expected_s(self.code)
+        return None if seconds is None else round(seconds, 1)
 
     async def screenshot(self) -> bytes:
         """A PNG of the page. Raises `NoPage` when there is none, `PageFailed`, `DeadlineExceeded`."""
@@ -472,7 +483,7 @@ class Session:
     def _release_slot(self) -> None:
         if self._slot:
             self._slot = False
-            self._services.starts.release()
+            self._services.turns.give_back(self.code)
 
     # --- the slow orders ------------------------------------------------------------------------------
 
@@ -506,9 +517,13 @@ class Session:
             self._tell(machine.Prepared(order.epoch))
 
     async def _take_slot(self) -> None:
-        async with within(Stage.ADMIT, self._config.deadlines.admit, "waiting for other starts to finish"):
-            await self._services.starts.acquire()
-            self._slot = True
+        await self._services.turns.take(self.code, self._config.deadlines.admit, self._queued)
+        self._slot = True
+        self._wake()
+
+    def _queued(self) -> None:
+        self._instance.publish("session.queued", before=self.before, expected_s=self.queued_s)
+        self._wake()
 
     def _late(self, error: WaguardError) -> None:
         """A stage that was not done in time is news for whoever learns from it."""

@@ -551,11 +551,20 @@ class Supervisor:
             return answer(session.state, wait, has_qr=session.memory.qr is not None)
 
         try:
-            async with asyncio.timeout(limit):
-                await session.until(lambda: look() is not False)
+            while look() is False:
+                if (
+                    timeout_s is None
+                ):  # its turn comes as long as the queue moves, and if not it says so itself
+                    await session.until(lambda: session.before is None)
+                async with asyncio.timeout(limit):
+                    await session.until(
+                        lambda: look() is not False or (timeout_s is None and session.before is not None)
+                    )
         except TimeoutError:
             if session.state.link is Link.SYNCING:
                 return self.view(session.code)  # logged in and on its way: no failure
+            if session.before is not None:
+                raise self._queued(session, limit) from None
             stage = _stage(session.state)
             raise DeadlineExceeded(
                 f"{session.code} is {machine.status(session.state)} after {limit:g} s; the stage {stage} was not done.",
@@ -567,6 +576,17 @@ class Supervisor:
         if isinstance(outcome, Failure):
             raise self._outcome(session, outcome)
         return self.view(session.code)
+
+    def _queued(self, session: Session, limit: float) -> DeadlineExceeded:
+        about = f", about {session.queued_s:g} s" if session.queued_s is not None else ""
+        return DeadlineExceeded(
+            f"{session.code} waits for its turn to start after {limit:g} s: {session.before} wait before it{about}.",
+            hint=f"It goes on in the background. See: waguard status {session.code}",
+            stage=Stage.ADMIT.value,
+            deadline_s=limit,
+            before=session.before,
+            queued_s=session.queued_s,
+        )
 
     def _outcome(self, session: Session, failure: Failure) -> WaguardError:
         error = _error(failure)

@@ -110,6 +110,10 @@ class SessionView:
     """What is wrong with it now, and what is being done about that."""
     memory_mb: float | None
     """MiB that the browser's processes take for themselves, as of the last look."""
+    before: int | None = None
+    """How many wait before it for their turn to start; none if it does not wait."""
+    queued_s: float | None = None
+    """How long that will take, by how long the last starts took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +194,8 @@ def session_view(session: Session, sandbox: str) -> SessionView:
         ),
         finding=_finding_view(state.treatment),
         memory_mb=round(memory.usages[-1][1].memory_mb, 1) if memory.usages else None,
+        before=session.before,
+        queued_s=session.queued_s,
     )
 
 

@@ -160,6 +160,7 @@ def session(
     rows += [
         ("wanted", view.wanted.value),
         ("process", view.process.value),
+        ("queue", _queue(view)),
         ("link", _link(view)),
         ("number", " ".join(filter(None, (number(view.wid), view.push_name)))),
         ("login", _LOGINS[view.login]),
@@ -185,6 +186,14 @@ def session(
         console.print()
         console.print(Text(f"Lately (all of it: waguard history {view.client})", "dim"))
         history(lately, console)
+
+
+def _queue(view: SessionView) -> str:
+    """How many wait before it for their turn to start."""
+    if view.before is None:
+        return ""
+    about = f", about {view.queued_s:.0f} s" if view.queued_s is not None else ""
+    return f"{view.before} wait before it{about}" if view.before else f"it is the next to start{about}"
 
 
 def history(found: Sequence[Happening], console: Console) -> None:
