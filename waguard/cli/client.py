@@ -12,8 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from waguard.api.problems import Problem
 from waguard.api.stats import StatsView
+from waguard.cli.peer import Proof
 from waguard.cli.service import Service, start
-from waguard.cli.tokens import own_token
+from waguard.cli.tokens import given, own_token
 from waguard.config import Config
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode
@@ -248,7 +249,9 @@ async def control(config: Config, service: Service | None, url: str | None) -> A
     # A daemon that keeps its own deadlines has answered by then.
     longest = config.learning.ceiling if config.learning.enabled else 1.0
     patience_s = sum(config.deadlines.model_dump().values()) * longest + _LOOK_S
-    async with aiohttp.ClientSession(headers=headers) as http:
+    # A token that was given may be of the daemon that was named; else it is of the daemon of these sessions.
+    proof = Proof(config, service, address, own=url is None or not given(), here=url is None)
+    async with aiohttp.ClientSession(headers=headers, trace_configs=[proof.tracing()]) as http:
         yield Control(http, address, patience_s, start(service))
 
 

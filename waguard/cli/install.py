@@ -24,7 +24,6 @@ from waguard.cli.layout import (
     CONFIG,
     FILES,
     KEYS,
-    LOCK,
     SESSIONS,
     STATE,
     UNITS,
@@ -43,7 +42,7 @@ from waguard.cli.layout import (
     user,
     written,
 )
-from waguard.cli.service import BOOTED
+from waguard.cli.service import BOOTED, LOCK
 from waguard.cli.steps import AGAIN, Work, failed, is_own, ok, own, run, write
 from waguard.config import Config
 from waguard.files import write_atomically

@@ -20,8 +20,6 @@ CONFIG = Path("/etc/waguard/config.toml")
 KEYS = Path("/etc/waguard/keys")
 STATE = Path("/var/lib/waguard")
 SESSIONS = STATE / "sessions"
-LOCK = ".daemon.lock"
-"""The daemon's, in its sessions directory."""
 UNITS = ("waguard.service", "waguard.slice", "waguard.socket")
 PACKAGED = Path("/usr/lib/systemd/system")
 """Where a distribution's package has put the units: then they are its business."""

@@ -12,6 +12,8 @@ from waguard.api.problems import Problem
 from waguard.config import ENV_FILE, SEARCHED, Loaded, load
 
 UNIT, SOCKET = "waguard.service", "waguard.socket"
+LOCK = ".daemon.lock"
+"""The daemon's, in its sessions directory."""
 _ANSWER_S = 10.0
 BOOTED = Path("/run/systemd/system")
 """There when systemd has started this machine, sd_booted(3)."""
