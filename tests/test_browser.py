@@ -333,7 +333,7 @@ async def test_a_logout_is_told_however_quickly_the_page_leaves_its_address(
         await simulator.inject("strips_post_logout", strips)
         await simulator.inject("boot", boot)
         await simulator.log_out(simulator.devices[0].wid)
-        await until(lambda: supervisor.view(DEMO).qr is not None, "a new code", 30)
+        await until(lambda: None not in {(now := supervisor.view(DEMO)).qr, now.finding}, "a new code", 30)
         now = supervisor.view(DEMO)
         assert (now.status, now.reason, now.attempt) == (Status.AWAITING_SCAN, "logged_out", view.attempt)
         assert now.finding is not None
