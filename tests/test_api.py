@@ -1090,6 +1090,11 @@ def test_tokens_that_others_may_read_are_refused(config: Config, mode: int) -> N
     assert f"(mode {mode:o})" in str(caught.value)
     assert caught.value.hint == f"chmod 600 {path}"
     assert path.stat().st_mode & 0o777 == mode, "it is not mended behind the admin's back"
+    closed: list[str] = []
+    auth.load(config, closed=closed.append)
+    assert closed == [f"{path}: others could read it (mode {mode:o}), and cannot any more."]
+    assert path.stat().st_mode & 0o777 == 0o600
+    auth.load(config)
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,49 @@ def test_a_file_that_is_named_must_be_readable(tmp_path: Path) -> None:
     assert refusal(tmp_path) == f"{tmp_path}: cannot be read: Is a directory."
 
 
+def test_what_files_of_variables_leave_is_no_part_of_a_value(write: Write) -> None:
+    for raw, url in (
+        ('"https://x/"', "https://x/"),
+        ("'https://x/'", "https://x/"),
+        ("https://x/\r", "https://x/"),
+        ('"https://x/"\r', "https://x/"),
+    ):
+        assert load(write(""), {"WAGUARD_WHATSAPP__URL": raw}).config.whatsapp.url == url
+    environ = {
+        "WAGUARD_API__PORT": '"9000"\r',
+        "WAGUARD_SESSIONS__DIR": "'/srv/wa'",
+        "WAGUARD_API__CLIENTS": "'[\"demo\"]'",
+        "WAGUARD_BROWSER__CHROMIUM_SANDBOX": '"false"',
+        "WAGUARD_BROWSER__USER_AGENT": 'half a "quote"',
+    }
+    loaded = load(write(""), environ).config
+    assert (loaded.api.port, loaded.sessions.dir, loaded.api.clients) == (9000, Path("/srv/wa"), ["demo"])
+    assert (loaded.browser.chromium_sandbox, loaded.browser.user_agent) == (False, 'half a "quote"')
+    path = write("[api]\nport = 9001\n")
+    assert load(None, {"WAGUARD_CONFIG": f'"{path}"\r'}).config.api.port == 9001
+
+
+def test_a_byte_order_mark_is_skipped_and_utf_16_is_named(write: Write) -> None:
+    assert load(write(b"\xef\xbb\xbf[api]\r\nport = 9000\r\n"), {}).config.api.port == 9000
+    assert refusal(write("[api]\n".encode("utf-16"))).endswith("not UTF-8 text but UTF-16: save it as UTF-8.")
+
+
+@pytest.mark.parametrize("service", ["WAGUARD", "WAGUARD_API", "WAGUARD_LOG", "WAGUARD__API"])
+def test_what_kubernetes_says_of_a_service_is_not_ours(write: Write, service: str) -> None:
+    environ = {
+        f"{service}_SERVICE_HOST": "10.96.0.10",
+        f"{service}_SERVICE_PORT": "8717",
+        f"{service}_SERVICE_PORT_HTTP": "8717",
+        f"{service}_PORT": "tcp://10.96.0.10:8717",
+        f"{service}_PORT_8717_TCP": "tcp://10.96.0.10:8717",
+        f"{service}_PORT_8717_TCP_PROTO": "tcp",
+        f"{service}_PORT_8717_TCP_PORT": "8717",
+        f"{service}_PORT_8717_TCP_ADDR": "10.96.0.10",
+    }
+    assert load(write(""), environ).config == Config()
+    assert "Did you mean 'WAGUARD_API__PORT'" in refusal(write(""), {"WAGUARD_API_PORT": "8717"})
+
+
 def test_an_empty_name_of_the_file_is_not_no_name() -> None:
     assert refusal(None, {"WAGUARD_CONFIG": ""}) == "WAGUARD_CONFIG is empty: name a file, or do not set it."
 

@@ -105,7 +105,7 @@ async def test_a_crash_loop_ends_with_its_budget_and_20_others_go_on(pose: Daemo
         failed_at = time.monotonic()
         spawned = [event.client for event in journal.named("browser.spawned")]
         assert spawned.count(DEMO) == 1 + 3
-        assert alerts(journal, "session_failed") == ["raised"]
+        await until(lambda: alerts(journal, "session_failed") == ["raised"], "told")
         count = len(journal.named("browser.spawned"))
         await until(lambda: len(journal.named("browser.spawned")) > count, "the try after the cool-down")
         assert time.monotonic() - failed_at >= 1.0

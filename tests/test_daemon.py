@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import POSING, Daemon, Journal
+from service import Service
 
 from waguard import daemon, host
 from waguard.config import Config, Loaded, Sessions
@@ -424,3 +425,52 @@ async def test_what_is_on_disk_of_another_boot_or_another_process_kills_nobody(
         assert not journal.named("reaper.failed")
         with contextlib.suppress(KeyError):
             assert json.loads((sessions_dir / "boot" / "session.json").read_bytes())["launch"] is None
+
+
+# --- started by cron, ssh and supervisors ---------------------------------------------------------------
+
+_IGNORING = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+@pytest.mark.parametrize(
+    "under",
+    [
+        ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"],
+        ["/bin/sh", "-c", 'exec "$@" >&-', "sh"],
+        ["/bin/sh", "-c", 'umask 000; exec "$@"', "sh"],
+        [sys.executable, "-c", _IGNORING],
+    ],
+    ids=["nothing open", "stdout closed", "umask 000", "SIGCHLD ignored"],
+)
+async def test_a_daemon_is_well_however_it_was_started(tmp_path: Path, under: list[str]) -> None:
+    """A browser that is killed is told as killed and comes back; the daemon's own files are nobody else's to write."""
+    tmp_path.chmod(0o711)
+    browser = {"path": str(POSING), "extra_flags": ["--posing=connected"]}
+    async with Service(tmp_path, {"browser": browser}) as service:
+        service.under = under
+        await service.start()
+        await service.ask("POST", "/v1/sessions/demo/connect")
+        before = (await service.view("demo"))["browser"]["pids"]
+        os.kill(before[0], signal.SIGKILL)
+
+        async def again() -> bool:
+            view = await service.view("demo")
+            return bool(
+                view["browser"] and view["browser"]["pids"] != before and view["status"] == "connected"
+            )
+
+        await service.until(again, "connected again")
+
+        async def told() -> bool:
+            return "SIGKILL" in json.dumps(await service.ask("GET", "/v1/sessions/demo/history"))
+
+        await service.until(told, "in the history")
+        assert (await service.ask("POST", "/v1/sessions/demo/cleanup"))["ok"]
+        writable = [
+            path
+            for path in service.sessions.rglob("*")
+            if not path.is_symlink() and path.stat().st_mode & 0o022
+        ]
+        assert not writable
+        assert await service.end(signal.SIGTERM) == 0
+        assert not [line for line in service.events("library.log") if "child process" in str(line)]

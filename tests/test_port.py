@@ -301,7 +301,9 @@ async def test_half_open_connections_shut_nobody_out_of_a_daemon_with_few_files(
 
             async def again() -> bool:
                 view = await service.view("demo")
-                return bool(view["status"] == "connected" and view["browser"]["pids"] != before)
+                return bool(
+                    view["browser"] and view["browser"]["pids"] != before and view["status"] == "connected"
+                )
 
             await service.until(again, "connected again")
         assert service.events("port.full")

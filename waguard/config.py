@@ -4,12 +4,14 @@ Order: built-in defaults, the file, ``WAGUARD_<SECTION>__<KEY>``. Every error na
 variable), the key, and what would be right. `tomli` is imported here and nowhere else.
 """
 
+import codecs
 import difflib
 import ipaddress
 import os
 import re
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -415,9 +417,10 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> L
     Raises `ConfigError`. A file that is named must exist, and one that may be there must be readable; without any file the
     defaults hold.
     """
-    if environ.get(ENV_FILE) == "":
+    file_there = _bare(environ[ENV_FILE]) if ENV_FILE in environ else None
+    if file_there == "":
         raise ConfigError(f"{ENV_FILE} is empty: name a file, or do not set it.")
-    named = path or (Path(environ[ENV_FILE]) if ENV_FILE in environ else None)
+    named = path or (Path(file_there) if file_there is not None else None)
     file = named or next(filter(_may_be_there, SEARCHED), None)
     data: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -451,9 +454,12 @@ def _may_be_there(path: Path) -> bool:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: not UTF-8 text.") from None
+        return file.read_text(encoding="utf-8-sig")  # Windows puts a byte order mark at its beginning
+    except UnicodeDecodeError as error:
+        wide = error.object[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
+        raise ConfigError(
+            f"{file}: not UTF-8 text{' but UTF-16: save it as UTF-8' if wide else ''}."
+        ) from None
     except PermissionError:
         raise ConfigError(
             f"{file}: cannot be read: Permission denied.",
@@ -468,7 +474,7 @@ def _overlay(data: dict[str, Any], origins: dict[str, str], environ: Mapping[str
     """Lay ``WAGUARD_<SECTION>__<KEY>`` over the file's data."""
     sections: dict[str, Any] = {n: f.annotation for n, f in Config.model_fields.items()}
     for name, raw in sorted(environ.items()):
-        if not name.startswith(ENV_PREFIX):
+        if not name.startswith(ENV_PREFIX) or _of_a_service(name, environ):
             continue
         section, divided, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
         if not divided:
@@ -485,6 +491,27 @@ def _overlay(data: dict[str, Any], origins: dict[str, str], environ: Mapping[str
             origins[f"{section}.{key}"] = name
 
 
+def _of_a_service(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether Kubernetes has set it, for a Service of the pod's namespace that happens to be called so.
+
+    https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+    """
+    link = re.fullmatch(
+        r"(?P<service>.+?)_(PORT(_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)?|SERVICE_(HOST|PORT(_.+)?))", name
+    )
+    port = environ.get(f"{link['service']}_PORT", "") if link is not None else ""
+    return re.match(r"(tcp|udp|sctp)://", port) is not None
+
+
+def _bare(raw: str) -> str:
+    """Without what files of variables leave: the carriage return of a line from Windows, quotes around the whole."""
+    text = raw.removesuffix("\r")
+    with suppress(ValueError, RecursionError):
+        if text[:1] in {'"', "'"} and len(data := tomli.loads(f"value = {text}")) == 1:
+            return str(data["value"])
+    return text
+
+
 def _refuse_near_miss(name: str, sections: Mapping[str, Any]) -> None:
     """``WAGUARD_API_PORT`` would be ignored in silence; other ``WAGUARD_...`` names are not the configuration's."""
     section, _, key = name.removeprefix(ENV_PREFIX).lower().strip("_").partition("_")
@@ -495,6 +522,7 @@ def _refuse_near_miss(name: str, sections: Mapping[str, Any]) -> None:
 
 def _value(raw: str, annotation: Any) -> Any:
     """An environment variable's text as the TOML value it would be in the file; text stays text."""
+    raw = _bare(raw)
     if (
         annotation is str
         or annotation in (Path | None, Path, AnyPath, AnyPath | None, SecretStr | None)

@@ -12,9 +12,10 @@ import sys
 import threading
 import time
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -68,6 +69,10 @@ _TURNS = 4
 """Turns of the loop until a signal that has arrived is heard: it goes through the loop's own socket."""
 
 
+_UMASK = 0o022
+"""What others may not do with files of ours that say no more of it."""
+
+
 async def serve(loaded: Loaded) -> Mapping[str, int] | None:
     """Run until a signal ends it. Raises `WaguardError` when it cannot start.
 
@@ -80,6 +85,7 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
     resource.setrlimit(
         resource.RLIMIT_NOFILE, (most, most)
     )  # several for each browser; 1024 is for those who select()
+    os.umask(os.umask(_UMASK) | _UMASK)
     heard: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in signals.ENDING:
@@ -220,8 +226,12 @@ async def running(
         await in_thread(_look_at, root)
         await in_thread(profiles.make_room)
         stack.callback(os.close, await in_thread(_own, config.sessions.dir))
-        backups = await in_thread(_backups, root, config.backup.key_file)
-        tokens = await in_thread(auth.load, config)
+        closed: list[str] = []
+        backups = await in_thread(_backups, root, config.backup.key_file, closed.append)
+        tokens = await in_thread(partial(auth.load, config, closed=closed.append))
+        for one in closed:  # a mount may do so, with an fsGroup of Kubernetes at each start of a pod
+            hint = "If somebody else is in that group, or on this machine: make new ones."
+            bus.publish("secrets.closed", level="warning", error=one, hint=hint)
         probe = await in_thread(_probe, config.whatsapp.probe)
         installed, unfit = find.Installed(config.browser.path, _VERSION_S), None
         try:
@@ -449,9 +459,9 @@ def _own(root: Path) -> int:
     return fd
 
 
-def _backups(root: Path, key_file: Path | None) -> Backups:
+def _backups(root: Path, key_file: Path | None, closed: Callable[[str], None]) -> Backups:
     place = keys.place(key_file, root)
-    backups = Backups(root, keys.load(place, make=place.parent == root))
+    backups = Backups(root, keys.load(place, make=place.parent == root, closed=closed))
     backups.make_room()
     return backups
 

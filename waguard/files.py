@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
 
 from waguard import shortage
-from waguard.errors import DiskFull, ProfileFailed
+from waguard.errors import ConfigError, DiskFull, ProfileFailed
 
 T = TypeVar("T")
 
@@ -245,6 +245,23 @@ def read_secret(path: Path, most: int = _MOST_STATE) -> tuple[bytes, os.stat_res
     real = path.resolve(strict=True)
     with Below(real).reading(most) as file:
         return file.read(most), os.fstat(file.fileno())
+
+
+def close_to_others(
+    path: Path, status: os.stat_result, others: int, closed: Callable[[str], None] | None
+) -> None:
+    """See that a file of secrets has none of the mode bits ``others``. With ``closed``, one of our own is closed and that is told.
+
+    Raises `ConfigError`.
+    """
+    mode = status.st_mode & 0o777
+    if not mode & others:
+        return
+    if closed is None or status.st_uid != os.geteuid():
+        raise ConfigError(f"{path}: others may read it (mode {mode:o}).", hint=f"chmod 600 {path}")
+    with saying(f"chmod 600 {path}"):
+        path.chmod(0o600)
+    closed(f"{path}: others could read it (mode {mode:o}), and cannot any more.")
 
 
 def walk(top: Path) -> Iterator["os.DirEntry[str]"]:

@@ -5,7 +5,7 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from waguard.config import Config, token_problem
 from waguard.core.model import ClientCode, client_code
 from waguard.errors import ConfigError, InvalidClientCode
-from waguard.files import credential, read_secret, saying, write_atomically
+from waguard.files import close_to_others, credential, read_secret, saying, write_atomically
 
 FILE = ".tokens.json"
 """Below ``sessions.dir``, mode 0600: ``{"admin": "...", "clients": {"demo": "..."}}``."""
@@ -65,15 +65,25 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def load(config: Config, *, make: bool = True, environ: Mapping[str, str] = os.environ) -> Tokens:
+def load(
+    config: Config,
+    *,
+    make: bool = True,
+    closed: Callable[[str], None] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Tokens:
     """Read the tokens, making the file and what is missing in it, or else doing as if. Blocking: call from a thread.
+
+    ``closed`` is told of a file that was open to others, and is not any more.
 
     Raises `ConfigError` for a file that cannot be understood or that others may read, `ProfileFailed`, `DiskFull`.
     """
     given = credential(CREDENTIAL, environ)
     path = given or config.sessions.dir / FILE
     # systemd gives credentials to the service's user with 0400 or, by an ACL, what looks like 0440.
-    stored = _read(path, 0o077 if given is None else 0o037) or StoredTokens(secrets.token_urlsafe(32), {})
+    stored = _read(path, 0o077 if given is None else 0o037, closed) or StoredTokens(
+        secrets.token_urlsafe(32), {}
+    )
     missing = [code for code in config.api.clients if code not in stored.clients]
     complete = StoredTokens(
         stored.admin, {**stored.clients, **{code: secrets.token_urlsafe(32) for code in missing}}
@@ -96,15 +106,13 @@ def load(config: Config, *, make: bool = True, environ: Mapping[str, str] = os.e
     return Tokens(tokens | {admin: None})
 
 
-def _read(path: Path, others: int) -> StoredTokens | None:
+def _read(path: Path, others: int, closed: Callable[[str], None] | None) -> StoredTokens | None:
     with saying(f"read {path}"):
         try:
             data, status = read_secret(path)
-            mode = status.st_mode & 0o777
         except FileNotFoundError:
             return None
-    if mode & others:
-        raise ConfigError(f"{path}: others may read the tokens (mode {mode:o}).", hint=f"chmod 600 {path}")
+    close_to_others(path, status, others, closed)
     return parse(data, path)
 
 

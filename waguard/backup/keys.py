@@ -9,12 +9,12 @@ import binascii
 import hashlib
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from waguard.errors import ConfigError
-from waguard.files import credential, read_secret, saying, write_atomically
+from waguard.files import close_to_others, credential, read_secret, saying, write_atomically
 
 CREDENTIAL = "waguard.keys"
 """The systemd credential that is used when there is one and no file is named, systemd.exec(5)."""
@@ -52,15 +52,15 @@ def place(named: Path | None, sessions: Path, environ: Mapping[str, str] = os.en
     return credential(CREDENTIAL, environ) or sessions / ".backup.keys"
 
 
-def load(path: Path, *, make: bool) -> Keyring:
-    """Read the keys; with ``make``, a file that is not there is made with a new key.
+def load(path: Path, *, make: bool, closed: Callable[[str], None] | None = None) -> Keyring:
+    """Read the keys; with ``make``, a file that is not there is made with a new key. ``closed`` is told of a file that was open
+    to others, and is not any more.
 
     Raises `ConfigError` for a file that cannot be understood or that others may read, `ProfileFailed`, `DiskFull`.
     """
     with saying(f"read {path}"):
         try:
             text, status = read_secret(path)
-            mode = status.st_mode & 0o777
         except FileNotFoundError:
             if not make:
                 raise ConfigError(
@@ -68,10 +68,9 @@ def load(path: Path, *, make: bool) -> Keyring:
                 ) from None
             text = base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n"
             write_atomically(path, text)
-            mode = 0o600
+            status = path.stat()
     # systemd gives credentials to the service's user with 0400 or, by an ACL, what looks like 0440.
-    if mode & 0o037:
-        raise ConfigError(f"{path}: others may read the keys (mode {mode:o}).", hint=f"chmod 600 {path}")
+    close_to_others(path, status, 0o037, closed)
     lines = [line for raw in text.splitlines() if (line := raw.strip()) and not line.startswith(b"#")]
     try:
         found = [base64.b64decode(line, validate=True) for line in lines]
@@ -80,7 +79,8 @@ def load(path: Path, *, make: bool) -> Keyring:
     if not found or any(len(secret) != KEY_BYTES for secret in found):
         raise ConfigError(
             f"{path}: not a file of keys: it should have {KEY_BYTES} bytes in base64 on each line.",
-            hint=f"Make one: {recipe(path)}",
+            hint="Put its copy back, from where you keep it, or of a service from beside its sessions. A new key opens no snapshot that "
+            f"there is: those are lost with the old one. If you can do without them: mv {path} {path}.old, and then {recipe(path)}",
         )
     return Keyring([Key(_id(secret), secret) for secret in dict.fromkeys(found)], path)
 
