@@ -38,9 +38,12 @@ def forty(now: float | None = None) -> list[SessionView]:
         Remedy.RELOAD,
         [],
         12.0,
+        33.0,
     )
-    offline = FindingView(Fault.OFFLINE, ["Socket.state=TIMEOUT", "Stream.mode=OFFLINE"], None, [], 340.0)
-    conflict = FindingView(Fault.CONFLICT, ["WhatsApp is in use in another browser"], None, [], 7200.0)
+    offline = FindingView(
+        Fault.OFFLINE, ["Socket.state=TIMEOUT", "Stream.mode=OFFLINE"], None, [], 340.0, 41.0
+    )
+    conflict = FindingView(Fault.CONFLICT, ["WhatsApp is in use in another browser"], None, [], 7200.0, None)
     late = FailureView(
         "deadline_exceeded",
         "Stage open: the page was not usable within 45 s; it shows splash, app.",

@@ -31,6 +31,13 @@ Give it as ``browser.path`` and a way to misbehave in ``browser.extra_flags``, f
     cut-off         likewise, until it is loaded again
     no-storage      its page cannot use its storage, until it is loaded again
     conflict        WhatsApp is open elsewhere
+    error-page      the server answers HTTP 500, until the page is loaded again
+    outage          likewise, however often it is loaded
+    unread          its page looks like WhatsApp Web, and says nothing that is known
+    opening         its page opens its way to WhatsApp for ever
+    syncing         its page syncs for ever, and nothing moves
+    outdated        WhatsApp takes its page's version no more, until it is loaded again
+    boots           its page shows the splash screen for a second and a half, and its bar moves
 
 It takes up another pose when it finds a file of the name `posing` in its profile, which it deletes, or `posing-always`, which it
 leaves to its successors.
@@ -58,6 +65,13 @@ CONNECTED: "dict[str, object]" = {
     "state": "CONNECTED",
     "synced": True,
 }
+SERVER_ERROR: "dict[str, object]" = {
+    "url": "https://web.whatsapp.com/",
+    "app": False,
+    "ready": "complete",
+    "status": 500,
+}
+BOOT_S = 1.5
 SIGNS: "dict[str, dict[str, object]]" = {
     "ok": QR,
     "never-loads": SPLASH,
@@ -65,6 +79,12 @@ SIGNS: "dict[str, dict[str, object]]" = {
     "cut-off": {**CONNECTED, "state": "TIMEOUT"},
     "no-storage": {**SPLASH, "storage_error": "QuotaExceededError"},
     "conflict": {**CONNECTED, "state": "CONFLICT"},
+    "error-page": SERVER_ERROR,
+    "outage": SERVER_ERROR,
+    "unread": {"url": "https://web.whatsapp.com/", "app": True, "splash": False, "ready": "complete"},
+    "opening": {**CONNECTED, "state": "OPENING", "stream": "DISCONNECTED"},
+    "syncing": {**CONNECTED, "synced": False, "panes": False, "progress": True},
+    "outdated": {**CONNECTED, "state": "DEPRECATED_VERSION"},
 }
 HELPERS = {
     "no-network": ("--type=utility", "--utility-sub-type=network.mojom.NetworkService"),
@@ -73,7 +93,7 @@ HELPERS = {
     "loops-on": ("--type=renderer",),
 }
 """What a helper process is for that the pose needs."""
-LOADED_AGAIN = {"gone", "cut-off", "no-storage"}
+LOADED_AGAIN = {"gone", "cut-off", "no-storage", "error-page", "outdated"}
 """A pose that ends when the page is loaded again."""
 
 
@@ -84,6 +104,7 @@ class Posing:
     url = "about:blank"
     helper = 0
     scanned = 0
+    opened = 0.0
     fat = b""
 
 
@@ -217,6 +238,7 @@ def answer(message: dict, pose: str) -> None:  # type: ignore[type-arg]  # runs 
     elif method == "Page.navigate":
         result = {"frameId": "F"}
         Posing.url = message["params"]["url"]
+        Posing.opened = time.monotonic()
         if pose == "dies-when-open":
             sys.exit(7)
         if pose == "talks-rubbish":
@@ -247,6 +269,9 @@ def shown(expression: str, pose: str) -> object:
     if 'probe.click("fresh_codes")' in expression:  # fresh codes are asked for
         Posing.scanned += 1
         return True
+    if pose == "boots":
+        booted = (time.monotonic() - Posing.opened) / BOOT_S
+        return CONNECTED if booted >= 1 else {**SPLASH, "bar": 100 * booted}
     signs = SIGNS.get(pose) or SIGNS.get(Posing.usual) or (CONNECTED if Posing.usual == "connected" else QR)
     return {**signs, "qr": f"2@posing,{Posing.scanned}"} if signs is QR and Posing.scanned else signs
 

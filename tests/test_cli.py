@@ -58,6 +58,7 @@ DOWN = SessionView(
     automatic_restarts=0,
     failure=None,
     finding=None,
+    next_try_s=None,
     memory_mb=None,
 )
 STARTING = replace(

@@ -74,6 +74,8 @@ def alerts(journal: Journal, alert: str) -> list[str]:
         ("no-network", "network_hung", "renew"),
         ("not-drawn", "gpu_hung", "renew"),
         ("deaf", "browser_hung", "restart"),
+        ("error-page", "page_wrong", "reload"),
+        ("outdated", "outdated", "reload"),
     ],
 )
 async def test_each_fault_is_cured_by_the_cheapest_remedy_that_works(

@@ -18,6 +18,7 @@ from waguard.core.health import (
     AGAIN,
     BY_SCAN,
     COST_S,
+    FOR_A_PERSON,
     GONE,
     PLANS,
     REPLACING,
@@ -28,12 +29,14 @@ from waguard.core.health import (
     Treatment,
     finding,
     next_remedy,
+    repeated,
 )
 from waguard.core.learning import Trials, order
 from waguard.core.machine import State, decide
 from waguard.core.model import Cause, Failure, Link, Process, Reading, Reason, Stage, Wanted
 from waguard.core.patience import Book, Complaint, Due, update
 from waguard.core.policy import RestartPolicy
+from waguard.probes import link
 
 FAILURE = Failure("browser_failed", "it fell", Stage.START)
 A, B, C = Fault.BROWSER_HUNG, Fault.NETWORK_HUNG, Fault.GPU_HUNG
@@ -401,18 +404,17 @@ def test_what_is_tried_again_and_again_is_no_restart_even_where_that_was_learned
         one: Trials(0, 20, 200.0) for one in PLANS[fault] if one is not Remedy.RESTART
     }
     plan, _ = order(PLANS[fault], learned, {})
-    assert plan[0] is Remedy.RESTART
+    assert plan[0] is Remedy.RESTART or Remedy.RESTART not in plan
     treated = tuple((fault, one) for one in plan)
-    again = next_remedy(treatment(fault, plan), treated)
+    assert next_remedy(treatment(fault, plan), treated) is None
+    again = repeated(plan)
     assert again is not None
     assert again not in STOPPING
 
 
 # --- any treatments -------------------------------------------------------------------------------------------
 
-RESTARTS = RestartPolicy(
-    budget=3, window_s=100, base_s=1, max_s=8, cooldown_s=50, unknown_after=3, relapse_s=20
-)
+RESTARTS = RestartPolicy(budget=3, window_s=100, base_s=1, max_s=8, cooldown_s=50, relapse_s=20)
 STEP_S = 0.5
 
 
@@ -429,6 +431,12 @@ class World:
     """The answer to the slow order that is under way."""
     cure: m.Cure | None = None
     cure_until: float = 0.0
+    network_down: bool = False
+    """Of a page that tries again by itself nothing else is tried then."""
+    armed: bool = False
+    """The deadline of the stage `open` runs."""
+    rest: Fault | None = None
+    """A rest is under way before the next try against it."""
     spent: tuple[float, ...] = ()
     """When an automatic restart was decided, as the orders tell."""
     tried: tuple[tuple[Fault, Remedy, float], ...] = ()
@@ -442,7 +450,9 @@ class World:
         for one in orders:
             self._carry_out(one)
         if self.state.process is not Process.UP:
-            self.cure = None
+            self.cure, self.armed = None, False
+        if self.state.treatment is None or self.state.treatment.remedy is not None:
+            self.rest = None
         if self.state.process is Process.FAILED:  # it rests, and begins from nothing then
             self.tried = ()
         return orders
@@ -454,7 +464,13 @@ class World:
             case m.Launch(epoch):
                 self.due = (self.now + STEP_S, m.Started(epoch))
             case m.Open():
-                self.due = None
+                self.due, self.armed = None, True
+            case m.Arm():
+                self.armed = True
+            case m.Disarm():
+                self.armed = False
+            case m.Rest(_, fault):
+                self.rest = fault
             case m.Stop(epoch):
                 self.due = (self.now + STEP_S, m.Gone(epoch))
             case m.Clean(epoch):
@@ -527,6 +543,8 @@ class World:
     def found(self, fault: Fault, plan: tuple[Remedy, ...] | None = None) -> m.Found:
         kind = m.BrowserExited if fault in GONE else m.Found
         named = tuple(PLANS[fault]) if plan is None else plan
+        if fault is Fault.OFFLINE and self.network_down:
+            named = ()
         return kind(self.state.epoch, Finding(fault, FAILURE), named, "by cost", "b1")
 
     def answer(self) -> None:
@@ -539,6 +557,45 @@ class World:
         elif self.cure is not None:
             self.now = max(self.now, self.cure_until)
             self.tell(m.NotCured(self.cure.epoch, self.cure.fault, self.cure.remedy))
+
+    def look(self, reading: Reading | None) -> None:
+        """What is told of one look at the page; None: it does not answer."""
+        if self.state.process is not Process.UP:
+            return
+        if reading is None:
+            self.tell(self.found(Fault.PAGE_SILENT))
+            return
+        self.tell(m.PageRead(self.state.epoch, reading))
+        for fault in link.judge(reading):
+            if fault is not Fault.PAGE_UNREAD or not self.armed:
+                self.tell(self.found(fault))
+
+    def late(self) -> None:
+        if self.armed:
+            self.armed = False
+            self.tell(self.found(Fault.PAGE_NOT_LOADED))
+
+    def next_try(self) -> None:
+        if (fault := self.rest) is not None:
+            self.rest = None
+            self.tell(m.RestEnded(self.state.epoch, fault))
+
+    def check_that_it_goes_on(self) -> None:
+        """Whoever is not well has something under way that will end, or a person is asked for."""
+        state, treatment = self.state, self.state.treatment
+        if state.wanted is Wanted.DOWN:
+            return
+        if state.process is not Process.UP:
+            assert self.due is not None, "nothing is under way"
+        elif state.link not in {Link.AWAITING_SCAN, Link.SYNCING, Link.CONNECTED}:
+            if treatment is None or treatment.remedy in STOPPING:
+                assert self.armed, "nothing was found, and nothing is waited for"
+            elif treatment.remedy is not None:
+                assert self.cure is not None, "a remedy that nobody applies"
+            else:
+                fault = treatment.finding.fault
+                person = fault in BY_SCAN or (fault in FOR_A_PERSON and not treatment.plan)
+                assert person or self.rest is fault, "no next try"
 
     def well_again(self) -> None:
         if self.state.process is Process.UP:
@@ -562,16 +619,39 @@ _steps = st.one_of(
             "held",
             "loads",
             "rests",
+            "late",
+            "next try",
+            "silent",
         ]
+    ),
+    st.builds(
+        Reading,
+        link=st.sampled_from(Link),
+        reason=st.none() | st.sampled_from(Reason),
+        cut_off=st.booleans(),
+        wrong=st.booleans(),
+        qr_exhausted=st.booleans(),
     ),
     st.sampled_from(["connect", "disconnect", "recycle", "conflict"]),
     st.sampled_from(sorted(set(Fault) - {Fault.LOGIN_LOST, Fault.START_FAILED})),
 )
 
 
-def step(world: World, what: str) -> None:
+def step(world: World, what: str | Reading) -> None:
     epoch = world.state.epoch
     match what:
+        case Reading():
+            world.look(real(what))
+        case "silent":
+            world.look(None)
+        case "late":
+            world.late()
+        case "next try":
+            world.next_try()
+        case Fault.PAGE_NOT_LOADED:
+            world.late()
+        case Fault.PAGE_SILENT | Fault.PAGE_WRONG | Fault.PAGE_UNREAD if world.armed:
+            pass
         case "answer":
             world.answer()
         case "well":
@@ -606,14 +686,56 @@ def step(world: World, what: str) -> None:
             pass
 
 
+def real(reading: Reading) -> Reading:
+    """One that a page can give."""
+    lost = reading.link is Link.LOST
+    reason = (reading.reason or Reason.OFFLINE) if lost else None
+    if reason in {Reason.HUNG, Reason.CRASHED, Reason.WRONG_PAGE}:  # these are found, and not read
+        reason = Reason.OFFLINE
+    return replace(
+        reading,
+        reason=reason,
+        cut_off=reading.cut_off and reading.link in {Link.SYNCING, Link.LOADING},
+        wrong=reading.wrong and reading.link is Link.UNKNOWN,
+    )
+
+
 @given(st.lists(st.tuples(_steps, st.floats(0.1, 6)), min_size=30, max_size=120))
-def test_in_any_run_cures_keep_their_promises(run: list[tuple[str, float]]) -> None:
+def test_in_any_run_cures_keep_their_promises(run: list[tuple[str | Reading, float]]) -> None:
     world = World()
     world.tell(m.ConnectAsked())
     for what, passed in run:
         at = world.due[0] if world.due is not None else math.inf
         world.now = max(world.now, min(world.now + passed, at))
         step(world, what)
+        if isinstance(what, Reading) or what == "silent":
+            world.check_that_it_goes_on()
+
+
+@given(
+    run=st.lists(st.tuples(_steps, st.floats(0.1, 6)), max_size=60),
+    shows=st.sampled_from([None, *Link, *Reason]),
+    network_down=st.booleans(),
+)
+def test_whatever_has_happened_and_whatever_the_page_shows_for_ever_there_is_always_a_next_step(
+    run: list[tuple[str | Reading, float]], shows: Link | Reason | None, *, network_down: bool
+) -> None:
+    """Nothing stays unknown, or recovering, with nothing found and nothing waited for."""
+    world = World(network_down=network_down)
+    world.tell(m.ConnectAsked())
+    for what, passed in run:
+        world.now += passed
+        step(world, what)
+    reading = None
+    if shows is not None:
+        lost = Reading(Link.LOST, shows) if isinstance(shows, Reason) else None
+        reading = lost or Reading(Link(shows), wrong=True)
+    for _ in range(40):
+        world.look(real(reading) if reading is not None else None)
+        world.check_that_it_goes_on()
+        world.answer()
+        world.next_try()
+        world.now += 30.0
 
 
 @given(

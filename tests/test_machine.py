@@ -7,16 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waguard.core import learning
+from waguard.core import health, learning
 from waguard.core import machine as m
 from waguard.core.health import PLANS, STOPPING, Fault, Finding, Remedy
 from waguard.core.machine import State, decide
 from waguard.core.model import Cause, Failure, Link, Process, Reading, Reason, Source, Stage, Status, Wanted
 from waguard.core.policy import RestartPolicy
 
-POLICY = RestartPolicy(
-    budget=3, window_s=100, base_s=1, max_s=8, cooldown_s=50, unknown_after=3, relapse_s=20
-)
+POLICY = RestartPolicy(budget=3, window_s=100, base_s=1, max_s=8, cooldown_s=50, relapse_s=20)
 FAILURE = Failure("browser_failed", "it fell", Stage.START)
 
 
@@ -289,13 +287,26 @@ def test_without_a_remedy_a_person_is_waited_for() -> None:
 
 def test_offline_is_tried_again_and_again_and_costs_no_restart() -> None:
     play = up(Link.LOADING)
-    play(m.Unreachable(1, FAILURE), m.Disarm(), link=Link.LOST, reason=Reason.OFFLINE, failure=FAILURE)
+    play(
+        m.Unreachable(1, FAILURE, (Remedy.RELOAD,)),
+        m.Disarm(usable=False),
+        m.Rest(1, Fault.OFFLINE, 2.0, jitter=True),
+        link=Link.LOST,
+        reason=Reason.OFFLINE,
+        failure=FAILURE,
+    )
     offline = found(1, Fault.OFFLINE, Remedy.RELOAD)
-    for _ in range(20):
-        play(offline, m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
-        play(m.Unreachable(1, FAILURE), m.Disarm())
-        play(m.NotCured(1, Fault.OFFLINE, Remedy.RELOAD), process=Process.UP, restarts=())
-    play(offline, m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+    for bound_s in (4.0, 8.0, 16.0, 32.0, *[60.0] * 20):
+        play(offline)  # it is known
+        play(m.RestEnded(1, Fault.OFFLINE), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+        play(m.Unreachable(1, FAILURE), m.Disarm(usable=False))
+        play(
+            m.NotCured(1, Fault.OFFLINE, Remedy.RELOAD),
+            m.Rest(1, Fault.OFFLINE, bound_s, jitter=True),
+            process=Process.UP,
+            restarts=(),
+        )
+    play(m.RestEnded(1, Fault.OFFLINE), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
     play(seen(1, Link.CONNECTED), m.Disarm(), failure=None)
     cured(play)
 
@@ -408,9 +419,122 @@ def test_a_kill_that_fails_does_not_end_the_cleanup_that_replaced_it() -> None:
 
 def test_a_page_that_tells_nothing_known_is_unknown_after_some_looks_and_a_connect_restarts_it() -> None:
     play = up()
-    play(m.PageUnknown(1, POLICY.unknown_after - 1), link=Link.CONNECTED)
-    play(m.PageUnknown(1, POLICY.unknown_after), link=Link.UNKNOWN, process=Process.UP)
-    play(m.ConnectAsked(), m.Stop(1, polite=True), process=Process.STOPPING)
+    play(seen(1, Link.UNKNOWN), link=Link.CONNECTED)
+    unread, reload = found(1, Fault.PAGE_UNREAD), m.Cure(1, Fault.PAGE_UNREAD, Remedy.RELOAD)
+    play(unread, m.Arm(1), reload, link=Link.LOADING, process=Process.UP)
+    for bound_s in (60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 3600.0, 3600.0):
+        not_cured = m.NotCured(1, Fault.PAGE_UNREAD, Remedy.RELOAD)
+        rest = m.Rest(1, Fault.PAGE_UNREAD, bound_s, jitter=True)
+        play(not_cured, m.Disarm(usable=False), rest, link=Link.UNKNOWN, process=Process.UP, restarts=())
+        play(unread)
+        again = Playbook(play.state)
+        again(m.ConnectAsked(), m.Stop(1, polite=True), process=Process.STOPPING)
+        play(m.RestEnded(1, Fault.PAGE_UNREAD), m.Arm(1), reload)
+    play(seen(1, Link.CONNECTED), m.Disarm(), link=Link.CONNECTED)
+    cured(play)
+
+
+def test_a_page_that_is_not_whatsapps_is_loaded_again_and_again_and_at_once_for_who_asks() -> None:
+    play = up()
+    wrong, reload = found(1, Fault.PAGE_WRONG), m.Cure(1, Fault.PAGE_WRONG, Remedy.RELOAD)
+    play(wrong, m.Arm(1), reload, link=Link.LOADING)
+    for bound_s in (2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0):
+        rest = m.Rest(1, Fault.PAGE_WRONG, bound_s, jitter=True)
+        play(wrong, m.Disarm(usable=False), rest, link=Link.LOST, reason=Reason.WRONG_PAGE, restarts=())
+        play(wrong)
+        if bound_s == 60:
+            play(m.ConnectAsked(), m.Arm(1), reload, process=Process.UP)
+        else:
+            play(m.RestEnded(1, Fault.PAGE_WRONG), m.Arm(1), reload)
+    play(seen(1, Link.LOADING))(seen(1, Link.CONNECTED), m.Disarm(), link=Link.CONNECTED)
+    cured(play)
+
+
+def test_a_try_that_took_long_has_rested_enough() -> None:
+    play = up(Link.LOST, Reason.OFFLINE)
+    play(
+        m.Unreachable(1, FAILURE, (Remedy.RELOAD,)),
+        m.Disarm(usable=False),
+        m.Rest(1, Fault.OFFLINE, 2, jitter=True),
+    )
+    for bound_s in (2.0, 2.0, 2.0, 2.0, 15.0, 15.0):
+        play(m.RestEnded(1, Fault.OFFLINE), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+        play.now += 45.0
+        play(
+            m.NotCured(1, Fault.OFFLINE, Remedy.RELOAD),
+            m.Disarm(usable=False),
+            m.Rest(1, Fault.OFFLINE, bound_s, jitter=True),
+        )
+
+
+def test_what_may_end_by_itself_is_found_at_once_and_treated_later() -> None:
+    play = up(Link.SYNCING)
+    cut_off = replace(found(1, Fault.OFFLINE), finding=Finding(Fault.OFFLINE, FAILURE, wait_s=50.0))
+    play(cut_off, m.Rest(1, Fault.OFFLINE, 50.0, jitter=False), link=Link.LOST, reason=Reason.OFFLINE)
+    assert m.status(play.state) is Status.RECOVERING
+    play(seen(1, Link.SYNCING, cut_off=True), m.Disarm(), link=Link.LOST, reason=Reason.OFFLINE)
+    play(cut_off)
+    back = Playbook(play.state)
+    back(seen(1, Link.CONNECTED), m.Disarm(), link=Link.CONNECTED, treatment=None)
+    play(m.RestEnded(1, Fault.OFFLINE), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+    play(seen(1, Link.SYNCING, cut_off=True), m.Disarm(), link=Link.LOST, reason=Reason.OFFLINE)
+    play(m.NotCured(1, Fault.OFFLINE, Remedy.RELOAD), m.Stop(1, polite=True))
+
+
+def test_a_page_that_does_not_answer_is_no_longer_called_connected_whatever_is_known_of_it() -> None:
+    silent = replace(found(1, Fault.PAGE_SILENT), finding=Finding(Fault.PAGE_SILENT, FAILURE, wait_s=34.0))
+    play = up()
+    play(silent, m.Rest(1, Fault.PAGE_SILENT, 34.0, jitter=False), link=Link.UNKNOWN)
+    play(m.ConnectAsked(), process=Process.UP)  # it may be at work
+    worked = Playbook(play.state)
+    worked(seen(1, Link.CONNECTED), m.Disarm(), link=Link.CONNECTED, treatment=None)
+    play(m.RestEnded(1, Fault.PAGE_SILENT), m.Rest(1, Fault.PAGE_SILENT, 2.0, jitter=True))
+    play(found(1, Fault.PAGE_LOOPING), m.Cure(1, Fault.PAGE_LOOPING, Remedy.TERMINATE), reason=Reason.HUNG)
+    play = up(Link.LOST, Reason.CONFLICT)
+    play(found(1, Fault.CONFLICT))(silent, link=Link.UNKNOWN)
+    assert play.state.treatment is not None
+    assert play.state.treatment.finding.fault is Fault.CONFLICT
+    play = up(Link.LOADING)
+    play(silent, link=Link.LOADING, treatment=None)  # a deadline runs
+
+
+def test_a_sync_that_does_not_get_on_is_not_over_when_the_new_browser_syncs() -> None:
+    play = up(Link.SYNCING)
+    stuck = found(1, Fault.SYNC_STUCK)
+    play(stuck, m.Arm(1), m.Cure(1, Fault.SYNC_STUCK, Remedy.RELOAD), link=Link.LOADING)
+    play(seen(1, Link.SYNCING), m.Disarm(), link=Link.SYNCING)
+    assert play.state.treatment is not None
+    play(m.NotCured(1, Fault.SYNC_STUCK, Remedy.RELOAD), m.Stop(1, polite=True))
+    play(m.Gone(1), m.Wait(1, 0.0, jitter=True))(m.WaitEnded(1), m.Prepare(2))
+    play(m.Prepared(2), m.Launch(2))(m.Started(2), m.Open(2))(seen(2, Link.SYNCING), m.Disarm())
+    assert play.state.treatment is not None
+    play(found(2, Fault.SYNC_STUCK), m.Rest(2, Fault.SYNC_STUCK, 2.0, jitter=True), process=Process.UP)
+    play(seen(2, Link.CONNECTED), m.Disarm())(m.Recovered(2, Fault.SYNC_STUCK))
+    cured(play)
+
+
+def test_a_refusal_is_told_to_a_person_and_looked_at_again_and_never_costs_a_restart() -> None:
+    for fault in health.REFUSALS:
+        play = up(Link.LOST, Reason(fault.value))
+        assert m.status(play.state) is Status.FAILED
+        play(found(1, fault), m.Arm(1), m.Cure(1, fault, Remedy.RELOAD))
+        play(seen(1, Link.LOST, Reason(fault.value)), m.Disarm())
+        play(m.NotCured(1, fault, Remedy.RELOAD), m.Rest(1, fault, 60.0, jitter=True), restarts=())
+        play(seen(1, Link.CONNECTED), m.Disarm())(m.Recovered(1, fault))
+        cured(play)
+
+
+def test_what_a_probe_is_content_with_is_not_over_before_the_page_says_so() -> None:
+    """A page that had been unread was then a wrong one: nothing was found of it, and it was unknown."""
+    play = up()
+    play(found(1, Fault.PAGE_UNREAD), m.Arm(1), m.Cure(1, Fault.PAGE_UNREAD, Remedy.RELOAD))
+    play(
+        m.NotCured(1, Fault.PAGE_UNREAD, Remedy.RELOAD),
+        m.Disarm(usable=False),
+        m.Rest(1, Fault.PAGE_UNREAD, 60.0, jitter=True),
+    )
+    play(m.Recovered(1, Fault.PAGE_UNREAD), link=Link.UNKNOWN)
+    assert play.state.treatment is not None
 
 
 def test_a_page_that_loads_again_has_the_deadline_of_the_stage_again() -> None:
@@ -465,7 +589,7 @@ def _events(draw: st.DrawFn) -> m.Event:
         ),
         st.just(m.Cleaned(epoch)),
         st.builds(m.PageRead, st.just(epoch), _readings),
-        st.builds(m.PageUnknown, st.just(epoch), st.integers(1, 9)),
+        st.builds(m.RestEnded, st.just(epoch), st.sampled_from(Fault)),
         st.builds(m.Held, st.just(epoch), _failures, st.floats(0, 60)),
         st.builds(found, st.just(epoch), st.sampled_from(Fault)),
         st.builds(m.Recovered, st.just(epoch), st.sampled_from(Fault)),
@@ -504,7 +628,7 @@ def test_any_run_keeps_the_promises(run: list[tuple[m.Event, float]]) -> None:
         # Whoever is on the way somewhere has work under way, so no state waits for nothing.
         if state.process is not before.process and state.process not in {Process.DOWN, Process.FAILED}:
             assert slow or state.process is Process.STOPPING
-        if len(state.restarts) > len(POLICY.recent(before.restarts, now)):
+        if state.restarts != before.restarts and state.restarts[-1:] == (now,):
             automatic.append(now)
         if isinstance(event, (m.ConnectAsked, m.RestoreAsked, m.RestartAsked)) or not state.restarts:
             automatic.clear()  # an operator's wish opens a new account
@@ -538,7 +662,7 @@ def test_a_fault_that_takes_long_to_be_found_is_back_at_once_all_the_same() -> N
     )
     play = up()
     play(looping, m.Cure(1, Fault.PAGE_LOOPING, Remedy.TERMINATE))
-    play(m.Recovered(1, Fault.PAGE_LOOPING), treatment=None)
+    play(seen(1, Link.CONNECTED), m.Disarm(), treatment=None)
     play.now += 60.5
     play(looping, m.Arm(1), m.Cure(1, Fault.PAGE_LOOPING, Remedy.RELOAD))
 
@@ -550,16 +674,23 @@ def test_what_was_learned_makes_no_restart_the_last_resort_of_who_is_offline() -
     tried = ((Fault.OFFLINE, Remedy.RESTART), (Fault.OFFLINE, Remedy.RELOAD))
     play = up(Link.LOST, Reason.OFFLINE)
     play.state = replace(play.state, treated=tried)
-    play(found(1, Fault.OFFLINE, *order), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
-    play(m.NotCured(1, Fault.OFFLINE, Remedy.RELOAD), process=Process.UP)
-    play(found(1, Fault.OFFLINE, *order), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+    play(found(1, Fault.OFFLINE, *order), m.Rest(1, Fault.OFFLINE, 2.0, jitter=True))
+    for bound_s in (4.0, 8.0):
+        play(m.RestEnded(1, Fault.OFFLINE), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+        play(
+            m.NotCured(1, Fault.OFFLINE, Remedy.RELOAD),
+            m.Disarm(usable=False),
+            m.Rest(1, Fault.OFFLINE, bound_s, jitter=True),
+            process=Process.UP,
+        )
 
 
 def test_a_reload_that_finds_no_network_is_no_reason_to_restart() -> None:
     for fault in (Fault.PAGE_NOT_LOADED, Fault.QR_STALE):
         play = up(Link.LOADING)
         play(found(1, fault, Remedy.RELOAD, Remedy.RESTART), m.Arm(1), m.Cure(1, fault, Remedy.RELOAD))
-        play(m.Unreachable(1, FAILURE), m.Disarm(), reason=Reason.OFFLINE, treatment=None, treated=())
+        rest = m.Rest(1, Fault.OFFLINE, 2.0, jitter=True)
+        play(m.Unreachable(1, FAILURE), m.Disarm(usable=False), rest, reason=Reason.OFFLINE, treated=())
         play(m.NotCured(1, fault, Remedy.RELOAD), process=Process.UP)
 
 
@@ -587,4 +718,4 @@ def test_a_page_that_loads_has_a_deadline_also_when_nothing_is_left_to_be_tried(
     play = up(Link.LOST, Reason.OFFLINE)
     play.state = replace(play.state, treated=((Fault.OFFLINE, Remedy.RESTART),))
     play(found(1, Fault.OFFLINE), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
-    play(LATE, m.Arm(1), link=Link.LOADING)
+    play(LATE, m.Disarm(usable=False), m.Rest(1, Fault.OFFLINE, 2.0, jitter=True), link=Link.LOST)

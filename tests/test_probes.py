@@ -387,6 +387,9 @@ def test_an_exhausted_code_is_told_from_one_that_stands_still() -> None:
         (Reason.OFFLINE, Fault.OFFLINE),
         (Reason.CONFLICT, Fault.CONFLICT),
         (Reason.REFUSED, Fault.REFUSED),
+        (Reason.OUTDATED, Fault.OUTDATED),
+        (Reason.PROXY_BLOCKED, Fault.PROXY_BLOCKED),
+        (Reason.TERMS_BLOCKED, Fault.TERMS_BLOCKED),
         (Reason.LOGGED_OUT, Fault.LOGGED_OUT),
         (Reason.DAMAGED, Fault.LOGIN_LOST),
         (Reason.HUNG, None),
@@ -419,11 +422,27 @@ def test_storage_that_is_refused_counts_while_the_page_does_not_get_on(where: Li
     shown = Reading(where, signs=("splash", "storage error: QuotaExceededError"))
     stuck = where in {Link.LOADING, Link.UNKNOWN}
     assert set(link.judge(shown)) == ({Fault.STORAGE_REFUSED} if stuck else set())
+    assert Fault.STORAGE_REFUSED in link.asked(shown)
 
 
 def test_a_page_that_is_well_has_no_fault() -> None:
-    for where in Link:
+    for where in set(Link) - {Link.UNKNOWN}:
         assert link.judge(Reading(where, signs=("panes",))) == {}
+
+
+def test_a_page_that_says_nothing_known_is_a_wrong_one_or_one_that_is_not_understood() -> None:
+    assert set(link.judge(Reading(Link.UNKNOWN, wrong=True))) == {Fault.PAGE_WRONG}
+    assert set(link.judge(Reading(Link.UNKNOWN))) == {Fault.PAGE_UNREAD}
+
+
+def test_a_page_that_loads_tells_nothing_of_how_it_stands_with_whatsapp() -> None:
+    """A reload that has not shown anything yet cured nothing."""
+    assert not link.asked(Reading(Link.LOADING)) & {Fault.OFFLINE, Fault.CONFLICT, Fault.OUTDATED}
+    assert Fault.OFFLINE in link.asked(Reading(Link.LOADING, cut_off=True))
+    for where in Link:
+        for cut_off in (True, False):
+            shown = Reading(where, None, cut_off=cut_off and where in {Link.LOADING, Link.SYNCING})
+            assert set(link.judge(shown)) <= link.asked(shown)
 
 
 def test_every_fault_has_whoever_sees_it() -> None:

@@ -171,7 +171,12 @@ def _with_word(word: bytes) -> set[int]:
 async def test_a_silent_page_is_called_hung_and_a_connect_starts_it_anew(pose: Daemon) -> None:
     page = {"read_s": 0.1}
     async with pose("silent", page=page, deadlines={"open": 0.5}, restart={"budget": 0}) as (supervisor, _):
-        with pytest.raises(SessionFailed):
+        with pytest.raises(DeadlineExceeded):  # and it goes on to be cured
+            await supervisor.connect(DEMO)
+        session = supervisor._sessions[DEMO]
+        async with asyncio.timeout(10):
+            await session.until(lambda: session.state.process is Process.FAILED)
+        with pytest.raises(DeadlineExceeded):
             await supervisor.connect(DEMO)
 
 

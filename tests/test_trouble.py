@@ -26,6 +26,7 @@ from waguard.browser import page as browser_page
 from waguard.browser.find import Binary
 from waguard.config import Browser
 from waguard.core.answer import Wait
+from waguard.core.health import Remedy
 from waguard.core.model import ClientCode, Link, Process, Status, Wanted
 from waguard.errors import (
     DiskFull,
@@ -396,14 +397,18 @@ async def test_a_page_that_is_closed_comes_back(pose: Daemon) -> None:
 async def test_a_page_that_says_nothing_known_is_unknown_after_some_looks_and_a_connect_mends_it(
     pose: Daemon,
 ) -> None:
-    async with pose("connected", page=QUICK) as (supervisor, _):
+    async with pose("connected", page=QUICK, deadlines={"open": 1.0}) as (supervisor, _):
         before = await supervisor.connect(DEMO)
         session = supervisor._sessions[DEMO]
-        shows(supervisor, {"url": "about:blank"})
-        async with asyncio.timeout(5):
+        shows(supervisor, {"url": "https://web.whatsapp.com/", "app": True, "ready": "complete"})
+        async with asyncio.timeout(10):
             await session.until(lambda: session.state.link is Link.UNKNOWN)
         view = supervisor.view(DEMO)
         assert (view.status, view.attempt) == (Status.RECOVERING, before.attempt)
+        assert view.finding is not None
+        assert (view.finding.fault, view.finding.tried) == ("page_unread", (Remedy.RELOAD,))
+        assert view.finding.next_try_s is not None
+        assert 25 < view.finding.next_try_s <= 60
         again = await supervisor.connect(DEMO)
         assert (again.status, again.profile) == (Status.CONNECTED, "kept")
         assert again.attempt != before.attempt

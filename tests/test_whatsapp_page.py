@@ -35,6 +35,11 @@ BLANK: dict[str, Any] = {
     "online": True,
     "wid": None,
     "push_name": None,
+    "ready": None,
+    "error": None,
+    "status": None,
+    "bar": None,
+    "resources": None,
 }
 
 
@@ -108,10 +113,15 @@ def verdict(**signs: Any) -> tuple[Link, Reason | None]:
         pytest.param({"refused": True, "app": False}, Link.LOST, Reason.REFUSED, id="browser refused"),
         pytest.param({"refused": True, "qr": QR}, Link.AWAITING_SCAN, None, id="an advertisement"),
         *(
-            pytest.param({"state": state}, Link.LOST, Reason.REFUSED, id=state)
-            for state in ("DEPRECATED_VERSION", "TOS_BLOCK", "SMB_TOS_BLOCK", "PROXYBLOCK")
+            pytest.param({word: state}, Link.LOST, reason, id=f"{word} {state}")
+            for word in ("state", "mode")
+            for state, reason in (
+                ("DEPRECATED_VERSION", Reason.OUTDATED),
+                ("TOS_BLOCK", Reason.TERMS_BLOCKED),
+                ("SMB_TOS_BLOCK", Reason.TERMS_BLOCKED),
+                ("PROXYBLOCK", Reason.PROXY_BLOCKED),
+            )
         ),
-        pytest.param({"mode": "PROXYBLOCK"}, Link.LOST, Reason.REFUSED, id="refused by mode"),
         pytest.param({"state": "TIMEOUT", "logged_in": True}, Link.LOST, Reason.OFFLINE, id="timeout"),
         pytest.param({"mode": "OFFLINE", "panes": True}, Link.LOST, Reason.OFFLINE, id="offline"),
         pytest.param(
@@ -120,7 +130,7 @@ def verdict(**signs: Any) -> tuple[Link, Reason | None]:
             Reason.OFFLINE,
             id="no network",
         ),
-        pytest.param({"state": "TIMEOUT"}, Link.UNKNOWN, None, id="timeout before any login"),
+        pytest.param({"state": "TIMEOUT"}, Link.LOST, Reason.OFFLINE, id="timeout before any login"),
         pytest.param({"url": "chrome-error://chromewebdata/"}, Link.LOST, Reason.OFFLINE, id="error page"),
     ],
 )
@@ -188,6 +198,57 @@ def test_a_page_at_home_is_not_elsewhere(where: str) -> None:
     assert (
         read({**BLANK, "url": where, "state": "CONNECTED", "synced": True}, home=URL).link is Link.CONNECTED
     )
+
+
+@pytest.mark.parametrize(
+    ("signs", "cut_off"),
+    [
+        ({"state": "OPENING", "panes": True, "stream": "DISCONNECTED"}, True),
+        ({"state": "OPENING", "logged_in": True}, True),
+        ({"state": "OPENING"}, False),
+        ({"state": "CONNECTED", "panes": True, "stream": "SYNCING"}, False),
+        ({"state": "OPENING", "panes": True, "mode": "OFFLINE"}, False),  # that is said already
+    ],
+)
+def test_who_has_a_login_and_only_opens_its_way_to_whatsapp_is_cut_off(
+    signs: dict[str, Any], cut_off: bool
+) -> None:
+    assert read({**BLANK, **signs}).cut_off is cut_off
+
+
+@pytest.mark.parametrize(
+    ("signs", "shown"),
+    [
+        ({"url": URL, "status": 500}, {"HTTP 500", "https://web.whatsapp.com"}),
+        ({"url": "http://portal.example:80/?token=x", "status": 200}, {"HTTP 200", "http://portal.example"}),
+        ({"url": "about:blank", "status": 0}, {"about:blank"}),
+        ({"url": "data:text/html,\x1b[31mhello", "status": 0}, {"an address that is not told"}),
+        ({"url": "http://[", "status": True}, {"an address that is none"}),
+    ],
+)
+def test_a_whole_page_that_is_none_of_whatsapps_is_a_wrong_one(
+    signs: dict[str, Any], shown: set[str]
+) -> None:
+    reading = read({**BLANK, "app": False, "ready": "complete", **signs})
+    assert (reading.link, reading.wrong, set(reading.signs)) == (Link.UNKNOWN, True, shown)
+    for still in ({"ready": "loading"}, {"ready": None}, {"app": None, "status": 200}):
+        assert not read({**BLANK, "app": False, "ready": "complete", **signs, **still}).wrong
+
+
+def test_an_error_of_whatsapps_own_server_is_a_wrong_page_and_the_app_with_nothing_known_is_none() -> None:
+    assert read({**BLANK, "ready": "complete", "status": 503}).wrong
+    assert not read({**BLANK, "ready": "complete", "status": 200}).wrong
+
+
+def test_the_error_page_says_which() -> None:
+    reading = read({**BLANK, "app": False, "url": "chrome-error://chromewebdata/", "error": "ERR_TIMED_OUT"})
+    assert reading.signs == ("error page", "net::ERR_TIMED_OUT")
+
+
+def test_a_page_that_gets_on_is_no_other_reading() -> None:
+    one, two = ({**BLANK, "splash": True, "bar": bar, "resources": 3} for bar in (10, 11.5))
+    assert read(one) == read(two)
+    assert read(one).progress != read(two).progress
 
 
 def test_the_code_is_handed_on_whole_with_the_signs_that_led_to_it() -> None:

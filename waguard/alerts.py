@@ -16,6 +16,8 @@ class Alert(StrEnum):
     """WhatsApp wants somebody: logged out, open elsewhere, refused."""
     NETWORK_DOWN = "network_down"
     """Most sessions reach WhatsApp no more."""
+    PAGE_UNREAD = "page_unread"
+    """Several sessions show a page that is not understood."""
     BREAKER_OPEN = "breaker_open"
     """No browsers are started but single trials."""
     NO_ROOM = "no_room"

@@ -28,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from waguard.core.health import Fault
+from waguard.core.health import SUSPECTED_S, Fault
 from waguard.core.model import client_code
 from waguard.errors import ConfigError, InvalidClientCode
 from waguard.schedule import Rule
@@ -242,24 +242,29 @@ class Health(_Section):
     blocked_s: Seconds = 10.0
     busy_s: Seconds = 45.0
     offline_s: Seconds = 60.0
+    sync_s: Seconds = 120.0
     unpaired_s: Seconds = 5.0
     dialog_s: Seconds = 10.0
-    qr_s: Seconds = 90.0
+    qr_s: Seconds = 75.0
     verify_s: Seconds = 10.0
     relapse_s: Seconds = 120.0
     fresh: bool = False
     """Whether an empty profile is a remedy, which costs a scan, where nothing else is left."""
 
     def patience(self) -> Mapping[Fault, float]:
-        """How long what a probe complains of may last; of the others the probe itself knows."""
+        """How long what a probe complains of may last until it is found; of the others the probe itself knows."""
         hung = (Fault.BROWSER_HUNG, Fault.NETWORK_HUNG, Fault.GPU_HUNG)
         named = {
             Fault.PROCESS_STOPPED: self.stopped_s,
-            Fault.OFFLINE: self.offline_s,
             Fault.UNPAIRED: self.unpaired_s,
             Fault.DIALOG_OPEN: self.dialog_s,
         }
-        return named | dict.fromkeys(hung, self.hung_s)
+        suspected = {fault: min(limit, SUSPECTED_S[fault]) for fault, limit in self.treated().items()}
+        return named | dict.fromkeys(hung, self.hung_s) | suspected
+
+    def treated(self) -> Mapping[Fault, float]:
+        """After how long something is done about what may end by itself, and is found before."""
+        return {Fault.OFFLINE: self.offline_s, Fault.SYNC_STUCK: self.sync_s}
 
 
 class Recycle(_Section):

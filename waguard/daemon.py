@@ -287,7 +287,6 @@ async def running(
                 base_s=config.restart.base_s,
                 max_s=config.restart.max_s,
                 cooldown_s=config.restart.cooldown_s,
-                unknown_after=config.page.unknown_after,
                 relapse_s=config.health.relapse_s,
             ),
             recycle=recycle.Limits(

@@ -120,6 +120,10 @@ class Gate:
     def network_down(self) -> bool:
         return network_is_down(self._online)
 
+    def network_down_with(self, code: ClientCode) -> bool:
+        """The same, if that session does not reach WhatsApp either."""
+        return network_is_down({**self._online, code: False})
+
     def reaches(self, code: ClientCode, online: bool | None) -> None:
         """Whether a session reaches WhatsApp; none: it is not up, and counts no more."""
         if online is None:
@@ -128,7 +132,10 @@ class Gate:
             self._online[code] = online
         lost = sum(not one for one in self._online.values())
         down = self.network_down
-        text = f"{lost} of {len(self._online)} sessions do not reach WhatsApp: the network, and no browser of theirs."
+        text = (
+            f"{lost} of {len(self._online)} sessions do not reach WhatsApp: the network, or what answers in its place, "
+            "and no browser of theirs."
+        )
         self.alerts.set(Alert.NETWORK_DOWN, text if down else "")
 
     def suffers(self, code: ClientCode, fault: Fault | None) -> None:
@@ -136,6 +143,9 @@ class Gate:
             self._faults.pop(code, None)
         else:
             self._faults[code] = fault
+        unread = sum(one is Fault.PAGE_UNREAD for one in self._faults.values())
+        text = f"The page of {unread} sessions is not understood: has WhatsApp Web changed? Upgrade waguard, or set whatsapp.probe."
+        self.alerts.set(Alert.PAGE_UNREAD, text if unread > 1 else "")
 
     def others_reach(self, code: ClientCode) -> bool:
         """Whether another session reaches WhatsApp."""

@@ -35,7 +35,7 @@ _BESIDE = ("-wal", "-shm")
 
 KEPT: Mapping[str, frozenset[str]] = {
     "session.changed": frozenset({"status", "wanted", "process", "link", "reason", "was", "duration_ms"}),
-    "stage.late": frozenset({"attempt", "stage", "deadline_s"}),
+    "stage.late": frozenset({"attempt", "stage", "deadline_s", "at_work"}),
     "attempt.done": frozenset(
         {"attempt", "why", "outcome", "link", "code", "stage", "duration_ms", "stages", "profile"}
     ),

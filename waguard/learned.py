@@ -111,7 +111,8 @@ class Learned:
                 for stage, ms in dict(told["stages"]).items():
                     self._took(code, stage, ms / 1000)
             elif name == "stage.late":
-                self._took(code, told["stage"], float(told["deadline_s"]))
+                if told["at_work"]:  # what hangs is not slow, and gets no more time for it
+                    self._took(code, told["stage"], float(told["deadline_s"]))
             elif told["outcome"] != "called_off":
                 tried = Remedy(told["remedy"]), told["outcome"] == "cured", told["duration_ms"] / 1000
                 fault = Fault(told["fault"])

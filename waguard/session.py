@@ -17,7 +17,7 @@ from typing import Any
 from waguard import shortage
 from waguard.alerts import Alert
 from waguard.core import machine, recycle
-from waguard.core.health import GONE, PLANS, REPLACING, Fault, Finding, Remedy, Treatment
+from waguard.core.health import FOR_A_PERSON, GONE, PLANS, REPLACING, Fault, Finding, Remedy, Treatment
 from waguard.core.machine import State
 from waguard.core.model import Cause, ClientCode, Failure, Link, Process, Reason, Stage, Wanted
 from waguard.core.policy import RestartPolicy
@@ -50,6 +50,7 @@ class Services:
     learned: Learned
 
 
+_NETWORK = "most sessions are offline: it is the network"
 _HELD_S = 5.0
 """How long waits at most who found no place among those that start."""
 _LOOK_AGAIN_S = 1.0
@@ -73,12 +74,14 @@ class Session:
         self._ended = False
         self._taking: asyncio.Future[None] | None = None
         self._work: asyncio.Task[None] | None = None
-        ears = Ears(self._tell, self._found, self._used, self._spawn)
+        ears = Ears(self._tell, self._found, self._unreachable, self._used, self._spawn)
         self._watch = Watch(self._instance, self._config, services.senses, ears)
         self._why_not = ""
         """What kept a remedy from helping, while that is told."""
         self._attempt_began = 0.0
         """When the attempt under way has begun, monotonic; 0: none is."""
+        self._rest: asyncio.TimerHandle | None = None
+        self._next_try = 0.0
         self._cleanups: list[asyncio.Future[Sequence[Step]]] = []
 
     # --- for the supervisor ---------------------------------------------------------------------------
@@ -178,6 +181,15 @@ class Session:
             await self._instance.seal()
 
     @property
+    def next_try(self) -> float | None:
+        """When the next thing is tried by itself if nothing else happens, monotonic; none: nothing is waited for."""
+        treatment, process = self.state.treatment, self.state.process
+        waits = process in {Process.BACKOFF, Process.FAILED} and self.state.wanted is Wanted.UP
+        tries = treatment is not None and (treatment.remedy is not None or self._rest is not None)
+        tries = tries and process is Process.UP
+        return self._next_try if self._next_try and (waits or tries) else None
+
+    @property
     def instance(self) -> Instance:
         """What the session owns, for those who look after its files; when its browser runs is the session's business."""
         return self._instance
@@ -230,6 +242,8 @@ class Session:
         before = self.state
         self._why_not = event.why if isinstance(event, machine.NotCured) else ""
         self.state, orders = machine.decide(before, event, time.monotonic(), self._services.policy)
+        if self.state.treatment is None or self.state.treatment.remedy is not None:
+            self._end_rest()
         for order in orders:
             await self._obey(order)
         self._announce(before)
@@ -340,8 +354,8 @@ class Session:
         gate = self._services.gate
         if after.process is not Process.UP:
             gate.reaches(self.code, None)
-        elif machine.usable(after.link, after.reason) or after.reason is Reason.OFFLINE:
-            gate.reaches(self.code, after.reason is not Reason.OFFLINE)
+        elif machine.usable(after.link, after.reason) or after.reason in _UNREACHED:
+            gate.reaches(self.code, after.reason not in _UNREACHED)
         gate.suffers(self.code, after.treatment.finding.fault if after.treatment else None)
         failed = after.process is Process.FAILED and after.failure is not None
         text = f"{self.code} rests: {after.failure.message}" if failed and after.failure else ""
@@ -353,28 +367,34 @@ class Session:
         if state.wanted is Wanted.UP and (ended := self._instance.ended) is not None:
             return _SCAN_NEEDED[ended]
         treatment = state.treatment
-        if treatment is None or treatment.finding.fault not in _FOR_A_PERSON:
+        if treatment is None or treatment.finding.fault not in FOR_A_PERSON:
             return ""
-        if treatment.remedy and Remedy.DISMISS not in treatment.tried:
-            return ""
-        return treatment.finding.failure.message
+        first_tries = treatment.remedy and not treatment.rests and Remedy.DISMISS not in treatment.tried
+        return "" if first_tries else treatment.finding.failure.message
 
     async def _found(self, epoch: int, finding: Finding, first: bool) -> None:
         """A probe complains: put it to the table, with what may help."""
         plan, why = await self._plan(finding.fault)
-        if not first and not plan:
-            return
         kind = machine.BrowserExited if finding.fault in GONE else machine.Found
         snapshot = self._instance.newest_snapshot if Remedy.RESTORE in plan else ""
         self._tell(kind(epoch, finding, plan, why, snapshot, again=not first))
+
+    def _unreachable(self, epoch: int, failure: Failure) -> None:
+        """There is no way to the page: only what goes there again may help where nobody reaches WhatsApp."""
+        plan, why = self._services.learned.remedies(self.code, Fault.OFFLINE, PLANS[Fault.OFFLINE])
+        if self._services.gate.network_down_with(self.code):
+            plan, why = (Remedy.RELOAD,), _NETWORK
+        self._tell(machine.Unreachable(epoch, failure, plan, why))
 
     async def _plan(self, fault: Fault) -> tuple[tuple[Remedy, ...], str]:
         """What may help with this fault here and now, the best first, and why in this order."""
         gate, reading = self._services.gate, self.memory.reading
         plan = PLANS[fault]
-        if fault is Fault.OFFLINE and gate.network_down:
-            no_way = reading is not None and ERROR_PAGE in reading.signs
-            return ((Remedy.RELOAD,) if no_way else ()), "most sessions are offline: it is the network"
+        if fault is Fault.OFFLINE and gate.network_down_with(self.code):
+            no_way = reading is None or ERROR_PAGE in reading.signs
+            return ((Remedy.RELOAD,) if no_way else ()), _NETWORK
+        if fault is Fault.PAGE_UNREAD and not gate.alone(self.code, fault):
+            return (), "others are not understood either: it is the page, or its reader"
         if REPLACING & set(plan):
             replace_it = gate.alone(self.code, fault)
             if fault is Fault.PAGE_NOT_LOADED:  # else it may load for nobody, and no profile is to blame
@@ -404,8 +424,25 @@ class Session:
             self._tell(machine.RecycleAsked())
 
     def deadline(self, stage: Stage) -> float:
-        """Seconds, as configured or learned."""
+        """Seconds: as configured, or longer where that was learned."""
+        return max(self.expected(stage), self._services.learned.configured_s(stage))
+
+    def expected(self, stage: Stage) -> float:
+        """How long it takes by what was learned, with a margin, in seconds."""
         return self._services.learned.deadline(self.code, stage).seconds
+
+    def _end_rest(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
+
+    def _begin_rest(self, order: machine.Rest) -> None:
+        self._end_rest()
+        lowest = order.bound_s / 2 if order.jitter else order.bound_s
+        seconds = random.uniform(lowest, order.bound_s)  # noqa: S311 (spreads load, no secret)
+        self._next_try = time.monotonic() + seconds
+        ended = machine.RestEnded(order.epoch, order.fault)
+        self._rest = asyncio.get_running_loop().call_later(seconds, self._tell, ended)
 
     def _wake(self) -> None:
         self._changed.set()
@@ -416,13 +453,16 @@ class Session:
             case machine.Remember(wanted):
                 await self._instance.save(wanted=wanted)
             case machine.Arm(epoch):
-                self._watch.arm(epoch, self.deadline(Stage.OPEN))
+                self._watch.arm(epoch, self.deadline(Stage.OPEN), self.expected(Stage.OPEN))
             case machine.Cure(epoch, fault, remedy):
                 reload = remedy is Remedy.RELOAD
                 verify_s = self.deadline(Stage.OPEN) if reload else self._config.health.verify_s
+                self._next_try = time.monotonic() + verify_s
                 self._watch.cure(epoch, fault, remedy, verify_s)
-            case machine.Disarm():
-                self._watch.done()
+            case machine.Rest():
+                self._begin_rest(order)
+            case machine.Disarm(usable):
+                self._watch.done(usable=usable)
             case machine.ReloadQr():
                 self._watch.reload_qr()
             case machine.Prepare(epoch):
@@ -433,7 +473,8 @@ class Session:
                 await self._begin(partial(self._open, epoch), order, partial(machine.Failed, epoch))
             case machine.TakeOver(epoch):
                 # As configured: what was learned of loading tells nothing of a page that may be at work.
-                self._watch.take_over(epoch, self._config.deadlines.open)
+                limit_s = self._config.deadlines.open
+                self._watch.take_over(epoch, limit_s, limit_s)
             case machine.Stop(epoch):
                 await self._begin(partial(self._stop, order), order, partial(machine.NotGone, epoch))
             case machine.Clean(epoch):
@@ -508,7 +549,7 @@ class Session:
             await self._instance.prepare(order.source, self.deadline(Stage.PREPARE))
         except WaguardError as error:
             self._release_slot()
-            self._late(error)
+            await self._late(error)
             if error.passing:
                 self._held(order.epoch, error)
                 return
@@ -525,11 +566,13 @@ class Session:
         self._instance.publish("session.queued", before=self.before, expected_s=self.queued_s)
         self._wake()
 
-    def _late(self, error: WaguardError) -> None:
-        """A stage that was not done in time is news for whoever learns from it."""
+    async def _late(self, error: WaguardError) -> None:
+        """A stage that was not done in time is news for whoever learns from it, if it was at work all the time."""
         if isinstance(error, DeadlineExceeded) and "stage" in error.details:
-            stage, seconds = error.details["stage"], error.details.get("deadline_s")
-            self._instance.publish("stage.late", stage=stage, deadline_s=seconds)
+            stage, seconds = error.details["stage"], error.details.get("deadline_s", 0.0)
+            # Of a disk nobody can tell whether it hangs or is slow.
+            at_work = stage != Stage.START.value or await self._watch.worked(seconds)
+            self._instance.publish("stage.late", stage=stage, deadline_s=seconds, at_work=at_work)
 
     def _held(self, epoch: int, error: WaguardError) -> None:
         retry_s = float(error.details.get("retry_after_s", _HELD_S))
@@ -539,7 +582,7 @@ class Session:
         try:
             await self._instance.launch(partial(self._watch.begin, epoch), self.deadline(Stage.START))
         except WaguardError as error:
-            self._late(error)
+            await self._late(error)
             failure = Failure.of(error, Stage.START)
             await self._services.gate.start_failed(self.code, failure)
             self._tell(machine.Failed(epoch, failure))
@@ -551,7 +594,7 @@ class Session:
 
     async def _open(self, epoch: int) -> None:
         try:
-            await self._watch.open(epoch, self.deadline(Stage.OPEN))
+            await self._watch.open(epoch, self.deadline(Stage.OPEN), self.expected(Stage.OPEN))
         except WaguardError as error:
             self._tell(machine.Failed(epoch, Failure.of(error, Stage.OPEN)))
 
@@ -580,6 +623,7 @@ class Session:
     async def _wait(self, order: machine.Wait) -> None:
         # Jitter needs chance, not secrecy.
         seconds = random.uniform(0, order.bound_s) if order.jitter else order.bound_s  # noqa: S311
+        self._next_try = time.monotonic() + seconds
         if order.held:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -593,6 +637,7 @@ class Session:
     async def _shut(self) -> None:
         """The daemon ends: close politely, prove gone, keep what is wanted written down. Or leave it to the next one."""
         self.refuse()
+        self._end_rest()
         await self._call_off()
         self._release_slot()
         await self._watch.stop()
@@ -611,13 +656,7 @@ class Session:
                     waiting.set_exception(ShuttingDown("The daemon is shutting down."))
 
 
-_FOR_A_PERSON = frozenset(
-    {
-        *(Fault.CONFLICT, Fault.REFUSED, Fault.RESTRICTED, Fault.UNPAIRED),
-        *(Fault.PASSKEY_REQUIRED, Fault.PASSKEY_CONFIRMATION),
-        *(Fault.DIALOG_OPEN, Fault.NOTICE_OPEN),  # of the second, when a click did not land
-    }
-)
+_UNREACHED = frozenset({Reason.OFFLINE, Reason.WRONG_PAGE})
 _SCAN_NEEDED = {
     Reason.LOGGED_OUT: "The phone has unlinked this login, or WhatsApp has: somebody has to scan the new code.",
     Reason.DAMAGED: "The login was lost to damage, and no snapshot has it: somebody has to scan the new code.",

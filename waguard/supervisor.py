@@ -18,6 +18,7 @@ from waguard.backup.store import Backup
 from waguard.core import machine
 from waguard.core.answer import Wait, answer
 from waguard.core.model import ClientCode, Failure, Link, Process, Stage, Status, Wanted, client_code
+from waguard.core.patience import LONGER
 from waguard.deadline import within
 from waguard.errors import (
     BY_CODE,
@@ -544,11 +545,14 @@ class Supervisor:
         if limit is None:
             limit = deadlines.restore if session.state.source or session.instance.distrust else 0.0
             limit += deadlines.close + deadlines.kill + deadlines.admit
-            limit += sum(session.deadline(stage) for stage in (Stage.PREPARE, Stage.START, Stage.OPEN))
+            limit += session.deadline(Stage.PREPARE) + session.deadline(Stage.START)
+            limit += LONGER * session.deadline(Stage.OPEN)  # a page that does not get on is told sooner
             limit += deadlines.scan if wait is Wait.CONNECTED else 0.0
 
+        asked_at = time.monotonic()
+
         def look() -> Failure | bool:
-            return answer(session.state, wait, has_qr=session.memory.qr is not None)
+            return answer(session.state, wait, has_qr=session.memory.qr is not None, asked_at=asked_at)
 
         try:
             while look() is False:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from waguard.backup.store import Backup
 from waguard.core import machine
-from waguard.core.health import Fault, Remedy, Treatment
+from waguard.core.health import Fault, Remedy
 from waguard.core.model import Link, Login, Process, Status, Wanted
 from waguard.instance import Step
 from waguard.profile.examiners.subject import Verdict
@@ -53,10 +53,12 @@ class FindingView:
     fault: Fault
     evidence: Sequence[str]
     remedy: Remedy | None
-    """Under way; none: nothing is left to be tried, or a person is needed."""
+    """Under way; none: it rests until the next try, or a person is needed."""
     tried: Sequence[Remedy]
     age_s: float
     """Seconds since it was found."""
+    next_try_s: float | None
+    """Seconds until the next thing is tried by itself, if nothing else happens; none: a person is needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ class SessionView:
     failure: FailureView | None
     finding: FindingView | None
     """What is wrong with it now, and what is being done about that."""
+    next_try_s: float | None
+    """Seconds until the next thing is tried by itself, if nothing else happens; none: nothing is waited for."""
     memory_mb: float | None
     """MiB that the browser's processes take for themselves, as of the last look."""
     before: int | None = None
@@ -192,7 +196,8 @@ def session_view(session: Session, sandbox: str) -> SessionView:
             if state.failure
             else None
         ),
-        finding=_finding_view(state.treatment),
+        finding=_finding_view(session),
+        next_try_s=_next_try_s(session),
         memory_mb=round(memory.usages[-1][1].memory_mb, 1) if memory.usages else None,
         before=session.before,
         queued_s=session.queued_s,
@@ -206,12 +211,19 @@ def qr_view(session: Session) -> QrView | None:
     return QrView(memory.qr, round(time.monotonic() - memory.qr_seen, 3), round(memory.qr_seen_at, 3))
 
 
-def _finding_view(treatment: Treatment | None) -> FindingView | None:
+def _finding_view(session: Session) -> FindingView | None:
+    treatment = session.state.treatment
     if treatment is None:
         return None
     finding = treatment.finding
     age = round(time.monotonic() - treatment.found, 3)
-    return FindingView(finding.fault, finding.evidence, treatment.remedy, treatment.tried, age)
+    next_try_s = _next_try_s(session)
+    return FindingView(finding.fault, finding.evidence, treatment.remedy, treatment.tried, age, next_try_s)
+
+
+def _next_try_s(session: Session) -> float | None:
+    at = session.next_try
+    return None if at is None else round(max(0.0, at - time.monotonic()), 1)
 
 
 def backup_view(backup: Backup) -> BackupView:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from waguard import remedies, shortage
+from waguard import host, remedies, shortage
 from waguard.browser.launch import Browser
 from waguard.browser.page import Page
 from waguard.config import Config
 from waguard.core import machine, patience
 from waguard.core.address import elsewhere
-from waguard.core.health import BY_SCAN, Fault, Finding, Remedy, finding
+from waguard.core.health import BY_SCAN, REFUSALS, SLOW_S, Fault, Finding, Remedy, finding
 from waguard.core.model import Failure, Link, Reading, Stage
 from waguard.core.patience import Book
 from waguard.deadline import within
@@ -27,6 +27,7 @@ from waguard.instance import Instance
 from waguard.probes import Probe, link, qr
 from waguard.probes.browser import browser_probe
 from waguard.probes.census import BROWSER, RENDERER, Census, Member
+from waguard.probes.effort import Efforts, Moved
 from waguard.probes.falls import Falls
 from waguard.probes.gpu import GpuProbe
 from waguard.probes.memory import MemoryProbe, Usage
@@ -42,8 +43,8 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 _AGAIN_S = 1.0
 """How soon a probe looks again that has just complained, at most."""
 _POPUPS_TOLD_S = 60.0
-_MOST_RETRY_S = 60.0
-"""The longest time between two tries to reach a page that has no network."""
+_WORK_SHARE = 0.5
+"""A page that loads is at work if it ran, or waited for a processor, for so much of the time: our looks at it take less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ class Ears:
     tell: Callable[[machine.Event], None]
     found: Callable[[int, Finding, bool], Awaitable[None]]
     """An epoch, a complaint, and whether it is a new one."""
+    unreachable: Callable[[int, Failure], None]
+    """There is no way to the page."""
     used: Callable[[Usage], Awaitable[None]]
     spawn: Callable[[Work, str], "asyncio.Task[None]"]
 
@@ -79,17 +82,23 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
         """Runs while the stage `open` does."""
         self._opened = self._opened_awake = 0.0
-        self._deadline = 0.0
+        self._deadline = self._expected = 0.0
         self._forget()
 
     def _forget(self) -> None:
         """What is known of the last browser's health."""
-        health = self._config.health
-        self._renderer = RendererProbe(health.blocked_s, health.busy_s)
+        health, page = self._config.health, self._config.page
+        self._unknown_s = page.unknown_after * page.poll_s
+        self._renderer = RendererProbe(health.blocked_s, health.busy_s, self._unknown_s)
+        self._progress = ""
+        self._moved = 0.0
+        """When the page got on last, or was at work."""
+        self._efforts = Efforts()
+        self._weighed = 0.0
+        """When its work was looked at last."""
+        self._cures: asyncio.Task[None] | None = None
         self._book: Book = {}
         self._wake: dict[Fault, asyncio.Event] = {}
-        self._retries = 0
-        self._next_retry = 0.0
         self._ended_renderer = False
         """By us: that it crashes is no news."""
         self._navigating = 0
@@ -105,12 +114,12 @@ class Watch:
         self._forget()
         self._start(partial(self._watch_exit, epoch, browser), "exit")
 
-    def take_over(self, epoch: int, deadline_s: float) -> None:
+    def take_over(self, epoch: int, deadline_s: float, expected_s: float) -> None:
         """Watch a browser that an earlier daemon has brought up, from its end to its page."""
         browser = self._instance.browser
         assert browser is not None  # noqa: S101 (adopted)
         self.begin(epoch, browser)
-        page = self._watch_page(epoch, deadline_s)
+        page = self._watch_page(epoch, deadline_s, expected_s)
         self._start(partial(self._go_on, epoch, page), "go-on")
 
     async def _go_on(self, epoch: int, page: Page) -> None:
@@ -119,11 +128,11 @@ class Watch:
             if await page.elsewhere(self._config.whatsapp.url):
                 await self._go(epoch, page)
 
-    def _watch_page(self, epoch: int, deadline_s: float) -> Page:
+    def _watch_page(self, epoch: int, deadline_s: float, expected_s: float) -> Page:
         browser = self._instance.browser
         assert browser is not None and browser.page is not None  # noqa: S101, PT018 (Started or Adopted came first)
         page = browser.page
-        self.arm(epoch, deadline_s)
+        self.arm(epoch, deadline_s, expected_s)
         self._start(partial(self._watch_pipe, epoch, browser), "pipe")
         page.on_crash(partial(self._crashed, epoch))
         page.on_address(self._at)
@@ -134,9 +143,9 @@ class Watch:
         self._start(self._look_when_memory_falls, "falls")
         return page
 
-    async def open(self, epoch: int, deadline_s: float) -> None:
+    async def open(self, epoch: int, deadline_s: float, expected_s: float) -> None:
         """Go to WhatsApp Web and watch it; returns when the navigation is committed. Raises `PageFailed`."""
-        await self._go(epoch, self._watch_page(epoch, deadline_s))
+        await self._go(epoch, self._watch_page(epoch, deadline_s, expected_s))
 
     async def _go(self, epoch: int, page: Page) -> None:
         self._navigating += 1
@@ -154,7 +163,7 @@ class Watch:
 
     def _tell_unreachable(self, epoch: int, error: PageUnreachable) -> None:
         self._quote(error)
-        self._ears.tell(machine.Unreachable(epoch, Failure.of(error, Stage.OPEN)))
+        self._ears.unreachable(epoch, Failure.of(error, Stage.OPEN))
 
     def _quote(self, error: PageFailed) -> None:
         """It may be the browser itself that keeps a page from being loaded, and then it says so."""
@@ -174,25 +183,27 @@ class Watch:
             await asyncio.wait(self._tasks)
         self._tasks = []
 
-    def _start(self, work: Work, name: str) -> None:
-        self._tasks = [task for task in self._tasks if not task.done()]
-        self._tasks.append(self._ears.spawn(work, name))
+    def _start(self, work: Work, name: str) -> "asyncio.Task[None]":
+        task = self._ears.spawn(work, name)
+        self._tasks = [*(one for one in self._tasks if not one.done()), task]
+        return task
 
     # --- the deadline of the stage `open` -------------------------------------------------------------
 
-    def arm(self, epoch: int, deadline_s: float) -> None:
-        """It runs from here."""
+    def arm(self, epoch: int, deadline_s: float, expected_s: float) -> None:
+        """It runs from here. ``expected_s``: what was learned that it takes; that is told, and bounds no patience."""
         self._disarm()
         self._opened, self._opened_awake = time.monotonic(), self._senses.pulse.clock()
-        self._deadline = deadline_s
-        self._set_timer(epoch, deadline_s)
+        self._moved = self._opened_awake
+        self._deadline, self._expected = deadline_s, expected_s
+        self._set_timer(epoch, min(deadline_s, expected_s))
 
     def _set_timer(self, epoch: int, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, partial(self._passed, epoch))
 
-    def done(self) -> None:
+    def done(self, *, usable: bool) -> None:
         """The page is usable, or will not become so by waiting."""
-        if self._timer is not None:
+        if self._timer is not None and usable:
             self._instance.stage_done(Stage.OPEN, self._opened)
         self._disarm()
 
@@ -202,18 +213,34 @@ class Watch:
             self._timer = None
 
     def _passed(self, epoch: int) -> None:
-        left = self._opened_awake + self._deadline - self._senses.pulse.clock()
-        if left > 0:  # the daemon itself has slept
-            self._set_timer(epoch, left)
+        now, deadline = self._senses.pulse.clock(), self._deadline
+        took, stage = now - self._opened_awake, Stage.OPEN.value
+        if took >= self._expected < deadline:
+            self._instance.publish("stage.slow", stage=stage, expected_s=round(self._expected, 3))
+            self._expected = deadline
+        left = patience.left_s(self._opened_awake, self._moved, deadline, now)
+        if left > 0:  # the page gets on, or the daemon itself has slept
+            self._set_timer(epoch, min(left, self._expected - took) if took < self._expected else left)
             return
-        reading, deadline = self._instance.memory.reading, self._deadline
+        self._timer = None
+        at_work = took >= patience.LONGER * deadline
+        self._instance.publish("stage.late", stage=stage, deadline_s=round(deadline, 3), at_work=at_work)
+        reading = self._instance.memory.reading
+        if self._navigating:
+            what = f"{self._config.whatsapp.url} has not answered within {round(took, 1):g} s."
+            self._ears.unreachable(
+                epoch,
+                Failure(
+                    "deadline_exceeded", what, Stage.OPEN, "Is the network up?", (("deadline_s", deadline),)
+                ),
+            )
+            return
         shown = ", ".join(reading.signs) if reading is not None else ""
-        self._instance.publish("stage.late", stage=Stage.OPEN.value, deadline_s=round(deadline, 3))
         browser = self._instance.browser
         said = browser.last_words() if browser is not None else ()
         late = Failure(
             "deadline_exceeded",
-            f"Stage open: the page was not usable within {deadline:g} s; it shows {shown or 'nothing'}.",
+            f"Stage open: the page was not usable within {round(took, 1):g} s; it shows {shown or 'nothing'}.",
             Stage.OPEN,
             "Is the network up? If WhatsApp Web is just slow here, raise deadlines.open in the configuration.",
             (
@@ -223,7 +250,9 @@ class Watch:
             ),
         )
         evidence = (f"it shows {shown or 'nothing'}", *(f"the browser says: {line}" for line in said[-1:]))
-        complaint = Finding(Fault.PAGE_NOT_LOADED, late, evidence, deadline)
+        complaint = Finding(Fault.PAGE_NOT_LOADED, late, evidence, took)
+        if reading is not None and reading.link is Link.UNKNOWN and not reading.wrong:
+            complaint = finding(Fault.PAGE_UNREAD, f"it shows {shown or 'nothing'}", took)
         self._start(partial(self._ears.found, epoch, complaint, True), "late")  # type: ignore[arg-type]  # a coroutine function
 
     # --- the watchers -----------------------------------------------------------------------------------
@@ -267,7 +296,6 @@ class Watch:
 
     async def _read_page(self, epoch: int, page: Page) -> None:
         """Look at the page again and again; tell what changed."""
-        unknown = 0
         while True:
             try:
                 signs = await self._signs(epoch, page)
@@ -290,11 +318,8 @@ class Watch:
             if reading != self._instance.memory.reading or reading.qr_exhausted or self._renderer.silent:
                 self._note(reading)
                 self._ears.tell(machine.PageRead(epoch, reading))
-            unknown = unknown + 1 if reading.link is Link.UNKNOWN else 0
-            if unknown:
-                self._ears.tell(machine.PageUnknown(epoch, unknown))
-            if signs is not None:
-                await self._answered(epoch, reading)
+            await self._weigh(reading)
+            await self._answered(epoch, reading)
             await self._rest(self._look_now, self._until_next_look())
 
     def _at(self, address: str) -> None:
@@ -343,6 +368,7 @@ class Watch:
             self._renderer.answered()
             return
         metrics = None
+        await self._weigh(None)
         with contextlib.suppress(PageFailed, TimeoutError):
             async with asyncio.timeout(_AGAIN_S):
                 metrics = await page.metrics()
@@ -350,18 +376,52 @@ class Watch:
         seen = self._renderer.missed(self._senses.pulse.clock(), waited_s, pids, metrics)
         if Fault.PAGE_BLOCKED in seen and not await self._browser_answers():
             return
-        await self._saw(epoch, OF_THE_RENDERER, seen, self._renderer.silent_s)
+        await self._saw(epoch, OF_THE_RENDERER, seen, self._renderer.silent_s, self._renderer.due_s)
 
     async def _answered(self, epoch: int, reading: Reading) -> None:
         self._renderer.answered()
         self._ended_renderer = self._ended_renderer and reading.link in {Link.LOADING, Link.UNKNOWN}
         await self._saw(epoch, OF_THE_RENDERER, {})
+        if self._navigating:  # what is there is about to go
+            return
+        seen, loads = link.judge(reading), self._timer is not None
+        if Fault.PAGE_UNREAD in seen and loads:  # the deadline of `open` runs
+            return
+        await self._saw(epoch, link.asked(reading), seen)
         if reading.link is Link.UNKNOWN:
             return
+        await self._see_sync(epoch, reading)
         stale_s = self._config.health.qr_s
         age = time.monotonic() - max(self._instance.memory.qr_seen, self._opened)
-        await self._saw(epoch, link.FAULTS, link.judge(reading))
         await self._saw(epoch, qr.FAULTS, qr.judge(reading, age, stale_s), age)
+
+    async def _see_sync(self, epoch: int, reading: Reading) -> None:
+        """A sync that does not get on. What loads has yet to show whether it does."""
+        if reading.link is Link.LOADING or reading.cut_off:
+            return
+        now, still_s = self._senses.pulse.clock(), 0.0
+        if reading.link is Link.SYNCING:
+            still_s = now - self._moved
+        stuck = f"the sync has not moved for {still_s:.0f} s"
+        limit_s = self._config.health.patience()[Fault.SYNC_STUCK]
+        seen = {Fault.SYNC_STUCK: stuck} if still_s >= limit_s else {}
+        await self._saw(epoch, {Fault.SYNC_STUCK}, seen, still_s)
+
+    async def _weigh(self, reading: Reading | None) -> None:
+        """Whether a page that loads or syncs gets on: by what it shows, and by the work of its renderer."""
+        now = self._senses.pulse.clock()
+        if reading is not None and reading.progress != self._progress:
+            self._progress, self._moved = reading.progress, now
+        syncs = reading is not None and reading.link is Link.SYNCING
+        if self._timer is None and not syncs and reading is not None:
+            self._moved, self._weighed = now, 0.0
+            return
+        if now - self._weighed < min(_AGAIN_S, self._deadline / 4):
+            return
+        passed, self._weighed = now - self._weighed, now
+        moved = self._efforts.look([one.row.pid for one in await self._members() if one.role == RENDERER])
+        if passed < patience.LONGER * self._config.page.read_s and moved.at_work(passed, _WORK_SHARE):
+            self._moved = now
 
     def _until_next_look(self) -> float:
         """A page that loads is looked at all the time at first, and the longer it takes the less often."""
@@ -402,6 +462,12 @@ class Watch:
             GpuProbe(page.settled, self._page_answers, self._members, every.gpu_s, answer_s),
             MemoryProbe(self._members, self._ears.used, hard_mb, every.memory_s, answer_s),
         )
+
+    async def worked(self, seconds: float) -> bool:
+        """Whether a process of the browser was at work for a good part of its first ``seconds``."""
+        efforts = [host.effort(one.row.pid) for one in await self._members()]
+        known = [Moved(one.ran_s, one.waited_s, one.on_disk) for one in efforts if one is not None]
+        return any(one.at_work(seconds, _WORK_SHARE) for one in known)
 
     async def _members(self) -> Sequence[Member]:
         browser = self._instance.browser
@@ -466,22 +532,32 @@ class Watch:
         wake.clear()
 
     async def _saw(
-        self, epoch: int, asked: Collection[Fault], seen: Mapping[Fault, str], before_s: float = 0.0
+        self,
+        epoch: int,
+        asked: Collection[Fault],
+        seen: Mapping[Fault, str],
+        before_s: float = 0.0,
+        wait_s: float = 0.0,
     ) -> None:
-        """Count what a probe complains of, and tell what has lasted. ``before_s``: it has been so before it was a complaint."""
+        """Count what a probe complains of, and tell what has lasted.
+
+        ``before_s``: it has been so before it was a complaint; ``wait_s``: so soon more is known of what is only suspected.
+        """
         if self._instance.held_still and Fault.PROCESS_STOPPED in asked:
             return
-        now, limits = self._senses.pulse.clock(), self._config.health.patience()
+        now, health = self._senses.pulse.clock(), self._config.health
+        unknown = dict.fromkeys((Fault.PAGE_WRONG, Fault.PAGE_UNREAD), self._unknown_s)
+        limits = {**health.patience(), **unknown, Fault.SYNC_STUCK: 0.0}
+        treated = {**health.treated(), **dict.fromkeys(REFUSALS - {Fault.OUTDATED}, SLOW_S[0])}
         if self._no_way():
-            limits = {**limits, Fault.OFFLINE: 0.0}
+            limits[Fault.OFFLINE] = treated[Fault.OFFLINE] = 0.0
         self._book, due, over = patience.update(self._book, asked, seen, limits, now)
         for one in due:
-            if one.fault is not Fault.OFFLINE or self._may_retry(now):
-                await self._ears.found(
-                    epoch, finding(one.fault, seen[one.fault], before_s + one.lasted_s), one.first
-                )
+            lasted_s = before_s + one.lasted_s
+            waits_s = wait_s if one.fault is Fault.PAGE_SILENT else treated.get(one.fault, 0.0) - lasted_s
+            complaint = finding(one.fault, seen[one.fault], lasted_s, max(0.0, waits_s))
+            await self._ears.found(epoch, complaint, one.first)
         for fault in over:
-            self._retries = 0 if fault is Fault.OFFLINE else self._retries
             self._ears.tell(machine.Recovered(epoch, fault))
 
     def _no_way(self) -> bool:
@@ -489,20 +565,16 @@ class Watch:
         reading = self._instance.memory.reading
         return reading is not None and whatsapp.ERROR_PAGE in reading.signs
 
-    def _may_retry(self, now: float) -> bool:
-        """With full jitter, so that not all come at once when the network does."""
-        if now < self._next_retry:
-            return False
-        self._retries += 1
-        bound = min(_MOST_RETRY_S, 2.0 ** min(self._retries, 10))
-        self._next_retry = now + random.uniform(bound / 2, bound)  # noqa: S311 (likewise)
-        return True
-
     # --- the remedies -----------------------------------------------------------------------------------
 
     def cure(self, epoch: int, fault: Fault, remedy: Remedy, verify_s: float) -> None:
         """Apply a remedy; if the probe that complained is not content ``verify_s`` after that, say so."""
-        self._start(partial(self._cure, epoch, fault, remedy, verify_s), f"cure:{remedy}")
+        if self._cures is not None:
+            self._cures.cancel()  # of what it was for something else was said since
+        if remedy is Remedy.RELOAD:  # what its page was found to be is found anew of the next one
+            afresh = {Fault.PAGE_WRONG, Fault.PAGE_UNREAD} | BY_SCAN
+            self._book = {one: known for one, known in self._book.items() if one not in afresh}
+        self._cures = self._start(partial(self._cure, epoch, fault, remedy, verify_s), f"cure:{remedy}")
 
     async def _cure(self, epoch: int, fault: Fault, remedy: Remedy, verify_s: float) -> None:
         browser = self._instance.browser
@@ -521,8 +593,6 @@ class Watch:
                 self._ended_renderer = remedies.ends_renderer(fault, silent=target.silent)
                 self._reloads += 1
                 self._instance.memory.reading = None  # what it shows next is news, even if it is the same
-                if fault in BY_SCAN:  # what it complains of next is the new page's
-                    self._book = {one: complaint for one, complaint in self._book.items() if one is not fault}
             async with asyncio.timeout(verify_s if reload else self._config.probes.answer_s):
                 await remedies.apply(remedy, fault, target)
         except PageUnreachable as error:
@@ -539,6 +609,8 @@ class Watch:
             if (wake := self._wake.get(fault)) is not None:
                 wake.set()
             await self._awake(verify_s)
+            while reload and self._timer is not None:  # it gets on
+                await self._awake(_AGAIN_S)
             why = f"{verify_s:g} s after it nothing was better"
         self._ears.tell(machine.NotCured(epoch, fault, remedy, why))
 

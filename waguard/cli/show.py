@@ -420,6 +420,7 @@ def _trouble(view: SessionView) -> Text:
 def _finding(found: FindingView) -> Text:
     """What is wrong, what is being done, and what shows it."""
     doing = f"trying {found.remedy}" if found.remedy else "waiting"
+    doing += f", next in {found.next_try_s:.0f} s" if found.next_try_s is not None else ""
     return (
         Text(str(found.fault), "yellow").append(f", {doing}: ", "").append("; ".join(found.evidence), "dim")
     )

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 
+from waguard.core.health import REFUSALS, Fault, said
 from waguard.core.machine import State, status
 from waguard.core.model import PASSKEYS, Failure, Link, Process, Reason, Status, Wanted
 
@@ -15,8 +16,11 @@ class Wait(StrEnum):
     CONNECTED = "connected"
 
 
-def answer(state: State, wait: Wait, *, has_qr: bool) -> Failure | bool:
-    """True: it is as the caller wants it. False: not yet. A failure: it will not become so by waiting."""
+def answer(state: State, wait: Wait, *, has_qr: bool, asked_at: float = 0.0) -> Failure | bool:
+    """True: it is as the caller wants it. False: not yet. A failure: it will not become so by waiting.
+
+    ``asked_at``: since when the caller waits, monotonic.
+    """
     if wait is Wait.NONE:
         return True
     if state.wanted is Wanted.DOWN:
@@ -30,21 +34,24 @@ def answer(state: State, wait: Wait, *, has_qr: bool) -> Failure | bool:
     if state.link is Link.LOST and state.reason is Reason.OFFLINE and state.failure is not None:
         return state.failure
     if state.link is Link.LOST and state.reason in _FINAL:
-        message, hint = _FINAL[state.reason]
-        return Failure("refused", message, hint=hint, details=(("reason", state.reason.value),))
+        return said(_FINAL[state.reason])
     if state.link is Link.CONNECTED:
         return True
     waits_for_a_person = has_qr or state.reason in PASSKEYS
-    return wait is Wait.QR and status(state) is Status.AWAITING_SCAN and waits_for_a_person
+    if wait is Wait.QR and status(state) is Status.AWAITING_SCAN and waits_for_a_person:
+        return True
+    return _late(state, asked_at) or False
 
 
-_FINAL = {
-    Reason.CONFLICT: (
-        "WhatsApp is open elsewhere with this login: another browser or tab took it over.",
-        "Close it there, then take it back: waguard restart CODE.",
-    ),
-    Reason.REFUSED: (
-        "WhatsApp Web refused this browser or this account.",
-        "Is browser.user_agent right, and the browser new enough? Then: waguard connect CODE --fresh.",
-    ),
-}
+def _late(state: State, asked_at: float) -> Failure | None:
+    """What was found while the caller waited; it goes on to be cured without anybody waiting."""
+    treatment = state.treatment
+    if treatment is None or treatment.finding.fault not in _TOLD:
+        return None
+    rests = treatment.remedy is None and bool(treatment.rests)
+    tries = treatment.remedy is not None and treatment.found > asked_at
+    return treatment.finding.failure if rests or tries else None
+
+
+_FINAL = {Reason(fault.value): fault for fault in (Fault.CONFLICT, *REFUSALS)}
+_TOLD = frozenset({Fault.PAGE_NOT_LOADED, Fault.PAGE_WRONG, Fault.PAGE_UNREAD, Fault.OFFLINE})

@@ -8,7 +8,23 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from waguard.core.health import GONE, OF_THE_PAGE, STOPPING, Fault, Finding, Remedy, Treatment, next_remedy
+from waguard.core.health import (
+    BY_SCAN,
+    FOR_A_PERSON,
+    GONE,
+    HUNG,
+    OF_THE_PAGE,
+    PLANS,
+    REFUSALS,
+    STOPPING,
+    Fault,
+    Finding,
+    Remedy,
+    Treatment,
+    next_remedy,
+    repeated,
+    rest_s,
+)
 from waguard.core.model import Cause, Failure, Link, Process, Reading, Reason, Source, Status, Wanted
 from waguard.core.policy import RestartPolicy
 
@@ -125,16 +141,11 @@ class Held(Fact):
 
 @dataclass(frozen=True, slots=True)
 class Unreachable(Fact):
-    """There is no way to WhatsApp Web; the browser shows its error page."""
+    """There is no way to WhatsApp Web; the browser shows its error page, or still waits for an answer."""
 
     failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class PageUnknown(Fact):
-    """The page answered so many looks in a row with nothing that is known."""
-
-    looks: int
+    plan: tuple[Remedy, ...] = tuple(PLANS[Fault.OFFLINE])
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +210,13 @@ class Cleaned(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class RestEnded(Fact):
+    """It is time for the next try against a fault."""
+
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
 class WaitEnded(Fact):
     """The backoff, or the cool-down, is over."""
 
@@ -218,7 +236,6 @@ Event = (
     | Held
     | Unreachable
     | PageRead
-    | PageUnknown
     | LoginLost
     | Found
     | BrowserExited
@@ -227,6 +244,7 @@ Event = (
     | Gone
     | NotGone
     | Cleaned
+    | RestEnded
     | WaitEnded
 )
 
@@ -295,7 +313,10 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Disarm:
-    """The page is usable: the deadline of the stage `open` no longer runs."""
+    """The deadline of the stage `open` no longer runs."""
+
+    usable: bool = True
+    """The stage is done; else the page will not become usable by waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,13 +336,38 @@ class Cure:
 
 
 @dataclass(frozen=True, slots=True)
+class Rest:
+    """Wait until the next try against a fault, in the place of any rest before; the browser stays up."""
+
+    epoch: int
+    fault: Fault
+    bound_s: float
+    jitter: bool
+    """Draw it between half the bound and all of it, so that not all sessions come at once."""
+
+
+@dataclass(frozen=True, slots=True)
 class Remember:
     """Write down what is wanted, so that it outlives the daemon."""
 
     wanted: Wanted
 
 
-Order = Prepare | Launch | Open | TakeOver | Stop | Clean | Wait | Arm | Disarm | ReloadQr | Cure | Remember
+Order = (
+    Prepare
+    | Launch
+    | Open
+    | TakeOver
+    | Stop
+    | Clean
+    | Wait
+    | Arm
+    | Disarm
+    | ReloadQr
+    | Cure
+    | Rest
+    | Remember
+)
 Outcome = tuple[State, tuple[Order, ...]]
 Rule = Callable[[State, Event, float, RestartPolicy], Outcome]
 
@@ -398,13 +444,17 @@ def join(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Out
     return state, ()
 
 
-def use(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
+def use(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outcome:
     """The browser is up: that is enough, unless its page is past use and not being cured, or another profile is asked for."""
     asked = _asked(event) if _asked(event) != state.asked else None
     hung = state.link is Link.LOST and state.reason in {Reason.CRASHED, Reason.HUNG}
-    past_use = (hung and state.treatment is None) or state.link is Link.UNKNOWN
+    treatment = state.treatment
+    silent = treatment is not None and treatment.finding.fault is Fault.PAGE_SILENT  # it may be at work
+    past_use = (hung and treatment is None) or (state.link is Link.UNKNOWN and not silent)
     if asked is not None or past_use:  # its browser may still have a login to write down
         return _stop(replace(_anew(state), source=asked, asked=asked, cause=Cause.CONNECT), polite=True)
+    if treatment is not None and treatment.remedy is None and treatment.finding.fault is Fault.PAGE_WRONG:
+        return _apply(state, treatment, now, again=repeated(treatment.plan))  # whoever asks need not wait
     return state, ()
 
 
@@ -492,16 +542,22 @@ def note(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outc
     reading = event.reading
     if reading.link is Link.UNKNOWN:
         return state, ()
-    in_use = usable(reading.link, reading.reason)
+    reason, treatment = reading.reason, state.treatment
+    link: Link = reading.link
+    if reading.cut_off and treatment is not None and treatment.finding.fault is Fault.OFFLINE:
+        link, reason = _seen_as(state, Fault.OFFLINE)
+    in_use = usable(link, reason)
     after = replace(
         state,
-        link=reading.link,
-        reason=reading.reason,
+        link=link,
+        reason=reason,
         asked=None if in_use else state.asked,
         failure=None if in_use else state.failure,
     )
     if _shows_in_the_page(after):
         after = _well(after, now)
+    elif treatment is not None and treatment.finding.fault is Fault.PAGE_SILENT:
+        after = replace(after, treatment=None)
     orders: tuple[Order, ...] = ()
     if not _on_its_way(after):
         orders = (Disarm(),)
@@ -520,6 +576,8 @@ def _shows_in_the_page(state: State) -> bool:
     fault = treatment.finding.fault
     if fault in OF_THE_PAGE and not _on_its_way(state):
         return True
+    if fault is Fault.SYNC_STUCK and state.link is Link.SYNCING:
+        return False
     shows = fault in {Fault.OFFLINE, Fault.UNPAIRED} or treatment.remedy in STOPPING
     return usable(state.link, state.reason) and shows
 
@@ -528,26 +586,23 @@ def _well(state: State, now: float) -> State:
     return replace(state, treatment=None, well_since=now)
 
 
-def lose_sight(state: State, event: Event, _now: float, policy: RestartPolicy) -> Outcome:
-    """After enough looks that told nothing, the link is unknown; no cure here, the next connect brings one."""
-    assert isinstance(event, PageUnknown)  # noqa: S101 (the table gives this rule no other event)
-    if event.looks < policy.unknown_after or state.link is Link.LOADING:
-        return state, ()
-    return replace(state, link=Link.UNKNOWN, reason=None), ()
-
-
-def unreachable(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
-    """The network is to blame and no browser: say so, and leave it to the probes when to try again."""
-    after = replace(state, link=Link.LOST, reason=Reason.OFFLINE, failure=_failure(event))
-    under_way = state.treatment
-    if (
-        under_way is not None
-        and under_way.remedy is Remedy.RELOAD
-        and under_way.finding.fault is not Fault.OFFLINE
-    ):  # it tells nothing of this remedy, and is no reason for the next one
-        reload = (under_way.finding.fault, Remedy.RELOAD)
-        after = replace(after, treatment=None, treated=tuple(one for one in state.treated if one != reload))
-    return after, (Disarm(),)
+def unreachable(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outcome:
+    """The network is to blame and no browser: say so, and try again after a rest."""
+    assert isinstance(event, Unreachable)  # noqa: S101 (the table gives this rule no other event)
+    after = replace(state, link=Link.LOST, reason=Reason.OFFLINE, failure=event.failure)
+    before, same = state.treatment, False
+    if before is not None:
+        same = before.finding.fault is Fault.OFFLINE
+        if before.remedy is Remedy.RELOAD and not same:
+            # It tells nothing of this remedy, and is no reason for the next one.
+            reload = (before.finding.fault, Remedy.RELOAD)
+            after = replace(after, treated=tuple(one for one in state.treated if one != reload))
+    if before is not None and same and before.remedy not in STOPPING:
+        return after, (Disarm(usable=False),)  # it rests, or whoever has tried says so
+    finding = Finding(Fault.OFFLINE, event.failure, (event.failure.message.removesuffix("."),))
+    treatment = Treatment(finding, event.plan, event.why, before.found if before and same else now)
+    after, orders = _rest(after, treatment, rest_s(Fault.OFFLINE, 0), now, jitter=True)
+    return after, (Disarm(usable=False), *orders)
 
 
 def lose_login(state: State, event: Event, now: float, policy: RestartPolicy) -> Outcome:
@@ -577,17 +632,23 @@ def treat(state: State, event: Event, now: float, policy: RestartPolicy) -> Outc
     fault, before = event.finding.fault, state.treatment
     if fault is Fault.PAGE_NOT_LOADED and not _on_its_way(state):
         return state, ()
+    if fault is Fault.PAGE_SILENT and _on_its_way(state):
+        return state, ()  # the deadline of `open` runs
     if before is not None and before.remedy is not None and fault not in GONE:
         back = fault is before.finding.fault and not event.again  # in the page that was loaded since
         if before.remedy is Remedy.RELOAD and (back or fault in {Fault.PAGE_NOT_LOADED, Fault.PAGE_CRASHED}):
-            after, orders = _go_on(state, before, now)
-            return after, orders or ((Arm(state.epoch),) if _on_its_way(after) else ())
+            return _go_on(state, before, now)
         if before.remedy not in STOPPING and fault is Fault.PAGE_NOT_LOADED:
             return state, (Arm(state.epoch),)  # told once only: again later
         if before.remedy not in STOPPING and fault is not Fault.PAGE_CRASHED:
+            if fault is before.finding.fault:  # whose trouble it is may be known by now
+                return replace(state, treatment=replace(before, plan=event.plan, why=event.why)), ()
             return state, ()
     tried: tuple[Remedy, ...] = ()
     same = before is not None and before.finding.fault is fault
+    if before is not None and before.remedy is None and same:  # it rests, or waits for a person
+        known = replace(before, plan=event.plan, why=event.why, snapshot=event.snapshot)
+        return replace(state, treatment=replace(known, finding=event.finding)), ()
     if same and before is not None and before.remedy is not None:  # the new browser has it too
         tried = (*before.tried, before.remedy)
     treated = state.treated
@@ -596,7 +657,15 @@ def treat(state: State, event: Event, now: float, policy: RestartPolicy) -> Outc
         treated = ()
     found = before.found if same and before is not None else now
     treatment = Treatment(event.finding, event.plan, event.why, found, tried=tried, snapshot=event.snapshot)
-    return _apply(replace(state, treated=treated, well_since=None), treatment, now)
+    nothing_now = event.finding.wait_s > 0 or next_remedy(treatment, treated) is None
+    if before is not None and before.remedy is None and fault not in GONE and nothing_now:
+        if fault is Fault.PAGE_SILENT:
+            state = replace(state, link=Link.UNKNOWN, reason=None)
+        return state, ()
+    after = replace(state, treated=treated, well_since=None)
+    if event.finding.wait_s:
+        return _rest(after, treatment, event.finding.wait_s, now, jitter=False)
+    return _apply(after, treatment, now)
 
 
 def try_next(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outcome:
@@ -608,27 +677,64 @@ def try_next(state: State, event: Event, now: float, _policy: RestartPolicy) -> 
     return _go_on(state, under_way, now)
 
 
+def try_again(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outcome:
+    """The rest is over: what was not tried yet, else what leaves the browser up once more."""
+    assert isinstance(event, RestEnded)  # noqa: S101 (the table gives this rule no other event)
+    treatment = state.treatment
+    if treatment is None or treatment.remedy is not None or treatment.finding.fault is not event.fault:
+        return state, ()
+    return _apply(state, treatment, now, again=repeated(treatment.plan))
+
+
 def recover(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outcome:
     """The probe that complained is content."""
     assert isinstance(event, Recovered)  # noqa: S101 (the table gives this rule no other event)
     if state.treatment is None or state.treatment.finding.fault is not event.fault:
         return state, ()
+    if _word(event.fault) == (state.link, state.reason):
+        return state, ()  # the page has yet to say how it stands
     return _well(state, now), ()
 
 
 def _go_on(state: State, treatment: Treatment, now: float) -> Outcome:
-    tried = (*treatment.tried, *([treatment.remedy] if treatment.remedy else []))
-    return _apply(state, replace(treatment, tried=tried, remedy=None), now)
+    tried = treatment.tried
+    if treatment.remedy is not None and treatment.remedy not in tried:
+        tried += (treatment.remedy,)
+    spent_s = now - treatment.began
+    return _apply(state, replace(treatment, tried=tried, remedy=None), now, spent_s=spent_s)
 
 
-def _apply(state: State, treatment: Treatment, now: float) -> Outcome:
+def _rest(state: State, treatment: Treatment, bound_s: float, now: float, *, jitter: bool) -> Outcome:
+    """Nothing is under way until that is over; whoever waits for a person waits without an end."""
+    fault = treatment.finding.fault
+    link, reason = _seen_as(state, fault)
+    rests = treatment.rests + jitter
+    after = replace(
+        state, treatment=replace(treatment, remedy=None, began=now, rests=rests), link=link, reason=reason
+    )
+    orders: tuple[Order, ...] = ()
+    if _on_its_way(state) and not _on_its_way(after):
+        orders = (Disarm(usable=False),)
+    if fault in BY_SCAN or (fault in FOR_A_PERSON and not treatment.plan):
+        return after, orders
+    return after, (*orders, Rest(state.epoch, fault, bound_s, jitter))
+
+
+def _apply(
+    state: State, treatment: Treatment, now: float, again: Remedy | None = None, spent_s: float = 0.0
+) -> Outcome:
+    """The next remedy of the plan, else the one that is to be tried ``again``; without either it rests.
+
+    What the last try has taken counts as rest.
+    """
     fault, failure = treatment.finding.fault, treatment.finding.failure
-    remedy = next_remedy(treatment, state.treated)
+    remedy = next_remedy(treatment, state.treated) or again
+    if remedy is None:
+        bound_s = max(rest_s(fault, 0), rest_s(fault, treatment.rests) - spent_s)
+        return _rest(state, treatment, bound_s, now, jitter=True)
     treatment = replace(treatment, remedy=remedy, began=now)
     link, reason = _seen_as(state, fault)
     after = replace(state, treatment=treatment, link=link, reason=reason)
-    if remedy is None:
-        return after, ()
     after = replace(
         after, treated=(*(one for one in state.treated if one != (fault, remedy)), (fault, remedy))
     )
@@ -645,11 +751,22 @@ def _apply(state: State, treatment: Treatment, now: float) -> Outcome:
 
 def _seen_as(state: State, fault: Fault) -> tuple[Link, Reason | None]:
     """The link of a session with this fault."""
+    return _word(fault) or (state.link, state.reason)
+
+
+def _word(fault: Fault) -> tuple[Link, Reason | None] | None:
+    """How a link with this fault stands whatever the page has said; None: the fault says nothing of it."""
     if fault in GONE or fault is Fault.PAGE_CRASHED:
         return Link.LOST, Reason.CRASHED
-    if fault in OF_THE_PAGE or fault is Fault.BROWSER_HUNG:
+    if fault in HUNG:
         return Link.LOST, Reason.HUNG
-    return state.link, state.reason
+    if fault is Fault.OFFLINE:
+        return Link.LOST, Reason.OFFLINE
+    if fault is Fault.PAGE_WRONG:
+        return Link.LOST, Reason.WRONG_PAGE
+    if fault in {Fault.PAGE_SILENT, Fault.PAGE_UNREAD}:
+        return Link.UNKNOWN, None
+    return None
 
 
 def give_up(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outcome:
@@ -769,7 +886,6 @@ _ROWS: dict[type[Event], tuple[Rule, ...]] = {
     Failed:          (ignore,    give_up,   give_up,   give_up,   ignore,     ignore,    ignore),
     Unreachable:     (ignore,    ignore,    ignore,    unreachable, ignore,   ignore,    ignore),
     PageRead:        (ignore,    ignore,    ignore,    note,      ignore,     ignore,    ignore),
-    PageUnknown:     (ignore,    ignore,    ignore,    lose_sight, ignore,    ignore,    ignore),
     LoginLost:       (ignore,    ignore,    ignore,    lose_login, ignore,    ignore,    ignore),
     Found:           (ignore,    ignore,    ignore,    treat,     ignore,     ignore,    ignore),
     BrowserExited:   (ignore,    ignore,    give_up,   treat,     ignore,     ignore,    ignore),
@@ -778,6 +894,7 @@ _ROWS: dict[type[Event], tuple[Rule, ...]] = {
     Gone:            (ignore,    ignore,    ignore,    ignore,    gone,       ignore,    ignore),
     NotGone:         (ignore,    ignore,    ignore,    ignore,    not_gone,   ignore,    ignore),
     Cleaned:         (ignore,    ignore,    ignore,    ignore,    cleaned,    ignore,    ignore),
+    RestEnded:       (ignore,    ignore,    ignore,    try_again, ignore,     ignore,    ignore),
     WaitEnded:       (ignore,    ignore,    ignore,    ignore,    ignore,     again,     again),
 }
 # fmt: on
@@ -819,7 +936,7 @@ def status(state: State) -> Status:
             return {
                 Reason.LOGGED_OUT: Status.LOGGED_OUT,
                 Reason.CONFLICT: Status.FAILED,
-                Reason.REFUSED: Status.FAILED,
+                **{Reason(fault.value): Status.FAILED for fault in REFUSALS},
             }.get(state.reason or Reason.OFFLINE, Status.RECOVERING)
         case _:
             return Status.RECOVERING if state.failure else Status.STARTING

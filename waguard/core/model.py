@@ -1,7 +1,7 @@
 """The words: what a session is, what happens to it, what is to be done. Data only, no I/O, no clock."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NewType, Self
 
@@ -60,6 +60,15 @@ class Reason(StrEnum):
     CONFLICT = "conflict"
     OFFLINE = "offline"
     REFUSED = "refused"
+    """WhatsApp does not take this browser or this account."""
+    OUTDATED = "outdated"
+    """WhatsApp takes this version of its page no more."""
+    PROXY_BLOCKED = "proxy_blocked"
+    """WhatsApp refuses the address that it is reached from."""
+    TERMS_BLOCKED = "terms_blocked"
+    """WhatsApp has blocked the account for its terms."""
+    WRONG_PAGE = "wrong_page"
+    """What is shown is not WhatsApp Web."""
     HUNG = "hung"
     CRASHED = "crashed"
     UNPAIRED = "unpaired"
@@ -152,6 +161,10 @@ class Reading:
     """All refs are used up; the page shows a reload button instead of a fresh code."""
     dialog: str | None = None
     """The kind of the modal dialog that lies over the page."""
+    cut_off: bool = False
+    """It opens its way to WhatsApp: a moment of that is nothing, more means that it does not reach it."""
+    wrong: bool = False
+    """With a link that is unknown: it is a whole page, and not WhatsApp Web."""
     page_version: str | None = None
     wid: str | None = None
     """The number that is logged in, as WhatsApp writes it: ``34600000001:12@c.us``."""
@@ -159,6 +172,8 @@ class Reading:
     """What its owner is called there: any text, made harmless."""
     signs: tuple[str, ...] = ()
     """The signs that led to the verdict, for people: ``("data-ref", "Socket.state=UNPAIRED")``."""
+    progress: str = field(default="", compare=False)
+    """How far it has come: a page for which this changes gets on."""
 
 
 _RETRY_S = 10.0

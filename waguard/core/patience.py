@@ -50,6 +50,15 @@ def update(
     return after, tuple(due), tuple(sorted(over))
 
 
+LONGER = 4.0
+"""What gets on may take so many times as long as what does not."""
+
+
+def left_s(began: float, moved: float, limit_s: float, now: float) -> float:
+    """How long is still waited for what has got on last when it ``moved``: ``limit_s`` from then, in all `LONGER` times that."""
+    return min(moved + limit_s, began + LONGER * limit_s) - now
+
+
 def doubt(book: Book, asked: Collection[Fault]) -> Book:
     """The book after a look of a probe that could not tell: what has been told stands, what was only suspected does not."""
     return {fault: one for fault, one in book.items() if one.found or fault not in asked}

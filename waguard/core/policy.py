@@ -5,15 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """The numbers of ``[restart]`` and ``[page]`` that the table needs."""
+    """The numbers of ``[restart]`` and ``[health]`` that the table needs."""
 
     budget: int = 5
     window_s: float = 600.0
     base_s: float = 1.0
     max_s: float = 60.0
     cooldown_s: float = 900.0
-    unknown_after: int = 6
-    """Looks in a row that told nothing, and the link is unknown."""
     relapse_s: float = 120.0
     """A fault that comes back sooner was not cured: the next remedy is tried."""
 

@@ -21,8 +21,8 @@ class Moved:
     waited_s: float = 0.0
     on_disk: bool = False
 
-    def at_work(self, passed_s: float) -> bool:
-        return self.on_disk or self.ran_s + self.waited_s > _SHARE * passed_s
+    def at_work(self, passed_s: float, share: float = _SHARE) -> bool:
+        return self.on_disk or self.ran_s + self.waited_s > share * passed_s
 
 
 class Efforts:

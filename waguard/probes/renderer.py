@@ -1,12 +1,13 @@
 """The page: does it answer a look? If not: does it work, and does its work get anywhere?"""
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from waguard.core.health import Fault
 from waguard.probes.effort import Efforts, Moved
 
-FAULTS = frozenset({Fault.PAGE_BLOCKED, Fault.PAGE_LOOPING})
+FAULTS = frozenset({Fault.PAGE_SILENT, Fault.PAGE_BLOCKED, Fault.PAGE_LOOPING})
 _LONGER = 4.0
 """Work that shows may take so many times as long."""
 _COUNTERS = (
@@ -38,7 +39,8 @@ class Silence:
 class RendererProbe:
     """Told of each look that the page has answered, or has not."""
 
-    def __init__(self, blocked_s: float, busy_s: float) -> None:
+    def __init__(self, blocked_s: float, busy_s: float, silent_s: float = math.inf) -> None:
+        self._silent_s = silent_s
         self._blocked_s = blocked_s
         self._busy_s = busy_s
         self._efforts = Efforts()
@@ -68,7 +70,19 @@ class RendererProbe:
         changed = bool(counters and self._counters) and counters != self._counters
         self._counters = counters or self._counters
         count(self._silence, moved, now, changed=changed)
-        return judge(self._silence, self._blocked_s, self._busy_s)
+        seen = judge(self._silence, self._blocked_s, self._busy_s)
+        if not seen and self.silent_s >= self._silent_s:
+            return {Fault.PAGE_SILENT: f"no answer for {self.silent_s:.1f} s"}
+        return seen
+
+    @property
+    def due_s(self) -> float:
+        """How soon a page that stays silent may be known to hang, or to work without end."""
+        if self._silence is None:
+            return 0.0
+        if self._silence.idle_s:
+            return max(1.0, self._blocked_s - self._silence.idle_s)
+        return max(1.0, self._busy_s * _longer(self._silence) - self._silence.ran_s)
 
 
 def count(silence: Silence, moved: Moved, now: float, *, changed: bool) -> None:
@@ -85,12 +99,20 @@ def judge(silence: Silence, blocked_s: float, busy_s: float) -> Mapping[Fault, s
     lasted = silence.looked - silence.began
     if silence.idle_s >= blocked_s:
         return {Fault.PAGE_BLOCKED: f"no answer for {lasted:.1f} s, and no work for {silence.idle_s:.1f} s"}
-    gets_anywhere = silence.changes * 2 > silence.looks
-    if silence.ran_s >= busy_s * (_LONGER if gets_anywhere else 1.0):
+    gets_anywhere = _gets_anywhere(silence)
+    if silence.ran_s >= busy_s * _longer(silence):
         shown = "its counters change" if gets_anywhere else "its counters stand still"
         worked = f"no answer for {lasted:.1f} s, and {silence.ran_s:.1f} s of work; {shown}"
         return {Fault.PAGE_LOOPING: worked}
     return {}
+
+
+def _gets_anywhere(silence: Silence) -> bool:
+    return silence.changes * 2 > silence.looks
+
+
+def _longer(silence: Silence) -> float:
+    return _LONGER if _gets_anywhere(silence) else 1.0
 
 
 def _counters(metrics: object) -> tuple[float, ...]:

@@ -38,13 +38,21 @@ def together(signs: object, words: object) -> object:
 ERROR_PAGE = "error page"
 """The sign of a page that the browser shows itself, since it reached none."""
 
+_MOST = 2.0**53
+_HTTP_ERROR = 400
 _QR = re.compile(r"[\x20-\x7e]{1,1024}")
 _PLACE = re.compile(r"[\w.:/\[\]-]+", re.ASCII)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]{0,20}:[\w./:-]{0,253}", re.ASCII)
 _WORD = re.compile(r"[\w .:+-]{1,64}", re.ASCII)
 _WID = re.compile(r"\d{1,20}(:\d{1,4})?@[a-z.]{1,16}", re.ASCII)
 _LONGEST_NAME = 64
 
-_REFUSED = frozenset({"DEPRECATED_VERSION", "TOS_BLOCK", "SMB_TOS_BLOCK", "PROXYBLOCK"})
+_REFUSED = {
+    "DEPRECATED_VERSION": Reason.OUTDATED,
+    "TOS_BLOCK": Reason.TERMS_BLOCKED,
+    "SMB_TOS_BLOCK": Reason.TERMS_BLOCKED,
+    "PROXYBLOCK": Reason.PROXY_BLOCKED,
+}
 _UNPAIRED = frozenset({"UNPAIRED", "UNPAIRED_IDLE"})
 _ON_THE_WAY = frozenset({"UNLAUNCHED", "OPENING", "PAIRING", *_UNPAIRED})
 
@@ -104,12 +112,24 @@ class _Signs:
     online: bool | None
     wid: str | None
     push_name: str | None
+    ready: str | None
+    error: str | None
+    status: int | None
+    """Of the document's HTTP answer."""
+    bar: float | None
+    resources: float | None
 
     @classmethod
     def of(cls, raw: Mapping[Any, Any], *, logged_out: bool, home: str) -> Self:
         def flag(name: str) -> bool | None:
             value = raw.get(name)
             return value if isinstance(value, bool) else None
+
+        def number(name: str) -> float | None:
+            value = raw.get(name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                return None
+            return float(value) if 0 <= value <= _MOST else None
 
         url = raw.get("url")
         url = url[:2048] if isinstance(url, str) else ""
@@ -136,6 +156,11 @@ class _Signs:
             online=flag("online"),
             wid=_match(_WID, _unquoted(raw.get("wid"))),
             push_name=_name(raw.get("push_name")),
+            ready=_match(_WORD, raw.get("ready")),
+            error=_match(_WORD, raw.get("error")),
+            status=int(number("status") or 0) or None,
+            bar=number("bar"),
+            resources=number("resources"),
         )
 
     def reading(self) -> Reading:
@@ -154,20 +179,25 @@ class _Signs:
             marks=self.logged_in,
             qr_exhausted=exhausted,
             dialog=self.dialog if link is not Link.LOST else None,
+            cut_off=link in {Link.SYNCING, Link.LOADING} and self.state == "OPENING" and self._paired(),
+            wrong=link is Link.UNKNOWN and self._wrong(),
             page_version=self.version,
             wid=self.wid if somebody else None,
             push_name=self.push_name if somebody else None,
             signs=self._seen(),
+            progress=f"{self.ready} {self.bar} {self.resources}",
         )
 
     def _link(self) -> tuple[Link, Reason | None]:
         """First match wins: what ends the link for good comes before what only describes it."""
-        paired = self.logged_in or self.panes or self.state in {"PAIRING", "CONNECTED"}
+        paired = self._paired()
         if self.url.startswith("chrome-error:"):
             return Link.LOST, Reason.OFFLINE
         if self.away:
             return Link.LOST, Reason.ELSEWHERE
-        if self.state in _REFUSED or self.mode in _REFUSED or self._refused():
+        if (refused := _REFUSED.get(self.state or "") or _REFUSED.get(self.mode or "")) is not None:
+            return Link.LOST, refused
+        if self._refused():
             return Link.LOST, Reason.REFUSED
         if self._conflict():
             return Link.LOST, Reason.CONFLICT
@@ -177,13 +207,21 @@ class _Signs:
             return Link.AWAITING_SCAN, Reason.LOGGED_OUT if self.logged_out else None
         if self.logged_out and not paired:
             return Link.LOST, Reason.LOGGED_OUT
-        if paired and self._offline():
+        if self.state == "TIMEOUT" or (paired and self._offline()):
             return Link.LOST, Reason.OFFLINE
         if (up := self._up()) is not None:
             return up, None
         if self.splash or self.state in _ON_THE_WAY:
             return Link.LOADING, None
         return Link.UNKNOWN, None
+
+    def _paired(self) -> bool:
+        return bool(self.logged_in or self.panes or self.state in {"PAIRING", "CONNECTED"})
+
+    def _wrong(self) -> bool:
+        """A whole page, and none of WhatsApp's."""
+        whole = self.ready in {"interactive", "complete"}
+        return whole and (self.app is False or (self.status or 0) >= _HTTP_ERROR)
 
     def _refused(self) -> bool:
         return self.refused is True and self.qr is None and self.state is None and not self.panes
@@ -203,7 +241,7 @@ class _Signs:
         return idle or self.state == "UNPAIRED_IDLE"
 
     def _offline(self) -> bool:
-        if self.state == "TIMEOUT" or self.mode == "OFFLINE":
+        if self.mode == "OFFLINE":
             return True
         # Machines without a way out say so too, and reach what is on loopback: not enough alone.
         return self.online is False and self.state == "OPENING"
@@ -229,6 +267,12 @@ class _Signs:
         flags = (
             ("post_logout", self.logged_out),
             (ERROR_PAGE, self.url.startswith("chrome-error:")),
+            (f"net::{self.error}", self.error is not None),
+            (
+                f"HTTP {self.status}",
+                self.status is not None and (self.status >= _HTTP_ERROR or self._wrong()),
+            ),
+            (_place(self.url), self._wrong()),
             ("Socket.hasSynced", self.synced),
             ("data-ref", self.qr is not None),
             ("reload button", self.reload),
@@ -268,3 +312,14 @@ def masked(wid: str) -> str:
     """A number as logs may have it."""
     number = wid.partition("@")[0].partition(":")[0]
     return f"...{number[-3:]}" if len(number) > 6 else "..."
+
+
+def _place(url: str) -> str:
+    """Where that is, without what may be secret in it."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return "an address that is none"
+    place = f"{parts.scheme}://{host}" if host else url[:64].partition("?")[0]
+    return place if _ADDRESS.fullmatch(place) else "an address that is not told"

@@ -49,6 +49,12 @@
         }
       }),
       online: sign(() => navigator.onLine !== false),
+      // Whether the document is whole, what was answered for it, and how far it has come.
+      ready: text(() => document.readyState, 64),
+      status: sign(() => performance.getEntriesByType('navigation')[0].responseStatus),
+      error: text(() => location.protocol === 'chrome-error:' && /ERR_[A-Z_]+/.exec(document.body.innerText)[0], 64),
+      bar: sign(() => document.querySelector('progress').value),
+      resources: sign(() => performance.getEntriesByType('resource').length),
     };
   },
 
