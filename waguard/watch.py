@@ -90,7 +90,7 @@ class Watch:
         health, page = self._config.health, self._config.page
         self._unknown_s = page.unknown_after * page.poll_s
         self._renderer = RendererProbe(health.blocked_s, health.busy_s, self._unknown_s)
-        self._progress = ""
+        self._progress = self._no_way_why = ""
         self._moved = 0.0
         """When the page got on last, or was at work."""
         self._efforts = Efforts()
@@ -163,6 +163,7 @@ class Watch:
 
     def _tell_unreachable(self, epoch: int, error: PageUnreachable) -> None:
         self._quote(error)
+        self._no_way_why = error.message
         self._ears.unreachable(epoch, Failure.of(error, Stage.OPEN))
 
     def _quote(self, error: PageFailed) -> None:
@@ -553,9 +554,12 @@ class Watch:
             limits[Fault.OFFLINE] = treated[Fault.OFFLINE] = 0.0
         self._book, due, over = patience.update(self._book, asked, seen, limits, now)
         for one in due:
+            evidence = seen[one.fault]
+            if one.fault is Fault.OFFLINE and self._no_way() and self._no_way_why:
+                evidence = f"{self._no_way_why.removesuffix('.')}; {evidence}"
             lasted_s = before_s + one.lasted_s
             waits_s = wait_s if one.fault is Fault.PAGE_SILENT else treated.get(one.fault, 0.0) - lasted_s
-            complaint = finding(one.fault, seen[one.fault], lasted_s, max(0.0, waits_s))
+            complaint = finding(one.fault, evidence, lasted_s, max(0.0, waits_s))
             await self._ears.found(epoch, complaint, one.first)
         for fault in over:
             self._ears.tell(machine.Recovered(epoch, fault))

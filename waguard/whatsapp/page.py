@@ -220,7 +220,7 @@ class _Signs:
 
     def _wrong(self) -> bool:
         """A whole page, and none of WhatsApp's."""
-        whole = self.ready in {"interactive", "complete"}
+        whole = self.ready in {"interactive", "complete"} and not self.url.startswith("chrome-error:")
         return whole and (self.app is False or (self.status or 0) >= _HTTP_ERROR)
 
     def _refused(self) -> bool:
