@@ -444,7 +444,7 @@ def test_an_app_needs_no_configuration(port: Port, closed: Path, monkeypatch: py
 class TestDaemon:
     def test_none_is_there(self) -> None:
         url = free_address()
-        for arguments in (("status",), ("connect", "demo"), ("cleanup", "demo")):
+        for arguments in (("status",), ("connect", "demo"), ("cleanup", "demo", "--yes")):
             result = call(*arguments, "--url", url)
             assert result.exit_code == 1
             assert result.stderr == f"No daemon answers at {url}. [no_daemon]\nStart it: waguard run\n"
@@ -513,7 +513,7 @@ class TestDaemon:
             return web.Response()
 
         port.handlers["POST /v1/sessions/demo/cleanup"] = die
-        result = ask(port, "cleanup", "demo")
+        result = ask(port, "cleanup", "demo", "--yes")
         assert result.exit_code == 1
         assert f"{port.url} broke off: " in result.stderr
 
@@ -710,7 +710,7 @@ class TestCleanup:
 
     def test_each_step_is_told(self, port: Port) -> None:
         port.handlers[self.ROUTE] = always(self.CLEAN)
-        result = ask(port, "cleanup", "demo")
+        result = ask(port, "cleanup", "demo", "--yes")
         assert result.exit_code == 0
         assert [line.split() for line in result.stdout.splitlines()] == [
             ["STEP", "OUTCOME", "MS", "DETAIL"],
@@ -722,12 +722,29 @@ class TestCleanup:
 
     def test_not_clean_is_no_success(self, port: Port) -> None:
         port.handlers[self.ROUTE] = always(self.NOT)
-        result = ask(port, "cleanup", "demo")
+        result = ask(port, "cleanup", "demo", "--yes")
         assert result.exit_code == 1
         assert "pid 7 stays." in result.stdout
-        result = ask(port, "cleanup", "demo", "--json")
+        result = ask(port, "cleanup", "demo", "--json", "-y")
         assert result.exit_code == 1
         assert json.loads(result.stdout)["steps"][0]["outcome"] == "failed"
+
+    @pytest.mark.parametrize(
+        ("command", "what"),
+        [
+            (("cleanup", "demo"), "demo will have to scan a QR code again. [not_agreed]"),
+            (("restore", "demo"), "demo will be restarted with its newest snapshot. [not_agreed]"),
+            (("restore", "demo", "20260101T000000-1"), "with the snapshot 20260101T000000-1. [not_agreed]"),
+        ],
+    )
+    def test_where_nobody_can_be_asked_no_login_goes_unasked(
+        self, port: Port, command: tuple[str, ...], what: str
+    ) -> None:
+        result = ask(port, *command)
+        assert result.exit_code == 1
+        assert what in result.stderr
+        assert f"If it is meant: waguard {' '.join(command)} --yes" in " ".join(result.stderr.split())
+        assert not port.requests
 
     def test_a_person_is_asked(self, port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
         port.handlers[self.ROUTE] = always(self.CLEAN)

@@ -416,7 +416,7 @@ def test_a_walk_through_a_real_daemon(environ: dict[str, str], sessions_dir: Pat
             (("restart", "demo", "--json", "--no-qr"), '"profile": "kept"'),
             (("doctor", "--json"), "a waguard answers at"),
             (("disconnect", "demo"), "demo is stopped"),
-            (("cleanup", "demo"), "demo is clean"),
+            (("cleanup", "demo", "--yes"), "demo is clean"),
         ):
             code, out, err = call(environ, *arguments)
             assert code == 0 or arguments[0] == "doctor", (arguments, err)

@@ -466,11 +466,11 @@ async def test_a_daemon_is_well_however_it_was_started(tmp_path: Path, under: li
 
         await service.until(told, "in the history")
         assert (await service.ask("POST", "/v1/sessions/demo/cleanup"))["ok"]
+        assert await service.end(signal.SIGTERM) == 0
         writable = [
             path
             for path in service.sessions.rglob("*")
             if not path.is_symlink() and path.stat().st_mode & 0o022
         ]
         assert not writable
-        assert await service.end(signal.SIGTERM) == 0
         assert not [line for line in service.events("library.log") if "child process" in str(line)]

@@ -18,6 +18,7 @@ from waguard.cli.sessions import (
     Timeout,
     Url,
     WaitFor,
+    agreed,
     ask,
     bring_up,
     origin,
@@ -79,12 +80,9 @@ def restore(
                 f"It would take the place of the profile of {client}, which would be kept aside."
             )
         return
-    if not yes and show.on_terminal():
-        typer.confirm(
-            f"{client} will be restarted with {f'the snapshot {backup_id}' if backup_id else 'its newest snapshot'}. Go on?",
-            abort=True,
-            err=True,
-        )
+    snapshot = f"the snapshot {backup_id}" if backup_id else "its newest snapshot"
+    command = f"waguard restore {client}{f' {backup_id}' if backup_id else ''}"
+    agreed(f"{client} will be restarted with {snapshot}.", command, yes=yes)
     limit = until(wait)
     bring_up(
         ctx,

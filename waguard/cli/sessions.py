@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import TypeAdapter
 
+from waguard.api.problems import Problem
 from waguard.cli import show
 from waguard.cli.client import CLEANUP, HISTORY, SESSION, SESSIONS, Control, control
 from waguard.cli.follow import follow
@@ -173,15 +174,13 @@ def disconnect(ctx: typer.Context, code: Code, url: Url = None, json: Json = Fal
 def cleanup(
     ctx: typer.Context,
     code: Code,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. Needed without a terminal.")] = False,
     url: Url = None,
     json: Json = False,
 ) -> None:
     """Close a client's browser and drop its login; report each step. Exit code 1 if a step failed."""
     client = client_code(code)
-    if not yes and show.on_terminal():
-        question = f"{client} will have to scan a QR code again. Go on?"
-        typer.confirm(question, abort=True, err=True)
+    agreed(f"{client} will have to scan a QR code again.", f"waguard cleanup {client}", yes=yes)
     view = ask(ctx, url, lambda daemon: daemon.cleanup(client))
     if json:
         print_json(CLEANUP, view)
@@ -192,6 +191,17 @@ def cleanup(
 
 
 COMMANDS = (connect, status, history, disconnect, restart, cleanup)
+
+
+def agreed(what: str, command: str, *, yes: bool) -> None:
+    """Before a login goes: a person is asked, and where there is none it has to be said. Raises `Problem`."""
+    if yes:
+        return
+    if not show.on_terminal():
+        raise Problem(
+            "not_agreed", what, hint=f"Nobody is there to be asked. If it is meant: {command} --yes"
+        )
+    typer.confirm(f"{what} Go on?", abort=True, err=True)
 
 
 def until(wait: Wait | None) -> Wait:
