@@ -58,18 +58,18 @@ def test_no_login_gets_into_the_image() -> None:
 
 
 @pytest.mark.parametrize(("status", "exit_code"), [(200, 0), (503, 1), (None, 1)])
-async def test_the_health_check_asks_whether_it_takes_connects(status: int | None, exit_code: int) -> None:
+async def test_the_health_check_asks_whether_it_lives(status: int | None, exit_code: int) -> None:
     (check,) = re.findall(r"^HEALTHCHECK .*\n +CMD (\[.+\])$", text("container/Dockerfile"), re.MULTILINE)
     command = json.loads(check)
     if not Path(command[0]).exists():
         pytest.skip(f"there is no {command[0]}")
 
-    async def readyz(_request: web.Request) -> web.Response:
+    async def livez(_request: web.Request) -> web.Response:
         assert status is not None
         return web.Response(status=status)
 
     app = web.Application()
-    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/livez", livez)
     runner = web.AppRunner(app)
     await runner.setup()
     try:

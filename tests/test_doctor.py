@@ -1,5 +1,6 @@
 """Each check sees what there is, names what is missing, and gives the command that mends it."""
 
+import asyncio
 import json
 import os
 import pwd
@@ -13,22 +14,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
+import aiohttp
 import pytest
 from bare_browser import BINARIES
-from conftest import POSING
+from conftest import POSING, Daemon
 from typer.testing import CliRunner
 
 from waguard import host
 from waguard.api.problems import Problem
 from waguard.backup import keys
+from waguard.backup.keys import Keyring
+from waguard.backup.seal import Sealer
 from waguard.browser import find
 from waguard.cli import doctor
 from waguard.cli.app import app
-from waguard.cli.client import SessionList
+from waguard.cli.client import Control, SessionList
 from waguard.cli.doctor import Grade, Seen
 from waguard.cli.service import Service
 from waguard.config import Config
-from waguard.errors import BrowserNotFound, ConfigError, WaguardError
+from waguard.core.model import ClientCode
+from waguard.errors import BrowserNotFound, ConfigError, DiskFull, WaguardError
 from waguard.sandbox import User
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.views import SandboxView
@@ -81,10 +86,10 @@ def test_a_warning_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     result = call()
     assert result.exit_code == 0
     assert [line.split() for line in result.stdout.splitlines()] == [
+        ["GRADE", "WHAT", "SEEN"],
         ["ok", "config", "defaults,", "there", "is", "no", "file"],
         ["ok", "check", "0", "fine"],
-        ["warning", "check", "1", "hm"],
-        ["->", "apt-get", "install", "hm"],
+        ["warning", "check", "1", "hm", "->", "apt-get", "install", "hm"],
         ["2", "ok,", "1", "warning,", "0", "problem"],
     ]
 
@@ -368,6 +373,7 @@ def test_keys_that_systemd_hands_over(tmp_path: Path, monkeypatch: pytest.Monkey
     assert seen.what.endswith("does not start and no snapshot that was taken so far can be opened")
     assert seen.mend == "Put your copy of it back"
     ring = keys.load(file, make=True)
+    write_sealed(sealed, ring)
     seen = doctor.backup_keys(wanted, service)
     assert seen == Seen(f"{file}: 1, snapshots are sealed with {ring.newest.id}")
     monkeypatch.setattr(os, "access", lambda *_: False)
@@ -396,6 +402,34 @@ def test_a_port_that_systemd_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(doctor, "_is_waguard", lambda *_: True)
         assert "answers" in doctor.port(wanted, unit(kept_fds=1)).what
         assert "kept" in doctor.port(wanted, unit(kept_fds=1, state="inactive")).what, "asked, it is started"
+
+
+def write_sealed(path: Path, ring: Keyring) -> None:
+    with path.open("wb") as file:
+        sealer = Sealer(file, ring.newest, {})
+        sealer.write(b"a login")
+        sealer.finish()
+
+
+def test_keys_that_open_no_snapshot(tmp_path: Path) -> None:
+    sessions = tmp_path / "sessions"
+    place = sessions / ".backups" / "demo"
+    place.mkdir(parents=True)
+    wanted = config(sessions={"dir": sessions})
+    of_others = keys.load(tmp_path / "others", make=True)
+    ring = keys.load(sessions / ".backup.keys", make=True)
+    write_sealed(place / "20260101.wgb", of_others)
+    write_sealed(place / "20260102.wgb", ring)
+    write_sealed(place / "20260103.refused.wgb", of_others)
+    assert doctor.backup_keys(wanted).grade is Grade.OK
+    write_sealed(place / "20260104.wgb", of_others)
+    seen = doctor.backup_keys(wanted)
+    assert seen.grade is Grade.PROBLEM
+    assert (
+        f"{place}/20260104.wgb cannot be opened: It was sealed with the key {of_others.newest.id}"
+        in seen.what
+    )
+    assert seen.mend == "Put that key back, on a line of its own."
 
 
 def test_backup_keys(tmp_path: Path) -> None:
@@ -467,8 +501,59 @@ def test_a_daemon_that_is_down_is_not_started_by_asking(monkeypatch: pytest.Monk
     running_daemon(monkeypatch, Problem("internal", "It was asked."))
     for state in ("inactive", "activating"):
         assert doctor.daemon(Config(), unit(state=state)) == Seen(f"waguard.service is {state}")
+        assert doctor.alerts(Config(), unit(state=state)) == Seen("there is no daemon that could be asked")
     seen = doctor.daemon(Config(), unit(state="failed"))
-    assert (seen.grade, seen.what) == (Grade.WARNING, "waguard.service has failed")
+    assert (seen.grade, seen.what) == (Grade.PROBLEM, "waguard.service has failed")
+    seen = doctor.daemon(Config(), unit(state="activating", restarts=7))
+    assert (seen.grade, seen.what) == (
+        Grade.PROBLEM,
+        "waguard.service ends and is started again, 7 times so far",
+    )
+    assert "journalctl -u waguard" in seen.mend
+    seen = doctor.daemon(Config(), unit(state="inactive", enabled=True))
+    assert (seen.grade, seen.what) == (Grade.WARNING, "waguard.service is enabled, and down")
+    by_its_socket = unit(state="inactive", enabled=True, listens="127.0.0.1:8717 (Stream)")
+    assert doctor.daemon(Config(), by_its_socket).grade is Grade.OK
+
+
+async def test_what_a_running_daemon_says_is_wrong(pose: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(config: Config, url: str) -> Seen:
+        @asynccontextmanager
+        async def control(*_: object) -> AsyncIterator[Control]:
+            token = json.loads(own)["admin"]
+            async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as http:
+                yield Control(http, url, 10.0, "")
+
+        monkeypatch.setattr(doctor, "control", control)
+        return doctor.alerts(config)
+
+    own = ""
+    reserve = {"reserve_disk_mb": 10**9, "reserve_memory_mb": 0, "session_memory_mb": 0}
+    async with pose(limits=reserve) as (supervisor, url):
+        for _ in range(3):
+            with pytest.raises(DiskFull):
+                await supervisor.connect(ClientCode("demo"))
+        assert await supervisor.refusals() == ["disk_full"]
+        async with aiohttp.request("GET", f"{url}/readyz") as answer:
+            assert (answer.status, await answer.json()) == (
+                503,
+                {"status": "not ready", "reasons": ["disk_full"]},
+            )
+        async with aiohttp.request("GET", f"{url}/livez") as answer:
+            assert answer.status == 200
+        config = supervisor._config
+        own = await asyncio.to_thread((config.sessions.dir / ".tokens.json").read_text)
+        seen = await asyncio.to_thread(ask, config, url)
+        assert (seen.grade, seen.what.split(":")[0]) == (Grade.PROBLEM, "disk_full")
+        monkeypatch.setattr(host, "free_disk_mb", lambda _path: 10**10)
+        assert await supervisor.refusals() == []
+        await supervisor.connect(ClientCode("demo"))
+        async with asyncio.timeout(20):  # the history is written a little later
+            while (seen := await asyncio.to_thread(ask, config, url)).what != (
+                "none; of 4 connects of the last hour 3 had no success: disk_full 3"
+            ):
+                await asyncio.sleep(0.05)
+        assert seen.grade is Grade.OK
 
 
 def test_fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,8 @@ def made() -> Made:
     made.put("stage.late", stage="restore", deadline_s=60.0)
     for _ in range(2):
         made.attempt(outcome="called_off")
+    for code in ("disk_full", "breaker_open", "disk_full"):
+        made.put("connect.refused", code=code)
     made.fault("page_blocked", 6000, ("reload", "failed", 5000), ("restart", "cured", 3000))
     made.fault("page_blocked", 8000, ("reload", "cured", 4000))
     made.fault("page_blocked", 7000, ("reload", "called_off", 10))
@@ -87,10 +89,11 @@ def made() -> Made:
 def test_the_exact_figures_of_attempts(made: Made) -> None:
     found = summary(made.rows, 0.0, 3600.0, DEMO).attempts
     assert (found.count, found.usable, found.failed, found.called_off) == (107, 100, 5, 2)
-    assert found.success_rate == round(100 / 105, 4)
+    assert found.refused == 3
+    assert found.success_rate == round(100 / 108, 4)
     assert found.ms == Spread(100, 150.0, 190.0, 199.0)
-    assert found.failures == {"deadline_exceeded": 4, "page_failed": 1}
-    assert list(found.failures) == ["deadline_exceeded", "page_failed"]
+    assert found.failures == {"deadline_exceeded": 4, "disk_full": 2, "page_failed": 1, "breaker_open": 1}
+    assert list(found.failures)[:2] == ["deadline_exceeded", "disk_full"]
     assert found.why == {"connect": 106, "recovery": 1}
     starts, opens = 105 * 100.0, 5050.0
     assert found.stages == [
@@ -247,7 +250,10 @@ def test_it_reads_well_on_80_columns(made: Made) -> None:
     text = shown(view(summary(made.rows, 0.0, 168 * 3600.0), learned_from(made), "on", ()))
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[0] == "all clients, the last 7 days: 128 attempts, 96.0% successful, 2 called off"
+    assert lines[:2] == [
+        "all clients, the last 7 days: 128 attempts, 93.8% successful, 3 refused, 2 ",
+        "called off",
+    ]
     for figures in (
         ["connect", "121", "160 ms", "20.4 s", "20.4 s", "2"],
         ["page_blocked", "3", "2", "7.0 s", "8.0 s", "4.0 s", "8.0 s"],
@@ -364,7 +370,7 @@ async def test_the_command(port: Any, journal: Journal, made: Made) -> None:
         await until(lambda: not daemon.supervisor.history._left)
         plain = await asyncio.to_thread(command, "demo", "--hours", "2", "--url", daemon.url)
         assert plain.exit_code == 0, plain.output
-        assert plain.stdout.startswith("demo, the last 2 hours: 107 attempts, 95.2% successful")
+        assert plain.stdout.startswith("demo, the last 2 hours: 107 attempts, 92.6% successful")
         as_json = await asyncio.to_thread(command, "--json", "--url", daemon.url)
         assert json.loads(as_json.stdout)["attempts"]["count"] == 108
         wrong = await asyncio.to_thread(command, "no code", "--url", daemon.url)

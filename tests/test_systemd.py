@@ -288,4 +288,15 @@ async def test_the_status_line_counts_sessions_by_state() -> None:
     async with asyncio.timeout(5):
         await told.wait()
     assert said[1:] == ["3 connected; http://127.0.0.1:1"]
+    told.clear()
+    publish("alert.raised", level="error", alert="disk_full", text="Only 1 MiB\nof disk")
+    publish("alert.raised", level="error", client=ClientCode("a"), alert="session_failed", text="it rests")
+    async with asyncio.timeout(5):
+        await told.wait()
+    assert said[2:] == ["3 connected; http://127.0.0.1:1; disk_full: Only 1 MiB of disk"]
+    told.clear()
+    publish("alert.cleared", alert="disk_full")
+    async with asyncio.timeout(5):
+        await told.wait()
+    assert said[3:] == ["3 connected; http://127.0.0.1:1"]
     line.close()

@@ -20,6 +20,8 @@ class Alert(StrEnum):
     """Several sessions show a page that is not understood."""
     BREAKER_OPEN = "breaker_open"
     """No browsers are started but single trials."""
+    DISK_FULL = "disk_full"
+    """There is no room for one more session, so no connect is taken."""
     NO_ROOM = "no_room"
     """Sessions that are wanted wait for memory or disk."""
 

@@ -39,6 +39,7 @@ KEPT: Mapping[str, frozenset[str]] = {
     "attempt.done": frozenset(
         {"attempt", "why", "outcome", "link", "code", "stage", "duration_ms", "stages", "profile"}
     ),
+    "connect.refused": frozenset({"code"}),
     "health.finding": frozenset({"attempt", "fault", "evidence", "lasted_ms", "remedies", "why"}),
     "health.remedy": frozenset({"attempt", "fault", "remedy", "outcome", "duration_ms"}),
     "health.recovered": frozenset({"fault", "remedy", "duration_ms", "remedies"}),
@@ -71,7 +72,7 @@ _ACTIVE = (
     "SET amount = amount + excluded.amount, seen_s = seen_s + excluded.seen_s"
 )
 _HEALTH = ("health.finding", "health.remedy", "health.recovered")
-_COUNTED = ("attempt.done", "stage.late", *_HEALTH)
+_COUNTED = ("attempt.done", "connect.refused", "stage.late", *_HEALTH)
 
 _MOST_WAITING = 20_000
 _BATCH = 2000

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import IO, Any
 
 from waguard import host
-from waguard.alerts import Raised
+from waguard.alerts import Alert, Raised
 from waguard.backup.snapshot import About
 from waguard.backup.store import Backup
 from waguard.core import machine
@@ -22,6 +22,7 @@ from waguard.core.patience import LONGER
 from waguard.deadline import within
 from waguard.errors import (
     BY_CODE,
+    BreakerOpen,
     DeadlineExceeded,
     DiskFull,
     InvalidClientCode,
@@ -58,6 +59,9 @@ REAP, BACKUP = "reap", "backup"
 """The jobs of the schedule."""
 _READS, _READ_AGAIN_S = 3, 0.3
 _READ_LATER = "What runs of this client is left alone. When the file can be read: systemctl reload waguard, or restart the daemon."
+_REFUSING = frozenset({Alert.BREAKER_OPEN, Alert.DISK_FULL})
+"""While one of these stands, no connect is taken."""
+_DISK_EVERY_S = 10.0
 _INODES = 1000
 """Files that a new profile makes, with some to spare."""
 
@@ -83,6 +87,7 @@ class Supervisor:
             self._resources.bus.publish,
         )
         self._returning: asyncio.Task[None] | None = None
+        self._looking_at_disk: asyncio.Task[None] | None = None
         services.gate.find_room = self._room_for
         self._closing = False
         self.ready = False
@@ -111,6 +116,7 @@ class Supervisor:
         await self.schedule.start()
         self._tidying = asyncio.create_task(self._tidy_when_due(), name="tidy")
         self._returning = asyncio.create_task(self._bring_back(), name="return")
+        self._looking_at_disk = asyncio.create_task(self._keep_looking_at_disk(), name="disk")
         self.ready = True
 
     async def _bring_back(self) -> None:
@@ -226,7 +232,8 @@ class Supervisor:
         self.refuse()
         await self.schedule.close()
         await self.keeper.close()
-        tasks = [*self._tasks.values(), *(one for one in (self._tidying, self._returning) if one is not None)]
+        own = (self._tidying, self._returning, self._looking_at_disk)
+        tasks = [*self._tasks.values(), *(one for one in own if one is not None)]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -452,6 +459,30 @@ class Supervisor:
         if not self.ready:
             raise NotReady("The daemon is still dealing with what an earlier one left.", retry_after_s=1)
 
+    def _tell_refused(self, code: ClientCode, error: WaguardError) -> None:
+        """A connect that the host refuses is no attempt, and no success either."""
+        self._resources.bus.publish(
+            "connect.refused", level="warning", client=code, code=error.code, error=error.message
+        )
+
+    async def refusals(self) -> Sequence[str]:
+        """Why no connect at all is taken now, by code; empty if they are. Memory is another matter: who is up stays up, and who finds
+        none is told.
+        """
+        if not self.ready:
+            return ["shutting_down" if self._closing else "not_ready"]
+        await self._look_at_disk()
+        return [one.alert for one in self._services.gate.alerts.raised() if one.alert in _REFUSING]
+
+    async def _look_at_disk(self) -> None:
+        lack = await in_thread(self._disk_lack, None)
+        self._services.gate.alerts.set(Alert.DISK_FULL, lack)
+
+    async def _keep_looking_at_disk(self) -> None:
+        while True:
+            await self._look_at_disk()
+            await asyncio.sleep(_DISK_EVERY_S)
+
     @asynccontextmanager
     async def _admitted(self, session: Session) -> AsyncIterator[None]:
         """Refuse one more browser that this machine has no room for, before anything is touched.
@@ -463,7 +494,11 @@ class Supervisor:
             return
         self._admitting[session] += 1
         try:
-            await self._admit(session)
+            try:
+                await self._admit(session)
+            except WaguardError as error:
+                self._tell_refused(session.code, error)
+                raise
             yield
         finally:
             self._admitting[session] -= 1
@@ -578,7 +613,10 @@ class Supervisor:
             ) from None
         outcome = look()
         if isinstance(outcome, Failure):
-            raise self._outcome(session, outcome)
+            error = self._outcome(session, outcome)
+            if isinstance(error, BreakerOpen):
+                self._tell_refused(session.code, error)
+            raise error
         return self.view(session.code)
 
     def _queued(self, session: Session, limit: float) -> DeadlineExceeded:

@@ -210,6 +210,8 @@ async def _livez(_request: web.Request, _options: QueryOptions) -> web.Response:
 
 @_routes.get("/readyz", QueryOptions)
 async def _readyz(request: web.Request, _options: QueryOptions) -> web.Response:
-    """The leftovers of an earlier daemon are dealt with and connects are taken."""
-    ready = request.app[SUPERVISOR].ready
-    return web.json_response({"status": "ok" if ready else "not ready"}, status=200 if ready else 503)
+    """The leftovers of an earlier daemon are dealt with and connects are taken; else why they are not, by code."""
+    reasons = await request.app[SUPERVISOR].refusals()
+    if not reasons:
+        return web.json_response({"status": "ok"})
+    return web.json_response({"status": "not ready", "reasons": reasons}, status=503)

@@ -22,12 +22,14 @@ from pydantic import TypeAdapter
 
 from waguard import host
 from waguard.api.problems import Problem, code_of
+from waguard.api.stats import StatsView
 from waguard.backup import keys
+from waguard.backup.seal import Opener
 from waguard.browser import find, trial
 from waguard.cli.client import control
 from waguard.cli.service import UNIT, Service, configured
 from waguard.config import Config
-from waguard.errors import SandboxFailed, WaguardError
+from waguard.errors import BackupRefused, SandboxFailed, WaguardError
 from waguard.sandbox import choose, drop_privileges, unprivileged_user
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.fence import Fence
@@ -37,8 +39,11 @@ _TRIAL_S = 10.0
 _LAST_WORDS = 3
 """Lines of what a browser wrote that are shown."""
 _OTHER_BROWSER = "Mend what it says, or try another: apt-get install chromium-headless-shell, or browser.path"
+_LATELY_H = 1.0
 _MOST_ENTRIES = 10_000
 """How many files and directories are looked at."""
+_MOST_SNAPSHOTS = 100
+"""How many are opened."""
 _UP = frozenset({"active", "reloading"})
 _DOWN = frozenset({"inactive", "failed"})
 """States of a service that has no daemon and is to have none."""
@@ -339,10 +344,27 @@ def backup_keys(config: Config, service: Service | None = None) -> Seen:
         return Seen(f"{place}, which systemd hands to the service; only root can see what is in it")
     ring = keys.load(place, make=False)
     what = f"{place}: {len(ring.keys)}, snapshots are sealed with {ring.newest.id}"
+    for snapshot in _newest_snapshots(root):
+        try:
+            with snapshot.open("rb") as file:
+                Opener(file, ring).read(1)
+        except BackupRefused as error:
+            mend = error.hint or "See the others: waguard backups " + snapshot.parent.name
+            return Seen(f"{what}; {snapshot} cannot be opened: {error.message}", Grade.PROBLEM, mend)
+        except OSError as error:  # it is gone meanwhile, or not ours to read
+            return Seen(f"{what}; whether it opens {snapshot} is not known: {error.strerror}")
     if beside and config.profile.at_rest == "sealed":
         mend = "Put them elsewhere: backup.key_file, or the systemd credential waguard.keys"
         return Seen(f"{what}; beside what they seal", Grade.WARNING, mend)
     return Seen(what)
+
+
+def _newest_snapshots(root: Path) -> Iterator[Path]:
+    """Of each client, but for those that WhatsApp has refused."""
+    for of_one in islice(root.glob(".backups/*"), _MOST_SNAPSHOTS):
+        there = [path for path in of_one.glob("*.wgb") if not path.name.endswith(".refused.wgb")]
+        if there:
+            yield max(there, key=lambda path: path.name)
 
 
 def _no_keys(place: Path, *, handed: bool, sealed: bool) -> Seen:
@@ -391,10 +413,8 @@ def port(config: Config, service: Service | None = None) -> Seen:
 
 def daemon(config: Config, service: Service | None = None) -> Seen:
     """In what the running one starts browsers. What works here need not work there, under its unit's settings."""
-    if service is not None and service.state == "failed":
-        return Seen(f"{UNIT} has failed", Grade.WARNING, "See why: systemctl status waguard")
     if service is not None and service.state not in _UP:  # its socket would start it, or have us wait
-        return Seen(f"{UNIT} is {service.state}")
+        return _down(service)
 
     async def ask() -> SandboxView | None:
         async with control(config, service, None) as running:
@@ -413,6 +433,44 @@ def daemon(config: Config, service: Service | None = None) -> Seen:
         unit = f", such as a line of {UNIT}" if service is not None else ""
         return Seen(what, Grade.WARNING, f"{mend}{unit}. It is tried again at the daemon's next start")
     return Seen(f"runs, with browsers in {sandbox.kind}")
+
+
+def _down(service: Service) -> Seen:
+    why = "See why: journalctl -u waguard -p err"
+    if service.state == "failed":
+        return Seen(f"{UNIT} has failed", Grade.PROBLEM, f"{why}; then: systemctl reset-failed waguard")
+    if service.state == "activating" and service.restarts:
+        what = f"{UNIT} ends and is started again, {service.restarts} times so far"
+        return Seen(what, Grade.PROBLEM, why)
+    if service.state == "inactive" and service.enabled and not service.listens:
+        return Seen(f"{UNIT} is enabled, and down", Grade.WARNING, "systemctl start waguard")
+    return Seen(f"{UNIT} is {service.state}")
+
+
+def alerts(config: Config, service: Service | None = None) -> Seen:
+    """What the running daemon itself says is wrong, and what connects have failed with lately."""
+    if service is not None and service.state not in _UP:
+        return Seen("there is no daemon that could be asked")
+
+    async def ask() -> StatsView:
+        async with control(config, service, None) as running:
+            return await running.stats(None, _LATELY_H)
+
+    try:
+        found = asyncio.run(ask())
+    except WaguardError as error:  # `daemon` tells
+        return Seen(f"not known: {error.message}")
+    if found.alerts:
+        what = "; ".join(f"{one.alert}: {one.text}" for one in found.alerts)
+        return Seen(
+            what, Grade.PROBLEM, "Mend what they name. They go by themselves then; see: waguard status"
+        )
+    attempts = found.attempts
+    if wrong := attempts.failed + attempts.refused:
+        codes = ", ".join(f"{code} {count}" for code, count in attempts.failures.items())
+        what = f"none; of {attempts.usable + wrong} connects of the last hour {wrong} had no success: {codes}"
+        return Seen(what, Grade.OK if attempts.usable else Grade.WARNING, "See why: waguard status")
+    return Seen("none")
 
 
 def _is_waguard(name: str, number: int) -> bool:
@@ -467,5 +525,6 @@ SERVICE: Sequence[tuple[str, Callable[[Config, Service | None], Seen]]] = (
     ("backup keys", backup_keys),
     ("port", port),
     ("daemon", daemon),
+    ("alerts", alerts),
 )
 """Of what is the service's, where the configuration is."""

@@ -22,6 +22,8 @@ _STORE = Path("/etc/credstore")
 _SHOWN = (
     "LoadState",
     "ActiveState",
+    "UnitFileState",
+    "NRestarts",
     "User",
     "Group",
     "Environment",
@@ -44,6 +46,10 @@ class Service:
     kept_fds: int
     listens: str
     """What the socket unit has open; empty if it is not up."""
+    enabled: bool = False
+    """Started with the machine."""
+    restarts: int = 0
+    """How often systemd has started it again by itself."""
 
     def reads(self, path: Path | None) -> bool:
         """Whether this is its configuration."""
@@ -101,6 +107,8 @@ def installed() -> Service | None:
         credentials=_credentials(texts),
         kept_fds=int(unit["NFileDescriptorStore"]),
         listens=socket.get("Listen", "") if socket["ActiveState"] == "active" else "",
+        enabled=unit.get("UnitFileState", "") == "enabled",
+        restarts=int(unit.get("NRestarts") or 0),
     )
 
 

@@ -66,6 +66,8 @@ def _headline(view: StatsView) -> Text:
         rate = attempts.success_rate
         style = "green" if rate >= 0.95 else "yellow" if rate >= 0.8 else "red"
         text.append(", ", "not bold").append(f"{rate:.1%} successful", f"not bold {style}")
+    if attempts.refused:
+        text.append(f", {attempts.refused} refused", "not bold red")
     if attempts.called_off:
         text.append(f", {attempts.called_off} called off", "not bold dim")
     return text

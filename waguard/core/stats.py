@@ -59,8 +59,10 @@ class AttemptStats:
     usable: int
     failed: int
     called_off: int
+    refused: int
+    """Connects for which no attempt was made, since the host had no room or let no browser start."""
     success_rate: float | None
-    """Of those that were not called off; none if there are none."""
+    """Of those that were not called off, and of the refused; none if there are none."""
     ms: Spread | None
     """From the beginning until the page was usable."""
     stages: Sequence[StageStats]
@@ -167,6 +169,7 @@ class _Attempts:
         self._why: Counter[str] = Counter()
         self._codes: Counter[str] = Counter()
         self._late: Counter[str] = Counter()
+        self._refused = 0
         self._took: list[float] = []
         self._stages: dict[str, list[float]] = defaultdict(list)
 
@@ -174,6 +177,9 @@ class _Attempts:
         told = one.fields
         if one.name == "stage.late":
             self._late[str(told.get("stage"))] += 1
+        if one.name == "connect.refused":
+            self._refused += 1
+            self._codes[str(told.get("code"))] += 1
         if one.name != "attempt.done":
             return
         outcome = str(told.get("outcome"))
@@ -188,13 +194,14 @@ class _Attempts:
 
     def stats(self) -> AttemptStats:
         outcomes, stages, late = self._outcomes, self._stages, self._late
-        ended = outcomes["usable"] + outcomes["failed"]
+        ended = outcomes["usable"] + outcomes["failed"] + self._refused
         total = sum(map(sum, stages.values()))
         return AttemptStats(
             outcomes.total(),
             outcomes["usable"],
             outcomes["failed"],
             outcomes["called_off"],
+            self._refused,
             round(outcomes["usable"] / ended, 4) if ended else None,
             Spread.of(self._took),
             [

@@ -13,11 +13,12 @@ _ORDER = {status.value: number for number, status in enumerate(Status)}
 
 
 class StatusLine:
-    """Counts the sessions by state; ``tell`` gets the line when it changes."""
+    """Counts the sessions by state, with what is wrong with all of them; ``tell`` gets the line when it changes."""
 
     def __init__(self, tell: Callable[[str], object]) -> None:
         self._tell = tell
         self._known: dict[ClientCode, str] = {}
+        self._alerts: dict[str, str] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._url = ""
 
@@ -29,13 +30,20 @@ class StatusLine:
             return
         if event.name == "session.changed" and event.client is not None:
             self._known[event.client] = str(event.fields["status"])
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(_PAUSE_S, self._say)
+        elif event.name == "alert.raised" and event.client is None:
+            self._alerts[str(event.fields["alert"])] = str(event.fields["text"])
+        elif event.name == "alert.cleared" and event.client is None:
+            self._alerts.pop(str(event.fields["alert"]), None)
+        else:
+            return
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_PAUSE_S, self._say)
 
     def line(self) -> str:
         counts = Counter(self._known.values())
         told = ", ".join(f"{counts[one]} {one}" for one in sorted(counts, key=lambda one: _ORDER[one]))
-        return f"{told or 'no sessions'}; {self._url or 'starting'}"
+        alerts = "".join(f"; {alert}: {text}" for alert, text in self._alerts.items())
+        return f"{told or 'no sessions'}; {self._url or 'starting'}{alerts}".replace("\n", " ")
 
     def _say(self) -> None:
         self._timer = None
