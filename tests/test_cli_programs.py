@@ -311,7 +311,7 @@ def test_when_the_code_is_scanned_its_picture_goes(
 def picture(text: str, **options: object) -> tuple[Console, object]:
     settings = {"width": 110, "height": 45, "force_terminal": True, "color_system": "256", **options}
     console = Console(file=io.StringIO(), _environ={}, **settings)  # type: ignore[arg-type]
-    return console, follow._picture(SCAN, QrView(text, 0.0, 0.0), console, "Make it larger.")
+    return console, follow._picture(QrView(text, 0.0, 0.0), console, "Make it larger.")
 
 
 def blocks_of(text: str, quiet: int) -> list[str]:
@@ -373,9 +373,9 @@ def test_a_code_of_whatsapps_needs_more_than_24_lines() -> None:
 def test_a_terminal_that_has_no_blocks_is_told_so(tmp_path: Path) -> None:
     with (tmp_path / "ascii").open("w", encoding="ascii") as file:
         console = Console(file=file, width=110, height=45, force_terminal=True, _environ={})
-        shown = follow._picture(SCAN, QrView(CODE, 0.0, 0.0), console, "Make it larger.")
+        shown = follow._picture(QrView(CODE, 0.0, 0.0), console, "Make it larger.")
     assert isinstance(shown, Text)
-    assert "45 lines of 110 columns in ascii" in shown.plain
+    assert "ascii has no letters" in shown.plain
 
 
 # --- a real daemon ----------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ def shown(views: Sequence[SessionView], width: int, **options: Any) -> str:
 
 
 TOP = """\
-40 sessions: 26 connected, 5 recovering, 3 failed, 2 awaiting_scan, 2 stopped, 1
-logged_out, 1 starting
+40 sessions: 26 connected, 5 recovering, 3 failed, 2 awaiting_scan, 2 stopped,
+1 logged_out, 1 starting
 
 CLIENT                 STATUS         SINCE  TROUBLE
 client-with-the-longest-code-that-there-may-be-xxxxxxxxxxxxxxxxx
@@ -40,15 +40,15 @@ demo                   failed         20 s   browser_failed: The browser ended.
 restaurante-el-puerto  failed         3 min  deadline_exceeded: Stage open: the
                                              page was not usable within 45 s;...
 clinica-norte          logged_out     2 h
-hotel-sol              recovering     2 h    conflict, waiting: WhatsApp is in
-                                             use in another browser
+hotel-sol              recovering     2 h    conflict, a person is needed:
+                                             WhatsApp is in use in another ...
 taller-12              recovering     40 s   page_looping, trying reload: it has
                                              not answered for 34 s; its rende...
-taller-13              recovering     41 s   offline, waiting:
+taller-13              recovering     41 s   offline, next try in 41 s:
                                              Socket.state=TIMEOUT; ...
-taller-14              recovering     42 s   offline, waiting:
+taller-14              recovering     42 s   offline, next try in 41 s:
                                              Socket.state=TIMEOUT; ...
-taller-15              recovering     43 s   offline, waiting:
+taller-15              recovering     43 s   offline, next try in 41 s:
                                              Socket.state=TIMEOUT; ...
 nuevo-1                awaiting_scan  15 s
 nuevo-2                awaiting_scan  3 s

@@ -59,7 +59,7 @@ async def follow(
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
     if live is not None and with_qr and view.qr is not None:
-        console.print(_picture(view, view.qr, console, _LARGER))
+        console.print(_picture(view.qr, console, _LARGER))
     return view
 
 
@@ -93,7 +93,7 @@ class _Report:
             self._size, self._last = self._console.size, None
             self._console.clear()
         if self._live is not None:
-            self._live.update(self._shown(view, qr), refresh=True)
+            self._live.update(self._shown(qr), refresh=True)
         for stage, ms in view.stages_ms.items():
             if (view.attempt, stage) not in self._told:
                 self._told.add((view.attempt, stage))
@@ -109,7 +109,7 @@ class _Report:
         if self._live is None and qr is not None and new:
             self._console.print(drawing.text(qr).decode(), end="", soft_wrap=True)
 
-    def _shown(self, view: SessionView, qr: QrView | None) -> RenderableType:
+    def _shown(self, qr: QrView | None) -> RenderableType:
         """The code, or where its picture is if it does not fit."""
         if qr is None:
             self.close()
@@ -117,13 +117,11 @@ class _Report:
         if self._file is None and drawn(qr, self._console) is None:
             self._file = _picture_file()
         if self._file is None:
-            return _picture(view, qr, self._console, _LARGER)
+            return _picture(qr, self._console, _LARGER)
         if qr.text != self._qr:
             with suppress(OSError):
                 self._file.write_bytes(drawing.png(qr))
-        return _picture(
-            view, qr, self._console, f"Make it larger, or scan it from this picture:\n{self._file}"
-        )
+        return _picture(qr, self._console, f"Make it larger, or scan it from this picture:\n{self._file}")
 
     def close(self) -> None:
         """A picture of a code is of no use to anybody when its command has ended."""
@@ -160,27 +158,36 @@ def _picture_file() -> Path | None:
 
 def drawn(qr: QrView, console: Console) -> Sequence[str] | None:
     """The code's lines, as the daemon draws them, with as much of a quiet zone as fits; none if it does not fit at all."""
-    try:
-        "█▀▄".encode(console.encoding)
-    except (UnicodeEncodeError, LookupError):
-        return None
-    for quiet in _QUIET:
+    for quiet in _QUIET if _has_blocks(console) else ():
         lines = drawing.text(qr, quiet).decode().splitlines()
         if console.height > len(lines) and console.width >= len(lines[0]):
             return lines
     return None
 
 
-def _picture(view: SessionView, qr: QrView, console: Console, instead: str) -> RenderableType:
+def _has_blocks(console: Console) -> bool:
+    try:
+        "█▀▄".encode(console.encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _too_small(qr: QrView, console: Console) -> str:
+    if not _has_blocks(console):
+        return f"This terminal's {console.encoding} has no letters to draw a QR code with."
+    least = drawing.text(qr, _QUIET[-1]).decode().splitlines()
+    return (
+        f"This window has {console.height} lines of {console.width} columns; the QR code needs {len(least) + 1} of "
+        f"{len(least[0])}."
+    )
+
+
+def _picture(qr: QrView, console: Console, instead: str) -> RenderableType:
     """``instead``: what to do where it does not fit."""
     caption = f"Scan it: WhatsApp on the phone, Linked devices, Link a device. New code {qr.age_s:.0f} s ago."
     if (lines := drawn(qr, console)) is None:
-        least = drawing.text(qr, _QUIET[-1]).decode().splitlines()
-        return Text(
-            f"This window has {console.height} lines of {console.width} columns in {console.encoding}; the QR code of "
-            f"{view.client} needs {len(least) + 1} of {len(least[0])} in utf-8. {instead}",
-            "yellow",
-        )
+        return Text(f"{_too_small(qr, console)} {instead}", "yellow")
     if console.color_system is None or console.no_color:
         return Group(Text("\n".join(lines)), Text(caption, overflow="ellipsis", no_wrap=True))
     return Group(on_paper(lines), Text(caption, overflow="ellipsis", no_wrap=True))

@@ -89,7 +89,7 @@ def headline(view: SessionView) -> Text:
 def sessions(views: Sequence[SessionView], console: Console) -> None:
     """All of them: those in trouble first."""
     if console.is_terminal:
-        console.print(_summary(views))
+        console.print(_summary(views, console.width))
         console.print()
     columns = (
         Column("CLIENT"),
@@ -124,11 +124,19 @@ def sessions(views: Sequence[SessionView], console: Console) -> None:
         console.print(Text("All of it, and what happened: waguard status CODE", "dim"))
 
 
-def _summary(views: Sequence[SessionView]) -> Text:
+def _summary(views: Sequence[SessionView], width: int) -> Text:
+    """How many there are in which state; lines end between two of them."""
+    text = Text(f"{len(views)} session{'s' if len(views) != 1 else ''}: ", "bold")
+    at = text.cell_len
     counts = Counter(view.status for view in views).most_common()
-    text = Text(f"{len(views)} session{'s' if len(views) != 1 else ''}", "bold")
-    for before, (status, count) in zip([": ", *[", "] * len(counts)], counts, strict=False):
-        text.append(before, "not bold").append(f"{count} {status}", f"not bold {_STYLES[status]}")
+    for left, (status, count) in zip(reversed(range(len(counts))), counts, strict=True):
+        one = f"{count} {status}"
+        if at + len(one) + 1 > width:
+            text.rstrip()
+            text.append("\n")
+            at = 0
+        text.append(one, f"not bold {_STYLES[status]}").append(", " if left else "", "not bold")
+        at += len(one) + 2
     return text
 
 
@@ -146,7 +154,7 @@ def session(
     browser = view.browser
     rows: list[tuple[str, str | Text]] = [
         ("client", view.client),
-        ("status", _status(view).append(f", for {age(view.since)}")),
+        ("status", Text.assemble(_status(view), f", for {age(view.since)}")),
     ]
     if found := view.finding:
         rows.append(("finding", _finding(found).append(f", {found.age_s:.0f} s ago")))
@@ -158,6 +166,7 @@ def session(
         if failure.hint:
             rows.append(("", in_shell(failure.hint)))
     rows += [
+        ("next try", f"in {view.next_try_s:.0f} s" if view.next_try_s is not None else ""),
         ("wanted", view.wanted.value),
         ("process", view.process.value),
         ("queue", _queue(view)),
@@ -296,10 +305,8 @@ def happening(one: Happening) -> Text:
 def _changed(fields: Fields) -> Text:
     status = fields["status"]
     reason = f" ({fields['reason']})" if fields.get("reason") else ""
-    text = Text(status, _STYLES.get(status, "")).append(f"{reason}, ", "not bold default")
-    return text.append(
-        f"{fields['process']}; was {fields['was']} for {milliseconds(fields['duration_ms'])}", "dim"
-    )
+    before = f"{fields['process']}; was {fields['was']} for {milliseconds(fields['duration_ms'])}"
+    return Text.assemble((status, _STYLES.get(status, "")), f"{reason}, ", (before, "dim"))
 
 
 def _attempt(fields: Fields) -> Text:
@@ -412,15 +419,13 @@ def _trouble(view: SessionView) -> Text:
     if view.finding is not None:
         return _finding(view.finding)
     if view.failure is not None:
-        text = Text(view.failure.code, "yellow").append(f": {view.failure.message}", "dim")
-        return text.append(f" {in_shell(view.failure.hint)}" if view.failure.hint else "", "dim")
+        hint = f" {in_shell(view.failure.hint)}" if view.failure.hint else ""
+        return Text.assemble((view.failure.code, "yellow"), f": {view.failure.message}", (hint, "dim"))
     return Text(view.reason if view.reason and view.reason != view.status else "")
 
 
 def _finding(found: FindingView) -> Text:
     """What is wrong, what is being done, and what shows it."""
-    doing = f"trying {found.remedy}" if found.remedy else "waiting"
-    doing += f", next in {found.next_try_s:.0f} s" if found.next_try_s is not None else ""
-    return (
-        Text(str(found.fault), "yellow").append(f", {doing}: ", "").append("; ".join(found.evidence), "dim")
-    )
+    following = f"next try in {found.next_try_s:.0f} s" if found.next_try_s is not None else ""
+    doing = f"trying {found.remedy}" if found.remedy else following or "a person is needed"
+    return Text.assemble((str(found.fault), "yellow"), f", {doing}: ", ("; ".join(found.evidence), "dim"))
