@@ -512,6 +512,9 @@ async def test_an_export_can_be_imported_by_another_client_or_host(
         with pytest.raises(LoginInUse, match="login of demo2 already"):
             await supervisor.bring(DEMO, stream(files[False]), keep=True)
         assert await supervisor.bring(DEMO2, stream(files[True]), keep=True), "its own once more"
+        for asked in (supervisor.check_backup, supervisor.restore):
+            with pytest.raises(LoginInUse, match="login of demo2 already"):
+                await asked(DEMO, backup)
 
 
 @pytest.mark.parametrize("how", ["runs", "stopped", "sealed", "lost"])

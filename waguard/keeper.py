@@ -297,33 +297,33 @@ class Keeper:
             report = await in_thread(self._look, room)
             if report.verdict is Verdict.DAMAGED:
                 raise BackupRefused(f"What is in it is damaged: {report.why}", reason="damaged")
-            await in_thread(self._refuse_twin, code, room)
+            names = await in_thread(identity.read, room, self._origin)
+            await in_thread(self.refuse_twin, code, None, names or ())
             await in_thread(lambda: self._see_room(self._profiles.root, bytes_below(room)))
             return await self._seal(room, about)
 
-    def _refuse_twin(self, code: ClientCode, room: Path) -> None:
-        """Raises `LoginInUse` if it is the login that another client would come up with."""
-        names = identity.read(room, self._origin)
-        if not names:
-            return
+    def refuse_twin(
+        self, code: ClientCode, about: About | None, names: Collection[str] = frozenset()
+    ) -> None:
+        """Raises `LoginInUse` if another client would come up with the login of a snapshot, or of these ``names``. Blocking."""
         for other in self._profiles.codes():
-            if other != code and self._comes_up_with(ClientCode(other), names):
+            if other != code and self._comes_up_with(ClientCode(other), about, frozenset(names)):
                 raise LoginInUse(
                     f"It is the login of {other} already: two browsers with one login drive each other out.",
                     hint=f"Go on with {other}, or have it dropped there first: waguard cleanup {other}",
                     client=other,
                 )
 
-    def _comes_up_with(self, code: ClientCode, names: Collection[str]) -> bool:
+    def _comes_up_with(self, code: ClientCode, about: About | None, names: frozenset[str]) -> bool:
         place, profile = self._profiles.find(code)
         if profile is None:
             return False
         if place is Place.PLAIN and (its := identity.read(profile.path, self._origin)) is not None:
-            return bool(its & set(names))
+            return bool(its & names) or self._backups.is_of(about, its)
         newest = [one.about for one in self._backups.candidates(code, profile.lineage)[:1]]
         return any(
-            about is not None and self._backups.is_of(about, names)
-            for about in (about_of(profile.sealed), *newest)
+            self._backups.is_of(one, names) or bool(one and about and set(one.identity) & set(about.identity))
+            for one in (about_of(profile.sealed), *newest)
         )
 
     @asynccontextmanager

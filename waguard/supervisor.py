@@ -329,7 +329,7 @@ class Supervisor:
         return backup_view(await self.keeper.take(self._known(code), "request"))
 
     async def check_backup(self, code: ClientCode, backup_id: str) -> BackupView:
-        """Open a snapshot from beginning to end. Raises `BackupNotFound`, `BackupRefused`, `DeadlineExceeded`."""
+        """Open a snapshot from beginning to end. Raises `BackupNotFound`, `BackupRefused`, `LoginInUse`, `DeadlineExceeded`."""
         return backup_view(await self._checked(code, backup_id))
 
     async def _checked(self, code: ClientCode, backup_id: str) -> Backup:
@@ -337,6 +337,7 @@ class Supervisor:
         async with within(Stage.RESTORE, self._config.deadlines.restore, "opening the snapshot"):
             backup = await in_thread(backups.get, code, backup_id)
             await in_thread(backups.read, stop, backup.path, code, stop=stop)
+            await in_thread(self.keeper.refuse_twin, code, backup.about)
         return backup
 
     async def restore(

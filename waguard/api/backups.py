@@ -1,8 +1,8 @@
 """The routes of snapshots: each reads, asks the supervisor, answers."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 
 from aiohttp import web
 
@@ -32,9 +32,12 @@ async def take(request: web.Request, _options: Options) -> web.Response:
 async def restore(request: web.Request, options: RestoreOptions) -> web.Response:
     code = code_of(request)
     supervisor, backup_id = request.app[SUPERVISOR], request.match_info["id"]
-    if options.dry_run:
-        return respond({"dry_run": True, "backup": await supervisor.check_backup(code, backup_id)})
-    return respond(await supervisor.restore(code, backup_id, wait=options.wait, timeout_s=options.timeout_s))
+    with _discreet(request):
+        if options.dry_run:
+            return respond({"dry_run": True, "backup": await supervisor.check_backup(code, backup_id)})
+        return respond(
+            await supervisor.restore(code, backup_id, wait=options.wait, timeout_s=options.timeout_s)
+        )
 
 
 @routes.get(
@@ -65,18 +68,27 @@ async def bring(request: web.Request, options: ImportOptions) -> web.Response:
     """The body is an archive that holds a Chromium user data directory: tar, tar.gz, tar.zst, or a snapshot of waguard's."""
     code = code_of(request)
     supervisor = request.app[SUPERVISOR]
-    try:
+    with _discreet(request):
         async with aclosing(_pieces(request)) as pieces:
             backup = await supervisor.bring(code, pieces, wanted=options.login, keep=not options.dry_run)
+        if options.dry_run:
+            return respond({"dry_run": True, "backup": backup})
+        return respond(
+            await supervisor.restore(code, backup.id, wait=options.wait, timeout_s=options.timeout_s)
+        )
+
+
+@contextmanager
+def _discreet(request: web.Request) -> Iterator[None]:
+    """Only the admin learns which other clients there are."""
+    try:
+        yield
     except LoginInUse:
         if request[CALLER].client is None:
             raise
         raise LoginInUse(
             "Another client of this daemon has this login.", hint="Ask the admin which."
         ) from None
-    if options.dry_run:
-        return respond({"dry_run": True, "backup": backup})
-    return respond(await supervisor.restore(code, backup.id, wait=options.wait, timeout_s=options.timeout_s))
 
 
 async def _pieces(request: web.Request) -> AsyncGenerator[bytes, None]:

@@ -100,9 +100,10 @@ class Backups:
             if one.about is not None and one.lineage == lineage and one.about.login and not one.refused
         ]
 
-    def is_of(self, about: About, names: Collection[str]) -> bool:
+    def is_of(self, about: About | None, names: Collection[str]) -> bool:
         """Whether a snapshot says that it has the login of these names (`identity.read`)."""
-        return any(set(about.identity) & set(identity.sealed(names, key.secret)) for key in self.keyring.keys)
+        said = set() if about is None else set(about.identity)
+        return any(said & set(identity.sealed(names, key.secret)) for key in self.keyring.keys)
 
     def take(self, stop: threading.Event, staged: Path, about: About) -> Backup:
         """Make a snapshot of what lies in ``staged``, verified by opening it before it counts.
