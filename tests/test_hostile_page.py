@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bare_browser import BINARIES
 from conftest import Daemon, Journal
 from test_browser import BRISK, family, log_in, pid_of, until
 
@@ -86,6 +87,30 @@ async def test_a_page_with_hostile_prototypes_is_read_right_and_keeps_nobody_wai
             assert view.qr is None
         assert not journal.named("health.finding")
         assert len(journal.named("browser.spawned")) == 2
+
+
+OLD_READER = """// As readers were before they had parts.
+(() => {
+  const sign = look => { try { return look(); } catch { return null; } };
+  const socket = sign(() => window.require('WAWebSocketModel').Socket);
+  return {
+    url: location.href,
+    state: sign(() => socket.state),
+    synced: sign(() => socket.hasSynced === true),
+    qr: sign(() => document.querySelector('[data-ref]').getAttribute('data-ref')),
+  };
+})();
+"""
+
+
+async def test_a_reader_that_was_made_before_there_were_parts_still_reads(
+    start: Daemon, simulator: Simulator, tmp_path: Path
+) -> None:
+    reader = tmp_path / "probe.js"
+    reader.write_text(OLD_READER)
+    async with start(whatsapp={"url": simulator.url, "probe": reader}) as (supervisor, _):
+        (view,) = await log_in(supervisor, simulator, DEMO)
+        assert view.link is Link.CONNECTED
 
 
 # --- other pages ------------------------------------------------------------------------------------------------
@@ -259,11 +284,13 @@ async def test_a_page_that_takes_memory_quickly_loses_it_between_two_looks(
         assert (after.browser, after.attempt) == (before.browser, before.attempt)
 
 
+@pytest.mark.parametrize("binary", BINARIES, ids=lambda path: path.name)
 @pytest.mark.parametrize("kind", ["bubblewrap", "plain"])
 async def test_browsers_go_before_the_daemon_and_no_page_takes_more_than_it_may(
-    start: Daemon, simulator: Simulator, kind: str
+    start: Daemon, simulator: Simulator, kind: str, binary: Path
 ) -> None:
     sections: dict[str, Any] = {"sandbox": {"kind": kind}, "cgroup": {"memory_max_mb": 1500}}
+    sections["browser"] = {"path": binary}
     recycle = {"soft_memory_mb": 0, "hard_memory_mb": 0}
     async with start(whatsapp={"url": simulator.url}, recycle=recycle, **sections) as (supervisor, _):
         (view,) = await log_in(supervisor, simulator, DEMO)

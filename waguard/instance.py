@@ -505,6 +505,7 @@ class Instance:
             self.memory.started_at, self.memory.version = launch.started_at, version
             self.publish("browser.spawned", sandbox=browser.run.kind)
             page = await browser.go(resources.binary, settings)
+            await in_thread(lambda: limits.volunteer([*identities, *browser.run.members()]))
             await self.save(launch=replace(launch, page=page.session_id, target=page.target))
             if before is not None and before.browser != version:
                 await in_thread(witness.write, profile.witness, Witness(version))

@@ -19,7 +19,7 @@ _SETTLED_S = 2.0
 _TYPE, _SUBTYPE = "--type=", "--utility-sub-type="
 BROWSER, RENDERER, GPU, NETWORK = "browser", "renderer", "gpu-process", "network.mojom.NetworkService"
 """What processes of Chromium's are for, as their command lines say."""
-_AROUND = frozenset({"bwrap", "setpriv", "choom", "prlimit"})
+_AROUND = frozenset({"bwrap", "setpriv", "prlimit"})
 """Programs that only make room for the browser, and have its command line in theirs."""
 
 
