@@ -10,6 +10,7 @@ with. Exit code 1 unless all were told and nothing else was done.
 
 import argparse
 import asyncio
+import contextlib
 import random
 import sys
 import time
@@ -28,6 +29,8 @@ STRIPS = ("", "at_once", "booted", "navigates", "never_there")
 SCANS_AFTER_S = 2.0
 """The person who scans is that late at most."""
 TOLD_WITHIN_S = 30.0
+BEFORE_S = 5.0
+"""Of a logout that was not told as one the log is printed, from so long before it on."""
 TAKEN_FOR_DAMAGE = ("login.lost", "login.doubted", "profile.restored", "browser.spawned", "browser.killed")
 
 
@@ -99,21 +102,30 @@ async def _one(
         seen.told_s.append(found.at - since)
     else:
         seen.wrong[str(found and found.fields["fault"])] += 1
-        print(f"  {code}, boot {boot} s, {strips or 'kept'}: {found.told() if found else 'nothing found'}")
+        print(f"  {code}, boot {boot} s, {strips or 'kept'}, reason {view['reason']}:")
+        for line in own.journal.lines:
+            if line.client == code and line.at >= since - BEFORE_S:
+                print(f"    {line.at - since:+.2f} s {line.told()}")
     for fault in faults:
         await own.clear(fault, wid=wid)
     await asyncio.sleep(chance.uniform(0, SCANS_AFTER_S))
     before = [
         line.event for line in own.journal.all("alert.raised", "alert.cleared", client=code, since=since)
     ]
-    try:
-        wid = await own.scan((await own.view(code))["qr"]["text"])
-    except Unexpected:  # it has rotated meanwhile
-        wid = await own.scan((await own.until(code, lambda view: view["qr"] is not None))["qr"]["text"])
+    wid = await _scan(own, code)
     await own.until(code, lambda view: view["status"] == "connected")
     cleared = await own.journal.first("alert.cleared", client=code, since=since, seconds=10)
     seen.stood += before == ["alert.raised"] and cleared is not None
     return wid
+
+
+async def _scan(own: Fleet, code: str) -> str:
+    """Codes rotate: the one that is read may be used up when the phone sees it."""
+    for _ in range(5):
+        view = await own.until(code, lambda view: view["qr"] is not None)
+        with contextlib.suppress(Unexpected):
+            return await own.scan(view["qr"]["text"])
+    raise Unexpected("the phone took no code")
 
 
 def _tell(

@@ -12,8 +12,10 @@ import pytest
 from conftest import POSING, Daemon, Journal
 
 from waguard import host
+from waguard.core import machine
 from waguard.core.answer import Wait
 from waguard.core.breaker import BreakerPolicy
+from waguard.core.health import Fault, finding
 from waguard.core.model import ClientCode, Link, Process, Status
 from waguard.errors import BreakerOpen
 from waguard.supervisor import Supervisor
@@ -94,6 +96,29 @@ async def test_each_fault_is_cured_by_the_cheapest_remedy_that_works(
         assert (cured.client, cured.fields["fault"], cured.fields["remedy"]) == (DEMO, fault, remedy)
         await until(lambda: connected(supervisor, DEMO), "connected")
         assert (supervisor.view(DEMO).browser == before.browser) is (remedy != "restart")
+
+
+async def test_what_needs_a_person_is_not_forgotten_over_the_cure_of_something_else(
+    pose: Daemon, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def under_way(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("waguard.remedies.apply", under_way)
+    async with pose("connected", **{**QUICK, "probes": {"answer_s": 60.0}}) as (supervisor, _):
+        await supervisor.connect(DEMO)
+        session = supervisor._sessions[DEMO]
+        epoch = session.state.epoch
+        await session._found(epoch, finding(Fault.GPU_HUNG, "it is not drawn", 1.0), first=True)
+        await until(lambda: supervisor.view(DEMO).finding is not None, "a cure is under way")
+        take_up(supervisor, DEMO, "conflict", always=True)
+        await until(lambda: supervisor.view(DEMO).reason == "conflict", "open elsewhere")
+        session._tell(machine.Recovered(epoch, Fault.GPU_HUNG))
+        await until(lambda: alerts(journal, "person_needed") == ["raised"], "a person is asked")
+        now = supervisor.view(DEMO).finding
+        assert now is not None
+        assert now.fault is Fault.CONFLICT
+        assert [one.fields["fault"] for one in journal.named("health.finding")] == ["gpu_hung", "conflict"]
 
 
 async def test_a_crash_loop_ends_with_its_budget_and_20_others_go_on(pose: Daemon, journal: Journal) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -36,6 +37,11 @@ IDLE, WORKING = Moved(), Moved(ran_s=1.0)
 
 def row(pid: int, state: str = "S", *, ppid: int = 1, cpu_ticks: int = 0) -> ProcessRow:
     return ProcessRow(pid, ppid, 100 + pid, pid, state, cpu_ticks)
+
+
+def never() -> float:
+    """It was never held still."""
+    return 0.0
 
 
 class Processes:
@@ -327,13 +333,33 @@ async def test_drawing_is_asked_for_only_while_the_page_answers(processes: Proce
 )
 async def test_a_process_that_a_signal_or_a_debugger_holds_is_stopped(state: str, stopped: bool) -> None:
     browser = Browser(Member(row(1), BROWSER), Member(row(2, state), RENDERER))
-    seen = await ProcessProbe(browser.members, 5.0, 5.0).look()
+    seen = await ProcessProbe(browser.members, never, 5.0, 5.0).look()
     assert seen == ({Fault.PROCESS_STOPPED: "stopped by a signal: renderer (pid 2)"} if stopped else {})
+
+
+@pytest.mark.parametrize(("held_until", "told"), [(6.9, True), (7.1, False), (math.inf, False)])
+async def test_who_was_held_still_for_a_snapshot_when_it_was_looked_at_is_not_stopped(
+    held_until: float, told: bool
+) -> None:
+    """However much later the table that was made then is asked for."""
+    browser = Browser(Member(row(1, "T"), BROWSER, looked=7.0))
+    look = ProcessProbe(browser.members, lambda: held_until, 5.0, 5.0).look()
+    if told:
+        assert set(await look) == {Fault.PROCESS_STOPPED}
+    else:
+        with pytest.raises(PageFailed):  # it cannot tell
+            await look
+
+
+async def test_a_census_says_when_it_has_looked() -> None:
+    census, before = Census(), time.monotonic()
+    first, again = [await census.members([os.getpid()]) for _ in range(2)]
+    assert before <= first[0].looked == again[0].looked <= time.monotonic()
 
 
 async def test_a_look_at_the_machine_that_takes_too_long_blames_no_browser() -> None:
     browser = Browser()
-    probes: list[Probe] = [ProcessProbe(browser.members, 5.0, 5.0), memory_probe(browser, [])]
+    probes: list[Probe] = [ProcessProbe(browser.members, never, 5.0, 5.0), memory_probe(browser, [])]
     for probe in probes:
         assert await probe.unanswered(60.0) == {}
 
@@ -449,7 +475,7 @@ def test_every_fault_has_whoever_sees_it() -> None:
     """The rest is told by the stages and by the end of the browser or its page."""
     browser = Browser()
     probes: list[Probe] = [
-        ProcessProbe(browser.members, 1, 1),
+        ProcessProbe(browser.members, never, 1, 1),
         browser_probe(browser.ask, browser.members, 1, 1),
         network_probe(browser.ask, browser.relayed, browser.members, 1, 1),
         GpuProbe(browser.ask, browser.relayed, browser.members, 1, 1),

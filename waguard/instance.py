@@ -4,6 +4,7 @@ Each method does one thing and says how it failed; when to do what is the sessio
 """
 
 import asyncio
+import math
 import os
 import re
 import secrets
@@ -158,8 +159,8 @@ class Instance:
         self._distrust = ""
         self._kills = Kills()
         """Of the browser's cgroup, as of the last look."""
-        self.held_still = False
-        """A snapshot of the running browser is being copied."""
+        self.held_until = 0.0
+        """Until when the browser was held still for a snapshot, monotonic; infinite while it is."""
         self.newest_snapshot = ""
         """As of the last time that somebody looked."""
 
@@ -730,13 +731,13 @@ class Instance:
 
     @contextmanager
     def _held_still(self, browser: Browser) -> Iterator[None]:
-        self.held_still = True  # what is stopped by us is not to be found stopped
+        self.held_until = math.inf  # what is stopped by us is not to be found stopped
         try:
             with freeze.frozen(browser.run.members, _FREEZE_S):
                 began = time.monotonic()
                 yield
         finally:
-            self.held_still = False
+            self.held_until = time.monotonic()
         self.memory.frozen_ms = round((time.monotonic() - began) * 1000, 1)
 
     async def prune(self, limit_bytes: int) -> int:

@@ -457,7 +457,7 @@ class Watch:
         every, answer_s = self._config.probes, self._config.probes.answer_s
         hard_mb = self._config.recycle.hard_memory_mb
         return (
-            ProcessProbe(self._members, every.process_s, answer_s),
+            ProcessProbe(self._members, lambda: self._instance.held_until, every.process_s, answer_s),
             browser_probe(browser.version, self._members, every.browser_s, answer_s),
             network_probe(page.cookies, self._browser_answers, self._members, every.network_s, answer_s),
             GpuProbe(page.settled, self._page_answers, self._members, every.gpu_s, answer_s),
@@ -544,8 +544,6 @@ class Watch:
 
         ``before_s``: it has been so before it was a complaint; ``wait_s``: so soon more is known of what is only suspected.
         """
-        if self._instance.held_still and Fault.PROCESS_STOPPED in asked:
-            return
         now, health = self._senses.pulse.clock(), self._config.health
         unknown = dict.fromkeys((Fault.PAGE_WRONG, Fault.PAGE_UNREAD), self._unknown_s)
         limits = {**health.patience(), **unknown, Fault.SYNC_STUCK: 0.0}

@@ -29,6 +29,8 @@ class Member:
 
     row: ProcessRow
     role: str
+    looked: float = 0.0
+    """When that look has begun, monotonic: it may be of some time ago, the more the machine has to do."""
 
 
 Members = Callable[[], Awaitable[Sequence[Member]]]
@@ -40,7 +42,7 @@ class Census:
         self._looking = asyncio.Lock()
         self._below: dict[int, list[ProcessRow]] = {}
         self._rows: dict[int, ProcessRow] = {}
-        self._next = 0.0
+        self._began = self._next = 0.0
         self._roles: dict[tuple[int, int], str] = {}
 
     async def members(self, roots: Collection[int]) -> Sequence[Member]:
@@ -49,8 +51,9 @@ class Census:
             if time.monotonic() > self._next:
                 began = time.monotonic()
                 await in_thread(self._look)
-                now = time.monotonic()
+                now, self._began = time.monotonic(), began
                 self._next = now + max(_FRESH_S, _PAUSE * (now - began))
+            looked = self._began
         found: dict[int, ProcessRow] = {pid: self._rows[pid] for pid in roots if pid in self._rows}
         below = list(found)
         while below:
@@ -59,7 +62,7 @@ class Census:
                     found[row.pid] = row
                     below.append(row.pid)
         rows = [row for row in found.values() if row.state not in "ZX"]
-        return await in_thread(self._with_roles, rows)
+        return await in_thread(self._with_roles, rows, looked)
 
     def _look(self) -> None:
         rows = host.process_table()
@@ -71,8 +74,8 @@ class Census:
         known = self._roles.copy().items()  # at once: others may be adding to it in their threads
         self._roles = {one: role for one, role in known if one in there}
 
-    def _with_roles(self, rows: Sequence[ProcessRow]) -> Sequence[Member]:
-        return [Member(row, self._role(row)) for row in rows]
+    def _with_roles(self, rows: Sequence[ProcessRow], looked: float) -> Sequence[Member]:
+        return [Member(row, self._role(row), looked) for row in rows]
 
     def _role(self, row: ProcessRow) -> str:
         """Remembered as soon as it is sure: a process in trouble may keep whoever wants its command line waiting."""
