@@ -46,8 +46,8 @@ def config(**sections: dict[str, Any]) -> Config:
     return Config.model_validate(sections)
 
 
-def browsers_run_as(user: User | None) -> Callable[[str], User | None]:
-    return lambda _name: user
+def browsers_run_as(user: User | None) -> Callable[[str, Path], User | None]:
+    return lambda _name, _place: user
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import platform
+import pwd
 import random
 import secrets
 import signal
@@ -19,6 +20,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -383,7 +385,8 @@ async def test_inside_there_is_nothing_of_others(
     assert TOKEN_VARIABLE not in part["env"]
     assert part["processes"].count("/proc/") <= 5
     assert "sleep 360" not in part["processes"]
-    assert part["user"].split()[0] == ("65534" if ROOT else str(os.geteuid()))
+    user = unprivileged_user("")
+    assert part["user"].split()[0] == str(user.uid if user is not None else os.geteuid())
     assert not list(sessions_dir.glob(f"profile-{neighbour.launch.token}/*"))
     assert (sessions_dir / f"profile-{started.launch.token}" / "mine").read_text() == "mine\n"
 
@@ -1032,6 +1035,26 @@ def test_browsers_are_never_root(monkeypatch: pytest.MonkeyPatch) -> None:
             unprivileged_user(name)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert unprivileged_user("") is None
+
+
+def test_browsers_have_a_user_that_nobody_else_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Processes of one user may read each other's memory through /proc."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(pwd, "getpwnam", nobody_of_this_name)
+    first, second = unprivileged_user("", tmp_path / "a"), unprivileged_user("", tmp_path / "b")
+    assert first is not None
+    assert second is not None
+    assert first == unprivileged_user("", tmp_path / "a"), "and keeps it"
+    assert first.uid != second.uid
+    known = {one.pw_uid for one in pwd.getpwall()}
+    for user in (first, second):
+        assert 60706 <= user.uid <= 61183
+        assert user.gid == user.uid
+        assert user.uid not in known
+
+
+def nobody_of_this_name(name: str) -> NoReturn:
+    raise KeyError(name)
 
 
 def test_dropping_privileges_is_for_good() -> None:

@@ -263,3 +263,29 @@ async def test_asking_about_what_is_not_there(pose: Daemon) -> None:
         with pytest.raises(NoQrCode) as caught:
             supervisor.qr(DEMO)
         assert "no scan" in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+async def test_a_profile_that_browsers_had_as_somebody_else_is_given_to_those_of_now(
+    pose: Daemon, sessions_dir: Path
+) -> None:
+    async with pose("ok") as (supervisor, _):
+        generation = (await supervisor.connect(DEMO)).generation
+        await supervisor.disconnect(DEMO)
+        profile = sessions_dir / ".profiles" / str(generation)
+        ours = profile.stat().st_uid
+        foreign = profile / "of-root"
+        (profile / "Default" / "Local Storage" / "leveldb").mkdir(parents=True)
+        for path in (profile, *profile.rglob("*")):
+            os.chown(path, 65534, 65534, follow_symlinks=False)
+        foreign.touch()
+        outside = sessions_dir.parent / "outside"
+        outside.touch()
+        os.chown(outside, 65534, 65534)
+        (profile / "link").symlink_to(outside)
+        os.chown(profile / "link", 65534, 65534, follow_symlinks=False)
+        assert (await supervisor.connect(DEMO)).generation == generation
+        await supervisor.disconnect(DEMO)
+    assert {path.lstat().st_uid for path in (profile, *profile.rglob("*")) if path != foreign} == {ours}
+    assert ours != 65534
+    assert (foreign.stat().st_uid, outside.stat().st_uid) == (0, 65534)

@@ -130,7 +130,7 @@ class Browser(_Section):
     """The browser to run; by default the first of headless-shell, Chromium, Chrome that is installed."""
     extra_flags: list[str] = []
     user: str = ""
-    """The unprivileged user that browsers run as when the daemon is root; by default waguard, else nobody."""
+    """The unprivileged user that browsers run as when the daemon is root; by default waguard, else an id that nobody has."""
     user_agent: str = ""
     """By default the browser's own without the word Headless."""
     language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en-US"

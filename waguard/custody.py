@@ -124,6 +124,7 @@ class Custody:
             except BackupRefused as error:
                 return _damaged("sealed", kept.sealed.name, error.message.rstrip("."))
         self._lock(kept)
+        self._profiles.give(kept)
         self._sandbox.check(kept.path)
         known = witness.read(kept.witness)
         self._marks = known.files or {} if known is not None else {}

@@ -183,7 +183,7 @@ def again() -> list[str]:
 def check(loaded: Loaded) -> None:
     """Whether a daemon could start with it, as far as can be told without changing anything. Raises `WaguardError`."""
     config, root = loaded.config, loaded.config.sessions.dir.absolute()
-    user = unprivileged_user(config.browser.user)
+    user = unprivileged_user(config.browser.user, root)
     _look_at(root)
     auth.load(config, make=False)
     place = keys.place(config.backup.key_file, root)
@@ -220,8 +220,8 @@ async def running(
         # First, since the watchdog does not stop while a daemon is executed anew.
         pulse = Pulse(bus.publish, beat=manager.alive)
         stack.push_async_callback(_end, asyncio.create_task(pulse.run(), name="pulse"))
-        user = unprivileged_user(config.browser.user)
         root, runtime = config.sessions.dir.absolute(), config.profile.runtime_dir
+        user = unprivileged_user(config.browser.user, root)
         profiles = Profiles(root, user, runtime.absolute() if runtime is not None else None)
         await in_thread(_look_at, root)
         await in_thread(profiles.make_room)

@@ -146,7 +146,7 @@ def python() -> Seen:
 
 
 def user(config: Config) -> Seen:
-    browsers = unprivileged_user(config.browser.user)
+    browsers = unprivileged_user(config.browser.user, config.sessions.dir.absolute())
     if browsers is None:
         return Seen(f"browsers run as {_me()}, like the daemon")
     setpriv = drop_privileges(browsers)[0]
@@ -181,7 +181,7 @@ def browser(config: Config) -> Seen:
 
 async def _load_a_page(config: Config, binary: find.Binary) -> str:
     """Of a server of our own. The kind of sandbox it was in."""
-    user = unprivileged_user(config.browser.user)
+    user = unprivileged_user(config.browser.user, config.sessions.dir.absolute())
     async with trial.page() as port:
         fence = Fence.make({*config.sandbox.connect_ports, port} if config.sandbox.connect_ports else ())
         try:
@@ -200,7 +200,7 @@ def bubblewrap(config: Config) -> Seen:
     program = Bubblewrap.find()
     if program is None:
         return Seen(f"not installed{instead}", lack, choose.INSTALL_HINT)
-    browsers = unprivileged_user(config.browser.user)
+    browsers = unprivileged_user(config.browser.user, config.sessions.dir.absolute())
     problem = asyncio.run(choose.bubblewrap_problem(program, browsers))
     if problem is not None:
         # Root needs no user namespace for it.
@@ -211,7 +211,7 @@ def bubblewrap(config: Config) -> Seen:
 
 def user_namespaces(config: Config) -> Seen:
     """Chromium's own sandbox is made of them. Tried for real; the kernel's settings only say why not."""
-    browsers = unprivileged_user(config.browser.user)
+    browsers = unprivileged_user(config.browser.user, config.sessions.dir.absolute())
     become = drop_privileges(browsers) if browsers is not None else []
     trial = subprocess.run(
         [*become, "unshare", "--user", "true"],

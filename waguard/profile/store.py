@@ -19,6 +19,7 @@ import fcntl
 import os
 import re
 import secrets
+import stat
 import threading
 import time
 from collections.abc import Sequence
@@ -224,6 +225,33 @@ class Profiles:
     def uid(self) -> int:
         """Whose the profiles are."""
         return self.user.uid if self.user is not None else os.geteuid()
+
+    def give(self, profile: Profile) -> None:
+        """A profile that browsers had as another user is given to those of now; only with our lock held and no browser alive.
+
+        By fds, without following: a browser has written it. Raises `ProfileFailed`.
+        """
+        if self.user is None or (before := profile.path.lstat().st_uid) in {0, self.user.uid}:
+            return
+        with saying(f"give {profile.path} to uid {self.user.uid}"):
+            below = [profile.path]
+            while below:
+                directory = below.pop()
+                fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                try:
+                    for name in os.listdir(fd):  # noqa: PTH208 (of an fd, not of a path)
+                        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                        if stat.S_ISDIR(status.st_mode):
+                            below.append(directory / name)
+                        elif status.st_uid == before and status.st_nlink == 1:
+                            os.chown(name, self.user.uid, self.user.gid, dir_fd=fd, follow_symlinks=False)
+                    if directory != profile.path and os.fstat(fd).st_uid == before:
+                        os.fchown(fd, self.user.uid, self.user.gid)
+                finally:
+                    os.close(fd)
+            os.chown(
+                profile.path, self.user.uid, self.user.gid, follow_symlinks=False
+            )  # last: then it is done
 
     def drop_singletons(self, profile: Profile) -> None:
         """Remove Chromium's own lock, which a killed browser leaves; only with our lock held and no browser alive."""

@@ -4,8 +4,10 @@
 daemon left. Identity rules are in `identity`, starting children in `spawn`.
 """
 
+import grp
 import os
 import pwd
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,26 +95,44 @@ class Sandbox(Protocol):
         """Start it; the browser waits for `Run.release`. Raises `SandboxFailed`."""
 
 
-def unprivileged_user(name: str) -> User | None:
+_USER = "waguard"
+_UIDS = range(60_706, 61_184)
+"""Of nobody's: neither Debian's nor systemd's, https://systemd.io/UIDS-GIDS, and within what a container mostly has."""
+
+
+def unprivileged_user(name: str, place: Path = Path()) -> User | None:
     """Whom to run browsers as: none when the daemon itself is unprivileged, since then it is the daemon's user.
 
+    Not ``nobody``, whose processes others here may have: each may read the other's memory, and so a login. Where there is no user
+    waguard, an id that nobody has is taken, another one for each daemon: it is told by ``place``, the sessions directory.
     Raises `ConfigError` when the configured user does not exist or is root.
     """
     if os.geteuid() != 0:
         return None
-    candidates = [name] if name else ["waguard", "nobody"]
-    for candidate in candidates:
-        try:
-            entry = pwd.getpwnam(candidate)
-        except KeyError:
-            continue
-        if entry.pw_uid == 0:
-            raise ConfigError(f"browser.user: {candidate} is root.", hint="Name an unprivileged user.")
-        return User(candidate, entry.pw_uid, entry.pw_gid)
-    raise ConfigError(
-        f"browser.user: there is no user {' or '.join(candidates)}.",
-        hint="Create one: useradd --system --home-dir /var/lib/waguard --shell /usr/sbin/nologin waguard",
-    )
+    try:
+        entry = pwd.getpwnam(name or _USER)
+    except KeyError:
+        if not name:
+            return _of_its_own(place)
+        raise ConfigError(
+            f"browser.user: there is no user {name}.",
+            hint=f"Create one: useradd --system --home-dir /nonexistent --shell /usr/sbin/nologin {name}. "
+            "Or leave it out: an id of its own is taken then.",
+        ) from None
+    if entry.pw_uid == 0:
+        raise ConfigError(f"browser.user: {entry.pw_name} is root.", hint="Name an unprivileged user.")
+    return User(entry.pw_name, entry.pw_uid, entry.pw_gid)
+
+
+def _of_its_own(place: Path) -> User:
+    taken = {one.pw_uid for one in pwd.getpwall()} | {one.gr_gid for one in grp.getgrall()}
+    free = [uid for uid in _UIDS if uid not in taken]
+    if not free:
+        raise ConfigError(
+            f"browser.user: no id from {_UIDS[0]} to {_UIDS[-1]} is free.", hint="Name a user there."
+        )
+    uid = free[zlib.crc32(str(place).encode("utf-8", "surrogateescape")) % len(free)]
+    return User(str(uid), uid, uid)
 
 
 def drop_privileges(user: User) -> list[str]:
