@@ -454,7 +454,9 @@ async def test_a_crashed_renderer_is_loaded_again_logged_in(
         assert [e.fields["remedy"] for e in journal.named("health.recovered")] == ["reload", "restart"]
 
 
-async def test_a_server_that_never_answers_names_the_stage(start: Daemon, simulator: Simulator) -> None:
+async def test_a_server_that_never_answers_names_the_stage_and_costs_no_restart(
+    start: Daemon, simulator: Simulator
+) -> None:
     await simulator.inject("never_answers")
     async with start(
         whatsapp={"url": simulator.url},
@@ -468,8 +470,11 @@ async def test_a_server_that_never_answers_names_the_stage(start: Daemon, simula
             ) as answer,
         ):
             body = await answer.json()
-        assert (answer.status, body["code"], body["cause"]) == (503, "session_failed", "deadline_exceeded")
+        assert (answer.status, body["code"], body["stage"]) == (504, "deadline_exceeded", "open")
         assert "Stage open" in body["detail"]
+        view = supervisor.view(DEMO)
+        assert (view.link, view.reason, view.automatic_restarts) == (Link.LOST, "offline", 0)
+        assert view.next_try_s is not None
 
 
 async def test_browsers_never_run_as_root_and_keep_their_own_sandbox(

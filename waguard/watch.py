@@ -228,13 +228,10 @@ class Watch:
         self._instance.publish("stage.late", stage=stage, deadline_s=round(deadline, 3), at_work=at_work)
         reading = self._instance.memory.reading
         if self._navigating:
-            what = f"{self._config.whatsapp.url} has not answered within {round(took, 1):g} s."
-            self._ears.unreachable(
-                epoch,
-                Failure(
-                    "deadline_exceeded", what, Stage.OPEN, "Is the network up?", (("deadline_s", deadline),)
-                ),
-            )
+            what = f"Stage open: {self._config.whatsapp.url} has not answered within {round(took, 1):g} s."
+            details = (("stage", stage), ("deadline_s", deadline))
+            silent = Failure("deadline_exceeded", what, Stage.OPEN, "Is the network up?", details)
+            self._ears.unreachable(epoch, silent)
             return
         shown = ", ".join(reading.signs) if reading is not None else ""
         browser = self._instance.browser
