@@ -257,6 +257,19 @@ async def test_a_passkey_is_waited_for_and_the_page_is_not_stuck(
         await until(lambda: bool(journal.named("alert.cleared")), "over")
 
 
+async def test_a_passkey_that_is_wanted_after_a_logout_is_told_as_one(
+    start: Daemon, simulator: Simulator
+) -> None:
+    async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
+        await log_in(supervisor, simulator, DEMO)
+        await simulator.log_out(simulator.devices[0].wid)
+        await until(lambda: supervisor.view(DEMO).qr is not None, "a new code")
+        assert supervisor.view(DEMO).reason == "logged_out"
+        await simulator.inject("passkey", value="required")
+        simulator.scan(supervisor.qr(DEMO).text, "34600000000")
+        await until(lambda: supervisor.view(DEMO).reason == "passkey_required", "said")
+
+
 # --- memory ---------------------------------------------------------------------------------------------------
 
 

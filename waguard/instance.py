@@ -372,7 +372,10 @@ class Instance:
                 why = await in_thread(self._damage_of, self.browser)
                 if not await (self._note_lost(why) if why else self._note_logged_out()):
                     return None
-        asks_scan = reading.link is Link.AWAITING_SCAN or reading.reason is Reason.LOGGED_OUT
+        asks_scan = (
+            reading.link is Link.AWAITING_SCAN and reading.reason is None
+        )  # and not for a passkey, say
+        asks_scan = asks_scan or reading.reason is Reason.LOGGED_OUT
         return replace(reading, reason=self._record.ended or reading.reason) if asks_scan else reading
 
     async def _note_accepted(self) -> None:
