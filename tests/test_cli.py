@@ -141,7 +141,7 @@ def answer(view: object) -> web.Response:
 
 def always(view: object) -> Handler:
     async def handler(_request: web.BaseRequest) -> web.Response:
-        return problems.response(view) if isinstance(view, WaguardError) else answer(view)
+        return problems.response(view, admin=True) if isinstance(view, WaguardError) else answer(view)
 
     return handler
 
@@ -173,7 +173,7 @@ class Port:
         self.requests.append(request)
         handler = self.handlers.get(f"{request.method} {request.path}")
         if handler is None:
-            return problems.response(SessionNotFound("There is no session.", hint="Start one."))
+            return problems.response(SessionNotFound("There is no session.", hint="Start one."), admin=True)
         return await handler(request)
 
     def __enter__(self) -> Self:
@@ -207,7 +207,11 @@ class Port:
         async def look(_request: web.BaseRequest) -> web.Response:
             nonlocal now
             if not asked.is_set():
-                return problems.response(SessionNotFound("None.")) if before is None else answer(before)
+                return (
+                    problems.response(SessionNotFound("None."), admin=True)
+                    if before is None
+                    else answer(before)
+                )
             if left:
                 now = left.pop(0)
             if not left:
@@ -679,7 +683,7 @@ class TestConnect:
 
         async def look(_request: web.BaseRequest) -> web.Response:
             asked.set()
-            return problems.response(SessionNotFound("There is no session."))
+            return problems.response(SessionNotFound("There is no session."), admin=True)
 
         async def work(_request: web.BaseRequest) -> web.Response:
             await asked.wait()

@@ -19,7 +19,7 @@ from service import Service
 
 from waguard import daemon, host, shortage
 from waguard.core.model import ClientCode, Process, Status, Wanted
-from waguard.errors import LimitReached
+from waguard.errors import LimitReached, ProfileFailed
 from waguard.observe.repeats import Repeats
 from waguard.session import Session
 
@@ -197,6 +197,34 @@ async def test_what_is_expected_and_unknown_is_refused_without_a_trace(
         assert status == 200
     assert not caplog.records
     assert not journal.named("internal.error")
+
+
+async def test_a_clients_error_names_no_path_of_the_daemons(
+    pose: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pose(api=API) as (supervisor, url):
+
+        async def broken(code: ClientCode, **_: Any) -> Any:
+            raise ProfileFailed(
+                "Cannot write /var/lib/waguard/sessions/demo/session.json: No space.",
+                hint=f"ls /var/lib/waguard; see https://a/b/c, then waguard connect {code}",
+                lock=Path("/srv/x/.locks/demo"),
+                stderr=["[1] /usr/lib/chromium/chromium: no"],
+            )
+
+        monkeypatch.setattr(supervisor, "connect", broken)
+        path = "/v1/sessions/demo/connect"
+        status, told = await asked(url, "POST", path, TOKEN)
+        assert (status, told["code"]) == (500, "profile_failed")
+        assert told["detail"] == "Cannot write .../session.json: No space."
+        assert told["hint"] == "ls .../waguard; see https://a/b/c, then POST /v1/sessions/demo/connect"
+        assert told["lock"] == ".../demo"
+        assert told["stderr"] == ["[1] .../chromium: no"]
+        _, told = await asked(url, "POST", path)
+        assert "/var/lib/waguard/sessions/demo/session.json" in told["detail"]
+        assert told["lock"] == "/srv/x/.locks/demo"
+        status, told = await asked(url, "GET", "/no/where", TOKEN)
+        assert (status, told["detail"]) == (404, "There is no /no/where.")
 
 
 # --- out of files ---------------------------------------------------------------------------------------

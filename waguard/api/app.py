@@ -181,7 +181,9 @@ def _problem(request: web.Request, error: WaguardError) -> web.Response:
         if close:
             error.hint = f"Did you mean {' or '.join(close)}? {error.hint}"
             error.details = {**error.details, "close": close}
-    return compat.problem(error) if request.path.startswith(compat.PREFIX) else response(error)
+    if request.path.startswith(compat.PREFIX):
+        return compat.problem(error)
+    return response(error, admin=caller is not None and caller.client is None)
 
 
 def _of_http(request: web.Request, error: web.HTTPException) -> WaguardError:

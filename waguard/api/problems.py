@@ -1,6 +1,9 @@
 """Errors on the wire: RFC 9457 problem details with a stable ``code``."""
 
 import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -65,8 +68,22 @@ def status_of(error: WaguardError) -> int:
     return STATUS.get(code_of(error), 500)
 
 
-def response(error: WaguardError) -> web.Response:
-    """The error as application/problem+json."""
+_PATH = re.compile(r"""(?<![\w./:~-])/(?:[^\s/'",:;()\[\]]+/)+(?P<name>[^\s/'",:;()\[\]]*)""")
+
+
+def without_paths(told: Any) -> Any:
+    """Without where the daemon keeps things: of a path its last part is left."""
+    if isinstance(told, str):
+        return _PATH.sub(r".../\g<name>", told)
+    if isinstance(told, Mapping):
+        return {key: without_paths(value) for key, value in told.items()}
+    if isinstance(told, list | tuple):
+        return [without_paths(one) for one in told]
+    return without_paths(str(told)) if isinstance(told, Path) else told
+
+
+def response(error: WaguardError, *, admin: bool) -> web.Response:
+    """The error as application/problem+json; only the admin is told paths of the daemon's."""
     code, status = code_of(error), status_of(error)
     body = {
         "type": "about:blank",
@@ -81,6 +98,10 @@ def response(error: WaguardError) -> web.Response:
             if key not in {"type", "title", "status", "detail"}
         },
     }
+    if not admin and not isinstance(
+        error, Problem
+    ):  # such a one has what the caller has sent, and nothing else
+        body = without_paths(body)
     return web.Response(
         # What a caller sent may hold anything, even what no encoding has.
         body=in_http(json.dumps(plain_data(body), ensure_ascii=False)).encode(),
