@@ -105,6 +105,16 @@ async def test_a_body_that_does_not_come_is_answered_408(pose: Daemon, path: str
         assert not supervisor.views()
 
 
+async def test_nor_is_it_waited_for_on_the_old_routes(pose: Daemon) -> None:
+    head = HEAD.replace("/v1/sessions/demo/connect", "/api/whatsapp/connect").replace(ADMIN, TOKEN)
+    async with (
+        pose(api={**API, "request_s": 0.3}) as (_, url),
+        connections(url, 1, f"{head}Content-Length: 9\r\n\r\n{{".encode()) as [(reader, _)],
+        asyncio.timeout(10),
+    ):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 408 ")
+
+
 # --- more than there is room for ------------------------------------------------------------------------
 
 

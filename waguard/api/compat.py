@@ -9,7 +9,7 @@ from aiohttp import web
 from waguard.api.keys import CALLER, SUPERVISOR
 from waguard.api.problems import Problem, code_of, headers_of, status_of
 from waguard.api.routes import Routes
-from waguard.api.schemas import AnyOptions
+from waguard.api.schemas import AnyOptions, arriving
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, Link
 from waguard.errors import SessionNotFound, WaguardError
@@ -83,7 +83,8 @@ def problem(error: WaguardError) -> web.Response:
 @routes.post(PREFIX + "connect", AnyOptions)
 async def connect(request: web.Request, _options: AnyOptions) -> web.Response:
     # The old clients send bodies of their own here; the code comes from the token alone.
-    await request.read()
+    async with arriving(request):
+        await request.read()
     view = await request.app[SUPERVISOR].connect(_code(request), wait=Wait.QR)
     if view.link is Link.AWAITING_SCAN:
         return _answer(message="Cliente inicializado, esperando QR", status="initializing", hasQR=True)
