@@ -232,6 +232,41 @@ def test_flags_that_would_undo_a_promise_are_refused_with_what_to_do_instead(
     assert f":2: browser.extra_flags: {flag} is not allowed here: {config._FORBIDDEN_FLAGS[flag]}." in said
 
 
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--proxy-server=http://crm:secret@127.0.0.1:3128",
+        "--proxy-server=crm:secret@127.0.0.1:3128",
+        "--proxy-server=https=http://crm:secret@127.0.0.1:3128",
+        "--proxy-pac-url=https://crm:secret@proxy.example/proxy.pac",
+    ],
+)
+def test_a_flag_with_a_password_is_refused_and_not_repeated(write: Write, flag: str) -> None:
+    said = refusal(write(f'[browser]\nextra_flags = ["{flag}"]\n'))
+    assert f"{flag.split('=', maxsplit=1)[0]} has a user and a password" in said
+    assert "loopback" in said
+    assert "secret" not in said
+
+
+def test_flags_that_are_no_list_are_refused_without_their_password() -> None:
+    flag = "--proxy-server=http://crm:secret@127.0.0.1:3128"
+    with pytest.raises(ConfigError) as caught:
+        load(environ={"WAGUARD_BROWSER__EXTRA_FLAGS": flag, "WAGUARD_CONFIG": "/dev/null"})
+    assert "must be a valid list" in caught.value.message
+    assert "secret" not in caught.value.message
+
+
+def test_a_flag_with_quotes_inside_is_refused(write: Write) -> None:
+    said = refusal(write("[browser]\nextra_flags = ['--proxy-server=\"http://127.0.0.1:3128\"']\n"))
+    assert "--proxy-server has quotes in its value" in said
+
+
+def test_flags_that_harm_nothing_are_taken(write: Write) -> None:
+    harmless = ["--proxy-server=http://127.0.0.1:3128", "--disable-dev-shm-usage", "--crash-dumps-dir=/tmp"]
+    path = write(f"[browser]\nextra_flags = {harmless}\n")
+    assert load(path, environ={}).config.browser.extra_flags == harmless
+
+
 def test_all_problems_are_told_at_once(write: Write) -> None:
     path = write('[api]\nport = "x"\nhots = "y"\n\n[log]\nlevel = 1\n')
     with pytest.raises(ConfigError) as caught:

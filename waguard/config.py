@@ -122,7 +122,37 @@ _FORBIDDEN_FLAGS = {
     "--user-data-dir": "waguard sets it, one per client",
     "--user-agent": "set browser.user_agent instead, which keeps the client hints in step",
     "--headless": "waguard sets it where the binary needs it",
+    **dict.fromkeys(
+        ("--incognito", "--guest", "--bwsi"), "what is scanned in it is forgotten when the browser ends"
+    ),
+    **dict.fromkeys(
+        ("--disable-local-storage", "--disable-databases"), "that is where WhatsApp Web keeps the login"
+    ),
+    "--profile-directory": "the login is checked, saved and restored where the browser keeps it by itself",
+    "--disk-cache-dir": "a cache belongs to one client's profile; its size is limited there",
+    "--single-process": "a page would run in the browser's own process, without a sandbox, and end it when it crashes",
+    **dict.fromkeys(
+        (
+            "--no-zygote",
+            "--no-zygote-sandbox",
+            "--disable-namespace-sandbox",
+            "--disable-seccomp-filter-sandbox",
+            "--disable-gpu-sandbox",
+        ),
+        "Chromium's own sandbox is made with it; set browser.chromium_sandbox = false to do without",
+    ),
+    "--disable-web-security": "whatever else the page loads could read the client's WhatsApp",
+    "--disable-crashpad-for-testing": "without crash handlers a full Chromium's network service dies at each start",
+    **dict.fromkeys(
+        ("--dump-dom", "--screenshot", "--print-to-pdf", "--version", "--help"),
+        "the browser would do that and end",
+    ),
+    "--no-startup-window": "there would be no page",
+    "--type": "the browser gives it to processes of its own",
 }
+"""Each with its reason: what undoes a promise, keeps no login, or leaves no page."""
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
+"""User and password in a URL."""
 
 
 class Browser(_Section):
@@ -145,6 +175,16 @@ class Browser(_Section):
                 raise ValueError(f"{flag!r} is not a command-line flag; write --name or --name=value")
             if name in _FORBIDDEN_FLAGS:
                 raise ValueError(f"{name} is not allowed here: {_FORBIDDEN_FLAGS[name]}")
+            value = flag.partition("=")[2]
+            if value[:1] in {'"', "'"} or value[-1:] in {'"', "'"}:
+                raise ValueError(
+                    f"{name} has quotes in its value, and there is no shell here to take them away"
+                )
+            if _CREDENTIALS.search(value) or (name == "--proxy-server" and "@" in value):
+                raise ValueError(
+                    f"{name} has a user and a password: a browser takes none here, and everybody on this machine could read "
+                    "them on its command line. Use a proxy that asks for none, or one of your own on loopback that adds them"
+                )
         return flags
 
 
@@ -574,7 +614,7 @@ def _explain(problem: Any, origins: Mapping[str, str], file: Path | None) -> str
     elif problem["type"] != "value_error":
         message = message.removeprefix("String should ")
         message = f"must {message}" if message.startswith("match") else f"must be {message}"
-        shown = repr(problem["input"])
+        shown = _CREDENTIALS.sub("...@", repr(problem["input"]))
         if "token" not in key and not isinstance(problem["input"], list | dict):
             message += f", not {shown if len(shown) < 60 else shown[:57] + '...'}"
     return (
