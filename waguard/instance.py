@@ -372,10 +372,9 @@ class Instance:
                 why = await in_thread(self._damage_of, self.browser)
                 if not await (self._note_lost(why) if why else self._note_logged_out()):
                     return None
-        asks_scan = (
-            reading.link is Link.AWAITING_SCAN and reading.reason is None
-        )  # and not for a passkey, say
-        asks_scan = asks_scan or reading.reason is Reason.LOGGED_OUT
+        # A page that waits for a passkey, say, has words of its own.
+        plain = (reading.link, reading.reason) == (Link.AWAITING_SCAN, None)
+        asks_scan = plain or reading.reason is Reason.LOGGED_OUT
         return replace(reading, reason=self._record.ended or reading.reason) if asks_scan else reading
 
     async def _note_accepted(self) -> None:
