@@ -33,6 +33,7 @@ Give it as ``browser.path`` and a way to misbehave in ``browser.extra_flags``, f
     conflict        WhatsApp is open elsewhere
     error-page      the server answers HTTP 500, until the page is loaded again
     outage          likewise, however often it is loaded
+    no-way          nothing listens where its page is to come from
     unread          its page looks like WhatsApp Web, and says nothing that is known
     opening         its page opens its way to WhatsApp for ever
     syncing         its page syncs for ever, and nothing moves
@@ -81,6 +82,7 @@ SIGNS: "dict[str, dict[str, object]]" = {
     "conflict": {**CONNECTED, "state": "CONFLICT"},
     "error-page": SERVER_ERROR,
     "outage": SERVER_ERROR,
+    "no-way": {"url": "chrome-error://chromewebdata/", "app": False, "ready": "complete"},
     "unread": {"url": "https://web.whatsapp.com/", "app": True, "splash": False, "ready": "complete"},
     "opening": {**CONNECTED, "state": "OPENING", "stream": "DISCONNECTED"},
     "syncing": {**CONNECTED, "synced": False, "panes": False, "progress": True},
@@ -239,6 +241,8 @@ def answer(message: dict, pose: str) -> None:  # type: ignore[type-arg]  # runs 
         result = {"frameId": "F"}
         Posing.url = message["params"]["url"]
         Posing.opened = time.monotonic()
+        if pose == "no-way":
+            result["errorText"] = "net::ERR_CONNECTION_REFUSED"
         if pose == "dies-when-open":
             sys.exit(7)
         if pose == "talks-rubbish":

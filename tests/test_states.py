@@ -79,6 +79,19 @@ async def test_a_first_connect_that_meets_an_outage_is_told_so_before_its_deadli
         assert "tried again by itself" in caught.value.hint
 
 
+async def test_a_page_that_is_not_reached_is_told_with_the_browsers_own_word(
+    pose: Daemon, journal: Journal
+) -> None:
+    async with pose("no-way", **QUICK) as (supervisor, _):
+        with pytest.raises(PageFailed, match="ERR_CONNECTION_REFUSED"):
+            await supervisor.connect(DEMO)
+        view = await until_view(supervisor, rests, "rests")
+        assert (view.link, view.reason, view.automatic_restarts) == (Link.LOST, Reason.OFFLINE, 0)
+        assert "net::ERR_CONNECTION_REFUSED" in finding(supervisor).evidence[0]
+        told = journal.named("health.finding")[0]
+        assert "net::ERR_CONNECTION_REFUSED" in told.fields["evidence"][0]
+
+
 async def test_pages_that_nobody_understands_set_off_no_restarts_and_one_alert(
     pose: Daemon, journal: Journal
 ) -> None:
