@@ -342,13 +342,37 @@ def test_the_newest_comes_first_and_what_cannot_be_read_last(profile: Path, back
     (backups._root / "demo" / "20300101T000000-01234567.wgb").write_bytes(b"torn")
     (backups._root / "demo" / "notes.txt").write_text("mine")
     found = backups.of(DEMO)
-    assert [one.id for one in found] == [ids[1], ids[2], ids[0], "20300101T000000-01234567"]
+    assert [one.id for one in found] == [ids[2], ids[1], ids[0], "20300101T000000-01234567"], (
+        "whatever the clock said"
+    )
     assert found[-1].about is None
     assert backups.of(DEMO2) == []
     assert backups.get(DEMO, ids[0]).id == ids[0]
     for wrong in ("", "../demo2/x", "20300101T000000-0123456", "*"):
         with pytest.raises(BackupNotFound, match="no snapshot"):
             backups.get(DEMO, wrong)
+
+
+def test_which_is_the_newest_is_counted_and_not_timed(profile: Path, backups: Backups) -> None:
+    """The clock was in 2038 when the first were taken."""
+    wrong = [backups.take(GO, profile, replace(ABOUT, taken_at=2_145_916_800.0 + n)).id for n in range(3)]
+    right = backups.take(GO, profile, replace(ABOUT, taken_at=1.0)).id
+    assert [one.id for one in backups.of(DEMO)] == [right, *reversed(wrong)]
+    assert backups.get(DEMO, "newest").id == right
+    assert backups.candidates(DEMO, "0123abcd")[0].id == right
+    backups.delete(backups.get(DEMO, wrong[0]))
+    assert backups.take(GO, profile, replace(ABOUT, taken_at=0.0)).id == backups.get(DEMO, "newest").id
+
+
+def test_what_was_put_aside_is_not_the_newest_when_it_is_saved_at_last(
+    profile: Path, backups: Backups
+) -> None:
+    before = backups.take(GO, profile, ABOUT).id
+    noted = backups.sequence(DEMO)
+    after = backups.take(GO, profile, ABOUT).id
+    about = replace(ABOUT, reason="cleanup", taken_at=3e9, sequence=noted)
+    aside = backups.take(GO, profile, about, counted=False).id
+    assert [one.id for one in backups.of(DEMO)] == [after, aside, before]
 
 
 def test_only_logins_of_the_same_lineage_that_whatsapp_takes_may_stand_in(

@@ -426,3 +426,16 @@ async def test_a_daemon_deletes_what_has_expired_and_nothing_else(
                 await asyncio.sleep(0.01)
     left = sorted(entry.name for entry in retired.iterdir())
     assert left == [f"demo2.{GENERATION}.fresh.empty", "lost+found"], "not saved: there was nothing in it"
+
+
+def test_what_is_put_aside_says_which_snapshot_was_the_newest_then(profiles: Profiles) -> None:
+    """Whatever its browser has put in the place of the note."""
+    for made in (os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/etc/hostname"), Path.touch):
+        profile = profiles.create(DEMO)
+        made(profile.path / ".waguard-sequence")
+        profiles.retire(DEMO, "cleanup", sequence=7)
+        assert [one.sequence for one in profiles.retired() if one.generation == profile.generation] == [7]
+    profile = profiles.create(DEMO)
+    (profile.path / ".waguard-sequence").mkdir()
+    profiles.retire(DEMO, "cleanup")
+    assert 0 in [one.sequence for one in profiles.retired()]

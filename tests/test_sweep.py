@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -1459,3 +1460,25 @@ def test_reap_as_a_program(sessions_dir: Path) -> None:
         code, out, _ = call(environ, "reap", "--dry-run")
         assert f"{OLD2}.lock" in out.replace("\n", "")
         assert end(process, signal.SIGINT)[0] == 0
+
+
+@pytest.mark.parametrize("then_s", [-46 * 365 * 24 * HOUR, 11 * 365 * 24 * HOUR])
+async def test_what_was_put_aside_while_the_clock_was_wrong_is_kept_from_now_on(
+    unswept: Start, root: Path, monkeypatch: pytest.MonkeyPatch, then_s: float
+) -> None:
+    """And what was put aside before that; the other way round, too: a clock that is wrong now deletes nothing."""
+    before = retired(root, f"demo.{OLD2}.cleanup.saved", age_s=1 * HOUR)
+    async with unswept() as supervisor:
+        assert not findings(await supervisor.reap(dry_run=False))
+        place = retired(root, f"demo.{OLD}.cleanup.saved", age_s=-then_s)
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", partial(lambda now: now() + then_s, time.time))
+            found = findings(await supervisor.reap(dry_run=False))
+            assert {(one.kind, one.action, one.outcome) for one in found} == {("wrong_clock", "date", "done")}
+        found = await finds(
+            supervisor, ("wrong_clock", place.name, "date"), ("wrong_clock", before.name, "date")
+        )
+        assert abs(place.stat().st_mtime - time.time()) < HOUR
+        for one in (place, before):
+            aged(one, 200 * HOUR)
+        await finds(supervisor, ("expired", place.name, "delete"), ("expired", before.name, "delete"))

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from waguard import host
 from waguard.backup.snapshot import About
-from waguard.backup.store import Backup, Backups, about_of
+from waguard.backup.store import Backup, Backups, about_of, when
 from waguard.core.model import ClientCode, Source
+from waguard.core.retention import newest_first
 from waguard.errors import BackupFailed, BackupRefused, ProfileLocked, ProfileTooNew
 from waguard.files import Below, NotPlain, partial, saying
 from waguard.profile import examiners, leveldb, login, mend, witness
@@ -142,7 +143,8 @@ class Custody:
             or (known is not None and known.files is not None)
         ):
             return None
-        return newest if newest.about.taken_at > sealed.taken_at else None
+        both = {"snapshot": when(newest.about), "sealed": when(sealed)}
+        return newest if newest_first(both, time.time())[0] == "snapshot" else None
 
     def _look(self, place: Path, known: Witness | None, *, marked: bool = False) -> Report:
         subject = Subject(place, self.version, self._origin, self._profiles.uid, known, marked)
@@ -171,7 +173,11 @@ class Custody:
         """Make it current, and put the one before aside."""
         _, before = self._profiles.find(self._code)
         self._profiles.replace(
-            self._code, taken.profile, reason, worthless=self._worthless(before, has_login=self._has_login)
+            self._code,
+            taken.profile,
+            reason,
+            worthless=self._worthless(before, has_login=self._has_login),
+            sequence=self._backups.sequence(self._code),
         )
         self.drop_lock()
         if before is not None:
@@ -253,7 +259,8 @@ class Custody:
         """Put the current profile aside, and keep what is sealed of it as a snapshot. Raises `ProfileFailed`."""
         _, profile = self._profiles.find(self._code)
         worthless = self._worthless(profile, has_login=has_login)
-        place = self._profiles.retire(self._code, reason, worthless=worthless)
+        sequence = self._backups.sequence(self._code)
+        place = self._profiles.retire(self._code, reason, worthless=worthless, sequence=sequence)
         if profile is not None and reason != DAMAGED:
             self._keep_sealed(profile)
         self.drop_lock()
@@ -345,8 +352,10 @@ class Custody:
     def _about(self, profile: Profile, reason: str, *, has_login: bool, live: bool) -> About:
         known = witness.read(profile.witness)
         browser = known.browser if known is not None else self.version
+        sealed = about_of(profile.sealed)
         return About(
-            self._code, profile.generation, reason, time.time(), browser, self._origin, live, has_login
+            *(self._code, profile.generation, reason, time.time(), browser, self._origin, live, has_login),
+            sequence=sealed.sequence if sealed is not None else 0,  # what is older than this, too
         )
 
     def prune(self, limit_bytes: int) -> int:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from waguard import files, host
 from waguard.backup import bring
 from waguard.backup.snapshot import About
-from waguard.backup.store import Backup, about_of
+from waguard.backup.store import Backup, about_of, when
 from waguard.core import retention
 from waguard.core.model import ClientCode, Link, Process, Stage
 from waguard.deadline import within
@@ -120,7 +120,8 @@ class Keeper:
         newest = next(iter(self._backups.candidates(code, profile.lineage)), None)
         if newest is None or newest.about is None or not profile.witness.is_file():
             return False
-        return newest.about.taken_at > profile.witness.stat().st_mtime
+        # One that was taken in the future says nothing of what was used since.
+        return profile.witness.stat().st_mtime < newest.about.taken_at <= time.time()
 
     async def _try(self, session: Session, reason: str) -> bool:
         try:
@@ -168,9 +169,10 @@ class Keeper:
             about = await session.instance.copy(room, reason)
             return await self._seal(room, about)
 
-    async def _seal(self, room: Path, about: About) -> Backup:
+    async def _seal(self, room: Path, about: About, *, counted: bool = True) -> Backup:
         stop = threading.Event()
-        return await in_thread(self._backups.take, stop, room, about, stop=stop)
+        take = partial(self._backups.take, counted=counted)
+        return await in_thread(take, stop, room, about, stop=stop)
 
     @asynccontextmanager
     async def _room(self, code: ClientCode) -> AsyncIterator[Path]:
@@ -203,11 +205,11 @@ class Keeper:
         stay: frozenset[str] = frozenset()
         for usable in (True, False):
             taken = {
-                name: one.about.taken_at
+                name: when(one.about)
                 for name, one in there.items()
                 if one.about is not None and (one.about.login and not one.refused) is usable
             }
-            stay |= retention.kept(taken, rule, always={made, current or made})
+            stay |= retention.kept(taken, rule, time.time(), always={made, current or made})
         for name in there.keys() - stay:
             self._backups.delete(there[name])
 
@@ -232,10 +234,11 @@ class Keeper:
                 # One that somebody dropped, or that is damaged, is never restored by itself: its lineage has ended, or
                 # it would be refused.
                 login=retired.reason in DROPPED | {"restore"},
+                sequence=retired.sequence,
             )
             deadline = self._resources.config.deadlines.backup
             async with within(Stage.BACKUP, deadline, "the snapshot"), self._places:
-                backup = await self._seal(retired.path, about)
+                backup = await self._seal(retired.path, about, counted=False)
             said = f"saved as {backup.id}"
             self._resources.bus.publish(
                 "backup.taken",

@@ -52,6 +52,8 @@ class About:
     """From a running browser, which was held still for it."""
     login: bool
     """Whether the client was connected with this profile."""
+    sequence: Annotated[int, Field(ge=0, le=2**53)] = 0
+    """Which of its client's it is: more than all that there were. 0: of a version that did not count, or not known."""
     files: int = 0
     bytes: int = 0
     """Of the files, before compression."""

@@ -3,6 +3,7 @@
 The id is the file's name without its ending. One whose login WhatsApp has refused is called ``<id>.refused.wgb``.
 """
 
+import dataclasses
 import re
 import secrets
 import sys
@@ -17,11 +18,13 @@ from waguard.backup import snapshot
 from waguard.backup.keys import Keyring
 from waguard.backup.seal import Opener
 from waguard.backup.snapshot import About
+from waguard.core import retention
 from waguard.core.model import ClientCode
+from waguard.core.retention import Taken
 from waguard.errors import BackupNotFound, BackupRefused
 from waguard.files import Below, replacing, saying, sync_directory
 from waguard.profile import identity
-from waguard.profile.store import lineage_of
+from waguard.profile.store import PUT_ASIDE, lineage_of
 from waguard.sandbox import User
 
 NEWEST = "newest"
@@ -68,7 +71,13 @@ class Backups:
                     about = about_of(path)
                     size = path.stat().st_size
                     found.append(Backup(name["id"], path, size, name["refused"] is not None, about))
-        return sorted(found, key=lambda one: (one.about.taken_at if one.about else 0.0, one.id), reverse=True)
+        timed = {one.id: when(one.about) for one in found if one.about is not None}
+        order = {one: place for place, one in enumerate(retention.newest_first(timed, time.time()))}
+        return sorted(found, key=lambda one: (order.get(one.id, len(order)), one.id))
+
+    def sequence(self, code: ClientCode) -> int:
+        """The newest one's; 0 if there is none that was counted. Raises `ProfileFailed`."""
+        return max((one.about.sequence for one in self.of(code) if one.about is not None), default=0)
 
     def get(self, code: ClientCode, backup_id: str) -> Backup:
         """The snapshot of this id; `NEWEST` is the newest with a login that WhatsApp has not refused.
@@ -105,18 +114,24 @@ class Backups:
         said = set() if about is None else set(about.identity)
         return any(said & set(identity.sealed(names, key.secret)) for key in self.keyring.keys)
 
-    def take(self, stop: threading.Event, staged: Path, about: About) -> Backup:
-        """Make a snapshot of what lies in ``staged``, verified by opening it before it counts.
+    def take(self, stop: threading.Event, staged: Path, about: About, *, counted: bool = True) -> Backup:
+        """Make a snapshot of what lies in ``staged``, verified by opening it before it counts; not ``counted`` as the newest
+        one: of something that is older.
 
         Raises `BackupRefused`, `BackupFailed`, `DiskFull`, `ProfileFailed`.
         """
         backup_id, path = self._name(about)
-        about = self.write(stop, staged, path, about)
+        about = self.write(stop, staged, path, about, counted=counted)
         with saying(f"read {path}"):
             return Backup(backup_id, path, path.stat().st_size, refused=False, about=about)
 
-    def write(self, stop: threading.Event, staged: Path, path: Path, about: About) -> About:
+    def write(
+        self, stop: threading.Event, staged: Path, path: Path, about: About, *, counted: bool = True
+    ) -> About:
         """Seal what lies in ``staged`` into ``path``, which is replaced once the new file is verified. Raises like `take`."""
+        if counted:
+            newest = max(about.sequence, self.sequence(ClientCode(about.client)))
+            about = dataclasses.replace(about, sequence=newest + 1)
         with replacing(path) as file:
             about = snapshot.pack(stop, staged, file, self.keyring.newest, about)
             file.seek(0)
@@ -192,6 +207,11 @@ class Backups:
         """Delete one snapshot for good. Raises `ProfileFailed`."""
         with saying(f"delete {backup.path}"):
             backup.path.unlink(missing_ok=True)
+
+
+def when(about: About) -> Taken:
+    """It was taken."""
+    return Taken(about.taken_at, about.sequence, late=about.reason in PUT_ASIDE)
 
 
 def about_of(path: Path) -> About | None:

@@ -13,6 +13,7 @@ Where `profile.runtime_dir` is set, the directories of both kinds are there inst
 fresh profile begins a lineage, and one that is restored from a snapshot goes on with its lineage (``<time>-<lineage>-<word>``).
 """
 
+import calendar
 import contextlib
 import errno
 import fcntl
@@ -29,7 +30,7 @@ from pathlib import Path
 
 from waguard.core.model import ClientCode
 from waguard.errors import ProfileFailed, ProfileLocked
-from waguard.files import is_partial, partial, remove_tree, saying, sync_directory, walk
+from waguard.files import Below, is_partial, partial, remove_tree, saying, sync_directory, walk
 from waguard.profile.login import CACHES
 from waguard.sandbox import User
 
@@ -39,8 +40,15 @@ OWNERLESS = "ownerless"
 """The reason of one that no client's link pointed at."""
 DROPPED = frozenset({"cleanup", "fresh"})
 """The reasons of those that somebody wanted gone."""
+PUT_ASIDE = DROPPED | {DAMAGED, OWNERLESS, "restore"}
+"""The reasons of all."""
 NOBODY = "_"
 """In the place of a client code: whose it was is not known."""
+
+_LOOKED = ".looked"
+"""Bears the time of the last look at the ages of what was put aside."""
+_NOTE = ".waguard-sequence"
+"""In a profile that was put aside: see `Retired`."""
 
 _NAME = r"\d{8}T\d{6}-(?P<lineage>[0-9a-f]{8})(-[0-9a-f]{4})?"
 _CODE = r"[A-Za-z0-9_-]+"
@@ -94,6 +102,8 @@ class Retired:
     """There is a snapshot of it, or there was never a login in it: nothing is lost with it."""
     since: float
     """Unix time, seconds."""
+    sequence: int = 0
+    """Of the newest snapshot when it was put aside; 0 if there was none, or nobody has noted it."""
 
     @property
     def lineage(self) -> str:
@@ -110,6 +120,36 @@ def bytes_below(top: Path) -> int:
     with contextlib.suppress(OSError):
         found += os.lstat(top).st_blocks * 512
     return found
+
+
+def _note(profile: Path, sequence: int) -> None:
+    """Write into a profile that nobody uses any more which snapshot is the newest now. A full disk keeps none from going."""
+    note = profile / _NOTE
+    with contextlib.suppress(OSError):
+        if note.is_dir() and not note.is_symlink():  # whatever a hostile browser has made of it
+            remove_tree(note)
+        note.unlink(missing_ok=True)
+        fd = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(fd, str(sequence).encode())
+        finally:
+            os.close(fd)
+
+
+def _noted(profile: Path) -> int:
+    try:
+        text = Below(profile, _NOTE).data(15)
+    except OSError:
+        return 0
+    return int(text) if text.isdigit() else 0
+
+
+def made_at(generation: str) -> float | None:
+    """Unix time, from the name; none if there is no such time."""
+    try:
+        return float(calendar.timegm(time.strptime(generation[:15], "%Y%m%dT%H%M%S")))
+    except ValueError:
+        return None
 
 
 def lineage_of(generation: str) -> str:
@@ -296,7 +336,7 @@ class Profiles:
             sync_directory(self._plain)
 
     def replace(
-        self, code: ClientCode, profile: Profile, reason: str, *, worthless: bool = False
+        self, code: ClientCode, profile: Profile, reason: str, *, worthless: bool = False, sequence: int = 0
     ) -> Path | None:
         """Make this profile current, then put the one before aside; returns where, or none if there was none.
 
@@ -305,7 +345,9 @@ class Profiles:
         before = self.current(code)
         with saying(f"replace the profile of {code}"):
             self._point(code, profile)
-        return None if before is None else self._put_aside(code, before, reason, worthless=worthless)
+        if before is None:
+            return None
+        return self._put_aside(code, before, reason, worthless=worthless, sequence=sequence)
 
     def _point(self, code: ClientCode, profile: Profile) -> None:
         link = self.home(code) / "profile"
@@ -379,15 +421,19 @@ class Profiles:
             os.close(fd)
         return False
 
-    def retire(self, code: ClientCode, reason: str, *, worthless: bool = False) -> Path | None:
+    def retire(
+        self, code: ClientCode, reason: str, *, worthless: bool = False, sequence: int = 0
+    ) -> Path | None:
         """Put the current profile aside by one rename; returns where, or none if there was none. One that is ``worthless``
-        has never held a login, and needs no snapshot.
+        has never held a login, and needs no snapshot. ``sequence`` is that of the newest snapshot now: see `Retired`.
 
         A crash after the rename leaves a link that points nowhere: see `find`.
         """
         profile = self.current(code)
         link = self.root / code / "profile"
-        place = None if profile is None else self._put_aside(code, profile, reason, worthless=worthless)
+        place = None
+        if profile is not None:
+            place = self._put_aside(code, profile, reason, worthless=worthless, sequence=sequence)
         with saying(f"retire the profile of {code}"):
             link.unlink(missing_ok=True)
             if place is not None:
@@ -402,13 +448,17 @@ class Profiles:
         finally:
             os.close(fd)
 
-    def _put_aside(self, code: str, profile: Profile, reason: str, *, worthless: bool = False) -> Path | None:
+    def _put_aside(
+        self, code: str, profile: Profile, reason: str, *, worthless: bool = False, sequence: int = 0
+    ) -> Path | None:
         ending = ".empty" if worthless else ""
         directory = self._retired[0 if profile.path.parent == self._profiles else -1]
         place = directory / f"{code}.{profile.generation}.{reason}{ending}"
         with saying(f"retire the profile of {code}"):
             if not profile.path.is_dir():
                 return None
+            if sequence:
+                _note(profile.path, sequence)
             os.utime(profile.path)  # the retention time counts from here, even if we die after the rename
             profile.path.rename(place)
             for changed in (directory, profile.path.parent):
@@ -436,10 +486,27 @@ class Profiles:
                 if ours is not None and entry.is_dir(follow_symlinks=False):
                     since = entry.stat(follow_symlinks=False).st_mtime
                     path, saved = Path(entry.path), ours["state"] is not None
-                    found.append(
-                        Retired(path, ours["code"], ours["generation"], ours["reason"], saved, since)
-                    )
+                    named = ours["code"], ours["generation"], ours["reason"]
+                    found.append(Retired(path, *named, saved, since, _noted(path)))
         return sorted(found, key=lambda one: (one.since, one.path))
+
+    def looked_at(self) -> float | None:
+        """What the clock said when the ages of these were looked at last, unix time; none if that was never."""
+        with contextlib.suppress(OSError):
+            return os.lstat(self.root / _LOOKED).st_mtime
+        return None
+
+    def note_look(self, now: float) -> None:
+        """Note that it says this now. Raises `ProfileFailed`."""
+        path = self.root / _LOOKED
+        with saying(f"write {path}"):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600))
+            os.utime(path, (now, now), follow_symlinks=False)
+
+    def count_from(self, path: Path, now: float) -> None:
+        """Let the retention time of one count from now. Raises `ProfileFailed`."""
+        with saying(f"date {path}"):
+            os.utime(path, (now, now), follow_symlinks=False)
 
     def mark_saved(self, retired: Retired, *, empty: bool = False) -> Retired:
         """Note in its name that there is a snapshot of it, or that there is no login in it. Raises `ProfileFailed`."""

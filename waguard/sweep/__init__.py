@@ -22,13 +22,13 @@ class Finding:
     """``browser_without_session``, ``sandbox_without_browser``, ``leftover_launch``, ``zombie``, ``foreign_holder``,
     ``cgroup_without_session``,
     ``half_written``, ``stale_lock``, ``profile_without_owner``, ``not_sealed``,
-    ``not_saved``, ``expired``, ``cache``, ``over_quota``.
+    ``not_saved``, ``wrong_clock``, ``expired``, ``cache``, ``over_quota``.
     """
     subject: str
     """A pid, or the path below the sessions directory."""
     evidence: str
     action: str
-    """What is done about it: ``kill``, ``collect``, ``delete``, ``retire``, ``seal``, ``save``, ``prune``, or ``report``."""
+    """What is done about it: ``kill``, ``collect``, ``delete``, ``retire``, ``seal``, ``save``, ``date``, ``prune``, or ``report``."""
     client: str | None = None
     outcome: str = "would"
     """``would`` (a dry run), ``done``, ``reported``, ``nothing`` (it was no longer so), ``failed``."""
@@ -69,5 +69,7 @@ class Scene:
     in_use: frozenset[str] = field(default_factory=frozenset)
     """Generations that are in use at the time of the look."""
     cgroups: Cgroups | None = None
+    looked_at: float | None = None
+    """What the clock said at the last look at the ages of what was put aside."""
     unread: Collection[ClientCode] = ()
     """Clients of whom it is not known what may run: nothing of theirs is ended."""

@@ -1,7 +1,5 @@
 """What a crash leaves among the files: what was never completed, locks of nothing, profiles that no client points at."""
 
-import calendar
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 from waguard.backup.store import about_of
 from waguard.core.model import client_code
 from waguard.files import being_written, in_thread, remove_tree, saying
-from waguard.profile.store import Profile, Retired, bytes_below
+from waguard.profile.store import Profile, Retired, bytes_below, made_at
 from waguard.sweep import Finding, Proposal, Scene
 
 _YOUNG_S = 3600.0
@@ -20,7 +18,7 @@ def find(scene: Scene) -> Iterator[Proposal]:
     yield from _half_written(scene)
     for generation in scene.profiles.generations():
         profile = scene.profiles.profile(generation)
-        made = _made_at(generation)
+        made = made_at(generation)
         if (
             generation in scene.linked
             or generation in scene.in_use
@@ -103,14 +101,6 @@ async def _retire(scene: Scene, profile: Profile, client: str | None) -> str:
 async def _drop_lock(scene: Scene, profile: Profile) -> str:
     await in_thread(scene.profiles.drop_lock, profile)
     return "deleted"
-
-
-def _made_at(generation: str) -> float | None:
-    """Unix time, from the name; none if there is no such time."""
-    try:
-        return float(calendar.timegm(time.strptime(generation[:15], "%Y%m%dT%H%M%S")))
-    except ValueError:
-        return None
 
 
 def _name(scene: Scene, path: Path) -> str:

@@ -62,6 +62,8 @@ class Sweeper:
             proposals = [one for one in found if one.generation not in in_use]
             for proposal in () if dry_run else proposals:
                 await self._carry_out(proposal)
+            if retired.find in among and not dry_run:
+                await in_thread(self._resources.profiles.note_look, time.time())
         findings = [proposal.finding for proposal in proposals]
         ms = round((time.monotonic() - began) * 1000, 1)
         if not dry_run:
@@ -91,6 +93,7 @@ class Sweeper:
             starting,
             in_use,
             resources.cgroups,
+            resources.profiles.looked_at(),
             self._unread,
         )
         return [proposal for finder in among for proposal in finder(scene)]
