@@ -84,12 +84,13 @@ class Custody:
         *,
         has_login: bool = False,
         marked: bool = False,
+        generation: str = "",
     ) -> Taken:
         """The profile of the next launch, with its lock: what ``source`` names, else the kept one if it is sound, else the
         newest snapshot that is, else an empty one. What it replaces is put aside whole.
 
         ``distrust`` is why the kept one is damaged, if that is known already; ``has_login``: the client was connected with
-        it; ``marked``: its mark was seen on disk; ``restoring`` is told before a snapshot is opened, which takes longer
+        it; ``marked``: its mark was seen on disk; ``generation`` is what is on record of it; ``restoring`` is told before a snapshot is opened, which takes longer
         than all the rest. Raises `ProfileLocked`, `ProfileFailed`, `ProfileTooNew`, `DiskFull`, `SandboxFailed`;
         `BackupNotFound` and `BackupRefused` of the snapshot that was asked for.
         """
@@ -101,6 +102,8 @@ class Custody:
             backup = self._backups.get(self._code, source.backup)
             profile = self._restore(stop, backup)
             return self._switch(Taken(profile, "restored", backup=backup.id), "restore")
+        if source is None:
+            self.mend_link(generation, has_login=has_login)
         place, kept = self._profiles.find(self._code)
         if source is not None and kept is not None:
             self._retire(kept, "fresh")
@@ -111,6 +114,15 @@ class Custody:
         if report.verdict is not Verdict.DAMAGED:
             return self._ready(Taken(kept, "kept", report, proved=bool(self._marks)))
         return self._replace_damaged(stop, kept, report)
+
+    def mend_link(self, generation: str, *, has_login: bool) -> str:
+        """See `Profiles.mend_link`."""
+        return self._profiles.mend_link(
+            self._code,
+            generation,
+            lambda: [one.lineage for one in self._backups.of(self._code) if one.lineage],
+            has_login=has_login,
+        )
 
     def _examine(self, stop: threading.Event, place: Place, kept: Profile, distrust: str) -> Report:
         """With the lock of what is found sound. What is sealed is laid out first."""

@@ -243,6 +243,7 @@ class Instance:
                     lambda: span.enter(Stage.RESTORE, deadlines.restore, "restoring the profile"),
                     has_login=self.has_login,
                     marked=self._record.marked,
+                    generation=self._record.generation,
                 )
                 try:
                     taken = await in_thread(take, stop=stop)
@@ -258,6 +259,7 @@ class Instance:
             lost = taken.how == "fresh" and self.may_have_login and taken.check is not None
             ended = Reason.DAMAGED if lost else None
             await self.save(login=False, marked=False, unsaved=False, restored=taken.backup, ended=ended)
+        await self.save(generation=taken.profile.generation)
         self.stage_done(Stage.PREPARE, began)
 
     async def _end_holders(self, lock: Path) -> None:
@@ -560,6 +562,19 @@ class Instance:
         fds = browser.pipes()
         return {name: fds[pipe] for pipe, name in pipe_names(self.code, launch).items()}
 
+    async def find_profile(self) -> Record:
+        """See to it that the link to its profile is there, and that its record, which is returned, names it too.
+
+        Raises `ProfileFailed` if there is a login and nobody knows where.
+        """
+        record = self._record
+        known = record.generation or (record.launch.generation if record.launch is not None else "")
+        if what := await in_thread(partial(self._custody.mend_link, known, has_login=self.has_login)):
+            self.publish("profile.link_mended", level="warning", why=what)
+        _, profile = await in_thread(self._resources.profiles.find, self.code)
+        await self.save(generation=profile.generation if profile is not None else "")
+        return self._record
+
     async def adopt(self) -> bool:
         """Go on with the browser that an earlier daemon has brought up, if all that it takes is there; else its pipes are
         closed, and the rest is for `end_leftovers`. Raises `OSError`, `ProfileFailed`.
@@ -805,7 +820,7 @@ class Instance:
             _, profile = await in_thread(profiles.find, self.code)
             async with self._using:
                 place = await in_thread(partial(self._custody.retire, "cleanup", has_login=self.has_login))
-            await self.save(login=False, marked=False, unsaved=False, restored="", ended=None)
+            await self.save(login=False, marked=False, unsaved=False, restored="", ended=None, generation="")
             return None if place is None else f"retired as {place.name}"
 
         async def unlock() -> str | None:

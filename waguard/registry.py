@@ -34,6 +34,8 @@ class Record:
     """How the login that the client had has ended, until somebody has scanned: logged out, or damaged."""
     restored: str = ""
     """Id of the snapshot that the profile was restored from, until WhatsApp has taken its login."""
+    generation: str = ""
+    """Of its profile: what the link says too, for when a copy has lost the link. Empty if it has none, or nobody has noted it."""
     schema: Annotated[int, Field(ge=1, le=1)] = 1
 
 

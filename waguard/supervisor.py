@@ -37,7 +37,7 @@ from waguard.errors import (
     WaguardError,
 )
 from waguard.files import in_thread
-from waguard.instance import kept_launch, kept_names
+from waguard.instance import Instance, kept_launch, kept_names
 from waguard.keeper import Keeper
 from waguard.registry import Record, Torn
 from waguard.schedule import Rule, Schedule
@@ -193,6 +193,12 @@ class Supervisor:
             resources.bus.publish(
                 "registry.unread", level="error", client=code, error=error.message, hint=_READ_LATER
             )
+            return
+        try:
+            record = await Instance(code, record, resources).find_profile()
+        except ProfileFailed as error:
+            self._unread[code] = str(error)
+            resources.bus.publish("profile.not_found", level="error", client=code, error=str(error))
             return
         session = self._add(code, record)
         if record.launch is not None:

@@ -30,6 +30,8 @@ from waguard.cli.client import control
 from waguard.cli.service import UNIT, Service, configured
 from waguard.config import Config
 from waguard.errors import BackupRefused, SandboxFailed, WaguardError
+from waguard.files import saying
+from waguard.profile.store import look_for_links
 from waguard.sandbox import choose, drop_privileges, unprivileged_user
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.fence import Fence
@@ -295,6 +297,8 @@ def sessions(config: Config, service: Service | None = None) -> Seen:
         )
     if there != root:
         return Seen(f"{root} will be made")
+    with saying(f"write {root}"):
+        look_for_links(root)
     uid = _uid(owner)
     # What a daemon of root has made for its browsers is theirs.
     looked_at = islice(_registry(root), _MOST_ENTRIES) if uid != 0 else (root,)

@@ -23,24 +23,26 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from waguard.core.model import ClientCode
-from waguard.errors import ProfileFailed, ProfileLocked
+from waguard.errors import ConfigError, ProfileFailed, ProfileLocked
 from waguard.files import Below, is_partial, partial, remove_tree, saying, sync_directory, walk
 from waguard.profile.login import CACHES
 from waguard.sandbox import User
 
 DAMAGED = "damaged"
 """The reason of a profile that was put aside because of what the check found."""
+COPY = "copy"
+"""The reason of what a copy has made of a link."""
 OWNERLESS = "ownerless"
 """The reason of one that no client's link pointed at."""
 DROPPED = frozenset({"cleanup", "fresh"})
 """The reasons of those that somebody wanted gone."""
-PUT_ASIDE = DROPPED | {DAMAGED, OWNERLESS, "restore"}
+PUT_ASIDE = DROPPED | {DAMAGED, OWNERLESS, COPY, "restore"}
 """The reasons of all."""
 NOBODY = "_"
 """In the place of a client code: whose it was is not known."""
@@ -110,6 +112,28 @@ class Retired:
         return lineage_of(self.generation)
 
 
+_NO_LINKS = frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.ENOSYS})
+
+
+def look_for_links(root: Path) -> None:
+    """Whether a directory is on a file system that has symbolic links. Raises `ConfigError` if not, `OSError`."""
+    with partial(root / "link") as link:
+        try:
+            link.symlink_to("nowhere")
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            raise without_links(root, error) from None
+
+
+def without_links(root: Path, error: OSError) -> ConfigError:
+    """What is said where there are none."""
+    return ConfigError(
+        f"sessions.dir: the file system of {root} has no symbolic links ({error.strerror}), and each client's profile is found by one.",
+        hint="Put sessions.dir on a file system of Linux (ext4, xfs, btrfs, NFS): SMB shares, FAT and some of FUSE have none.",
+    )
+
+
 def bytes_below(top: Path) -> int:
     """What a file or directory takes on disk; what vanishes meanwhile counts as nothing. Links are not followed."""
     found = 0
@@ -120,6 +144,14 @@ def bytes_below(top: Path) -> int:
     with contextlib.suppress(OSError):
         found += os.lstat(top).st_blocks * 512
     return found
+
+
+def _nowhere(link: Path, what: str) -> ProfileFailed:
+    return ProfileFailed(
+        f"{link} is {what}, its client has a login, and where that is nobody knows. Nothing was started in its place.",
+        hint=f"If you know which of .profiles it was: ln -sfn ../.profiles/GENERATION {link}. To give the login up: rm -r {link.parent}. "
+        "Then restart the daemon.",
+    )
 
 
 def _note(profile: Path, sequence: int) -> None:
@@ -172,7 +204,7 @@ class Profiles:
         file is gone."""
 
     def make_room(self) -> None:
-        """Create the directories. Raises `ProfileFailed`."""
+        """Create the directories. Raises `ConfigError` where there can be no links, `ProfileFailed`."""
         with saying(f"create {self.root}"):
             # Others may pass but not look: where there is no bubblewrap the browsers' user has to reach its profile.
             for directory, mode in (
@@ -182,6 +214,7 @@ class Profiles:
                 *((place, 0o700) for place in self._retired),
             ):
                 directory.mkdir(mode=mode, parents=True, exist_ok=True)
+            look_for_links(self.root)
 
     def home(self, code: ClientCode) -> Path:
         """The directory of a client code, made if it is not there."""
@@ -221,6 +254,70 @@ class Profiles:
         # Whoever died between the two steps of `retire` had dropped it.
         dropped = any(one.generation == generation and one.reason in DROPPED for one in self.retired())
         return (Place.NONE, None) if dropped else (Place.LOST, profile)
+
+    def mend_link(
+        self, code: ClientCode, generation: str, lineages: Callable[[], Sequence[str]], *, has_login: bool
+    ) -> str:
+        """See to it that the code's link is one, after a copy that has left it out, followed it, or made a file of it; what was
+        wrong, empty if nothing was.
+
+        ``generation`` is what it pointed at, as far as is known; ``lineages`` are those of the client's snapshots, the newest
+        first. Raises `ProfileFailed` if there is a login and nobody knows where.
+        """
+        link = Below(self.root, f"{code}/profile")
+        with saying(f"mend {link.path}"):
+            status = link.status()
+            if status is not None and stat.S_ISLNK(status.st_mode):
+                return ""
+            known = generation or self._named_in(link)
+            if not known and (has_login or status is not None):
+                known = self._likely(lineages())
+            if status is None:
+                return self._mend_missing(code, known, has_login=has_login)
+            if not (known or has_login or lineages()):
+                return ""  # no directory of ours
+            if stat.S_ISDIR(status.st_mode):
+                return self._mend_followed(code, known or self.new_generation(*lineages()[:1]))
+            if has_login and not known:
+                raise _nowhere(link.path, "no link")
+            link.path.replace(link.path.with_name(f"profile.{secrets.token_hex(4)}.unreadable"))
+            if known:
+                self._point(code, self.profile(known))
+            return "it was no link but a file"
+
+    def _mend_missing(self, code: ClientCode, known: str, *, has_login: bool) -> str:
+        link = self.root / code / "profile"
+        if not known and has_login:
+            raise _nowhere(link, "gone")
+        # Whoever died between the two steps of `retire`, or in the middle of a cleanup, had dropped it.
+        if not known or any(one.generation == known and one.reason in DROPPED for one in self.retired()):
+            return ""
+        self._point(code, self.profile(known))
+        return "it was gone"
+
+    def _mend_followed(self, code: ClientCode, known: str) -> str:
+        """What a copy that follows links makes: the profile twice, or once where the link was."""
+        link, profile = self.root / code / "profile", self.profile(known)
+        if profile.path.is_dir():
+            link.rename(self._retired[0] / f"{code}.{self.new_generation(profile.lineage)}.{COPY}")
+        else:
+            link.rename(profile.path)
+        self._point(code, profile)
+        return "it was no link but a directory, as of a copy that follows links"
+
+    def _named_in(self, link: Below) -> str:
+        """What a copy has written down instead of a link."""
+        try:
+            name = PurePosixPath(link.data(4096).decode(errors="replace").strip()).name
+        except OSError:
+            return ""
+        return name if _GENERATION.fullmatch(name) else ""
+
+    def _likely(self, lineages: Sequence[str]) -> str:
+        """The newest profile of those that the client's snapshots were taken of."""
+        found = [one for one in self.generations() if lineage_of(one) in lineages]
+        there = [one for one in found if (it := self.profile(one)).path.is_dir() or it.sealed.is_file()]
+        return max(there, key=lambda one: (-lineages.index(lineage_of(one)), one), default="")
 
     def profile(self, generation: str) -> Profile:
         beside, plain = self._profiles / generation, self._plain / generation
@@ -353,7 +450,12 @@ class Profiles:
         link = self.home(code) / "profile"
         target = Path("..") / ".profiles" / profile.generation
         with partial(link) as beside:
-            beside.symlink_to(target if self._plain == self._profiles else profile.path)
+            try:
+                beside.symlink_to(target if self._plain == self._profiles else profile.path)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                raise without_links(self.root, error) from None
             beside.replace(link)
         sync_directory(link.parent)
 

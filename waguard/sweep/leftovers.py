@@ -29,6 +29,8 @@ def find(scene: Scene) -> Iterator[Proposal]:
         ):
             continue
         if profile.path.is_dir() or profile.sealed.is_file():
+            if scene.unread:
+                continue  # it may be theirs
             yield _ownerless(scene, profile)
         elif left := next((path for path in (profile.lock, profile.witness) if path.is_file()), None):
             evidence = "its profile is gone, and nobody holds it"
