@@ -347,10 +347,10 @@ def test_the_newest_comes_first_and_what_cannot_be_read_last(profile: Path, back
     )
     assert found[-1].about is None
     assert backups.of(DEMO2) == []
-    assert backups.get(DEMO, ids[0]).id == ids[0]
+    assert backups.get(DEMO, ids[0], ORIGIN).id == ids[0]
     for wrong in ("", "../demo2/x", "20300101T000000-0123456", "*"):
         with pytest.raises(BackupNotFound, match="no snapshot"):
-            backups.get(DEMO, wrong)
+            backups.get(DEMO, wrong, ORIGIN)
 
 
 def test_which_is_the_newest_is_counted_and_not_timed(profile: Path, backups: Backups) -> None:
@@ -358,10 +358,12 @@ def test_which_is_the_newest_is_counted_and_not_timed(profile: Path, backups: Ba
     wrong = [backups.take(GO, profile, replace(ABOUT, taken_at=2_145_916_800.0 + n)).id for n in range(3)]
     right = backups.take(GO, profile, replace(ABOUT, taken_at=1.0)).id
     assert [one.id for one in backups.of(DEMO)] == [right, *reversed(wrong)]
-    assert backups.get(DEMO, "newest").id == right
-    assert backups.candidates(DEMO, "0123abcd")[0].id == right
-    backups.delete(backups.get(DEMO, wrong[0]))
-    assert backups.take(GO, profile, replace(ABOUT, taken_at=0.0)).id == backups.get(DEMO, "newest").id
+    assert backups.get(DEMO, "newest", ORIGIN).id == right
+    assert backups.candidates(DEMO, "0123abcd", ORIGIN)[0].id == right
+    backups.delete(backups.get(DEMO, wrong[0], ORIGIN))
+    assert (
+        backups.take(GO, profile, replace(ABOUT, taken_at=0.0)).id == backups.get(DEMO, "newest", ORIGIN).id
+    )
 
 
 def test_what_was_put_aside_is_not_the_newest_when_it_is_saved_at_last(
@@ -384,13 +386,13 @@ def test_only_logins_of_the_same_lineage_that_whatsapp_takes_may_stand_in(
     backups.take(GO, profile, replace(about, taken_at=30.0, login=False))
     backups.take(GO, profile, replace(about, taken_at=40.0, generation="20260101T000000-deadbeef"))
     backups.mark_refused(DEMO, refused.id)
-    assert [one.id for one in backups.candidates(DEMO, "0123abcd")] == [usable.id]
-    assert backups.get(DEMO, refused.id).refused
-    elsewhere = backups.get(DEMO, "newest")
+    assert [one.id for one in backups.candidates(DEMO, "0123abcd", ORIGIN)] == [usable.id]
+    assert backups.get(DEMO, refused.id, ORIGIN).refused
+    elsewhere = backups.get(DEMO, "newest", ORIGIN)
     assert elsewhere.about is not None
     assert elsewhere.about.taken_at == 40.0, "of any lineage, since somebody asks for it"
     with pytest.raises(BackupNotFound, match="no snapshot with a login"):
-        backups.get(DEMO2, "newest")
+        backups.get(DEMO2, "newest", ORIGIN)
     backups.mark_refused(DEMO, refused.id)
     backups.mark_refused(DEMO, "20300101T000000-01234567")
 

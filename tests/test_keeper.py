@@ -38,4 +38,4 @@ async def test_of_a_damaged_profile_whatever_is_left_is_saved(pose: Daemon, tmp_
         (part / "000003.log").write_bytes(b"what is left")
         for reason, worth in (("damaged", True), ("cleanup", False)):
             retired = Retired(tmp_path, "demo", "20260101T000000-01234567", reason, saved=False, since=1.0)
-            assert await asyncio.to_thread(supervisor.keeper._worth_saving, retired) is worth
+            assert bool(await asyncio.to_thread(supervisor.keeper._worth_saving, retired)) is worth

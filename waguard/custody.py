@@ -99,7 +99,7 @@ class Custody:
         self._restoring = restoring
         self._has_login, self._marked = has_login, marked
         if source is not None and source.backup:
-            backup = self._backups.get(self._code, source.backup)
+            backup = self._backups.get(self._code, source.backup, self._origin)
             profile = self._restore(stop, backup)
             return self._switch(Taken(profile, "restored", backup=backup.id), "restore")
         if source is None:
@@ -147,11 +147,12 @@ class Custody:
     def _newer_than_sealed(self, kept: Profile) -> Backup | None:
         """A snapshot that was taken while a browser went on from the sealed profile, and was not closed."""
         known, sealed = witness.read(kept.witness), about_of(kept.sealed)
-        newest = next(iter(self._backups.candidates(self._code, kept.lineage)), None)
+        newest = next(iter(self._backups.candidates(self._code, kept.lineage, self._origin)), None)
         if (
             newest is None
             or newest.about is None
             or sealed is None
+            or sealed.origin != self._origin
             or (known is not None and known.files is not None)
         ):
             return None
@@ -170,7 +171,7 @@ class Custody:
         """Down the ladder: the newest snapshot that can be used, then older ones, then an empty profile."""
         self._keep_sealed(kept)
         refused = []
-        for backup in self._backups.candidates(self._code, kept.lineage):
+        for backup in self._backups.candidates(self._code, kept.lineage, self._origin):
             try:
                 profile = self._restore(stop, backup)
             except (BackupRefused, ProfileTooNew) as error:
@@ -259,6 +260,8 @@ class Custody:
         try:
             if self._structure(profile.path).verdict is Verdict.DAMAGED:
                 self._keep_sealed(profile)
+            if (there := about_of(profile.sealed)) is not None and there.origin != self._origin:
+                self._keep_sealed(profile)  # of another page: what is sealed now has this one's login alone
             about = self._about(profile, "sealed", has_login=has_login, live=False)
             self._backups.write(stop, profile.path, profile.sealed, about)
             with saying(f"delete {profile.path}"), partial(profile.path) as going:
@@ -289,7 +292,8 @@ class Custody:
         store = Below(profile.path, login.database_names(self._origin)[1])
         with saying(f"read {profile.path}"):
             try:
-                return store.status() is None or login.unmarked(store, self._origin)
+                whose = {self._origin, *login.origins(profile.path)}
+                return store.status() is None or all(login.unmarked(store, origin) for origin in whose)
             except NotPlain:  # nobody can tell
                 return False
 

@@ -127,7 +127,7 @@ class BackupNotFound(WaguardError):
 
 class BackupRefused(WaguardError):
     """A snapshot, or what was brought to be one, cannot be used; ``details`` has ``reason``: ``damaged``, ``wrong_key``,
-    ``other_client``, ``no_snapshot``, ``no_login``, ``several_logins`` (``logins`` names them), ``too_large``. What was there
+    ``other_client``, ``other_origin``, ``no_snapshot``, ``no_login``, ``several_logins`` (``logins`` names them), ``too_large``. What was there
     before is untouched.
     """
 

@@ -142,12 +142,12 @@ class Instance:
         self.code = code
         self.memory = Memory()
         self.browser: Browser | None = None
-        self._record = self._written = record
         self._resources = resources
         self._writing = asyncio.Lock()
         self._using = asyncio.Lock()
         """Held by whoever works on the profile's files: one at a time."""
         self._origin = login.origin_of(resources.config.whatsapp.url)
+        self._record, self._written = record.at(self._origin), record
         self._custody = Custody(
             code,
             self._origin,
@@ -167,7 +167,7 @@ class Instance:
     @property
     def untouched(self) -> bool:
         """Whether there is neither a record of it nor an attempt."""
-        return self._record == Record() and not self.memory.attempt
+        return self._record == Record().at(self._origin) and not self.memory.attempt
 
     def publish(self, name: str, **fields: Any) -> None:
         """An event of this client's, with the id of the attempt and the pid of the launch's sandbox or browser."""
@@ -255,10 +255,18 @@ class Instance:
         self.memory.backup, self.memory.check = taken.backup, taken.check
         self.memory.proved = taken.proved
         self._tell_taken(taken)
+        self._tell_elsewhere(taken)
         if taken.how != "kept":
             lost = taken.how == "fresh" and self.may_have_login and taken.check is not None
             ended = Reason.DAMAGED if lost else None
-            await self.save(login=False, marked=False, unsaved=False, restored=taken.backup, ended=ended)
+            await self.save(
+                login=False,
+                marked=False,
+                unsaved=False,
+                restored=taken.backup,
+                ended=ended,
+                elsewhere={},
+            )
         await self.save(generation=taken.profile.generation)
         self.stage_done(Stage.PREPARE, began)
 
@@ -268,6 +276,17 @@ class Instance:
         killed = await reaper.end_holders(holders)
         if killed:
             self.publish("reaper.killed", level="warning", pids=killed)
+
+    def _tell_elsewhere(self, taken: Taken) -> None:
+        """A profile may have logins of several pages: those of others are kept for when `whatsapp.url` names them again."""
+        origins = [one for one, its in self._record.elsewhere.items() if its.login or its.restored]
+        if self.may_have_login or taken.how != "kept" or not origins:
+            return
+        here, there = login.address_of(self._origin), ", ".join(map(login.address_of, origins))
+        what = f"its login is of {there}, and is kept; whatsapp.url is of {here}, where it has none"
+        self.publish("login.elsewhere", level="warning", why=what)
+        evidence = Evidence("origin", Verdict.SUSPECT, "login", what)
+        self.memory.check = Report((evidence, *(taken.check.evidence if taken.check is not None else ())))
 
     def _tell_taken(self, taken: Taken) -> None:
         if (report := taken.check) is not None and report.evidence:
@@ -410,14 +429,16 @@ class Instance:
         """Look for one that the profile could be restored from; `newest_snapshot` is its id."""
         profile, self.newest_snapshot = self.memory.profile, ""
         if profile is not None and self._record.login:
-            found = await in_thread(self._resources.backups.candidates, self.code, profile.lineage)
+            found = await in_thread(
+                self._resources.backups.candidates, self.code, profile.lineage, self._origin
+            )
             self.newest_snapshot = found[0].id if found else ""
         return bool(self.newest_snapshot)
 
     async def _has_snapshot(self) -> bool:
         profile = self.memory.profile
         assert profile is not None  # noqa: S101 (a browser uses it)
-        if await in_thread(self._resources.backups.candidates, self.code, profile.lineage):
+        if await in_thread(self._resources.backups.candidates, self.code, profile.lineage, self._origin):
             return True
         sealed = await in_thread(about_of, profile.sealed)
         return sealed is not None and sealed.login
@@ -820,7 +841,9 @@ class Instance:
             _, profile = await in_thread(profiles.find, self.code)
             async with self._using:
                 place = await in_thread(partial(self._custody.retire, "cleanup", has_login=self.has_login))
-            await self.save(login=False, marked=False, unsaved=False, restored="", ended=None, generation="")
+            await self.save(
+                login=False, marked=False, unsaved=False, restored="", ended=None, generation="", elsewhere={}
+            )
             return None if place is None else f"retired as {place.name}"
 
         async def unlock() -> str | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import BinaryIO
 
@@ -97,7 +98,7 @@ class Keeper:
             await asyncio.sleep(self._config.settle_s)  # a disk that is full may have space again
 
     def _has_snapshot(self, code: ClientCode, lineage: str) -> bool:
-        return bool(self._backups.candidates(code, lineage))
+        return bool(self._backups.candidates(code, lineage, self._origin))
 
     async def take_all(self) -> None:
         """A snapshot of each client that has a login and has used it since the last one. Raises `BackupFailed` if any failed."""
@@ -117,7 +118,7 @@ class Keeper:
         place, profile = self._profiles.find(code)
         if place is not Place.PLAIN or profile is None:
             return True  # what is sealed is a snapshot itself
-        newest = next(iter(self._backups.candidates(code, profile.lineage)), None)
+        newest = next(iter(self._backups.candidates(code, profile.lineage, self._origin)), None)
         if newest is None or newest.about is None or not profile.witness.is_file():
             return False
         # One that was taken in the future says nothing of what was used since.
@@ -190,12 +191,11 @@ class Keeper:
         """Delete the snapshots that no rule keeps; the newest one of the login that is in use always stays, and the one
         that was just ``made``: its time may be that of a sealed profile, or of a clock that was put right since.
 
-        Those with a login that WhatsApp takes are counted by themselves: no number of others pushes one out.
+        Those with a login that WhatsApp takes are counted by themselves, for each page: no number of others pushes one out.
         """
         _, profile = self._profiles.find(code)
         lineage = profile.lineage if profile is not None else ""
         there = {one.id: one for one in self._backups.of(code) if one.about is not None}
-        current = next((one.id for one in self._backups.candidates(code, lineage)), None)
         rule = retention.Retention(
             self._config.keep_last,
             self._config.keep_daily,
@@ -203,13 +203,15 @@ class Keeper:
             self._config.keep_monthly,
         )
         stay: frozenset[str] = frozenset()
-        for usable in (True, False):
+        pages = {one.about.origin for one in there.values() if one.about is not None}
+        for origin, usable in product(pages, (True, False)):
+            current = next((one.id for one in self._backups.candidates(code, lineage, origin)), made)
             taken = {
                 name: when(one.about)
                 for name, one in there.items()
-                if one.about is not None and (one.about.login and not one.refused) is usable
+                if one.about is not None and one.about.origin == origin and one.usable(origin) is usable
             }
-            stay |= retention.kept(taken, rule, time.time(), always={made, current or made})
+            stay |= retention.kept(taken, rule, time.time(), always={made, current})
         for name in there.keys() - stay:
             self._backups.delete(there[name])
 
@@ -220,16 +222,16 @@ class Keeper:
 
         Raises like `take`.
         """
-        said = "there is no login in it"
-        holds = await in_thread(self._worth_saving, retired)
-        if holds:
+        said = []
+        origins = await in_thread(self._worth_saving, retired)
+        for origin in origins:
             about = About(
                 retired.code,
                 retired.generation,
                 retired.reason,
                 retired.since,
                 self._resources.binary.version,
-                self._origin,
+                origin,
                 live=False,
                 # One that somebody dropped, or that is damaged, is never restored by itself: its lineage has ended, or
                 # it would be refused.
@@ -239,7 +241,7 @@ class Keeper:
             deadline = self._resources.config.deadlines.backup
             async with within(Stage.BACKUP, deadline, "the snapshot"), self._places:
                 backup = await self._seal(retired.path, about, counted=False)
-            said = f"saved as {backup.id}"
+            said.append(f"saved as {backup.id}")
             self._resources.bus.publish(
                 "backup.taken",
                 client=ClientCode(retired.code),
@@ -248,8 +250,8 @@ class Keeper:
                 bytes=backup.size,
                 live=False,
             )
-        marked = partial(self._profiles.mark_saved, retired, empty=not holds)
-        return await in_thread(marked), said
+        marked = partial(self._profiles.mark_saved, retired, empty=not origins)
+        return await in_thread(marked), ", ".join(said) or "there is no login in it"
 
     async def bring(self, code: ClientCode, archive: AsyncIterator[bytes], wanted: str = "") -> Backup:
         """Make what an archive holds of a login a snapshot of this client's, checked like any profile; nobody uses it yet.
@@ -323,7 +325,7 @@ class Keeper:
             return False
         if place is Place.PLAIN and (its := identity.read(profile.path, self._origin)) is not None:
             return bool(its & names) or self._backups.is_of(about, its)
-        newest = [one.about for one in self._backups.candidates(code, profile.lineage)[:1]]
+        newest = [one.about for one in self._backups.candidates(code, profile.lineage, self._origin)[:1]]
         return any(
             self._backups.is_of(one, names) or bool(one and about and set(one.identity) & set(about.identity))
             for one in (about_of(profile.sealed), *newest)
@@ -367,11 +369,13 @@ class Keeper:
         subject = Subject(room, self._resources.binary.version, self._origin, os.geteuid())
         return examiners.examine(subject)
 
-    def _worth_saving(self, retired: Retired) -> bool:
-        """Whether there may be a login in it; in one that is damaged whatever is left of it."""
+    def _worth_saving(self, retired: Retired) -> Sequence[str]:
+        """Of which pages there may be a login in it; in one that is damaged whatever is left of it."""
+        path = retired.path
+        others = {origin for origin in login.origins(path) if login.marked(path, origin)}
         if retired.reason == DAMAGED:
-            return any(login.part(retired.path, self._origin))
-        return login.holds_login(retired.path, self._origin)
+            return [one for one in sorted({self._origin, *others}) if any(login.part(path, one))]
+        return [one for one in sorted({self._origin, *others}) if login.holds_login(path, one)]
 
     async def list(self, code: ClientCode) -> Sequence[Backup]:
         return await in_thread(self._backups.of, code)

@@ -4,7 +4,8 @@
 """
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,17 @@ from waguard.errors import ProfileFailed
 from waguard.files import read_state, saying, write_atomically
 from waguard.profile.store import Profiles
 from waguard.sandbox.reaper import Launch
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What is known of a login on a page that `whatsapp.url` does not name now: see `Record`."""
+
+    login: bool = False
+    marked: bool = False
+    unsaved: bool = False
+    ended: Reason | None = None
+    restored: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +48,22 @@ class Record:
     """Id of the snapshot that the profile was restored from, until WhatsApp has taken its login."""
     generation: str = ""
     """Of its profile: what the link says too, for when a copy has lost the link. Empty if it has none, or nobody has noted it."""
+    origin: str = ""
+    """Of the page that all of this is about; empty if an earlier version has written it."""
+    elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)
+    """Origin -> what is known of the login there, which is in the same profile."""
     schema: Annotated[int, Field(ge=1, le=1)] = 1
+
+    def at(self, origin: str) -> "Record":
+        """The same, about the login on the page of this origin."""
+        if self.origin in {"", origin}:
+            return replace(self, origin=origin)
+        elsewhere = dict(self.elsewhere)
+        there = elsewhere.pop(origin, Elsewhere())
+        left = Elsewhere(self.login, self.marked, self.unsaved, self.ended, self.restored)
+        if left != Elsewhere():
+            elsewhere[self.origin] = left
+        return replace(self, origin=origin, elsewhere=elsewhere, **asdict(there))
 
 
 _RECORD = TypeAdapter(Record)

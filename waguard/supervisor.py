@@ -22,6 +22,7 @@ from waguard.core.patience import LONGER
 from waguard.deadline import within
 from waguard.errors import (
     BY_CODE,
+    BackupRefused,
     BreakerOpen,
     DeadlineExceeded,
     DiskFull,
@@ -39,6 +40,7 @@ from waguard.errors import (
 from waguard.files import in_thread
 from waguard.instance import Instance, kept_launch, kept_names
 from waguard.keeper import Keeper
+from waguard.profile import login
 from waguard.registry import Record, Torn
 from waguard.schedule import Rule, Schedule
 from waguard.session import Services, Session
@@ -79,6 +81,7 @@ class Supervisor:
         self._tidying: asyncio.Task[None] | None = None
         self._unread: dict[ClientCode, str] = {}
         """Whose records could not be read, and why. What runs of theirs is left alone, and nothing is started beside it."""
+        self._origin = login.origin_of(self._config.whatsapp.url)
         self.keeper = Keeper(self._resources, self._sessions)
         self.sweeper = Sweeper(self._resources, self._sessions, self.keeper.save, self._unread)
         self.schedule = Schedule(
@@ -341,7 +344,7 @@ class Supervisor:
     async def _checked(self, code: ClientCode, backup_id: str) -> Backup:
         backups, stop = self._resources.backups, threading.Event()
         async with within(Stage.RESTORE, self._config.deadlines.restore, "opening the snapshot"):
-            backup = await in_thread(backups.get, code, backup_id)
+            backup = await in_thread(backups.get, code, backup_id, self._origin)
             await in_thread(backups.read, stop, backup.path, code, stop=stop)
             await in_thread(self.keeper.refuse_twin, code, backup.about)
         return backup
@@ -354,6 +357,11 @@ class Supervisor:
         A snapshot that cannot be used, or that there is no room for, changes nothing. Raises like `check_backup` and `connect`.
         """
         backup = await self._checked(code, backup_id)
+        if backup.about is not None and backup.about.origin != self._origin:
+            here, there = map(login.address_of, (self._origin, backup.about.origin))
+            raise BackupRefused(
+                f"It has a login of {there}, and whatsapp.url is of {here}.", reason="other_origin"
+            )
         await self._find_room(backup.about)
         session = self._wanted(code)
         async with self._admitted(session):
@@ -386,7 +394,7 @@ class Supervisor:
 
         Raises `BackupNotFound`, `BackupRefused`, also while it is read.
         """
-        backup = await in_thread(self._resources.backups.get, code, backup_id)
+        backup = await in_thread(self._resources.backups.get, code, backup_id, self._origin)
         if plain:
             await self.check_backup(
                 code, backup_id

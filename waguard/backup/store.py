@@ -23,7 +23,7 @@ from waguard.core.model import ClientCode
 from waguard.core.retention import Taken
 from waguard.errors import BackupNotFound, BackupRefused
 from waguard.files import Below, replacing, saying, sync_directory
-from waguard.profile import identity
+from waguard.profile import identity, login
 from waguard.profile.store import PUT_ASIDE, lineage_of
 from waguard.sandbox import User
 
@@ -47,6 +47,11 @@ class Backup:
     @property
     def lineage(self) -> str:
         return lineage_of(self.about.generation) if self.about is not None else ""
+
+    def usable(self, origin: str) -> bool:
+        """Whether it has a login of this page's, which WhatsApp has not refused."""
+        about = self.about
+        return about is not None and about.login and about.origin == origin and not self.refused
 
 
 class Backups:
@@ -79,18 +84,17 @@ class Backups:
         """The newest one's; 0 if there is none that was counted. Raises `ProfileFailed`."""
         return max((one.about.sequence for one in self.of(code) if one.about is not None), default=0)
 
-    def get(self, code: ClientCode, backup_id: str) -> Backup:
-        """The snapshot of this id; `NEWEST` is the newest with a login that WhatsApp has not refused.
+    def get(self, code: ClientCode, backup_id: str, origin: str) -> Backup:
+        """The snapshot of this id; `NEWEST` is the newest with a login of the page that WhatsApp has not refused.
 
         Raises `BackupNotFound`, `ProfileFailed`.
         """
         found = self.of(code)
         if backup_id == NEWEST:
-            usable = (one for one in found if one.about is not None and one.about.login and not one.refused)
-            if (newest := next(usable, None)) is not None:
+            if (newest := next((one for one in found if one.usable(origin)), None)) is not None:
                 return newest
             raise BackupNotFound(
-                f"{code} has no snapshot with a login in it.",
+                f"{code} has no snapshot with a login of {login.address_of(origin)} in it.",
                 hint=f"See which there are: waguard backups {code}",
             )
         named = next((one for one in found if one.id == backup_id), None)
@@ -101,13 +105,9 @@ class Backups:
             )
         return named
 
-    def candidates(self, code: ClientCode, lineage: str) -> Sequence[Backup]:
+    def candidates(self, code: ClientCode, lineage: str, origin: str) -> Sequence[Backup]:
         """Those that may stand in for a profile of this lineage that is damaged or lost, the best first."""
-        return [
-            one
-            for one in self.of(code)
-            if one.about is not None and one.lineage == lineage and one.about.login and not one.refused
-        ]
+        return [one for one in self.of(code) if one.lineage == lineage and one.usable(origin)]
 
     def is_of(self, about: About | None, names: Collection[str]) -> bool:
         """Whether a snapshot says that it has the login of these names (`identity.read`)."""

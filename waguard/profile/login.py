@@ -2,7 +2,7 @@
 
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from os import stat_result
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -110,11 +110,24 @@ def unmarked(database: Below, origin: str) -> bool:
         return False
 
 
-def key_of(origin: str, name: str = MARK) -> bytes:
-    """A key, the mark's for one, as Chromium writes it: of all pages' in the one Local Storage, the one of this page."""
+def address_of(origin: str) -> str:
+    """The origin as people write it: ``https://web.whatsapp.com``."""
     scheme, _, rest = origin.partition("_")
     host, _, port = rest.rpartition("_")
-    return f"_{scheme}://{host}{'' if port == '0' else f':{port}'}\0\1{name}".encode()
+    return f"{scheme}://{host}{'' if port == '0' else f':{port}'}"
+
+
+def origins(profile: Path) -> Collection[str]:
+    """Of the pages that have stored anything in it. Raises `OSError`."""
+    place = Below(profile, _INDEXED_DB)
+    names = place.contents() if place.is_directory() else ()
+    ending = ".indexeddb.leveldb"
+    return sorted(name.removesuffix(ending) for name in names if name.endswith(ending))
+
+
+def key_of(origin: str, name: str = MARK) -> bytes:
+    """A key, the mark's for one, as Chromium writes it: of all pages' in the one Local Storage, the one of this page."""
+    return f"_{address_of(origin)}\0\1{name}".encode()
 
 
 def _has_mark(database: Below, mark: bytes) -> bool:

@@ -1,0 +1,106 @@
+"""A login is of one page: another `whatsapp.url` on the same sessions damages nothing, and the first finds its login again."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from bare_browser import BINARY
+from conftest import Daemon, Journal
+from hypothesis import given
+from hypothesis import strategies as st
+from test_check import logged_in
+
+from waguard.core.answer import Wait
+from waguard.core.model import ClientCode, Reason, Status
+from waguard.errors import BackupNotFound, BackupRefused
+from waguard.profile import login
+from waguard.profile.examiners.subject import Verdict
+from waguard.registry import Elsewhere, Record
+from waguard.simulator.server import Cadence, Simulator
+
+DEMO = ClientCode("demo")
+HERE, THERE = "https_web.whatsapp.com_0", "http_127.0.0.1_8766"
+_flags = {"login": st.booleans(), "marked": st.booleans(), "unsaved": st.booleans(), "restored": st.text()}
+
+
+@given(st.builds(Record, ended=st.sampled_from([None, Reason.LOGGED_OUT]), **_flags))
+def test_whoever_comes_back_finds_what_was_known(record: Record) -> None:
+    here = record.at(HERE)
+    there = here.at(THERE)
+    assert (there.login, there.marked, there.unsaved, there.restored, there.ended) == (
+        False,
+        False,
+        False,
+        "",
+        None,
+    )
+    assert there.at(HERE) == here
+    left = Elsewhere(record.login, record.marked, record.unsaved, record.ended, record.restored)
+    assert list(there.elsewhere) == ([HERE] if left != Elsewhere() else [])
+
+
+@pytest.fixture
+async def pages() -> AsyncIterator[tuple[Simulator, Simulator]]:
+    async with AsyncExitStack() as stack:
+        first, second = [
+            await stack.enter_async_context(Simulator(cadence=Cadence(sync_s=0.05))) for _ in range(2)
+        ]
+        yield first, second
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")
+async def test_another_page_is_no_damage_and_the_first_has_its_login_still(
+    start: Daemon, pages: tuple[Simulator, Simulator], sessions_dir: Path, journal: Journal
+) -> None:
+    first, second = pages
+    async with start(whatsapp={"url": first.url}) as (supervisor, _):
+        profile = await logged_in(supervisor, first, sessions_dir)
+        backup = (await supervisor.backup(DEMO)).id
+    assert json.loads((sessions_dir / "demo" / "session.json").read_bytes())["marked"] is True
+    async with start(whatsapp={"url": second.url}) as (supervisor, _):
+        view = await supervisor.connect(DEMO)
+        assert (view.status, view.profile) == (Status.AWAITING_SCAN, "kept")
+        assert view.check is not None
+        assert view.check.verdict is Verdict.SUSPECT
+        assert login.address_of(login.origin_of(first.url)) in view.check.why
+        assert view.qr is not None
+        with pytest.raises(BackupRefused, match="It has a login of"):
+            await supervisor.restore(DEMO, backup)
+        with pytest.raises(BackupNotFound, match="no snapshot with a login of"):
+            await supervisor.restore(DEMO, "newest")
+        view = await supervisor.connect(DEMO)
+        assert view.qr is not None
+        second.scan(view.qr.text, "34600000001")
+        await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+        theirs = (await supervisor.backup(DEMO)).id
+    for page, mine in ((first, backup), (second, theirs), (first, backup)):
+        async with start(whatsapp={"url": page.url}) as (supervisor, _):
+            view = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+            assert (view.status, view.profile) == (Status.CONNECTED, "kept")
+            assert mine in [one.id for one in await supervisor.backups(DEMO) if not one.refused]
+    assert (sessions_dir / "demo" / "profile").resolve() == profile
+    assert not list((sessions_dir / ".retired").iterdir())
+    assert [event.client for event in journal.named("login.elsewhere")][:1] == [DEMO]
+    for name in ("profile.damaged", "login.lost", "backup.login_refused"):
+        assert not journal.named(name), name
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")
+async def test_what_is_dropped_on_another_page_is_saved_for_each(
+    start: Daemon, pages: tuple[Simulator, Simulator], sessions_dir: Path
+) -> None:
+    first, second = pages
+    async with start(whatsapp={"url": first.url}) as (supervisor, _):
+        await logged_in(supervisor, first, sessions_dir)
+    async with start(whatsapp={"url": second.url}) as (supervisor, _):
+        await supervisor.connect(DEMO)
+        await supervisor.cleanup(DEMO)
+        await supervisor.reap(dry_run=False)
+        assert [one.login for one in await supervisor.backups(DEMO) if one.reason == "cleanup"] == [True]
+    async with start(whatsapp={"url": first.url}) as (supervisor, _):
+        await supervisor.restore(DEMO, "newest")
+        assert (await supervisor.connect(DEMO, wait=Wait.CONNECTED)).status is Status.CONNECTED
