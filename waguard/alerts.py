@@ -24,6 +24,8 @@ class Alert(StrEnum):
     """There is no room for one more session, so no connect is taken."""
     NO_ROOM = "no_room"
     """Sessions that are wanted wait for memory or disk."""
+    KEYS_LOST = "keys_lost"
+    """Snapshots were sealed with keys that are not there any more: none can be opened, and none is taken."""
 
 
 @dataclass(frozen=True, slots=True)

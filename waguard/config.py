@@ -86,6 +86,8 @@ class Profile(_Section):
 class Backup(_Section):
     key_file: AnyPath | None = None
     """By default the systemd credential ``waguard.keys``, else ``.backup.keys`` below ``sessions.dir``."""
+    without_old_keys: bool = False
+    """Go on with a new key though snapshots were sealed with keys that are not there any more: nobody can open those again."""
     keep_last: Annotated[int, Field(ge=1, le=1000)] = 3
     keep_daily: Annotated[int, Field(ge=0, le=1000)] = 7
     keep_weekly: Annotated[int, Field(ge=0, le=1000)] = 4

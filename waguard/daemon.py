@@ -227,7 +227,7 @@ async def running(
         await in_thread(profiles.make_room)
         stack.callback(os.close, await in_thread(_own, config.sessions.dir))
         closed: list[str] = []
-        backups = await in_thread(_backups, root, config.backup.key_file, closed.append)
+        backups = await in_thread(_backups, root, config, closed.append)
         tokens = await in_thread(partial(auth.load, config, closed=closed.append))
         for one in closed:  # a mount may do so, with an fsGroup of Kubernetes at each start of a pod
             hint = "If somebody else is in that group, or on this machine: make new ones."
@@ -458,11 +458,19 @@ def _own(root: Path) -> int:
     return fd
 
 
-def _backups(root: Path, key_file: Path | None, closed: Callable[[str], None]) -> Backups:
-    place = keys.place(key_file, root)
-    backups = Backups(root, keys.load(place, make=place.parent == root, closed=closed))
+def _backups(root: Path, config: Config, closed: Callable[[str], None]) -> Backups:
+    place, without = keys.place(config.backup.key_file, root), config.backup.without_old_keys
+    # None of the same name is made in the place of one that is needed.
+    needed = partial(_sealed_below, root) if not without else lambda: False
+    ring = keys.load(place, make=place.parent == root, closed=closed, needed=needed)
+    backups = Backups(root, ring, without_old_keys=without)
     backups.make_room()
     return backups
+
+
+def _sealed_below(root: Path) -> bool:
+    """Whether there is anything that a key is needed for."""
+    return any(next(root.glob(form), None) for form in (".backups/*/*.wgb", ".profiles/*.wgb"))
 
 
 def _probe(path: Path | None) -> str:

@@ -167,7 +167,7 @@ class Instance:
     @property
     def untouched(self) -> bool:
         """Whether there is neither a record of it nor an attempt."""
-        return self._record == Record().at(self._origin) and not self.memory.attempt
+        return replace(self._record, generation="") == Record().at(self._origin) and not self.memory.attempt
 
     def publish(self, name: str, **fields: Any) -> None:
         """An event of this client's, with the id of the attempt and the pid of the launch's sandbox or browser."""

@@ -105,6 +105,8 @@ class Supervisor:
                 codes.append(client_code(name))
             except InvalidClientCode:
                 self._resources.bus.publish("registry.foreign_directory", level="warning", directory=name)
+        lost = await in_thread(self._resources.backups.keys_lost)
+        self._services.gate.alerts.set(Alert.KEYS_LOST, lost)
         await asyncio.gather(*(self._adopt(code) for code in codes))
         # Of no session that we know: its browser ends with its pipe.
         handed = self._resources.manager.handed()

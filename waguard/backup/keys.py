@@ -13,12 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from waguard.errors import ConfigError
+from waguard.errors import BackupFailed, ConfigError
 from waguard.files import close_to_others, credential, read_secret, saying, write_atomically
 
 CREDENTIAL = "waguard.keys"
 """The systemd credential that is used when there is one and no file is named, systemd.exec(5)."""
 KEY_BYTES = 32
+BACK = (
+    "Put your copy of the keys back, on lines of their own, and restart the daemon. If they are lost for good: "
+    "backup.without_old_keys = true goes on with a new key, and what was sealed so far is never opened again."
+)
+"""What to do where keys are missing."""
 _ID_BYTES = 6
 
 
@@ -39,6 +44,9 @@ class Keyring:
 
     @property
     def newest(self) -> Key:
+        """The one that seals. Raises `BackupFailed` if there is none."""
+        if not self.keys:
+            raise BackupFailed(f"There are no keys to seal it with: {self.source} is missing.", hint=BACK)
         return self.keys[0]
 
     def find(self, key_id: str) -> Key | None:
@@ -52,9 +60,15 @@ def place(named: Path | None, sessions: Path, environ: Mapping[str, str] = os.en
     return credential(CREDENTIAL, environ) or sessions / ".backup.keys"
 
 
-def load(path: Path, *, make: bool, closed: Callable[[str], None] | None = None) -> Keyring:
-    """Read the keys; with ``make``, a file that is not there is made with a new key. ``closed`` is told of a file that was open
-    to others, and is not any more.
+def load(
+    path: Path,
+    *,
+    make: bool,
+    closed: Callable[[str], None] | None = None,
+    needed: Callable[[], bool] = lambda: False,
+) -> Keyring:
+    """Read the keys; with ``make``, a file that is not there is made with a new key, unless one that was there is ``needed``: then
+    there are none. ``closed`` is told of a file that was open to others, and is not any more.
 
     Raises `ConfigError` for a file that cannot be understood or that others may read, `ProfileFailed`, `DiskFull`.
     """
@@ -66,6 +80,8 @@ def load(path: Path, *, make: bool, closed: Callable[[str], None] | None = None)
                 raise ConfigError(
                     f"backup.key_file: there is no {path}.", hint=f"Make one: {recipe(path)}"
                 ) from None
+            if needed():
+                return Keyring((), path)
             text = base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n"
             write_atomically(path, text)
             status = path.stat()

@@ -54,6 +54,8 @@ class About:
     """Whether the client was connected with this profile."""
     sequence: Annotated[int, Field(ge=0, le=2**53)] = 0
     """Which of its client's it is: more than all that there were. 0: of a version that did not count, or not known."""
+    key: str = ""
+    """Id of the key that it is sealed with."""
     files: int = 0
     bytes: int = 0
     """Of the files, before compression."""

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import IO, cast
 
 from waguard.backup import snapshot
-from waguard.backup.keys import Keyring
+from waguard.backup.keys import BACK, Keyring
 from waguard.backup.seal import Opener
 from waguard.backup.snapshot import About
 from waguard.core import retention
 from waguard.core.model import ClientCode
 from waguard.core.retention import Taken
-from waguard.errors import BackupNotFound, BackupRefused
+from waguard.errors import BackupFailed, BackupNotFound, BackupRefused
 from waguard.files import Below, replacing, saying, sync_directory
 from waguard.profile import identity, login
 from waguard.profile.store import PUT_ASIDE, lineage_of
@@ -57,9 +57,10 @@ class Backup:
 class Backups:
     """The one owner of the directories below ``root/.backups``."""
 
-    def __init__(self, root: Path, keyring: Keyring) -> None:
+    def __init__(self, root: Path, keyring: Keyring, *, without_old_keys: bool = False) -> None:
         self._root = root / ".backups"
         self.keyring = keyring
+        self._without_old_keys = without_old_keys
 
     def make_room(self) -> None:
         """Create the directory. Raises `ProfileFailed`."""
@@ -79,6 +80,36 @@ class Backups:
         timed = {one.id: when(one.about) for one in found if one.about is not None}
         order = {one: place for place, one in enumerate(retention.newest_first(timed, time.time()))}
         return sorted(found, key=lambda one: (order.get(one.id, len(order)), one.id))
+
+    def keys_lost(self) -> str:
+        """What was sealed with keys that are not there any more; empty if nothing was, or if that is accepted.
+
+        Raises `ProfileFailed`.
+        """
+        if self._without_old_keys:
+            return ""
+        with saying(f"read {self._root}"):
+            codes = [ClientCode(path.name) for path in sorted(self._root.iterdir()) if path.is_dir()]
+        lost = {code: self._lost(self.of(code)) for code in codes}
+        count = sum(map(len, lost.values()))
+        if not count:
+            return ""
+        clients = ", ".join(code for code, found in lost.items() if found)
+        return (
+            f"{count} snapshots ({clients}) were sealed with keys that {self.keyring.source} does not have. They cannot be opened, "
+            f"and no more are taken of these clients. {BACK}"
+        )
+
+    def _lost(self, among: Sequence[Backup]) -> Sequence[Backup]:
+        known = {key.id for key in self.keyring.keys}
+        return [one for one in among if one.about is not None and one.about.key not in known]
+
+    def _check_keys(self, code: ClientCode) -> None:
+        if not self._without_old_keys and (lost := self._lost(self.of(code))):
+            raise BackupFailed(
+                f"Snapshot {lost[0].id} of {code} was sealed with a key that is not there any more. None is taken with another one.",
+                hint=BACK,
+            )
 
     def sequence(self, code: ClientCode) -> int:
         """The newest one's; 0 if there is none that was counted. Raises `ProfileFailed`."""
@@ -129,6 +160,7 @@ class Backups:
         self, stop: threading.Event, staged: Path, path: Path, about: About, *, counted: bool = True
     ) -> About:
         """Seal what lies in ``staged`` into ``path``, which is replaced once the new file is verified. Raises like `take`."""
+        self._check_keys(ClientCode(about.client))
         if counted:
             newest = max(about.sequence, self.sequence(ClientCode(about.client)))
             about = dataclasses.replace(about, sequence=newest + 1)
