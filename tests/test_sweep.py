@@ -1482,3 +1482,16 @@ async def test_what_was_put_aside_while_the_clock_was_wrong_is_kept_from_now_on(
         for one in (place, before):
             aged(one, 200 * HOUR)
         await finds(supervisor, ("expired", place.name, "delete"), ("expired", before.name, "delete"))
+
+
+async def test_what_was_made_in_the_future_goes_in_its_time(unswept: Start, root: Path) -> None:
+    made = "20370102T030405-0123abcd"
+    young = retired(root, f"demo.{made}.cleanup.saved", age_s=1 * HOUR)
+    async with unswept() as supervisor:
+        assert not findings(await supervisor.reap(dry_run=False))
+        aged(young, 200 * HOUR)
+        await finds(supervisor, ("expired", young.name, "delete"))
+    early = retired(root, f"demo.{OLD}.cleanup.saved", age_s=46 * 365 * 24 * HOUR)
+    async with unswept() as supervisor:
+        (found,) = await finds(supervisor, ("wrong_clock", early.name, "date"))
+        assert "before it was made" in found.evidence

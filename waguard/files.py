@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from waguard import shortage
@@ -170,7 +170,7 @@ class Below:
             return
         fd = self._open_parent()
         try:
-            os.link(self.path.name, target, src_dir_fd=fd, follow_symlinks=False)
+            os.link(self.name.rpartition("/")[2], target, src_dir_fd=fd, follow_symlinks=False)
         finally:
             os.close(fd)
 
@@ -188,32 +188,32 @@ class Below:
     def _plain(self, flags: int, most: int) -> BinaryIO:
         fd = self._open(flags)
         try:
-            return _plain(fd, most, self.path)
+            return _plain(fd, most, self)
         except BaseException:
             os.close(fd)
             raise
 
     def _open(self, flags: int) -> int:
         if not self.name:
-            return _saying_odd(self.path, os.open, self.top, flags)
+            return _saying_odd(self, os.open, self.top, flags)
         parent = self._open_parent()
         try:
-            return _saying_odd(self.path, os.open, self.path.name, flags, dir_fd=parent)
+            return _saying_odd(self, os.open, self.name.rpartition("/")[2], flags, dir_fd=parent)
         finally:
             os.close(parent)
 
     def _open_parent(self) -> int:
-        fd = _saying_odd(self.path, os.open, self.top, _PASS)
-        for part in PurePosixPath(self.name).parts[:-1]:
+        fd = _saying_odd(self, os.open, self.top, _PASS)
+        for part in self.name.split("/")[:-1]:
             above = fd
             try:
-                fd = _saying_odd(self.path, os.open, part, _PASS, dir_fd=above)
+                fd = _saying_odd(self, os.open, part, _PASS, dir_fd=above)
             finally:
                 os.close(above)
         return fd
 
 
-def _saying_odd(path: Path, call: Callable[..., T], *args: object, **more: object) -> T:
+def _saying_odd(place: Below, call: Callable[..., T], *args: object, **more: object) -> T:
     """Links, what is in the way, and what cannot be opened at all are the kernel's words for `NotPlain`."""
     try:
         return call(*args, **more)
@@ -226,12 +226,12 @@ def _saying_odd(path: Path, call: Callable[..., T], *args: object, **more: objec
         }.get(error.errno or 0)
         if what is None:
             raise
-        raise NotPlain(what, path, error.errno or 0) from None
+        raise NotPlain(what, place.path, error.errno or 0) from None
 
 
-def _plain(fd: int, most: int, path: Path) -> BinaryIO:
+def _plain(fd: int, most: int, place: Below) -> BinaryIO:
     if odd := oddity(os.fstat(fd), most):
-        raise NotPlain(odd, path)
+        raise NotPlain(odd, place.path)
     return os.fdopen(fd, "rb")
 
 

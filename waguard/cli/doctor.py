@@ -295,10 +295,10 @@ def sessions(config: Config, service: Service | None = None) -> Seen:
             Grade.PROBLEM,
             f"install -d -m 711 -o {owner} {root}",
         )
+    with saying(f"write {there}"):
+        look_for_links(there)
     if there != root:
         return Seen(f"{root} will be made")
-    with saying(f"write {root}"):
-        look_for_links(root)
     uid = _uid(owner)
     # What a daemon of root has made for its browsers is theirs.
     looked_at = islice(_registry(root), _MOST_ENTRIES) if uid != 0 else (root,)

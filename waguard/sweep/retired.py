@@ -55,7 +55,8 @@ def _wrongly_timed(scene: Scene, retired: Retired) -> str:
     said, looked = _time(retired.since), scene.looked_at
     if retired.since > scene.now + _SLACK_S:
         return f"put aside in the future ({said})"
-    if (made := made_at(retired.generation)) is not None and retired.since < made - _SLACK_S:
+    made = made_at(retired.generation)
+    if made is not None and retired.since + _SLACK_S < made <= scene.now:
         return f"put aside ({said}) before it was made ({_time(made)})"
     most = max(scene.config.sessions.retired_keep_hours * 3600, _DAY_S)
     if looked is not None and not -_SLACK_S <= scene.now - looked <= most:
