@@ -156,7 +156,7 @@ def test_a_key_is_made_once_and_only_its_owner_may_read_it(tmp_path: Path) -> No
     assert keys.load(path, make=True).newest == made.newest
     assert made.newest.secret.hex() not in repr(made)
     path.chmod(0o644)
-    with pytest.raises(ConfigError, match="others may read the keys"):
+    with pytest.raises(ConfigError, match="others may read it"):
         keys.load(path, make=True)
 
 

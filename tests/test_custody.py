@@ -49,6 +49,8 @@ class House:
 
     def __init__(self, root: Path, written: Written, runtime: Path | None = None) -> None:
         self.root, self.written, self.runtime = root, written, runtime
+        self.generation = ""
+        """As on record."""
         self.again()
         self.profiles.make_room()
         self.backups.make_room()
@@ -69,6 +71,7 @@ class House:
                 os.chown(path, USER.uid, USER.gid, follow_symlinks=False)
         marks = witness.take(profile.path, self.written.origin, {})
         witness.write(profile.witness, Witness(VERSION, marks))
+        self.generation = profile.generation
         return profile.generation
 
     def snapshot(self, reason: str = "request") -> Backup:
@@ -80,7 +83,8 @@ class House:
         return backup
 
     def take(self, source: Source | None = None, distrust: str = "") -> Taken:
-        taken = self.custody.take(GO, source, distrust, has_login=True)
+        taken = self.custody.take(GO, source, distrust, has_login=True, generation=self.generation)
+        self.generation = taken.profile.generation
         self.custody.drop_lock()
         return taken
 

@@ -375,6 +375,10 @@ class Keeper:
         others = {origin for origin in login.origins(path) if login.marked(path, origin)}
         if retired.reason == DAMAGED:
             return [one for one in sorted({self._origin, *others}) if any(login.part(path, one))]
+        if others and all(
+            login.unmarked(one, self._origin) for one in login.databases(path, self._origin)[1:]
+        ):
+            return sorted(others)  # on this page there was only a code to scan
         return [one for one in sorted({self._origin, *others}) if login.holds_login(path, one)]
 
     async def list(self, code: ClientCode) -> Sequence[Backup]:
