@@ -116,14 +116,13 @@ _NO_LINKS = frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.ENOSYS})
 
 
 def look_for_links(root: Path) -> None:
-    """Whether a directory is on a file system that has symbolic links. Raises `ConfigError` if not, `OSError`."""
+    """Whether a directory is on a file system that has symbolic links. Raises `ConfigError` if not."""
     with partial(root / "link") as link:
         try:
             link.symlink_to("nowhere")
         except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            raise without_links(root, error) from None
+            if error.errno in _NO_LINKS:  # what else is in the way, a full disk say, is told where it matters
+                raise without_links(root, error) from None
 
 
 def without_links(root: Path, error: OSError) -> ConfigError:
