@@ -8,9 +8,8 @@ import asyncio
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
-from bed import Bed, Row
+from bed import Bed, Do, Row
 from fleet import Unexpected
 
 WORD_S, FINDING_S = 15.0, 60.0
@@ -51,15 +50,18 @@ class PageFault:
         try:
             if self.loads:
                 await bed.fleet.inject("reload", wid=wid)
-            await self._word(bed)
-            await self._finding(bed)
+            await word(bed, self.words)
+            await finding(bed, self.found, person=self.person)
             if self.person:
                 await bed.left_alone(10)
+            elif self.stays:
+                await asyncio.sleep(5)
         finally:
             if self.stays:
                 await bed.fleet.clear(self.fault, wid=wid)
         if self.person:
-            await bed.fleet.do(bed.code, "restart", params={"wait": "none"})  # what a person is told
+            bed.began = time.monotonic()  # what it was told before is over with what a person does
+            await bed.fleet.do(bed.code, "restart", params={"wait": "none"})
         await bed.well()
         if bed.result.cure not in {*self.cures, "-"}:
             raise Unexpected(f"cured by {bed.result.cure} where {' or '.join(self.cures)} will do")
@@ -67,34 +69,53 @@ class PageFault:
         if self.person:
             bed.result.verdict = "a person is needed, rightly"
 
-    async def _word(self, bed: Bed) -> None:
-        last: Any = None
-        while time.monotonic() < bed.began + WORD_S + 1:
-            view = await bed.fleet.view(bed.code)
-            said = {view["status"], view["reason"], view["link"]}
-            if said & set(self.words):
-                bed.result.word = next(word for word in self.words if word in said)
-                bed.result.word_s = time.monotonic() - bed.began
-                return
-            last = {key: view[key] for key in ("status", "link", "reason", "signs")}
-            await asyncio.sleep(0.05)
-        raise Unexpected(f"none of {', '.join(self.words)} within {WORD_S:g} s: {last}")
 
-    async def _finding(self, bed: Bed) -> None:
-        line = await bed.journal.first(
-            "health.finding",
-            client=bed.code,
-            since=bed.began,
-            seconds=FINDING_S,
-            when=lambda line: line.fields["fault"] in self.found,
+async def word(bed: Bed, words: Collection[str]) -> None:
+    """What the session is called, by its view or by the log, which misses nothing that is over soon."""
+    while time.monotonic() < bed.began + WORD_S + 1:
+        view = await bed.fleet.view(bed.code)
+        changed = bed.journal.all("session.changed", client=bed.code, since=bed.began)
+        for said, at in [(line.fields, line.at) for line in changed] + [(view, time.monotonic())]:
+            shown = {said["status"], said["reason"], said["link"]}
+            if shown & set(words):
+                bed.result.word = next(one for one in words if one in shown)
+                bed.result.word_s = at - bed.began
+                return
+        await asyncio.sleep(0.05)
+    last = {key: view[key] for key in ("status", "link", "reason", "signs")}
+    raise Unexpected(f"none of {', '.join(words)} within {WORD_S:g} s: {last}")
+
+
+async def finding(bed: Bed, faults: Collection[str], *, person: bool = False) -> None:
+    """It is found, and there is a next step."""
+    line = await bed.journal.first(
+        "health.finding",
+        client=bed.code,
+        since=bed.began,
+        seconds=FINDING_S,
+        when=lambda line: line.fields["fault"] in faults,
+    )
+    if line is None:
+        others = [one.told() for one in bed.findings()]
+        raise Unexpected(f"none of {', '.join(faults)} found within {FINDING_S:g} s; found: {others}")
+    bed.seen(line, str(line.fields["fault"]))
+    shown = (await bed.fleet.view(bed.code))["finding"]
+    if shown is not None and not person and shown["remedy"] is None and shown["next_try_at"] is None:
+        raise Unexpected(f"no next step: {shown}")
+
+
+async def scanned(bed: Bed) -> None:
+    """Codes rotate: one that has just gone is asked for again."""
+    view = await bed.fleet.until(bed.code, lambda view: view["qr"] is not None)
+    try:
+        bed.wid = await bed.fleet.scan(view["qr"]["text"])
+    except Unexpected:
+        gone = view["qr"]["text"]
+        view = await bed.fleet.until(
+            bed.code, lambda view: view["qr"] is not None and view["qr"]["text"] != gone
         )
-        if line is None:
-            others = [one.told() for one in bed.findings()]
-            raise Unexpected(f"none of {', '.join(self.found)} found within {FINDING_S:g} s; found: {others}")
-        bed.seen(line, str(line.fields["fault"]))
-        finding = (await bed.fleet.view(bed.code))["finding"]
-        if finding is not None and not self.person and not (finding["remedy"] or finding.get("next_try_at")):
-            raise Unexpected(f"no next step: {finding}")
+        bed.wid = await bed.fleet.scan(view["qr"]["text"])
+    await bed.fleet.until(bed.code, lambda view: view["status"] == "connected")
 
 
 async def slow_boot(bed: Bed) -> None:
@@ -122,16 +143,33 @@ async def logged_out(bed: Bed) -> None:
         await bed.fleet.inject(fault, wid=wid, **value)
     bed.strike()
     await bed.fleet.page("POST", "/phone/logout", json={"wid": wid})
-    row = PageFault("logout", words=("logged_out",), found=("logged_out",), person=True)
-    await row._word(bed)  # noqa: SLF001 (its own kind)
-    await row._finding(bed)  # noqa: SLF001 (likewise)
+    await word(bed, ["logged_out"])
+    await finding(bed, ["logged_out"], person=True)
     await bed.left_alone(10)
     if restored := bed.journal.all("profile.restored", client=bed.code, since=bed.began):
         raise Unexpected(f"restored: {restored[0].told()}")
-    view = await bed.fleet.until(bed.code, lambda view: view["qr"] is not None)
-    await bed.fleet.scan(view["qr"]["text"])
-    await bed.fleet.until(bed.code, lambda view: view["status"] == "connected")
+    await scanned(bed)
     bed.result.login, bed.result.cure = "gone, rightly", "a scan"
+
+
+def passkey(value: str) -> Do:
+    async def do(bed: Bed) -> None:
+        """A scan that WhatsApp takes only when a person has done something more."""
+        view = await bed.fleet.connect(bed.code)
+        text = view["qr"]["text"]
+        await bed.fleet.inject("passkey", ref=text[:60], value=value)
+        bed.strike()
+        bed.wid = await bed.fleet.scan(text)
+        try:
+            await word(bed, [f"passkey_{value}"])
+            await finding(bed, [f"passkey_{value}"], person=True)
+            await bed.left_alone(10)
+        finally:
+            await bed.fleet.clear("passkey")
+        await bed.well()
+        bed.result.login = "new"
+
+    return do
 
 
 def offline(fault: str, value: str | None = None, *, quick: bool = False) -> PageFault:
@@ -156,10 +194,29 @@ FAULTS = (
     PageFault("syncing", "stuck", ("syncing",), ("sync_stuck",), loads=True),
     PageFault("socket_state", "DEPRECATED_VERSION", ("outdated",), ("outdated",)),
     *(refused(state, word) for state, word in REFUSED.items()),
+    PageFault("unpaired_with_marks", "until_reload", ("unpaired",), ("unpaired",), stays=False, quick=True),
+    PageFault(
+        "unpaired_with_marks",
+        "until_restart",
+        ("unpaired",),
+        ("unpaired",),
+        ("restart",),
+        stays=False,
+        restarts=1,
+    ),
+    PageFault("elsewhere", None, ("elsewhere",), ("elsewhere",), stays=False),
+    PageFault("dialog", "whats_new", ("connected",), ("notice_open",), ("dismiss",), stays=False),
+    PageFault("dialog", "whats_new_stuck", ("connected",), ("notice_open",), ("reload", "none")),
+    PageFault("dialog", "update", ("connected",), ("notice_open",), ("dismiss",), stays=False),
+    PageFault("dialog", "unknown", ("connected",), ("dialog_open",), person=True),
+    PageFault("restricted", "timelock", ("connected",), ("restricted",), person=True),
+    PageFault("restricted", "capping", ("connected",), ("restricted",), person=True),
+    PageFault("memory_burst", "2500", ("recovering", "starting", "connected"), ("memory_high",), stays=False),
 )
 
 PAGE_ROWS: tuple[Row, ...] = (
     Row("slow boot after quick ones", slow_boot),
     Row("logged out, address stripped", logged_out, quick=True),
+    *(Row(f"passkey {value}", passkey(value)) for value in ("required", "confirmation")),
     *(Row(one.name, one.do, quick=one.quick) for one in FAULTS),
 )
