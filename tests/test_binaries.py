@@ -84,3 +84,28 @@ async def test_what_a_browser_says_that_loads_no_page_is_in_the_answer(
         await supervisor.disconnect(DEMO)
     found = journal.named("health.finding")[0]
     assert "the browser says: " in found.fields["evidence"][-1]
+
+
+@pytest.mark.parametrize("kind", ["bubblewrap", "plain"])
+@pytest.mark.parametrize(
+    ("zone", "shown"), [("America/Sao_Paulo", "America/Sao_Paulo"), ("../../etc/passwd", "")]
+)
+async def test_a_page_has_the_daemons_time_zone(
+    start: Daemon, binary: Path, kind: str, zone: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    async with (
+        Simulator() as simulator,
+        start(whatsapp={"url": simulator.url}, sandbox={"kind": kind}, browser={"path": binary}) as (
+            supervisor,
+            _,
+        ),
+    ):
+        await supervisor.connect(DEMO)
+        browser = supervisor._sessions[DEMO].instance.browser
+        assert browser is not None
+        assert browser.page is not None
+        found = await browser.page.evaluate("Intl.DateTimeFormat().resolvedOptions().timeZone")
+        machine = Path("/etc/localtime").resolve().relative_to("/usr/share/zoneinfo")
+        utc = {"UTC", "Etc/UTC"}
+        assert found == (shown or str(machine)) or {found, str(machine)} <= utc

@@ -72,7 +72,7 @@ class Browser:
                     profile=profile,
                     lock_fd=lock_fd,
                     token=token,
-                    env=_ENV,
+                    env={**_ENV, **_zone(os.environ)},
                     fds={0: null, 1: error_write, 2: error_write, 3: command_read, 4: answer_write},
                 )
             )
@@ -175,6 +175,13 @@ class Browser:
         self._fds = []
         self._stderr.close()
         self.run.close()
+
+
+def _zone(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The daemon's time zone, if it is told one by name; else the page has the machine's."""
+    name = environ.get("TZ", "").removeprefix(":")
+    is_name = re.fullmatch(r"\w[\w+-]*(/\w[\w+-]*)*", name, re.ASCII) is not None
+    return {"TZ": name} if is_name else {}
 
 
 @contextmanager
