@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from bare_browser import BINARIES
-from conftest import Daemon, Journal
+from conftest import Daemon
 
 from waguard.core.answer import Wait
 from waguard.core.model import ClientCode, Status
@@ -61,9 +61,7 @@ async def test_each_binary_loads_a_page_keeps_a_login_and_leaves_nothing(
 
 
 @pytest.mark.skipif(FULL not in BINARIES, reason="no full Chromium is installed")
-async def test_what_a_browser_says_that_loads_no_page_is_in_the_answer(
-    start: Daemon, journal: Journal, tmp_path: Path
-) -> None:
+async def test_what_a_browser_says_that_loads_no_page_is_in_the_answer(start: Daemon, tmp_path: Path) -> None:
     program = tmp_path / "browser"
     # Its network service dies at each start.
     program.write_text(f'#!/bin/sh\nexec {FULL} --disable-crashpad-for-testing "$@"\n')
@@ -82,8 +80,6 @@ async def test_what_a_browser_says_that_loads_no_page_is_in_the_answer(
         said = "\n".join(caught.value.details["stderr"])
         assert "Network service crashed or was terminated" in said
         await supervisor.disconnect(DEMO)
-    found = journal.named("health.finding")[0]
-    assert "the browser says: " in found.fields["evidence"][-1]
 
 
 @pytest.mark.parametrize("kind", ["bubblewrap", "plain"])

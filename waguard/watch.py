@@ -226,26 +226,21 @@ class Watch:
         self._timer = None
         at_work = took >= patience.LONGER * deadline
         self._instance.publish("stage.late", stage=stage, deadline_s=round(deadline, 3), at_work=at_work)
-        reading = self._instance.memory.reading
+        reading, browser = self._instance.memory.reading, self._instance.browser
+        said = browser.last_words() if browser is not None else ()
+        details = (("stage", stage), ("deadline_s", deadline), *((("stderr", list(said)),) if said else ()))
         if self._navigating:
             what = f"Stage open: {self._config.whatsapp.url} has not answered within {round(took, 1):g} s."
-            details = (("stage", stage), ("deadline_s", deadline))
             silent = Failure("deadline_exceeded", what, Stage.OPEN, "Is the network up?", details)
             self._ears.unreachable(epoch, silent)
             return
         shown = ", ".join(reading.signs) if reading is not None else ""
-        browser = self._instance.browser
-        said = browser.last_words() if browser is not None else ()
         late = Failure(
             "deadline_exceeded",
             f"Stage open: the page was not usable within {round(took, 1):g} s; it shows {shown or 'nothing'}.",
             Stage.OPEN,
             "Is the network up? If WhatsApp Web is just slow here, raise deadlines.open in the configuration.",
-            (
-                ("stage", Stage.OPEN.value),
-                ("deadline_s", deadline),
-                *((("stderr", list(said)),) if said else ()),
-            ),
+            details,
         )
         evidence = (f"it shows {shown or 'nothing'}", *(f"the browser says: {line}" for line in said[-1:]))
         complaint = Finding(Fault.PAGE_NOT_LOADED, late, evidence, took)
