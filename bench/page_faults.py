@@ -100,7 +100,7 @@ async def finding(bed: Bed, faults: Collection[str], *, person: bool = False) ->
         raise Unexpected(f"none of {', '.join(faults)} found within {FINDING_S:g} s; found: {others}")
     bed.seen(line, str(line.fields["fault"]))
     shown = (await bed.fleet.view(bed.code))["finding"]
-    if shown is not None and not person and shown["remedy"] is None and shown["next_try_at"] is None:
+    if shown is not None and not person and shown["remedy"] is None and shown["next_try_s"] is None:
         raise Unexpected(f"no next step: {shown}")
 
 
@@ -206,7 +206,7 @@ FAULTS = (
     ),
     PageFault("elsewhere", None, ("elsewhere",), ("elsewhere",), stays=False),
     PageFault("dialog", "whats_new", ("connected",), ("notice_open",), ("dismiss",), stays=False),
-    PageFault("dialog", "whats_new_stuck", ("connected",), ("notice_open",), ("reload", "none")),
+    PageFault("dialog", "whats_new_stuck", ("connected",), ("notice_open",), ("dismiss", "reload", "none")),
     PageFault("dialog", "update", ("connected",), ("notice_open",), ("dismiss",), stays=False),
     PageFault("dialog", "unknown", ("connected",), ("dialog_open",), person=True),
     PageFault("restricted", "timelock", ("connected",), ("restricted",), person=True),

@@ -939,7 +939,7 @@ def status(state: State) -> Status:
                 **{Reason(fault.value): Status.FAILED for fault in REFUSALS},
             }.get(state.reason or Reason.OFFLINE, Status.RECOVERING)
         case _:
-            return Status.RECOVERING if state.failure else Status.STARTING
+            return Status.RECOVERING if state.failure or state.treatment else Status.STARTING
 
 
 def as_text() -> str:
