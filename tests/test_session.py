@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,34 @@ async def test_a_crashed_renderer_is_restarted(pose: Daemon, journal: Journal) -
         async with asyncio.timeout(10):
             await session.until(lambda: session.state.process is Process.FAILED)
         assert len(journal.named("browser.spawned")) == 2
+
+
+async def test_who_is_held_still_for_a_snapshot_is_closed_politely_after_it(
+    pose: Daemon, sandbox: dict[str, str], journal: Journal
+) -> None:
+    async with pose("qr", sandbox=sandbox) as (supervisor, _):
+        await supervisor.connect(DEMO)
+        instance = supervisor._sessions[DEMO].instance
+        browser, held, go_on = instance.browser, threading.Event(), threading.Event()
+        assert browser is not None
+
+        def snapshot() -> None:
+            with instance._held_still(browser):
+                held.set()
+                go_on.wait(10)
+
+        copying = asyncio.create_task(asyncio.to_thread(snapshot))
+        await asyncio.to_thread(held.wait, 10)
+        closing = asyncio.create_task(supervisor.disconnect(DEMO))
+        try:
+            await supervisor._sessions[DEMO].until(lambda: supervisor.view(DEMO).process is Process.STOPPING)
+            assert await asyncio.to_thread(browser.run.stopped)
+        finally:
+            go_on.set()
+            await copying
+        await closing
+        closed = [one for one in journal.named("stage.done") if one.fields["stage"] == "close"]
+        assert len(closed) == 1
 
 
 async def test_ignoring_a_polite_close_costs_its_deadline_and_no_more(

@@ -159,6 +159,8 @@ class Instance:
         self._distrust = ""
         self._kills = Kills()
         """Of the browser's cgroup, as of the last look."""
+        self._still = threading.Lock()
+        """Held while a snapshot has the browser stand still."""
         self.held_until = 0.0
         """Until when the browser was held still for a snapshot, monotonic; infinite while it is."""
         self.newest_snapshot = ""
@@ -654,7 +656,7 @@ class Instance:
         """Ask the browser to close, so that it writes down what it has; says what came of it if it did not."""
         browser = self.browser
         assert browser is not None  # noqa: S101 (the callers looked)
-        if await in_thread(browser.run.stopped):
+        if await in_thread(self._stopped, browser):
             return "it is stopped, so it was not asked"
         began = time.monotonic()
         try:
@@ -665,6 +667,12 @@ class Instance:
             return f"it was asked and did not: {error.message}"
         self.stage_done(Stage.CLOSE, began)
         return ""
+
+    def _stopped(self, browser: Browser) -> bool:
+        """Whether it stands still, and not for a snapshot, which lets it go on in a moment."""
+        if self._still.acquire(timeout=self._resources.config.deadlines.close):
+            self._still.release()
+        return browser.run.stopped()
 
     async def end(self, *, polite: bool) -> None:
         """Close the browser if there is one, kill what is left, prove it gone. Raises `NotProvedGone`."""
@@ -769,13 +777,14 @@ class Instance:
 
     @contextmanager
     def _held_still(self, browser: Browser) -> Iterator[None]:
-        self.held_until = math.inf  # what is stopped by us is not to be found stopped
-        try:
-            with freeze.frozen(browser.run.members, _FREEZE_S):
-                began = time.monotonic()
-                yield
-        finally:
-            self.held_until = time.monotonic()
+        with self._still:
+            self.held_until = math.inf  # what is stopped by us is not to be found stopped
+            try:
+                with freeze.frozen(browser.run.members, _FREEZE_S):
+                    began = time.monotonic()
+                    yield
+            finally:
+                self.held_until = time.monotonic()
         self.memory.frozen_ms = round((time.monotonic() - began) * 1000, 1)
 
     async def prune(self, limit_bytes: int) -> int:
