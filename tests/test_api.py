@@ -9,9 +9,11 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import aiohttp
 import pytest
@@ -23,11 +25,16 @@ from yarl import URL
 from waguard.api import admin, app, auth, backups, compat, problems, sessions, stats, words
 from waguard.api.routes import Routes
 from waguard.config import Api, Config, Log, Sessions
+from waguard.core.health import Fault
 from waguard.core.model import ClientCode
+from waguard.core.stats import Happening
 from waguard.errors import BY_CODE, ConfigError, ProfileFailed
+from waguard.instance import Step
 from waguard.observe import logs
+from waguard.profile.examiners.subject import Verdict
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.supervisor import Supervisor
+from waguard.views import BackupView, CheckView, CleanupView, FailureView, FindingView, QrView
 
 DEMO = ClientCode("demo")
 ADMIN, TOKEN, TOKEN2 = "admin-admin-admin-admin", "demo-demo-demo-demo", "demo2-demo2-demo2"
@@ -135,8 +142,8 @@ def port(pose: Daemon) -> Any:
 def snapshot(root: Path) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for path in sorted(root.rglob("*")):
-        if path.name.startswith(".history.db"):
-            continue  # what was asked before is written down a little later
+        if path.name.startswith((".history.db", ".looked")):
+            continue  # what was asked before is written down a little later, and so is the first sweep
         seen = path.lstat()
         found[str(path)] = (seen.st_ino, seen.st_mode, seen.st_size, seen.st_mtime_ns)
     return found
@@ -983,6 +990,87 @@ async def test_answers_tell_no_tokens(port: Any) -> None:
             for token in (ADMIN, TOKEN, TOKEN2, "wrong-wrong-wrong"):
                 answer = await asked.ask(method, path, token)
                 assert token not in answer.body.decode("utf-8", "replace") + str(answer.headers)
+
+
+# --- what a client's token is told of the daemon's host ---------------------------------------------------------------
+
+SLASHES = "2@a/bc/d,/e/f/g==,/h/i,1"
+IN_FILES = {"/screenshot", "/backups/{id:[^/]*}"}
+"""Routes whose answers are no JSON."""
+
+
+def spoiled(told: Any, with_: str) -> Any:
+    """The same, and every text that the daemon writes itself says that too."""
+    if isinstance(told, StrEnum | QrView):
+        return told
+    if isinstance(told, str):
+        return f"{told} {with_}"
+    if isinstance(told, list | tuple):
+        return [spoiled(one, with_) for one in told]
+    if is_dataclass(told) and not isinstance(told, type):
+        named = {one.name: getattr(told, one.name) for one in fields(told)}
+        return replace(
+            told,
+            **{name: spoiled(one, with_) for name, one in named.items() if name not in {"id", "client"}},
+        )
+    return {key: spoiled(one, with_) for key, one in told.items()} if isinstance(told, Mapping) else told
+
+
+async def test_no_answer_to_a_clients_token_names_a_path_of_the_daemons(
+    port: Any, sessions_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = (
+        f"{sessions_dir}/demo/session.json:{sessions_dir}/.locks/demo ('{sessions_dir}/x', file://{sessions_dir}/y) "
+        f"--user-data-dir={sessions_dir}/z; /etc/waguard/config.toml, [/usr/lib/chromium/chromium]."
+    )
+    async with port() as asked:
+        await asked.ask("POST", "/v1/sessions/demo/connect", TOKEN)
+        supervisor = asked.supervisor
+        session = replace(
+            supervisor.view(DEMO),
+            qr=QrView(SLASHES, 1.0, 2.0),
+            failure=FailureView("profile_failed", "No:", "profile", "Do:"),
+            finding=FindingView(Fault.BROWSER_HUNG, ["seen:"], None, [], 1.0, None),
+            check=CheckView(Verdict.DAMAGED, "Why:"),
+        )
+        backup = BackupView("1", "demo", 1.0, "request", True, False, True, "1.2", "g", 9)
+        happening = Happening(1, 1.0, "demo", "health.finding", {"evidence": ["seen:"], "why": "So:"})
+        cleanup = CleanupView("demo", ok=False, steps=[Step("retire", "failed", detail="No:")], ms=1.0)
+        answers: dict[str, object] = {
+            **dict.fromkeys(("view", "connect", "restart", "disconnect", "restore"), session),
+            **dict.fromkeys(("check_backup", "backup", "bring"), backup),
+            "views": [session],
+            "backups": [backup],
+            "cleanup": cleanup,
+            "qr": session.qr,
+        }
+        for name, told in answers.items():
+            answer = Mock if name in {"view", "views", "qr"} else AsyncMock
+            monkeypatch.setattr(supervisor, name, answer(return_value=spoiled(told, places)))
+        for name in ("happened", "findings"):
+            told = spoiled([happening], places)
+            monkeypatch.setattr(supervisor.history, name, AsyncMock(return_value=told))
+
+        for route in [*sessions.routes, *backups.routes, *stats.routes]:
+            path = route.path.replace("{code:[^/]*}", "demo").replace("{id:[^/]*}", "1")
+            if route.path.removeprefix(sessions.ONE) in IN_FILES and route.method == "GET":
+                continue
+            admins = await asked.ask(route.method, path)
+            answer = await asked.ask(route.method, path, TOKEN)
+            if path == "/v1/stats":
+                is_problem(answer, 403, "forbidden")
+                continue
+            assert (admins.status, answer.status) == (200, 200), (path, answer.body)
+            told = answer.body.decode()
+            assert not [one for one in (str(sessions_dir), "/etc/", "/usr/") if one in told], (path, told)
+            if not path.endswith("/qr"):
+                assert str(sessions_dir) in admins.body.decode(), path
+                assert (
+                    ".../session.json:.../demo ('.../x', .../y) --user-data-dir=.../z; .../config.toml, [.../chromium]."
+                    in told
+                )
+            if '"qr"' in told or path.endswith("/qr"):
+                assert SLASHES in told, path
 
 
 # --- the tokens' file -------------------------------------------------------------------------------------------------

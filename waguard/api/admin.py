@@ -18,10 +18,10 @@ def admin_only(request: web.Request) -> None:
 @routes.post("/v1/reap", ReapOptions)
 async def reap(request: web.Request, options: ReapOptions) -> web.Response:
     admin_only(request)
-    return respond(await request.app[SUPERVISOR].reap(dry_run=options.dry_run))
+    return respond(request, await request.app[SUPERVISOR].reap(dry_run=options.dry_run))
 
 
 @routes.get("/v1/schedule", Options)
 async def schedule(request: web.Request, _options: Options) -> web.Response:
     admin_only(request)
-    return respond({"jobs": request.app[SUPERVISOR].schedule.views()})
+    return respond(request, {"jobs": request.app[SUPERVISOR].schedule.views()})

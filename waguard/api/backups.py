@@ -19,13 +19,13 @@ _PIECE = 256 * 1024
 
 @routes.get(ONE + "/backups", Options)
 async def list_backups(request: web.Request, _options: Options) -> web.Response:
-    return respond({"backups": await request.app[SUPERVISOR].backups(code_of(request))})
+    return respond(request, {"backups": await request.app[SUPERVISOR].backups(code_of(request))})
 
 
 @routes.post(ONE + "/backups", Options)
 async def take(request: web.Request, _options: Options) -> web.Response:
     code = code_of(request)
-    return respond(await request.app[SUPERVISOR].backup(code))
+    return respond(request, await request.app[SUPERVISOR].backup(code))
 
 
 @routes.post(ONE + "/backups/{id:[^/]*}/restore", RestoreOptions)
@@ -34,9 +34,11 @@ async def restore(request: web.Request, options: RestoreOptions) -> web.Response
     supervisor, backup_id = request.app[SUPERVISOR], request.match_info["id"]
     with _discreet(request):
         if options.dry_run:
-            return respond({"dry_run": True, "backup": await supervisor.check_backup(code, backup_id)})
+            return respond(
+                request, {"dry_run": True, "backup": await supervisor.check_backup(code, backup_id)}
+            )
         return respond(
-            await supervisor.restore(code, backup_id, wait=options.wait, timeout_s=options.timeout_s)
+            request, await supervisor.restore(code, backup_id, wait=options.wait, timeout_s=options.timeout_s)
         )
 
 
@@ -72,9 +74,9 @@ async def bring(request: web.Request, options: ImportOptions) -> web.Response:
         async with aclosing(_pieces(request)) as pieces:
             backup = await supervisor.bring(code, pieces, wanted=options.login, keep=not options.dry_run)
         if options.dry_run:
-            return respond({"dry_run": True, "backup": backup})
+            return respond(request, {"dry_run": True, "backup": backup})
         return respond(
-            await supervisor.restore(code, backup.id, wait=options.wait, timeout_s=options.timeout_s)
+            request, await supervisor.restore(code, backup.id, wait=options.wait, timeout_s=options.timeout_s)
         )
 
 

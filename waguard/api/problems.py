@@ -1,13 +1,11 @@
 """Errors on the wire: RFC 9457 problem details with a stable ``code``."""
 
 import json
-import re
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
+from waguard.api.discreet import without_paths
 from waguard.api.words import in_http
 from waguard.errors import WaguardError
 from waguard.plain_text import plain_data
@@ -66,20 +64,6 @@ def code_of(error: WaguardError) -> str:
 
 def status_of(error: WaguardError) -> int:
     return STATUS.get(code_of(error), 500)
-
-
-_PATH = re.compile(r"""(?<![\w./:~-])/(?:[^\s/'",:;()\[\]]+/)+(?P<name>[^\s/'",:;()\[\]]*)""")
-
-
-def without_paths(told: Any) -> Any:
-    """Without where the daemon keeps things: of a path its last part is left."""
-    if isinstance(told, str):
-        return _PATH.sub(r".../\g<name>", told)
-    if isinstance(told, Mapping):
-        return {key: without_paths(value) for key, value in told.items()}
-    if isinstance(told, list | tuple):
-        return [without_paths(one) for one in told]
-    return without_paths(str(told)) if isinstance(told, Path) else told
 
 
 def response(error: WaguardError, *, admin: bool) -> web.Response:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from waguard.api.keys import ARRIVES_S
+from waguard.api.discreet import without_paths
+from waguard.api.keys import ARRIVES_S, CALLER
 from waguard.api.problems import Problem
 from waguard.api.words import in_http
 from waguard.core.answer import Wait
@@ -125,8 +126,9 @@ async def read(request: web.Request, model: type[O]) -> O:
     return model.of(given)
 
 
-def respond(view: object) -> web.Response:
-    """A view as JSON; what its hints say to do, as requests."""
+def respond(request: web.Request, view: object) -> web.Response:
+    """A view as JSON, as far as its caller is to know it; what its hints say to do, as requests."""
+    told = view if request[CALLER].client is None else without_paths(view)
     return web.Response(
-        body=plain_json(in_http(_ANY.dump_json(view).decode())).encode(), content_type="application/json"
+        body=plain_json(in_http(_ANY.dump_json(told).decode())).encode(), content_type="application/json"
     )

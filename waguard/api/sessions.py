@@ -32,12 +32,14 @@ async def list_sessions(request: web.Request, _options: Options) -> web.Response
     supervisor, caller = request.app[SUPERVISOR], request[CALLER]
     found = {"sessions": [view for view in supervisor.views() if caller.may(client_code(view.client))]}
     # Of the machine, and so the admin's.
-    return respond(found if caller.client is not None else {**found, "sandbox": supervisor.sandbox()})
+    return respond(
+        request, found if caller.client is not None else {**found, "sandbox": supervisor.sandbox()}
+    )
 
 
 @routes.get(ONE, Options)
 async def show(request: web.Request, _options: Options) -> web.Response:
-    return respond(request.app[SUPERVISOR].view(code_of(request)))
+    return respond(request, request.app[SUPERVISOR].view(code_of(request)))
 
 
 @routes.post(ONE + "/connect", ConnectOptions)
@@ -46,27 +48,27 @@ async def connect(request: web.Request, options: ConnectOptions) -> web.Response
     view = await request.app[SUPERVISOR].connect(
         code, wait=options.wait, fresh=options.fresh, timeout_s=options.timeout_s
     )
-    return respond(view)
+    return respond(request, view)
 
 
 @routes.post(ONE + "/restart", WaitOptions)
 async def restart(request: web.Request, options: WaitOptions) -> web.Response:
     code = code_of(request)
     return respond(
-        await request.app[SUPERVISOR].restart(code, wait=options.wait, timeout_s=options.timeout_s)
+        request, await request.app[SUPERVISOR].restart(code, wait=options.wait, timeout_s=options.timeout_s)
     )
 
 
 @routes.post(ONE + "/disconnect", Options)
 async def disconnect(request: web.Request, _options: Options) -> web.Response:
     code = code_of(request)
-    return respond(await request.app[SUPERVISOR].disconnect(code))
+    return respond(request, await request.app[SUPERVISOR].disconnect(code))
 
 
 @routes.post(ONE + "/cleanup", Options)
 async def cleanup(request: web.Request, _options: Options) -> web.Response:
     code = code_of(request)
-    return respond(await request.app[SUPERVISOR].cleanup(code))
+    return respond(request, await request.app[SUPERVISOR].cleanup(code))
 
 
 def _accepted(header: str) -> list[str]:
@@ -91,7 +93,7 @@ async def show_qr(request: web.Request, _options: Options) -> web.Response:
     view = request.app[SUPERVISOR].qr(code)
     for wanted in _accepted(request.headers.get("Accept", "*/*")):
         if wanted in {"application/json", "application/*", "*/*"}:
-            return respond(view)
+            return respond(request, view)
         if wanted in qr.FORMATS:
             charset = "utf-8" if wanted.startswith("text/") else None
             return web.Response(body=qr.FORMATS[wanted](view), content_type=wanted, charset=charset)

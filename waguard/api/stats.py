@@ -68,7 +68,7 @@ async def stats(request: web.Request, options: StatsOptions) -> web.Response:
     supervisor = request.app[SUPERVISOR]
     found = await supervisor.history.stats(options.hours, code)
     alerts = [one for one in supervisor.alerts() if code is None or one.client in {code, None}]
-    return respond(view(found, supervisor.learned, supervisor.history.state, alerts))
+    return respond(request, view(found, supervisor.learned, supervisor.history.state, alerts))
 
 
 def view(found: Stats, learned: Learned, state: str, alerts: Sequence[Raised]) -> StatsView:
@@ -107,11 +107,11 @@ def _deadline(learned: Learned, code: ClientCode | None, stage: Stage) -> Deadli
 async def history(request: web.Request, options: PageOptions) -> web.Response:
     code = code_of(request)
     found = await request.app[SUPERVISOR].history.happened(code, options.limit, options.before)
-    return respond({"history": found})
+    return respond(request, {"history": found})
 
 
 @routes.get(ONE + "/findings", PageOptions)
 async def findings(request: web.Request, options: PageOptions) -> web.Response:
     code = code_of(request)
     found = await request.app[SUPERVISOR].history.findings(code, options.limit, options.before)
-    return respond({"findings": found})
+    return respond(request, {"findings": found})
