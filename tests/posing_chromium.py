@@ -54,20 +54,17 @@ import threading
 import time
 from pathlib import Path
 
-SPLASH: "dict[str, object]" = {"url": "https://web.whatsapp.com/", "splash": True}
+SPLASH: "dict[str, object]" = {"splash": True}
 QR: "dict[str, object]" = {
-    "url": "https://web.whatsapp.com/",
     "qr": "2@posing,noise,identity,adv,1",
     "state": "UNPAIRED",
 }
 CONNECTED: "dict[str, object]" = {
-    "url": "https://web.whatsapp.com/",
     "panes": True,
     "state": "CONNECTED",
     "synced": True,
 }
 SERVER_ERROR: "dict[str, object]" = {
-    "url": "https://web.whatsapp.com/",
     "app": False,
     "ready": "complete",
     "status": 500,
@@ -83,7 +80,7 @@ SIGNS: "dict[str, dict[str, object]]" = {
     "error-page": SERVER_ERROR,
     "outage": SERVER_ERROR,
     "no-way": {"url": "chrome-error://chromewebdata/", "app": False, "ready": "complete"},
-    "unread": {"url": "https://web.whatsapp.com/", "app": True, "splash": False, "ready": "complete"},
+    "unread": {"app": True, "splash": False, "ready": "complete"},
     "opening": {**CONNECTED, "state": "OPENING", "stream": "DISCONNECTED"},
     "syncing": {**CONNECTED, "synced": False, "panes": False, "progress": True},
     "outdated": {**CONNECTED, "state": "DEPRECATED_VERSION"},
@@ -258,7 +255,10 @@ def answer(message: dict, pose: str) -> None:  # type: ignore[type-arg]  # runs 
             return
         if pose == "late-answers":
             time.sleep(0.3)
-        result = {"result": {"type": "object", "value": shown(message["params"]["expression"], pose)}}
+        value = shown(message["params"]["expression"], pose)
+        if isinstance(value, dict):
+            value = {"url": Posing.url, **value}
+        result = {"result": {"type": "object", "value": value}}
     elif method == "Runtime.terminateExecution" and pose == "loops":
         Posing.now = Posing.usual
     elif (method, pose) in {("Browser.getVersion", "deaf"), ("Network.getCookies", "no-network")}:

@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from bare_browser import BINARY, NOBODY
+from bare_browser import BINARY
 from conftest import Daemon, Journal
 from posing_chromium import CONNECTED
 from test_custody import House
@@ -117,8 +117,9 @@ def plant(root: Path, written: Written) -> Path:
     (profile / LOGIN).parent.mkdir(parents=True)
     (profile / LOGIN).write_bytes(os.urandom(512 * KB))
     if os.geteuid() == 0:
+        owner = profile.stat()
         for path in profile.rglob("*"):
-            os.chown(path, NOBODY, NOBODY)
+            os.chown(path, owner.st_uid, owner.st_gid)
     return profile
 
 
