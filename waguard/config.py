@@ -597,6 +597,14 @@ def _lines(text: str) -> dict[str, int]:
     return found
 
 
+_RIGHT = {
+    "bool_type": "true or false",
+    "list_type": 'a list in brackets, like ["a", "b"]',
+    "dict_type": 'a table in braces, like {a = "b"}',
+}
+"""What would be right, where pydantic says only what was wrong."""
+
+
 def _explain(problem: Any, origins: Mapping[str, str], file: Path | None) -> str:
     """One pydantic error as a sentence: where, which key, what was wrong, what would be right."""
     location = [str(part) for part in problem["loc"]]
@@ -614,7 +622,7 @@ def _explain(problem: Any, origins: Mapping[str, str], file: Path | None) -> str
     elif problem["type"] == "path_type":
         message = f"must be a path in quotes, not {problem['input']!r}"
     elif problem["type"] != "value_error":
-        message = message.removeprefix("String should ")
+        message = _RIGHT.get(problem["type"], message).removeprefix("String should ")
         message = f"must {message}" if message.startswith("match") else f"must be {message}"
         shown = _CREDENTIALS.sub("...@", repr(problem["input"]))
         if "token" not in key and not isinstance(problem["input"], list | dict):
