@@ -185,7 +185,7 @@ class Bench:
     def __init__(self, root: Path, page: str) -> None:
         self._root, self._page = root, page
         self._origin = login.origin_of(page)
-        self._user = unprivileged_user("")
+        self._user = unprivileged_user("", root)
         self._profiles = Profiles(root, self._user)
 
     async def live(self, count: int) -> Live:
@@ -386,7 +386,7 @@ async def sweep(supervisor: Supervisor, kind: str, expected: int = 0) -> float:
 
 def settle(root: Path, count: int) -> Sequence[Path]:
     """What so many stopped sessions leave on the disk; the locks of their profiles."""
-    profiles = Profiles(root, unprivileged_user(""))
+    profiles = Profiles(root, unprivileged_user("", root))
     profiles.make_room()
     locks = []
     for number in rounds(count):

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ from waguard.sandbox.plain import become_subreaper
 from waguard.supervisor import Supervisor
 
 POSING = Path(__file__).parent / "posing_chromium.py"
+DYING_S = 5.0
+"""What was killed is in the process table until the kernel has taken it apart, which takes a while on a busy machine."""
 QR_ONLY = zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode)
 
 
@@ -102,7 +105,9 @@ def nothing_leaks() -> Iterator[None]:
     fds, processes = _fds(), _ours()
     yield
     gc.collect()
-    left = _ours() - processes
+    deadline = time.monotonic() + DYING_S
+    while (left := _ours() - processes) and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert not left, f"processes left: {[Path(f'/proc/{pid}/cmdline').read_bytes() for pid in left]}"
     grown = {fd: what for fd, what in _fds().items() if fd not in fds}
     assert not grown, f"fds left: {grown}"
