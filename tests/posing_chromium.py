@@ -9,6 +9,7 @@ Give it as ``browser.path`` and a way to misbehave in ``browser.extra_flags``, f
     never-ready     never answers
     dies-at-once    ends with exit code 3 and a word on stderr
     no-threads      likewise, as one does that is at a limit of processes
+    no-renderer     at such a limit too, which it outlives: its page shows nothing but the splash screen
     dies-when-open  ends when it is sent to a page
     ignores-close   answers Browser.close and stays, and ignores SIGTERM
     leaves-a-stray  starts a process in a session of its own, which stays when this one ends
@@ -73,6 +74,7 @@ BOOT_S = 1.5
 SIGNS: "dict[str, dict[str, object]]" = {
     "ok": QR,
     "never-loads": SPLASH,
+    "no-renderer": SPLASH,
     "offline": {**CONNECTED, "state": "TIMEOUT"},
     "cut-off": {**CONNECTED, "state": "TIMEOUT"},
     "no-storage": {**SPLASH, "storage_error": "QuotaExceededError"},
@@ -128,10 +130,12 @@ def main() -> None:
     if pose == "dies-at-once":
         sys.stderr.write("posing: cannot open the display of my dreams\n")
         sys.exit(3)
-    if pose == "no-threads":
+    if pose in {"no-threads", "no-renderer"}:
         sys.stderr.write(
             "[1:1:ERROR:base/threading/platform_thread_posix.cc:149] pthread_create: Resource temporarily unavailable (11)\n"
         )
+        sys.stderr.flush()
+    if pose == "no-threads":
         sys.exit(1)
     if pose == "ignores-close":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

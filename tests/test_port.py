@@ -19,7 +19,7 @@ from service import Service
 
 from waguard import daemon, host, shortage
 from waguard.core.model import ClientCode, Process, Status, Wanted
-from waguard.errors import LimitReached, ProfileFailed
+from waguard.errors import DeadlineExceeded, LimitReached, ProfileFailed
 from waguard.observe.repeats import Repeats
 from waguard.session import Session
 
@@ -365,6 +365,14 @@ def test_no_more_processes_or_threads_is_told_with_the_limit() -> None:
             assert f"this user may have {soft} (ulimit -u" in caught.value.message
     with pytest.raises(RuntimeError, match="else"), shortage.told():
         raise RuntimeError("something else")
+
+
+async def test_a_page_that_gets_no_process_is_late_for_that_and_not_for_the_network(pose: Daemon) -> None:
+    async with pose("no-renderer", deadlines={"open": 0.5}) as (supervisor, _):
+        with pytest.raises(DeadlineExceeded) as caught:
+            await supervisor.connect(DEMO)
+        assert caught.value.hint.startswith("No more processes or threads can be started")
+        assert "network" not in caught.value.hint
 
 
 async def test_a_browser_that_gets_no_processes_is_the_hosts_limit_and_costs_no_budget(

@@ -229,9 +229,12 @@ class Watch:
         reading, browser = self._instance.memory.reading, self._instance.browser
         said = browser.last_words() if browser is not None else ()
         details = (("stage", stage), ("deadline_s", deadline), *((("stderr", list(said)),) if said else ()))
+        limit = shortage.of_last_words(said)
         if self._navigating:
             what = f"Stage open: {self._config.whatsapp.url} has not answered within {round(took, 1):g} s."
-            silent = Failure("deadline_exceeded", what, Stage.OPEN, "Is the network up?", details)
+            silent = Failure(
+                "deadline_exceeded", what, Stage.OPEN, str(limit or "Is the network up?"), details
+            )
             self._ears.unreachable(epoch, silent)
             return
         shown = ", ".join(reading.signs) if reading is not None else ""
@@ -239,7 +242,10 @@ class Watch:
             "deadline_exceeded",
             f"Stage open: the page was not usable within {round(took, 1):g} s; it shows {shown or 'nothing'}.",
             Stage.OPEN,
-            "Is the network up? If WhatsApp Web is just slow here, raise deadlines.open in the configuration.",
+            str(
+                limit
+                or "Is the network up? If WhatsApp Web is just slow here, raise deadlines.open in the configuration."
+            ),
             details,
         )
         evidence = (f"it shows {shown or 'nothing'}", *(f"the browser says: {line}" for line in said[-1:]))
