@@ -595,7 +595,8 @@ class Instance:
         if what := await in_thread(partial(self._custody.mend_link, known, has_login=self.has_login)):
             self.publish("profile.link_mended", level="warning", why=what)
         _, profile = await in_thread(self._resources.profiles.find, self.code)
-        await self.save(generation=profile.generation if profile is not None else "")
+        if (generation := profile.generation if profile is not None else "") != record.generation:
+            await self.save(generation=generation)
         return self._record
 
     async def adopt(self) -> bool:
