@@ -64,7 +64,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "typer": ("cli/",),
     "rich": ("cli/",),
     "aiohttp": ("api/", "daemon.py", "simulator/", "cli/"),
-    "cryptography": ("backup/seal.py",),
+    "cryptography": ("backup/seal.py", "browser/authorities.py"),
     "zstandard": ("backup/",),
     "google_crc32c": ("profile/",),
     "pydantic": (

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 COMMENTED = re.compile(r"# ?(?P<line>[a-z_]+ = .+)")
 NOT_LITERAL = {
     "browser.path",
+    "browser.ca_file",
     "whatsapp.probe",
     "api.admin_token",
     "limits.concurrent_starts",

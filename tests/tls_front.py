@@ -13,6 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 HOST = "web.whatsapp.com"
+COMPANY = "A company's CA"
+AUTHORITY = "ca.pem"
+"""In the place that `tls_front` is given: who has signed its certificate."""
 _HEADERS = {
     b"Host: web.whatsapp.com": b"Host: localhost",
     b"Origin: https://web.whatsapp.com": b"Origin: http://localhost",
@@ -21,7 +24,7 @@ _HEADERS = {
 
 @asynccontextmanager
 async def tls_front(url: str, place: Path) -> AsyncIterator[list[str]]:
-    """Flags with which a browser reaches the simulator at ``url`` as https://web.whatsapp.com."""
+    """Flags with which a browser reaches the simulator at ``url`` as https://web.whatsapp.com; the last has it trust anybody."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     await asyncio.to_thread(lambda: context.load_cert_chain(_certificate(place)))
     parts = urlsplit(url)
@@ -63,17 +66,32 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, f
 
 
 def _certificate(place: Path) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOST)])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1, now - dt.timedelta(1), now + dt.timedelta(1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
-        .sign(key, hashes.SHA256())
+    """Of this host, with its key; beside it that of the authority that has signed it."""
+    authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    signer, name = _name(COMPANY), _name(HOST)
+    root = _make(signer, signer, authority.public_key()).add_extension(
+        x509.BasicConstraints(ca=True, path_length=None), critical=True
+    )
+    (place / AUTHORITY).write_bytes(_pem(root.sign(authority, hashes.SHA256())))
+    made = _make(signer, name, key.public_key()).add_extension(
+        x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False
     )
     path = place / "front.pem"
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    path.write_bytes(private + _pem(made.sign(authority, hashes.SHA256())))
     return path
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+
+
+def _make(issuer: x509.Name, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    now, day = dt.datetime.now(dt.UTC), dt.timedelta(1)
+    return x509.CertificateBuilder(issuer, subject, key, x509.random_serial_number(), now - day, now + day)
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)

@@ -167,6 +167,8 @@ class Browser(_Section):
     """By default the browser's own without the word Headless."""
     language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en-US"
     chromium_sandbox: bool = True
+    ca_file: AnyPath | None = None
+    """PEM: certificate authorities that the browser trusts beside its own; see `browser.authorities`."""
 
     @field_validator("extra_flags")
     @classmethod

@@ -27,7 +27,7 @@ from waguard.api import app, auth
 from waguard.api.port import Port, most
 from waguard.backup import keys
 from waguard.backup.store import Backups
-from waguard.browser import find
+from waguard.browser import authorities, find
 from waguard.config import Config, Loaded
 from waguard.core import recycle
 from waguard.core.breaker import BreakerPolicy
@@ -190,6 +190,7 @@ def check(loaded: Loaded) -> None:
     if place.parent != root or place.exists():  # else it is made at the start
         keys.load(place, make=False)
     _probe(config.whatsapp.probe)
+    authorities.read(config.browser.ca_file)
     asyncio.run(_try(config, user))
 
 
@@ -233,6 +234,7 @@ async def running(
             hint = "If somebody else is in that group, or on this machine: make new ones."
             bus.publish("secrets.closed", level="warning", error=one, hint=hint)
         probe = await in_thread(_probe, config.whatsapp.probe)
+        trusted = await in_thread(authorities.read, config.browser.ca_file)
         installed, unfit = find.Installed(config.browser.path, _VERSION_S), None
         try:
             await installed.refresh()
@@ -267,6 +269,7 @@ async def running(
             backups,
             bus,
             manager,
+            trusted,
             await _cgroups(config, bus),
         )
         history, learned = History(root, config.history.keep_days, bus), Learned(config)

@@ -21,6 +21,7 @@ from typing import Any
 from waguard import host, shortage
 from waguard.backup.snapshot import About
 from waguard.backup.store import Backups, about_of
+from waguard.browser import authorities
 from waguard.browser.find import Binary, Installed
 from waguard.browser.launch import PIPES, Browser
 from waguard.config import Config
@@ -56,6 +57,8 @@ class Resources:
     backups: Backups
     bus: Bus
     manager: Manager
+    authorities: bytes
+    """See `browser.authorities`."""
     cgroups: Cgroups | None = None
 
     @property
@@ -513,6 +516,7 @@ class Instance:
             version = resources.binary.version
             before = await in_thread(witness.read, profile.witness)
             await in_thread(witness.write, profile.witness, Witness(before.browser if before else version))
+            await in_thread(authorities.put, profile.path, resources.authorities, resources.profiles.user)
             restraints = await in_thread(limits.command, resources.config.cgroup.memory_max_mb)
             browser = self.browser = Browser.spawn(
                 resources.sandbox,

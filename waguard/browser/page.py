@@ -3,8 +3,9 @@
 import asyncio
 import base64
 import contextlib
+import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -18,6 +19,45 @@ from waguard.errors import PageFailed, PageUnreachable
 _MOST_ADDRESSES = 64
 """So many are kept while nobody listens, each cut at `_MOST_ADDRESS` characters: it is the page that makes them."""
 _MOST_ADDRESS = 2048
+_WHY: Sequence[tuple[str, tuple[str, str]]] = (
+    (
+        "net::ERR_CERT_AUTHORITY_INVALID$",
+        (
+            ", a certificate that no authority has signed which the browser trusts",
+            "If a proxy looks into TLS here, as in many companies, name its CA's certificate: browser.ca_file in config.toml.",
+        ),
+    ),
+    (
+        "net::ERR_CERT_DATE_INVALID$",
+        (
+            ", a certificate that is not valid at this time",
+            "Is the clock of this machine right? Else whoever signs certificates here has to renew it; browser.ca_file does not help.",
+        ),
+    ),
+    (
+        "net::ERR_CERT_",
+        (
+            ", a certificate that the browser does not accept",
+            "Is it WhatsApp that answers, or something in between? browser.ca_file in config.toml names a company's own CA.",
+        ),
+    ),
+    (
+        r"net::ERR_(\w*PROXY|TUNNEL_|SOCKS_)",
+        (
+            ", no way through the proxy",
+            "Is the proxy up that browser.extra_flags names, is its port in sandbox.connect_ports, does it ask for no password?",
+        ),
+    ),
+    (
+        "net::ERR_NAME_",
+        (
+            ", the name is not found",
+            "Does name resolution work on this machine (/etc/resolv.conf)? Is whatsapp.url right?",
+        ),
+    ),
+    ("", ("", "Is the network up? Is whatsapp.url right?")),
+)
+"""What the browser's word means, and what may help; the first that fits holds."""
 
 
 class Page:
@@ -97,10 +137,10 @@ class Page:
             self._session.send("Page.navigate", {"url": url}),
         )
         if error := answer.get("errorText"):
-            what = f"{origin} cannot be opened: {error}."
             if error == "net::ERR_ABORTED":  # something else came between
-                raise PageFailed(what)
-            raise PageUnreachable(what, hint="Is the network up? Is whatsapp.url right?")
+                raise PageFailed(f"{origin} cannot be opened: {error}.")
+            why, hint = next(told for form, told in _WHY if re.match(form, error))
+            raise PageUnreachable(f"{origin} cannot be opened: {error}{why}.", hint=hint)
 
     async def elsewhere(self, url: str) -> bool:
         """Whether what it shows is not of the origin of ``url``. The browser says so, for a page that has crashed too.

@@ -16,6 +16,9 @@ from typing import Protocol
 from waguard.errors import ConfigError
 from waguard.sandbox.identity import Identity
 
+PKI = ".pki"
+"""Below its home: where a browser looks for further certificate authorities, see `browser.authorities`."""
+
 
 @dataclass(frozen=True, slots=True)
 class User:

@@ -16,7 +16,7 @@ from typing import Self
 from waguard import host
 from waguard.errors import SandboxFailed
 from waguard.fds import pipe, readable
-from waguard.sandbox import Spec, User, drop_privileges
+from waguard.sandbox import PKI, Spec, User, drop_privileges
 from waguard.sandbox.etc import NAMES
 from waguard.sandbox.fence import Fence, started
 from waguard.sandbox.identity import TOKEN_VARIABLE, Handle, Identity
@@ -119,6 +119,7 @@ class Bubblewrap:
             command += ["--ro-bind", str(home), str(home)]
         if profile is not None:
             command += ["--bind", str(profile), str(_PROFILE)]
+            command += ["--symlink", f"{_PROFILE}/{PKI}", f"/tmp/{PKI}"]  # noqa: S108 (inside the sandbox)
         command += ["--unsetenv", TOKEN_VARIABLE, "--chdir", "/"]
         command += [
             "--sync-fd",
