@@ -78,7 +78,14 @@ class Bed:
 
     async def finding(self, expected: Collection[Fault], seconds: float = PATIENCE_S) -> Line:
         """The daemon's word of the fault; it must be one of these."""
-        line = await self.journal.first("health.finding", client=self.code, since=self.began, seconds=seconds)
+        line = await self.journal.first(
+            "health.finding",
+            client=self.code,
+            since=self.began,
+            seconds=seconds,
+            # That it is silent is told before it is known why.
+            when=lambda line: line.fields["fault"] != Fault.PAGE_SILENT or Fault.PAGE_SILENT in expected,
+        )
         if line is None:
             raise Unexpected(f"not found within {seconds:g} s")
         self._found(line, str(line.fields["fault"]))

@@ -143,7 +143,7 @@ def struck(
     """A process of the browser gets a signal. ``itself``: the browser may mend that without our help."""
 
     async def do(bed: Bed) -> None:
-        await (bed.settled() if number == signal.SIGKILL else bed.logged_in())
+        await bed.settled()  # a snapshot lets go on whoever is stopped while it is taken
         process = await bed.process(kind)
         bed.strike()
         process.send_signal(number)

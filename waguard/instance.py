@@ -150,7 +150,7 @@ class Instance:
         self._using = asyncio.Lock()
         """Held by whoever works on the profile's files: one at a time."""
         self._origin = login.origin_of(resources.config.whatsapp.url)
-        self._record, self._written = record.at(self._origin), record
+        self._record = self._written = record.at(self._origin)
         self._custody = Custody(
             code,
             self._origin,
