@@ -673,10 +673,12 @@ async def _all_stopped(started: Started) -> None:
 async def _ended(started: Started) -> None:
     await started.run.identify()
     started.run.release()
-    for pid in started.relatives():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    await started.run.exited()
+    ended = asyncio.create_task(started.run.exited())
+    while not ended.done():  # in the middle of an exec a process shows no environment
+        for pid in started.relatives():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await asyncio.wait([ended], timeout=0.01)
 
 
 async def _killed(started: Started) -> None:
