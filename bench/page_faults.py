@@ -178,7 +178,15 @@ def offline(fault: str, value: str | None = None, *, quick: bool = False) -> Pag
 
 
 def wrong(fault: str, value: str | None = None, *, loads: bool, quick: bool = False) -> PageFault:
-    return PageFault(fault, value, ("wrong_page",), ("page_wrong",), loads=loads, stays=False, quick=quick)
+    return PageFault(
+        fault,
+        value,
+        ("wrong_page", "recovering"),
+        ("page_wrong", "offline"),
+        loads=loads,
+        stays=False,
+        quick=quick,
+    )
 
 
 def refused(state: str, word: str) -> PageFault:

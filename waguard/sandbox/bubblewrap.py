@@ -25,7 +25,7 @@ from waguard.sandbox.spawn import Child, kill_and_prove, kill_carriers, spawn
 # What the browser finds at its feet: fds of the child, beside 0..4 of the spec.
 _LOCK_FD, _INFO_FD, _BLOCK_FD = 5, 6, 7
 _PROFILE = Path("/profile")
-_ETC = "waguard"
+_ETC = "kept-current"
 """Below its /etc: where the copies of `Etc` are."""
 
 _VIEW: tuple[str, ...] = (
