@@ -24,8 +24,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from bed import PATIENCE_S, SCANNABLE, Bed, Do, Result, Row
-from figures import Figures, options, room
+from figures import Figures, heard_daemon, options, room
 from fleet import Line, Unexpected, fleet
 from page_faults import PAGE_ROWS
 from road import Names, Road
@@ -244,20 +245,26 @@ async def logged_out(bed: Bed) -> None:
 
 
 async def conflict(bed: Bed) -> None:
-    """A second real browser has the same login: an import of the first one's snapshot under another code."""
+    """A second real browser has the same login: another daemon's, by the first one's snapshot."""
     wid = await bed.logged_in()
     taken = await bed.fleet.do(bed.code, "backups")
     _, archive = await bed.fleet.ask(
         "GET", f"/v1/sessions/{bed.code}/backups/{taken['id']}", params={"form": "plain"}
     )
-    other = f"{bed.code}-other"
-    bed.strike()
-    await bed.fleet.do(other, "import", params={"wait": "connected"}, data=archive)
-    await bed.finding({Fault.CONFLICT}, 30)
-    await bed.left_alone()
-    view = await bed.fleet.view(other)
-    if (view["status"], await bed.fleet.link(wid)) != ("connected", "connected"):
-        raise Unexpected(f"the other browser is {view['status']}")
+    other = heard_daemon(bed.fleet.place / "other", bed.fleet.page_url)
+    url, token, _ = await asyncio.to_thread(other.__enter__)
+    try:
+        async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {token}"}) as control:
+            bed.strike()
+            async with control.post("/v1/sessions/other/import?wait=connected", data=archive) as answer:
+                if answer.status != 200:
+                    raise Unexpected(f"the import is answered {answer.status} {await answer.text()}")
+            await bed.finding({Fault.CONFLICT}, 30)
+            await bed.left_alone()
+            if (link := await bed.fleet.link(wid)) != "connected":
+                raise Unexpected(f"the other browser is {link}")
+    finally:
+        await asyncio.to_thread(other.__exit__, None, None, None)
     bed.result.login = "kept"
     bed.result.notes.append("the other browser stays connected")
 
@@ -624,9 +631,8 @@ async def _beside(gate: asyncio.Semaphore, row: Row, bed: Bed) -> None:
         if bed.result.failed:
             bed.result.notes.extend(_said(bed))
         with suppress(Unexpected, OSError, TimeoutError):
-            for code in (bed.code, f"{bed.code}-other"):
-                if (await bed.fleet.ask("GET", f"/v1/sessions/{code}"))[0] == 200:
-                    await bed.fleet.do(code, "cleanup")
+            if (await bed.fleet.ask("GET", f"/v1/sessions/{bed.code}"))[0] == 200:
+                await bed.fleet.do(bed.code, "cleanup")
 
 
 async def _by_itself(gate: asyncio.Semaphore, row: Row, result: Result, chosen: argparse.Namespace) -> None:

@@ -79,6 +79,7 @@ class Fleet:
     """A daemon and the simulator that its sessions are on."""
 
     url: str
+    page_url: str
     place: Path
     sessions: Path
     pid: int
@@ -222,6 +223,6 @@ async def fleet(
                 ) as control,
                 aiohttp.ClientSession(page, timeout=aiohttp.ClientTimeout(total=30)) as phone,
             ):
-                yield Fleet(url, place, ours, pid, page_pid, journal, control, phone)
+                yield Fleet(url, page, place, ours, pid, page_pid, journal, control, phone)
         finally:
             await asyncio.to_thread(daemon.__exit__, None, None, None)

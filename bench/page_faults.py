@@ -199,7 +199,7 @@ FAULTS = (
     offline("socket_state", "OPENING"),
     *(wrong("answers", value, loads=True) for value in ("500", "429", "503", "407", "portal", "empty")),
     wrong("blank", loads=False, quick=True),
-    PageFault("syncing", "stuck", ("syncing",), ("sync_stuck",), loads=True),
+    PageFault("syncing", "stuck", ("syncing",), ("sync_stuck",), ("reload", "restart", "none"), loads=True),
     PageFault("socket_state", "DEPRECATED_VERSION", ("outdated",), ("outdated",)),
     *(refused(state, word) for state, word in REFUSED.items()),
     PageFault("unpaired_with_marks", "until_reload", ("unpaired",), ("unpaired",), stays=False, quick=True),
