@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 from conftest import Daemon, Journal
 from test_cures import DEMO, OTHERS, QUICK, alerts, connected, take_up, until
 
 from waguard.core.answer import Wait
+from waguard.core.health import SUSPECTED_S, Fault, Remedy
 from waguard.core.model import Link, Process, Reason, Stage, Status
 from waguard.errors import DeadlineExceeded, PageFailed, Refused
 from waguard.supervisor import Supervisor
@@ -165,6 +167,20 @@ async def test_a_sync_that_does_not_get_on_is_found_and_loaded_again(pose: Daemo
         assert (found.fields["fault"], found.fields["remedies"]) == ("sync_stuck", ["reload", "restart"])
         take_up(supervisor, DEMO, "connected", always=True)
         await until(lambda: journal.named("health.recovered"), "recovered")
+
+
+async def test_a_sync_that_was_found_is_not_over_before_it_moves(
+    pose: Daemon, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(cast("dict[Fault, float]", SUSPECTED_S), Fault.SYNC_STUCK, 0.3)
+    health = {**QUICK["health"], "sync_s": 1.5}
+    async with pose("connected", **{**QUICK, "health": health}) as (supervisor, _):
+        await supervisor.connect(DEMO)
+        take_up(supervisor, DEMO, "syncing", always=True)
+        treated = lambda view: view.finding is not None and view.finding.remedy is Remedy.RELOAD  # noqa: E731
+        await until_view(supervisor, treated, "treated")
+        assert len(journal.named("health.finding")) == 1
+        assert not journal.named("health.recovered")
 
 
 async def test_a_page_that_does_not_answer_is_not_called_connected(pose: Daemon, journal: Journal) -> None:

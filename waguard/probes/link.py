@@ -26,7 +26,7 @@ _BY_REASON = {
     **{Reason(fault.value): fault for fault in REFUSALS},
 }
 DOCUMENT = frozenset({Fault.PAGE_WRONG, Fault.PAGE_UNREAD, Fault.STORAGE_REFUSED})
-FAULTS = frozenset({*_BY_REASON.values(), *DOCUMENT, Fault.SYNC_STUCK}) | _OF_DIALOGS
+FAULTS = frozenset({*_BY_REASON.values(), *DOCUMENT}) | _OF_DIALOGS
 STORAGE = "storage error"
 """A sign that begins so."""
 
