@@ -131,6 +131,17 @@ async def test_connections_without_a_token_make_room(
     assert told.level == "warning"
 
 
+async def test_who_has_shown_a_token_makes_room_last(pose: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "most", lambda: 8)
+    head = f"GET /v1/sessions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {ADMIN}\r\n\r\n".encode()
+    async with pose(api=API) as (_, url), connections(url, 1, head) as [(reader, writer)]:
+        async with asyncio.timeout(10):
+            assert (await reader.readuntil(b"}}")).startswith(b"HTTP/1.1 200 ")
+            async with connections(url, 40):
+                writer.write(head)
+                assert (await reader.readuntil(b"}}")).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_a_known_caller_who_waits_makes_room_for_nobody(
     pose: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:

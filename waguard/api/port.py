@@ -30,6 +30,8 @@ class Port:
         self._repeats = Repeats(1)
         self._server: web.Server | None = None
         self._at_work: set[object] = set()
+        self._known: set[object] = set()
+        """Those of which there was a request of a known caller; the others make room before them."""
 
     def serves(self, server: web.Server) -> None:
         """Who handles what comes in."""
@@ -39,6 +41,7 @@ class Port:
     def at_work(self, request: web.Request) -> Iterator[None]:
         """While this is handled, of a caller who is known, its connection makes room for nobody."""
         self._at_work.add(request.protocol)
+        self._known.add(request.protocol)
         try:
             yield
         finally:
@@ -47,9 +50,11 @@ class Port:
     def __call__(self) -> asyncio.Protocol:
         assert self._server is not None  # noqa: S101 (it serves before it is listened at)
         here = [one for one in self._server.connections if one.transport is not None]
+        self._known.intersection_update(here)
         if len(here) < self._most:
             return self._protocol()
-        oldest = next((one for one in here if one not in self._at_work), None)
+        idle = [one for one in here if one not in self._at_work]
+        oldest = next((one for one in idle if one not in self._known), next(iter(idle), None))
         left_out = self._repeats.left_out(oldest is None)
         if left_out is not None:
             self._publish(
