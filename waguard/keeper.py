@@ -42,7 +42,7 @@ class Keeper:
         self._sessions = sessions
         self._origin = login.origin_of(resources.config.whatsapp.url)
         self._places = asyncio.Semaphore(_AT_A_TIME)
-        self._imports = asyncio.Semaphore(_AT_A_TIME)
+        self._imports = asyncio.Semaphore(1)
         """Places of their own: what somebody sends may take long, and keeps nobody's snapshot waiting."""
         self._importing: set[ClientCode] = set()
         self._turns = asyncio.Semaphore(_AT_A_TIME)

@@ -30,6 +30,9 @@ _MOST_HEADERS = 8
 _MOST_GLOBALS = 100
 _MOST_MEMBERS = 100_000
 """A user data directory with all its caches has some thousands."""
+_TURN, _PAUSE_S = 16, 0.0005
+"""After so many members the other threads have their turn: a thread that only computes keeps the interpreter for 5 ms at a time, and
+the daemon's loop and a snapshot of another client want it a hundred times a second."""
 _MOST_FILES = 10_000
 """Of a login, which has some hundreds."""
 _HEADERS = frozenset(
@@ -103,6 +106,8 @@ def _files(
             tar.members.clear()  # type: ignore[attr-defined]  # it would remember all of them
             if entry is None:
                 return
+            if count % _TURN == 0:
+                stop.wait(_PAUSE_S)
             if count == _MOST_MEMBERS:
                 raise _too_many("The archive has", _MOST_MEMBERS)
             if entry.size > 2 * most_bytes:  # skipped in small steps, also behind its end
