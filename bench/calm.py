@@ -3,7 +3,7 @@
 
 Real browsers, connected on the simulated WhatsApp Web. Beside them as many programs as there are cores burn CPU time; in
 turn two pages work for half a minute without a pause (honest work, as a long sync is); and the clock moves by hours, forwards
-and back. Nothing is wrong, so nothing may be found: no finding, no remedy, no restart, no session that was not connected.
+and back. Nothing is wrong, so nothing may be found: no finding but that a page at work does not answer, no remedy, no restart.
 Exit code 1 otherwise, with the evidence.
 
 The clock is the daemon's own: setting the machine's would move everybody's, and a time namespace has no wall clock. A
@@ -13,6 +13,7 @@ tells the time; the browsers keep the machine's.
 
 import argparse
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -24,7 +25,10 @@ from pathlib import Path
 
 import psutil
 from figures import Figures, options, room
-from fleet import Fleet, Line, fleet
+from fleet import Fleet, Line, Unexpected, fleet
+
+from waguard.core.health import Fault
+from waguard.core.model import Link
 
 STRETCH_S = 30.0
 """How long a page works without a pause when it is `busy`."""
@@ -80,8 +84,10 @@ async def main() -> int:
                 stretches, leaps = await _trouble(own, wids, offset, began + 60 * minutes)
             await asyncio.sleep(STRETCH_S + 5)  # the last stretch ends
             worked = _taken_s(pages) - before
-            alarms = own.journal.all(*ALARMS.values(), since=began)
-            away = [code for code in codes if (await own.view(code))["status"] != "connected"]
+            away = [code for code in codes if not await _back(own, code)]
+            alarms = [
+                line for line in own.journal.all(*ALARMS.values(), since=began) if not _only_silent(line)
+            ]
             unlinked = [wid for wid in wids if await own.link(wid) != "connected"]
     if worked < stretches:
         raise SystemExit(f"The pages worked for {worked:.0f} s only: nothing would be shown.")
@@ -104,6 +110,21 @@ def hogs() -> Iterator[None]:
         for process in running:
             process.kill()
             process.wait()
+
+
+def _only_silent(line: Line) -> bool:
+    """A page at work does not answer, and is called so for as long; nothing is done about it."""
+    if line.event == ALARMS["findings"]:
+        return str(line.fields["fault"]) == Fault.PAGE_SILENT
+    return line.event == ALARMS["changes"] and line.fields["link"] in {Link.UNKNOWN, Link.CONNECTED}
+
+
+async def _back(own: Fleet, code: str) -> bool:
+    """Whether it is connected, once its page has done its work."""
+    with contextlib.suppress(Unexpected):
+        await own.until(code, lambda view: view["status"] == "connected")
+        return True
+    return False
 
 
 def _taken_s(pages: Sequence[psutil.Process]) -> float:
