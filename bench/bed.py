@@ -185,7 +185,9 @@ class Bed:
         found = (await self.fleet.processes(self.code)).get(kind)
         if not found:
             raise Unexpected(f"the browser has no process {kind}")
-        return found[0]
+        return max(
+            found, key=lambda one: one.memory_info().rss
+        )  # a full Chromium keeps a renderer in reserve
 
 
 Do = Callable[[Bed], Awaitable[None]]
