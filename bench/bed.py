@@ -185,9 +185,8 @@ class Bed:
         found = (await self.fleet.processes(self.code)).get(kind)
         if not found:
             raise Unexpected(f"the browser has no process {kind}")
-        return max(
-            found, key=lambda one: one.memory_info().rss
-        )  # a full Chromium keeps a renderer in reserve
+        # A full Chromium has renderers besides the page's, which is the one that came last.
+        return max(found, key=lambda one: (one.create_time(), one.pid))
 
 
 Do = Callable[[Bed], Awaitable[None]]
