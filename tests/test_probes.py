@@ -472,7 +472,7 @@ def test_a_page_that_loads_tells_nothing_of_how_it_stands_with_whatsapp() -> Non
 
 
 def test_every_fault_has_whoever_sees_it() -> None:
-    """The rest is told by the stages and by the end of the browser or its page."""
+    """The rest is told by the stages, by how a sync gets on, and by the end of the browser or its page."""
     browser = Browser()
     probes: list[Probe] = [
         ProcessProbe(browser.members, never, 1, 1),
@@ -483,7 +483,7 @@ def test_every_fault_has_whoever_sees_it() -> None:
     ]
     seen = {fault for probe in probes for fault in probe.faults} | link.FAULTS | qr.FAULTS | renderer.FAULTS
     others = {Fault.BROWSER_EXITED, Fault.PIPE_CLOSED, Fault.START_FAILED}
-    others |= {Fault.PAGE_CRASHED, Fault.PAGE_NOT_LOADED}
+    others |= {Fault.PAGE_CRASHED, Fault.PAGE_NOT_LOADED, Fault.SYNC_STUCK}
     assert seen | others == set(PLANS)
     assert not seen & others
     assert renderer.FAULTS <= OF_THE_PAGE
