@@ -6,6 +6,7 @@ Web. ``LOST``: it asked for a scan, or could not open its storage. ``KEPT``: it 
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+
+import google_crc32c
 
 from waguard.files import Below
 from waguard.profile import leveldb
@@ -89,6 +92,17 @@ def garbage(file: Path) -> None:
 def append(file: Path) -> None:
     with file.open("ab") as end:
         end.write(b"\xa5\x5a" * 250)
+
+
+def go_on_behind(file: Path, kind: int) -> None:
+    """With a whole record behind part of one, as after a write for which the disk had no space: log_format.md."""
+
+    def record(kind: int, data: bytes) -> bytes:
+        crc = leveldb.masked(int(google_crc32c.value(bytes([kind]) + data)))
+        return struct.pack("<IHB", crc, len(data), kind) + data
+
+    with file.open("ab") as end:
+        end.write(record(kind, bytes(100)) + record(1, struct.pack("<QI", 1 << 40, 0)))
 
 
 def manifest(database: Path) -> Path:
@@ -180,6 +194,8 @@ SMALL = [
     Way("Local Storage: log lacks its last byte", lambda p: shorten(log(local_storage(p)), 1)),
     Way("IndexedDB: log lacks its last byte", lambda p: shorten(log(indexed_db(p)), 1), Chromium.KEPT),
     Way("IndexedDB: CURRENT gone", lambda p: (indexed_db(p) / "CURRENT").unlink(), Chromium.KEPT),
+    Way("IndexedDB: log with a record without an end", lambda p: go_on_behind(log(indexed_db(p)), 2)),
+    Way("IndexedDB: log with a record without a beginning", lambda p: go_on_behind(log(indexed_db(p)), 4)),
     Way("Local Storage: CURRENT gone", lambda p: (local_storage(p) / "CURRENT").unlink(), Chromium.KEPT),
     Way("Default gone", lambda p: shutil.rmtree(p / "Default")),
     Way("IndexedDB gone", lambda p: shutil.rmtree(p / "Default" / "IndexedDB")),
@@ -241,6 +257,11 @@ def _crashed(profile: Path) -> None:
 ODD = [
     Way("as it is", lambda _: None),
     Way("exit_type Crashed", _crashed),
+    Way("Local Storage: log with a record without an end", lambda p: go_on_behind(log(local_storage(p)), 2)),
+    Way(
+        "Local Storage: log with a record without a beginning",
+        lambda p: go_on_behind(log(local_storage(p)), 4),
+    ),
     Way("Preferences torn", lambda p: _preferences(p, '{"profile": {"exit')),
     Way("Preferences empty", lambda p: _preferences(p, "")),
     Way("Local State there", lambda p: (p / "Local State").write_text("{}")),

@@ -164,6 +164,11 @@ class Service:
             line for line in self.lines if line.get("event") == name and client in {None, line.get("client")}
         ]
 
+    def last(self, lines: int = 30) -> str:
+        """What it said last, for whoever reads why a test failed."""
+        self.events("")  # reads on
+        return "\n".join(str(line) for line in self.lines[-lines:])
+
     async def until(
         self, done: Callable[[], Awaitable[object] | object], what: str, seconds: float = 20.0
     ) -> None:
@@ -172,7 +177,7 @@ class Service:
             found = done()
             if await found if isinstance(found, Awaitable) else found:
                 return
-            assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+            assert time.monotonic() < deadline, f"not within {seconds} s: {what}\n{self.last()}"
             await asyncio.sleep(0.02)
 
     async def ask(self, method: str, path: str, **options: Any) -> Any:

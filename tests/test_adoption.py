@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,10 @@ async def posing(sessions_dir: Path) -> AsyncIterator[Service]:
 
 
 async def up(service: Service, *codes: str) -> None:
+    """Up, and in the log: what a daemon has not written yet when it is killed is missing there."""
     await asyncio.gather(*(service.ask("POST", f"/v1/sessions/{code}/connect") for code in codes))
+    for code in codes:
+        await service.until(partial(service.events, "attempt.done", code), f"{code}'s attempt in the log")
 
 
 async def connected(service: Service, *codes: str) -> bool:

@@ -199,7 +199,9 @@ def test_looking_changes_nothing(small: Written) -> None:
 
 def test_leveldb_is_read_as_chromium_writes_it(large: Written) -> None:
     for database in large.profile.rglob("CURRENT"):
-        assert not [doubt for doubt in leveldb.examine(Below(database.parent)) if doubt != "it is empty"]
+        assert not [
+            doubt for doubt in leveldb.examine(Below(database.parent), strict=True) if doubt != "it is empty"
+        ]
 
 
 # --- in the product ---------------------------------------------------------------------------------------------

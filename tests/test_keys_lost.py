@@ -12,7 +12,7 @@ from waguard.errors import BackupFailed, BackupRefused
 from waguard.supervisor import Supervisor
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
-QUICK = {"settle_s": 0.2}
+QUICK = {"settle_s": 0.2, "keep_last": 10}
 
 
 def lost(supervisor: Supervisor) -> list[str]:

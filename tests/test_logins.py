@@ -80,6 +80,10 @@ def spoil(profile: Path) -> None:
     damage.zero(damage.manifest(damage.indexed_db(profile)))
 
 
+def spoil_local_storage(profile: Path) -> None:
+    damage.zero(damage.manifest(damage.local_storage(profile)))
+
+
 def retired(sessions: Path) -> list[str]:
     return sorted(path.name.split(".", 2)[2] for path in (sessions / ".retired").iterdir())
 
@@ -122,6 +126,25 @@ async def test_a_snapshot_right_after_the_scan_waits_until_the_login_is_on_disk(
         await supervisor.cleanup(DEMO)
         again = await supervisor.restore(DEMO, backup.id, wait=Wait.CONNECTED)
         assert (again.status, again.backup) == (Status.CONNECTED, backup.id)
+
+
+async def test_of_a_snapshot_without_its_login_an_older_one_is_tried(
+    start: Daemon, sessions_dir: Path, simulator: Simulator, journal: Journal
+) -> None:
+    """A database that is gone costs it, and cannot be told from one that was never there. Not so a login that WhatsApp refuses."""
+    async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, _):
+        await log_in(supervisor, simulator, DEMO)
+        good = await settled(journal)
+        await supervisor.disconnect(DEMO)
+        profile = profile_of(sessions_dir)
+        shutil.rmtree(damage.indexed_db(profile))
+        bad = (await supervisor.backup(DEMO)).id
+        spoil_local_storage(profile)
+        again = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+        assert (again.status, again.profile, again.backup) == (Status.CONNECTED, "restored", good)
+        assert [one.id for one in await supervisor.backups(DEMO) if one.refused] == [bad]
+        assert not journal.named("backup.login_refused")
+        assert len(journal.named("login.lost")) == 1
 
 
 @pytest.fixture(params=["bubblewrap", "plain"])

@@ -22,6 +22,7 @@ from waguard.files import Below, NotPlain, partial, saying
 from waguard.profile import examiners, leveldb, login, mend, witness
 from waguard.profile.examiners import Evidence, Report
 from waguard.profile.examiners.subject import Subject, Verdict
+from waguard.profile.held import Held
 from waguard.profile.store import DAMAGED, Place, Profile, Profiles
 from waguard.profile.witness import Mark, Witness
 from waguard.sandbox import Sandbox, reaper
@@ -69,6 +70,7 @@ class Custody:
         self._marks: Mapping[str, Mark] = {}
         self._restoring: Callable[[], None] = lambda: None
         self._has_login = self._marked = False
+        self._held: Held | None = None
         self.lock_fd = -1
         self.locked = ""
         """The generation whose lock it has."""
@@ -239,13 +241,34 @@ class Custody:
                 witness.write(profile.witness, known)
             self._profiles.complete(beside, profile)
 
+    # --- while a browser uses it ------------------------------------------------------------------------
+
+    def hold(self, profile: Profile) -> None:
+        """From here the databases have the login in them. Raises `ProfileFailed`."""
+        self.let_go()
+        with saying(f"open {profile.path}"):
+            self._held = Held(profile.path, self._origin)
+
+    def wiped(self) -> str:
+        """Which database has been wiped since `hold`; empty if none, or if nobody can tell."""
+        try:
+            return self._held.made_anew() if self._held is not None else ""
+        except OSError:
+            return ""
+
+    def let_go(self) -> None:
+        """No login is in them any more, or no browser uses them."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.drop()
+
     # --- at its end -------------------------------------------------------------------------------------
 
     def witness(self, profile: Profile) -> None:
         """Note what the login's files are, now that no browser can change them. Raises `ProfileFailed`, `DiskFull`."""
         if profile.path.is_dir():
             self._marks = witness.take(profile.path, self._origin, self._marks)
-            witness.write(profile.witness, Witness(self.version, self._marks))
+            witness.write(profile.witness, Witness(self.version, self._marks, self.wiped()))
 
     def seal(self, stop: threading.Event, *, has_login: bool) -> bool:
         """Leave nothing of the current profile on disk but its sealed form; false if there was nothing plain.
@@ -262,7 +285,9 @@ class Custody:
                 self._keep_sealed(profile)
             if (there := about_of(profile.sealed)) is not None and there.origin != self._origin:
                 self._keep_sealed(profile)  # of another page: what is sealed now has this one's login alone
-            about = self._about(profile, "sealed", has_login=has_login, live=False)
+            known = witness.read(profile.witness)
+            kept = known is None or not known.lost
+            about = self._about(profile, "sealed", has_login=has_login and kept, live=False)
             self._backups.write(stop, profile.path, profile.sealed, about)
             with saying(f"delete {profile.path}"), partial(profile.path) as going:
                 profile.path.rename(going)  # half a profile must never bear a profile's name
@@ -339,6 +364,8 @@ class Custody:
         report = self._structure(into)
         if report.verdict is Verdict.DAMAGED:
             raise BackupRefused(f"The profile is damaged: {report.why}", reason="damaged")
+        if lost := self.wiped():
+            raise BackupRefused(f"The profile is damaged: {lost}.", reason="damaged")
         return self._about(profile, reason, has_login=has_login, live=held_still is not None)
 
     def _copy(self, profile: Path, into: Path) -> None:

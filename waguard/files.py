@@ -122,6 +122,10 @@ class Below:
         finally:
             os.close(fd)
 
+    def hold(self) -> int:
+        """A file descriptor of this directory that keeps it what it is; the caller's to close. Raises like `contents`."""
+        return self._open(os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
     def is_directory(self) -> bool:
         """Whether there is one, and a way to it."""
         try:

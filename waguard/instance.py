@@ -382,9 +382,13 @@ class Instance:
         match found:
             case Judgement.ACCEPTED:
                 await self._note_accepted()
+            case Judgement.REFUSED if why := await in_thread(self._damage_of, self.browser):
+                await self._mark_refused()
+                if not await self._note_lost(why):  # an older one may do
+                    return None
             case Judgement.REFUSED:
                 await self._note_refused()
-            case Judgement.UNPAIRED if why := self.browser.damage:
+            case Judgement.UNPAIRED if why := self.browser.damage or await in_thread(self._custody.wiped):
                 if not await self._note_lost(why):
                     return None
             case Judgement.UNPAIRED:
@@ -409,9 +413,20 @@ class Instance:
             memory.accepted_at, memory.logged_out = 0.0, False
             unsaved = not record.restored
         unsaved, memory.unpaired = unsaved or memory.unpaired, False
+        if not memory.accepted_at:
+            await self._hold()
         memory.accepted_at = memory.accepted_at or time.monotonic()
         launch = replace(record.launch, accepted=True) if record.launch is not None else None
         await self.save(launch=launch, login=True, unsaved=unsaved, restored="", ended=None)
+
+    async def _hold(self) -> None:
+        """What is wiped from here on had the login."""
+        if (profile := self.memory.profile) is None:
+            return
+        try:
+            await in_thread(self._custody.hold, profile)
+        except WaguardError as error:
+            self.publish("profile.unwitnessed", level="warning", code=error.code, error=error.message)
 
     async def _note_logged_out(self) -> bool:
         """False: the launch is of no use.
@@ -428,6 +443,7 @@ class Instance:
     async def _end_login(self, how: Reason) -> None:
         """There is none any more, and a person has to scan."""
         self.memory.had, self.memory.accepted_at = False, 0.0
+        self._custody.let_go()
         await self.save(login=False, marked=False, unsaved=False, restored="", ended=how)
 
     async def find_snapshot(self) -> bool:
@@ -451,8 +467,10 @@ class Instance:
     def _damage_of(self, browser: Browser) -> str:
         """What the browser, or what it has made anew, tells of a database that was lost."""
         profile, began = self.memory.profile, self.memory.started_at
-        if browser.damage or profile is None or began is None or self.memory.accepted_at:
-            return browser.damage
+        if damage := browser.damage or self._custody.wiped():
+            return damage
+        if profile is None or began is None or self.memory.accepted_at:
+            return ""
         for database in login.databases(profile.path, self._origin):
             try:
                 if leveldb.made_anew(database, began):
@@ -466,11 +484,16 @@ class Instance:
         what = f"that of snapshot {backup} is no longer valid, WhatsApp did not take it: a scan is needed"
         self.memory.check = _found(what, Verdict.SUSPECT)
         self.publish("backup.login_refused", level="warning", backup=backup)
+        await self._mark_refused()
+        await self._end_login(Reason.LOGGED_OUT)
+
+    async def _mark_refused(self) -> None:
+        """The snapshot that the profile was restored from is not offered again."""
+        backup = self._record.restored
         try:
             await in_thread(self._resources.backups.mark_refused, self.code, backup)
         except WaguardError as error:
             self.publish("backup.mark_failed", level="error", backup=backup, error=error.message)
-        await self._end_login(Reason.LOGGED_OUT)
 
     @property
     def distrust(self) -> str:
@@ -639,6 +662,7 @@ class Instance:
         await self.short_of_memory()  # what is news starts here
         self._custody.version = launch.version or self._custody.version
         if launch.accepted and self.has_login:
+            await self._hold()
             memory.accepted_at = time.monotonic()
         self.publish("session.adopted", profile=profile.generation, launched_at=launch.started_at)
         return True
@@ -651,6 +675,7 @@ class Instance:
         if not browser.connected or not self._resources.manager.bequeath(self._named(launch, browser)):
             return False
         browser.close()
+        self._custody.let_go()
         self.browser = None
         self.publish("session.left")
         return True
@@ -707,6 +732,7 @@ class Instance:
         self.memory.forget_browser()
         self.stage_done(Stage.KILL, began)
         await self._witness()
+        self._custody.let_go()
         await self.save(launch=None)
 
     async def _witness(self) -> None:

@@ -35,6 +35,6 @@ def judge(reading: Reading, *, login: bool, restored: bool, had: bool) -> Judgem
         return Judgement.REFUSED
     if not login:
         return Judgement.NOTHING
-    # A page that was logged out says so in its address. So may one that finds only IndexedDB empty. What a page had, nobody but
-    # itself takes out of its storage: damage shows when a browser opens its files.
+    # A page that was logged out says so in its address. So may one that finds only IndexedDB empty. What a page had, it takes
+    # out of its storage itself, or its browser has wiped it, which shows on disk.
     return Judgement.LOGGED_OUT if logged_out or had else Judgement.LOST

@@ -56,8 +56,12 @@ class Versions:
     """Number -> size in bytes."""
 
 
-def examine(directory: Below) -> Iterator[str]:
-    """Doubts that cost nothing by themselves. Raises `Unreadable` for what does, `NotPlain`, `OSError`."""
+def examine(directory: Below, *, strict: bool) -> Iterator[str]:
+    """Doubts that cost nothing by themselves. Raises `Unreadable` for what does, `NotPlain`, `OSError`.
+
+    ``strict``: whoever opens it has LevelDB's ``paranoid_checks``, as IndexedDB and not Local Storage: then a record in a log that
+    is not whole costs the database, and else itself alone.
+    """
     names = directory.contents().keys()
     if "CURRENT" not in names:
         if any(name.endswith((".ldb", ".sst")) for name in names):
@@ -74,7 +78,7 @@ def examine(directory: Below) -> Iterator[str]:
     state = read_manifest(directory / manifest)
     for number, size in state.tables.items():
         _examine_table(directory, names, number, size)
-    yield from _examine_logs(directory, names, state)
+    yield from _examine_logs(directory, names, state, strict=strict)
 
 
 def read_manifest(path: Below) -> Versions:
@@ -85,8 +89,8 @@ def read_manifest(path: Below) -> Versions:
         log = _read_log(path, _MOST_MANIFEST, lambda record: _apply(state, record))
     except (IndexError, ValueError) as error:
         raise Unreadable(f"{name}: a record makes no sense ({error})") from None
-    if log.broken:
-        raise Unreadable(f"{name}: {log.broken}")
+    if what := log.broken or log.gap:
+        raise Unreadable(f"{name}: {what}")
     if None in (state.log_number, state.next_file, state.last_sequence):
         raise Unreadable(f"{name}: its beginning is missing")
     return state
@@ -202,7 +206,9 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
             raise ValueError("a number has more than 64 bits")
 
 
-def _examine_logs(directory: Below, names: Collection[str], state: Versions) -> Iterator[str]:
+def _examine_logs(
+    directory: Below, names: Collection[str], state: Versions, *, strict: bool
+) -> Iterator[str]:
     needed = state.log_number or 0
     if f"{needed:06}.log" not in names and needed:
         yield f"{needed:06}.log, which is not in tables yet, is missing"
@@ -210,8 +216,10 @@ def _examine_logs(directory: Below, names: Collection[str], state: Versions) -> 
     for name in _logs(names, needed):
         log = _read_log(directory / name)
         read += log.records
-        if log.broken:
-            raise Unreadable(f"{name}: {log.broken}")
+        if what := log.broken or (log.gap if strict else ""):
+            raise Unreadable(f"{name}: {what}")
+        if log.gap:
+            yield f"{name}: {log.gap}"
         if log.torn and not log.records and not state.tables:
             raise Unreadable(f"{name}: nothing in it can be read")
         if log.torn:
@@ -305,6 +313,8 @@ class _Log:
     """What is wrong, if anything."""
     torn: bool = False
     """After the last whole record comes what a kill or a power cut leaves: part of one, or zeros."""
+    gap: str = ""
+    """Of a record in between there is only part, if of any. Whole ones follow."""
 
 
 def _read_log(path: Below, most: int = _MOST_LOG, each: Callable[[bytes], None] | None = None) -> _Log:
@@ -314,7 +324,8 @@ def _read_log(path: Below, most: int = _MOST_LOG, each: Callable[[bytes], None] 
 
 
 def _scan_log(file: BinaryIO, size: int, each: Callable[[bytes], None] | None) -> _Log:
-    records = whole = 0
+    records = whole = held = 0
+    gap = ""
     parts: list[bytes] = []
     begun = False
     for start in range(0, size, _BLOCK):
@@ -323,30 +334,39 @@ def _scan_log(file: BinaryIO, size: int, each: Callable[[bytes], None] | None) -
         at = 0
         while _BLOCK - at >= _HEADER.size:
             if at + _HEADER.size > len(block):
-                return _Log(records, whole, torn=at < len(block) or begun)
+                return _Log(records, whole, torn=at < len(block) or begun, gap=gap)
             crc, length, kind = _HEADER.unpack_from(block, at)
             end = at + _HEADER.size + length
             if end > len(block) and len(block) < _BLOCK:
-                return _Log(records, whole, torn=True)
+                return _Log(records, whole, torn=True, gap=gap)
             if end > _BLOCK or not _WHOLE <= kind <= _LAST:
                 file.seek(start + at)
                 if records and _zeros(file):
-                    return _Log(records, whole, torn=True)
+                    return _Log(records, whole, torn=True, gap=gap)
                 what = "zeros" if not crc and not length else "no record"
                 return _Log(records, whole, f"{what} at byte {start + at}")
             if crc != masked(int(google_crc32c.value(block[at + 6 : end]))):
                 return _Log(records, whole, f"the checksum at byte {start + at} is wrong")
-            begun = True
+            # log_reader.cc. A write that failed on a full disk leaves half a record, and LevelDB goes on behind it.
+            if kind in {_WHOLE, _FIRST}:
+                if held:
+                    gap = gap or f"the record before byte {start + at} has no end"
+                held, parts = 0, []
+            elif not begun:
+                gap = gap or f"the record at byte {start + at} has no beginning"
+                at = end
+                continue
+            begun, held = True, held + length
             if each is not None:
                 parts.append(block[at + _HEADER.size : end])
             if kind in {_WHOLE, _LAST}:
                 records += 1
-                whole, begun = start + end, False
+                whole, begun, held = start + end, False, 0
                 if each is not None:
                     each(b"".join(parts))
                     parts = []
             at = end
-    return _Log(records, whole, torn=begun)
+    return _Log(records, whole, torn=begun, gap=gap)
 
 
 def _zeros(file: BinaryIO) -> bool:

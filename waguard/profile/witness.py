@@ -34,6 +34,8 @@ class Witness:
     """Version of the browser that used the profile last."""
     files: Mapping[str, Mark] | None = None
     """Path below the profile -> its mark; none while a browser may be writing."""
+    lost: str = ""
+    """What is known to have been lost of the login, though the files are whole."""
 
 
 _WITNESS = TypeAdapter(Witness)

@@ -9,8 +9,9 @@ from waguard.profile.examiners.subject import Doubt, Subject, Verdict
 def examine(subject: Subject) -> Iterator[Doubt]:
     for directory in login.databases(subject.profile, subject.origin):
         name = directory.name
+        strict = name == login.database_names(subject.origin)[0]
         try:
-            for what in leveldb.examine(directory):
+            for what in leveldb.examine(directory, strict=strict):
                 yield Doubt(Verdict.SUSPECT, name, what)
         except leveldb.Unreadable as error:
             yield Doubt(Verdict.DAMAGED, name, str(error))

@@ -7,7 +7,11 @@ from waguard.profile.examiners.subject import Doubt, Subject, Verdict
 
 
 def examine(subject: Subject) -> Iterator[Doubt]:
-    if subject.witness is None or subject.witness.files is None:
+    if subject.witness is None:
+        return
+    if subject.witness.lost:
+        yield Doubt(Verdict.DAMAGED, "login", subject.witness.lost)
+    if subject.witness.files is None:
         return
     marks = subject.witness.files
     changed = list(witness.compare(subject.profile, marks))
