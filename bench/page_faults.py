@@ -196,7 +196,11 @@ def refused(state: str, word: str) -> PageFault:
 FAULTS = (
     offline("opening", quick=True),
     offline("socket_state", "TIMEOUT"),
-    offline("socket_state", "OPENING"),
+    *(offline("socket_state", state) for state in ("OPENING", "UNLAUNCHED", "PAIRING")),
+    *(
+        PageFault("socket_state", state, ("unpaired",), ("unpaired",), ("reload", "restart", "none"), restarts=1)
+        for state in ("UNPAIRED", "UNPAIRED_IDLE")
+    ),
     *(wrong("answers", value, loads=True) for value in ("500", "429", "503", "407", "portal", "empty")),
     wrong("blank", loads=False, quick=True),
     PageFault("syncing", "stuck", ("syncing",), ("sync_stuck",), ("reload", "restart", "none"), loads=True),

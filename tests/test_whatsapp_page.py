@@ -142,7 +142,17 @@ def test_verdict(signs: dict[str, Any], link: Link, reason: Reason | None) -> No
 def test_a_page_that_has_a_login_and_is_not_paired_waits_for_a_scan(code: dict[str, Any]) -> None:
     assert verdict(state="UNPAIRED", logged_in=True, **code) == (Link.AWAITING_SCAN, None)
     assert read({**BLANK, "state": "UNPAIRED", "logged_in": True, **code}).marks is True
-    assert verdict(state="UNPAIRED", logged_in=True, panes=True) == (Link.LOADING, None)
+    over_chats = {"state": "UNPAIRED", "logged_in": True, "panes": True}
+    assert verdict(**over_chats) == (Link.LOST, Reason.UNPAIRED)
+    assert read({**BLANK, **over_chats}, logged_out=True).reason is Reason.LOGGED_OUT
+
+
+@pytest.mark.parametrize("state", ["UNLAUNCHED", "OPENING", "PAIRING"])
+def test_chats_whose_socket_is_on_its_way_are_cut_off(state: str) -> None:
+    over_chats = read({**BLANK, "state": state, "logged_in": True, "panes": True})
+    assert (over_chats.link, over_chats.cut_off) == (Link.SYNCING, True)
+    assert read({**BLANK, "state": state, "logged_in": True}).cut_off is (state == "OPENING"), "it boots"
+    assert not read({**BLANK, "state": "CONNECTED", "panes": True}).cut_off
 
 
 @pytest.mark.parametrize("boot", [{"splash": True}, {"state": "OPENING"}, {}])

@@ -32,6 +32,10 @@ _ALWAYS: Sequence[tuple[str, str]] = (
         "--disable-blink-features=AutomationControlled",
         "navigator.webdriver is false, as WhatsApp Web expects",
     ),
+    (
+        "--block-new-web-contents",
+        "headless-shell opens no windows for its page, as a full Chromium opens none without a gesture: each costs a process",
+    ),
     ("--disable-background-timer-throttling", "a page nobody looks at keeps its timers"),
     ("--disable-backgrounding-occluded-windows", "likewise"),
     ("--disable-renderer-backgrounding", "likewise"),

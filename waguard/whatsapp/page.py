@@ -54,7 +54,8 @@ _REFUSED = {
     "PROXYBLOCK": Reason.PROXY_BLOCKED,
 }
 _UNPAIRED = frozenset({"UNPAIRED", "UNPAIRED_IDLE"})
-_ON_THE_WAY = frozenset({"UNLAUNCHED", "OPENING", "PAIRING", *_UNPAIRED})
+_OPENING = frozenset({"UNLAUNCHED", "OPENING", "PAIRING"})
+_ON_THE_WAY = _OPENING | _UNPAIRED
 
 
 def read(signs: object, *, logged_out: bool = False, home: str = "") -> Reading:
@@ -179,7 +180,7 @@ class _Signs:
             marks=self.logged_in,
             qr_exhausted=exhausted,
             dialog=self.dialog if link is not Link.LOST else None,
-            cut_off=link in {Link.SYNCING, Link.LOADING} and self.state == "OPENING" and self._paired(),
+            cut_off=self._cut_off(link),
             wrong=link is Link.UNKNOWN and self._wrong(),
             page_version=self.version,
             wid=self.wid if somebody else None,
@@ -211,9 +212,17 @@ class _Signs:
             return Link.LOST, Reason.OFFLINE
         if (up := self._up()) is not None:
             return up, None
+        if self.panes and self.state in _UNPAIRED:  # no page that boots: chats come after the link
+            return Link.LOST, Reason.LOGGED_OUT if self.logged_out else Reason.UNPAIRED
         if self.splash or self.state in _ON_THE_WAY:
             return Link.LOADING, None
         return Link.UNKNOWN, None
+
+    def _cut_off(self, link: Link) -> bool:
+        """It has a login, and is on its way to WhatsApp."""
+        if link is Link.SYNCING and self.panes:
+            return self.state in _OPENING
+        return link in {Link.SYNCING, Link.LOADING} and self.state == "OPENING" and self._paired()
 
     def _paired(self) -> bool:
         return bool(self.logged_in or self.panes or self.state in {"PAIRING", "CONNECTED"})
@@ -252,7 +261,7 @@ class _Signs:
             return Link.CONNECTED if self.synced and self.stream != "SYNCING" else Link.SYNCING
         if self.state is None and self.panes:
             return Link.CONNECTED
-        if self.state == "OPENING" and self.panes:
+        if self.state in _OPENING and self.panes:
             return Link.SYNCING
         if self.state is None and self.logged_in and self.progress:
             return Link.SYNCING
