@@ -198,7 +198,9 @@ FAULTS = (
     offline("socket_state", "TIMEOUT"),
     *(offline("socket_state", state) for state in ("OPENING", "UNLAUNCHED", "PAIRING")),
     *(
-        PageFault("socket_state", state, ("unpaired",), ("unpaired",), ("reload", "restart", "none"), restarts=1)
+        PageFault(
+            "socket_state", state, ("unpaired",), ("unpaired",), ("reload", "restart", "none"), restarts=1
+        )
         for state in ("UNPAIRED", "UNPAIRED_IDLE")
     ),
     *(wrong("answers", value, loads=True) for value in ("500", "429", "503", "407", "portal", "empty")),

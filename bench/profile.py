@@ -36,13 +36,12 @@ from waguard.backup import keys
 from waguard.backup.store import Backup, Backups
 from waguard.browser import find
 from waguard.config import Config
-from waguard.core.answer import Wait
-from waguard.core.model import ClientCode, Source, Status
+from waguard.core.model import ClientCode, Source, Status, Verdict, Wait
 from waguard.custody import Custody
 from waguard.events import Bus, Event
 from waguard.host import MB
 from waguard.profile import examiners, login, witness
-from waguard.profile.examiners.subject import Subject, Verdict
+from waguard.profile.examiners.subject import Subject
 from waguard.profile.store import Profile, Profiles, bytes_below
 from waguard.sandbox import unprivileged_user
 from waguard.sandbox.identity import TOKEN_VARIABLE

@@ -7,7 +7,7 @@ from test_cli import CONNECTED, DOWN, FAILED, SCAN, STARTING
 
 from waguard.core.health import Fault, Remedy
 from waguard.core.model import Link, Login, Process, Status
-from waguard.views import FailureView, FindingView, SessionView
+from waguard.core.shown import FailureView, FindingView, SessionView
 
 LONG = "client-with-the-longest-code-that-there-may-be-" + "x" * 17
 assert len(LONG) == 64

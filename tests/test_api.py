@@ -26,15 +26,13 @@ from waguard.api import admin, app, auth, backups, compat, problems, sessions, s
 from waguard.api.routes import Routes
 from waguard.config import Api, Config, Log, Sessions
 from waguard.core.health import Fault
-from waguard.core.model import ClientCode
+from waguard.core.model import ClientCode, Verdict
+from waguard.core.shown import BackupView, CheckView, CleanupView, FailureView, FindingView, QrView, Step
 from waguard.core.stats import Happening
 from waguard.errors import BY_CODE, ConfigError, ProfileFailed
-from waguard.instance import Step
 from waguard.observe import logs
-from waguard.profile.examiners.subject import Verdict
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.supervisor import Supervisor
-from waguard.views import BackupView, CheckView, CleanupView, FailureView, FindingView, QrView
 
 DEMO = ClientCode("demo")
 ADMIN, TOKEN, TOKEN2 = "admin-admin-admin-admin", "demo-demo-demo-demo", "demo2-demo2-demo2"

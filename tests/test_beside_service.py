@@ -11,10 +11,10 @@ import pytest
 from bare_browser import BINARY
 from systemd_box import Box, booted
 
-from waguard.api.problems import Problem
 from waguard.cli import service
 from waguard.cli.service import Service
 from waguard.config import ENV_FILE
+from waguard.errors import Problem
 
 # --- what systemctl says ----------------------------------------------------------------------------------
 

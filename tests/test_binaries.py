@@ -8,8 +8,7 @@ import pytest
 from bare_browser import BINARIES
 from conftest import Daemon
 
-from waguard.core.answer import Wait
-from waguard.core.model import ClientCode, Status
+from waguard.core.model import ClientCode, Status, Wait
 from waguard.errors import WaguardError
 from waguard.sandbox.identity import Identity
 from waguard.simulator.server import Cadence, Simulator

@@ -17,12 +17,11 @@ from conftest import Daemon, Journal, decoded
 
 from waguard import host
 from waguard.browser.find import KNOWN
-from waguard.core.answer import Wait
-from waguard.core.model import ClientCode, Link, Login, Status
+from waguard.core.model import ClientCode, Link, Login, Status, Wait
+from waguard.core.shown import SessionView
 from waguard.events import Event
 from waguard.simulator.server import Cadence, Simulator
 from waguard.supervisor import Supervisor
-from waguard.views import SessionView
 
 pytestmark = [
     pytest.mark.browser,

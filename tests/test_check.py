@@ -15,13 +15,12 @@ from conftest import Daemon, Journal
 from damage import LARGE, ODD, SMALL, STILL_UNSEEN, UNSEEN, Chromium, Way, locked
 from written import VERSION, Written
 
-from waguard.core.answer import Wait
-from waguard.core.model import ClientCode, Status
+from waguard.core.model import ClientCode, Status, Verdict, Wait
 from waguard.errors import DiskFull, ProfileFailed, ProfileLocked, ProfileTooNew, SessionFailed
 from waguard.files import Below
 from waguard.profile import examiners, in_use, leveldb, login, witness
 from waguard.profile.examiners import Report, singleton
-from waguard.profile.examiners.subject import Doubt, Subject, Verdict
+from waguard.profile.examiners.subject import Doubt, Subject
 from waguard.profile.witness import Witness
 from waguard.registry import Registry
 from waguard.simulator.server import Cadence, Simulator

@@ -25,9 +25,8 @@ from waguard.cli import edge, follow, show, tokens
 from waguard.cli.app import app
 from waguard.config import Config, load
 from waguard.core.model import Link, Login, Process, Status, Wanted
-from waguard.errors import BrowserFailed, SessionNotFound, WaguardError
-from waguard.instance import Step
-from waguard.views import BrowserView, CleanupView, FailureView, QrView, SessionView
+from waguard.core.shown import BrowserView, CleanupView, FailureView, QrView, SessionView, Step
+from waguard.errors import BrowserFailed, Problem, SessionNotFound, WaguardError
 
 ADMIN, TOKEN = "admin-admin-admin-admin", "demo-demo-demo-demo"
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -476,7 +475,7 @@ class TestDaemon:
         said = "It did not start. [browser_failed]\nRun: waguard doctor\nThe browser says: x\n"
         assert result.stderr == said
         port.handlers["POST /v1/sessions/demo/disconnect"] = always(
-            problems.Problem("of_the_future", "Too new for this command.")
+            Problem("of_the_future", "Too new for this command.")
         )
         assert ask(port, "disconnect", "demo").stderr == "Too new for this command. [of_the_future]\n"
 

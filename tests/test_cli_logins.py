@@ -18,8 +18,7 @@ from damage import locked
 from waguard.cli import archive
 from waguard.cli.client import Control, control
 from waguard.config import Config
-from waguard.core.answer import Wait
-from waguard.core.model import ClientCode
+from waguard.core.model import ClientCode, Wait
 from waguard.errors import BackupRefused, ProfileLocked, WaguardError
 
 DEMO = ClientCode("demo")

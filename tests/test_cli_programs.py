@@ -30,7 +30,7 @@ from test_cli import ADMIN, CONNECTED, SCAN, Port, always, blocks
 from waguard.api import qr
 from waguard.cli import follow
 from waguard.cli.tokens import ENV_TOKEN
-from waguard.views import QrView
+from waguard.core.shown import QrView
 
 WAGUARD = (sys.executable, "-m", "waguard")
 CODE = "2@" + "Ab+/" * 22 + "," + ",".join(["c29tZXRoaW5nIG9mIDMyIGJ5dGVzIGluIGJhc2U2NDo="] * 3) + ",1"

@@ -10,10 +10,9 @@ from forty import LONG, forty
 from rich.console import Console
 from test_cli import CONNECTED, DOWN, FAILED, SNAPSHOT
 
-from waguard.backup.store import NEWEST
 from waguard.cli import show
 from waguard.core.model import Login
-from waguard.views import BackupView, SessionView
+from waguard.core.shown import NEWEST, BackupView, SessionView
 
 
 def screen(width: int, **options: Any) -> Console:

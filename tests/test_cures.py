@@ -13,10 +13,9 @@ from conftest import POSING, Daemon, Journal
 
 from waguard import host
 from waguard.core import machine
-from waguard.core.answer import Wait
 from waguard.core.breaker import BreakerPolicy
 from waguard.core.health import Fault, finding
-from waguard.core.model import ClientCode, Link, Process, Status
+from waguard.core.model import ClientCode, Link, Process, Status, Wait
 from waguard.errors import BreakerOpen
 from waguard.supervisor import Supervisor
 

@@ -19,12 +19,11 @@ from waguard.backup.keys import Key, Keyring
 from waguard.backup.snapshot import About
 from waguard.backup.store import Backup, Backups
 from waguard.config import Config
-from waguard.core.model import ClientCode, Source
+from waguard.core.model import ClientCode, Source, Verdict
 from waguard.custody import Custody, Taken
 from waguard.errors import BackupFailed, BackupNotFound, BackupRefused, ProfileLocked
 from waguard.files import PARTIAL
 from waguard.profile import login, witness
-from waguard.profile.examiners.subject import Verdict
 from waguard.profile.store import Place, Profiles, Retired
 from waguard.profile.witness import Witness
 from waguard.sandbox import User

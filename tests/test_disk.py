@@ -22,8 +22,7 @@ from test_custody import House
 from test_trouble import shows
 from written import Written
 
-from waguard.core.answer import Wait
-from waguard.core.model import ClientCode, Link, Source, Status
+from waguard.core.model import ClientCode, Link, Source, Status, Wait
 from waguard.errors import BackupRefused, DiskFull, SessionFailed, WaguardError
 from waguard.files import PARTIAL
 from waguard.profile.store import Place, Profiles

@@ -21,7 +21,6 @@ from conftest import POSING, Daemon
 from typer.testing import CliRunner
 
 from waguard import host
-from waguard.api.problems import Problem
 from waguard.backup import keys
 from waguard.backup.keys import Keyring
 from waguard.backup.seal import Sealer
@@ -29,14 +28,15 @@ from waguard.browser import find
 from waguard.cli import doctor
 from waguard.cli.app import app
 from waguard.cli.client import Control, SessionList
-from waguard.cli.doctor import Grade, Seen
+from waguard.cli.doctor import Seen
+from waguard.cli.findings import Grade
 from waguard.cli.service import Service
 from waguard.config import Config
 from waguard.core.model import ClientCode
-from waguard.errors import BrowserNotFound, ConfigError, DiskFull, WaguardError
+from waguard.core.shown import SandboxView
+from waguard.errors import BrowserNotFound, ConfigError, DiskFull, Problem, WaguardError
 from waguard.sandbox import User
 from waguard.sandbox.bubblewrap import Bubblewrap
-from waguard.views import SandboxView
 
 FULL = Path("/usr/lib/chromium/chromium")
 NOBODY = User("nobody", 65534, 65534)

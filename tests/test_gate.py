@@ -8,12 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from waguard.alerts import Alert, Alerts, Raised
+from waguard.alerts import Alerts
 from waguard.browser import find
 from waguard.browser.find import Binary, Installed
 from waguard.core.breaker import BreakerPolicy
 from waguard.core.health import Fault
-from waguard.core.model import Cause, ClientCode, Failure, Stage
+from waguard.core.model import Alert, Cause, ClientCode, Failure, Stage
+from waguard.core.shown import Raised
 from waguard.errors import (
     BreakerOpen,
     BrowserFailed,

@@ -1,6 +1,7 @@
 """Imports point one way, each third party has its one place, and some calls have none at all."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -249,6 +250,15 @@ def calls() -> Iterator[tuple[str, ast.Call, str]]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 yield f"{name}:{node.lineno}", node, ast.unparse(node.func)
+
+
+def test_a_command_starts_without_what_the_daemon_alone_needs() -> None:
+    """Each import is time that whoever types the command waits."""
+    asked = "import sys, waguard.cli.app; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True).stdout
+    rooms = {f"waguard.{room}" for storey in STOREYS[2:-3] for room in storey} | {"waguard.daemon"}
+    heavy = {"pyppeteer", "cryptography", "zstandard", "structlog", "psutil", "waguard.cli.doctor"}
+    assert not (rooms | heavy) & set(loaded.split())
 
 
 def test_nothing_goes_through_a_shell() -> None:

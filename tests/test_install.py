@@ -12,9 +12,9 @@ from systemd_box import Box, booted
 from test_packaging import ROOT
 from typer.testing import CliRunner
 
-from waguard.api.problems import Problem
 from waguard.cli import install, layout
 from waguard.cli.app import app
+from waguard.errors import Problem
 
 PROGRAM = ("--program", "/usr/bin/waguard")
 UNIT = "/etc/systemd/system/waguard.service"

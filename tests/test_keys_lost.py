@@ -6,8 +6,7 @@ import pytest
 from conftest import Daemon
 from test_api import ADMIN, API
 
-from waguard.alerts import Alert
-from waguard.core.model import ClientCode
+from waguard.core.model import Alert, ClientCode
 from waguard.errors import BackupFailed, BackupRefused
 from waguard.supervisor import Supervisor
 

@@ -23,8 +23,7 @@ from written import Written, write
 
 from waguard import host
 from waguard.cli import archive
-from waguard.core.answer import Wait
-from waguard.core.model import ClientCode, Link, Reason, Status
+from waguard.core.model import ClientCode, Link, Reason, Status, Wait
 from waguard.custody import Custody
 from waguard.errors import BackupRefused, LoginInUse
 from waguard.profile import login

@@ -18,14 +18,14 @@ from waguard.api import auth
 from waguard.backup import keys
 from waguard.backup.store import Backups, about_of
 from waguard.config import Config
-from waguard.core.model import ClientCode
+from waguard.core.model import ClientCode, Verdict
 from waguard.errors import BackupRefused, ProfileFailed
 from waguard.files import Below, NotPlain
 from waguard.history import FILE, History
 from waguard.learned import Learned
 from waguard.profile import examiners, leveldb, login, witness
 from waguard.profile.examiners import Report
-from waguard.profile.examiners.subject import Subject, Verdict
+from waguard.profile.examiners.subject import Subject
 from waguard.profile.store import Profiles
 from waguard.registry import Registry, Torn
 

@@ -12,11 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_check import logged_in
 
-from waguard.core.answer import Wait
-from waguard.core.model import ClientCode, Reason, Status
+from waguard.core.model import ClientCode, Reason, Status, Verdict, Wait
 from waguard.errors import BackupNotFound, BackupRefused
 from waguard.profile import login
-from waguard.profile.examiners.subject import Verdict
 from waguard.registry import Elsewhere, Record
 from waguard.simulator.server import Cadence, Simulator
 

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from rich.text import Text
 from typer.testing import CliRunner
 
-from waguard.alerts import Alert, Alerts
-from waguard.api.problems import Problem, response
+from waguard.alerts import Alerts
+from waguard.api.problems import response
 from waguard.cli import app, edge, show
 from waguard.cli.table import Column, table
 from waguard.config import Log
-from waguard.errors import BrowserFailed
+from waguard.core.model import Alert
+from waguard.errors import BrowserFailed, Problem
 from waguard.events import Event
 from waguard.observe import logs
 from waguard.observe.journal import entry, message

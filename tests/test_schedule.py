@@ -16,8 +16,9 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from waguard import schedule
+from waguard.core.shown import JobView
 from waguard.errors import ProfileFailed, ShuttingDown
-from waguard.schedule import LOCAL, JobView, Rule, Schedule, believed, jitter_bound_s, next_run
+from waguard.schedule import LOCAL, Rule, Schedule, believed, jitter_bound_s, next_run
 
 BERLIN = "CET-1CEST,M3.5.0,M10.5.0/3"
 ZONES = ("UTC0", BERLIN, "EST5EDT,M3.2.0,M11.1.0", "<+1030>-10:30<+11>-11,M10.1.0,M4.1.0")

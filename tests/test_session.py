@@ -11,8 +11,7 @@ import pytest
 from conftest import Daemon, Journal
 
 from waguard import host
-from waguard.core.answer import Wait
-from waguard.core.model import ClientCode, Link, Process, Status
+from waguard.core.model import ClientCode, Link, Process, Status, Wait
 from waguard.errors import (
     BrowserFailed,
     DeadlineExceeded,

@@ -8,12 +8,11 @@ import pytest
 from conftest import Daemon, Journal
 from test_cures import DEMO, OTHERS, QUICK, alerts, connected, take_up, until
 
-from waguard.core.answer import Wait
 from waguard.core.health import SUSPECTED_S, Fault, Remedy
-from waguard.core.model import Link, Process, Reason, Stage, Status
+from waguard.core.model import Link, Process, Reason, Stage, Status, Wait
+from waguard.core.shown import FindingView, SessionView
 from waguard.errors import DeadlineExceeded, PageFailed, Refused
 from waguard.supervisor import Supervisor
-from waguard.views import FindingView, SessionView
 
 
 def finding(supervisor: Supervisor) -> FindingView:

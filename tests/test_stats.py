@@ -16,14 +16,14 @@ from test_api import ADMIN, API, TOKEN, Port, is_problem
 from test_history import until
 from typer.testing import CliRunner, Result
 
-from waguard.alerts import Alert, Raised
 from waguard.api.stats import view
 from waguard.cli.app import app
 from waguard.cli.client import STATS
 from waguard.cli.stats import render
 from waguard.config import Config
 from waguard.core.health import Fault, Remedy
-from waguard.core.model import ClientCode, Stage
+from waguard.core.model import Alert, ClientCode, Stage
+from waguard.core.shown import Raised
 from waguard.core.stats import Happening, RemedyStats, Spread, StageStats, episodes, slow, summary
 from waguard.learned import Learned
 

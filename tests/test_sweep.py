@@ -30,8 +30,8 @@ from test_store import held_elsewhere
 
 from waguard import files, host
 from waguard.backup.snapshot import About
-from waguard.core.answer import Wait
-from waguard.core.model import ClientCode, Process, Status
+from waguard.core.model import ClientCode, Process, Status, Wait
+from waguard.core.shown import Leftover, Sweep
 from waguard.custody import Custody, Taken
 from waguard.errors import BackupFailed, NoMemory, NotReady, ProfileLocked, WaguardError
 from waguard.instance import Instance
@@ -43,8 +43,6 @@ from waguard.sandbox import reaper
 from waguard.sandbox.identity import TOKEN_VARIABLE
 from waguard.session import Session
 from waguard.supervisor import Supervisor
-from waguard.sweep import Finding
-from waguard.sweep.sweeper import Sweep
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
 OLD, OLD2, OLD3 = (f"20240102T030405-0123abc{last}" for last in "def")
@@ -117,7 +115,7 @@ def owned(root: Path, code: str, generation: str) -> Path:
     return root / ".profiles" / generation
 
 
-def findings(sweep: Sweep, *, zombies: bool = False) -> list[Finding]:
+def findings(sweep: Sweep, *, zombies: bool = False) -> list[Leftover]:
     """Without the zombies, unless the test is about them: this process inherits those of every sandbox (see conftest)."""
     return [one for one in sweep.findings if zombies or one.kind != "zombie"]
 
@@ -151,7 +149,7 @@ async def swept(supervisor: Supervisor) -> Sweep:
     return real
 
 
-async def finds(supervisor: Supervisor, *expected: tuple[str, str, str]) -> list[Finding]:
+async def finds(supervisor: Supervisor, *expected: tuple[str, str, str]) -> list[Leftover]:
     """It finds exactly this and does it, and then finds nothing any more but what is only reported."""
     sweep = await swept(supervisor)
     assert told(sweep) == list(expected)

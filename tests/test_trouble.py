@@ -25,9 +25,8 @@ from waguard.browser import launch
 from waguard.browser import page as browser_page
 from waguard.browser.find import Binary
 from waguard.config import Browser
-from waguard.core.answer import Wait
 from waguard.core.health import Remedy
-from waguard.core.model import ClientCode, Link, Process, Status, Wanted
+from waguard.core.model import ClientCode, Link, Process, Status, Wait, Wanted
 from waguard.errors import (
     DiskFull,
     Interrupted,

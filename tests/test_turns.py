@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from conftest import Daemon, Journal
 
-from waguard.core.answer import Wait
-from waguard.core.model import ClientCode, Status
+from waguard.core.model import ClientCode, Status, Wait
 from waguard.errors import DeadlineExceeded
 from waguard.turns import Turns
 

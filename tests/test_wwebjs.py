@@ -14,8 +14,7 @@ from test_backup import tree
 from test_browser import token
 from tls_front import tls_front
 
-from waguard.core.answer import Wait
-from waguard.core.model import ClientCode, Status
+from waguard.core.model import ClientCode, Status, Wait
 from waguard.simulator.server import Cadence, Simulator
 
 pytestmark = [

@@ -1,38 +1,11 @@
 """What somebody should know now: told once when it begins, and once when it is over."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-from waguard.core.model import ClientCode
+from waguard.core.model import Alert, ClientCode
+from waguard.core.shown import Raised
 from waguard.plain_text import plain
-
-
-class Alert(StrEnum):
-    SESSION_FAILED = "session_failed"
-    """Its restart budget is used up; it rests."""
-    PERSON_NEEDED = "person_needed"
-    """WhatsApp wants somebody: logged out, open elsewhere, refused."""
-    NETWORK_DOWN = "network_down"
-    """Most sessions reach WhatsApp no more."""
-    PAGE_UNREAD = "page_unread"
-    """Several sessions show a page that is not understood."""
-    BREAKER_OPEN = "breaker_open"
-    """No browsers are started but single trials."""
-    DISK_FULL = "disk_full"
-    """There is no room for one more session, so no connect is taken."""
-    NO_ROOM = "no_room"
-    """Sessions that are wanted wait for memory or disk."""
-    KEYS_LOST = "keys_lost"
-    """Snapshots were sealed with keys that are not there any more: none can be opened, and none is taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class Raised:
-    alert: Alert
-    client: ClientCode | None
-    text: str
 
 
 class Alerts:

@@ -15,13 +15,13 @@ from pathlib import Path
 from waguard import host
 from waguard.backup.snapshot import About
 from waguard.backup.store import Backup, Backups, about_of, when
-from waguard.core.model import ClientCode, Source
+from waguard.core.model import ClientCode, Source, Verdict
 from waguard.core.retention import newest_first
 from waguard.errors import BackupFailed, BackupRefused, ProfileLocked, ProfileTooNew
 from waguard.files import Below, NotPlain, partial, saying
 from waguard.profile import examiners, leveldb, login, mend, witness
 from waguard.profile.examiners import Evidence, Report
-from waguard.profile.examiners.subject import Subject, Verdict
+from waguard.profile.examiners.subject import Subject
 from waguard.profile.held import Held
 from waguard.profile.store import DAMAGED, Place, Profile, Profiles
 from waguard.profile.witness import Mark, Witness

@@ -205,3 +205,15 @@ class AlreadyRunning(WaguardError):
 
 BY_CODE: Mapping[str, type[WaguardError]] = {kind.code: kind for kind in WaguardError.__subclasses__()}
 """The kinds above by their code, to make an error again of one that was carried as data."""
+
+
+class Problem(WaguardError):
+    """An error that only the edge knows, such as a missing token."""
+
+    def __init__(self, code: str, message: str, *, hint: str = "", **details: Any) -> None:
+        super().__init__(message, hint=hint, **details)
+        self.problem_code = code
+
+
+def code_of(error: WaguardError) -> str:
+    return error.problem_code if isinstance(error, Problem) else error.code

@@ -10,13 +10,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from waguard.alerts import Alert, Alerts
+from waguard.alerts import Alerts
 from waguard.browser.find import Installed
 from waguard.core import breaker
 from waguard.core.breaker import Breaker, BreakerPolicy
 from waguard.core.correlation import network_is_down
 from waguard.core.health import Fault
-from waguard.core.model import Cause, ClientCode, Failure, Stage
+from waguard.core.model import Alert, Cause, ClientCode, Failure, Stage
 from waguard.errors import BreakerOpen, WaguardError
 
 _HOST_FAILURES = frozenset({"browser_failed", "sandbox_failed", "browser_not_found", "deadline_exceeded"})

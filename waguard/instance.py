@@ -26,7 +26,8 @@ from waguard.browser.find import Binary, Installed
 from waguard.browser.launch import PIPES, Browser
 from waguard.config import Config
 from waguard.core.login import Judgement, judge
-from waguard.core.model import ClientCode, Link, Login, Reading, Reason, Source, Stage
+from waguard.core.model import ClientCode, Link, Login, Reading, Reason, Source, Stage, Verdict
+from waguard.core.shown import Step
 from waguard.custody import Custody, Taken
 from waguard.deadline import within
 from waguard.errors import BackupFailed, NotProvedGone, ProfileLocked, WaguardError
@@ -35,7 +36,6 @@ from waguard.files import in_thread
 from waguard.probes.memory import Usage
 from waguard.profile import leveldb, login, witness
 from waguard.profile.examiners import Evidence, Report
-from waguard.profile.examiners.subject import Verdict
 from waguard.profile.store import Profile, Profiles
 from waguard.profile.witness import Witness
 from waguard.registry import Record, Registry
@@ -65,17 +65,6 @@ class Resources:
     def binary(self) -> Binary:
         """The browser that the next launch runs."""
         return self.installed.current
-
-
-@dataclass(slots=True)
-class Step:
-    """One step of a cleanup, as it went."""
-
-    step: str
-    outcome: str = "nothing"
-    """done | nothing (there was nothing to do) | skipped (the next step does it the hard way) | failed"""
-    ms: float = 0.0
-    detail: str = ""
 
 
 _USAGES = 240

@@ -16,7 +16,7 @@ from waguard.backup import bring
 from waguard.backup.snapshot import About
 from waguard.backup.store import Backup, about_of, when
 from waguard.core import retention
-from waguard.core.model import ClientCode, Link, Process, Stage
+from waguard.core.model import ClientCode, Link, Process, Stage, Verdict
 from waguard.deadline import within
 from waguard.errors import BackupFailed, BackupRefused, DiskFull, LoginInUse, WaguardError
 from waguard.events import Event
@@ -25,7 +25,7 @@ from waguard.host import MB
 from waguard.instance import Resources
 from waguard.profile import examiners, identity, login
 from waguard.profile.examiners import Report
-from waguard.profile.examiners.subject import Subject, Verdict
+from waguard.profile.examiners.subject import Subject
 from waguard.profile.store import DAMAGED, DROPPED, Place, Retired, bytes_below
 from waguard.session import Session
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Self
 from cronsim import CronSim, CronSimError
 from pydantic import Field, TypeAdapter, ValidationError
 
+from waguard.core.shown import JobView
 from waguard.errors import ShuttingDown, WaguardError
 from waguard.files import in_thread, read_state, write_atomically
 
@@ -150,20 +151,6 @@ class Run:
 
 
 _RUNS = TypeAdapter(dict[str, Run])
-
-
-@dataclass(frozen=True, slots=True)
-class JobView:
-    """A job as it is shown. ``next_at`` is None for never; passed already, it is due as soon as the present run ends."""
-
-    name: str
-    rule: str
-    next_at: float | None
-    last_at: float | None
-    last_ms: float | None
-    last_ok: bool | None
-    last_error: str
-    running: bool
 
 
 class Job:

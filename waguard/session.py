@@ -15,17 +15,17 @@ from functools import partial
 from typing import Any
 
 from waguard import shortage
-from waguard.alerts import Alert
 from waguard.core import machine, recycle
 from waguard.core.health import FOR_A_PERSON, GONE, PLANS, REPLACING, Fault, Finding, Remedy, Treatment
 from waguard.core.machine import State
-from waguard.core.model import Cause, ClientCode, Failure, Link, Process, Reason, Stage, Wanted
+from waguard.core.model import Alert, Cause, ClientCode, Failure, Link, Process, Reason, Stage, Wanted
 from waguard.core.policy import RestartPolicy
+from waguard.core.shown import Step
 from waguard.deadline import Span, within
 from waguard.errors import DeadlineExceeded, Interrupted, LimitReached, NoPage, ShuttingDown, WaguardError
 from waguard.gate import Gate
 from waguard.history import History
-from waguard.instance import Instance, Memory, Resources, Step
+from waguard.instance import Instance, Memory, Resources
 from waguard.learned import Learned
 from waguard.probes.memory import Usage
 from waguard.registry import Record

@@ -12,13 +12,24 @@ from contextlib import asynccontextmanager
 from typing import IO, Any
 
 from waguard import host
-from waguard.alerts import Alert, Raised
 from waguard.backup.snapshot import About
 from waguard.backup.store import Backup
 from waguard.core import machine
-from waguard.core.answer import Wait, answer
-from waguard.core.model import ClientCode, Failure, Link, Process, Stage, Status, Wanted, client_code
+from waguard.core.answer import answer
+from waguard.core.model import (
+    Alert,
+    ClientCode,
+    Failure,
+    Link,
+    Process,
+    Stage,
+    Status,
+    Wait,
+    Wanted,
+    client_code,
+)
 from waguard.core.patience import LONGER
+from waguard.core.shown import BackupView, CleanupView, QrView, Raised, SandboxView, SessionView, Sweep
 from waguard.deadline import within
 from waguard.errors import (
     BY_CODE,
@@ -44,17 +55,8 @@ from waguard.profile import login
 from waguard.registry import Record, Torn
 from waguard.schedule import Rule, Schedule
 from waguard.session import Services, Session
-from waguard.sweep.sweeper import IN_THE_WAY, PUT_ASIDE, TAKES_ROOM, Sweep, Sweeper
-from waguard.views import (
-    BackupView,
-    CleanupView,
-    QrView,
-    SandboxView,
-    SessionView,
-    backup_view,
-    qr_view,
-    session_view,
-)
+from waguard.sweep.sweeper import IN_THE_WAY, PUT_ASIDE, TAKES_ROOM, Sweeper
+from waguard.views import backup_view, qr_view, session_view
 
 _ON_ITS_WAY = frozenset({Process.PREPARING, Process.STARTING})
 REAP, BACKUP = "reap", "backup"

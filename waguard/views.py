@@ -1,155 +1,20 @@
 """What is shown of a session and of a snapshot: to the control port, and by it to the command line. Data, and how it is made."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from waguard.backup.store import Backup
 from waguard.core import machine
-from waguard.core.health import Fault, Remedy
-from waguard.core.model import Link, Login, Process, Status, Wanted
-from waguard.instance import Step
-from waguard.profile.examiners.subject import Verdict
+from waguard.core.model import Status
+from waguard.core.shown import (
+    BackupView,
+    BrowserView,
+    CheckView,
+    FailureView,
+    FindingView,
+    QrView,
+    SessionView,
+)
 from waguard.session import Session
-
-
-@dataclass(frozen=True, slots=True)
-class QrView:
-    text: str
-    age_s: float
-    """Seconds since this code was first seen; WhatsApp's first lives 60 s, each next one 20 s."""
-    seen_at: float
-    """Unix time, seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class BrowserView:
-    pids: Sequence[int]
-    """The processes whose end is the end of all."""
-    sandbox: str
-    started_at: float
-    """Unix time, seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxView:
-    """What the daemon starts browsers in."""
-
-    kind: str
-    problem: str
-    """Why it is not bubblewrap, which is tried first; empty if it is, or ``plain`` is what the configuration wants."""
-
-
-@dataclass(frozen=True, slots=True)
-class FailureView:
-    code: str
-    message: str
-    stage: str | None
-    hint: str
-
-
-@dataclass(frozen=True, slots=True)
-class FindingView:
-    fault: Fault
-    evidence: Sequence[str]
-    remedy: Remedy | None
-    """Under way; none: it rests until the next try, or a person is needed."""
-    tried: Sequence[Remedy]
-    age_s: float
-    """Seconds since it was found."""
-    next_try_s: float | None
-    """Seconds until the next thing is tried by itself, if nothing else happens; none: a person is needed."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckView:
-    verdict: Verdict
-    """``suspect``: it was used all the same. ``damaged``: it was put aside, and one of its snapshots, or a fresh one that
-    needs a scan, has taken its place (``profile`` says which)."""
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class SessionView:
-    """What the control port shows of a session."""
-
-    client: str
-    status: Status
-    wanted: Wanted
-    process: Process
-    link: Link
-    reason: str | None
-    since: float
-    """Unix time of the last change of status, seconds."""
-    attempt: str | None
-    """Id of the last launch; the same as in the log."""
-    qr: QrView | None
-    """What is on the page to be scanned now; none while there is nothing to scan."""
-    profile: str | None
-    """``kept``, ``fresh`` or ``restored``; none while there is none."""
-    backup: str | None
-    """Id of the snapshot that the profile was restored from for this launch."""
-    check: CheckView | None
-    """What the check before the last launch had to say of the profile that was there; none if nothing."""
-    generation: str | None
-    login: Login
-    """What is on record of the profile's login, whether its browser runs or not."""
-    saved: bool | None
-    """Whether the login outlives a browser that is killed now: it is on disk, or a snapshot has it; none if there is no login."""
-    wid: str | None
-    """The number that is logged in on the page, as WhatsApp writes it; none while there is no such page."""
-    push_name: str | None
-    """What its owner is called there."""
-    page_version: str | None
-    signs: Sequence[str]
-    """What on the page led to `link`."""
-    browser: BrowserView | None
-    stages_ms: dict[str, float]
-    """Milliseconds that each stage of the last launch took."""
-    automatic_restarts: int
-    failure: FailureView | None
-    finding: FindingView | None
-    """What is wrong with it now, and what is being done about that."""
-    next_try_s: float | None
-    """Seconds until the next thing is tried by itself, if nothing else happens; none: nothing is waited for."""
-    memory_mb: float | None
-    """MiB that the browser's processes take for themselves, as of the last look."""
-    before: int | None = None
-    """How many wait before it for their turn to start; none if it does not wait."""
-    queued_s: float | None = None
-    """How long that will take, by how long the last starts took."""
-
-
-@dataclass(frozen=True, slots=True)
-class CleanupView:
-    client: str
-    ok: bool
-    """Whether no step failed."""
-    steps: Sequence[Step]
-    ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class BackupView:
-    """What the control port shows of a snapshot."""
-
-    id: str
-    client: str
-    taken_at: float | None
-    """Unix time, seconds; none if the file does not even say what it is."""
-    reason: str
-    """``settled`` (the first after a login), ``schedule``, ``request``, ``import``, ``sealed``; or why the profile was put
-    aside: ``cleanup``, ``fresh``, ``restore``, ``damaged``, ``ownerless``."""
-    login: bool
-    """Whether the client was connected with it."""
-    refused: bool
-    """WhatsApp has refused its login since; it is not restored by itself."""
-    live: bool
-    """Taken from a running browser."""
-    browser: str
-    generation: str
-    bytes: int
-    """On disk."""
 
 
 def session_view(session: Session, sandbox: str) -> SessionView:

@@ -3,9 +3,9 @@
 from aiohttp import web
 
 from waguard.api.keys import CALLER, SUPERVISOR
-from waguard.api.problems import Problem
 from waguard.api.routes import Routes
 from waguard.api.schemas import Options, ReapOptions, respond
+from waguard.errors import Problem
 
 routes = Routes()
 

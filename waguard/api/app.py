@@ -14,12 +14,12 @@ from waguard.api import admin, backups, compat, sessions, stats
 from waguard.api.auth import Caller, Tokens
 from waguard.api.keys import ARRIVES_S, CALLER, REQUEST_ID, SUPERVISOR
 from waguard.api.port import Port
-from waguard.api.problems import Problem, response
+from waguard.api.problems import response
 from waguard.api.routes import Routes
 from waguard.api.schemas import QueryOptions
 from waguard.config import Api
 from waguard.core.model import ClientCode, client_code
-from waguard.errors import InvalidClientCode, SessionNotFound, WaguardError
+from waguard.errors import InvalidClientCode, Problem, SessionNotFound, WaguardError
 from waguard.events import Bus
 from waguard.observe.repeats import Repeats
 from waguard.supervisor import Supervisor

@@ -7,12 +7,11 @@ from typing import Any
 from aiohttp import web
 
 from waguard.api.keys import CALLER, SUPERVISOR
-from waguard.api.problems import Problem, code_of, headers_of, status_of
+from waguard.api.problems import headers_of, status_of
 from waguard.api.routes import Routes
 from waguard.api.schemas import AnyOptions, arriving
-from waguard.core.answer import Wait
-from waguard.core.model import ClientCode, Link
-from waguard.errors import SessionNotFound, WaguardError
+from waguard.core.model import ClientCode, Link, Wait
+from waguard.errors import Problem, SessionNotFound, WaguardError, code_of
 
 PREFIX = "/api/whatsapp/"
 routes = Routes()

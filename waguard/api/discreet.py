@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from waguard.views import QrView
+from waguard.core.shown import QrView
 
 _PATH = re.compile(r"""(?<![\w./~-])(?:file://)?/(?:[^\s/'",:;()\[\]]+/)+(?P<name>[^\s/'",:;()\[\]]*)""")
 

@@ -1,13 +1,12 @@
 """Errors on the wire: RFC 9457 problem details with a stable ``code``."""
 
 import json
-from typing import Any
 
 from aiohttp import web
 
 from waguard.api.discreet import without_paths
 from waguard.api.words import in_http
-from waguard.errors import WaguardError
+from waguard.errors import Problem, WaguardError, code_of
 from waguard.plain_text import plain_data
 
 # The one translation from error codes to HTTP.
@@ -48,18 +47,6 @@ STATUS = {
     "deadline_exceeded": 504,
     "disk_full": 507,
 }
-
-
-class Problem(WaguardError):
-    """An error that only the edge knows, such as a missing token."""
-
-    def __init__(self, code: str, message: str, *, hint: str = "", **details: Any) -> None:
-        super().__init__(message, hint=hint, **details)
-        self.problem_code = code
-
-
-def code_of(error: WaguardError) -> str:
-    return error.problem_code if isinstance(error, Problem) else error.code
 
 
 def status_of(error: WaguardError) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import segno
 
-from waguard.views import QrView
+from waguard.core.shown import QrView
 
 
 def png(view: QrView) -> bytes:

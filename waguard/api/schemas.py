@@ -10,10 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from waguard.api.discreet import without_paths
 from waguard.api.keys import ARRIVES_S, CALLER
-from waguard.api.problems import Problem
 from waguard.api.words import in_http
-from waguard.core.answer import Wait
-from waguard.errors import InvalidRequest
+from waguard.core.model import Wait
+from waguard.errors import InvalidRequest, Problem
 from waguard.plain_text import plain_json
 
 

@@ -6,10 +6,10 @@ from aiohttp import web
 
 from waguard.api import qr
 from waguard.api.keys import CALLER, SUPERVISOR
-from waguard.api.problems import Problem
 from waguard.api.routes import Routes
 from waguard.api.schemas import ConnectOptions, Options, WaitOptions, respond
 from waguard.core.model import ClientCode, client_code
+from waguard.errors import Problem
 
 routes = Routes()
 # Any text, even none, so that a wrong code gets an answer that says what a client code is.

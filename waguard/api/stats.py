@@ -1,11 +1,9 @@
 """The routes of what was: figures for the admin, a client's history for itself."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from aiohttp import web
 
-from waguard.alerts import Raised
 from waguard.api.admin import admin_only
 from waguard.api.keys import SUPERVISOR
 from waguard.api.routes import Routes
@@ -14,51 +12,11 @@ from waguard.api.sessions import ONE, code_of
 from waguard.core.health import PLANS, Fault
 from waguard.core.learning import LEARNED_STAGES
 from waguard.core.model import ClientCode, Stage, client_code
-from waguard.core.stats import AttemptStats, FaultStats, Slow, Stats
+from waguard.core.shown import DeadlineView, Raised, RemediesView, StatsView
+from waguard.core.stats import Stats
 from waguard.learned import Learned
 
 routes = Routes()
-
-
-@dataclass(frozen=True, slots=True)
-class DeadlineView:
-    """A deadline that is in force."""
-
-    client: str | None
-    """None: of a client that is not known yet."""
-    stage: str
-    seconds: float
-    configured_s: float
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class RemediesView:
-    """What would be tried against a fault now."""
-
-    fault: str
-    order: Sequence[str]
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class StatsView:
-    since: float
-    """Unix time, seconds."""
-    until: float
-    client: str | None
-    """Only of this one; none: of all."""
-    history: str
-    """``on``, ``off``, or why it cannot be written now."""
-    alerts: Sequence[Raised]
-    """Those that stand now."""
-    attempts: AttemptStats
-    faults: Sequence[FaultStats]
-    remedies: Sequence[RemediesView]
-    """Of the faults above."""
-    deadlines: Sequence[DeadlineView]
-    """Of the client; else of one that is not known yet, and where one is slow."""
-    slow: Sequence[Slow]
 
 
 @routes.get("/v1/stats", StatsOptions)

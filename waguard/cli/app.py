@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from waguard import __version__
-from waguard.cli import doctor, install, logins, sessions, settings, show, stats, tokens
+from waguard.cli import install, logins, sessions, settings, show, stats, tokens
 from waguard.cli.edge import Edge
+from waguard.cli.findings import FINDINGS, Grade
 from waguard.cli.service import configured
 from waguard.config import load
 from waguard.core.model import client_code
@@ -132,12 +133,14 @@ def examine(
     ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False
 ) -> None:
     """Say what this machine lacks, and the command that mends it. Exit code 1 if there is a problem."""
+    from waguard.cli import doctor  # noqa: PLC0415 (it looks at all there is: no other command needs it)
+
     findings = doctor.examine(ctx.obj)
     if as_json:
-        sessions.print_json(doctor.FINDINGS, findings)
+        sessions.print_json(FINDINGS, findings)
     else:
         show.doctor(findings, show.output())
-    if any(finding.grade is doctor.Grade.PROBLEM for finding in findings):
+    if any(finding.grade is Grade.PROBLEM for finding in findings):
         raise typer.Exit(1)
 
 

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from waguard.api.problems import Problem
-from waguard.errors import BackupRefused, ProfileLocked
+from waguard.errors import BackupRefused, Problem, ProfileLocked
 from waguard.files import Below, NotPlain, saying
 from waguard.profile import in_use, login, trees
 

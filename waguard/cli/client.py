@@ -10,20 +10,15 @@ from urllib.parse import quote
 import aiohttp
 from pydantic import TypeAdapter, ValidationError
 
-from waguard.api.problems import Problem
-from waguard.api.stats import StatsView
 from waguard.cli.peer import Proof
 from waguard.cli.service import Service, start
 from waguard.cli.tokens import given, own_token
 from waguard.config import Config
-from waguard.core.answer import Wait
-from waguard.core.model import ClientCode
+from waguard.core.model import ClientCode, Wait
+from waguard.core.shown import BackupView, CleanupView, JobView, SandboxView, SessionView, StatsView, Sweep
 from waguard.core.stats import Happening
-from waguard.errors import BY_CODE, WaguardError
+from waguard.errors import BY_CODE, Problem, WaguardError
 from waguard.files import in_thread, write_atomically
-from waguard.schedule import JobView
-from waguard.sweep.sweeper import Sweep
-from waguard.views import BackupView, CleanupView, SandboxView, SessionView
 
 T = TypeVar("T")
 

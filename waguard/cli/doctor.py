@@ -13,29 +13,25 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from waguard import host
-from waguard.api.problems import Problem, code_of
-from waguard.api.stats import StatsView
 from waguard.backup import keys
 from waguard.backup.seal import Opener
 from waguard.browser import find, trial
 from waguard.cli.client import control
+from waguard.cli.findings import Finding, Grade
 from waguard.cli.service import UNIT, Service, configured
 from waguard.config import Config
-from waguard.errors import BackupRefused, SandboxFailed, WaguardError
+from waguard.core.shown import SandboxView, StatsView
+from waguard.errors import BackupRefused, Problem, SandboxFailed, WaguardError, code_of
 from waguard.files import saying
 from waguard.profile.store import look_for_links
 from waguard.sandbox import choose, drop_privileges, unprivileged_user
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.fence import Fence
-from waguard.views import SandboxView
 
 _TRIAL_S = 10.0
 _LAST_WORDS = 3
@@ -57,21 +53,6 @@ _OLDEST_PYTHON = (3, 11)
 _CONTAINER = "If this is a container: have it allow namespaces (docker run: --security-opt, --cap-add)"
 
 
-class Grade(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    check: str
-    grade: Grade
-    seen: str
-    mend: str = ""
-    """The command, or what else to do."""
-
-
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What one check saw. A check may as well raise `WaguardError`: that is a problem, with its hint."""
@@ -79,9 +60,6 @@ class Seen:
     what: str
     grade: Grade = Grade.OK
     mend: str = ""
-
-
-FINDINGS = TypeAdapter(list[Finding])
 
 
 def examine(path: Path | None) -> list[Finding]:

@@ -11,10 +11,9 @@ import typer
 from typer.core import TyperGroup
 
 from waguard import shortage
-from waguard.api.problems import code_of
 from waguard.api.words import in_shell
 from waguard.cli.show import errors
-from waguard.errors import ConfigError, WaguardError
+from waguard.errors import ConfigError, WaguardError, code_of
 from waguard.systemd import CONTROL
 
 EXIT_CONFIG = 2

@@ -16,10 +16,9 @@ from rich.text import Text
 from waguard.api import qr as drawing
 from waguard.cli.client import Control
 from waguard.cli.show import headline, milliseconds
-from waguard.core.model import ClientCode, Status
+from waguard.core.model import ClientCode, Status, Verdict
+from waguard.core.shown import CheckView, QrView, SessionView
 from waguard.errors import SessionNotFound
-from waguard.profile.examiners.subject import Verdict
-from waguard.views import CheckView, QrView, SessionView
 
 _LOOK_EVERY_S = 0.5
 _QUIET = (2, 1)

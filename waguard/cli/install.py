@@ -15,11 +15,10 @@ import typer
 from pydantic import ValidationError
 
 import waguard
-from waguard.api.problems import Problem
 from waguard.backup import keys
 from waguard.cli import show
 from waguard.cli import uninstall as taking_away
-from waguard.cli.doctor import FINDINGS, Finding, Grade
+from waguard.cli.findings import FINDINGS, Finding, Grade
 from waguard.cli.layout import (
     CONFIG,
     FILES,
@@ -45,6 +44,7 @@ from waguard.cli.layout import (
 from waguard.cli.service import BOOTED, LOCK
 from waguard.cli.steps import AGAIN, Work, failed, is_own, ok, own, run, write
 from waguard.config import Config
+from waguard.errors import Problem
 from waguard.files import write_atomically
 
 _HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108 (nothing is put there)

@@ -9,11 +9,11 @@ import subprocess
 from pathlib import Path
 
 import waguard
-from waguard.api.problems import Problem
 from waguard.backup import keys
 from waguard.cli.service import installed
 from waguard.cli.steps import COMMAND_S
 from waguard.config import ENV_FILE, Config, load
+from waguard.errors import Problem
 
 USER = "waguard"
 CONFIG = Path("/etc/waguard/config.toml")

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from waguard.api.problems import Problem
-from waguard.backup.store import NEWEST
 from waguard.cli import archive, show
 from waguard.cli.client import BACKUP, BACKUPS, JOBS, SWEEP, Control
 from waguard.cli.sessions import (
@@ -26,6 +24,8 @@ from waguard.cli.sessions import (
     until,
 )
 from waguard.core.model import client_code
+from waguard.core.shown import NEWEST
+from waguard.errors import Problem
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from waguard.api.problems import Problem
 from waguard.cli.service import LOCK, Service, start
 from waguard.config import Config
+from waguard.errors import Problem
 from waguard.files import in_thread
 
 _PATIENCE_S = 10.0

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from waguard.api.problems import Problem
 from waguard.config import ENV_FILE, SEARCHED, Loaded, load
+from waguard.errors import Problem
 
 UNIT, SOCKET = "waguard.service", "waguard.socket"
 LOCK = ".daemon.lock"

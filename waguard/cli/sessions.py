@@ -10,20 +10,18 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import TypeAdapter
 
-from waguard.api.problems import Problem
 from waguard.cli import show
 from waguard.cli.client import CLEANUP, HISTORY, SESSION, SESSIONS, Control, control
 from waguard.cli.follow import follow
 from waguard.cli.service import Service, configured, installed
 from waguard.cli.tokens import given
 from waguard.config import Config
-from waguard.core.answer import Wait
-from waguard.core.model import ClientCode, client_code
+from waguard.core.model import ClientCode, Wait, client_code
+from waguard.core.shown import SessionView
 from waguard.core.stats import Happening
-from waguard.errors import WaguardError
+from waguard.errors import Problem, WaguardError
 from waguard.plain_text import plain_json
 from waguard.profile import login
-from waguard.views import SessionView
 
 T = TypeVar("T")
 

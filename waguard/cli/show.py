@@ -11,14 +11,12 @@ from rich.segment import Segment
 from rich.text import Text
 
 from waguard.api.words import in_shell
-from waguard.cli.doctor import Finding, Grade
+from waguard.cli.findings import Finding, Grade
 from waguard.cli.table import Column, facts, table
 from waguard.core.model import Login, Status
+from waguard.core.shown import BackupView, CleanupView, FindingView, JobView, SessionView, Sweep
 from waguard.core.stats import Happening
 from waguard.plain_text import plain
-from waguard.schedule import JobView
-from waguard.sweep.sweeper import Sweep
-from waguard.views import BackupView, CleanupView, FindingView, SessionView
 
 _STYLES = {
     Status.CONNECTED: "green",

@@ -9,11 +9,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from waguard.api.stats import DeadlineView, RemediesView, StatsView
 from waguard.cli import show
 from waguard.cli.client import STATS
 from waguard.cli.sessions import Json, Url, ask, print_json
 from waguard.core.model import client_code
+from waguard.core.shown import DeadlineView, RemediesView, StatsView
 from waguard.core.stats import AttemptStats, FaultStats, Slow, Spread
 
 _BAR = 10

@@ -7,9 +7,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from waguard.api.problems import Problem
 from waguard.cli import show
-from waguard.errors import DiskFull, ProfileFailed
+from waguard.errors import DiskFull, Problem, ProfileFailed
 from waguard.files import replacing
 
 COMMAND_S = 120.0

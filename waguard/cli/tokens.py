@@ -4,11 +4,10 @@ import os
 from collections.abc import Mapping
 
 from waguard.api.auth import CREDENTIAL, FILE, StoredTokens, parse
-from waguard.api.problems import Problem
 from waguard.cli.service import UNIT, Service, start
 from waguard.config import Config
 from waguard.core.model import ClientCode
-from waguard.errors import ConfigError
+from waguard.errors import ConfigError, Problem
 
 ENV_TOKEN = "WAGUARD_TOKEN"  # noqa: S105 (the name of a variable, not a secret)
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from waguard.api.problems import Problem
 from waguard.cli import show
 from waguard.cli.layout import (
     CONFIG,
@@ -28,6 +27,7 @@ from waguard.cli.layout import (
     user,
 )
 from waguard.cli.steps import Work, failed, is_own, ok, own
+from waguard.errors import Problem
 from waguard.files import remove_tree, write_atomically
 
 _END_S = 10.0

@@ -1,19 +1,8 @@
 """When a caller of `connect` is answered, and with what. Pure."""
 
-from enum import StrEnum
-
 from waguard.core.health import REFUSALS, Fault, said
 from waguard.core.machine import State, status
-from waguard.core.model import PASSKEYS, Failure, Link, Process, Reason, Status, Wanted
-
-
-class Wait(StrEnum):
-    """What a caller of `connect` waits for."""
-
-    NONE = "none"
-    QR = "qr"
-    """A QR code, or connected without one."""
-    CONNECTED = "connected"
+from waguard.core.model import PASSKEYS, Failure, Link, Process, Reason, Status, Wait, Wanted
 
 
 def answer(state: State, wait: Wait, *, has_qr: bool, asked_at: float = 0.0) -> Failure | bool:

@@ -208,3 +208,39 @@ class Failure:
     def retry_s(self) -> float:
         """After how many seconds it is worth trying again, if it is passing."""
         return float(dict(self.details).get("retry_after_s", _RETRY_S))
+
+
+class Alert(StrEnum):
+    SESSION_FAILED = "session_failed"
+    """Its restart budget is used up; it rests."""
+    PERSON_NEEDED = "person_needed"
+    """WhatsApp wants somebody: logged out, open elsewhere, refused."""
+    NETWORK_DOWN = "network_down"
+    """Most sessions reach WhatsApp no more."""
+    PAGE_UNREAD = "page_unread"
+    """Several sessions show a page that is not understood."""
+    BREAKER_OPEN = "breaker_open"
+    """No browsers are started but single trials."""
+    DISK_FULL = "disk_full"
+    """There is no room for one more session, so no connect is taken."""
+    NO_ROOM = "no_room"
+    """Sessions that are wanted wait for memory or disk."""
+    KEYS_LOST = "keys_lost"
+    """Snapshots were sealed with keys that are not there any more: none can be opened, and none is taken."""
+
+
+class Verdict(StrEnum):
+    SOUND = "sound"
+    SUSPECT = "suspect"
+    """Odd, and the login is not at stake."""
+    DAMAGED = "damaged"
+    """Chromium would lose the login, or part of it."""
+
+
+class Wait(StrEnum):
+    """What a caller of `connect` waits for."""
+
+    NONE = "none"
+    QR = "qr"
+    """A QR code, or connected without one."""
+    CONNECTED = "connected"

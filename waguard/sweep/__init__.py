@@ -11,29 +11,10 @@ from waguard import host
 from waguard.backup.store import Backups
 from waguard.config import Config
 from waguard.core.model import ClientCode
+from waguard.core.shown import Leftover
 from waguard.profile.store import Profiles, Retired
 from waguard.sandbox.cgroup import Cgroups
 from waguard.session import Session
-
-
-@dataclass(slots=True)
-class Finding:
-    kind: str
-    """``browser_without_session``, ``sandbox_without_browser``, ``leftover_launch``, ``zombie``, ``foreign_holder``,
-    ``cgroup_without_session``,
-    ``half_written``, ``stale_lock``, ``profile_without_owner``, ``not_sealed``,
-    ``not_saved``, ``wrong_clock``, ``expired``, ``cache``, ``over_quota``.
-    """
-    subject: str
-    """A pid, or the path below the sessions directory."""
-    evidence: str
-    action: str
-    """What is done about it: ``kill``, ``collect``, ``delete``, ``retire``, ``seal``, ``save``, ``date``, ``prune``, or ``report``."""
-    client: str | None = None
-    outcome: str = "would"
-    """``would`` (a dry run), ``done``, ``reported``, ``nothing`` (it was no longer so), ``failed``."""
-    detail: str = ""
-
 
 Act = Callable[[], Awaitable[str | None]]
 """Carries a proposal out: what it did, or none if there was nothing to do any more. Raises `WaguardError`, `OSError`."""
@@ -41,7 +22,7 @@ Act = Callable[[], Awaitable[str | None]]
 
 @dataclass(slots=True)
 class Proposal:
-    finding: Finding
+    finding: Leftover
     act: Act | None
     """None: it is only reported."""
     generation: str = ""

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from waguard.backup.store import about_of
 from waguard.core.model import client_code
+from waguard.core.shown import Leftover
 from waguard.files import being_written, in_thread, remove_tree, saying
 from waguard.profile.store import Profile, Retired, bytes_below, made_at
-from waguard.sweep import Finding, Proposal, Scene
+from waguard.sweep import Proposal, Scene
 
 _YOUNG_S = 3600.0
 """What has just been made may be on its way to an owner, or be written by another program."""
@@ -34,7 +35,7 @@ def find(scene: Scene) -> Iterator[Proposal]:
             yield _ownerless(scene, profile)
         elif left := next((path for path in (profile.lock, profile.witness) if path.is_file()), None):
             evidence = "its profile is gone, and nobody holds it"
-            finding = Finding("stale_lock", _name(scene, left), evidence, "delete")
+            finding = Leftover("stale_lock", _name(scene, left), evidence, "delete")
             yield Proposal(finding, partial(_drop_lock, scene, profile), generation)
 
 
@@ -48,14 +49,14 @@ def _half_written(scene: Scene) -> Iterator[Proposal]:
             continue  # it has been completed
         if path not in busy and (scene.starting or age > _YOUNG_S):
             evidence = f"it was never completed, and nobody is writing it ({bytes_below(path) // 1024} KiB)"
-            finding = Finding("half_written", _name(scene, path), evidence, "delete")
+            finding = Leftover("half_written", _name(scene, path), evidence, "delete")
             yield Proposal(finding, partial(_delete, path))
 
 
 def _ownerless(scene: Scene, profile: Profile) -> Proposal:
     evidence = "no client's link points at it, and nobody holds its lock"
     about = about_of(profile.sealed) if profile.sealed.is_file() else None
-    finding = Finding(
+    finding = Leftover(
         "profile_without_owner",
         profile.generation,
         evidence,

@@ -7,6 +7,7 @@ from functools import partial
 
 from waguard import host
 from waguard.core.model import Stage
+from waguard.core.shown import Leftover
 from waguard.deadline import within
 from waguard.files import in_thread
 from waguard.sandbox import reaper
@@ -14,7 +15,7 @@ from waguard.sandbox.cgroup import Leaf
 from waguard.sandbox.reaper import Holder
 from waguard.sandbox.spawn import collect_strays, strays
 from waguard.session import Session
-from waguard.sweep import Finding, Proposal, Scene
+from waguard.sweep import Proposal, Scene
 
 
 def find(scene: Scene) -> Iterator[Proposal]:
@@ -25,7 +26,7 @@ def find(scene: Scene) -> Iterator[Proposal]:
         yield from _leaves(scene)
     for row in strays(scene.rows):
         evidence = f"it has ended, and this daemon ({os.getpid()}) is its parent now"
-        yield Proposal(Finding("zombie", str(row.pid), evidence, "collect"), _collect)
+        yield Proposal(Leftover("zombie", str(row.pid), evidence, "collect"), _collect)
 
 
 async def _collect() -> str:
@@ -43,7 +44,7 @@ def _leftovers(scene: Scene) -> Iterator[Proposal]:
                 f"a launch of {launch.generation} is on record; of its processes {alive or 'none'} is there"
             )
             yield Proposal(
-                Finding("leftover_launch", code, evidence, "kill", code),
+                Leftover("leftover_launch", code, evidence, "kill", code),
                 partial(_end_leftover, scene, session),
             )
 
@@ -68,7 +69,7 @@ def _leaves(scene: Scene) -> Iterator[Proposal]:
             there = f"{', '.join(map(str, pids))} are" if pids else "nobody is"
             evidence = f"{there} in this cgroup of ours, and its launch is not on record"
             yield Proposal(
-                Finding("cgroup_without_session", leaf.path.name, evidence, "kill"),
+                Leftover("cgroup_without_session", leaf.path.name, evidence, "kill"),
                 partial(_end_leaf, scene, leaf),
             )
 
@@ -100,7 +101,7 @@ def _holders(scene: Scene, known: set[str | None]) -> Iterator[Proposal]:
             if not holder.ours:
                 evidence = f"it holds the lock of {generation}, and was not started by waguard"
                 yield Proposal(
-                    Finding("foreign_holder", str(holder.identity.pid), evidence, "report", client), None
+                    Leftover("foreign_holder", str(holder.identity.pid), evidence, "report", client), None
                 )
         if ours:
             pids = sorted(holder.identity.pid for holder in ours)
@@ -111,7 +112,7 @@ def _holders(scene: Scene, known: set[str | None]) -> Iterator[Proposal]:
             )
             evidence = f"it was started by waguard and holds the lock of {generation}, which no session uses"
             yield Proposal(
-                Finding(kind, ", ".join(map(str, pids)), evidence, "kill", client),
+                Leftover(kind, ", ".join(map(str, pids)), evidence, "kill", client),
                 partial(_end, scene, ours),
                 generation,
             )

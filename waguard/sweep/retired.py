@@ -4,9 +4,10 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
+from waguard.core.shown import Leftover
 from waguard.files import in_thread
 from waguard.profile.store import DAMAGED, DROPPED, NOBODY, Retired, made_at
-from waguard.sweep import Finding, Proposal, Scene
+from waguard.sweep import Proposal, Scene
 
 _SLACK_S = 3600.0
 _DAY_S = 86_400.0
@@ -17,7 +18,7 @@ def find(scene: Scene) -> Iterator[Proposal]:
     sealed = scene.config.profile.at_rest == "sealed"
     for retired in scene.profiles.retired():
         if why := _wrongly_timed(scene, retired):
-            finding = Finding("wrong_clock", retired.path.name, why, "date", _client(retired))
+            finding = Leftover("wrong_clock", retired.path.name, why, "date", _client(retired))
             yield Proposal(finding, partial(_date, scene, retired), retired.generation)
         if retired.reason == DAMAGED and not sealed:
             continue  # for a person to look at: the verdict may be wrong
@@ -29,7 +30,7 @@ def find(scene: Scene) -> Iterator[Proposal]:
             evidence += "; there is no snapshot of it yet"
         if expired or not retired.saved:
             action = "delete" if retired.saved else "save, then delete" if expired else "save"
-            finding = Finding(
+            finding = Leftover(
                 "expired" if expired else "not_saved", retired.path.name, evidence, action, _client(retired)
             )
             yield Proposal(finding, partial(_deal_with, scene, retired, expired=expired), retired.generation)

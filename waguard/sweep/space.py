@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from functools import partial
 
+from waguard.core.shown import Leftover
 from waguard.files import in_thread
 from waguard.host import MB
 from waguard.profile.store import Place, Retired, bytes_below
 from waguard.session import Session
-from waguard.sweep import Finding, Proposal, Scene
+from waguard.sweep import Proposal, Scene
 from waguard.sweep.retired import has_expired, may_go
 
 
@@ -24,7 +25,7 @@ def find(scene: Scene) -> Iterator[Proposal]:
         if sealed:
             evidence = "its session is stopped, and profile.at_rest is sealed"
             yield Proposal(
-                Finding("not_sealed", profile.generation, evidence, "seal", code),
+                Leftover("not_sealed", profile.generation, evidence, "seal", code),
                 partial(_seal, scene, session),
                 profile.generation,
             )
@@ -32,7 +33,7 @@ def find(scene: Scene) -> Iterator[Proposal]:
             freed += found
             evidence = f"its caches take {found / MB:.1f} MiB, profile.cache_limit_mb is {limit // MB}"
             yield Proposal(
-                Finding("cache", profile.generation, evidence, "prune", code),
+                Leftover("cache", profile.generation, evidence, "prune", code),
                 partial(_prune, session, limit),
                 profile.generation,
             )
@@ -54,13 +55,13 @@ def _over_quota(scene: Scene, freed: int) -> Iterator[Proposal]:
             )
             taken -= size
             yield Proposal(
-                Finding("over_quota", retired.path.name, evidence, "delete", None),
+                Leftover("over_quota", retired.path.name, evidence, "delete", None),
                 partial(_delete, scene, retired),
                 retired.generation,
             )
     if taken > quota:
         evidence = f"{taken / MB:.0f} MiB are taken, sessions.quota_mb is {quota // MB}; nothing more may go"
-        yield Proposal(Finding("over_quota", ".", evidence, "report"), None)
+        yield Proposal(Leftover("over_quota", ".", evidence, "report"), None)
 
 
 async def _seal(scene: Scene, session: Session) -> str | None:

@@ -3,16 +3,16 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from waguard import host
 from waguard.core.model import ClientCode
+from waguard.core.shown import Leftover, Sweep
 from waguard.errors import ProfileFailed
 from waguard.files import in_thread
 from waguard.instance import Resources
 from waguard.profile.store import Retired
 from waguard.session import Session
-from waguard.sweep import Finding, Proposal, Scene, leftovers, processes, retired, space
+from waguard.sweep import Proposal, Scene, leftovers, processes, retired, space
 
 _Finder = Callable[[Scene], Iterator[Proposal]]
 IN_THE_WAY: Sequence[_Finder] = (processes.find, leftovers.find)
@@ -22,15 +22,6 @@ TAKES_ROOM: Sequence[_Finder] = (retired.find, space.find)
 FINDERS = (*IN_THE_WAY, *TAKES_ROOM)
 PUT_ASIDE = (retired.find,)
 """Only what is done with profiles that were put aside."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """What a sweep found, and did."""
-
-    dry_run: bool
-    findings: Sequence[Finding]
-    ms: float
 
 
 class Sweeper:
@@ -128,7 +119,7 @@ class Sweeper:
         else:
             finding.outcome, finding.detail = ("nothing", "") if done is None else ("done", done)
 
-    def _tell(self, findings: Sequence[Finding], ms: float) -> None:
+    def _tell(self, findings: Sequence[Leftover], ms: float) -> None:
         for finding in findings:
             alarming = finding.outcome in {"failed", "reported"}
             self._resources.bus.publish(

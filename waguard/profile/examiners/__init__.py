@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from waguard.core.model import Verdict
 from waguard.files import NotPlain
 from waguard.profile.examiners import (
     cookies,
@@ -19,7 +20,7 @@ from waguard.profile.examiners import (
     version,
     witnessed,
 )
-from waguard.profile.examiners.subject import Doubt, Subject, Verdict
+from waguard.profile.examiners.subject import Doubt, Subject
 
 EXAMINERS: Sequence[tuple[str, Callable[[Subject], Iterator[Doubt]]]] = (
     ("plain", plain.examine),

@@ -4,8 +4,9 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 
+from waguard.core.model import Verdict
 from waguard.files import Below
-from waguard.profile.examiners.subject import Doubt, Subject, Verdict
+from waguard.profile.examiners.subject import Doubt, Subject
 
 _MOST = 16 * 1024 * 1024
 _JOURNAL = slice(18, 20)

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from waguard.core.model import Verdict
 from waguard.profile import leveldb, login
-from waguard.profile.examiners.subject import Doubt, Subject, Verdict
+from waguard.profile.examiners.subject import Doubt, Subject
 
 
 def examine(subject: Subject) -> Iterator[Doubt]:

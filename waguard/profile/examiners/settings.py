@@ -3,8 +3,9 @@
 import json
 from collections.abc import Iterator
 
+from waguard.core.model import Verdict
 from waguard.files import Below
-from waguard.profile.examiners.subject import Doubt, Subject, Verdict
+from waguard.profile.examiners.subject import Doubt, Subject
 
 _MOST = 1024 * 1024
 """What JSON becomes in memory is many times its size."""

@@ -6,10 +6,11 @@ Chromium's own ``SingletonLock -> host-pid`` proves nothing: after a crash, or i
 import os
 from collections.abc import Iterator
 
+from waguard.core.model import Verdict
 from waguard.errors import ProfileLocked
 from waguard.plain_text import plain
 from waguard.profile import in_use
-from waguard.profile.examiners.subject import Doubt, Subject, Verdict
+from waguard.profile.examiners.subject import Doubt, Subject
 
 
 def examine(subject: Subject) -> Iterator[Doubt]:

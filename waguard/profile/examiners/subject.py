@@ -1,18 +1,10 @@
 """What an examiner gets, and what it may say."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
+from waguard.core.model import Verdict
 from waguard.profile.witness import Witness
-
-
-class Verdict(StrEnum):
-    SOUND = "sound"
-    SUSPECT = "suspect"
-    """Odd, and the login is not at stake."""
-    DAMAGED = "damaged"
-    """Chromium would lose the login, or part of it."""
 
 
 @dataclass(frozen=True, slots=True)
