@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import POSING, Daemon, Journal
@@ -16,7 +17,8 @@ from waguard.core import machine
 from waguard.core.breaker import BreakerPolicy
 from waguard.core.health import Fault, finding
 from waguard.core.model import ClientCode, Link, Process, Status, Wait
-from waguard.errors import BreakerOpen
+from waguard.custody import Custody, Taken
+from waguard.errors import BreakerOpen, SessionFailed
 from waguard.supervisor import Supervisor
 
 DEMO = ClientCode("demo")
@@ -165,6 +167,82 @@ async def test_a_broken_binary_is_found_once_and_not_by_each_client(
         await until(lambda: connected(supervisor, *OTHERS), "all back", 30)
         assert alerts(journal, "breaker_open") == ["raised", "cleared"]
         assert not alerts(journal, "session_failed")
+
+
+def versions(place: Path, *versions: str) -> dict[str, Path]:
+    """Programs that pose as Chromium, by the version that they tell."""
+    found = {}
+    for version in versions:
+        (directory := place / version).mkdir(parents=True)
+        program = found[version] = directory / POSING.name
+        program.write_text(POSING.read_text().replace("Chromium 156.0.0.0", f"Chromium {version}"))
+        program.chmod(0o755)
+        directory.chmod(0o755)
+    return found
+
+
+def point(link: Path, program: Path) -> None:
+    (beside := link.with_name("beside")).symlink_to(program)
+    beside.replace(link)
+
+
+def once_prepared(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:
+    """Change something when a session is admitted and has its profile, and its browser is not launched yet."""
+    take = Custody.take
+
+    def taking(*args: Any, **more: Any) -> Taken:
+        taken = take(*args, **more)
+        change()
+        return taken
+
+    monkeypatch.setattr(Custody, "take", taking)
+
+
+async def test_a_launch_runs_what_the_link_points_to_then(
+    start: Daemon, journal: Journal, sessions_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = versions(sessions_dir.parent / "opt", "156.0.0.1", "156.0.0.2", "156.0.0.3")
+    point(link := sessions_dir.parent / "chromium", programs["156.0.0.1"])
+    async with start(browser={"path": link, "extra_flags": ["--posing=connected"]}) as (supervisor, _):
+
+        async def runs() -> tuple[str, bool]:
+            await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+            session = supervisor._sessions[DEMO]
+            told = session.memory.version
+            return told, any(
+                str(programs[told]).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+                for pid in session.browser_pids
+            )
+
+        assert await runs() == ("156.0.0.1", True)
+        await supervisor.disconnect(DEMO)
+        point(link, programs["156.0.0.2"])
+        assert await runs() == ("156.0.0.2", True)
+        await supervisor.disconnect(DEMO)
+        once_prepared(monkeypatch, lambda: point(link, programs["156.0.0.3"]))
+        assert await runs() == ("156.0.0.3", True)
+    told = [(one.fields["version_before"], one.fields["version"]) for one in journal.named("browser.changed")]
+    assert told == [("156.0.0.1", "156.0.0.2"), ("156.0.0.2", "156.0.0.3")]
+
+
+async def test_a_browser_that_became_older_once_it_was_admitted_gets_no_profile_of_a_newer_one(
+    start: Daemon, journal: Journal, sessions_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = versions(sessions_dir.parent / "opt", "156.0.0.1", "157.0.0.1")
+    point(link := sessions_dir.parent / "chromium", programs["157.0.0.1"])
+    async with start(
+        browser={"path": link, "extra_flags": ["--posing=connected"]}, restart={"budget": 0}
+    ) as (
+        supervisor,
+        _,
+    ):
+        await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+        await supervisor.disconnect(DEMO)
+        once_prepared(monkeypatch, lambda: point(link, programs["156.0.0.1"]))
+        with pytest.raises(SessionFailed, match="was used by browser version 157; version 156 would drop"):
+            await supervisor.connect(DEMO)
+        await supervisor.disconnect(DEMO)
+    assert len(journal.named("browser.spawned")) == 1
 
 
 async def test_the_network_that_is_gone_for_most_restarts_nothing(pose: Daemon, journal: Journal) -> None:

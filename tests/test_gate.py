@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -434,3 +436,92 @@ async def test_one_that_is_not_there_at_the_start_is_looked_for_until_it_is(
     assert await gate.installed_version() == ""
     away.rename(path)
     assert await gate.installed_version() == "156.0.0.1"
+
+
+async def test_a_link_that_points_elsewhere_now_is_followed_and_that_is_told(
+    program: Program, tmp_path: Path
+) -> None:
+    upgraded = Program(tmp_path / "upgraded")
+    upgraded.prints("Chromium 157.0.0.1")
+    link = tmp_path / "link"
+    link.symlink_to(program.path)
+    told: list[tuple[Binary, Binary]] = []
+    installed = Installed(link, 10.0, lambda before, now: told.append((before, now)))
+    before = await installed.refresh()
+    (beside := tmp_path / "beside").symlink_to(upgraded.path)
+    beside.replace(link)
+    now = await installed.refresh()
+    assert (before, now) == (Binary(program.path, "156.0.0.1"), Binary(upgraded.path, "157.0.0.1"))
+    assert await installed.refresh() == installed.current == now
+    assert told == [(before, now)]
+
+
+async def test_one_that_was_moved_is_known_by_its_file(
+    installed: Installed, program: Program, tmp_path: Path
+) -> None:
+    moved = program.path.rename(tmp_path / "moved")
+    program.path.symlink_to(moved)
+    assert await installed.refresh() == Binary(moved, "156.0.0.1")
+    assert program.asked == 0
+
+
+async def test_a_better_one_that_is_installed_later_is_used(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    better = tmp_path / "better"
+    monkeypatch.setattr(find, "KNOWN", (better, program.path))
+    installed = Installed(None, 10.0)
+    assert (await installed.refresh()).path == program.path
+    Program(better)
+    assert (await installed.refresh()).path == better
+
+
+async def test_one_that_was_written_over_with_its_times_kept_is_seen(
+    installed: Installed, program: Program
+) -> None:
+    was = program.path.stat()
+    with program.path.open("a") as file:
+        file.write("echo 157.0.0.1 >> /dev/null\n")
+    os.utime(program.path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    await installed.refresh()
+    assert program.asked == 1
+
+
+async def test_a_crowd_asks_once(installed: Installed, program: Program) -> None:
+    program.prints("Chromium 157.0.0.1")
+    found = await asyncio.gather(*(installed.refresh() for _ in range(20)))
+    assert ({one.version for one in found}, program.asked) == ({"157.0.0.1"}, 1)
+    await asyncio.gather(*(installed.check() for _ in range(20)))
+    assert program.asked == 2
+    await installed.check()
+    assert program.asked == 3
+    program.prints("it has no version")
+    program.forget()
+    failed = await asyncio.gather(*(installed.refresh() for _ in range(20)), return_exceptions=True)
+    assert ({type(one) for one in failed}, len({id(one) for one in failed})) == ({BrowserFailed}, 20)
+    assert program.asked == 1
+
+
+async def test_a_question_that_is_called_off_answers_nobody(installed: Installed, program: Program) -> None:
+    pipe = program.path.with_name("pipe")
+    os.mkfifo(pipe)
+    program.replace(f"#!/bin/sh\necho >> {program.path.with_name('asked')}\nread line < {pipe}\necho $line\n")
+    first, second = asyncio.create_task(installed.refresh()), asyncio.create_task(installed.refresh())
+    deadline = time.monotonic() + 10.0
+    while program.asked == 0:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await asyncio.to_thread(pipe.write_text, "Chromium 157.0.0.1\n")
+    assert (await second).version == "157.0.0.1"
+
+
+async def test_a_look_at_what_is_installed_asks_no_broken_file_again(gate: Gate, program: Program) -> None:
+    program.prints("it has no version")
+    program.forget()
+    assert [await gate.installed_version() for _ in range(3)] == ["156.0.0.1"] * 3
+    assert program.asked == 1
+    program.prints("Chromium 157.0.0.1")
+    assert await gate.installed_version() == "157.0.0.1"

@@ -117,6 +117,16 @@ class Custody:
             return self._ready(Taken(kept, "kept", report, proved=bool(self._marks)))
         return self._replace_damaged(stop, kept, report)
 
+    def used_by(self, version: str, profile: Profile) -> None:
+        """The browser of this version is launched on it, and no longer the one that it was checked for. Raises `ProfileTooNew`."""
+        if version == self.version:
+            return
+        self.version = version
+        subject = Subject(
+            profile.path, version, self._origin, self._profiles.uid, witness.read(profile.witness)
+        )
+        examiners.examine(subject, examiners.VERSION)
+
     def mend_link(self, generation: str, *, has_login: bool) -> str:
         """See `Profiles.mend_link`."""
         return self._profiles.mend_link(

@@ -235,7 +235,7 @@ async def running(
             bus.publish("secrets.closed", level="warning", error=one, hint=hint)
         probe = await in_thread(_probe, config.whatsapp.probe)
         trusted = await in_thread(authorities.read, config.browser.ca_file)
-        installed, unfit = find.Installed(config.browser.path, _VERSION_S), None
+        installed, unfit = find.Installed(config.browser.path, _VERSION_S, partial(_tell_changed, bus)), None
         try:
             await installed.refresh()
         except WaguardError as error:
@@ -330,6 +330,16 @@ async def running(
             sessions=str(config.sessions.dir.absolute()),
         )
         yield supervisor, url
+
+
+def _tell_changed(bus: Bus, before: find.Binary, now: find.Binary) -> None:
+    bus.publish(
+        "browser.changed",
+        path=str(now.path),
+        version=now.version,
+        path_before=str(before.path),
+        version_before=before.version,
+    )
 
 
 def _fence(config: Config) -> Fence:

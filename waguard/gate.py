@@ -103,7 +103,7 @@ class Gate:
     async def installed_version(self) -> str:
         """Of the browser that is installed now; of the last one that ran, if this one does not."""
         with contextlib.suppress(WaguardError):
-            await self._installed.refresh()
+            await self._installed.glance()
         return self._installed.current.version
 
     def started(self) -> None:

@@ -63,7 +63,7 @@ class Resources:
 
     @property
     def binary(self) -> Binary:
-        """The browser that the next launch runs."""
+        """The last one that was seen to run: what the next launch runs, unless it has changed since."""
         return self.installed.current
 
 
@@ -502,8 +502,8 @@ class Instance:
     async def launch(self, spawned: Callable[[Browser], None], deadline_s: float) -> None:
         """Start the browser; returns when it answers. ``spawned`` is called as soon as there is a process to watch.
 
-        Raises `SandboxFailed`, `BrowserFailed`, `DiskFull`, `ProfileFailed`, `DeadlineExceeded`, with the browser's
-        last words.
+        Raises `BrowserNotFound`, `SandboxFailed`, `BrowserFailed`, `DiskFull`, `ProfileFailed`, `ProfileTooNew`,
+        `DeadlineExceeded`, with the browser's last words.
         """
         try:
             await self._launch(spawned, deadline_s)
@@ -520,19 +520,21 @@ class Instance:
         settings = resources.config.browser
         began = time.monotonic()
         async with within(Stage.START, deadline_s, "starting the browser"):
+            binary = await resources.installed.refresh()  # its turn may have come long after it was admitted
+            version = binary.version
+            await in_thread(self._custody.used_by, version, profile)
             launch = reaper.Launch(
                 secrets.token_hex(8), resources.sandbox.kind, profile.generation, time.time(), short=True
             )
             await self.save(launch=launch)
             # Void from here: a browser may be writing. It has not used the profile before it answers.
-            version = resources.binary.version
             before = await in_thread(witness.read, profile.witness)
             await in_thread(witness.write, profile.witness, Witness(before.browser if before else version))
             await in_thread(authorities.put, profile.path, resources.authorities, resources.profiles.user)
             restraints = await in_thread(limits.command, resources.config.cgroup.memory_max_mb)
             browser = self.browser = Browser.spawn(
                 resources.sandbox,
-                resources.binary,
+                binary,
                 settings,
                 profile.path,
                 self._custody.lock_fd,
@@ -548,7 +550,7 @@ class Instance:
             await self._enclose(launch, browser)
             self.memory.started_at, self.memory.version = launch.started_at, version
             self.publish("browser.spawned", sandbox=browser.run.kind)
-            page = await browser.go(resources.binary, settings)
+            page = await browser.go(binary, settings)
             await in_thread(lambda: limits.volunteer([*identities, *browser.run.members()]))
             await self.save(launch=replace(launch, page=page.session_id, target=page.target))
             if before is not None and before.browser != version:

@@ -2,14 +2,15 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 from waguard import shortage
 from waguard.core.model import Stage
 from waguard.deadline import within
-from waguard.errors import BrowserFailed, BrowserNotFound
+from waguard.errors import BrowserFailed, BrowserNotFound, WaguardError
 from waguard.files import in_thread
 
 # Best first. headless-shell takes less than half the memory of a full Chromium and starts sooner (docs/design.md).
@@ -99,34 +100,91 @@ async def probe(path: Path, deadline_s: float) -> Binary:
     return Binary(path, found[1].decode())
 
 
-class Installed:
-    """The browser that is installed now: what `refresh` has found last, which is to be called before anything else.
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """Which file it is, and as of which writing."""
 
-    Where the one that was used has gone and another one is there, that one is used.
-    """
-
-    def __init__(self, configured: Path | None, deadline_s: float) -> None:
-        self.current = Binary(configured or KNOWN[0], "")
-        self._configured = configured
-        self._deadline_s = deadline_s
-        self._stamp: tuple[int, int, int] | None = None
-
-    async def refresh(self) -> None:
-        """If the file is another one than before, an upgrade's: ask it. Raises like `check`."""
-        if await in_thread(_stamp, self.current.path) != self._stamp:
-            await self.check()
-
-    async def check(self) -> None:
-        """Ask it, whether it has changed or not. Raises `BrowserNotFound`, `BrowserFailed`, `DeadlineExceeded`."""
-        path = await in_thread(locate, self._configured)
-        stamp = await in_thread(_stamp, path)
-        self.current = await probe(path, self._deadline_s)
-        self._stamp = stamp
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
+def _stamp(path: Path) -> _Stamp:
     try:
         status = path.stat()
     except OSError:
-        return (0, 0, 0)
-    return status.st_dev, status.st_ino, status.st_mtime_ns
+        return _Stamp(0, 0, 0, 0)
+    return _Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+class Installed:
+    """The browser that is installed now, which may be another one at any moment: what was asked is known by the file, not by
+    its name.
+
+    One question at a time; who comes while others wait for one shares its answer, whatever it is.
+    """
+
+    def __init__(
+        self,
+        configured: Path | None,
+        deadline_s: float,
+        changed: Callable[[Binary, Binary], None] = lambda _before, _now: None,
+    ) -> None:
+        self.current = Binary(configured or KNOWN[0], "")
+        """The last one that ran."""
+        self._configured = configured
+        self._deadline_s = deadline_s
+        self._changed = changed
+        self._stamp: _Stamp | None = None
+        """Of the file that told the version of ``current``."""
+        self._turn = asyncio.Lock()
+        self._questions = 0
+        self._asked: _Stamp | None = None
+        """Of the file that was asked last, and how that failed, if it did."""
+        self._failure: WaguardError | None = None
+
+    async def refresh(self) -> Binary:
+        """The one that is there now; asked if its file is another one than before, an upgrade's. Raises like `check`."""
+        return await self._look(lambda stamp: stamp != self._stamp)
+
+    async def check(self) -> Binary:
+        """Ask it, whether it has changed or not. Raises `BrowserNotFound`, `BrowserFailed`, `DeadlineExceeded`, `LimitReached`."""
+        return await self._look(lambda _: True)
+
+    async def glance(self) -> Binary:
+        """Like `refresh`, but a file that has failed is not asked again: the last one that ran instead."""
+        return await self._look(lambda stamp: stamp not in {self._stamp, self._asked})
+
+    async def _look(self, wanted: Callable[[_Stamp], bool]) -> Binary:
+        came = self._questions
+        async with self._turn:
+            path = await in_thread(locate, self._configured)
+            stamp = await in_thread(_stamp, path)
+            if self._questions != came and stamp == self._asked:  # asked after we came
+                if self._failure is not None:
+                    raise copy(self._failure)
+            elif wanted(stamp):
+                await self._ask(path, stamp)
+            if stamp == self._stamp:
+                self._become(Binary(path, self.current.version))
+            return self.current
+
+    async def _ask(self, path: Path, stamp: _Stamp) -> None:
+        try:
+            found = await probe(path, self._deadline_s)
+        except WaguardError as error:
+            self._answered(stamp, error)
+            raise
+        self._answered(stamp, None)
+        self._stamp = stamp
+        self._become(found)
+
+    def _answered(self, stamp: _Stamp, failure: WaguardError | None) -> None:
+        self._questions += 1
+        self._asked, self._failure = stamp, failure
+
+    def _become(self, found: Binary) -> None:
+        before, self.current = self.current, found
+        if before.version and before != found:
+            self._changed(before, found)

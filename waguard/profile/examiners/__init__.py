@@ -36,6 +36,8 @@ EXAMINERS: Sequence[tuple[str, Callable[[Subject], Iterator[Doubt]]]] = (
 """In this order: those that refuse come first."""
 STRUCTURE = tuple(one for one in EXAMINERS if one[1] in {plain.examine, databases.examine})
 """What can be asked of a copy, too."""
+VERSION = tuple(one for one in EXAMINERS if one[1] is version.examine)
+"""What depends on the browser that is to use the profile."""
 
 
 @dataclass(frozen=True, slots=True)
