@@ -1,6 +1,7 @@
 """What has happened is kept: over restarts, kill -9, a full disk and a torn file, and nobody ever waits for it."""
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -18,6 +19,7 @@ import pytest
 from conftest import Daemon, Journal
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from waguard import history as module
 from waguard.config import Config
@@ -495,6 +497,113 @@ async def test_a_daemon_with_a_torn_history_starts_and_serves(
         assert (await supervisor.connect(DEMO)).status is Status.CONNECTED
     assert len(journal.named("history.unreadable")) == 1
     assert (await kept(sessions_dir))[-1].fields["link"] == "connected", "in the new one"
+
+
+# As SQLite takes them, whatever the column says; a text is written into an INTEGER column as it is.
+ODD_ROWS = {
+    "an hour out of range": ("activity", ("demo", 10**15, 1.0, 60.0)),
+    "an hour before all": ("activity", ("demo", -(10**9), 1.0, 60.0)),
+    "an hour of text": ("activity", ("demo", "noon", 1.0, 60.0)),
+    "half an hour": ("activity", ("demo", 0.5, 1.0, 60.0)),
+    "an hour of bytes": ("activity", ("demo", b"\xff", 1.0, 60.0)),
+    "an amount of text": ("activity", ("demo", 498_100, "much", 60.0)),
+    "an amount without end": ("activity", ("demo", 498_101, float("inf"), 60.0)),
+    "less than no time": ("activity", ("demo", 498_102, 1.0, -60.0)),
+    "a client of bytes": ("activity", (b"demo", 498_103, 1.0, 60.0)),
+    "a time of text": ("events", (None, "noon", "demo", "attempt.done", "{}")),
+    "a time without end": ("events", (None, float("inf"), "demo", "attempt.done", "{}")),
+    "a number for fields": ("events", (None, NOW, "demo", "attempt.done", 5)),
+    "fields of bytes": ("events", (None, NOW, "demo", "attempt.done", b"\xff{")),
+    "half the fields": ("events", (None, NOW, "demo", "attempt.done", '{"stages": ')),
+    "a list of fields": ("events", (None, NOW, "demo", "attempt.done", "[]")),
+    "fields nested too deep": ("events", (None, NOW, "demo", "attempt.done", '{"a": %s}' % ("[" * 10**5))),
+    "what no encoding has": ("events", (None, NOW, "demo", "attempt.done", r'{"stage": "\ud800"}')),
+}
+
+
+def put_in(root: Path, table: str, row: tuple[Any, ...]) -> None:
+    with closing(sqlite3.connect(root / FILE)) as db, db:
+        db.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+
+
+@pytest.mark.parametrize("kind", ODD_ROWS)
+async def test_a_row_that_is_none_of_ours_is_told_and_passed_over(
+    tmp_path: Path, journal: Journal, kind: str
+) -> None:
+    async with keeping(tmp_path, live_journal := Journal()) as (_, learned):
+        live(live_journal)
+        before = told(learned)
+    put_in(tmp_path, *ODD_ROWS[kind])
+    async with keeping(tmp_path, journal) as (history, learned):
+        assert told(learned) == before
+        (event,) = journal.named("history.rows_ignored")
+        assert (event.level, event.fields["rows"]) == ("warning", 1)
+        assert event.fields["first"].startswith(f"{ODD_ROWS[kind][0]}: (")
+        # Likewise in what is asked for, and a page that it stood on is as long as any.
+        assert len(await history.happened(DEMO, 20)) == 20
+        assert (await history.stats(1)).attempts.count == 40
+    assert len(journal.named("history.rows_ignored")) == 1
+
+
+ODD_VALUES: tuple[Any, ...] = ("much", [1], {"a": 1}, True, -5, 10**400, float("inf"), float("nan"), None)
+
+
+@pytest.mark.parametrize("value", ODD_VALUES, ids=lambda value: repr(value)[:20])
+async def test_a_value_of_another_type_counts_as_not_there(
+    tmp_path: Path, journal: Journal, value: Any
+) -> None:
+    odd: dict[str, dict[str, Any]] = {
+        "attempt.done": {
+            "outcome": "usable",
+            "duration_ms": value,
+            "stages": {"open": value},
+            "profile": value,
+        },
+        "stage.late": {"stage": value, "deadline_s": value, "at_work": True},
+        "health.finding": {"fault": "offline", "lasted_ms": value, "evidence": value, "remedies": value},
+        "health.remedy": {"fault": "offline", "remedy": "reload", "outcome": "cured", "duration_ms": value},
+        "health.recovered": {"fault": "offline", "remedy": value, "duration_ms": value},
+        "connect.refused": {"code": value},
+    }
+    async with keeping(tmp_path, live_journal := Journal()) as (_, learned):
+        live(live_journal)
+        before = told(learned)
+    for name, fields in odd.items():
+        put_in(tmp_path, "events", (None, NOW, "demo", name, json.dumps(fields)))
+    put_in(tmp_path, "events", (None, NOW, "demo", "attempt.done", json.dumps({"stages": value})))
+    async with keeping(tmp_path, journal) as (history, learned):
+        assert told(learned) == before
+        assert len(await history.happened(DEMO, 100)) == 27
+        (finding,) = await history.findings(DEMO, 10)
+        assert (finding.lasted_ms, [tried.duration_ms for tried in finding.tried]) == (0.0, [0.0])
+        stats = await history.stats(1)
+        assert (stats.attempts.count, stats.slow[0].p90_ms) == (42, 20_000.0)
+        for answer in (stats, finding, await history.happened(DEMO, 100)):
+            assert TypeAdapter(Any).dump_json(answer)
+    assert not journal.named("history.rows_ignored")
+
+
+async def test_a_daemon_starts_whatever_the_hours_are(
+    pose: Daemon, sessions_dir: Path, journal: Journal
+) -> None:
+    sessions_dir.mkdir()
+    async with keeping(sessions_dir, Journal()):
+        pass
+    for table, row in ODD_ROWS.values():
+        put_in(sessions_dir, table, row)
+    async with pose("connected") as (supervisor, _):
+        assert (await supervisor.connect(DEMO)).status is Status.CONNECTED
+    (event,) = journal.named("history.rows_ignored")
+    assert event.fields["rows"] == len(ODD_ROWS)
+
+
+async def test_what_no_encoding_has_is_kept_so_that_it_can_be_read(tmp_path: Path, journal: Journal) -> None:
+    async with keeping(tmp_path, journal):
+        journal.bus.publish("health.finding", client=DEMO, fault="offline", evidence=["it shows \ud800"])
+    async with keeping(tmp_path, journal) as (history, _):
+        (finding,) = await history.findings(DEMO, 1)
+        assert finding.evidence == ("it shows \\ud800",)
+        assert TypeAdapter(Any).dump_json(finding)
 
 
 async def test_an_empty_file_is_begun(tmp_path: Path, journal: Journal) -> None:

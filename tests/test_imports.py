@@ -72,6 +72,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "config.py",
         "registry.py",
         "schedule.py",
+        "history.py",
         "profile/witness.py",
         "backup/snapshot.py",
         "api/",

@@ -18,16 +18,17 @@ from waguard.api import auth
 from waguard.backup import keys
 from waguard.backup.store import Backups, about_of
 from waguard.config import Config
-from waguard.core.model import ClientCode, Verdict
+from waguard.core.model import ClientCode, Status, Verdict
 from waguard.errors import BackupRefused, ProfileFailed
 from waguard.files import Below, NotPlain
 from waguard.history import FILE, History
+from waguard.instance import Instance
 from waguard.learned import Learned
 from waguard.profile import examiners, leveldb, login, witness
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject
 from waguard.profile.store import Profiles
-from waguard.registry import Registry, Torn
+from waguard.registry import Record, Registry, Torn
 
 DEMO = ClientCode("demo")
 INDEXED_DB = f"Default/IndexedDB/{ORIGIN}.indexeddb.leveldb"
@@ -313,6 +314,50 @@ async def test_a_history_that_is_no_file_is_put_aside(
     await history.close()
     assert kind in journal.named("history.unreadable")[0].fields["error"]
     assert (tmp_path / FILE).is_file()
+
+
+ODD_RECORDS = {
+    "a generation that is no name": b'{"login": true, "generation": "a\\u0000b"}',
+    "a generation of another place": b'{"generation": "../../etc"}',
+    "a launch of another place": b'{"launch": {"token": "/../../a", "kind": "plain", "generation": "", "started_at": 1}}',
+    "numbers without end": b'{"launch": {"token": "a", "kind": "plain", "generation": "", "started_at": 1e999, "processes":'
+    b' [{"pid": 1e300, "start_ticks": -1, "boot_id": ""}]}}',
+}
+
+
+@pytest.mark.parametrize("kind", ODD_RECORDS)
+async def test_a_record_with_an_odd_value_costs_no_other_client_the_start(
+    pose: Daemon, sessions_dir: Path, journal: Journal, kind: str
+) -> None:
+    (sessions_dir / "odd").mkdir(parents=True)
+    (sessions_dir / "odd" / "session.json").write_bytes(ODD_RECORDS[kind])
+    async with pose("connected") as (supervisor, _):
+        assert (await supervisor.connect(DEMO)).status is Status.CONNECTED
+        assert (await supervisor.connect(ClientCode("odd"))).status is Status.CONNECTED
+    (told,) = journal.named("registry.unreadable")
+    assert Path(told.fields["kept_as"]).read_bytes() == ODD_RECORDS[kind]
+
+
+async def test_a_mistake_of_ours_about_one_client_costs_no_other_one_the_start(
+    pose: Daemon, sessions_dir: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = Instance.find_profile
+
+    async def stumble(instance: Instance) -> Record:
+        if instance.code == "odd":
+            raise ZeroDivisionError
+        return await find(instance)
+
+    monkeypatch.setattr(Instance, "find_profile", stumble)
+    (sessions_dir / "odd").mkdir(parents=True)
+    async with pose("connected") as (supervisor, _):
+        assert (await supervisor.connect(DEMO)).status is Status.CONNECTED
+        with pytest.raises(ProfileFailed, match="the log has it"):
+            await supervisor.connect(ClientCode("odd"))
+    (told,) = journal.named("internal.error")
+    assert (told.client, told.fields["where"]) == ("odd", "adopt")
+    assert "in stumble" in told.fields["trace"]
+    journal.events.remove(told)
 
 
 # --- in the product ---------------------------------------------------------------------------------------------

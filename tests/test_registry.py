@@ -52,9 +52,10 @@ def test_what_is_written_is_read(registry: Registry, root: Path, record: Record)
 
 
 _identities = st.builds(Identity, st.integers(), st.integers(), st.text())
+_names = st.from_regex(r"[0-9A-Za-z_-]{1,64}", fullmatch=True)
 _finite = st.floats(allow_nan=False, allow_infinity=False)
 _launches = st.builds(
-    Launch, st.text(), st.text(), st.text(), _finite, st.lists(_identities, max_size=3).map(tuple)
+    Launch, _names, st.text(), _names, _finite, st.lists(_identities, max_size=3).map(tuple)
 )
 
 
@@ -78,6 +79,10 @@ def test_a_torn_record_is_refused_wherever_it_was_torn(registry: Registry, path:
             registry.read(DEMO)
 
 
+def _launch(**changes: str) -> bytes:
+    return json.dumps({"token": "t", "kind": "plain", "generation": "", "started_at": 1.0} | changes).encode()
+
+
 BROKEN: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "the file"),
     "zeros": (b"\0" * 4096, "the file"),
@@ -91,6 +96,13 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "an unknown wish": (b'{"wanted": "sideways"}', "wanted"),
     "half a launch": (b'{"launch": {"token": "x"}}', "launch.kind"),
     "a launch of text": (b'{"launch": "x"}', "launch"),
+    "a launch that everybody carries": (b'{"launch": %s}' % _launch(token=""), "launch.token"),
+    "a launch of another place": (b'{"launch": %s}' % _launch(token="/../../a"), "launch.token"),
+    "a launch on no profile": (b'{"launch": %s}' % _launch(generation="a\0b"), "launch.generation"),
+    "no generation": (b'{"generation": "a\\u0000b"}', "generation"),
+    "a generation of another place": (b'{"generation": "../../etc"}', "generation"),
+    "no snapshot": (b'{"restored": "../a"}', "restored"),
+    "no snapshot elsewhere": (b'{"elsewhere": {"x": {"restored": "a/b"}}}', "elsewhere.x.restored"),
 }
 
 

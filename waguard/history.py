@@ -16,13 +16,17 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
+from waguard.core.learning import measured
 from waguard.core.model import ClientCode
 from waguard.core.stats import Episode, Happening, Stats, episodes, summary
 from waguard.errors import ProfileFailed
-from waguard.events import Bus, Event
+from waguard.events import Bus, Event, mistake
 from waguard.files import Below, NotPlain
 from waguard.learned import RECALLED, Learned, activity_of
 from waguard.signals import deaf
@@ -92,9 +96,13 @@ _MOST_KEPT = 1_000_000
 _NEWEST = "id > (SELECT max(id) FROM events) - 200000"
 """Of so many events is learned, and made statistics: that takes seconds."""
 _DAY_S, _HOUR_S = 86_400.0, 3600
+_HOURS = range(32_503_680_000 // _HOUR_S)
+"""Until the year 3000."""
 _LONGEST, _MOST = 500, 50
 """Characters of a text and items of a list or table in a row."""
 _TORN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+_FIELDS = TypeAdapter(dict[str, Any])
 
 Row = tuple[float, ClientCode, str, dict[str, Any]]
 Active = dict[tuple[ClientCode, int], list[float]]
@@ -126,6 +134,9 @@ class History:
         self._db: sqlite3.Connection | None = None
         self._aside: deque[tuple[str, str]] = deque()
         """Files that were moved out of the way and why, to be told by the loop."""
+        self._odd, self._odd_first = 0, ""
+        """How many rows are not as we write them, likewise, and the first of them."""
+        self._odd_told = False
 
     @property
     def state(self) -> str:
@@ -151,16 +162,23 @@ class History:
             slot[1] += did[1]
 
     async def start(self, learned: Learned) -> None:
-        """Tell what was before, the older first, then begin to write. Of a file that cannot be read nothing is told."""
+        """Tell what was before, the older first, then begin to write. Of a file or a row that cannot be read nothing is told."""
 
         def recall(db: sqlite3.Connection) -> None:
-            for code, hour, amount, seen_s in db.execute("SELECT client, hour, amount, seen_s FROM activity"):
-                learned.recall_activity(ClientCode(code), (hour + 0.5) * _HOUR_S, amount, seen_s)
-            for one in _rows(db, f"name IN {RECALLED} AND {_NEWEST} ORDER BY id"):
+            for row in db.execute("SELECT client, hour, amount, seen_s FROM activity"):
+                match row[:2], *map(measured, row[2:]):
+                    case (str(code), int(hour)), float(amount), float(seen_s) if hour in _HOURS:
+                        learned.recall_activity(ClientCode(code), (hour + 0.5) * _HOUR_S, amount, seen_s)
+                    case _:
+                        self._pass_over("activity", row)
+            for one in self._rows(db, f"name IN {RECALLED} AND {_NEWEST} ORDER BY id"):
                 learned.recall(one.name, ClientCode(one.client), one.fields)
 
         if not self._off:
-            await self._done(recall)
+            try:
+                await self._done(recall)
+            except Exception as error:  # noqa: BLE001 (what is learned is worth no start that fails)
+                self._publish("internal.error", level="error", **mistake("history", error))
             self._writer = asyncio.create_task(self._write_for_ever(), name="history")
 
     async def close(self) -> None:
@@ -254,18 +272,20 @@ class History:
 
     async def happened(self, code: ClientCode, limit: int, before: int | None = None) -> Sequence[Happening]:
         """What has happened to a client, the newest first; ``before`` is an id. Raises `ProfileFailed`."""
-        wanted = "client = ? AND id < ? ORDER BY id DESC LIMIT ?"
-        return await self._ask(lambda db: [*_rows(db, wanted, code, _id(before), limit)], ())
+        wanted = "client = ? AND id < ? ORDER BY id DESC"
+        return await self._ask(lambda db: [*islice(self._rows(db, wanted, code, _id(before)), limit)], ())
 
     async def findings(self, code: ClientCode, limit: int, before: int | None = None) -> Sequence[Episode]:
         """What was found, and what became of it, the newest first; ``before`` is an id. Raises `ProfileFailed`."""
 
         def find(db: sqlite3.Connection) -> Sequence[Episode]:
-            wanted = "client = ? AND name = 'health.finding' AND id < ? ORDER BY id DESC LIMIT ?"
-            ids = {one.id for one in _rows(db, wanted, code, _id(before), limit)}
+            wanted = "client = ? AND name = 'health.finding' AND id < ? ORDER BY id DESC"
+            ids = {one.id for one in islice(self._rows(db, wanted, code, _id(before)), limit)}
             if not ids:
                 return ()
-            since = _rows(db, f"client = ? AND name IN {_HEALTH} AND id >= ? ORDER BY id", code, min(ids))
+            since = self._rows(
+                db, f"client = ? AND name IN {_HEALTH} AND id >= ? ORDER BY id", code, min(ids)
+            )
             return [one for one in reversed(episodes(since)) if one.id in ids]
 
         return await self._ask(find, ())
@@ -276,7 +296,7 @@ class History:
         since = until - hours * _HOUR_S
         wanted = f"at >= ? AND name IN {_COUNTED} AND {_NEWEST} ORDER BY id"
         return await self._ask(
-            lambda db: summary(_rows(db, wanted, since), since, until, code),
+            lambda db: summary(self._rows(db, wanted, since), since, until, code),
             summary((), since, until, code),
         )
 
@@ -302,6 +322,11 @@ class History:
             while self._aside:
                 kept_as, why = self._aside.popleft()
                 self._publish("history.unreadable", level="error", kept_as=kept_as, error=why)
+            odd, self._odd = self._odd, 0
+            if odd and not self._odd_told:
+                self._odd_told = True
+                path, first = str(self._path), self._odd_first
+                self._publish("history.rows_ignored", level="warning", path=path, rows=odd, first=first)
 
     def _on_file(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do it, on a new file if the one that is there turns out to be none. Raises `sqlite3.Error`, `OSError`."""
@@ -325,6 +350,20 @@ class History:
         except sqlite3.Error:
             self._drop()
             raise
+
+    def _rows(self, db: sqlite3.Connection, wanted: str, *args: object) -> Iterator[Happening]:
+        """Those that are as we write them."""
+        found = db.execute(f"SELECT id, at, client, name, fields FROM events WHERE {wanted}", args)  # noqa: S608 (ours)
+        for row in found:
+            match row[0], measured(row[1]), *row[2:4], _fields(row[4]):
+                case int(number), float(at), str(client), str(name), dict(fields):
+                    yield Happening(number, at, client, name, fields)
+                case _:
+                    self._pass_over("events", row)
+
+    def _pass_over(self, table: str, row: object) -> None:
+        self._odd += 1
+        self._odd_first = self._odd_first or f"{table}: {row}"[:_LONGEST]
 
     def _open(self) -> sqlite3.Connection:
         with contextlib.suppress(FileExistsError):
@@ -378,19 +417,12 @@ def _nobody() -> Active:
     return defaultdict(lambda: [0.0, 0.0])
 
 
-def _rows(db: sqlite3.Connection, wanted: str, *args: object) -> Iterator[Happening]:
-    found = db.execute(f"SELECT id, at, client, name, fields FROM events WHERE {wanted}", args)  # noqa: S608 (ours)
-    for number, at, client, name, fields in found:
-        yield Happening(number, at, client, name, _fields(fields))
-
-
-def _fields(text: str) -> Mapping[str, Any]:
-    """As they were; nothing if a disk has changed them."""
+def _fields(kept: Any) -> Mapping[str, Any] | None:
+    """As they were; None if a disk has changed them."""
     try:
-        fields = json.loads(text)
-    except ValueError:
-        return {}
-    return fields if isinstance(fields, dict) else {}
+        return _FIELDS.validate_json(kept)
+    except (TypeError, ValidationError):
+        return None
 
 
 def _id(before: int | None) -> int:
@@ -402,11 +434,11 @@ def _cut(value: Any) -> Any:
     match value:
         case None | bool() | int() | float():
             return value
-        case str():
-            return value[:_LONGEST]
+        case str():  # what no encoding has, as a page may say it, could not be read back
+            return value[:_LONGEST].encode(errors="backslashreplace").decode()
         case Mapping():
-            return {str(name)[:_LONGEST]: _cut(inner) for name, inner in [*value.items()][:_MOST]}
+            return {_cut(str(name)): _cut(inner) for name, inner in [*value.items()][:_MOST]}
         case Sequence():
             return [_cut(inner) for inner in value[:_MOST]]
         case _:
-            return str(value)[:_LONGEST]
+            return _cut(str(value))

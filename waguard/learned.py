@@ -12,7 +12,7 @@ from typing import Any
 from waguard.config import Config
 from waguard.core import learning
 from waguard.core.health import Fault, Remedy
-from waguard.core.learning import LEARNED_STAGES, Activity, Bounds, Deadline, Trials
+from waguard.core.learning import LEARNED_STAGES, Activity, Bounds, Deadline, Trials, measured
 from waguard.core.model import ClientCode, Stage
 from waguard.events import Event
 from waguard.schedule import LOCAL
@@ -105,16 +105,16 @@ class Learned:
             self.recall_activity(event.client, self._now(), *did)
 
     def recall(self, name: str, code: ClientCode, told: Mapping[str, Any]) -> None:
-        """An event, the older ones first. One that is not as expected (another version's) teaches nothing."""
+        """An event, the older ones first. One that is not as expected (another version's, or a disk's) teaches nothing."""
         with suppress(KeyError, TypeError, ValueError):
             if name == "attempt.done":
                 for stage, ms in dict(told["stages"]).items():
-                    self._took(code, stage, ms / 1000)
+                    self._took(code, stage, ms, 1000)
             elif name == "stage.late":
                 if told["at_work"]:  # what hangs is not slow, and gets no more time for it
-                    self._took(code, told["stage"], float(told["deadline_s"]))
-            elif told["outcome"] != "called_off":
-                tried = Remedy(told["remedy"]), told["outcome"] == "cured", told["duration_ms"] / 1000
+                    self._took(code, told["stage"], told["deadline_s"], 1)
+            elif told["outcome"] != "called_off" and (ms := measured(told["duration_ms"])) is not None:
+                tried = Remedy(told["remedy"]), told["outcome"] == "cured", ms / 1000
                 fault = Fault(told["fault"])
                 self._tries[code, fault].append(tried)
                 self._all_tries[fault].append(tried)
@@ -124,12 +124,12 @@ class Learned:
         weeks = max(0.0, self._faded_at - at) / _WEEK_S
         self._activity[code].add(self._hour(at), amount, seen_s, weeks)
 
-    def _took(self, code: ClientCode, stage: str, seconds: float) -> None:
-        if stage in LEARNED_STAGES:
+    def _took(self, code: ClientCode, stage: str, told: object, per_s: int) -> None:
+        if stage in LEARNED_STAGES and (took := measured(told)) is not None:
             own = self._own[code, stage]
-            own.append(seconds)
+            own.append(took / per_s)
             del own[:-_OWN]
-            self._all[stage].append(seconds)
+            self._all[stage].append(took / per_s)
 
     def _fade(self) -> None:
         """Once a day is often enough."""

@@ -3,8 +3,9 @@
 ``sessions/<code>/session.json``, replaced whole and synced. Blocking: call from a thread.
 """
 
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -67,6 +68,21 @@ class Record:
 
 
 _RECORD = TypeAdapter(Record)
+_NAME = re.compile(r"[0-9A-Za-z_-]{1,64}")
+"""Of a launch, a generation or a snapshot: paths are made of them, and processes are known by them."""
+
+
+def _names(record: Record) -> Iterator[tuple[str, str]]:
+    """Those in a record, each with where it is."""
+    if (launch := record.launch) is not None:
+        yield "launch.token", launch.token
+    may_be_empty = {
+        "launch.generation": launch.generation if launch is not None else "",
+        "generation": record.generation,
+        "restored": record.restored,
+        **{f"elsewhere.{origin}.restored": its.restored for origin, its in record.elsewhere.items()},
+    }
+    yield from ((where, name) for where, name in may_be_empty.items() if name)
 
 
 class Torn(ProfileFailed):
@@ -86,11 +102,15 @@ class Registry:
             except FileNotFoundError:
                 return Record()
         try:
-            return _RECORD.validate_json(data)
+            record = _RECORD.validate_json(data)
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in problem["loc"]) or "the file"
             raise Torn(f"{path} cannot be understood: {where}: {problem['msg']}.") from None
+        for where, name in _names(record):
+            if not _NAME.fullmatch(name):
+                raise Torn(f"{path} cannot be understood: {where}: {name[:80]!r} is no name of ours.")
+        return record
 
     def write(self, code: ClientCode, record: Record) -> None:
         """Raises `DiskFull`, `ProfileFailed`; the old record then stands."""

@@ -181,6 +181,15 @@ class Supervisor:
             self._resources.bus.publish("sweep.failed", level="error", code=code, error=why)
 
     async def _adopt(self, code: ClientCode) -> None:
+        """Whatever is wrong with what is kept of one client, it costs no other one, and no start."""
+        try:
+            await self._adopt_one(code)
+        except Exception as error:  # noqa: BLE001 (a mistake of ours about one client must not keep the daemon from starting)
+            self._resources.bus.bug("adopt", error, client=code)
+            if code not in self._sessions:
+                self._unread[code] = "What is kept of this client cannot be dealt with; the log has it."
+
+    async def _adopt_one(self, code: ClientCode) -> None:
         resources = self._resources
         try:
             record = await self._read(code)

@@ -11,6 +11,17 @@ from waguard.core.model import Stage
 LEARNED_STAGES = (Stage.PREPARE, Stage.START, Stage.OPEN)
 """The others have deadlines that are promises, not guesses."""
 
+_MOST_MEASURED = 1e15
+"""So that no sum of them overflows."""
+
+
+def measured(value: object) -> float | None:
+    """What was kept as a measure: a number from 0 on; None if it is none, since a disk or somebody has changed it."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_MEASURED:
+        return float(value)
+    return None
+
+
 # --- how long to wait -------------------------------------------------------------------------------------
 
 ENOUGH = 5

@@ -1,6 +1,7 @@
 """What the history comes to: how long connects take, what goes wrong, what helps, who is slow and why. Pure.
 
-Made from the events that `waguard.history` keeps; what an older version has left out counts as not there.
+Made from the events that `waguard.history` keeps; what an older version has left out, or is of another type than we write it,
+counts as not there.
 """
 
 from collections import Counter, defaultdict
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from waguard.core.learning import ENOUGH, quantile
+from waguard.core.learning import ENOUGH, measured, quantile
 from waguard.core.model import Stage
 
 
@@ -241,9 +242,9 @@ class _Episodes:
                 one.id,
                 one.at,
                 *key,
-                tuple(told.get("evidence") or ()),
-                float(told.get("lasted_ms") or 0.0),
-                tuple(told.get("remedies") or ()),
+                _texts(told.get("evidence")),
+                measured(told.get("lasted_ms")) or 0.0,
+                _texts(told.get("remedies")),
                 str(told.get("why") or ""),
             )
             self.all.append(episode)
@@ -328,13 +329,13 @@ class _Durations:
         told = one.fields
         if one.name == "stage.late":
             stage = str(told.get("stage"))
-            self._took[stage][one.client].append(float(told.get("deadline_s") or 0.0) * 1000)
+            self._took[stage][one.client].append((measured(told.get("deadline_s")) or 0.0) * 1000)
             self._late[one.client, stage] += 1
         elif one.name == "attempt.done":
             for stage, ms in _stages(told):
                 self._took[stage][one.client].append(ms)
             self._begun[one.client] += 1
-            self._cold[one.client] += told.get("profile") in {"fresh", "restored"}
+            self._cold[one.client] += str(told.get("profile")) in {"fresh", "restored"}
 
     def slow(self) -> Sequence[Slow]:
         found = []
@@ -360,8 +361,14 @@ class _Durations:
 
 
 def _stages(told: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
-    return ((stage, float(ms)) for stage, ms in (told.get("stages") or {}).items())
+    stages = told.get("stages")
+    known = stages.items() if isinstance(stages, Mapping) else ()
+    return ((stage, took) for stage, ms in known if (took := measured(ms)) is not None)
 
 
 def _ms(told: Mapping[str, Any]) -> float:
-    return float(told.get("duration_ms") or 0.0)
+    return measured(told.get("duration_ms")) or 0.0
+
+
+def _texts(told: object) -> Sequence[str]:
+    return tuple(map(str, told)) if isinstance(told, list | tuple) else ()
