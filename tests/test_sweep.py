@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -43,6 +44,7 @@ from waguard.sandbox import reaper
 from waguard.sandbox.identity import TOKEN_VARIABLE
 from waguard.session import Session
 from waguard.supervisor import Supervisor
+from waguard.systemd import Manager
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
 OLD, OLD2, OLD3 = (f"20240102T030405-0123abc{last}" for last in "def")
@@ -74,6 +76,46 @@ def unswept(pose: Daemon, monkeypatch: pytest.MonkeyPatch) -> Start:
             yield supervisor
 
     return opening
+
+
+class Store:
+    """Stands in for a service manager that keeps fds."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.bind(self._path)
+        self._names: set[str] = set()
+
+    def manager(self, *_: object) -> Manager:
+        return Manager({"NOTIFY_SOCKET": self._path, "FDSTORE": "64"})
+
+    def pipes(self) -> set[str]:
+        """Names of what is kept beside the control port."""
+        with suppress(BlockingIOError):
+            while True:
+                data, fds, _flags, _address = socket.recv_fds(self._socket, 4096, 16)
+                for fd in fds:
+                    os.close(fd)
+                said = dict(line.split("=", 1) for line in data.decode().splitlines())
+                if "FDSTORE" in said:
+                    self._names.add(said["FDNAME"])
+                elif "FDSTOREREMOVE" in said:
+                    self._names.remove(said["FDNAME"])
+        return self._names - {"control"}
+
+    def close(self) -> None:
+        self.pipes()
+        self._socket.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """What is kept for the next daemon by those of this test."""
+    store = Store(tmp_path / "notify")
+    monkeypatch.setattr("waguard.daemon.Manager", store.manager)
+    yield store
+    store.close()
 
 
 @pytest.fixture
@@ -581,15 +623,16 @@ async def test_a_browser_that_a_cleanup_is_closing_is_no_orphan(unswept: Start) 
         assert (await cleaning).ok
 
 
-async def test_a_connect_that_overtakes_the_reaping_of_its_leftover_keeps_its_record(
-    unswept: Start, root: Path, sandbox: dict[str, str], monkeypatch: pytest.MonkeyPatch
+async def test_a_connect_that_overtakes_the_reaping_of_its_leftover_keeps_its_record_and_its_pipes(
+    unswept: Start, root: Path, sandbox: dict[str, str], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a browser would run that no record knows."""
+    """Else a browser would run that no record knows, or that the next daemon could not go on with."""
     async with unswept(sandbox=sandbox) as supervisor:
         await supervisor.connect(DEMO)
         session = supervisor._sessions[DEMO]
         launch = session.instance._record.launch
         await supervisor.disconnect(DEMO)
+        assert store.pipes() == set()
         await session.instance.save(launch=launch)
         reap, slow, go = reaper.reap, asyncio.Event(), asyncio.Event()
 
@@ -609,6 +652,7 @@ async def test_a_connect_that_overtakes_the_reaping_of_its_leftover_keeps_its_re
         record = json.loads((root / "demo" / "session.json").read_bytes())
         assert record["launch"] is not None
         assert record["launch"]["generation"] == view.generation
+        assert store.pipes() == {f"{record['launch']['token']}{end}" for end in (".a", ".c", ".s.demo")}
         assert not findings(await supervisor.reap(dry_run=True))
         assert supervisor.view(DEMO).browser == view.browser
 

@@ -581,9 +581,9 @@ class Instance:
         )
         return f"the kernel ended one of its processes {where}"
 
-    async def _clear_cgroup(self, launch: reaper.Launch | None) -> None:
+    async def _clear_cgroup(self, launch: reaper.Launch) -> None:
         """Whatever is left in the launch's cgroup is killed and proved gone; the caller sets the deadline."""
-        if (cgroups := self._resources.cgroups) is None or launch is None:
+        if (cgroups := self._resources.cgroups) is None:
             return
         stop = threading.Event()
         try:
@@ -625,7 +625,7 @@ class Instance:
         if launch is None:
             return False
         with ExitStack() as useless:
-            useless.callback(self._forget_pipes)
+            useless.callback(self._forget_pipes, launch)
             names = pipe_names(self.code, launch).items()
             fds = {pipe: fd for pipe, name in names if (fd := manager.take(name)) is not None}
             with ExitStack() as ours:
@@ -704,11 +704,12 @@ class Instance:
         self._custody.drop_lock()
 
     async def _end_browser(self, browser: Browser) -> None:
-        began = time.monotonic()
+        began, launch = time.monotonic(), self._record.launch
+        assert launch is not None  # noqa: S101 (written before there is a browser)
         try:
             async with within(Stage.KILL, self._resources.config.deadlines.kill, "proving the browser gone"):
                 await browser.kill()
-                await self._clear_cgroup(self._record.launch)
+                await self._clear_cgroup(launch)
         except WaguardError as error:
             pids = list(browser.run.pids())
             raise NotProvedGone(
@@ -719,12 +720,11 @@ class Instance:
             ) from None
         browser.close()
         self.browser = None
-        self._forget_pipes()
         self.memory.forget_browser()
         self.stage_done(Stage.KILL, began)
         await self._witness()
         self._custody.let_go()
-        await self.save(launch=None)
+        await self._forget(launch)
 
     async def _witness(self) -> None:
         """Note what the login's files are, now that no browser can change them. Without it their structure has to do."""
@@ -749,17 +749,20 @@ class Instance:
             await self._clear_cgroup(launch)
             if killed:
                 self.publish("reaper.killed", level="warning", pids=killed)
-            self._forget_pipes()
-            if self._record.launch is launch:  # not one that has begun meanwhile
-                await self.save(launch=None)
+            await self._forget(launch)
         else:
             return False
         return True
 
-    def _forget_pipes(self) -> None:
-        if (launch := self._record.launch) is not None:
-            for name in pipe_names(self.code, launch).values():
-                self._resources.manager.drop(name)
+    async def _forget(self, launch: reaper.Launch) -> None:
+        """It is proved gone: its pipes and its record are of no use; another launch may have begun meanwhile, and keeps its own."""
+        self._forget_pipes(launch)
+        if (now := self._record.launch) is not None and now.token == launch.token:
+            await self.save(launch=None)
+
+    def _forget_pipes(self, launch: reaper.Launch) -> None:
+        for name in pipe_names(self.code, launch).values():
+            self._resources.manager.drop(name)
 
     @property
     def in_use(self) -> frozenset[str]:
