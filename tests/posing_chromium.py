@@ -34,6 +34,7 @@ Give it as ``browser.path`` and a way to misbehave in ``browser.extra_flags``, f
     conflict        WhatsApp is open elsewhere
     error-page      the server answers HTTP 500, until the page is loaded again
     outage          likewise, however often it is loaded
+    leaves-late     likewise, and each time it is loaded again it shows first that it is logged in, until it was looked at some times
     no-way          nothing listens where its page is to come from
     unread          its page looks like WhatsApp Web, and says nothing that is known
     opening         its page opens its way to WhatsApp for ever
@@ -71,6 +72,7 @@ SERVER_ERROR: "dict[str, object]" = {
     "status": 500,
 }
 BOOT_S = 1.5
+LEAVING_LOOKS = 6
 SIGNS: "dict[str, dict[str, object]]" = {
     "ok": QR,
     "never-loads": SPLASH,
@@ -81,6 +83,7 @@ SIGNS: "dict[str, dict[str, object]]" = {
     "conflict": {**CONNECTED, "state": "CONFLICT"},
     "error-page": SERVER_ERROR,
     "outage": SERVER_ERROR,
+    "leaves-late": SERVER_ERROR,
     "no-way": {"url": "chrome-error://chromewebdata/", "app": False, "ready": "complete"},
     "unread": {"app": True, "splash": False, "ready": "complete"},
     "opening": {**CONNECTED, "state": "OPENING", "stream": "DISCONNECTED"},
@@ -107,6 +110,9 @@ class Posing:
     scanned = 0
     opened = 0.0
     fat = b""
+    leaving: "dict[str, object] | None" = None
+    """What is to be answered when the page that is there is left."""
+    looks = 0
 
 
 def flag(name: str, default: str) -> str:
@@ -238,6 +244,9 @@ def answer(message: dict, pose: str) -> None:  # type: ignore[type-arg]  # runs 
         result = {"executionContextId": 2}
     elif method == "Page.getNavigationHistory":
         result = {"currentIndex": 0, "entries": [{"url": Posing.url}]}
+    elif method == "Page.navigate" and pose == "leaves-late" and Posing.url == message["params"]["url"]:
+        Posing.leaving, Posing.looks = {**reply, "result": {"frameId": "F"}}, 0
+        return
     elif method == "Page.navigate":
         result = {"frameId": "F"}
         Posing.url = message["params"]["url"]
@@ -260,6 +269,9 @@ def answer(message: dict, pose: str) -> None:  # type: ignore[type-arg]  # runs 
         if pose == "late-answers":
             time.sleep(0.3)
         value = shown(message["params"]["expression"], pose)
+        if Posing.leaving is not None:
+            value = CONNECTED
+            Posing.looks += 1
         if isinstance(value, dict):
             value = {"url": Posing.url, **value}
         result = {"result": {"type": "object", "value": value}}
@@ -271,6 +283,9 @@ def answer(message: dict, pose: str) -> None:  # type: ignore[type-arg]  # runs 
         send({**reply, "result": {}})
         sys.exit(0)
     send({**reply, "result": result})
+    if Posing.leaving is not None and Posing.looks == LEAVING_LOOKS:
+        send(Posing.leaving)
+        Posing.leaving = None
 
 
 def shown(expression: str, pose: str) -> object:

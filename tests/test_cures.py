@@ -99,6 +99,21 @@ async def test_each_fault_is_cured_by_the_cheapest_remedy_that_works(
         assert (supervisor.view(DEMO).browser == before.browser) is (remedy != "restart")
 
 
+async def test_what_a_page_shows_before_a_reload_has_left_it_is_no_verdict_on_the_reload(
+    start: Daemon, journal: Journal
+) -> None:
+    browser = {"path": POSING, "extra_flags": ["--posing=connected"]}
+    async with start(**{**QUICK, "browser": browser}) as (supervisor, _):
+        await supervisor.connect(DEMO)
+        take_up(supervisor, DEMO, "leaves-late", always=True)
+        await until(lambda: len(journal.named("health.remedy")) == 2, "two reloads have been made")
+        told = [one.fields for one in journal.named("health.remedy")]
+        assert [(one["fault"], one["remedy"], one["outcome"]) for one in told] == [
+            ("page_wrong", "reload", "failed")
+        ] * 2
+        assert not journal.named("health.recovered")
+
+
 async def test_what_needs_a_person_is_not_forgotten_over_the_cure_of_something_else(
     pose: Daemon, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +125,7 @@ async def test_what_needs_a_person_is_not_forgotten_over_the_cure_of_something_e
         await supervisor.connect(DEMO)
         session = supervisor._sessions[DEMO]
         epoch = session.state.epoch
-        await session._found(epoch, finding(Fault.GPU_HUNG, "it is not drawn", 1.0), first=True)
+        await session._found(epoch, 0, finding(Fault.GPU_HUNG, "it is not drawn", 1.0), first=True)
         await until(lambda: supervisor.view(DEMO).finding is not None, "a cure is under way")
         take_up(supervisor, DEMO, "conflict", always=True)
         await until(lambda: supervisor.view(DEMO).reason == "conflict", "open elsewhere")

@@ -435,7 +435,7 @@ class World:
     """Of a page that tries again by itself nothing else is tried then."""
     armed: bool = False
     """The deadline of the stage `open` runs."""
-    rest: Fault | None = None
+    rest: m.Rest | None = None
     """A rest is under way before the next try against it."""
     spent: tuple[float, ...] = ()
     """When an automatic restart was decided, as the orders tell."""
@@ -469,8 +469,8 @@ class World:
                 self.armed = True
             case m.Disarm():
                 self.armed = False
-            case m.Rest(_, fault):
-                self.rest = fault
+            case m.Rest():
+                self.rest = order
             case m.Stop(epoch):
                 self.due = (self.now + STEP_S, m.Gone(epoch))
             case m.Clean(epoch):
@@ -545,7 +545,7 @@ class World:
         named = tuple(PLANS[fault]) if plan is None else plan
         if fault is Fault.OFFLINE and self.network_down:
             named = ()
-        return kind(self.state.epoch, Finding(fault, FAILURE), named, "by cost", "b1")
+        return kind(self.state.epoch, Finding(fault, FAILURE), named, "by cost", "b1", step=self.state.step)
 
     def answer(self) -> None:
         """The next thing that is due: of the slow work, or of the cure under way."""
@@ -556,7 +556,7 @@ class World:
             self.tell(event)
         elif self.cure is not None:
             self.now = max(self.now, self.cure_until)
-            self.tell(m.NotCured(self.cure.epoch, self.cure.fault, self.cure.remedy))
+            self.tell(m.NotCured(self.cure.epoch, step=self.cure.step))
 
     def look(self, reading: Reading | None) -> None:
         """What is told of one look at the page; None: it does not answer."""
@@ -565,7 +565,7 @@ class World:
         if reading is None:
             self.tell(self.found(Fault.PAGE_SILENT))
             return
-        self.tell(m.PageRead(self.state.epoch, reading))
+        self.tell(m.PageRead(self.state.epoch, reading, step=self.state.step))
         for fault in link.judge(reading):
             if fault is not Fault.PAGE_UNREAD or not self.armed:
                 self.tell(self.found(fault))
@@ -576,9 +576,9 @@ class World:
             self.tell(self.found(Fault.PAGE_NOT_LOADED))
 
     def next_try(self) -> None:
-        if (fault := self.rest) is not None:
+        if (rest := self.rest) is not None:
             self.rest = None
-            self.tell(m.RestEnded(self.state.epoch, fault))
+            self.tell(m.RestEnded(rest.epoch, step=rest.step))
 
     def check_that_it_goes_on(self) -> None:
         """Whoever is not well has something under way that will end, or a person is asked for."""
@@ -595,13 +595,14 @@ class World:
             else:
                 fault = treatment.finding.fault
                 person = fault in BY_SCAN or (fault in FOR_A_PERSON and not treatment.plan)
-                assert person or self.rest is fault, "no next try"
+                mine = self.rest is not None and (self.rest.fault, self.rest.step) == (fault, state.step)
+                assert person or mine, "no next try"
 
     def well_again(self) -> None:
         if self.state.process is Process.UP:
             if self.state.treatment is not None:
                 self.tell(m.Recovered(self.state.epoch, self.state.treatment.finding.fault))
-            self.tell(m.PageRead(self.state.epoch, Reading(Link.CONNECTED)))
+            self.tell(m.PageRead(self.state.epoch, Reading(Link.CONNECTED), step=self.state.step))
 
 
 _steps = st.one_of(
@@ -668,7 +669,7 @@ def step(world: World, what: str | Reading) -> None:
         case "lost" if world.state.process is Process.UP:
             world.tell(m.LoginLost(epoch, FAILURE))
         case "loads":
-            world.tell(m.PageRead(epoch, Reading(Link.LOADING)))
+            world.tell(m.PageRead(epoch, Reading(Link.LOADING), step=world.state.step))
         case "rests":
             world.now += 15.0
         case "connect":
@@ -678,7 +679,7 @@ def step(world: World, what: str | Reading) -> None:
         case "recycle":
             world.tell(m.RecycleAsked())
         case "conflict":
-            world.tell(m.PageRead(epoch, Reading(Link.LOST, Reason.CONFLICT)))
+            world.tell(m.PageRead(epoch, Reading(Link.LOST, Reason.CONFLICT), step=world.state.step))
             world.tell(world.found(Fault.CONFLICT))
         case fault if fault in set(Fault):
             world.tell(world.found(Fault(fault)))

@@ -36,8 +36,20 @@ class Playbook:
         self.now = 1000.0
 
     def __call__(self, event: m.Event, *orders: m.Order, **state: object) -> "Playbook":
+        """What is told is about the last remedy or rest, and what is ordered is the next one."""
+        if isinstance(event, m.Answer):
+            event = replace(event, step=self.state.step)
+        return self.late(event, *orders, **state)
+
+    def late(self, event: m.Event, *orders: m.Order, **state: object) -> "Playbook":
+        """Likewise, but of the step that the event itself names."""
         self.state, given = decide(self.state, event, self.now, POLICY)
-        assert given == orders
+        steps = {one.step for one in given if isinstance(one, m.Arm | m.Cure | m.Rest)}
+        assert steps <= {self.state.step}
+        unnumbered = [
+            replace(one, step=0) if isinstance(one, m.Arm | m.Cure | m.Rest) else one for one in given
+        ]
+        assert tuple(unnumbered) == orders
         for name, value in state.items():
             assert getattr(self.state, name) == value, name
         return self
@@ -218,13 +230,12 @@ def test_the_cheapest_remedy_first_and_the_next_one_when_it_does_not_help() -> N
     looping = found(1, Fault.PAGE_LOOPING)
     play(looping, m.Cure(1, Fault.PAGE_LOOPING, Remedy.TERMINATE), link=Link.LOST, reason=Reason.HUNG)
     play(looping)(found(1, Fault.GPU_HUNG))  # one at a time
-    play(m.NotCured(1, Fault.GPU_HUNG, Remedy.RENEW))(m.NotCured(1, Fault.PAGE_LOOPING, Remedy.RELOAD))
     play(
-        m.NotCured(1, Fault.PAGE_LOOPING, Remedy.TERMINATE),
+        m.NotCured(1),
         m.Arm(1),
         m.Cure(1, Fault.PAGE_LOOPING, Remedy.RELOAD),
     )
-    play(m.NotCured(1, Fault.PAGE_LOOPING, Remedy.RELOAD), m.Stop(1, polite=True), failure=FAILURE)
+    play(m.NotCured(1), m.Stop(1, polite=True), failure=FAILURE)
     play(m.Gone(1), m.Wait(1, 0.0, jitter=True))(m.WaitEnded(1), m.Prepare(2))
     play(m.Prepared(2), m.Launch(2))(m.Started(2), m.Open(2))
     assert play.state.treatment is not None
@@ -238,7 +249,7 @@ def test_a_page_that_answers_again_is_cured() -> None:
     play(found(1, Fault.PAGE_LOOPING), m.Cure(1, Fault.PAGE_LOOPING, Remedy.TERMINATE))
     play(seen(1, Link.CONNECTED), m.Disarm(), link=Link.CONNECTED, reason=None)
     cured(play)
-    play(m.NotCured(1, Fault.PAGE_LOOPING, Remedy.TERMINATE), link=Link.CONNECTED)  # too late
+    play(m.NotCured(1), link=Link.CONNECTED)  # too late
 
 
 def test_a_fault_that_comes_back_soon_was_not_cured() -> None:
@@ -298,15 +309,15 @@ def test_offline_is_tried_again_and_again_and_costs_no_restart() -> None:
     offline = found(1, Fault.OFFLINE, Remedy.RELOAD)
     for bound_s in (4.0, 8.0, 16.0, 32.0, *[60.0] * 20):
         play(offline)  # it is known
-        play(m.RestEnded(1, Fault.OFFLINE), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+        play(m.RestEnded(1), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
         play(m.Unreachable(1, FAILURE), m.Disarm(usable=False))
         play(
-            m.NotCured(1, Fault.OFFLINE, Remedy.RELOAD),
+            m.NotCured(1),
             m.Rest(1, Fault.OFFLINE, bound_s, jitter=True),
             process=Process.UP,
             restarts=(),
         )
-    play(m.RestEnded(1, Fault.OFFLINE), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+    play(m.RestEnded(1), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
     play(seen(1, Link.CONNECTED), m.Disarm(), failure=None)
     cured(play)
 
@@ -423,13 +434,13 @@ def test_a_page_that_tells_nothing_known_is_unknown_after_some_looks_and_a_conne
     unread, reload = found(1, Fault.PAGE_UNREAD), m.Cure(1, Fault.PAGE_UNREAD, Remedy.RELOAD)
     play(unread, m.Arm(1), reload, link=Link.LOADING, process=Process.UP)
     for bound_s in (60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 3600.0, 3600.0):
-        not_cured = m.NotCured(1, Fault.PAGE_UNREAD, Remedy.RELOAD)
+        not_cured = m.NotCured(1)
         rest = m.Rest(1, Fault.PAGE_UNREAD, bound_s, jitter=True)
         play(not_cured, m.Disarm(usable=False), rest, link=Link.UNKNOWN, process=Process.UP, restarts=())
         play(unread)
         again = Playbook(play.state)
         again(m.ConnectAsked(), m.Stop(1, polite=True), process=Process.STOPPING)
-        play(m.RestEnded(1, Fault.PAGE_UNREAD), m.Arm(1), reload)
+        play(m.RestEnded(1), m.Arm(1), reload)
     play(seen(1, Link.CONNECTED), m.Disarm(), link=Link.CONNECTED)
     cured(play)
 
@@ -445,7 +456,7 @@ def test_a_page_that_is_not_whatsapps_is_loaded_again_and_again_and_at_once_for_
         if bound_s == 60:
             play(m.ConnectAsked(), m.Arm(1), reload, process=Process.UP)
         else:
-            play(m.RestEnded(1, Fault.PAGE_WRONG), m.Arm(1), reload)
+            play(m.RestEnded(1), m.Arm(1), reload)
     play(seen(1, Link.LOADING))(seen(1, Link.CONNECTED), m.Disarm(), link=Link.CONNECTED)
     cured(play)
 
@@ -458,10 +469,10 @@ def test_a_try_that_took_long_has_rested_enough() -> None:
         m.Rest(1, Fault.OFFLINE, 2, jitter=True),
     )
     for bound_s in (2.0, 2.0, 2.0, 2.0, 15.0, 15.0):
-        play(m.RestEnded(1, Fault.OFFLINE), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+        play(m.RestEnded(1), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
         play.now += 45.0
         play(
-            m.NotCured(1, Fault.OFFLINE, Remedy.RELOAD),
+            m.NotCured(1),
             m.Disarm(usable=False),
             m.Rest(1, Fault.OFFLINE, bound_s, jitter=True),
         )
@@ -476,9 +487,9 @@ def test_what_may_end_by_itself_is_found_at_once_and_treated_later() -> None:
     play(cut_off)
     back = Playbook(play.state)
     back(seen(1, Link.CONNECTED), m.Disarm(), link=Link.CONNECTED, treatment=None)
-    play(m.RestEnded(1, Fault.OFFLINE), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+    play(m.RestEnded(1), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
     play(seen(1, Link.SYNCING, cut_off=True), m.Disarm(), link=Link.LOST, reason=Reason.OFFLINE)
-    play(m.NotCured(1, Fault.OFFLINE, Remedy.RELOAD), m.Stop(1, polite=True))
+    play(m.NotCured(1), m.Stop(1, polite=True))
 
 
 def test_a_page_that_does_not_answer_is_no_longer_called_connected_whatever_is_known_of_it() -> None:
@@ -488,7 +499,7 @@ def test_a_page_that_does_not_answer_is_no_longer_called_connected_whatever_is_k
     play(m.ConnectAsked(), process=Process.UP)  # it may be at work
     worked = Playbook(play.state)
     worked(seen(1, Link.CONNECTED), m.Disarm(), link=Link.CONNECTED, treatment=None)
-    play(m.RestEnded(1, Fault.PAGE_SILENT), m.Rest(1, Fault.PAGE_SILENT, 2.0, jitter=True))
+    play(m.RestEnded(1), m.Rest(1, Fault.PAGE_SILENT, 2.0, jitter=True))
     play(found(1, Fault.PAGE_LOOPING), m.Cure(1, Fault.PAGE_LOOPING, Remedy.TERMINATE), reason=Reason.HUNG)
     play = up(Link.LOST, Reason.CONFLICT)
     play(found(1, Fault.CONFLICT))(silent, link=Link.UNKNOWN)
@@ -504,7 +515,7 @@ def test_a_sync_that_does_not_get_on_is_not_over_when_the_new_browser_syncs() ->
     play(stuck, m.Arm(1), m.Cure(1, Fault.SYNC_STUCK, Remedy.RELOAD), link=Link.LOADING)
     play(seen(1, Link.SYNCING), m.Disarm(), link=Link.SYNCING)
     assert play.state.treatment is not None
-    play(m.NotCured(1, Fault.SYNC_STUCK, Remedy.RELOAD), m.Stop(1, polite=True))
+    play(m.NotCured(1), m.Stop(1, polite=True))
     play(m.Gone(1), m.Wait(1, 0.0, jitter=True))(m.WaitEnded(1), m.Prepare(2))
     play(m.Prepared(2), m.Launch(2))(m.Started(2), m.Open(2))(seen(2, Link.SYNCING), m.Disarm())
     assert play.state.treatment is not None
@@ -519,7 +530,7 @@ def test_a_refusal_is_told_to_a_person_and_looked_at_again_and_never_costs_a_res
         assert m.status(play.state) is Status.FAILED
         play(found(1, fault), m.Arm(1), m.Cure(1, fault, Remedy.RELOAD))
         play(seen(1, Link.LOST, Reason(fault.value)), m.Disarm())
-        play(m.NotCured(1, fault, Remedy.RELOAD), m.Rest(1, fault, 60.0, jitter=True), restarts=())
+        play(m.NotCured(1), m.Rest(1, fault, 60.0, jitter=True), restarts=())
         play(seen(1, Link.CONNECTED), m.Disarm())(m.Recovered(1, fault))
         cured(play)
 
@@ -529,7 +540,7 @@ def test_what_a_probe_is_content_with_is_not_over_before_the_page_says_so() -> N
     play = up()
     play(found(1, Fault.PAGE_UNREAD), m.Arm(1), m.Cure(1, Fault.PAGE_UNREAD, Remedy.RELOAD))
     play(
-        m.NotCured(1, Fault.PAGE_UNREAD, Remedy.RELOAD),
+        m.NotCured(1),
         m.Disarm(usable=False),
         m.Rest(1, Fault.PAGE_UNREAD, 60.0, jitter=True),
     )
@@ -589,13 +600,15 @@ def _events(draw: st.DrawFn) -> m.Event:
         ),
         st.just(m.Cleaned(epoch)),
         st.builds(m.PageRead, st.just(epoch), _readings),
-        st.builds(m.RestEnded, st.just(epoch), st.sampled_from(Fault)),
+        st.builds(m.RestEnded, st.just(epoch)),
         st.builds(m.Held, st.just(epoch), _failures, st.floats(0, 60)),
         st.builds(found, st.just(epoch), st.sampled_from(Fault)),
         st.builds(m.Recovered, st.just(epoch), st.sampled_from(Fault)),
-        st.builds(m.NotCured, st.just(epoch), st.sampled_from(Fault), st.sampled_from(Remedy)),
+        st.builds(m.NotCured, st.just(epoch)),
     )
-    return draw(events)
+    event = draw(events)
+    step = draw(st.integers(0, 8)) if draw(st.booleans()) else -1
+    return replace(event, step=step) if isinstance(event, m.Answer) else event
 
 
 SLOW = (m.Prepare, m.Launch, m.Open, m.Stop, m.Clean, m.Wait)
@@ -609,11 +622,19 @@ def test_any_run_keeps_the_promises(run: list[tuple[m.Event, float]]) -> None:
         now += passed
         if isinstance(event, m.Fact) and event.epoch == -1:
             event = replace(event, epoch=state.epoch)  # noqa: PLW2901 (the run fills it in)
+        if isinstance(event, m.Answer) and event.step == -1:
+            event = replace(event, step=state.step)  # noqa: PLW2901 (likewise)
         before = state
         state, orders = decide(before, event, now, POLICY)
         m.status(state)
         if isinstance(event, m.Fact) and event.epoch != before.epoch:
             assert (state, orders) == (before, ()), "a late fact did something"
+        if isinstance(event, m.NotCured | m.RestEnded) and event.step != before.step:
+            assert (state, orders) == (before, ()), "a late verdict did something"
+        if state.treatment != before.treatment and any(
+            isinstance(order, m.Cure | m.Rest) for order in orders
+        ):
+            assert state.step > before.step, "two remedies or rests with one number"
         slow = [order for order in orders if isinstance(order, SLOW)]
         assert len(slow) <= 1, "two slow orders at once"
         for order in orders:
@@ -676,9 +697,9 @@ def test_what_was_learned_makes_no_restart_the_last_resort_of_who_is_offline() -
     play.state = replace(play.state, treated=tried)
     play(found(1, Fault.OFFLINE, *order), m.Rest(1, Fault.OFFLINE, 2.0, jitter=True))
     for bound_s in (4.0, 8.0):
-        play(m.RestEnded(1, Fault.OFFLINE), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+        play(m.RestEnded(1), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
         play(
-            m.NotCured(1, Fault.OFFLINE, Remedy.RELOAD),
+            m.NotCured(1),
             m.Disarm(usable=False),
             m.Rest(1, Fault.OFFLINE, bound_s, jitter=True),
             process=Process.UP,
@@ -691,7 +712,7 @@ def test_a_reload_that_finds_no_network_is_no_reason_to_restart() -> None:
         play(found(1, fault, Remedy.RELOAD, Remedy.RESTART), m.Arm(1), m.Cure(1, fault, Remedy.RELOAD))
         rest = m.Rest(1, Fault.OFFLINE, 2.0, jitter=True)
         play(m.Unreachable(1, FAILURE), m.Disarm(usable=False), rest, reason=Reason.OFFLINE, treated=())
-        play(m.NotCured(1, fault, Remedy.RELOAD), process=Process.UP)
+        play(m.NotCured(1), process=Process.UP)
 
 
 def test_a_page_that_says_anything_after_its_reload_is_up_and_a_conflict_is_told() -> None:
@@ -700,7 +721,7 @@ def test_a_page_that_says_anything_after_its_reload_is_up_and_a_conflict_is_told
     play(seen(1, Link.LOST, Reason.CONFLICT), m.Disarm(), treatment=None)
     play(m.Found(1, Finding(Fault.CONFLICT, FAILURE), ()))
     assert play.state.treatment is not None
-    play(m.NotCured(1, Fault.PAGE_CRASHED, Remedy.RELOAD), process=Process.UP)
+    play(m.NotCured(1), process=Process.UP)
 
 
 def test_what_is_told_only_once_is_not_lost_while_something_else_is_cured() -> None:
@@ -719,3 +740,67 @@ def test_a_page_that_loads_has_a_deadline_also_when_nothing_is_left_to_be_tried(
     play.state = replace(play.state, treated=((Fault.OFFLINE, Remedy.RESTART),))
     play(found(1, Fault.OFFLINE), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
     play(LATE, m.Disarm(usable=False), m.Rest(1, Fault.OFFLINE, 2.0, jitter=True), link=Link.LOST)
+
+
+# --- what comes late ----------------------------------------------------------------------------------------
+
+
+def test_a_verdict_on_one_reload_does_not_end_the_next() -> None:
+    """The first was overtaken, and its verdict was on the way: it cost the second its time, and a restart."""
+    play = up()
+    blocked = found(1, Fault.PAGE_BLOCKED)
+    reload = (m.Arm(1), m.Cure(1, Fault.PAGE_BLOCKED, Remedy.RELOAD))
+    play(blocked, *reload)
+    first = play.state.step
+    play(seen(1, Link.CONNECTED), m.Disarm(), treatment=None)
+    play.now += POLICY.relapse_s + 1
+    play(blocked, *reload)
+    under_way = play.state
+    play.late(m.NotCured(1, step=first), process=Process.UP)
+    assert play.state == under_way
+    play(m.NotCured(1), m.Stop(1, polite=True), process=Process.STOPPING)
+
+
+def test_a_rest_that_was_over_does_not_end_the_next() -> None:
+    play = up(Link.LOADING)
+    unreachable = m.Unreachable(1, FAILURE, (Remedy.RELOAD,))
+    resting = (m.Disarm(usable=False), m.Rest(1, Fault.OFFLINE, 2.0, jitter=True))
+    play(unreachable, *resting)
+    first = play.state.step
+    play(seen(1, Link.CONNECTED), m.Disarm(), treatment=None)
+    play(seen(1, Link.LOADING), m.Arm(1))(unreachable, *resting)
+    play.late(m.RestEnded(1, step=first), link=Link.LOST)
+    play(m.RestEnded(1), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        LATE,
+        found(1, Fault.OFFLINE),
+        found(1, Fault.PAGE_WRONG),
+        m.Unreachable(1, FAILURE),
+        m.Failed(1, FAILURE),
+        seen(1, Link.CONNECTED),
+        seen(1, Link.LOST, Reason.CONFLICT),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_what_is_told_of_the_page_that_a_reload_leaves_is_no_verdict_on_the_reload(
+    late: m.Found | m.Unreachable | m.Failed | m.PageRead,
+) -> None:
+    """Its deadline had passed, it was open elsewhere, it was well after all: all of it is about the page before."""
+    play = up(Link.LOADING)
+    play(m.Unreachable(1, FAILURE), m.Disarm(usable=False), m.Rest(1, Fault.OFFLINE, 2.0, jitter=True))
+    play(m.RestEnded(1), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
+    under_way = play.state
+    play.late(replace(late, step=under_way.step - 1))
+    assert play.state == under_way
+    play(seen(1, Link.CONNECTED), m.Disarm(), treatment=None, link=Link.CONNECTED)
+
+
+@pytest.mark.parametrize("fault", [Fault.PAGE_CRASHED, Fault.BROWSER_EXITED, Fault.PIPE_CLOSED])
+def test_what_ends_any_page_is_heard_whichever_it_was_told_of(fault: Fault) -> None:
+    play = up()
+    play(found(1, Fault.PAGE_BLOCKED), m.Arm(1), m.Cure(1, Fault.PAGE_BLOCKED, Remedy.RELOAD))
+    play.late(found(1, fault), m.Stop(1, polite=fault is Fault.PAGE_CRASHED), process=Process.STOPPING)

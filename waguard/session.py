@@ -372,19 +372,19 @@ class Session:
         first_tries = treatment.remedy and not treatment.rests and Remedy.DISMISS not in treatment.tried
         return "" if first_tries else treatment.finding.failure.message
 
-    async def _found(self, epoch: int, finding: Finding, first: bool) -> None:
+    async def _found(self, epoch: int, step: int, finding: Finding, first: bool) -> None:
         """A probe complains: put it to the table, with what may help."""
         plan, why = await self._plan(finding.fault)
         kind = machine.BrowserExited if finding.fault in GONE else machine.Found
         snapshot = self._instance.newest_snapshot if Remedy.RESTORE in plan else ""
-        self._tell(kind(epoch, finding, plan, why, snapshot, again=not first))
+        self._tell(kind(epoch, finding, plan, why, snapshot, again=not first, step=step))
 
-    def _unreachable(self, epoch: int, failure: Failure) -> None:
+    def _unreachable(self, epoch: int, step: int, failure: Failure) -> None:
         """There is no way to the page: only what goes there again may help where nobody reaches WhatsApp."""
         plan, why = self._services.learned.remedies(self.code, Fault.OFFLINE, PLANS[Fault.OFFLINE])
         if self._services.gate.network_down_with(self.code):
             plan, why = (Remedy.RELOAD,), _NETWORK
-        self._tell(machine.Unreachable(epoch, failure, plan, why))
+        self._tell(machine.Unreachable(epoch, failure, plan, why, step=step))
 
     async def _plan(self, fault: Fault) -> tuple[tuple[Remedy, ...], str]:
         """What may help with this fault here and now, the best first, and why in this order."""
@@ -441,7 +441,7 @@ class Session:
         lowest = order.bound_s / 2 if order.jitter else order.bound_s
         seconds = random.uniform(lowest, order.bound_s)  # noqa: S311 (spreads load, no secret)
         self._next_try = time.monotonic() + seconds
-        ended = machine.RestEnded(order.epoch, order.fault)
+        ended = machine.RestEnded(order.epoch, step=order.step)
         self._rest = asyncio.get_running_loop().call_later(seconds, self._tell, ended)
 
     def _wake(self) -> None:
@@ -452,13 +452,13 @@ class Session:
         match order:
             case machine.Remember(wanted):
                 await self._instance.save(wanted=wanted)
-            case machine.Arm(epoch):
-                self._watch.arm(epoch, self.deadline(Stage.OPEN), self.expected(Stage.OPEN))
-            case machine.Cure(epoch, fault, remedy):
+            case machine.Arm(epoch, step):
+                self._watch.arm(epoch, step, self.deadline(Stage.OPEN), self.expected(Stage.OPEN))
+            case machine.Cure(epoch, fault, remedy, step):
                 reload = remedy is Remedy.RELOAD
                 verify_s = self.deadline(Stage.OPEN) if reload else self._config.health.verify_s
                 self._next_try = time.monotonic() + verify_s
-                self._watch.cure(epoch, fault, remedy, verify_s)
+                self._watch.cure(epoch, step, fault, remedy, verify_s)
             case machine.Rest():
                 self._begin_rest(order)
             case machine.Disarm(usable):

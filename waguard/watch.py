@@ -63,9 +63,9 @@ class Ears:
     """Whom the watch tells."""
 
     tell: Callable[[machine.Event], None]
-    found: Callable[[int, Finding, bool], Awaitable[None]]
-    """An epoch, a complaint, and whether it is a new one."""
-    unreachable: Callable[[int, Failure], None]
+    found: Callable[[int, int, Finding, bool], Awaitable[None]]
+    """An epoch and its step, a complaint, and whether it is a new one."""
+    unreachable: Callable[[int, int, Failure], None]
     """There is no way to the page."""
     used: Callable[[Usage], Awaitable[None]]
     spawn: Callable[[Work, str], "asyncio.Task[None]"]
@@ -81,6 +81,8 @@ class Watch:
         self._look_now = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         """Runs while the stage `open` does."""
+        self._late: asyncio.Task[None] | None = None
+        """Says that its deadline has passed."""
         self._opened = self._opened_awake = 0.0
         self._deadline = self._expected = 0.0
         self._forget()
@@ -104,6 +106,8 @@ class Watch:
         self._navigating = 0
         """Navigations that are not committed yet: till then the page answers nothing, and the deadline of `open` watches."""
         self._reloads = 0
+        self._step = 0
+        """Of the last reload that has left the page behind which was there, see `machine.State`; 0: none has."""
         self._popups = 0
         """Closed since it was told last."""
         self._popups_told = 0.0
@@ -132,7 +136,7 @@ class Watch:
         browser = self._instance.browser
         assert browser is not None and browser.page is not None  # noqa: S101, PT018 (Started or Adopted came first)
         page = browser.page
-        self.arm(epoch, deadline_s, expected_s)
+        self.arm(epoch, self._step, deadline_s, expected_s)
         self._start(partial(self._watch_pipe, epoch, browser), "pipe")
         page.on_crash(partial(self._crashed, epoch))
         page.on_address(self._at)
@@ -152,7 +156,7 @@ class Watch:
         try:
             await page.open(self._config.whatsapp.url)
         except PageUnreachable as error:
-            self._tell_unreachable(epoch, error)
+            self._tell_unreachable(epoch, 0, error)
         except PageFailed as error:
             # Else the watchers tell what became of it, or a reload that has taken its place does.
             if not page.disconnected and not self._reloads:
@@ -161,10 +165,10 @@ class Watch:
         finally:
             self._navigating -= 1
 
-    def _tell_unreachable(self, epoch: int, error: PageUnreachable) -> None:
+    def _tell_unreachable(self, epoch: int, step: int, error: PageUnreachable) -> None:
         self._quote(error)
         self._no_way_why = error.message
-        self._ears.unreachable(epoch, Failure.of(error, Stage.OPEN))
+        self._ears.unreachable(epoch, step, Failure.of(error, Stage.OPEN))
 
     def _quote(self, error: PageFailed) -> None:
         """It may be the browser itself that keeps a page from being loaded, and then it says so."""
@@ -191,16 +195,16 @@ class Watch:
 
     # --- the deadline of the stage `open` -------------------------------------------------------------
 
-    def arm(self, epoch: int, deadline_s: float, expected_s: float) -> None:
+    def arm(self, epoch: int, step: int, deadline_s: float, expected_s: float) -> None:
         """It runs from here. ``expected_s``: what was learned that it takes; that is told, and bounds no patience."""
         self._disarm()
         self._opened, self._opened_awake = time.monotonic(), self._senses.pulse.clock()
         self._moved = self._opened_awake
         self._deadline, self._expected = deadline_s, expected_s
-        self._set_timer(epoch, min(deadline_s, expected_s))
+        self._set_timer(epoch, step, min(deadline_s, expected_s))
 
-    def _set_timer(self, epoch: int, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, partial(self._passed, epoch))
+    def _set_timer(self, epoch: int, step: int, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, partial(self._passed, epoch, step))
 
     def done(self, *, usable: bool) -> None:
         """The page is usable, or will not become so by waiting."""
@@ -212,8 +216,11 @@ class Watch:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._late is not None:  # what it was to say is said of another page by now
+            self._late.cancel()
+            self._late = None
 
-    def _passed(self, epoch: int) -> None:
+    def _passed(self, epoch: int, step: int) -> None:
         now, deadline = self._senses.pulse.clock(), self._deadline
         took, stage = now - self._opened_awake, Stage.OPEN.value
         if took >= self._expected < deadline:
@@ -221,7 +228,7 @@ class Watch:
             self._expected = deadline
         left = patience.left_s(self._opened_awake, self._moved, deadline, now)
         if left > 0:  # the page gets on, or the daemon itself has slept
-            self._set_timer(epoch, min(left, self._expected - took) if took < self._expected else left)
+            self._set_timer(epoch, step, min(left, self._expected - took) if took < self._expected else left)
             return
         self._timer = None
         at_work = took >= patience.LONGER * deadline
@@ -235,7 +242,7 @@ class Watch:
             silent = Failure(
                 "deadline_exceeded", what, Stage.OPEN, str(limit or "Is the network up?"), details
             )
-            self._ears.unreachable(epoch, silent)
+            self._ears.unreachable(epoch, step, silent)
             return
         shown = ", ".join(reading.signs) if reading is not None else ""
         late = Failure(
@@ -252,7 +259,7 @@ class Watch:
         complaint = Finding(Fault.PAGE_NOT_LOADED, late, evidence, took)
         if reading is not None and reading.link is Link.UNKNOWN and not reading.wrong:
             complaint = finding(Fault.PAGE_UNREAD, f"it shows {shown or 'nothing'}", took)
-        self._start(partial(self._ears.found, epoch, complaint, True), "late")  # type: ignore[arg-type]  # a coroutine function
+        self._late = self._start(partial(self._ears.found, epoch, step, complaint, True), "late")  # type: ignore[arg-type]  # a coroutine function
 
     # --- the watchers -----------------------------------------------------------------------------------
 
@@ -281,7 +288,7 @@ class Watch:
         """A process is gone: if the kernel has ended it, that is said too."""
         if why := await self._instance.short_of_memory():
             complaint = replace(complaint, evidence=(*complaint.evidence, why))
-        await self._ears.found(epoch, complaint, True)
+        await self._ears.found(epoch, self._step, complaint, True)
 
     def _crashed(self, epoch: int) -> None:
         self._instance.memory.reading = None
@@ -296,6 +303,7 @@ class Watch:
     async def _read_page(self, epoch: int, page: Page) -> None:
         """Look at the page again and again; tell what changed."""
         while True:
+            step = self._step
             try:
                 signs = await self._signs(epoch, page)
             except PageFailed:
@@ -314,12 +322,17 @@ class Watch:
                 self._ears.tell(machine.LoginLost(epoch, lost, evidence))
                 return
             reading = judged
-            if reading != self._instance.memory.reading or reading.qr_exhausted or self._renderer.silent:
+            news = reading != self._instance.memory.reading or reading.qr_exhausted or self._renderer.silent
+            if news and not self._left(step):
                 self._note(reading)
-                self._ears.tell(machine.PageRead(epoch, reading))
+                self._ears.tell(machine.PageRead(epoch, reading, step=step))
             await self._weigh(reading)
-            await self._answered(epoch, reading)
+            await self._answered(epoch, step, reading)
             await self._rest(self._look_now, self._until_next_look())
+
+    def _left(self, step: int) -> bool:
+        """Whether the page that was looked at then is about to go, or has gone: it tells nothing of the one that comes."""
+        return self._navigating > 0 or step != self._step
 
     def _at(self, address: str) -> None:
         """The page has come to this address, and may have left it again."""
@@ -377,17 +390,17 @@ class Watch:
             return
         await self._saw(epoch, OF_THE_RENDERER, seen, self._renderer.silent_s, self._renderer.due_s)
 
-    async def _answered(self, epoch: int, reading: Reading) -> None:
+    async def _answered(self, epoch: int, step: int, reading: Reading) -> None:
         self._renderer.answered()
         self._ended_renderer = self._ended_renderer and reading.link in {Link.LOADING, Link.UNKNOWN}
         await self._saw(epoch, OF_THE_RENDERER, {})
-        if self._navigating:  # what is there is about to go
+        if self._left(step):
             return
         seen, loads = link.judge(reading), self._timer is not None
         if Fault.PAGE_UNREAD in seen and loads:  # the deadline of `open` runs
             return
         await self._saw(epoch, link.asked(reading), seen)
-        if reading.link is Link.UNKNOWN:
+        if reading.link is Link.UNKNOWN or self._left(step):
             return
         await self._see_sync(epoch, reading)
         stale_s = self._config.health.qr_s
@@ -542,7 +555,7 @@ class Watch:
 
         ``before_s``: it has been so before it was a complaint; ``wait_s``: so soon more is known of what is only suspected.
         """
-        now, health = self._senses.pulse.clock(), self._config.health
+        now, health, step = self._senses.pulse.clock(), self._config.health, self._step
         unknown = dict.fromkeys((Fault.PAGE_WRONG, Fault.PAGE_UNREAD), self._unknown_s)
         limits = {**health.patience(), **unknown, Fault.SYNC_STUCK: 0.0}
         treated = {**health.treated(), **dict.fromkeys(REFUSALS - {Fault.OUTDATED}, SLOW_S[0])}
@@ -556,7 +569,7 @@ class Watch:
             lasted_s = before_s + one.lasted_s
             waits_s = wait_s if one.fault is Fault.PAGE_SILENT else treated.get(one.fault, 0.0) - lasted_s
             complaint = finding(one.fault, evidence, lasted_s, max(0.0, waits_s))
-            await self._ears.found(epoch, complaint, one.first)
+            await self._ears.found(epoch, step, complaint, one.first)
         for fault in over:
             self._ears.tell(machine.Recovered(epoch, fault))
 
@@ -567,16 +580,16 @@ class Watch:
 
     # --- the remedies -----------------------------------------------------------------------------------
 
-    def cure(self, epoch: int, fault: Fault, remedy: Remedy, verify_s: float) -> None:
+    def cure(self, epoch: int, step: int, fault: Fault, remedy: Remedy, verify_s: float) -> None:
         """Apply a remedy; if the probe that complained is not content ``verify_s`` after that, say so."""
         if self._cures is not None:
             self._cures.cancel()  # of what it was for something else was said since
         if remedy is Remedy.RELOAD:  # what its page was found to be is found anew of the next one
             afresh = {Fault.PAGE_WRONG, Fault.PAGE_UNREAD} | BY_SCAN
             self._book = {one: known for one, known in self._book.items() if one not in afresh}
-        self._cures = self._start(partial(self._cure, epoch, fault, remedy, verify_s), f"cure:{remedy}")
+        self._cures = self._start(partial(self._cure, epoch, step, fault, remedy, verify_s), f"cure:{remedy}")
 
-    async def _cure(self, epoch: int, fault: Fault, remedy: Remedy, verify_s: float) -> None:
+    async def _cure(self, epoch: int, step: int, fault: Fault, remedy: Remedy, verify_s: float) -> None:
         browser = self._instance.browser
         assert browser is not None and browser.page is not None  # noqa: S101, PT018 (it is up)
         target = remedies.Target(
@@ -597,13 +610,14 @@ class Watch:
                 await remedies.apply(remedy, fault, target)
         except PageUnreachable as error:
             why = error.message
-            self._tell_unreachable(epoch, error)
+            self._tell_unreachable(epoch, step, error)
         except PageFailed as error:
             why = error.message
         except TimeoutError:
             why = "it could not be applied in time"
         finally:
             self._navigating -= reload
+            self._step = max(self._step, step) if reload else self._step
         if not why:
             browser.page.abandon()  # what was asked before is asked anew: it may have been lost
             if (wake := self._wake.get(fault)) is not None:
@@ -612,7 +626,7 @@ class Watch:
             while reload and self._timer is not None:  # it gets on
                 await self._awake(_AGAIN_S)
             why = f"{verify_s:g} s after it nothing was better"
-        self._ears.tell(machine.NotCured(epoch, fault, remedy, why))
+        self._ears.tell(machine.NotCured(epoch, why, step=step))
 
     async def _awake(self, seconds: float) -> None:
         """Sleep for so many seconds of the daemon's own waking time."""

@@ -1,12 +1,13 @@
 """The brain of one session: ``decide(state, event, now) -> (state, orders)``. No I/O, no clock, no chance.
 
 Every pair of process state and event has one rule in `TABLE`; `as_text` prints it. Facts about a browser carry
-the epoch of the launch they belong to, and a fact of an earlier epoch is dropped before the table is asked.
+the epoch of the launch they belong to, and answers the step: which remedy or rest of it they are about. What comes late is
+dropped before the table is asked.
 """
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from waguard.core.health import (
     BY_SCAN,
@@ -51,6 +52,8 @@ class State:
     """Why the last browser was started, or the next one is."""
     treatment: Treatment | None = None
     """What was found wrong and is not yet cured."""
+    step: int = 0
+    """Counts the remedies and rests of a launch; what is told of an earlier one is late and means nothing for this one."""
     treated: tuple[tuple[Fault, Remedy], ...] = ()
     """What was tried since the session was last well for a while."""
     well_since: float | None = None
@@ -110,6 +113,13 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer(Fact):
+    """... and about what was done last when whoever tells it was asked, or looked."""
+
+    step: int = field(default=0, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared(Fact):
     """Nothing of this code runs any more, the profile is there and its lock is ours."""
 
@@ -120,14 +130,14 @@ class Started(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class Failed(Fact):
+class Failed(Answer):
     """An order to prepare, launch or open could not be carried out."""
 
     failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
-class PageRead(Fact):
+class PageRead(Answer):
     reading: Reading
 
 
@@ -140,7 +150,7 @@ class Held(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class Unreachable(Fact):
+class Unreachable(Answer):
     """There is no way to WhatsApp Web; the browser shows its error page, or still waits for an answer."""
 
     failure: Failure
@@ -157,7 +167,7 @@ class LoginLost(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class Found(Fact):
+class Found(Answer):
     """A probe complains, and goes on to do so until it is cured."""
 
     finding: Finding
@@ -184,11 +194,9 @@ class Recovered(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class NotCured(Fact):
+class NotCured(Answer):
     """A remedy could not be applied, or the probe goes on to complain."""
 
-    fault: Fault
-    remedy: Remedy
     why: str = ""
 
 
@@ -210,10 +218,8 @@ class Cleaned(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class RestEnded(Fact):
-    """It is time for the next try against a fault."""
-
-    fault: Fault
+class RestEnded(Answer):
+    """It is time for the next try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +315,7 @@ class Arm:
     """The page loads again: the deadline of the stage `open` runs anew."""
 
     epoch: int
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +340,7 @@ class Cure:
     epoch: int
     fault: Fault
     remedy: Remedy
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +352,7 @@ class Rest:
     bound_s: float
     jitter: bool
     """Draw it between half the bound and all of it, so that not all sessions come at once."""
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,6 +395,7 @@ def _prepare(state: State, *orders: Order) -> Outcome:
         link=Link.UNKNOWN,
         reason=None,
         epoch=state.epoch + 1,
+        step=0,
         cleaning=False,
     )
     return after, (*orders, Prepare(after.epoch, state.source))
@@ -429,7 +439,7 @@ def come_back(state: State, _event: Event, _now: float, _policy: RestartPolicy) 
 
 def take_over(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
     """Its browser has outlived a daemon: go on with it, or end what that daemon could not if it is to be down."""
-    after = replace(state, epoch=state.epoch + 1, cause=Cause.RETURN)
+    after = replace(state, epoch=state.epoch + 1, step=0, cause=Cause.RETURN)
     if state.wanted is Wanted.DOWN:
         return _stop(after, polite=True)
     return replace(after, process=Process.UP, link=Link.LOADING), (TakeOver(after.epoch),)
@@ -562,7 +572,7 @@ def note(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outc
     if not _on_its_way(after):
         orders = (Disarm(),)
     elif not _on_its_way(state):
-        orders = (Arm(state.epoch),)  # it loads again, and may not end
+        orders = (Arm(state.epoch, state.step),)  # it loads again, and may not end
     if reading.qr_exhausted:
         orders += (ReloadQr(state.epoch),)
     return after, orders
@@ -639,7 +649,7 @@ def treat(state: State, event: Event, now: float, policy: RestartPolicy) -> Outc
         if before.remedy is Remedy.RELOAD and (back or fault in {Fault.PAGE_NOT_LOADED, Fault.PAGE_CRASHED}):
             return _go_on(state, before, now)
         if before.remedy not in STOPPING and fault is Fault.PAGE_NOT_LOADED:
-            return state, (Arm(state.epoch),)  # told once only: again later
+            return state, (Arm(state.epoch, state.step),)  # told once only: again later
         if before.remedy not in STOPPING and fault is not Fault.PAGE_CRASHED:
             if fault is before.finding.fault:  # whose trouble it is may be known by now
                 return replace(state, treatment=replace(before, plan=event.plan, why=event.why)), ()
@@ -668,20 +678,17 @@ def treat(state: State, event: Event, now: float, policy: RestartPolicy) -> Outc
     return _apply(after, treatment, now)
 
 
-def try_next(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outcome:
+def try_next(state: State, _event: Event, now: float, _policy: RestartPolicy) -> Outcome:
     """The remedy did not help: the next one."""
-    assert isinstance(event, NotCured)  # noqa: S101 (the table gives this rule no other event)
-    under_way = state.treatment
-    if under_way is None or (under_way.finding.fault, under_way.remedy) != (event.fault, event.remedy):
+    if state.treatment is None or state.treatment.remedy is None:
         return state, ()
-    return _go_on(state, under_way, now)
+    return _go_on(state, state.treatment, now)
 
 
-def try_again(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outcome:
+def try_again(state: State, _event: Event, now: float, _policy: RestartPolicy) -> Outcome:
     """The rest is over: what was not tried yet, else what leaves the browser up once more."""
-    assert isinstance(event, RestEnded)  # noqa: S101 (the table gives this rule no other event)
     treatment = state.treatment
-    if treatment is None or treatment.remedy is not None or treatment.finding.fault is not event.fault:
+    if treatment is None or treatment.remedy is not None:
         return state, ()
     return _apply(state, treatment, now, again=repeated(treatment.plan))
 
@@ -710,14 +717,18 @@ def _rest(state: State, treatment: Treatment, bound_s: float, now: float, *, jit
     link, reason = _seen_as(state, fault)
     rests = treatment.rests + jitter
     after = replace(
-        state, treatment=replace(treatment, remedy=None, began=now, rests=rests), link=link, reason=reason
+        state,
+        treatment=replace(treatment, remedy=None, began=now, rests=rests),
+        step=state.step + 1,
+        link=link,
+        reason=reason,
     )
     orders: tuple[Order, ...] = ()
     if _on_its_way(state) and not _on_its_way(after):
         orders = (Disarm(usable=False),)
     if fault in BY_SCAN or (fault in FOR_A_PERSON and not treatment.plan):
         return after, orders
-    return after, (*orders, Rest(state.epoch, fault, bound_s, jitter))
+    return after, (*orders, Rest(after.epoch, fault, bound_s, jitter, after.step))
 
 
 def _apply(
@@ -734,15 +745,15 @@ def _apply(
         return _rest(state, treatment, bound_s, now, jitter=True)
     treatment = replace(treatment, remedy=remedy, began=now)
     link, reason = _seen_as(state, fault)
-    after = replace(state, treatment=treatment, link=link, reason=reason)
+    after = replace(state, treatment=treatment, step=state.step + 1, link=link, reason=reason)
     after = replace(
         after, treated=(*(one for one in state.treated if one != (fault, remedy)), (fault, remedy))
     )
     if remedy not in STOPPING:
         if remedy is Remedy.RELOAD:
             after = replace(after, link=Link.LOADING, reason=None)
-            return after, (Arm(state.epoch), Cure(state.epoch, fault, remedy))
-        return after, (Cure(state.epoch, fault, remedy),)
+            return after, (Arm(after.epoch, after.step), Cure(after.epoch, fault, remedy, after.step))
+        return after, (Cure(after.epoch, fault, remedy, after.step),)
     source = {Remedy.RESTORE: Source(treatment.snapshot), Remedy.FRESH: Source()}.get(remedy)
     polite = fault not in {*GONE, Fault.BROWSER_HUNG}
     after = replace(after, failure=failure, source=source or state.source, cause=Cause.RECOVERY)
@@ -907,9 +918,22 @@ TABLE: dict[tuple[Process, type[Event]], Rule] = {
 
 def decide(state: State, event: Event, now: float, policy: RestartPolicy) -> Outcome:
     """The next state and what is to be done. ``now`` is monotonic, in seconds."""
-    if isinstance(event, Fact) and event.epoch != state.epoch:
+    if isinstance(event, Fact) and (event.epoch != state.epoch or _late(state, event)):
         return state, ()
     return TABLE[state.process, type(event)](state, event, now, policy)
+
+
+def _late(state: State, fact: Fact) -> bool:
+    """Whether it is about an earlier remedy or rest, or about the page that a reload under way leaves behind."""
+    if not isinstance(fact, Answer) or fact.step == state.step:
+        return False
+    if isinstance(fact, NotCured | RestEnded):
+        return True
+    crashed = isinstance(fact, Found) and fact.finding.fault in {
+        *GONE,
+        Fault.PAGE_CRASHED,
+    }  # told once, of any page
+    return state.treatment is not None and state.treatment.remedy is Remedy.RELOAD and not crashed
 
 
 def status(state: State) -> Status:
