@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -142,6 +143,26 @@ async def test_snapshots_that_cannot_be_read_cost_no_browser(posing: Service, tm
     await posing.start(broken)
     await posing.until(lambda: connected(posing, *CODES), "connected")
     assert processes(posing, *CODES) == before
+
+
+@pytest.mark.parametrize("wrong", [0.0, 4e9])
+async def test_the_age_of_a_browser_that_was_adopted_is_that_of_its_processes(
+    posing: Service, wrong: float
+) -> None:
+    """Whatever the clock said when an earlier daemon started it."""
+    await posing.start()
+    await up(posing, "one")
+    await posing.end(signal.SIGKILL)
+    path = posing.sessions / "one" / "session.json"
+    record = json.loads(path.read_bytes())
+    record["launch"]["started_at"] = wrong
+    path.write_text(json.dumps(record))
+    await posing.start()
+    await posing.until(lambda: connected(posing, "one"), "connected")
+    (began, *_) = (one["start_ticks"] * host.TICKS_S for one in record["launch"]["processes"])
+    up_for_s = time.clock_gettime(time.CLOCK_BOOTTIME) - began
+    started_at = (await posing.view("one"))["browser"]["started_at"]
+    assert time.time() - started_at == pytest.approx(up_for_s, abs=10)
 
 
 @pytest.mark.parametrize("adopted", [False, True])

@@ -19,6 +19,7 @@ from waguard.core.health import Fault, finding
 from waguard.core.model import ClientCode, Link, Process, Status, Wait
 from waguard.custody import Custody, Taken
 from waguard.errors import BreakerOpen, SessionFailed
+from waguard.learned import Learned
 from waguard.supervisor import Supervisor
 
 DEMO = ClientCode("demo")
@@ -97,6 +98,31 @@ async def test_each_fault_is_cured_by_the_cheapest_remedy_that_works(
         assert (cured.client, cured.fields["fault"], cured.fields["remedy"]) == (DEMO, fault, remedy)
         await until(lambda: connected(supervisor, DEMO), "connected")
         assert (supervisor.view(DEMO).browser == before.browser) is (remedy != "restart")
+
+
+async def test_the_age_of_a_browser_is_not_told_by_a_clock_that_jumps(
+    start: Daemon, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was recycled, or never, and up for weeks, when the machine had heard of the time at last."""
+    monkeypatch.setattr(Learned, "quiet", lambda *_: True)
+    wall, kernel, jump_s = time.time, time.clock_gettime, 200 * 3600.0
+    posing = {"browser": {"path": POSING, "extra_flags": ["--posing=connected"]}}
+    probes = {"probes": {**QUICK["probes"], "memory_s": 0.1}}
+    async with start(**{**QUICK, **posing, **probes, "recycle": {"max_age_h": 100.0}}) as (supervisor, _):
+        await supervisor.connect(DEMO)
+        usages = supervisor._sessions[DEMO].memory.usages
+        monkeypatch.setattr(time, "time", lambda: wall() + jump_s)
+        enough = len(usages) + 3
+        await until(lambda: len(usages) >= enough, "what it takes was looked at since")
+        assert not journal.named("session.recycled")
+        view = supervisor.view(DEMO)
+        assert view.browser is not None
+        assert 0 <= time.time() - view.browser.started_at < 60
+        assert 0 <= time.time() - view.since < 60
+        monkeypatch.setattr(time, "clock_gettime", lambda which: kernel(which) + jump_s)
+        await until(lambda: journal.named("session.recycled"), "recycled")
+        assert journal.named("session.recycled")[0].fields["why"].startswith("it is 200 hours old")
+        monkeypatch.undo()
 
 
 async def test_what_a_page_shows_before_a_reload_has_left_it_is_no_verdict_on_the_reload(

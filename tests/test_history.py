@@ -287,7 +287,7 @@ def test_it_stays_small_and_takes_what_it_does_not_know() -> None:
 
 def test_a_client_is_quiet_when_it_does_least_and_what_is_long_ago_fades() -> None:
     clock = [NOW]
-    learned, journal = Learned(Config(), lambda: clock[0]), Journal()
+    learned, journal = Learned(Config(), lambda: clock[0], lambda: clock[0]), Journal()
     journal.bus.subscribe(learned.heard)
     for hour in range(24 * 7):
         clock[0] = NOW + hour * 3600
@@ -303,6 +303,17 @@ def test_a_client_is_quiet_when_it_does_least_and_what_is_long_ago_fades() -> No
     clock[0] += 14 * DAY_S
     journal.bus.publish("health.activity", client=DEMO, cpu_s=0.0, period_s=60.0)
     assert learned.activity(DEMO) == pytest.approx(before / 2, rel=0.1)
+
+
+def test_a_clock_that_jumps_ages_nothing_that_was_learned() -> None:
+    """For an hour in 2037, and for one in 1970 before the machine has heard of the time: both are no weeks."""
+    clock = [NOW]
+    learned, journal = Learned(Config(), lambda: clock[0], lambda: 0.0), Journal()
+    journal.bus.subscribe(learned.heard)
+    for at in (NOW, NOW + 500 * 7 * DAY_S, 0.0, NOW):
+        clock[0] = at
+        journal.bus.publish("health.activity", client=DEMO, cpu_s=60.0, period_s=3600.0)
+    assert learned.activity(DEMO) == pytest.approx(4 * 60.0)
 
 
 # --- speed --------------------------------------------------------------------------------------------------

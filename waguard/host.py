@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -108,6 +109,11 @@ def process_row(pid: int) -> ProcessRow | None:
 
 TICKS_S = 1.0 / os.sysconf("SC_CLK_TCK")
 """Seconds of a clock tick."""
+
+
+def age_s(start_ticks: int) -> float:
+    """Seconds since a process of this boot was started, with those in which the machine slept. No wall clock is asked, which may jump."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks * TICKS_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,6 @@ class Memory:
     """The snapshot that it was restored from."""
     check: Report | None = None
     """What the check before the launch found on the profile that was there, or the browser after it."""
-    started_at: float | None = None
     stages: dict[str, float] = field(default_factory=dict)
     """Milliseconds that each stage of the last attempt took."""
     automatic_restarts: int = 0
@@ -112,7 +111,7 @@ class Memory:
 
     def forget_browser(self) -> None:
         """What was seen of a browser goes with it."""
-        self.qr = self.reading = self.started_at = None
+        self.qr = self.reading = None
         self.usages.clear()
         self.version = ""
 
@@ -455,14 +454,14 @@ class Instance:
 
     def _damage_of(self, browser: Browser) -> str:
         """What the browser, or what it has made anew, tells of a database that was lost."""
-        profile, began = self.memory.profile, self.memory.started_at
+        profile, launch = self.memory.profile, self._record.launch
         if damage := browser.damage or self._custody.wiped():
             return damage
-        if profile is None or began is None or self.memory.accepted_at:
+        if profile is None or launch is None or self.memory.accepted_at:
             return ""
         for database in login.databases(profile.path, self._origin):
             try:
-                if leveldb.made_anew(database, began):
+                if leveldb.made_anew(database, launch.started_at):
                     return f"{database.name} was missing and has been made anew"
             except OSError:
                 continue
@@ -548,7 +547,7 @@ class Instance:
             await self.save(launch=launch)
             resources.manager.keep(self._named(launch, browser))
             await self._enclose(launch, browser)
-            self.memory.started_at, self.memory.version = launch.started_at, version
+            self.memory.version = version
             self.publish("browser.spawned", sandbox=browser.run.kind)
             page = await browser.go(binary, settings)
             await in_thread(lambda: limits.volunteer([*identities, *browser.run.members()]))
@@ -649,7 +648,7 @@ class Instance:
             "kept",
             False,
         )
-        memory.started_at, memory.version = launch.started_at, launch.version
+        memory.version = launch.version
         await self.short_of_memory()  # what is news starts here
         self._custody.version = launch.version or self._custody.version
         if launch.accepted and self.has_login:
@@ -770,6 +769,14 @@ class Instance:
         # Known from its launch: a cleanup forgets the profile before it ends the browser.
         launch = self._record.launch if self.browser is not None else None
         return frozenset({launch.generation if launch else "", self._custody.locked} - {""})
+
+    @property
+    def browser_age_s(self) -> float | None:
+        """Seconds since its browser was started, by whichever daemon; None if it has none."""
+        launch = self._record.launch
+        if self.browser is None or launch is None or not launch.processes:
+            return None
+        return host.age_s(launch.processes[0].start_ticks)
 
     @property
     def recorded(self) -> reaper.Launch | None:

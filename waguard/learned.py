@@ -42,11 +42,18 @@ def activity_of(event: Event) -> tuple[float, float] | None:
 class Learned:
     """Answers at once, and grows with the number of clients only."""
 
-    def __init__(self, config: Config, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        config: Config,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``now`` tells which hour it is, ``clock`` how long ago something was: the first may jump."""
         self._deadlines = config.deadlines
         self._bounds = Bounds(config.learning.floor, config.learning.ceiling)
         self._enabled = config.learning.enabled
         self._now = now
+        self._clock = clock
         self._own: MutableMapping[tuple[ClientCode, str], array[float]] = defaultdict(lambda: array("d"))
         self._all: MutableMapping[str, deque[float]] = defaultdict(lambda: deque(maxlen=_ALL))
         self._tries: MutableMapping[tuple[ClientCode, Fault], Tries] = defaultdict(
@@ -54,7 +61,7 @@ class Learned:
         )
         self._all_tries: MutableMapping[Fault, Tries] = defaultdict(lambda: deque(maxlen=_ALL_TRIES))
         self._activity: MutableMapping[ClientCode, Activity] = defaultdict(Activity)
-        self._faded_at = now()
+        self._began, self._faded_at = now(), clock()
 
     # --- for the sessions -----------------------------------------------------------------------------
 
@@ -102,7 +109,7 @@ class Learned:
             self.recall(event.name, event.client, event.fields)
         elif (did := activity_of(event)) is not None:
             self._fade()
-            self.recall_activity(event.client, self._now(), *did)
+            self._activity[event.client].add(self._hour(self._now()), *did)
 
     def recall(self, name: str, code: ClientCode, told: Mapping[str, Any]) -> None:
         """An event, the older ones first. One that is not as expected (another version's, or a disk's) teaches nothing."""
@@ -120,8 +127,8 @@ class Learned:
                 self._all_tries[fault].append(tried)
 
     def recall_activity(self, code: ClientCode, at: float, amount: float, seen_s: float) -> None:
-        """Something that the client did, at a unix time."""
-        weeks = max(0.0, self._faded_at - at) / _WEEK_S
+        """Something that the client did before this daemon was started, at a unix time."""
+        weeks = max(0.0, self._began - at) / _WEEK_S
         self._activity[code].add(self._hour(at), amount, seen_s, weeks)
 
     def _took(self, code: ClientCode, stage: str, told: object, per_s: int) -> None:
@@ -133,9 +140,9 @@ class Learned:
 
     def _fade(self) -> None:
         """Once a day is often enough."""
-        weeks = (self._now() - self._faded_at) / _WEEK_S
+        weeks = (self._clock() - self._faded_at) / _WEEK_S
         if weeks > 1 / 7:
-            self._faded_at = self._now()
+            self._faded_at = self._clock()
             for activity in self._activity.values():
                 activity.fade(weeks)
 

@@ -61,8 +61,7 @@ class Session:
     def __init__(self, code: ClientCode, record: Record, services: Services) -> None:
         self.code = code
         self.state = State(wanted=record.wanted)
-        self.since = time.time()
-        self._since = time.monotonic()
+        self._since = self._told = time.monotonic()
         self._services = services
         self._config = services.resources.config
         self._instance = Instance(code, record, services.resources)
@@ -94,6 +93,11 @@ class Session:
     def untouched(self) -> bool:
         """Whether nothing was ever asked of it that did anything, now and by earlier daemons."""
         return self.state == State() and self._inbox.empty() and self._instance.untouched
+
+    @property
+    def since(self) -> float:
+        """Unix time of the last change of status, as the clock goes now, seconds."""
+        return time.time() - (time.monotonic() - self._since)
 
     @property
     def browser_pids(self) -> Sequence[int]:
@@ -254,7 +258,7 @@ class Session:
     def _announce(self, before: State) -> None:
         after = self.state
         if machine.status(before) != machine.status(after) or before.process != after.process:
-            self.since = time.time()
+            self._since = time.monotonic()
         if (before.wanted, before.process, before.link, before.reason) != (
             after.wanted,
             after.process,
@@ -268,9 +272,9 @@ class Session:
                 "link": after.link.value,
                 "reason": after.reason.value if after.reason else None,
                 "was": machine.status(before).value,
-                "duration_ms": round((time.monotonic() - self._since) * 1000, 1),
+                "duration_ms": _ms_since(self._told),
             }
-            self._since = time.monotonic()
+            self._told = time.monotonic()
             alarming = after.link is Link.LOST or after.process is Process.FAILED
             self._instance.publish("session.changed", level="warning" if alarming else "info", **fields)
         if after.failure is not None and after.failure is not before.failure:
@@ -417,7 +421,7 @@ class Session:
             return
         version = await self._services.gate.installed_version()
         looks = [(at / 3600, one.memory_mb) for at, one in memory.usages]
-        age_h = (time.time() - (memory.started_at or time.time())) / 3600
+        age_h = (self._instance.browser_age_s or 0.0) / 3600
         upgraded = version if version != memory.version else ""
         if why := recycle.due(looks, age_h, upgraded, self._services.recycle):
             self._instance.publish("session.recycled", why=why)

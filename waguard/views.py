@@ -19,7 +19,7 @@ from waguard.session import Session
 
 def session_view(session: Session, sandbox: str) -> SessionView:
     state, memory, reading = session.state, session.memory, session.memory.reading
-    pids = session.browser_pids
+    pids, age_s = session.browser_pids, session.instance.browser_age_s
     return SessionView(
         client=session.code,
         status=machine.status(state),
@@ -45,9 +45,7 @@ def session_view(session: Session, sandbox: str) -> SessionView:
         page_version=reading.page_version if reading else None,
         signs=reading.signs if reading else (),
         browser=(
-            BrowserView(pids, sandbox, round(memory.started_at, 3))
-            if pids and memory.started_at is not None
-            else None
+            BrowserView(pids, sandbox, round(time.time() - age_s, 3)) if pids and age_s is not None else None
         ),
         stages_ms=dict(memory.stages),
         automatic_restarts=memory.automatic_restarts,

@@ -1,7 +1,7 @@
 """What is shown, to the control port and by it to the command line: shapes alone, which both sides know. Who makes them is elsewhere."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from waguard.core.health import Fault, Remedy
 from waguard.core.model import Alert, ClientCode, Link, Login, Process, Status, Verdict, Wanted
@@ -25,8 +25,8 @@ class BrowserView:
     pids: Sequence[int]
     """The processes whose end is the end of all."""
     sandbox: str
-    started_at: float
-    """Unix time, seconds."""
+    started_at: float = field(compare=False)
+    """Unix time, seconds, as the clock goes now: of a browser whose age is known, whatever the clock said when it was started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class SessionView:
     link: Link
     reason: str | None
     since: float
-    """Unix time of the last change of status, seconds."""
+    """Unix time of the last change of status, as the clock goes now, seconds."""
     attempt: str | None
     """Id of the last launch; the same as in the log."""
     qr: QrView | None

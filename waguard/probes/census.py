@@ -88,7 +88,6 @@ class Census:
             kinds = [word.removeprefix(_TYPE) for word in words if word.startswith(_TYPE)]
             parts = [word.removeprefix(_SUBTYPE) for word in words if word.startswith(_SUBTYPE)]
             role = (parts or kinds or [BROWSER])[0]
-            age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - row.start_ticks * host.TICKS_S
-            if words and age_s > _SETTLED_S:
+            if words and host.age_s(row.start_ticks) > _SETTLED_S:
                 self._roles[one] = role
         return role

@@ -19,7 +19,7 @@ class Launch:
     kind: str
     generation: str
     started_at: float
-    """Unix time, seconds; for people only."""
+    """Unix time, seconds, as the clock went then: for people, and to be held against what files say. How old it is the processes tell."""
     processes: tuple[Identity, ...] = ()
     """For bubblewrap the namespace's init and its monitor, for plain the browser; empty if only the intent was written."""
     version: str = ""
