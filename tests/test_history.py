@@ -100,7 +100,8 @@ async def test_nothing_else_is_kept(tmp_path: Path, journal: Journal) -> None:
     """No event that is not named, and of those that are no field that is not."""
     async with keeping(tmp_path, journal):
         for name in (*KEPT, "session.qr_shown", "internal.note"):
-            journal.bus.publish(name, client=DEMO, qr="2@secret", token="secret", text="secret")
+            secrets = {"qr": "2@secret", "token": "secret", "text": "secret"}
+            journal.bus.hand(Event(name, client=DEMO, fields=secrets))
         journal.bus.publish("daemon.ready", url="secret")
         journal.bus.publish("health.finding", client=DEMO, evidence=["x" * 10_000] * 1000, fault="offline")
     found = await kept(tmp_path)
@@ -279,7 +280,8 @@ def test_it_stays_small_and_takes_what_it_does_not_know() -> None:
         journal.bus.publish("attempt.done", client=DEMO, stages={"open": 1000.0 + number, "scan": 5.0})
         journal.bus.publish("health.remedy", client=DEMO, fault="offline", remedy="reload", outcome="cured", duration_ms=1)  # fmt: skip
     for name in (*KEPT, "request.done", "health.activity"):
-        journal.bus.publish(name, client=DEMO, stages=None, remedy="prayer", fault="curse", outcome="cured")
+        unknown = {"stages": None, "remedy": "prayer", "fault": "curse", "outcome": "cured"}
+        journal.bus.hand(Event(name, client=DEMO, fields=unknown))
     assert sum(map(len, learned._own.values())) == 60
     assert sum(map(len, learned._all.values())) == 1000
     assert [len(tries) for tries in (*learned._tries.values(), *learned._all_tries.values())] == [50, 500]

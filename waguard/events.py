@@ -3,16 +3,16 @@
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from waguard.core import catalogue
+from waguard.core.catalogue import Level
 from waguard.core.model import ClientCode
-
-Level = Literal["debug", "info", "warning", "error"]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """``name`` is stable, dotted, lower case: ``session.changed``. Fields never carry secrets (tokens, QR codes)."""
+    """``name`` is one of the catalogue's, dotted, lower case: ``session.changed``. Fields never carry secrets (tokens, QR codes)."""
 
     name: str
     level: Level = "info"
@@ -30,9 +30,12 @@ class Bus:
         self._subscribers.append(subscriber)
 
     def publish(
-        self, name: str, *, level: Level = "info", client: ClientCode | None = None, **fields: Any
+        self, name: str, *, level: Level | None = None, client: ClientCode | None = None, **fields: Any
     ) -> None:
-        event = Event(name, level, client, fields)
+        """Only what `core.catalogue` has. Without ``level``: the one that is usual for it. Raises `NotInCatalogue`."""
+        self.hand(Event(name, catalogue.level_of(name, level, fields), client, fields))
+
+    def hand(self, event: Event) -> None:
         for subscriber in self._subscribers:
             subscriber(event)
 
