@@ -1,5 +1,6 @@
 """The commands that keep logins, against a daemon that answers what it is told; and the archives they make."""
 
+import asyncio
 import io
 import json
 import os
@@ -19,7 +20,7 @@ from waguard.cli import archive
 from waguard.cli.client import Control, control
 from waguard.config import Config
 from waguard.core.model import ClientCode, Wait
-from waguard.errors import BackupRefused, ProfileLocked, WaguardError
+from waguard.errors import BackupRefused, Problem, ProfileLocked, WaguardError
 
 DEMO = ClientCode("demo")
 ORIGIN = "https_web.whatsapp.com_0"
@@ -270,6 +271,62 @@ async def test_each_command_asks_for_what_it_means(
         ("GET", f"{base}/backups/x", {"form": "plain"}),
         ("POST", f"{base}/backups/torn/restore", {"wait": "qr"}),
     ]
+
+
+MIB = 1 << 20
+LARGE = 192
+
+
+@pytest.fixture
+async def sender() -> AsyncIterator[str]:
+    """A control port whose snapshots have 192 MiB, and end too soon when they are called ``torn``."""
+
+    async def send(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        for _ in range(LARGE):
+            await answer.write(b"x" * MIB)
+        if "torn" in request.path:
+            assert request.transport is not None
+            request.transport.abort()
+        return answer
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", send)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def test_an_export_takes_no_memory_however_large_it_is(sender: str, in_memory: Path) -> None:
+    script = f"""
+import asyncio, pathlib, resource
+from waguard.cli.client import control
+from waguard.config import Config
+async def main():
+    async with control(Config.model_validate({{"api": {{"admin_token": "0123456789abcdef"}}}}), None, {sender!r}) as daemon:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        await daemon.export("demo", "x", pathlib.Path({str(in_memory / "out")!r}), plain=False)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+asyncio.run(main())
+"""
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(60.0):
+        grown, _ = await program.communicate()
+    assert (in_memory / "out").stat().st_size == LARGE * MIB
+    assert int(grown) < 32 * 1024  # KiB
+
+
+async def test_an_export_that_ends_too_soon_leaves_no_file(sender: str, in_memory: Path) -> None:
+    config = Config.model_validate({"api": {"admin_token": "0123456789abcdef"}})
+    async with control(config, None, sender) as talking:
+        with pytest.raises(Problem, match="broke off"):
+            await talking.export(DEMO, "torn", in_memory / "out", plain=False)
+    assert list(in_memory.iterdir()) == []
 
 
 def test_the_views_of_the_daemon_are_those_that_the_commands_read() -> None:

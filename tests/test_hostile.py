@@ -1,11 +1,13 @@
 """What a browser that was taken over writes, and what whoever has a client's token sends, costs no other client anything."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -198,3 +200,39 @@ async def test_a_client_has_one_import_at_a_time(pose: Daemon) -> None:
             await first
         with pytest.raises(BackupRefused):
             await supervisor.bring(DEMO, at_once(b"x"), keep=True)
+
+
+async def test_whoever_takes_no_export_any_more_is_left_and_never_sent_two_answers(
+    pose: Daemon, journal: Journal, sessions_dir: Path
+) -> None:
+    def exported() -> list[int]:
+        done = [one.fields for one in journal.named("request.done")]
+        return [one["http_status"] for one in done if one["route"].endswith("/backups/{id}")]
+
+    async with pose("connected", backup=QUICK, api={"request_s": 0.5}) as (supervisor, url):
+        await supervisor.connect(DEMO)
+        blob = (
+            sessions_dir
+            / "demo"
+            / "profile"
+            / "Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.blob/1/00/1"
+        )
+        blob.parent.mkdir(parents=True)
+        blob.write_bytes(os.urandom(32 << 20))  # more than sockets hold
+        backup = (await supervisor.backup(DEMO)).id
+        address = urlsplit(url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=4096)
+        try:
+            request = f"GET /v1/sessions/demo/backups/{backup} HTTP/1.1\r\nHost: {address.netloc}\r\n"
+            writer.write(f"{request}Authorization: Bearer {token(supervisor)}\r\n\r\n".encode())
+            await until(lambda: bool(exported()), "left")
+            received = b""
+            async with asyncio.timeout(10.0):
+                with contextlib.suppress(ConnectionError):
+                    while piece := await reader.read(1 << 20):
+                        received += piece
+            assert received.count(b"HTTP/1.1 ") == 1
+            assert len(received) < 32 << 20
+        finally:
+            writer.close()
+        assert exported() == [408]

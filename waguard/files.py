@@ -14,8 +14,8 @@ import shutil
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -352,6 +352,18 @@ async def in_thread(call: Callable[..., T], *args: object, stop: threading.Event
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([work])
         raise
+
+
+@asynccontextmanager
+async def in_threads(block: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """The same block, of a `contextmanager`, whose beginning and end are file work."""
+    try:
+        yield await in_thread(block.__enter__)
+    except BaseException as error:
+        if not await in_thread(block.__exit__, type(error), error, error.__traceback__):
+            raise
+    else:
+        await in_thread(block.__exit__, None, None, None)
 
 
 def credential(name: str, environ: Mapping[str, str] = os.environ) -> Path | None:

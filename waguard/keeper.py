@@ -20,7 +20,7 @@ from waguard.core.model import ClientCode, Link, Process, Stage, Verdict
 from waguard.deadline import within
 from waguard.errors import BackupFailed, BackupRefused, DiskFull, LoginInUse, WaguardError
 from waguard.events import Event
-from waguard.files import in_thread, saying
+from waguard.files import in_thread, in_threads, saying
 from waguard.host import MB
 from waguard.instance import Resources
 from waguard.profile import examiners, identity, login
@@ -178,14 +178,10 @@ class Keeper:
     @asynccontextmanager
     async def _room(self, code: ClientCode) -> AsyncIterator[Path]:
         """An empty directory on the profiles' own file system."""
-        made = files.partial(self._profiles.staging(code))
-        try:
-            room = await in_thread(made.__enter__)
+        async with in_threads(files.partial(self._profiles.staging(code))) as room:
             with saying(f"create {room}"):
                 await in_thread(room.mkdir, 0o700)
             yield room
-        finally:
-            await in_thread(made.__exit__, None, None, None)
 
     def _thin(self, code: ClientCode, made: str) -> None:
         """Delete the snapshots that no rule keeps; the newest one of the login that is in use always stays, and the one

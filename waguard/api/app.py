@@ -12,7 +12,7 @@ from aiohttp import HttpVersion11, web
 from waguard import shortage
 from waguard.api import admin, backups, compat, sessions, stats
 from waguard.api.auth import Caller, Tokens
-from waguard.api.keys import ARRIVES_S, CALLER, REQUEST_ID, SUPERVISOR
+from waguard.api.keys import ARRIVES_S, BEGUN, CALLER, REQUEST_ID, SUPERVISOR
 from waguard.api.port import Port
 from waguard.api.problems import response
 from waguard.api.routes import Routes
@@ -83,7 +83,7 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus, port: 
                 if (reached := shortage.reached(error)) is not None:
                     answer = _problem(request, reached)
                     done(answer.status)
-                    return answer
+                    return _instead(request, answer)
                 bus.publish("internal.error", level="error", where="api", error=repr(error))
                 answer = _problem(
                     request,
@@ -92,10 +92,11 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus, port: 
                     ),
                 )
             done(answer.status)
-        return answer
+        return _instead(request, answer)
 
     async def stamp(request: web.Request, answer: web.StreamResponse) -> None:
         """Also of one that a handler streams itself."""
+        request[BEGUN] = answer
         # aiohttp refuses what a route that is not there is expected to do before anything of ours is asked.
         answer.headers["X-Request-Id"] = request.get(REQUEST_ID) or secrets.token_hex(4)
         answer.headers["Cache-Control"] = "no-store"
@@ -145,6 +146,14 @@ async def _go_on(request: web.Request) -> None:
     if request.version == HttpVersion11 and request.headers.get("Expect", "").lower() == _CONTINUE:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # that was no answer yet
+
+
+def _instead(request: web.Request, answer: web.StreamResponse) -> web.StreamResponse:
+    """What is sent for it: where another answer has begun that one is torn, so that nobody takes it for whole."""
+    begun: web.StreamResponse = request.get(BEGUN, answer)
+    if begun is not answer and request.transport is not None:
+        request.transport.abort()
+    return begun
 
 
 def _check_host(request: web.Request, allowed: frozenset[str]) -> None:

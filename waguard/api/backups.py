@@ -1,12 +1,11 @@
 """The routes of snapshots: each reads, asks the supervisor, answers."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
 from aiohttp import web
 
-from waguard.api.keys import ARRIVES_S, CALLER, SUPERVISOR
+from waguard.api.keys import CALLER, SUPERVISOR
 from waguard.api.routes import Routes
 from waguard.api.schemas import ExportOptions, ImportOptions, Options, RestoreOptions, arriving, respond
 from waguard.api.sessions import ONE, code_of
@@ -59,7 +58,7 @@ async def export(request: web.Request, options: ExportOptions) -> web.StreamResp
         )
         await answer.prepare(request)
         while piece := await in_thread(file.read, _PIECE):
-            async with asyncio.timeout(request.app[ARRIVES_S]):  # else it is not taken
+            async with arriving(request):
                 await answer.write(piece)
         await answer.write_eof()
         return answer

@@ -10,3 +10,5 @@ ARRIVES_S = web.AppKey("arrives_s", float)
 SUPERVISOR = web.AppKey("supervisor", Supervisor)
 REQUEST_ID = web.RequestKey("request_id", str)
 CALLER = web.RequestKey("caller", Caller)
+BEGUN = web.RequestKey("begun", web.StreamResponse)
+"""The answer whose head has been sent."""

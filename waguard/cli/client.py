@@ -18,12 +18,13 @@ from waguard.core.model import ClientCode, Wait
 from waguard.core.shown import BackupView, CleanupView, JobView, SandboxView, SessionView, StatsView, Sweep
 from waguard.core.stats import Happening
 from waguard.errors import BY_CODE, Problem, WaguardError
-from waguard.files import in_thread, write_atomically
+from waguard.files import in_thread, in_threads, replacing
 
 T = TypeVar("T")
 
 _LOOK_S = 10.0
 """Deadline of an answer that waits for nothing, in seconds."""
+_PIECE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +137,14 @@ class Control:
     async def export(self, code: ClientCode, backup_id: str, file: Path, *, plain: bool) -> None:
         """Write a snapshot into a file that is not there yet; one that does not arrive whole leaves none."""
         path = f"/v1/sessions/{code}/backups/{quote(backup_id, safe='')}"
-        body = await self._ask(
-            "GET", path, limit_s=self._patience_s, accept="*/*", form="plain" if plain else "sealed"
-        )
-        await in_thread(write_atomically, file, body)
+        form = "plain" if plain else "sealed"
+        # However long it is: only that nothing comes has a deadline.
+        async with (
+            self._answered("GET", path, limit_s=self._patience_s, accept="*/*", form=form) as answer,
+            in_threads(replacing(file)) as target,
+        ):
+            async for piece in answer.content.iter_chunked(_PIECE):
+                await in_thread(target.write, piece)
 
     async def reap(self, *, dry_run: bool) -> Sweep:
         wish = str(dry_run).lower()
@@ -176,10 +181,27 @@ class Control:
         path: str,
         *,
         limit_s: float = _LOOK_S,
-        accept: str = "application/json",
         body: IO[bytes] | None = None,
         **options: str,
     ) -> bytes:
+        async with self._answered(
+            method, path, limit_s=limit_s, total_s=limit_s, body=body, **options
+        ) as answer:
+            return await answer.read()
+
+    @asynccontextmanager
+    async def _answered(
+        self,
+        method: str,
+        path: str,
+        *,
+        limit_s: float,
+        total_s: float | None = None,
+        accept: str = "application/json",
+        body: IO[bytes] | None = None,
+        **options: str,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer that is a good one, to be read in the block. ``limit_s`` is for each piece of it, ``total_s`` for all."""
         try:
             async with self._http.request(
                 method,
@@ -187,10 +209,15 @@ class Control:
                 params=options,
                 data=body,
                 headers={"Accept": accept},
-                timeout=aiohttp.ClientTimeout(total=limit_s, sock_connect=_LOOK_S),
+                timeout=aiohttp.ClientTimeout(total=total_s, sock_connect=_LOOK_S, sock_read=limit_s),
                 allow_redirects=False,
             ) as answer:
-                said = await answer.read()
+                if answer.status == 200:
+                    yield answer
+                    return
+                if answer.content_type == "application/problem+json":
+                    raise _error(self._parsed(_PROBLEM, await answer.read()))
+                raise self._stranger(f"It answered {answer.status} {answer.content_type}.")
         except TimeoutError:
             raise Problem(
                 "no_answer", f"The daemon at {self._url} did not answer within {limit_s:g} s.", hint=_LOG
@@ -203,11 +230,6 @@ class Control:
             raise Problem(
                 "no_answer", f"{self._url} broke off: {error or type(error).__name__}.", hint=_LOG
             ) from None
-        if answer.status == 200:
-            return said
-        if answer.content_type == "application/problem+json":
-            raise _error(self._parsed(_PROBLEM, said))
-        raise self._stranger(f"It answered {answer.status} {answer.content_type}.")
 
     def _parsed(self, adapter: TypeAdapter[T], body: bytes) -> T:
         try:
