@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
+from ports import free_port
 
 _LAUNCHER = """
 import os, sys
+from ports import free_port
+
 from waguard.systemd import handing_over
 fds = {name: int(fd) for name, fd in (pair.rsplit("=", 1) for pair in sys.argv[1].split() if pair)}
 for fd in fds.values():
@@ -37,8 +40,7 @@ class Service:
         self.lines: list[dict[str, Any]] = []
         self.kept: dict[str, int] = {}
         self.told: list[str] = []
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._ear.bind(str(place / "notify"))

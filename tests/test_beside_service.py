@@ -3,12 +3,12 @@
 import contextlib
 import json
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from bare_browser import BINARY
+from ports import free_port
 from systemd_box import Box, booted
 
 from waguard.cli import service
@@ -124,8 +124,7 @@ def test_a_unit_that_is_not_shown_is_not_taken_for_none(
 
 # --- in the box, in this order ----------------------------------------------------------------------------
 
-with socket.create_server(("127.0.0.1", 0)) as _free:
-    PORT = _free.getsockname()[1]
+PORT = free_port()
 """The network is the machine's."""
 URL = f"http://127.0.0.1:{PORT}"
 SESSIONS = "/var/lib/waguard/sessions"

@@ -26,6 +26,14 @@ def published() -> Iterator[tuple[str, str, dict[str | None, ast.expr]]]:
                     args=[ast.Constant(value=str(name)), *_],
                 ):
                     yield f"{path.name}:{node.lineno}", name, {one.arg: one.value for one in node.keywords}
+                case ast.Call(func=ast.Name(id="Event"), args=[ast.Constant(value=str(name)), level, *_]):
+                    yield f"{path.name}:{node.lineno}", name, {"level": level}
+                case ast.Dict(
+                    keys=[ast.Constant(value="event"), ast.Constant(value="level"), *keys],
+                    values=[ast.Constant(value=str(name)), level, *values],
+                ):
+                    fields = dict(zip(map(ast.literal_eval, filter(None, keys)), values, strict=True))
+                    yield f"{path.name}:{node.lineno}", name, {"level": level, **fields}
 
 
 def test_what_is_published_is_in_the_catalogue() -> None:

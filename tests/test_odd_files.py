@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -193,9 +194,11 @@ def test_a_directory_that_is_exchanged_meanwhile_leads_nowhere(profile: Path, tm
 
     thread = threading.Thread(target=exchange)
     thread.start()
-    read = set()
+    read: set[bytes] = set()
     try:
-        for _ in range(3000):
+        until, looked = time.monotonic() + 30, 0
+        while looked < 3000 or (not read and time.monotonic() < until):
+            looked += 1
             try:
                 read.add(Below(profile, f"{LOCAL_STORAGE}/000003.log").data(1000))
             except (NotPlain, FileNotFoundError):

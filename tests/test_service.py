@@ -7,7 +7,6 @@ import os
 import random
 import re
 import shutil
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 from bare_browser import BINARY
+from ports import free_port
 from systemd_box import Box, Systemd, booted
 
 import waguard
@@ -25,8 +25,7 @@ from waguard.simulator.server import Cadence, Simulator
 
 ROOT = Path(waguard.__file__).parent.parent
 CODES = ("one", "two", "three")
-with socket.create_server(("127.0.0.1", 0)) as _free:
-    PORT = _free.getsockname()[1]
+PORT = free_port()
 """The network is the machine's."""
 TOKEN = "an-admin-token-of-the-tests"
 CONFIG = """

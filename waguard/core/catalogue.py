@@ -42,6 +42,7 @@ FIELDS: Mapping[str, str] = {
     "evidence": "what was seen",
     "expected_s": "how long it is expected to take, seconds",
     "fault": "the fault's name",
+    "first": "what is wrong with the first",
     "fd": "the name of the file descriptor",
     "files": "the names of the files",
     "findings": "how many findings",
@@ -55,13 +56,17 @@ FIELDS: Mapping[str, str] = {
     "launched_at": "when the browser was started, Unix time, seconds",
     "left_out": "how many like it were not logged since the last one",
     "limits": "the limits that are set",
+    "lines": "how many lines",
     "link": "the link with WhatsApp",
     "live": "whether it was taken from a running browser",
+    "logger": "who says so",
     "memory_peak_mb": "the most memory it took, MiB",
+    "message": "what it says",
     "method": "the request's method",
     "outcome": "what came of it",
     "pages": "how many windows",
     "path": "the file or directory",
+    "path_before": "what the path was before",
     "period_s": "over how long, seconds",
     "pid": "the process that began the launch: the browser's, or its sandbox's",
     "pids": "the processes",
@@ -72,6 +77,7 @@ FIELDS: Mapping[str, str] = {
     "remedies": "the remedies, in order",
     "remedy": "the remedy",
     "route": "the route, without what stands in its place holders",
+    "rows": "how many rows",
     "sandbox": "what the browser is started in",
     "sessions": "the sessions' directory",
     "stage": "the stage of a launch",
@@ -84,6 +90,8 @@ FIELDS: Mapping[str, str] = {
     "url": "the control port's address",
     "user": "whom browsers run as",
     "version": "version of waguard",
+    "waited_s": "how long they have waited, seconds",
+    "version_before": "what the version was before",
     "wanted": "`up` or `down`",
     "was": "the status before",
     "where": "in which part of the daemon",
@@ -121,6 +129,7 @@ EVENTS: Mapping[str, Kind] = {
     "daemon.ready": _kind(
         "The daemon answers on its control port.", "url version browser browser_version sandbox user sessions"
     ),
+    "daemon.failed": _kind("The daemon could not start.", "code error hint", "error"),
     "daemon.stopping": _kind("The daemon was asked to end.", "browsers"),
     "daemon.stopped": _kind("The daemon ends now."),
     "daemon.reload_failed": _kind(
@@ -144,6 +153,12 @@ EVENTS: Mapping[str, Kind] = {
     "secrets.closed": _kind(
         "A file of secrets was open to others, and is not any more.", "error hint", "warning"
     ),
+    "library.log": _kind(
+        "A library has logged something.", "logger message error trace left_out", "warning", "error"
+    ),
+    "log.lost": _kind("Lines of the log did not find a reader in time.", "lines", "warning"),
+    "log.journal_away": _kind("The journal takes no entries: they wait.", "error hint", "warning"),
+    "log.journal_back": _kind("The journal takes entries again.", "waited_s", "warning"),
     # --- what browsers run in ---
     "sandbox.plain": _kind("Browsers run without bubblewrap.", "problem hint", "warning"),
     "sandbox.chromium_off": _kind("Browsers run without Chromium's own sandbox.", "problem", "warning"),
@@ -200,6 +215,11 @@ EVENTS: Mapping[str, Kind] = {
     "browser.spawned": _kind("A browser was started.", "sandbox"),
     "browser.close_ignored": _kind(
         "A browser did not close when it was asked to; it was killed.", "error", "warning"
+    ),
+    "browser.changed": _kind(
+        "There is another browser now: the next launches use it.",
+        "path version path_before version_before",
+        differs={"path": "path of the browser's program", "version": "version of the browser"},
     ),
     "page.popups_closed": _kind("Windows that were opened beside the page were closed.", "pages", "warning"),
     # --- health ---
@@ -264,6 +284,9 @@ EVENTS: Mapping[str, Kind] = {
     "history.lost": _kind("Events were not kept.", "path events", "warning"),
     "history.recovered": _kind("The history is written again.", "path events_lost"),
     "history.too_new": _kind("The history is of a newer waguard, and is left alone.", "path hint", "warning"),
+    "history.rows_ignored": _kind(
+        "Rows of the history make no sense, and are passed over.", "path rows first", "warning"
+    ),
     "history.unreadable": _kind(
         "The history could not be read, and was put aside.", "kept_as error", "error"
     ),
