@@ -1230,6 +1230,34 @@ def test_every_code_has_a_status() -> None:
     assert not unknown, "an error a caller may meet would be a 500"
 
 
+async def test_a_mistake_in_an_answer_that_is_under_way_breaks_it_off(
+    port: Any, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody takes for whole what is half, nor for a part of it what is an error."""
+    async with port("connected", backup={"settle_s": 0.05}) as asked:
+        await asked.supervisor.connect(DEMO)
+        path = f"/v1/sessions/demo/backups/{(await asked.supervisor.backup(DEMO)).id}"
+        monkeypatch.setattr(backups, "_PIECE", 64)
+        pieces = [b"a" * 64, b"b" * 64]
+
+        @asynccontextmanager
+        async def breaking(*_: Any, **__: Any) -> AsyncIterator[Any]:
+            yield Mock(read=lambda _: pieces.pop(0))
+
+        monkeypatch.setattr(asked.supervisor, "backup_stream", breaking)
+        with pytest.raises(aiohttp.ClientError):
+            await asked.ask("GET", path)
+        assert not pieces
+        (event,) = journal.named("internal.error")
+        assert (event.fields["error"], event.client) == ("IndexError('pop from empty list')", "demo")
+        assert "in export" in event.fields["trace"]
+        journal.events.remove(event)
+        async with asyncio.timeout(5):
+            while "/v1/sessions/{code}/backups/{id}" not in str(journal.named("request.done")[-1].fields):
+                await asyncio.sleep(0.01)
+        assert journal.named("request.done")[-1].fields["http_status"] == 500
+
+
 async def test_a_mistake_of_ours_is_answered_and_told_to_the_log(port: Any, journal: Journal) -> None:
     async with port() as asked:
 
@@ -1243,4 +1271,22 @@ async def test_a_mistake_of_ours_is_answered_and_told_to_the_log(port: Any, jour
         assert problem["request"] == answer.headers["X-Request-Id"]
         (event,) = journal.named("internal.error")
         assert "ZeroDivisionError" in event.fields["error"]
+        assert "in broken" in event.fields["trace"]
+        journal.events.remove(event)
+
+
+async def test_a_mistake_of_ours_on_the_old_routes_is_told_to_the_log_too(
+    port: Any, journal: Journal
+) -> None:
+    async with port() as asked:
+
+        async def broken(*_: Any, **__: Any) -> None:
+            raise ZeroDivisionError
+
+        asked.supervisor.connect = broken
+        answer = await asked.ask("POST", "/api/whatsapp/connect", TOKEN)
+        assert (answer.status, answer.json["error"]) == (500, "internal")
+        (event,) = journal.named("internal.error")
+        assert event.client == "demo"
+        assert "in broken" in event.fields["trace"]
         journal.events.remove(event)

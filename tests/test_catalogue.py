@@ -22,7 +22,7 @@ def published() -> Iterator[tuple[str, str, dict[str | None, ast.expr]]]:
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
                 case ast.Call(
-                    func=ast.Attribute(attr="publish" | "_publish" | "_warn"),
+                    func=ast.Attribute(attr="publish" | "_publish" | "_warn") | ast.Name(id="publish"),
                     args=[ast.Constant(value=str(name)), *_],
                 ):
                     yield f"{path.name}:{node.lineno}", name, {one.arg: one.value for one in node.keywords}

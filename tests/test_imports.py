@@ -38,6 +38,7 @@ ADAPTERS = (
     "history",
     "systemd",
     "signals",
+    "tasks",
 )
 STOREYS = (
     CORE,

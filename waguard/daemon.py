@@ -53,6 +53,7 @@ from waguard.sandbox.fence import Fence
 from waguard.session import Services
 from waguard.supervisor import Supervisor
 from waguard.systemd import CONTROL, Manager
+from waguard.tasks import background
 from waguard.turns import Turns
 from waguard.watch import Senses
 from waguard.whatsapp import page as whatsapp
@@ -220,7 +221,7 @@ async def running(
     async with AsyncExitStack() as stack:
         # First, since the watchdog does not stop while a daemon is executed anew.
         pulse = Pulse(bus.publish, beat=manager.alive)
-        stack.push_async_callback(_end, asyncio.create_task(pulse.run(), name="pulse"))
+        stack.push_async_callback(_end, background(pulse.run, "pulse", bus.publish, again=True))
         root, runtime = config.sessions.dir.absolute(), config.profile.runtime_dir
         user = unprivileged_user(config.browser.user, root)
         profiles = Profiles(root, user, runtime.absolute() if runtime is not None else None)
@@ -248,7 +249,7 @@ async def running(
         with saying(f"make {etc.path}"):
             await in_thread(etc.make)
         await etc.look(bus)
-        stack.push_async_callback(_end, asyncio.create_task(etc.keep(bus), name="etc"))
+        stack.push_async_callback(_end, background(partial(etc.keep, bus), "etc", bus.publish, again=True))
         kind, problem = await choose.choose(config.sandbox.kind, user, fence, etc.path)
         if gap := fence.gap if kind.fenced else "This bubblewrap does not work inside a fence: it is setuid.":
             hint = "Browsers reach the control port, where they need a token, and may listen. See: waguard doctor"
@@ -278,7 +279,7 @@ async def running(
         bus.subscribe(history.heard)
         bus.subscribe(learned.heard)
         falls = Falls()
-        stack.push_async_callback(_end, asyncio.create_task(falls.run(), name="falls"))
+        stack.push_async_callback(_end, background(falls.run, "falls", bus.publish, again=True))
         services = Services(
             resources,
             turns=Turns(config.limits.concurrent_starts),

@@ -30,6 +30,7 @@ from waguard.events import Bus, Event, mistake
 from waguard.files import Below, NotPlain
 from waguard.learned import RECALLED, Learned, activity_of
 from waguard.signals import deaf
+from waguard.tasks import background
 
 T = TypeVar("T")
 
@@ -179,7 +180,7 @@ class History:
                 await self._done(recall)
             except Exception as error:  # noqa: BLE001 (what is learned is worth no start that fails)
                 self._publish("internal.error", level="error", **mistake("history", error))
-            self._writer = asyncio.create_task(self._write_for_ever(), name="history")
+            self._writer = background(self._write_for_ever, "history", self._publish, again=True)
 
     async def close(self) -> None:
         """Write what waits, within a deadline, and close the file. What comes later is not kept."""

@@ -31,7 +31,7 @@ from waguard.core.shown import Step
 from waguard.custody import Custody, Taken
 from waguard.deadline import within
 from waguard.errors import BackupFailed, NotProvedGone, ProfileLocked, WaguardError
-from waguard.events import Bus
+from waguard.events import Bus, mistake
 from waguard.files import in_thread
 from waguard.probes.memory import Usage
 from waguard.profile import leveldb, login, witness
@@ -907,6 +907,8 @@ class Instance:
         except _Skipped as skipped:
             step.outcome, step.detail = "skipped", str(skipped)
         except Exception as error:  # noqa: BLE001 (every step runs, whatever the others did)
+            if not isinstance(error, OSError) and shortage.known(error) is None:
+                self.publish("internal.error", level="error", **mistake(f"cleanup.{name}", error))
             step.outcome, step.detail = "failed", getattr(error, "message", repr(error))
         step.ms = round((time.monotonic() - began) * 1000, 1)
         self.publish(

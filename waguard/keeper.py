@@ -11,14 +11,14 @@ from itertools import product
 from pathlib import Path
 from typing import BinaryIO
 
-from waguard import files, host
+from waguard import files, host, shortage
 from waguard.backup import bring
 from waguard.backup.snapshot import About
 from waguard.backup.store import Backup, about_of, when
 from waguard.core import retention
 from waguard.core.model import ClientCode, Link, Process, Stage, Verdict
 from waguard.deadline import within
-from waguard.errors import BackupFailed, BackupRefused, DiskFull, LoginInUse, WaguardError
+from waguard.errors import BackupFailed, BackupRefused, DiskFull, LoginInUse
 from waguard.events import Event
 from waguard.files import in_thread, in_threads, saying
 from waguard.host import MB
@@ -28,6 +28,7 @@ from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject
 from waguard.profile.store import DAMAGED, DROPPED, Place, Retired, bytes_below
 from waguard.session import Session
+from waguard.tasks import background
 
 _AT_A_TIME = 2
 """Snapshots that are made at the same time: each keeps a core busy."""
@@ -81,8 +82,11 @@ class Keeper:
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
         if session.state.link is Link.CONNECTED and session.state.process is Process.UP:
-            self._settling[session.code] = asyncio.create_task(
-                self._settle(session), name=f"{session.code}:settle"
+            self._settling[session.code] = background(
+                partial(self._settle, session),
+                f"{session.code}:settle",
+                self._resources.bus.publish,
+                again=True,
             )
 
     async def _settle(self, session: Session) -> None:
@@ -129,9 +133,10 @@ class Keeper:
             async with self._turns:
                 await self.take(session, reason)
         except Exception as error:  # noqa: BLE001 (what one client's files do must not cost the others their snapshots)
-            code, why = (
-                (error.code, error.message) if isinstance(error, WaguardError) else ("internal", repr(error))
-            )
+            known = shortage.known(error)
+            if known is None:
+                self._resources.bus.bug("backup", error, session.code)
+            code, why = (known.code, known.message) if known is not None else ("internal", repr(error))
             session.instance.publish("backup.failed", level="error", reason=reason, code=code, error=why)
             return False
         return True

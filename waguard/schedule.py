@@ -17,9 +17,12 @@ from typing import Annotated, Any, Self
 from cronsim import CronSim, CronSimError
 from pydantic import Field, TypeAdapter, ValidationError
 
+from waguard import shortage
 from waguard.core.shown import JobView
 from waguard.errors import ShuttingDown, WaguardError
+from waguard.events import mistake
 from waguard.files import in_thread, read_state, write_atomically
+from waguard.tasks import background
 
 LOOK_S = 60.0
 """The wall clock is looked at this often at least, however far off the next run is."""
@@ -160,6 +163,8 @@ class Job:
         self.name = name
         self.rule = rule
         self.last: Run | None = None
+        self.failure: Exception | None = None
+        """What the last run has raised."""
         self.run: asyncio.Task[None] | None = None
         """The present run, or the last one."""
         self._work = work
@@ -202,6 +207,7 @@ class Job:
     async def do(self) -> Run:
         """The work, once. What it raises is in the answer; only being called off is raised."""
         at, began, error = self._now(), time.monotonic(), ""
+        self.failure = None
         self.plan(at, at)
         try:
             await self._work()
@@ -211,6 +217,7 @@ class Job:
                 raise
             error = repr(failure)  # of something that the work waited for
         except Exception as failure:  # noqa: BLE001 (it runs again next time)
+            self.failure = failure
             error = str(failure) if isinstance(failure, WaguardError) else repr(failure)
         ms = round((time.monotonic() - began) * 1000, 1)
         self.last = Run(at, ms, error.encode(errors="backslashreplace").decode())
@@ -248,8 +255,8 @@ class Schedule:
         for name, job in self._jobs.items():
             job.last = self._runs.get(name)
             job.plan(now if job.last is None else job.last.at, now)
-            waiting = job.keep(partial(self._join, job))
-            self._waiting.append(asyncio.create_task(waiting, name=f"schedule:{name}"))
+            waiting = partial(job.keep, partial(self._join, job))
+            self._waiting.append(background(waiting, f"schedule:{name}", self._publish, again=True))
 
     async def close(self) -> None:
         """Call off what waits and what runs, and wait for its end. May be called off, and called again."""
@@ -286,6 +293,8 @@ class Schedule:
 
     async def _run(self, job: Job) -> None:
         done = self._runs[job.name] = await job.do()
+        if job.failure is not None and shortage.known(job.failure) is None:
+            self._publish("internal.error", level="error", **mistake(f"schedule.{job.name}", job.failure))
         if done.error:
             self._publish("schedule.failed", level="error", job=job.name, error=done.error)
         else:

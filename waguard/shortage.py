@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from waguard.errors import LimitReached
+from waguard.errors import LimitReached, WaguardError
 
 RETRY_S = 10.0
 """After so many seconds it is worth trying again."""
@@ -34,6 +34,11 @@ def reached(error: BaseException) -> LimitReached | None:
     if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
         return no_process()
     return None
+
+
+def known(error: BaseException) -> WaguardError | None:
+    """The error in our words, if it is one of ours or comes from a limit; None: nobody has foreseen it."""
+    return error if isinstance(error, WaguardError) else reached(error)
 
 
 def no_process() -> LimitReached:

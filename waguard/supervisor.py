@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import IO, Any
 
-from waguard import host
+from waguard import host, shortage
 from waguard.backup.snapshot import About
 from waguard.backup.store import Backup
 from waguard.core import machine
@@ -48,6 +48,7 @@ from waguard.errors import (
     ShuttingDown,
     WaguardError,
 )
+from waguard.events import mistake
 from waguard.files import in_thread
 from waguard.instance import Instance, kept_launch, kept_names
 from waguard.keeper import Keeper
@@ -56,6 +57,7 @@ from waguard.registry import Record, Torn
 from waguard.schedule import Rule, Schedule
 from waguard.session import Services, Session
 from waguard.sweep.sweeper import IN_THE_WAY, PUT_ASIDE, TAKES_ROOM, Sweeper
+from waguard.tasks import background
 from waguard.views import backup_view, qr_view, session_view
 
 _ON_ITS_WAY = frozenset({Process.PREPARING, Process.STARTING})
@@ -121,9 +123,10 @@ class Supervisor:
         self.schedule.add(REAP, Rule.parse(self._config.schedule.reap), self._reap)
         self.schedule.add(BACKUP, Rule.parse(self._config.schedule.backup), self.keeper.take_all)
         await self.schedule.start()
-        self._tidying = asyncio.create_task(self._tidy_when_due(), name="tidy")
-        self._returning = asyncio.create_task(self._bring_back(), name="return")
-        self._looking_at_disk = asyncio.create_task(self._keep_looking_at_disk(), name="disk")
+        publish = self._resources.bus.publish
+        self._tidying = background(self._tidy_when_due, "tidy", publish, again=True)
+        self._returning = background(self._bring_back, "return", publish)
+        self._looking_at_disk = background(self._keep_looking_at_disk, "disk", publish, again=True)
         self.ready = True
 
     async def _bring_back(self) -> None:
@@ -175,9 +178,10 @@ class Supervisor:
         try:
             await self.sweeper.sweep(**options)
         except Exception as error:  # noqa: BLE001 (no daemon may fail to start for what it finds)
-            code, why = (
-                (error.code, error.message) if isinstance(error, WaguardError) else ("internal", repr(error))
-            )
+            known = shortage.known(error)
+            if known is None:
+                self._resources.bus.bug("sweep", error)
+            code, why = (known.code, known.message) if known is not None else ("internal", repr(error))
             self._resources.bus.publish("sweep.failed", level="error", code=code, error=why)
 
     async def _adopt(self, code: ClientCode) -> None:
@@ -262,7 +266,8 @@ class Supervisor:
             await asyncio.wait(tasks)
         for task in tasks:
             if not task.cancelled() and (error := task.exception()) is not None:
-                self._resources.bus.publish("session.shutdown_failed", level="error", error=str(error))
+                told = mistake(task.get_name(), error)
+                self._resources.bus.publish("session.shutdown_failed", level="error", **told)
 
     def _add(self, code: ClientCode, record: Record) -> Session:
         session = Session(code, record, self._services)

@@ -70,27 +70,22 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus, port: 
         with structlog.contextvars.bound_contextvars(request=request_id):
             try:
                 answer = await handler(request)
-            except WaguardError as error:
-                answer = _problem(request, error)
-            except web.HTTPException as error:
-                answer = _problem(request, _of_http(request, error))
-                if isinstance(error, web.HTTPMethodNotAllowed):
-                    answer.headers["Allow"] = error.headers["Allow"]
             except asyncio.CancelledError:  # the caller hung up; what was asked for goes on
                 done(499)
                 raise
             except Exception as error:  # noqa: BLE001 (the caller gets an answer, the log the trace)
-                if (reached := shortage.reached(error)) is not None:
-                    answer = _problem(request, reached)
-                    done(answer.status)
-                    return _instead(request, answer)
-                bus.publish("internal.error", level="error", where="api", error=repr(error))
-                answer = _problem(
-                    request,
-                    Problem(
-                        "internal", "Something unexpected went wrong; the log has it.", request=request_id
-                    ),
+                known = (
+                    _of_http(request, error)
+                    if isinstance(error, web.HTTPException)
+                    else shortage.known(error)
                 )
+                if known is None:
+                    bus.bug("api", error, _client(request, request.get(CALLER)))
+                    said = "Something unexpected went wrong; the log has it."
+                    known = Problem("internal", said, request=request_id)
+                answer = _problem(request, known)
+                if isinstance(error, web.HTTPMethodNotAllowed):
+                    answer.headers["Allow"] = error.headers["Allow"]
             done(answer.status)
         return _instead(request, answer)
 

@@ -148,7 +148,10 @@ EVENTS: Mapping[str, Kind] = {
         "The service manager kept something that belongs to no session; it was closed.", "fd", "warning"
     ),
     "internal.error": _kind(
-        "A bug in waguard: please report it with its trace.", "where error trace", "error"
+        "A bug in waguard: please report it with its trace.", "where error trace left_out", "error"
+    ),
+    "task.failed": _kind(
+        "What goes on in the background has failed, and is tried again.", "where code error left_out", "error"
     ),
     "secrets.closed": _kind(
         "A file of secrets was open to others, and is not any more.", "error hint", "warning"
@@ -197,7 +200,9 @@ EVENTS: Mapping[str, Kind] = {
     "session.qr_shown": _kind("The page shows a QR code."),
     "session.qr_reloaded": _kind("The page was asked for new QR codes.", "clicked"),
     "session.account": _kind("The page tells whose account is logged in.", "wid"),
-    "session.shutdown_failed": _kind("A session could not be ended with the daemon.", "error", "error"),
+    "session.shutdown_failed": _kind(
+        "A session could not be ended with the daemon.", "where error trace", "error"
+    ),
     "sessions.returning": _kind(
         "Sessions that were up come up again.", "sessions", differs={"sessions": "how many sessions"}
     ),

@@ -114,8 +114,9 @@ class _Libraries(logging.Handler):
             # No more than its kind where a request is at fault: the text quotes it, and a token may be in it.
             quotes = record.name.startswith("aiohttp")
             fields["error"] = type(error).__name__ if quotes else repr(error)
-            if not quotes:
-                fields["trace"] = "".join(traceback.format_exception(error))
+            # Where it was is said all the same: a mistake of ours may be behind it.
+            trace = traceback.format_tb(error.__traceback__) if quotes else traceback.format_exception(error)
+            fields["trace"] = "".join(trace)
         self._write(
             Event("library.log", "error" if record.levelno >= logging.ERROR else "warning", None, fields)
         )

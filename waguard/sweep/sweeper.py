@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 
-from waguard import host
+from waguard import host, shortage
 from waguard.core.model import ClientCode
 from waguard.core.shown import Leftover, Sweep
 from waguard.errors import ProfileFailed
@@ -115,6 +115,8 @@ class Sweeper:
         try:
             done = await proposal.act()
         except Exception as error:  # noqa: BLE001 (one finding must not keep the others from being dealt with)
+            if not isinstance(error, OSError) and shortage.known(error) is None:
+                self._resources.bus.bug(f"sweep.{finding.kind}", error)
             finding.outcome, finding.detail = "failed", getattr(error, "message", str(error) or repr(error))
         else:
             finding.outcome, finding.detail = ("nothing", "") if done is None else ("done", done)

@@ -1,0 +1,179 @@
+"""A mistake of ours has its trace in the log, wherever it is made, and ends nothing that was to go on."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Daemon, Journal
+
+from waguard import host, tasks
+from waguard.core.model import ClientCode
+from waguard.errors import BackupFailed, NotReady, ProfileFailed
+from waguard.events import Event
+from waguard.files import in_thread
+from waguard.instance import Instance
+from waguard.keeper import Keeper
+from waguard.profile.store import Profiles
+from waguard.supervisor import Supervisor
+from waguard.sweep.sweeper import Sweeper
+from waguard.tasks import background
+
+DEMO = ClientCode("demo")
+LOGIN = {"settle_s": 0.05}
+
+
+async def until(done: Callable[[], object], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not done():
+            await asyncio.sleep(0.005)
+
+
+def stumble(*_: Any, **__: Any) -> Any:
+    raise ZeroDivisionError("ours")
+
+
+def taken(journal: Journal, where: str) -> list[Event]:
+    """The mistakes of one place, which must not fail the test any more."""
+    found = [one for one in journal.named("internal.error") if one.fields["where"] == where]
+    for one in found:
+        journal.events.remove(one)
+    return found
+
+
+# --- in the background ----------------------------------------------------------------------------------------
+
+
+async def test_what_ends_a_task_is_told_with_its_trace(journal: Journal) -> None:
+    async def work() -> None:
+        stumble()
+
+    await background(work, "odd job", journal.bus.publish)
+    (told,) = taken(journal, "odd job")
+    assert (told.level, told.fields["error"]) == ("error", "ZeroDivisionError('ours')")
+    assert "in stumble" in told.fields["trace"]
+
+
+async def test_what_is_to_go_on_goes_on_and_tells_the_same_once(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_AGAIN_S", 0.001)
+    raised: list[Exception] = [ZeroDivisionError("a"), ZeroDivisionError("a"), ZeroDivisionError("b")]
+    raised += [NotReady("Not yet."), OSError(24, "Too many open files")]
+
+    async def work() -> None:
+        if raised:
+            raise raised.pop(0)
+
+    await background(work, "odd job", journal.bus.publish, again=True)
+    assert not raised
+    assert [one.fields["error"] for one in taken(journal, "odd job")] == [
+        "ZeroDivisionError('a')",
+        "ZeroDivisionError('b')",
+    ]
+    # What is foreseen needs no trace.
+    known = [(one.fields["code"], "trace" in one.fields) for one in journal.named("task.failed")]
+    assert known == [("not_ready", False), ("limit_reached", False)]
+
+
+async def test_a_task_that_is_cancelled_is_no_mistake(journal: Journal) -> None:
+    task = background(asyncio.Event().wait, "odd job", journal.bus.publish, again=True)  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert journal.events == []
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("ours"), OSError(5, "Input/output error")])
+async def test_the_look_at_the_disk_goes_on_after_a_mistake(
+    pose: Daemon, journal: Journal, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Else the alert would stand, or not, for as long as the daemon lives."""
+    monkeypatch.setattr(tasks, "_AGAIN_S", 0.01)
+    free: list[int | Exception] = [error, error, 0]
+
+    def free_mb(_: Path) -> int:
+        found = free.pop(0) if len(free) > 1 else free[0]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(host, "free_disk_mb", free_mb)
+    async with pose(limits={"reserve_disk_mb": 10}):
+        await until(lambda: any(one.fields["alert"] == "disk_full" for one in journal.named("alert.raised")))
+    (told,) = taken(journal, "disk")
+    assert "in free_mb" in told.fields["trace"]
+
+
+async def test_a_snapshot_that_is_due_is_made_after_a_mistake(
+    pose: Daemon, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_AGAIN_S", 0.01)
+    errors: list[Exception] = [ProfileFailed("Cannot read it now."), ZeroDivisionError("ours")]
+    settle = Instance.settle
+
+    async def settling(instance: Instance, limit_s: float) -> None:
+        if errors:
+            raise errors.pop(0)
+        await settle(instance, limit_s)
+
+    monkeypatch.setattr(Instance, "settle", settling)
+    async with pose("connected", backup=LOGIN) as (supervisor, _):
+        await supervisor.connect(DEMO)
+        await until(lambda: journal.named("backup.taken"))
+    assert [one.fields["code"] for one in journal.named("task.failed")] == ["profile_failed"]
+    (told,) = taken(journal, "demo:settle")
+    assert "in settling" in told.fields["trace"]
+
+
+# --- what becomes an answer or a finding -----------------------------------------------------------------------
+
+
+async def scheduled(supervisor: Supervisor) -> None:
+    await supervisor.schedule.run_now("reap")
+
+
+async def saved(supervisor: Supervisor) -> None:
+    await supervisor.connect(DEMO)
+    with pytest.raises(BackupFailed):
+        await supervisor.keeper.take_all()
+
+
+async def cleaned(supervisor: Supervisor) -> None:
+    await supervisor.connect(DEMO)
+    report = await supervisor.cleanup(DEMO)
+    assert not report.ok
+
+
+async def reaped(supervisor: Supervisor) -> None:
+    half = supervisor._config.sessions.dir / ".profiles" / "odd.01234567.partial"
+    await in_thread(half.mkdir)
+    sweep = await supervisor.sweeper.sweep(starting=True)
+    assert "failed" in {one.outcome for one in sweep.findings}
+
+
+MISTAKES: dict[str, tuple[type, str, Callable[[Supervisor], Awaitable[None]]]] = {
+    "schedule.reap": (Sweeper, "sweep", scheduled),
+    "backup": (Keeper, "take", saved),
+    "cleanup.profile": (Profiles, "retire", cleaned),
+    "sweep.half_written": (Profiles, "partials", reaped),
+}
+
+
+@pytest.mark.parametrize("where", MISTAKES)
+async def test_what_becomes_an_answer_is_told_with_its_trace(
+    pose: Daemon, journal: Journal, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    owner, name, asked = MISTAKES[where]
+    async with pose("connected") as (supervisor, _):
+        if where == "sweep.half_written":
+            monkeypatch.setattr("waguard.sweep.leftovers.remove_tree", stumble)
+        else:
+            monkeypatch.setattr(owner, name, stumble)
+        await asked(supervisor)
+        monkeypatch.undo()
+    (told,) = taken(journal, where)
+    assert "in stumble" in told.fields["trace"]
+    taken(journal, "sweep")  # the one at the start may have met it too
