@@ -4,9 +4,11 @@ import ast
 import asyncio
 import base64
 import contextlib
+import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -98,8 +100,8 @@ class Port:
             self.ids.add(answer.headers["X-Request-Id"])
         return answer
 
-    async def raw(self, data: bytes, *, hang_up: bool = False) -> Answer | None:
-        """Bytes as they are, on a connection of their own."""
+    async def raw(self, data: bytes, *, hang_up: bool = False, then: bytes = b"") -> Answer | None:
+        """Bytes as they are, on a connection of their own; ``then`` when the server says that it goes on."""
         address = URL(self.url)
         reader, writer = await asyncio.open_connection(address.host, address.port)
         try:
@@ -108,6 +110,9 @@ class Port:
             if hang_up:
                 return None
             async with asyncio.timeout(10):
+                if then:
+                    assert b"100 Continue" in await reader.readuntil(b"\r\n\r\n")
+                    writer.write(then)
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 headers: CIMultiDict[str] = CIMultiDict()
                 for line in head.split("\r\n")[1:-2]:
@@ -333,6 +338,94 @@ async def test_a_body_that_breaks_off_or_is_badly_cut_is_the_callers_fault(
         assert (await asked.ask("GET", "/livez")).status == 200
         assert not journal.named("internal.error")
         assert asked.supervisor.views() == []
+
+
+READING = {
+    "/v1/sessions/demo/connect": ADMIN,
+    "/v1/sessions/demo/disconnect": ADMIN,
+    "/v1/sessions/demo/import": ADMIN,
+    "/api/whatsapp/connect": TOKEN,
+}
+"""The routes of each kind that wait for a body, and whose."""
+FALSE_BODIES: dict[str, tuple[str, bytes]] = {
+    "a coding that is unknown": ("Content-Encoding: foo\r\nContent-Length: 3", b"abc"),
+    "two codings": ("Content-Encoding: gzip, gzip\r\nContent-Length: 3", b"abc"),
+    "a coding that aiohttp could have": ("Content-Encoding: br\r\nContent-Length: 3", b"abc"),
+    "no gzip": ("Content-Encoding: gzip\r\nContent-Length: 16", b"abcdefghijklmnop"),
+    "no deflate": ("Content-Encoding: deflate\r\nContent-Length: 16", b"abcdefghijklmnop"),
+    "half a deflate": ("Content-Encoding: deflate\r\nContent-Length: 6", zlib.compress(b"{}" * 50)[:6]),
+    "no chunks": ("Transfer-Encoding: chunked", b"zz\r\n"),
+    "chunks that end badly": ("Transfer-Encoding: chunked", b"2\r\n{}\r\nzz\r\n"),
+    "no transfer coding": ("Transfer-Encoding: foo", b"{}"),
+    "no length": ("Content-Length: many", b"{}"),
+    "less than no length": ("Content-Length: -1", b"{}"),
+    "a length of chunks": ("Content-Length: 5\r\nTransfer-Encoding: chunked", b"0\r\n\r\n"),
+    "a header with a NUL": ("X-Odd: a\0b\r\nContent-Length: 2", b"{}"),
+    "a header without end": (f"X-Odd: {'a' * 20_000}\r\nContent-Length: 2", b"{}"),
+}
+
+
+def is_refused(answer: Answer | None, path: str) -> None:
+    """As 400, in the route's form, or where nobody knows the route in the one of all others."""
+    assert answer is not None
+    if path.startswith("/api/") and "success" in answer.json:
+        assert (answer.status, answer.json["error"]) == (400, "invalid_request")
+        is_well_made(answer)
+    else:
+        is_problem(answer, 400, "invalid_request")
+
+
+@pytest.mark.parametrize("kind", FALSE_BODIES)
+async def test_a_body_that_is_not_as_its_headers_say_is_the_callers_fault_on_every_route(
+    port: Any, journal: Journal, kind: str
+) -> None:
+    headers, body = FALSE_BODIES[kind]
+    async with port() as asked:
+        for path, token in READING.items():
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n{headers}\r\n\r\n"
+            is_refused(await asked.raw(head.encode() + body), path)
+        assert not journal.named("internal.error")
+        assert asked.supervisor.views() == []
+
+
+@pytest.mark.parametrize(
+    "kind", ["no gzip", "no deflate", "half a deflate", "no chunks", "chunks that end badly"]
+)
+async def test_likewise_of_one_that_a_handler_waits_for(port: Any, journal: Journal, kind: str) -> None:
+    headers, body = FALSE_BODIES[kind]
+    async with port() as asked:
+        for path, token in READING.items():
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nExpect: 100-continue\r\n{headers}\r\n\r\n"
+            is_refused(await asked.raw(head.encode(), then=body), path)
+        assert not journal.named("internal.error")
+        assert asked.supervisor.views() == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /livez HTTP/9.9\r\nHost: localhost\r\n\r\n",
+        b"P@ST /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET http://[::1/livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00\r\n\r\n",
+        b"\r\n\r\n\xff\xfe\r\n\r\n",
+    ],
+)
+async def test_what_is_no_request_is_refused_in_the_form_of_all_errors(port: Any, data: bytes) -> None:
+    async with port() as asked:
+        problem = is_problem(await asked.raw(data), 400, "invalid_request")
+        assert problem["detail"].startswith("This is no request as HTTP has it: ")
+        assert "\n" not in problem["detail"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "identity", "GZIP"])
+async def test_a_body_may_be_encoded(port: Any, coding: str) -> None:
+    body = json.dumps({"wait": "none"}).encode()
+    encoded = {"gzip": gzip.compress(body), "deflate": zlib.compress(body)}.get(coding.lower(), body)
+    async with port() as asked:
+        answer = await asked.ask("POST", "/v1/sessions/demo/connect", body=encoded, Content_Encoding=coding)
+        assert answer.status == 200, answer.body
 
 
 # --- who may ----------------------------------------------------------------------------------------------------

@@ -10,16 +10,16 @@ import structlog
 from aiohttp import HttpVersion11, web
 
 from waguard import shortage
-from waguard.api import admin, backups, compat, sessions, stats
+from waguard.api import admin, backups, compat, problems, sessions, stats
 from waguard.api.auth import Caller, Tokens
 from waguard.api.keys import ARRIVES_S, BEGUN, CALLER, REQUEST_ID, SUPERVISOR
-from waguard.api.port import Port
+from waguard.api.port import ENCODED, ENCODINGS, Port
 from waguard.api.problems import response
 from waguard.api.routes import Routes
 from waguard.api.schemas import QueryOptions
 from waguard.config import Api
 from waguard.core.model import ClientCode, client_code
-from waguard.errors import InvalidClientCode, Problem, SessionNotFound, WaguardError
+from waguard.errors import InvalidClientCode, InvalidRequest, Problem, SessionNotFound, WaguardError
 from waguard.events import Bus
 from waguard.observe.repeats import Repeats
 from waguard.supervisor import Supervisor
@@ -93,9 +93,7 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus, port: 
         """Also of one that a handler streams itself."""
         request[BEGUN] = answer
         # aiohttp refuses what a route that is not there is expected to do before anything of ours is asked.
-        answer.headers["X-Request-Id"] = request.get(REQUEST_ID) or secrets.token_hex(4)
-        answer.headers["Cache-Control"] = "no-store"
-        answer.headers["X-Content-Type-Options"] = "nosniff"
+        problems.stamp(answer, request.get(REQUEST_ID) or secrets.token_hex(4))
 
     @web.middleware
     async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -105,6 +103,8 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus, port: 
             raise Problem("cross_site", "Requests from other sites' pages are refused.")
         if request.headers.get("Expect", _CONTINUE).lower() != _CONTINUE:
             raise Problem("expectation_failed", f"Nothing is expected here but {_CONTINUE}.")
+        if (encoding := request.headers.get("Content-Encoding", "identity").lower()) not in ENCODINGS:
+            raise InvalidRequest(f"The Content-Encoding {encoding[:80]!r} is not read here.", hint=ENCODED)
         if (request.content_length or 0) > limit and not _STREAMED.fullmatch(request.path):
             raise Problem("body_too_large", "The body has more than api.max_body_kb allows.")
         if request.path not in _OPEN:

@@ -2,17 +2,27 @@
 
 import asyncio
 import resource
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError
+from aiohttp.web_protocol import _ErrInfo
 
+from waguard.api import problems
+from waguard.errors import InvalidRequest, Problem, WaguardError
 from waguard.observe.repeats import Repeats
 
 _MOST, _LEAST = 1024, 16
 _SHARE = 4
 """One in so many of the daemon's files may be a connection; the rest is for browsers and its own work."""
+
+
+ENCODINGS = frozenset({"identity", "gzip", "deflate"})
+"""Of a body, as `Content-Encoding` has them."""
+ENCODED = "Send the body as it is, or as gzip or deflate."
 
 
 def most() -> int:
@@ -71,7 +81,49 @@ class Port:
 
     def _protocol(self) -> asyncio.Protocol:
         assert self._server is not None  # noqa: S101 (likewise)
-        return cast("asyncio.Protocol", self._server())
+        # As `Server.__call__` does it, but for the class.
+        more = self._server._kwargs  # noqa: SLF001 (no other way to it)
+        return cast("asyncio.Protocol", _Protocol(self._server, loop=asyncio.get_running_loop(), **more))
+
+
+class _Protocol(web.RequestHandler):
+    """What is no request at all never gets to the application: it is answered in the same form as what does."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        at_work = self._current_request
+        if at_work is None or at_work.content.is_eof() or not self._messages:
+            return
+        if isinstance(self._messages[-1][0], _ErrInfo):
+            # It was this request's body. aiohttp would answer it as another one, once nobody waits for the body any more.
+            self._messages.pop()
+            at_work.content.set_exception(web.RequestPayloadError("not as its headers say"))
+            at_work.content.feed_eof()
+            self.close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)  # logs it
+        answer = problems.response(_problem(status, exc, message or ""), admin=False)
+        problems.stamp(answer, secrets.token_hex(4))
+        answer.force_close()
+        return answer
+
+
+def _problem(status: int, error: BaseException | None, message: str) -> WaguardError:
+    if isinstance(error, ContentEncodingError):
+        return InvalidRequest(
+            "The body is not of its Content-Encoding, or that is not read here.", hint=ENCODED
+        )
+    if 400 <= status < 500:
+        what = message.split("\n", maxsplit=1)[0].rstrip(".:")[:200]  # what follows quotes the request
+        return InvalidRequest(f"This is no request as HTTP has it: {what}.")
+    return Problem("internal", "Something unexpected went wrong; the log has it.")
 
 
 class _Closed(asyncio.Protocol):

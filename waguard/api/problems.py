@@ -83,6 +83,13 @@ def response(error: WaguardError, *, admin: bool) -> web.Response:
     )
 
 
+def stamp(answer: web.StreamResponse, request_id: str) -> None:
+    """What every answer has."""
+    answer.headers["X-Request-Id"] = request_id
+    answer.headers["Cache-Control"] = "no-store"
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+
+
 def headers_of(error: WaguardError) -> dict[str, str]:
     """What HTTP itself wants to know of an error."""
     headers = {}

@@ -105,7 +105,7 @@ async def arriving(request: web.Request) -> AsyncIterator[None]:
             "request_timeout", f"The body did not arrive: for {seconds:g} s there was nothing new."
         ) from None
     except (web.RequestPayloadError, ConnectionError):
-        raise InvalidRequest("The body did not arrive whole.") from None
+        raise InvalidRequest("The body did not arrive whole, or not as its headers say.") from None
 
 
 async def read(request: web.Request, model: type[O]) -> O:
