@@ -277,7 +277,11 @@ def answer(message: dict, pose: str) -> None:  # type: ignore[type-arg]  # runs 
         result = {"result": {"type": "object", "value": value}}
     elif method == "Runtime.terminateExecution" and pose == "loops":
         Posing.now = Posing.usual
-    elif (method, pose) in {("Browser.getVersion", "deaf"), ("Network.getCookies", "no-network")}:
+    elif (method, pose) in {
+        ("Browser.getVersion", "deaf"),
+        ("Network.getCookies", "no-network"),
+        ("Page.captureScreenshot", "not-drawn"),
+    }:
         return
     elif method == "Browser.close" and pose != "ignores-close":
         send({**reply, "result": {}})

@@ -774,6 +774,18 @@ async def test_a_stage_that_is_missed_is_named(port: Any) -> None:
         assert problem["deadline_s"] == 0.05
 
 
+async def test_a_screenshot_that_does_not_come_names_the_setting_of_its_deadline(port: Any) -> None:
+    async with port("not-drawn", page={"read_s": 0.3}) as asked:
+        await asked.ask("POST", "/v1/sessions/demo/connect")
+        answer = await asked.ask("GET", "/v1/sessions/demo/screenshot")
+        problem = is_problem(answer, 504, "deadline_exceeded")
+        assert problem["deadline_s"] == 0.3
+        assert (
+            problem["hint"]
+            == "If this machine is slow rather than stuck, raise page.read_s in the configuration."
+        )
+
+
 async def test_a_browser_that_fails_is_a_bad_gateway_with_its_last_words(port: Any) -> None:
     async with port("dies-at-once", restart={"base_s": 30.0, "max_s": 30.0}) as asked:
         problem = is_problem(await asked.ask("POST", "/v1/sessions/demo/connect"), 502, "browser_failed")

@@ -394,9 +394,10 @@ async def test_one_that_does_not_run_raises_each_time_until_it_does(
 ) -> None:
     program.prints("it has no version")
     for asked in (1, 2):
-        with pytest.raises(BrowserFailed):
+        with pytest.raises(BrowserFailed) as caught:
             await installed.refresh()
         assert program.asked == asked
+        assert caught.value.hint == "Install it anew, or name another one: browser.path"
     program.prints("Chromium 158.0.0.1")
     await asyncio.gather(installed.refresh(), installed.refresh())
     assert installed.current.version == "158.0.0.1"
@@ -417,8 +418,9 @@ async def test_one_that_is_put_back_as_it_was_is_believed(installed: Installed, 
 
 async def test_one_that_never_tells_has_a_deadline_and_leaves_nothing(program: Program) -> None:
     program.replace("#!/bin/sh\nexec sleep 3600\n")
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceeded) as caught:
         await Installed(program.path, 0.2).check()
+    assert caught.value.hint == "", "no setting gives it longer"
 
 
 async def test_one_that_is_not_there_at_the_start_is_looked_for_until_it_is(

@@ -222,7 +222,7 @@ class Session:
                 f"{self.code} has no page now: it is {machine.status(self.state)}.",
                 hint=f"Start it: waguard connect {self.code}",
             )
-        async with within(Stage.OPEN, self._config.page.read_s, "the screenshot"):
+        async with within(Stage.OPEN, self._config.page.read_s, "the screenshot", setting="page.read_s"):
             return await browser.page.screenshot()
 
     async def run(self) -> None:

@@ -557,7 +557,7 @@ class Supervisor:
         if free < needed:
             raise NoMemory(
                 f"{free} MiB of memory are free, and one more session needs {needed} MiB.",
-                hint="Disconnect a session, or lower limits.session_memory_mb.",
+                hint="Disconnect a session, or lower limits.session_memory_mb or limits.reserve_memory_mb.",
                 retry_after_s=60,
             )
         await self._look_at_pressure()

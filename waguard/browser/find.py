@@ -35,6 +35,8 @@ _WRAPPERS = {
     "google-chrome-beta": KNOWN[5],
 }
 INSTALL_HINT = "Install one: apt-get install chromium-headless-shell"
+_MEND_HINT = "Install it anew, or name another one: browser.path"
+"""One more of them would not be used while this one is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,9 @@ async def probe(path: Path, deadline_s: float) -> Binary:
                 stderr=asyncio.subprocess.DEVNULL,
             )
     except OSError as error:
-        raise BrowserFailed(f"{path} cannot be run: {error.strerror}.", hint=INSTALL_HINT) from None
+        raise BrowserFailed(f"{path} cannot be run: {error.strerror}.", hint=_MEND_HINT) from None
     try:
-        async with within(Stage.START, deadline_s, f"{path} --version"):
+        async with within(Stage.START, deadline_s, f"{path} --version", setting=""):
             output, _ = await process.communicate()
     finally:
         if process.returncode is None:
@@ -96,7 +98,7 @@ async def probe(path: Path, deadline_s: float) -> Binary:
             await process.wait()
     found = re.search(rb"(\d+\.\d+\.\d+\.\d+)", output)
     if found is None:
-        raise BrowserFailed(f"{path} --version does not tell a version.", hint=INSTALL_HINT)
+        raise BrowserFailed(f"{path} --version does not tell a version.", hint=_MEND_HINT)
     return Binary(path, found[1].decode())
 
 

@@ -71,7 +71,7 @@ async def load(
             browser.quote(error)
             raise
         finally:
-            async with within(Stage.KILL, _KILL_S, "ending the browser"):
+            async with within(Stage.KILL, _KILL_S, "ending the browser", setting=""):
                 await browser.kill()
             browser.close()
     finally:

@@ -248,7 +248,7 @@ def memory(config: Config) -> Seen:
         return Seen(
             f"{free} MiB free: no room for a session (limits.session_memory_mb above limits.reserve_memory_mb)",
             Grade.PROBLEM,
-            "Free some, or lower limits.session_memory_mb",
+            "Free some, or lower limits.session_memory_mb or limits.reserve_memory_mb",
         )
     return Seen(f"{free} MiB free, room for {min(room, limits.max_sessions)} sessions")
 

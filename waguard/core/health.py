@@ -249,7 +249,7 @@ _SAID: Mapping[Fault, tuple[str, str, str]] = {
     Fault.PAGE_UNREAD: (
         "page_failed",
         "The page is not understood",
-        "Has WhatsApp Web changed? See waguard screenshot, upgrade waguard, or set whatsapp.probe.",
+        "Has WhatsApp Web changed? See GET /v1/sessions/CODE/screenshot, upgrade waguard, or set whatsapp.probe.",
     ),
     Fault.STORAGE_REFUSED: ("page_failed", "The page cannot use its storage", "Is the disk full?"),
     Fault.NETWORK_HUNG: ("browser_failed", "The browser's network service hangs", ""),
@@ -299,7 +299,7 @@ _SAID: Mapping[Fault, tuple[str, str, str]] = {
     Fault.DIALOG_OPEN: (
         "page_failed",
         "A dialog lies over the page, and nobody here knows what it wants",
-        "See: waguard screenshot CODE. A restart may close it; the login is kept.",
+        "See: GET /v1/sessions/CODE/screenshot. A restart may close it; the login is kept.",
     ),
     Fault.RESTRICTED: (
         "refused",

@@ -53,12 +53,12 @@ async def bubblewrap_problem(program: Path, user: User | None, fence: Fence | No
             Spec(["/usr/bin/true"], None, null, secrets.token_hex(16), {}, fds)
         )
         try:
-            async with within(Stage.START, _TRIAL_S, "trying bubblewrap"):
+            async with within(Stage.START, _TRIAL_S, "trying bubblewrap", setting=""):
                 problem = await _trial(run)
         except WaguardError as error:
             problem = error.message
         finally:
-            async with within(Stage.KILL, _TRIAL_S, "ending the trial of bubblewrap"):
+            async with within(Stage.KILL, _TRIAL_S, "ending the trial of bubblewrap", setting=""):
                 await run.kill()
             run.close()
         os.set_blocking(error_read, False)
