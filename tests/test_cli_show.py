@@ -1,18 +1,20 @@
 """What people see on terminals of every size: nothing that they have to type is cut, and trouble comes first."""
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from forty import LONG, forty
+from rich.cells import cell_len
 from rich.console import Console
 from test_cli import CONNECTED, DOWN, FAILED, SNAPSHOT
 
 from waguard.cli import show
 from waguard.core.model import Login
-from waguard.core.shown import NEWEST, BackupView, SessionView
+from waguard.core.shown import NEWEST, BackupView, FailureView, SessionView
 
 
 def screen(width: int, **options: Any) -> Console:
@@ -37,18 +39,27 @@ client-with-the-longest-code-that-there-may-be-xxxxxxxxxxxxxxxxx
 demo                   failed         20 s   browser_failed: The browser ended.
                                              Run: waguard doctor
 restaurante-el-puerto  failed         3 min  deadline_exceeded: Stage open: the
-                                             page was not usable within 45 s;...
+                                             page was not usable within 45 s; it
+                                             shows splash, app. Is the network
+                                             up? If WhatsApp Web is just slow
+                                             here, raise deadlines.open in the
+                                             configuration.
 clinica-norte          logged_out     2 h
 hotel-sol              recovering     2 h    conflict, a person is needed:
-                                             WhatsApp is in use in another ...
+                                             WhatsApp is in use in another
+                                             browser
 taller-12              recovering     40 s   page_looping, trying reload: it has
-                                             not answered for 34 s; its rende...
+                                             not answered for 34 s; its renderer
+                                             works without end
 taller-13              recovering     41 s   offline, next try in 41 s:
-                                             Socket.state=TIMEOUT; ...
+                                             Socket.state=TIMEOUT;
+                                             Stream.mode=OFFLINE
 taller-14              recovering     42 s   offline, next try in 41 s:
-                                             Socket.state=TIMEOUT; ...
+                                             Socket.state=TIMEOUT;
+                                             Stream.mode=OFFLINE
 taller-15              recovering     43 s   offline, next try in 41 s:
-                                             Socket.state=TIMEOUT; ...
+                                             Socket.state=TIMEOUT;
+                                             Stream.mode=OFFLINE
 nuevo-1                awaiting_scan  15 s
 nuevo-2                awaiting_scan  3 s
 vuelve                 starting       2 s
@@ -59,7 +70,7 @@ shop-26                connected      1 d
 cerrado                stopped        5 d
 cerrado-2              stopped        5 d
 
-All of it, and what happened: waguard status CODE
+More of one, and what happened: waguard status CODE
 """
 
 
@@ -84,6 +95,27 @@ def test_whatever_the_width_each_client_has_its_whole_code_and_its_state(now: fl
         (number,) = (one for one, line in enumerate(lines) if line.split()[:1] == [view.client])
         words = " ".join(lines[number : number + 2]).split()
         assert words[:2] == [view.client, view.status], lines[number]
+
+
+@pytest.mark.parametrize("width", [40, 80, 132])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "The page was not usable, and why that is takes more than a line or two to say, as it does here. "
+        * 3,
+        "Das Fenster lädt nicht: " + "页面没有加载完成请检查网络" * 8 + " e\u0301" * 50,
+        "x" * 300,
+    ],
+    ids=["words", "wide", "one word"],
+)
+def test_trouble_is_wrapped_and_never_cut(message: str, width: int) -> None:
+    failure = FailureView("browser_failed", message, "start", hint="Run: waguard doctor")
+    view = replace(FAILED, failure=failure, finding=None, automatic_restarts=0)
+    said = shown([view, replace(CONNECTED, client="demo2")], width)
+    assert all(cell_len(line) <= width for line in said.splitlines())
+    said = re.sub(r"(?m) +none( .*)?$", "", said)  # the columns behind it
+    told = "".join(said[said.index("browser_failed:") :].split())
+    assert told.startswith("".join(f"browser_failed:{message}Run:waguarddoctor".split()))
 
 
 def test_what_there_is_room_for_is_shown_and_columns_of_nothing_are_not(now: float) -> None:

@@ -93,7 +93,7 @@ def sessions(views: Sequence[SessionView], console: Console) -> None:
         Column("CLIENT"),
         Column("STATUS"),
         Column("SINCE"),
-        Column("TROUBLE", text=True, most_lines=2),
+        Column("TROUBLE", text=True),
         Column("NUMBER", spare=True),
         Column("MEMORY", spare=True),
         Column("RESTARTS", spare=True),
@@ -119,7 +119,7 @@ def sessions(views: Sequence[SessionView], console: Console) -> None:
     table(columns, rows, console)
     if console.is_terminal and any(_rank(view) < _WELL for view in views):
         console.print()
-        console.print(Text("All of it, and what happened: waguard status CODE", "dim"))
+        console.print(Text("More of one, and what happened: waguard status CODE", "dim"))
 
 
 def _summary(views: Sequence[SessionView], width: int) -> Text:

@@ -26,8 +26,6 @@ class Column:
     """Shown only where there is room."""
     text: bool = False
     """Words, which may go on in the next line; else it is a name, of which every letter counts."""
-    most_lines: int | None = None
-    """What is longer ends in dots: another command has the rest."""
 
 
 Row = Sequence[str | Text]
@@ -51,10 +49,7 @@ def table(columns: Sequence[Column], rows: Sequence[Row], console: Console) -> N
     widths, beneath = _fit(columns, used, natural, console.width)
     _line(console, {number: [Text(columns[number].head, "dim")] for number in widths}, widths)
     for row in cells:
-        wrapped = {
-            number: _wrapped(row[number], width, columns[number].most_lines, console)
-            for number, width in widths.items()
-        }
+        wrapped = {number: _wrapped(row[number], width, console) for number, width in widths.items()}
         if row[0].cell_len > widths[0]:  # in one piece, so that it can be copied
             console.print(row[0], soft_wrap=True)
             wrapped[0] = []
@@ -62,7 +57,7 @@ def table(columns: Sequence[Column], rows: Sequence[Row], console: Console) -> N
         for number in beneath:
             if row[number].plain not in {"", "-"}:
                 inner = console.width - _GAP
-                for line in _wrapped(row[number], inner, columns[number].most_lines, console):
+                for line in _wrapped(row[number], inner, console):
                     console.print(Text(" " * _GAP).append_text(line), soft_wrap=True)
 
 
@@ -75,7 +70,7 @@ def facts(rows: Sequence[tuple[str, str | Text]], console: Console) -> None:
     widths[1] = max(_NARROW, console.width - widths[0] - _GAP)
     for name, value in rows:
         text = Text(value) if isinstance(value, str) else value
-        cells = {0: [Text(name, "dim")], 1: _wrapped(text, widths[1], None, console)}
+        cells = {0: [Text(name, "dim")], 1: _wrapped(text, widths[1], console)}
         _line(console, cells, widths)
 
 
@@ -110,13 +105,8 @@ def _fit(
     return widths, beneath
 
 
-def _wrapped(text: Text, width: int, most: int | None, console: Console) -> Sequence[Text]:
-    lines = [*text.wrap(console, max(1, width), overflow="fold")]
-    if most is None or len(lines) <= most:
-        return lines
-    last = lines[most - 1]
-    last.truncate(max(0, width - 3))
-    return [*lines[: most - 1], last.append("...")]
+def _wrapped(text: Text, width: int, console: Console) -> Sequence[Text]:
+    return [*text.wrap(console, max(1, width), overflow="fold")]
 
 
 def _line(console: Console, cells: Mapping[int, Sequence[Text]], widths: Mapping[int, int]) -> None:
