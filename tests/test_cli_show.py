@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,9 +13,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from test_cli import CONNECTED, DOWN, FAILED, SNAPSHOT
 
-from waguard.cli import show
+from waguard.cli import show, stats
 from waguard.core.model import Login
-from waguard.core.shown import NEWEST, BackupView, FailureView, SessionView
+from waguard.core.shown import NEWEST, BackupView, DeadlineView, FailureView, SessionView
+from waguard.core.stats import Slow
 
 
 def screen(width: int, **options: Any) -> Console:
@@ -165,3 +167,15 @@ def test_a_session_in_detail_says_only_what_there_is_to_say() -> None:
         said = console.file.getvalue()  # type: ignore[attr-defined]
         assert not missing & {line.split()[0] for line in said.splitlines()}
         assert max(map(len, said.splitlines())) <= 60
+
+
+@pytest.mark.parametrize("width", [60, 80, 132])
+def test_stats_cut_no_client_and_no_reason(width: int) -> None:
+    why = "it takes 9.3 s and not 2.1: most begin with an empty or a restored profile, so with cold caches"
+    console = screen(width)
+    console.print(stats._slow([Slow(LONG, "open", 9300.0, 2100.0, why)]))
+    console.print(stats._deadlines([DeadlineView(LONG, "prepare", 12.5, 10.0, why)]))
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(len(line) <= width for line in said.splitlines())
+    letters = Counter("".join(said.split()))
+    assert letters == Counter("".join((LONG + why) * 2 + "open" + "prepare" + "12.5s").replace(" ", ""))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from waguard.cli import show
@@ -16,6 +16,7 @@ from waguard.core.model import client_code
 from waguard.core.shown import DeadlineView, RemediesView, StatsView
 from waguard.core.stats import AttemptStats, FaultStats, Slow, Spread
 
+_GAP = (0, 2, 0, 0)
 _BAR = 10
 
 
@@ -122,17 +123,16 @@ def _middle(spread: Spread | None) -> Iterable[str]:
 
 
 def _remedies(remedies: Iterable[RemediesView]) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
+    table = Table.grid(_folded(), _folded(), padding=_GAP)
     for one in remedies:
         table.add_row(one.fault, Text(", ".join(one.order)).append(f"\n{one.why}", "dim"))
     return table
 
 
 def _deadlines(deadlines: Iterable[DeadlineView]) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
+    table = Table.grid(
+        _folded(), Column(no_wrap=True), Column(justify="right", no_wrap=True), _folded(), padding=_GAP
+    )
     for one in deadlines:
         longer, shorter = one.seconds > one.configured_s, one.seconds < one.configured_s
         seconds = Text(f"{one.seconds:.1f} s", "yellow" if longer else "green" if shorter else "")
@@ -146,7 +146,7 @@ def _deadlines(deadlines: Iterable[DeadlineView]) -> Table:
 
 
 def _slow(slow: Iterable[Slow]) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
+    table = Table.grid(_folded(), Column(no_wrap=True), _folded(), padding=_GAP)
     for one in slow:
         table.add_row(Text(one.client, "bold"), Text(one.stage, "yellow"), one.why)
     return table
@@ -158,8 +158,13 @@ def _part(console: Console, title: str, body: Table | Text) -> None:
     console.print(Padding(body, (0, 0, 0, 2), expand=False))
 
 
+def _folded() -> Column:
+    """Of names and words: what is too long goes on in the next line."""
+    return Column(overflow="fold")
+
+
 def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=_GAP, header_style="dim")
     for column in columns:
         left = column in {"", "SHARE OF THE TIME"}
         table.add_column(
