@@ -55,9 +55,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.fixturenames.insert(0, "loop_guard")
 
 
+UNREAD: list[str] = []
+"""What this test's loop would only have logged."""
+
+
+def _note_unread(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if "never retrieved" in context["message"]:
+        UNREAD.append(f"{context['message']}: {context.get('exception')!r} of {context.get('future')}")
+    else:
+        loop.default_exception_handler(context)
+
+
 @pytest.fixture
 async def loop_guard() -> AsyncIterator[None]:
-    """Tasks that outlive the test, or calls that block its loop, fail it."""
+    """Tasks that outlive the test, or calls that block its loop, fail it; so do errors in tasks that nobody asks for."""
+    asyncio.get_running_loop().set_exception_handler(_note_unread)
     before = asyncio.all_tasks()
     with blockbuster_ctx(scanned_modules=["waguard"]) as guard:
         # procfs is memory: a look at it takes microseconds, and identities must be taken at once.
@@ -103,8 +115,10 @@ def _ours() -> set[int]:
 def nothing_leaks() -> Iterator[None]:
     """Processes and fds that outlive the test fail it."""
     fds, processes = _fds(), _ours()
+    UNREAD.clear()
     yield
     gc.collect()
+    assert not UNREAD
     deadline = time.monotonic() + DYING_S
     while (left := _ours() - processes) and time.monotonic() < deadline:
         time.sleep(0.02)

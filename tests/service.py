@@ -18,8 +18,6 @@ from ports import free_port
 
 _LAUNCHER = """
 import os, sys
-from ports import free_port
-
 from waguard.systemd import handing_over
 fds = {name: int(fd) for name, fd in (pair.rsplit("=", 1) for pair in sys.argv[1].split() if pair)}
 for fd in fds.values():

@@ -22,6 +22,7 @@ from typing import BinaryIO, TypeVar
 
 from waguard import shortage
 from waguard.errors import ConfigError, DiskFull, ProfileFailed
+from waguard.tasks import forget
 
 T = TypeVar("T")
 
@@ -348,6 +349,7 @@ async def in_thread(call: Callable[..., T], *args: object, stop: threading.Event
     except asyncio.CancelledError:
         if stop is not None:
             stop.set()
+        forget(work)
         while not work.done():  # a second cancellation must not abandon it either
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([work])

@@ -30,7 +30,7 @@ from waguard.events import Bus, Event, mistake
 from waguard.files import Below, NotPlain
 from waguard.learned import RECALLED, Learned, activity_of
 from waguard.signals import deaf
-from waguard.tasks import background
+from waguard.tasks import background, forget
 
 T = TypeVar("T")
 
@@ -318,7 +318,9 @@ class History:
     async def _in_thread(self, call: Callable[..., T], *args: object) -> T:
         """Called off, it goes on in the thread, and what comes next waits for it there."""
         try:
-            return await asyncio.shield(asyncio.wrap_future(self._thread.submit(call, *args)))
+            work = asyncio.wrap_future(self._thread.submit(call, *args))
+            forget(work)  # whoever is not called off is told all the same
+            return await asyncio.shield(work)
         finally:
             while self._aside:
                 kept_as, why = self._aside.popleft()

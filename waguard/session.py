@@ -655,7 +655,7 @@ class Session:
             asked: list[asyncio.Future[Any]] = [
                 taken for _, taken in _drain(self._inbox) if taken is not None
             ]
-            for waiting in [*asked, self._taking, *self._cleanups]:
+            for waiting in [*asked, self._taking]:  # whoever waits for a cleanup has been told by `refuse`
                 if waiting is not None and not waiting.done():
                     waiting.set_exception(ShuttingDown("The daemon is shutting down."))
 

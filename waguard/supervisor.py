@@ -265,9 +265,12 @@ class Supervisor:
         if tasks:
             await asyncio.wait(tasks)
         for task in tasks:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                told = mistake(task.get_name(), error)
-                self._resources.bus.publish("session.shutdown_failed", level="error", **told)
+            self._tell_ended(task)
+
+    def _tell_ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            told = mistake(task.get_name(), error)
+            self._resources.bus.publish("session.shutdown_failed", level="error", **told)
 
     def _add(self, code: ClientCode, record: Record) -> Session:
         session = Session(code, record, self._services)
@@ -601,7 +604,9 @@ class Supervisor:
         """A session that was only asked about leaves nothing: no attempt was made, and nothing is on disk."""
         if session.untouched and not self._admitting[session] and self._sessions.get(session.code) is session:
             del self._sessions[session.code], self._admitting[session]
-            self._tasks.pop(session.code).cancel()
+            ending = self._tasks.pop(session.code)
+            ending.add_done_callback(self._tell_ended)
+            ending.cancel()
 
     def _coming(self, session: Session) -> bool:
         """On its way up."""

@@ -44,3 +44,8 @@ def background(
             publish("internal.error", level="error", **mistake(name, error), **more)
 
     return asyncio.create_task(guarded(), name=name)
+
+
+def forget(future: "asyncio.Future[Any]") -> None:
+    """Nobody asks any more what becomes of it: an error in it is no news, and not the loop's to log."""
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())

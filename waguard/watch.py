@@ -36,6 +36,7 @@ from waguard.probes.process import ProcessProbe
 from waguard.probes.pulse import Pulse
 from waguard.probes.renderer import FAULTS as OF_THE_RENDERER
 from waguard.probes.renderer import RendererProbe
+from waguard.tasks import forget
 from waguard.whatsapp import page as whatsapp
 
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -367,6 +368,7 @@ class Watch:
                 await self._missed(epoch, page, self._senses.pulse.clock() - began)
         finally:
             asking.cancel()
+            forget(asking)  # it may have failed while it was missed
 
     async def _look_at(self, page: Page) -> object:
         signs = await page.look(whatsapp.part(self._senses.probe, "signs"))

@@ -15,6 +15,7 @@ from waguard.browser.pipe import PipeConnection, PipeSession
 from waguard.config import Browser
 from waguard.core.address import same_origin
 from waguard.errors import PageFailed, PageUnreachable
+from waguard.tasks import forget
 
 _MOST_ADDRESSES = 64
 """So many are kept while nobody listens, each cut at `_MOST_ADDRESS` characters: it is the page that makes them."""
@@ -105,9 +106,7 @@ class Page:
         page = cls(connection, session, target)
         # If its renderer has crashed while nobody listened, this has it said again (tried with Chromium 156).
         with contextlib.suppress(PageFailed):  # the pipe is closed: who watches it tells
-            session.send("Inspector.enable").add_done_callback(
-                lambda done: done.cancelled() or done.exception()
-            )
+            forget(session.send("Inspector.enable"))
         return page
 
     @property
@@ -245,9 +244,7 @@ class Page:
     def close_other(self, target: str) -> None:
         """Waits for nothing."""
         with contextlib.suppress(PageFailed):
-            self._connection.send("Target.closeTarget", {"targetId": target}).add_done_callback(
-                lambda done: done.cancelled() or done.exception()
-            )
+            forget(self._connection.send("Target.closeTarget", {"targetId": target}))
 
     def _note_crash(self) -> None:
         # It may be said twice: kept in the pipe while there was no daemon, and asked for by the next one.
