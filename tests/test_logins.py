@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import damage
@@ -454,6 +455,49 @@ def zipped(place: Path) -> Path:
             if file.is_file() and not file.is_symlink():
                 target.write(file, file.relative_to(place))
     return path
+
+
+async def test_what_is_only_tried_writes_nothing_tells_nobody_and_is_no_activity(
+    start: Daemon, simulator: Simulator, elsewhere: Path, sessions_dir: Path, tmp_path: Path, journal: Journal
+) -> None:
+    packed = tmp_path / "packed"
+    with packed.open("wb") as target:
+        await asyncio.to_thread(archive.write, elsewhere, target, origin=login.origin_of(simulator.url))
+
+    def places() -> set[str]:
+        kept = (path for path in sessions_dir.rglob("*") if not path.name.startswith(".history"))
+        return {str(path.relative_to(sessions_dir)) for path in kept} - {".looked"}
+
+    async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, url):
+        headers = {"Authorization": "Bearer " + token(supervisor)}
+        async with aiohttp.ClientSession(url, headers=headers) as http:
+
+            async def ask(path: str, **options: str) -> Any:
+                with packed.open("rb") if path.endswith("import") else io.BytesIO() as body:
+                    async with http.post(path, params=options, data=body) as answer:
+                        assert answer.status == 200, await answer.text()
+                        return await answer.json()
+
+            async def only_tried(*paths: str) -> list[Any]:
+                before, told = places(), len(journal.events)
+                active = supervisor.learned.activity(DEMO)
+                answers = [await ask(path, dry_run="true") for path in paths]
+                assert places() == before
+                of_demo = [one for one in journal.events[told:] if one.client == DEMO]
+                assert {(one.name, one.fields.get("dry_run")) for one in of_demo} == {("request.done", True)}
+                assert supervisor.learned.activity(DEMO) == active
+                return answers
+
+            for said in await only_tried(*["/v1/sessions/demo/import"] * 2):
+                assert (said["backup"]["id"], said["backup"]["client"]) == ("", "demo")
+                assert said["backup"]["bytes"] > 0
+            await ask("/v1/sessions/demo/import", wait="connected")
+            await ask("/v1/sessions/demo/disconnect")
+            assert supervisor.learned.activity(DEMO) > 0
+            (backup,) = await supervisor.backups(DEMO)
+            assert backup.id
+            await only_tried("/v1/sessions/demo/backups/newest/restore", "/v1/reap")
+            assert [one.fields["backup"] for one in journal.named("backup.taken")] == [backup.id]
 
 
 @pytest.mark.parametrize(

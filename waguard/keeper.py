@@ -254,8 +254,11 @@ class Keeper:
         marked = partial(self._profiles.mark_saved, retired, empty=not origins)
         return await in_thread(marked), ", ".join(said) or "there is no login in it"
 
-    async def bring(self, code: ClientCode, archive: AsyncIterator[bytes], wanted: str = "") -> Backup:
+    async def bring(
+        self, code: ClientCode, archive: AsyncIterator[bytes], wanted: str = "", *, keep: bool = True
+    ) -> Backup:
         """Make what an archive holds of a login a snapshot of this client's, checked like any profile; nobody uses it yet.
+        Without ``keep`` all of that is tried, and nothing is left of it.
 
         ``wanted``: which one, if there are several. Raises `BackupRefused` with what is wrong with it,
         `LoginInUse` if another client has it, and like `take`.
@@ -265,15 +268,18 @@ class Keeper:
         self._importing.add(code)
         try:
             async with within(Stage.BACKUP, self._resources.config.deadlines.backup, "the import"):
-                backup = await self._bring(code, archive, wanted)
+                backup = await self._bring(code, archive, wanted, keep=keep)
         finally:
             self._importing.discard(code)
-        self._resources.bus.publish(
-            "backup.taken", client=code, backup=backup.id, reason="import", bytes=backup.size
-        )
+        if keep:
+            self._resources.bus.publish(
+                "backup.taken", client=code, backup=backup.id, reason="import", bytes=backup.size
+            )
         return backup
 
-    async def _bring(self, code: ClientCode, archive: AsyncIterator[bytes], wanted: str) -> Backup:
+    async def _bring(
+        self, code: ClientCode, archive: AsyncIterator[bytes], wanted: str, *, keep: bool
+    ) -> Backup:
         stop = threading.Event()
         about = About(
             code,
@@ -306,7 +312,11 @@ class Keeper:
             names = await in_thread(identity.read, room, self._origin)
             await in_thread(self.refuse_twin, code, None, names or ())
             await in_thread(lambda: self._see_room(self._profiles.root, bytes_below(room)))
-            return await self._seal(room, about)
+            if keep:
+                return await self._seal(room, about)
+            return await in_thread(
+                self._backups.tried, stop, room, spool.with_name("tried"), about, stop=stop
+            )
 
     def refuse_twin(
         self, code: ClientCode, about: About | None, names: Collection[str] = frozenset()

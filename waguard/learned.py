@@ -34,7 +34,7 @@ def activity_of(event: Event) -> tuple[float, float] | None:
     told = event.fields
     if event.name == "health.activity":
         return float(told.get("cpu_s", 0.0)), float(told.get("period_s", 0.0))
-    if event.name != "request.done" or told.get("method") in {"GET", "HEAD"}:
+    if event.name != "request.done" or told.get("method") in {"GET", "HEAD"} or told.get("dry_run"):
         return None
     return (_REQUEST, 0.0) if told.get("http_status", 500) < 400 else None
 

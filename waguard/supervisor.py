@@ -402,10 +402,7 @@ class Supervisor:
         """
         if self._closing:
             raise ShuttingDown("The daemon is shutting down.")
-        backup = await self.keeper.bring(code, archive, wanted)
-        if not keep:
-            await in_thread(self._resources.backups.delete, backup)
-        return backup_view(backup)
+        return backup_view(await self.keeper.bring(code, archive, wanted, keep=keep))
 
     @asynccontextmanager
     async def backup_stream(

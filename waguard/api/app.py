@@ -12,7 +12,7 @@ from aiohttp import HttpVersion11, web
 from waguard import shortage
 from waguard.api import admin, backups, compat, problems, sessions, stats
 from waguard.api.auth import Caller, Tokens
-from waguard.api.keys import ARRIVES_S, BEGUN, CALLER, REQUEST_ID, SUPERVISOR
+from waguard.api.keys import ARRIVES_S, BEGUN, CALLER, DRY_RUN, REQUEST_ID, SUPERVISOR
 from waguard.api.port import ENCODED, ENCODINGS, Port
 from waguard.api.problems import response
 from waguard.api.routes import Routes
@@ -65,6 +65,7 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus, port: 
                 http_status=status,
                 duration_ms=round((time.monotonic() - began) * 1000, 1),
                 **({"left_out": left_out} if left_out else {}),
+                **({"dry_run": True} if request.get(DRY_RUN) else {}),
             )
 
         with structlog.contextvars.bound_contextvars(request=request_id):

@@ -12,3 +12,5 @@ REQUEST_ID = web.RequestKey("request_id", str)
 CALLER = web.RequestKey("caller", Caller)
 BEGUN = web.RequestKey("begun", web.StreamResponse)
 """The answer whose head has been sent."""
+DRY_RUN = web.RequestKey("dry_run", bool)
+"""Nothing was to be done."""

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from waguard.api.keys import DRY_RUN
 from waguard.api.schemas import Options, read
 
 O = TypeVar("O", bound=Options)  # noqa: E741 (one letter is the custom for type variables)
@@ -27,7 +28,9 @@ class Routes(list[web.RouteDef]):
         def add(handler: Handler[O]) -> Handler[O]:
             @wraps(handler)
             async def reading(request: web.Request) -> web.StreamResponse:
-                return await handler(request, await read(request, model))
+                options = await read(request, model)
+                request[DRY_RUN] = getattr(options, "dry_run", False)
+                return await handler(request, options)
 
             self.append(kind(path, reading, **more))
             return handler

@@ -155,6 +155,12 @@ class Backups:
         with saying(f"read {path}"):
             return Backup(backup_id, path, path.stat().st_size, refused=False, about=about)
 
+    def tried(self, stop: threading.Event, staged: Path, path: Path, about: About) -> Backup:
+        """What `take` would make of it, made in a place where it is no snapshot. Raises like `take`."""
+        about = self.write(stop, staged, path, about)
+        with saying(f"read {path}"):
+            return Backup("", path, path.stat().st_size, refused=False, about=about)
+
     def write(
         self, stop: threading.Event, staged: Path, path: Path, about: About, *, counted: bool = True
     ) -> About:

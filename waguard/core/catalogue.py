@@ -35,6 +35,7 @@ FIELDS: Mapping[str, str] = {
     "deadline_s": "the deadline, seconds",
     "detail": "more about it",
     "directory": "the directory's name",
+    "dry_run": "true: it was only to be said what would be done",
     "duration_ms": "how long it took, milliseconds",
     "error": "what went wrong",
     "events": "how many events",
@@ -174,7 +175,10 @@ EVENTS: Mapping[str, Kind] = {
     "cgroup.removed": _kind("A browser's cgroup is gone.", "cpu_s memory_peak_mb", "debug"),
     # --- the control port ---
     "request.done": _kind(
-        "A request was answered.", "caller method route http_status duration_ms left_out", "info", "debug"
+        "A request was answered.",
+        "caller method route http_status duration_ms left_out dry_run",
+        "info",
+        "debug",
     ),
     "port.full": _kind(
         "The control port has as many connections as it takes.", "connections closed left_out", "warning"

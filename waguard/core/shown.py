@@ -143,6 +143,7 @@ class BackupView:
     """What the control port shows of a snapshot."""
 
     id: str
+    """Empty: an import was tried, and nothing is kept of it."""
     client: str
     taken_at: float | None
     """Unix time, seconds; none if the file does not even say what it is."""
