@@ -21,12 +21,17 @@ def published() -> Iterator[tuple[str, str, dict[str | None, ast.expr]]]:
     for path in sorted(ROOT.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
-                case ast.Call(
-                    func=ast.Attribute(attr="publish" | "_publish" | "_warn") | ast.Name(id="publish"),
-                    args=[ast.Constant(value=str(name)), *_],
+                case (
+                    ast.Call(
+                        func=ast.Attribute(attr="publish" | "_publish" | "_warn") | ast.Name(id="publish"),
+                        args=[ast.Constant(value=str(name)), *_],
+                    )
+                    | ast.Call(func=ast.Name(id="News"), args=[ast.Constant(value=str(name))])
                 ):
                     yield f"{path.name}:{node.lineno}", name, {one.arg: one.value for one in node.keywords}
-                case ast.Call(func=ast.Name(id="Event"), args=[ast.Constant(value=str(name)), level, *_]):
+                case ast.Call(
+                    func=ast.Name(id="Event" | "News"), args=[ast.Constant(value=str(name)), level, *_]
+                ):
                     yield f"{path.name}:{node.lineno}", name, {"level": level}
                 case ast.Dict(
                     keys=[ast.Constant(value="event"), ast.Constant(value="level"), *keys],
@@ -44,7 +49,7 @@ def test_what_is_published_is_in_the_catalogue() -> None:
         level = keywords.pop("level", None)
         levels = {one.value for one in ast.walk(level) if isinstance(one, ast.Constant)} if level else set()
         assert levels & {"debug", "info", "warning", "error"} <= set(kind.levels), where
-        others = keywords.keys() - {None, "client", *kind.fields}
+        others = keywords.keys() - {None, "client", "fields", *kind.fields}
         assert kind.details or not others, f"{where}: {others}"
 
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import Daemon, Journal
 from test_cures import DEMO, OTHERS, QUICK, alerts, connected, take_up, until
 
-from waguard.core.health import SUSPECTED_S, Fault, Remedy
+from waguard.core.health import SUSPECTED_S, Fault
 from waguard.core.model import Link, Process, Reason, Stage, Status, Wait
 from waguard.core.shown import FindingView, SessionView
 from waguard.errors import DeadlineExceeded, PageFailed, Refused
@@ -176,10 +176,10 @@ async def test_a_sync_that_was_found_is_not_over_before_it_moves(
     async with pose("connected", **{**QUICK, "health": health}) as (supervisor, _):
         await supervisor.connect(DEMO)
         take_up(supervisor, DEMO, "syncing", always=True)
-        treated = lambda view: view.finding is not None and view.finding.remedy is Remedy.RELOAD  # noqa: E731
-        await until_view(supervisor, treated, "treated")
-        assert len(journal.named("health.finding")) == 1
-        assert not journal.named("health.recovered")
+        await until(lambda: bool(journal.named("health.remedy")), "treated")
+        told = [one for one in journal.events if one.name.startswith("health.")]
+        assert [one.name for one in told[:2]] == ["health.finding", "health.remedy"]
+        assert told[1].fields["remedy"] == "reload"
 
 
 async def test_a_page_that_does_not_answer_is_not_called_connected(pose: Daemon, journal: Journal) -> None:

@@ -16,9 +16,10 @@ from typing import Any
 
 from waguard import shortage
 from waguard.core import machine, recycle
-from waguard.core.health import FOR_A_PERSON, GONE, PLANS, REPLACING, Fault, Finding, Remedy, Treatment
+from waguard.core.health import FOR_A_PERSON, GONE, PLANS, REPLACING, Fault, Finding, Remedy
 from waguard.core.machine import State
 from waguard.core.model import Alert, Cause, ClientCode, Failure, Link, Process, Reason, Stage, Wanted
+from waguard.core.news import Known, news
 from waguard.core.policy import RestartPolicy
 from waguard.core.shown import Step
 from waguard.deadline import Span, within
@@ -259,99 +260,14 @@ class Session:
         after = self.state
         if machine.status(before) != machine.status(after) or before.process != after.process:
             self._since = time.monotonic()
-        if (before.wanted, before.process, before.link, before.reason) != (
-            after.wanted,
-            after.process,
-            after.link,
-            after.reason,
-        ):
-            fields = {
-                "status": machine.status(after).value,
-                "wanted": after.wanted.value,
-                "process": after.process.value,
-                "link": after.link.value,
-                "reason": after.reason.value if after.reason else None,
-                "was": machine.status(before).value,
-                "duration_ms": _ms_since(self._told),
-            }
-            self._told = time.monotonic()
-            alarming = after.link is Link.LOST or after.process is Process.FAILED
-            self._instance.publish("session.changed", level="warning" if alarming else "info", **fields)
-        if after.failure is not None and after.failure is not before.failure:
-            failure = after.failure
-            fields = dict(failure.details) | {
-                "code": failure.code,
-                "error": failure.message,
-                "stage": failure.stage.value if failure.stage else None,
-            }
-            self._instance.publish("session.failure", level="warning", **fields)
-        self._tell_treatment(before, after)
-        self._tell_attempt(after)
+        now, memory = time.monotonic(), self._instance.memory
+        known = Known(self._told, self._attempt_began, memory.stages, memory.how, self._why_not)
+        for one in news(before, after, now, known):
+            self._told = now if one.name == "session.changed" else self._told
+            self._attempt_began = 0.0 if one.name == "attempt.done" else self._attempt_began
+            self._instance.publish(one.name, level=one.level, **one.fields)
         self._tell_gate(after)
         self._wake()
-
-    def _tell_treatment(self, before: State, after: State) -> None:
-        """What came of a remedy, whether the session is well again, and what is wrong with it now."""
-        was, now = before.treatment, after.treatment
-        if was is not None and was != now:
-            self._tell_outcome(was, before, after)
-        if now is not None and (was is None or was.finding.fault is not now.finding.fault):
-            self._instance.publish(
-                "health.finding",
-                level="warning",
-                fault=now.finding.fault.value,
-                evidence=list(now.finding.evidence),
-                lasted_ms=round(now.finding.lasted_s * 1000, 1),
-                remedies=[one.value for one in now.plan],
-                why=now.why,
-            )
-
-    def _tell_outcome(self, was: Treatment, before: State, after: State) -> None:
-        now = after.treatment
-        cured = now is None and after.well_since is not None and after.well_since != before.well_since
-        fault, remedies = was.finding.fault.value, [one.value for one in was.tried]
-        if was.remedy is not None and (now is None or (now.remedy, now.began) != (was.remedy, was.began)):
-            failed = now is not None or after.process is Process.FAILED
-            self._instance.publish(
-                "health.remedy",
-                level="info" if cured else "warning",
-                fault=fault,
-                remedy=was.remedy.value,
-                outcome="cured" if cured else "failed" if failed else "called_off",
-                error=self._why_not or None,
-                duration_ms=_ms_since(was.began),
-            )
-            remedies.append(was.remedy.value)
-        if cured:
-            self._instance.publish(
-                "health.recovered",
-                fault=fault,
-                remedy=was.remedy.value if was.remedy is not None else "none",
-                remedies=remedies,
-                duration_ms=_ms_since(was.found),
-            )
-
-    def _tell_attempt(self, after: State) -> None:
-        """How a start has ended, once: the page was usable, it failed, or somebody called it off."""
-        usable = after.process is Process.UP and machine.usable(after.link, after.reason)
-        ended = after.process not in {Process.PREPARING, Process.STARTING, Process.UP}
-        if not self._attempt_began or not (usable or ended):
-            return
-        failure = None if usable else after.failure
-        memory = self._instance.memory
-        self._instance.publish(
-            "attempt.done",
-            level="info" if usable else "warning",
-            why=after.cause.value,
-            outcome="usable" if usable else "failed" if failure else "called_off",
-            link=after.link.value,
-            code=failure.code if failure else None,
-            stage=failure.stage.value if failure and failure.stage else None,
-            duration_ms=_ms_since(self._attempt_began),
-            stages=dict(memory.stages),
-            profile=memory.how or None,
-        )
-        self._attempt_began = 0.0
 
     def _tell_gate(self, after: State) -> None:
         """What concerns the host, or people, of how this session is."""
@@ -665,10 +581,6 @@ _SCAN_NEEDED = {
     Reason.LOGGED_OUT: "The phone has unlinked this login, or WhatsApp has: somebody has to scan the new code.",
     Reason.DAMAGED: "The login was lost to damage, and no snapshot has it: somebody has to scan the new code.",
 }
-
-
-def _ms_since(began: float) -> float:
-    return round((time.monotonic() - began) * 1000, 1)
 
 
 def _drain(inbox: asyncio.Queue[Item]) -> list[Item]:
