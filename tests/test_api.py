@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import re
+import time
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -28,10 +29,10 @@ from waguard.api import admin, app, auth, backups, compat, problems, sessions, s
 from waguard.api.routes import Routes
 from waguard.config import Api, Config, Log, Sessions
 from waguard.core.health import Fault
-from waguard.core.model import ClientCode, Verdict
+from waguard.core.model import ClientCode, Failure, Process, Stage, Verdict, Wanted
 from waguard.core.shown import BackupView, CheckView, CleanupView, FailureView, FindingView, QrView, Step
 from waguard.core.stats import Happening
-from waguard.errors import BY_CODE, ConfigError, ProfileFailed
+from waguard.errors import BY_CODE, BreakerOpen, ConfigError, LimitReached, ProfileFailed
 from waguard.observe import logs
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.supervisor import Supervisor
@@ -916,6 +917,54 @@ def test_whatever_a_hint_of_the_daemons_says_is_a_request_or_for_its_host() -> N
                 said = re.sub(r"\{.*?\}", "CODE", ast.unparse(node.value))
                 left = set(re.findall(r"\bwaguard ([a-z]+)", words.in_http(said)))
                 assert left <= {*for_the_host, "set", "has"}, (path, said)
+
+
+# --- when to try again ---------------------------------------------------------------------------------------------
+
+
+def is_the_rest(answer: Answer, next_try_s: float | None) -> int:
+    """That the header, the details and the session say the same; returns the seconds."""
+    assert next_try_s is not None
+    seconds = int(answer.headers["Retry-After"])
+    if "retry_after_s" in answer.json:  # not in the old CRM's form
+        assert answer.json["retry_after_s"] == seconds
+    assert next_try_s <= seconds <= next_try_s + 5, "it was asked a moment later"
+    return seconds
+
+
+@pytest.mark.parametrize(
+    ("path", "token"), [("/v1/sessions/demo/connect", ADMIN), ("/api/whatsapp/connect", TOKEN)]
+)
+async def test_a_session_that_failed_says_when_it_is_tried_again(port: Any, path: str, token: str) -> None:
+    """Not the cool-down: the budget has to have room for one more, too."""
+    restart = {"budget": 1, "window_s": 500.0, "base_s": 0.01, "max_s": 0.01, "cooldown_s": 20.0}
+    async with port("dies-at-once", restart=restart) as asked:
+        async with asyncio.timeout(20):
+            while (answer := await asked.ask("POST", path, token)).status != 503:
+                await asyncio.sleep(0.01)
+        assert answer.json.get("code", answer.json.get("error")) == "session_failed"
+        assert 400 < is_the_rest(answer, asked.supervisor.view(DEMO).next_try_s) <= 500
+
+
+async def test_what_a_failure_said_of_when_was_so_when_it_came(port: Any) -> None:
+    """A breaker that opened a while ago closes so much sooner."""
+    async with port() as asked:
+        session = asked.supervisor._wanted(DEMO)
+        error = BreakerOpen("No browser is started now.", retry_after_s=300)
+        session.state = replace(session.state, wanted=Wanted.UP, process=Process.BACKOFF)
+        session._next_try = time.monotonic() + 40
+        told = asked.supervisor._outcome(session, Failure.of(error, Stage.ADMIT))
+        assert told.details["retry_after_s"] == 40
+        session._next_try = time.monotonic() - 1
+        assert asked.supervisor._outcome(session, Failure.of(error)).details["retry_after_s"] == 1
+        session.state = replace(session.state, wanted=Wanted.DOWN)
+        assert "retry_after_s" not in asked.supervisor._outcome(session, Failure.of(error)).details
+
+
+def test_less_than_a_second_is_not_at_once() -> None:
+    assert problems.headers_of(LimitReached("No more.", retry_after_s=0.3)) == {"Retry-After": "1"}
+    assert problems.headers_of(LimitReached("No more.", retry_after_s=2)) == {"Retry-After": "2"}
+    assert problems.headers_of(LimitReached("No more.")) == {}
 
 
 # --- no room ------------------------------------------------------------------------------------------------------

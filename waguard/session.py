@@ -400,6 +400,9 @@ class Session:
             case machine.Clean(epoch):
                 await self._begin(partial(self._clean, epoch), order, partial(machine.Cleaned, epoch))
             case machine.Wait(epoch):
+                # Jitter needs chance, not secrecy. Known before anybody is told that it waits.
+                seconds = random.uniform(0, order.bound_s) if order.jitter else order.bound_s  # noqa: S311
+                self._next_try = time.monotonic() + seconds
                 await self._begin(partial(self._wait, order), order, lambda _: machine.WaitEnded(epoch))
 
     async def _begin(
@@ -541,9 +544,7 @@ class Session:
         self._wake()
 
     async def _wait(self, order: machine.Wait) -> None:
-        # Jitter needs chance, not secrecy.
-        seconds = random.uniform(0, order.bound_s) if order.jitter else order.bound_s  # noqa: S311
-        self._next_try = time.monotonic() + seconds
+        seconds = max(0.0, self._next_try - time.monotonic())
         if order.held:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):

@@ -666,17 +666,19 @@ class Supervisor:
         )
 
     def _outcome(self, session: Session, failure: Failure) -> WaguardError:
-        error = _error(failure)
-        if session.state.process is Process.FAILED:
-            cooldown = self._config.restart.cooldown_s
-            retry = math.ceil(max(0.0, cooldown - (time.time() - session.since)))
-            if failure.code != "not_proved_gone":
-                return SessionFailed(
-                    f"{session.code} used up its restart budget. Last: {failure.message}",
-                    hint=failure.hint,
-                    **{**error.details, "retry_after_s": retry, "cause": failure.code},
-                )
-        elif session.state.process is Process.BACKOFF:
+        error, process = _error(failure), session.state.process
+        if process in {Process.FAILED, Process.BACKOFF}:  # what the failure said of it was so when it came
+            error.details = {key: value for key, value in error.details.items() if key != "retry_after_s"}
+            if (at := session.next_try) is not None:
+                retry_s = max(1, math.ceil(at - time.monotonic()))
+                error.details = {**error.details, "retry_after_s": retry_s}
+        if process is Process.FAILED and failure.code != "not_proved_gone":
+            return SessionFailed(
+                f"{session.code} used up its restart budget. Last: {failure.message}",
+                hint=failure.hint,
+                **{**error.details, "cause": failure.code},
+            )
+        if process is Process.BACKOFF:
             error.hint = f"{error.hint} It is tried again by itself.".strip()
         return error
 

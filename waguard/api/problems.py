@@ -1,6 +1,7 @@
 """Errors on the wire: RFC 9457 problem details with a stable ``code``."""
 
 import json
+import math
 
 from aiohttp import web
 
@@ -94,7 +95,7 @@ def headers_of(error: WaguardError) -> dict[str, str]:
     """What HTTP itself wants to know of an error."""
     headers = {}
     if retry := error.details.get("retry_after_s"):
-        headers["Retry-After"] = str(int(retry))
+        headers["Retry-After"] = str(math.ceil(retry))  # whole seconds: not before it is worth it
     if status_of(error) == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return headers
