@@ -413,7 +413,8 @@ async def test_a_page_that_asks_for_a_scan_and_has_its_login_gets_the_cheapest_r
 
 
 def person_needed(journal: Journal) -> list[str]:
-    return [one.name for one in journal.events if one.fields.get("alert") == "person_needed"]
+    ends = {"alert.raised", "alert.cleared"}
+    return [one.name for one in journal.events if one.name in ends and one.fields["alert"] == "person_needed"]
 
 
 async def test_a_login_lost_to_refused_storage_asks_for_a_scan_once_storage_works(

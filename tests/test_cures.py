@@ -62,7 +62,8 @@ def connected(supervisor: Supervisor, *codes: ClientCode) -> bool:
 
 def alerts(journal: Journal, alert: str) -> list[str]:
     """``raised`` and ``cleared``, in order."""
-    told = [one for one in journal.events if one.fields.get("alert") == alert]
+    ends = {"alert.raised", "alert.cleared"}
+    told = [one for one in journal.events if one.name in ends and one.fields["alert"] == alert]
     return [one.name.removeprefix("alert.") for one in told]
 
 

@@ -39,10 +39,16 @@ class Told:
 
     def __init__(self) -> None:
         self.news: list[str] = []
+        self.texts: list[tuple[str, str]] = []
+        """What standing alerts said anew, with the level."""
 
     def publish(
         self, name: str, *, alert: str, client: ClientCode | None, level: str = "info", text: str = ""
     ) -> None:
+        if name == "alert.changed":
+            assert text
+            self.texts.append((level, text))
+            return
         assert (name, level, bool(text)) in {
             ("alert.raised", "error", True),
             ("alert.cleared", "info", False),
@@ -131,6 +137,33 @@ def test_an_alert_is_raised_once_and_cleared_once(told: Told) -> None:
     assert alerts.raised() == [Raised(Alert.NO_ROOM, None, "again")]
 
 
+def test_what_a_standing_alert_says_is_as_of_now_and_told_when_it_is_another_matter(told: Told) -> None:
+    alerts = Alerts(told.publish)
+    for text in ("1 of 3 is off", "2 of 3 are off", "2 of 3 are off", "3 of 3 are off", "the disk is full"):
+        alerts.set(Alert.NO_ROOM, text)
+        assert [one.text for one in alerts.raised()] == [text]
+    assert told.news == ["raised no_room"]
+    assert told.texts == [
+        ("error", "2 of 3 are off"),
+        ("debug", "3 of 3 are off"),
+        ("error", "the disk is full"),
+    ]
+
+
+def test_what_an_alert_says_to_and_fro_is_not_told_each_time(told: Told) -> None:
+    alerts = Alerts(told.publish)
+    for number in range(20):
+        alerts.set(Alert.NO_ROOM, "no memory" if number % 2 else f"{number} MiB of disk")
+        alerts.set(Alert.SESSION_FAILED, f"{'a' * (number % 2)} rests", A)
+    assert alerts.raised()[0].text == "no memory"
+    assert sorted(text for level, text in told.texts if level == "error") == [
+        " rests",
+        "2 MiB of disk",
+        "a rests",
+        "no memory",
+    ]
+
+
 def test_each_client_has_its_own(told: Told) -> None:
     alerts = Alerts(told.publish)
     for client in (A, B, A):
@@ -187,6 +220,14 @@ async def held(gate: Gate, cause: Cause = Cause.CONNECT, code: ClientCode = A) -
         await gate.admit(code, cause)
     assert caught.value.details["retry_after_s"] > 0
     return caught.value
+
+
+async def test_how_many_the_network_is_gone_for_is_as_of_now(gate: Gate, told: Told) -> None:
+    for client in (A, B, C, D):
+        gate.reaches(client, False)
+    assert [one.text[:13] for one in gate.alerts.raised()] == ["4 of 4 sessio"]
+    assert {level for level, _ in told.texts} == {"debug"}
+    assert told.news == ["raised network_down"]
 
 
 async def test_whoever_comes_may_start(gate: Gate, told: Told, program: Program) -> None:
@@ -318,7 +359,7 @@ async def test_who_finds_no_room_waits_and_there_is_one_alert_for_all(gate: Gate
     del room[0]
     assert isinstance(await held(gate, Cause.RETURN, C), DiskFull)
     assert told.news == ["raised no_room"]
-    assert [one.text for one in gate.alerts.raised()] == ["Sessions that are wanted wait: 1 MiB is free."]
+    assert [one.text for one in gate.alerts.raised()] == ["Sessions that are wanted wait: No disk is left."]
     room.clear()
     await gate.admit(C, Cause.RETURN)
     assert told.news == ["raised no_room", "cleared no_room"]

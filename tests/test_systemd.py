@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -10,10 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import POSING, Journal
 
-from waguard import systemd
+from waguard import daemon, systemd
+from waguard.alerts import Alerts
 from waguard.config import Config
-from waguard.core.model import ClientCode
+from waguard.core.model import Alert, ClientCode, Status
 from waguard.events import Bus
 from waguard.instance import pipe_names
 from waguard.observe.status import StatusLine
@@ -267,6 +270,41 @@ def test_what_is_for_another_process_is_not_touched() -> None:
     assert not Manager({"LISTEN_PID": "1", "LISTEN_FDS": "3", "LISTEN_FDNAMES": "a:b:c"}).handed()
 
 
+async def test_sessions_of_before_the_start_are_counted_too(
+    ear: Ear, sessions_dir: Path, journal: Journal
+) -> None:
+    """One that rests, and one that comes back; what is dropped is counted no more."""
+    for code, wanted in (("rests", "down"), ("returns", "up")):
+        (sessions_dir / code).mkdir(parents=True)
+        (sessions_dir / code / "session.json").write_text(json.dumps({"wanted": wanted}))
+    config = Config.model_validate(
+        {
+            "limits": dict.fromkeys(
+                ("reserve_memory_mb", "session_memory_mb", "reserve_disk_mb", "memory_pressure"), 0
+            ),
+            "sessions": {"dir": sessions_dir},
+            "api": {"port": 0},
+            "browser": {"path": POSING, "extra_flags": ["--posing=connected"]},
+        }
+    )
+
+    async def until_said(line: str) -> None:
+        said: list[str] = []
+        async with asyncio.timeout(20):
+            while not any(line in text for text in said):
+                said += [text for text, _ in ear.heard() if text.startswith("STATUS=")]
+                await asyncio.sleep(0.01)
+
+    async with daemon.running(config, journal.bus, Manager({"NOTIFY_SOCKET": ear.address})) as (
+        supervisor,
+        _,
+    ):
+        await until_said("STATUS=1 stopped, 1 connected; http")
+        await supervisor.cleanup(ClientCode("rests"))
+        journal.bus.publish("request.done", level="debug")
+        await until_said("STATUS=1 connected; http")
+
+
 async def test_the_status_line_counts_sessions_by_state() -> None:
     said: list[str] = []
     told = asyncio.Event()
@@ -275,28 +313,44 @@ async def test_the_status_line_counts_sessions_by_state() -> None:
         said.append(line)
         told.set()
 
-    bus, line = Bus(), StatusLine(tell)
+    known: dict[str, Status] = {}
+    alerts = Alerts(lambda *_, **__: None)
+    bus, line = Bus(), StatusLine(tell, lambda: [*known.values()], alerts.raised)
     bus.subscribe(line.heard)
     publish: Callable[..., None] = bus.publish
+
+    def changed(code: str, status: Status) -> None:
+        known[code] = status
+        publish("session.changed", client=ClientCode(code), status=status.value)
+
     for code, status in (("a", "starting"), ("b", "connected"), ("a", "connected"), ("c", "awaiting_scan")):
-        publish("session.changed", client=ClientCode(code), status=status)
+        changed(code, Status(status))
     publish("daemon.ready", url="http://127.0.0.1:1")
     assert said == ["1 awaiting_scan, 2 connected; http://127.0.0.1:1"]  # one line for all of it
     told.clear()
-    publish("session.changed", client=ClientCode("c"), status="syncing")
-    publish("session.changed", client=ClientCode("c"), status="connected")
+    changed("c", Status.SYNCING)
+    changed("c", Status.CONNECTED)
     async with asyncio.timeout(5):
         await told.wait()
     assert said[1:] == ["3 connected; http://127.0.0.1:1"]
     told.clear()
-    publish("alert.raised", level="error", alert="disk_full", text="Only 1 MiB\nof disk")
-    publish("alert.raised", level="error", client=ClientCode("a"), alert="session_failed", text="it rests")
+    alerts.set(Alert.DISK_FULL, "Only 1 MiB of disk")
+    alerts.set(Alert.SESSION_FAILED, "it rests", ClientCode("a"))
+    publish("alert.raised", level="error", alert="disk_full", text="Only 1 MiB of disk")
     async with asyncio.timeout(5):
         await told.wait()
     assert said[2:] == ["3 connected; http://127.0.0.1:1; disk_full: Only 1 MiB of disk"]
     told.clear()
+    alerts.set(Alert.DISK_FULL, "")
     publish("alert.cleared", alert="disk_full")
     async with asyncio.timeout(5):
         await told.wait()
     assert said[3:] == ["3 connected; http://127.0.0.1:1"]
+    told.clear()
+    publish("session.changed", client=ClientCode("a"), status="connected")
+    known["d"] = Status.STOPPED  # as one that rests since before the start, of which no event tells
+    known.pop("b")  # nor is one that was forgotten
+    async with asyncio.timeout(5):
+        await told.wait()
+    assert said[4:] == ["1 stopped, 2 connected; http://127.0.0.1:1"]
     line.close()

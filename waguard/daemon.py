@@ -258,9 +258,6 @@ async def running(
             bus.publish("sandbox.plain", level="warning", problem=problem, hint="Run: waguard doctor")
         if not config.browser.chromium_sandbox:
             bus.publish("sandbox.chromium_off", level="warning", problem="browser.chromium_sandbox is false")
-        status = StatusLine(lambda line: manager.tell(f"STATUS={line}", again=False))
-        stack.callback(status.close)
-        bus.subscribe(status.heard)
         resources = Resources(
             config,
             installed,
@@ -302,6 +299,11 @@ async def running(
         if unfit is not None:
             services.gate.distrust(unfit)
         supervisor = Supervisor(services)
+        status = StatusLine(
+            lambda line: manager.tell(f"STATUS={line}", again=False), supervisor.statuses, supervisor.alerts
+        )
+        stack.callback(status.close)
+        bus.subscribe(status.heard)
         stack.push_async_callback(supervisor.close)
         connections = Port(most(), bus.publish)
         application = app.make(supervisor, tokens, config.api, bus, connections)

@@ -432,6 +432,10 @@ class Supervisor:
     def sandbox(self) -> SandboxView:
         return SandboxView(self._resources.sandbox.kind, self._resources.sandbox.problem)
 
+    def statuses(self) -> Sequence[Status]:
+        """Of all sessions."""
+        return [machine.status(one.state) for one in self._sessions.values()]
+
     def views(self) -> Sequence[SessionView]:
         return [self.view(code) for code in sorted(self._sessions)]
 

@@ -244,6 +244,12 @@ EVENTS: Mapping[str, Kind] = {
     "health.recovered": _kind("A session is well again.", "fault remedy remedies duration_ms"),
     "health.activity": _kind("How much a browser has done.", "cpu_s period_s", "debug"),
     "alert.raised": _kind("Somebody should know.", "alert text", "error"),
+    "alert.changed": _kind(
+        "What an alert says is another matter, or, at level debug, has other numbers.",
+        "alert text",
+        "error",
+        "debug",
+    ),
     "alert.cleared": _kind("An alert is over.", "alert"),
     # --- profiles and logins ---
     "profile.suspect": _kind("A profile looks odd, and is used all the same.", "evidence", "warning"),
