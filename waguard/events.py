@@ -1,12 +1,11 @@
 """The one stream of events. Logs, and later metrics, history, audit and webhooks, are subscribers."""
 
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from waguard.core import catalogue
-from waguard.core.catalogue import Level
+from waguard.core.catalogue import Level, mistake
 from waguard.core.model import ClientCode
 
 
@@ -42,9 +41,3 @@ class Bus:
     def bug(self, where: str, error: BaseException, client: ClientCode | None = None) -> None:
         """Tell, with its trace, what was raised and nobody has foreseen."""
         self.publish("internal.error", level="error", client=client, **mistake(where, error))
-
-
-def mistake(where: str, error: BaseException) -> Mapping[str, Any]:
-    """The fields of `internal.error`."""
-    trace = "".join(traceback.format_exception(error))
-    return {"where": where, "error": repr(error), "trace": trace}

@@ -22,11 +22,12 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from waguard.core.catalogue import mistake
 from waguard.core.learning import measured
 from waguard.core.model import ClientCode
 from waguard.core.stats import Episode, Happening, Stats, episodes, summary
 from waguard.errors import ProfileFailed
-from waguard.events import Bus, Event, mistake
+from waguard.events import Bus, Event
 from waguard.files import Below, NotPlain
 from waguard.learned import RECALLED, Learned, activity_of
 from waguard.signals import deaf

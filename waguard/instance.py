@@ -25,13 +25,14 @@ from waguard.browser import authorities
 from waguard.browser.find import Binary, Installed
 from waguard.browser.launch import PIPES, Browser
 from waguard.config import Config
+from waguard.core.catalogue import mistake
 from waguard.core.login import Judgement, judge
 from waguard.core.model import ClientCode, Link, Login, Reading, Reason, Source, Stage, Verdict
 from waguard.core.shown import Step
 from waguard.custody import Custody, Taken
 from waguard.deadline import within
 from waguard.errors import BackupFailed, NotProvedGone, ProfileLocked, WaguardError
-from waguard.events import Bus, mistake
+from waguard.events import Bus
 from waguard.files import in_thread
 from waguard.probes.memory import Usage
 from waguard.profile import leveldb, login, witness

@@ -18,9 +18,9 @@ from cronsim import CronSim, CronSimError
 from pydantic import Field, TypeAdapter, ValidationError
 
 from waguard import shortage
+from waguard.core.catalogue import mistake
 from waguard.core.shown import JobView
 from waguard.errors import ShuttingDown, WaguardError
-from waguard.events import mistake
 from waguard.files import in_thread, read_state, write_atomically
 from waguard.tasks import background
 

@@ -16,6 +16,7 @@ from waguard.backup.snapshot import About
 from waguard.backup.store import Backup
 from waguard.core import machine
 from waguard.core.answer import answer
+from waguard.core.catalogue import mistake
 from waguard.core.model import (
     Alert,
     ClientCode,
@@ -48,7 +49,6 @@ from waguard.errors import (
     ShuttingDown,
     WaguardError,
 )
-from waguard.events import mistake
 from waguard.files import in_thread
 from waguard.instance import Instance, kept_launch, kept_names
 from waguard.keeper import Keeper

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from waguard import shortage
-from waguard.events import mistake
+from waguard.core.catalogue import mistake
 from waguard.observe.repeats import Repeats
 
 _AGAIN_S = 1.0

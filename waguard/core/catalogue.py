@@ -3,9 +3,10 @@
 An event that is not in it, or has another field or level, cannot be published. Printed: ``python -m waguard.core.catalogue``.
 """
 
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -327,6 +328,12 @@ def level_of(name: str, level: Level | None, fields: Mapping[str, object]) -> Le
     if not kind.details and (others := fields.keys() - {*kind.fields, *OF_A_CLIENT}):
         raise NotInCatalogue(f"{name} has no {', '.join(sorted(others))}")
     return level or kind.levels[0]
+
+
+def mistake(where: str, error: BaseException) -> Mapping[str, Any]:
+    """The fields of `internal.error`."""
+    trace = "".join(traceback.format_exception(error))
+    return {"where": where, "error": repr(error), "trace": trace}
 
 
 def page() -> Iterator[str]:
