@@ -31,22 +31,23 @@ import aiohttp
 import zstandard
 from figures import Figures, options, room, rounds, simulator
 
-from waguard import daemon, host
+from waguard import daemon
 from waguard.backup import keys
 from waguard.backup.store import Backup, Backups
 from waguard.browser import find
 from waguard.config import Config
 from waguard.core.model import ClientCode, Source, Status, Verdict, Wait
-from waguard.custody import Custody
-from waguard.events import Bus, Event
-from waguard.host import MB
+from waguard.observe.bus import Bus, Event
 from waguard.profile import examiners, login, witness
 from waguard.profile.examiners.subject import Subject
 from waguard.profile.store import Profile, Profiles, bytes_below
 from waguard.sandbox import unprivileged_user
 from waguard.sandbox.identity import TOKEN_VARIABLE
 from waguard.sandbox.plain import Plain
-from waguard.supervisor import Supervisor
+from waguard.session.custody import Custody
+from waguard.supervisor.supervisor import Supervisor
+from waguard.system import host
+from waguard.system.host import MB
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from figures import Figures, options, room, rounds, simulator
 
 from waguard import daemon
 from waguard.config import Config
-from waguard.events import Bus, Event
+from waguard.observe.bus import Bus, Event
 
 CODES = ("soak", "soak2", "soak-2")
 WARM = 10

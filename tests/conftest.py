@@ -23,11 +23,12 @@ from blockbuster import blockbuster_ctx
 from PIL import Image
 from written import Written, write
 
-from waguard import daemon, host
+from waguard import daemon
 from waguard.config import Config
-from waguard.events import Bus, Event
+from waguard.observe.bus import Bus, Event
 from waguard.sandbox.plain import become_subreaper
-from waguard.supervisor import Supervisor
+from waguard.supervisor.supervisor import Supervisor
+from waguard.system import host
 
 POSING = Path(__file__).parent / "posing_chromium.py"
 DYING_S = 5.0
@@ -75,11 +76,11 @@ async def loop_guard() -> AsyncIterator[None]:
         # procfs is memory: a look at it takes microseconds, and identities must be taken at once.
         for function in guard.functions.values():
             function.can_block_in(
-                "waguard/host.py",
+                "waguard/system/host.py",
                 {"boot_id", "process_row", "process_table", "environment_has", "effort", "_waited_ns"},
             )
-            function.can_block_in("waguard/fds.py", {"inheritable"})  # likewise
-            function.can_block_in("waguard/shortage.py", {"_of_the_cgroup"})  # likewise
+            function.can_block_in("waguard/system/fds.py", {"inheritable"})  # likewise
+            function.can_block_in("waguard/system/shortage.py", {"_of_the_cgroup"})  # likewise
             function.can_block_in("waguard/sandbox/spawn.py", {"reap"})  # only what has ended
             function.can_block_in("waguard/sandbox/fence.py", {"start"})  # a thread that lives for one spawn
             function.can_block_in("waguard/browser/launch.py", {"_drain"})  # non-blocking fd

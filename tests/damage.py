@@ -18,8 +18,8 @@ from pathlib import Path
 
 import google_crc32c
 
-from waguard.files import Below
 from waguard.profile import leveldb
+from waguard.system.files import Below
 
 
 class Chromium(StrEnum):

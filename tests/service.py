@@ -18,7 +18,7 @@ from ports import free_port
 
 _LAUNCHER = """
 import os, sys
-from waguard.systemd import handing_over
+from waguard.system.systemd import handing_over
 fds = {name: int(fd) for name, fd in (pair.rsplit("=", 1) for pair in sys.argv[1].split() if pair)}
 for fd in fds.values():
     os.set_inheritable(fd, False)  # only the copies are for the daemon

@@ -20,9 +20,9 @@ from conftest import POSING
 from service import Service
 
 import waguard
-from waguard import host
 from waguard.sandbox.identity import Identity, carriers
 from waguard.simulator.server import Cadence, Simulator
+from waguard.system import host
 
 CODES = ("one", "two", "three")
 PACKAGE = Path(waguard.__file__).parent
@@ -477,7 +477,7 @@ async def test_browsers_of_a_version_with_long_names_are_adopted_and_given_back(
     posing: Service, tmp_path: Path
 ) -> None:
     """And one that knows only these ends what it cannot take over, and starts it again."""
-    before = changed(tmp_path, "instance.py", "if not launch.short", "if True")
+    before = changed(tmp_path, "session/instance.py", "if not launch.short", "if True")
     await posing.start(before)
     await up(posing, "one", "torn")
     assert {name.split(".")[0] for name in posing.pipes} == {"one", "torn"}

@@ -35,7 +35,7 @@ from waguard.core.stats import Happening
 from waguard.errors import BY_CODE, BreakerOpen, ConfigError, LimitReached, ProfileFailed
 from waguard.observe import logs
 from waguard.sandbox.bubblewrap import Bubblewrap
-from waguard.supervisor import Supervisor
+from waguard.supervisor.supervisor import Supervisor
 
 DEMO = ClientCode("demo")
 ADMIN, TOKEN, TOKEN2 = "admin-admin-admin-admin", "demo-demo-demo-demo", "demo2-demo2-demo2"

@@ -26,8 +26,8 @@ from waguard.backup.snapshot import About
 from waguard.backup.store import Backups
 from waguard.core.model import ClientCode
 from waguard.errors import BackupFailed, BackupNotFound, BackupRefused, ConfigError
-from waguard.files import PARTIAL
 from waguard.profile import login
+from waguard.system.files import PARTIAL
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
 ORIGIN = "https_web.whatsapp.com_0"

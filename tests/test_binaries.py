@@ -12,7 +12,7 @@ from waguard.core.model import ClientCode, Status, Wait
 from waguard.errors import WaguardError
 from waguard.sandbox.identity import Identity
 from waguard.simulator.server import Cadence, Simulator
-from waguard.supervisor import Supervisor
+from waguard.supervisor.supervisor import Supervisor
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not BINARIES, reason="no Chromium is installed")]
 

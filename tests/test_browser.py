@@ -15,13 +15,13 @@ import aiohttp
 import pytest
 from conftest import Daemon, Journal, decoded
 
-from waguard import host
 from waguard.browser.find import KNOWN
 from waguard.core.model import ClientCode, Link, Login, Status, Wait
 from waguard.core.shown import SessionView
-from waguard.events import Event
+from waguard.observe.bus import Event
 from waguard.simulator.server import Cadence, Simulator
-from waguard.supervisor import Supervisor
+from waguard.supervisor.supervisor import Supervisor
+from waguard.system import host
 
 pytestmark = [
     pytest.mark.browser,

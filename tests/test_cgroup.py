@@ -19,13 +19,13 @@ import pytest
 from conftest import POSING, Daemon, Journal
 from service import Service
 
-from waguard import host
 from waguard.core.model import ClientCode
 from waguard.errors import NoMemory
 from waguard.sandbox import Run, Sandbox, Spec, cgroup, unprivileged_user
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.cgroup import Ceiling, Cgroups, Kills, Leaf
 from waguard.sandbox.plain import Plain
+from waguard.system import host
 
 DEMO = ClientCode("demo")
 BWRAP = Bubblewrap.find()

@@ -17,14 +17,14 @@ from written import VERSION, Written
 
 from waguard.core.model import ClientCode, Status, Verdict, Wait
 from waguard.errors import DiskFull, ProfileFailed, ProfileLocked, ProfileTooNew, SessionFailed
-from waguard.files import Below
 from waguard.profile import examiners, in_use, leveldb, login, witness
 from waguard.profile.examiners import Report, singleton
 from waguard.profile.examiners.subject import Doubt, Subject
 from waguard.profile.witness import Witness
-from waguard.registry import Registry
+from waguard.session.registry import Registry
 from waguard.simulator.server import Cadence, Simulator
-from waguard.supervisor import Supervisor
+from waguard.supervisor.supervisor import Supervisor
+from waguard.system.files import Below
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")]
 

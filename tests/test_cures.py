@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from conftest import POSING, Daemon, Journal
 
-from waguard import host
 from waguard.core import machine
 from waguard.core.breaker import BreakerPolicy
 from waguard.core.health import Fault, finding
 from waguard.core.model import ClientCode, Link, Process, Status, Wait
-from waguard.custody import Custody, Taken
 from waguard.errors import BreakerOpen, SessionFailed
-from waguard.learned import Learned
-from waguard.supervisor import Supervisor
+from waguard.history.learned import Learned
+from waguard.session.custody import Custody, Taken
+from waguard.supervisor.supervisor import Supervisor
+from waguard.system import host
 
 DEMO = ClientCode("demo")
 OTHERS = [ClientCode(f"other{number}") for number in range(20)]
@@ -147,7 +147,7 @@ async def test_what_needs_a_person_is_not_forgotten_over_the_cure_of_something_e
     async def under_way(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("waguard.remedies.apply", under_way)
+    monkeypatch.setattr("waguard.health.remedies.apply", under_way)
     async with pose("connected", **{**QUICK, "probes": {"answer_s": 60.0}}) as (supervisor, _):
         await supervisor.connect(DEMO)
         session = supervisor._sessions[DEMO]
@@ -308,7 +308,7 @@ async def test_what_was_up_comes_back_those_used_most_first(
     pose: Daemon, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = {"other1": 3.0, "other2": 9.0, "other0": 1.0}
-    monkeypatch.setattr("waguard.learned.Learned.activity", lambda _, code: used.get(code, 0.0))
+    monkeypatch.setattr("waguard.history.learned.Learned.activity", lambda _, code: used.get(code, 0.0))
     up, down = OTHERS[:3], OTHERS[3]
     async with pose("connected") as (supervisor, _):
         await asyncio.gather(*(supervisor.connect(code) for code in (*up, down)))
@@ -326,7 +326,7 @@ async def test_what_was_up_comes_back_those_used_most_first(
 async def test_what_finds_no_memory_waits_for_it(
     pose: Daemon, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("waguard.gate._NO_ROOM_S", 0.2)
+    monkeypatch.setattr("waguard.admission.gate._NO_ROOM_S", 0.2)
     free = [1_000_000]
     monkeypatch.setattr(host, "available_memory_mb", lambda: free[0])
     limits = {"session_memory_mb": 100, "reserve_memory_mb": 0, "reserve_disk_mb": 0}

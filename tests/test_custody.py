@@ -20,15 +20,15 @@ from waguard.backup.snapshot import About
 from waguard.backup.store import Backup, Backups
 from waguard.config import Config
 from waguard.core.model import ClientCode, Source, Verdict
-from waguard.custody import Custody, Taken
 from waguard.errors import BackupFailed, BackupNotFound, BackupRefused, ProfileLocked
-from waguard.files import PARTIAL
 from waguard.profile import login, witness
 from waguard.profile.store import Place, Profiles, Retired
 from waguard.profile.witness import Witness
 from waguard.sandbox import User
 from waguard.sandbox.plain import Plain
-from waguard.sweep import Act, Scene, leftovers
+from waguard.session.custody import Custody, Taken
+from waguard.system.files import PARTIAL
+from waguard.upkeep.sweep import Act, Scene, leftovers
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")]
 

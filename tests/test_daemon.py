@@ -16,11 +16,12 @@ import pytest
 from conftest import POSING, Daemon, Journal
 from service import Service
 
-from waguard import daemon, host
+from waguard import daemon
 from waguard.config import Config, Loaded, Sessions
 from waguard.core.model import ClientCode, Status
 from waguard.errors import AlreadyRunning, ConfigError, DeadlineExceeded, WaguardError
 from waguard.sandbox.identity import TOKEN_VARIABLE, Identity
+from waguard.system import host
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
 
@@ -165,7 +166,7 @@ import asyncio, json, os, signal, sys
 from waguard import daemon
 from waguard.config import Config
 from waguard.core.model import ClientCode
-from waguard.events import Bus
+from waguard.observe.bus import Bus
 
 die = sys.argv[2]
 if die:

@@ -24,10 +24,10 @@ from written import Written
 
 from waguard.core.model import ClientCode, Link, Source, Status, Wait
 from waguard.errors import BackupRefused, DiskFull, SessionFailed, WaguardError
-from waguard.files import PARTIAL
 from waguard.profile.store import Place, Profiles
 from waguard.simulator.server import Cadence, Simulator
-from waguard.supervisor import REAP, Supervisor
+from waguard.supervisor.supervisor import REAP, Supervisor
+from waguard.system.files import PARTIAL
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")]
 

@@ -20,7 +20,6 @@ from bare_browser import BINARIES
 from conftest import POSING, Daemon
 from typer.testing import CliRunner
 
-from waguard import host
 from waguard.backup import keys
 from waguard.backup.keys import Keyring
 from waguard.backup.seal import Sealer
@@ -37,6 +36,7 @@ from waguard.core.shown import SandboxView
 from waguard.errors import BrowserNotFound, ConfigError, DiskFull, Problem, WaguardError
 from waguard.sandbox import User
 from waguard.sandbox.bubblewrap import Bubblewrap
+from waguard.system import host
 
 FULL = Path("/usr/lib/chromium/chromium")
 NOBODY = User("nobody", 65534, 65534)

@@ -18,8 +18,8 @@ from aiohttp.test_utils import TestServer
 from bare_browser import BINARIES
 from conftest import Journal
 
-from waguard.files import in_thread
 from waguard.sandbox.etc import NAMES, Etc
+from waguard.system.files import in_thread
 
 NAME = "wa.test"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from waguard import files
 from waguard.errors import DiskFull, ProfileFailed
-from waguard.files import PARTIAL, in_thread, write_atomically
+from waguard.system import files
+from waguard.system.files import PARTIAL, in_thread, write_atomically
 
 OLD, NEW = b"old" * 50_000, b"new" * 60_000
 

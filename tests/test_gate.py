@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from waguard.alerts import Alerts
+from waguard.admission.gate import Gate
 from waguard.browser import find
 from waguard.browser.find import Binary, Installed
 from waguard.core.breaker import BreakerPolicy
@@ -26,7 +26,7 @@ from waguard.errors import (
     NoMemory,
     WaguardError,
 )
-from waguard.gate import Gate
+from waguard.observe.alerts import Alerts
 
 A, B, C, D = (ClientCode(code) for code in "abcd")
 POLICY = BreakerPolicy(clients=2, base_s=5.0, max_s=40.0, trial_s=30.0, storm=3, storm_s=60.0)
@@ -122,7 +122,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def gate(told: Told, installed: Installed, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Gate:
-    monkeypatch.setattr("waguard.gate.time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("waguard.admission.gate.time", SimpleNamespace(monotonic=clock))
     return Gate(POLICY, told.publish, installed)
 
 

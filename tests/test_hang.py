@@ -9,9 +9,9 @@ from conftest import Daemon, Journal
 from test_browser import log_in, pytestmark, until  # noqa: F401 (the mark is this module's too)
 
 from waguard.core.model import ClientCode, Link
-from waguard.probes.census import BROWSER, GPU, NETWORK, RENDERER, Member
+from waguard.health.probes.census import BROWSER, GPU, NETWORK, RENDERER, Member
 from waguard.simulator.server import Cadence, Simulator
-from waguard.supervisor import Supervisor
+from waguard.supervisor.supervisor import Supervisor
 
 DEMO = ClientCode("demo")
 SECTIONS = {

@@ -36,7 +36,7 @@ from waguard.core.machine import State, decide
 from waguard.core.model import Cause, Failure, Link, Process, Reading, Reason, Stage, Wanted
 from waguard.core.patience import Book, Complaint, Due, update
 from waguard.core.policy import RestartPolicy
-from waguard.probes import link
+from waguard.health.probes import link
 
 FAILURE = Failure("browser_failed", "it fell", Stage.START)
 A, B, C = Fault.BROWSER_HUNG, Fault.NETWORK_HUNG, Fault.GPU_HUNG

@@ -21,15 +21,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from waguard import history as module
 from waguard.config import Config
 from waguard.core.health import PLANS, Fault, Remedy
 from waguard.core.model import ClientCode, Stage, Status
 from waguard.core.stats import Happening
 from waguard.errors import ProfileFailed
-from waguard.events import Event
-from waguard.history import FILE, KEPT, History
-from waguard.learned import Learned
+from waguard.history import store as module
+from waguard.history.learned import Learned
+from waguard.history.store import FILE, KEPT, History
+from waguard.observe.bus import Event
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
 NOW = 1_795_000_000.0
@@ -363,8 +363,8 @@ from pathlib import Path
 from waguard import history
 from waguard.config import Config
 from waguard.core.model import ClientCode
-from waguard.events import Bus
-from waguard.learned import Learned
+from waguard.observe.bus import Bus
+from waguard.history.learned import Learned
 
 async def main():
     history._GATHER_S = 0.001

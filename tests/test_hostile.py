@@ -16,7 +16,7 @@ from test_browser import token, until
 
 from waguard.core.model import ClientCode
 from waguard.errors import BackupFailed, BackupRefused
-from waguard.files import partial, remove_tree, walk
+from waguard.system.files import partial, remove_tree, walk
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
 QUICK = {"settle_s": 0.1}

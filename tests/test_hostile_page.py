@@ -12,15 +12,15 @@ from bare_browser import BINARIES
 from conftest import Daemon, Journal
 from test_browser import BRISK, family, log_in, pid_of, until
 
-from waguard import host
 from waguard.browser.find import KNOWN
 from waguard.browser.page import Page
 from waguard.core.health import Fault
 from waguard.core.model import ClientCode, Link
 from waguard.errors import PageFailed
-from waguard.probes.falls import Falls
+from waguard.health.probes.falls import Falls
 from waguard.simulator.server import Simulator
-from waguard.supervisor import Supervisor
+from waguard.supervisor.supervisor import Supervisor
+from waguard.system import host
 
 PROC = Path("/proc")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from waguard import host
 from waguard.sandbox.identity import TOKEN_VARIABLE, Handle, Identity, carriers
+from waguard.system import host
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 

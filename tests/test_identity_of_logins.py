@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from written import Written
 
-from waguard.files import Below
 from waguard.profile import identity, leveldb, login, values
 from waguard.profile.leveldb import Unreadable
+from waguard.system.files import Below
 
 needs_browser = pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")
 ORIGIN = "https_web.whatsapp.com_0"

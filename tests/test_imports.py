@@ -13,51 +13,31 @@ import waguard
 ROOT = Path(waguard.__file__).parent
 STANDARD = sys.stdlib_module_names
 
-# From the bottom up. A room may import what is below it, never what is above.
-CORE = ("errors", "core", "plain_text")
-ADAPTERS = (
-    "sandbox",
-    "browser",
-    "profile",
-    "whatsapp",
-    "observe",
-    "registry",
-    "files",
-    "fds",
-    "shortage",
-    "host",
-    "events",
-    "config",
-    "deadline",
-    "schedule",
-    "backup",
-    "alerts",
-    "probes",
-    "remedies",
-    "learned",
-    "history",
-    "systemd",
-    "signals",
-    "tasks",
-)
+# From the bottom up. A room may import what is below it, never what is above, and not what is beside it.
+CORE = ("errors", "core")
 STOREYS = (
     CORE,
-    ADAPTERS,
-    ("custody",),
-    ("instance",),
-    ("watch", "gate", "turns"),
+    ("system",),
+    ("schedule",),
+    ("config",),
+    ("observe",),
+    ("history", "sandbox", "whatsapp"),
+    ("browser", "profile"),
+    ("admission", "backup", "health"),
     ("session",),
-    ("sweep", "keeper", "views"),
+    ("upkeep",),
     ("supervisor",),
     ("api",),
     ("daemon",),
     ("cli", "__main__"),
 )
+OF_A_SESSION = ("registry", "custody", "instance", "watch", "task")
+"""From the bottom up, inside that room."""
 APART = ("simulator",)
 """A program of its own that ships with the daemon; nothing of the daemon knows it, but for the edges."""
 
 PLACES: Mapping[str, tuple[str, ...]] = {
-    "psutil": ("host.py",),
+    "psutil": ("system/host.py",),
     "pyppeteer": ("browser/pipe.py",),
     "pyee": ("browser/pipe.py",),
     "tomli": ("config.py",),
@@ -71,9 +51,9 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "google_crc32c": ("profile/",),
     "pydantic": (
         "config.py",
-        "registry.py",
+        "session/registry.py",
         "schedule.py",
-        "history.py",
+        "history/store.py",
         "profile/witness.py",
         "backup/snapshot.py",
         "api/",
@@ -154,6 +134,19 @@ def test_imports_point_one_way() -> None:
         for to, line in imports
         if name != "waguard" and room(to) and room(name) not in APART and room(to) not in APART
         if storey(to) > storey(name)
+        or (storey(to) == storey(name) and room(to) != room(name) and room(name) not in {*CORE, "__main__"})
+    ]
+    assert not wrong
+
+
+def test_inside_a_session_too() -> None:
+    place = {f"waguard.session.{name}": number for number, name in enumerate(OF_A_SESSION)}
+    assert {*place, "waguard.session"} == {name for name in MODULES if room(name) == "session"}
+    wrong = [
+        f"{name}:{line} imports {to}"
+        for name in place
+        for to, line in OURS[name]
+        if to in place and place[to] > place[name]
     ]
     assert not wrong
 
@@ -200,7 +193,7 @@ def test_only_the_edges_know_the_simulator() -> None:
         if room(to) in APART and room(name) not in {*APART, "cli"}
     ]
     assert not wrong
-    above = {"instance", "session", "supervisor", "daemon", "api"}
+    above = {"session", "upkeep", "supervisor", "daemon", "api"}
     wrong = [
         f"{name}:{line} imports {to}"
         for name in MODULES
@@ -258,7 +251,7 @@ def test_a_command_starts_without_what_the_daemon_alone_needs() -> None:
     """Each import is time that whoever types the command waits."""
     asked = "import sys, waguard.cli.app; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True).stdout
-    rooms = {f"waguard.{room}" for storey in STOREYS[2:-3] for room in storey} | {"waguard.daemon"}
+    rooms = {f"waguard.{room}" for room in ("admission", "session", "upkeep", "supervisor", "daemon")}
     heavy = {"pyppeteer", "cryptography", "zstandard", "structlog", "psutil", "waguard.cli.doctor"}
     assert not (rooms | heavy) & set(loaded.split())
 
@@ -293,8 +286,20 @@ def test_signals_are_sent_by_handle_alone() -> None:
 def test_what_a_browser_could_have_made_is_opened_by_files_alone() -> None:
     """By `files.Below`, which waits for nobody and follows no link; of our own making are new files, and locks."""
     readers = (
-        *("waguard.profile", "waguard.backup", "waguard.custody", "waguard.instance", "waguard.keeper"),
-        *("waguard.registry", "waguard.schedule", "waguard.history", "waguard.api.auth", "waguard.sweep"),
+        *(
+            "waguard.profile",
+            "waguard.backup",
+            "waguard.session.custody",
+            "waguard.session.instance",
+            "waguard.upkeep.keeper",
+        ),
+        *(
+            "waguard.session.registry",
+            "waguard.schedule",
+            "waguard.history.store",
+            "waguard.api.auth",
+            "waguard.upkeep.sweep",
+        ),
     )
     opening = {"open", "read_bytes", "read_text", "copyfile", "copy", "copy2", "copytree", "fdopen", "link"}
     harmless = {"tarfile.open", "_Tar.open", "os.fdopen", "self._open", "session.instance.copy"}
@@ -311,11 +316,13 @@ def test_what_a_browser_could_have_made_is_opened_by_files_alone() -> None:
 
 def test_what_the_tests_are_blind_to() -> None:
     """The look itself works: it sees imports inside functions, and names what it found."""
-    assert ("psutil", "waguard.host") in {(to, name) for name, found in OTHERS.items() for to, _ in found}
-    assert "waguard.core.machine" in {to for to, _ in OURS["waguard.session"]}
+    assert ("psutil", "waguard.system.host") in {
+        (to, name) for name, found in OTHERS.items() for to, _ in found
+    }
+    assert "waguard.core.machine" in {to for to, _ in OURS["waguard.session.task"]}
     assert (
         storey("waguard.core.machine")
-        < storey("waguard.files")
-        < storey("waguard.session")
+        < storey("waguard.system.files")
+        < storey("waguard.session.task")
         < storey("waguard.api")
     )

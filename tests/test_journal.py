@@ -23,8 +23,8 @@ import structlog
 
 from waguard.config import Log
 from waguard.core.model import ClientCode
-from waguard.events import Event
 from waguard.observe import journal, logs, patient
+from waguard.observe.bus import Event
 from waguard.observe.journal import Journal
 from waguard.observe.patient import Patient
 
@@ -346,7 +346,7 @@ try:
     status = os.fstat(2)
     os.environ["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
     from waguard.config import Log
-    from waguard.events import Event
+    from waguard.observe.bus import Event
     from waguard.observe import logs
     with logs.opened(Log()) as write:
         for number in range(100):

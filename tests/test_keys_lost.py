@@ -8,7 +8,7 @@ from test_api import ADMIN, API
 
 from waguard.core.model import Alert, ClientCode
 from waguard.errors import BackupFailed, BackupRefused
-from waguard.supervisor import Supervisor
+from waguard.supervisor.supervisor import Supervisor
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
 QUICK = {"settle_s": 0.2, "keep_last": 10}

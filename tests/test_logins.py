@@ -22,14 +22,14 @@ from test_backup import tree
 from test_browser import log_in, pid_of, token, until
 from written import Written, write
 
-from waguard import host
 from waguard.cli import archive
 from waguard.core.model import ClientCode, Link, Reason, Status, Wait
-from waguard.custody import Custody
 from waguard.errors import BackupRefused, LoginInUse
 from waguard.profile import login
+from waguard.session.custody import Custody
 from waguard.simulator.server import Cadence, Simulator
-from waguard.supervisor import Supervisor
+from waguard.supervisor.supervisor import Supervisor
+from waguard.system import host
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")]
 
@@ -623,7 +623,7 @@ import asyncio, json, os, signal, sys
 from waguard import custody, daemon
 from waguard.config import Config
 from waguard.core.model import ClientCode
-from waguard.events import Bus
+from waguard.observe.bus import Bus
 
 custody.Custody._copy = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 

@@ -17,8 +17,8 @@ import structlog
 
 from waguard.config import Log
 from waguard.core.model import ClientCode
-from waguard.events import Bus, Event
 from waguard.observe import logs, patient
+from waguard.observe.bus import Bus, Event
 from waguard.observe.patient import Patient
 
 DEMO = ClientCode("demo")

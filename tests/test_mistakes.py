@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from conftest import Daemon, Journal
 
-from waguard import host, tasks
 from waguard.core.model import ClientCode
 from waguard.errors import BackupFailed, NotReady, ProfileFailed
-from waguard.events import Event
-from waguard.files import in_thread
-from waguard.instance import Instance
-from waguard.keeper import Keeper
+from waguard.observe.bus import Event
 from waguard.profile.store import Profiles
-from waguard.supervisor import Supervisor
-from waguard.sweep.sweeper import Sweeper
-from waguard.tasks import background
+from waguard.session.instance import Instance
+from waguard.supervisor.supervisor import Supervisor
+from waguard.system import host, tasks
+from waguard.system.files import in_thread
+from waguard.system.tasks import background
+from waguard.upkeep.keeper import Keeper
+from waguard.upkeep.sweep.sweeper import Sweeper
 
 DEMO = ClientCode("demo")
 LOGIN = {"settle_s": 0.05}
@@ -169,7 +169,7 @@ async def test_what_becomes_an_answer_is_told_with_its_trace(
     owner, name, asked = MISTAKES[where]
     async with pose("connected") as (supervisor, _):
         if where == "sweep.half_written":
-            monkeypatch.setattr("waguard.sweep.leftovers.remove_tree", stumble)
+            monkeypatch.setattr("waguard.upkeep.sweep.leftovers.remove_tree", stumble)
         else:
             monkeypatch.setattr(owner, name, stumble)
         await asked(supervisor)

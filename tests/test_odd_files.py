@@ -21,15 +21,15 @@ from waguard.backup.store import Backups, about_of
 from waguard.config import Config
 from waguard.core.model import ClientCode, Status, Verdict
 from waguard.errors import BackupRefused, ProfileFailed
-from waguard.files import Below, NotPlain
-from waguard.history import FILE, History
-from waguard.instance import Instance
-from waguard.learned import Learned
+from waguard.history.learned import Learned
+from waguard.history.store import FILE, History
 from waguard.profile import examiners, leveldb, login, witness
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject
 from waguard.profile.store import Profiles
-from waguard.registry import Record, Registry, Torn
+from waguard.session.instance import Instance
+from waguard.session.registry import Record, Registry, Torn
+from waguard.system.files import Below, NotPlain
 
 DEMO = ClientCode("demo")
 INDEXED_DB = f"Default/IndexedDB/{ORIGIN}.indexeddb.leveldb"

@@ -15,7 +15,7 @@ from test_check import logged_in
 from waguard.core.model import ClientCode, Reason, Status, Verdict, Wait
 from waguard.errors import BackupNotFound, BackupRefused
 from waguard.profile import login
-from waguard.registry import Elsewhere, Record
+from waguard.session.registry import Elsewhere, Record
 from waguard.simulator.server import Cadence, Simulator
 
 DEMO = ClientCode("demo")

@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from rich.text import Text
 from typer.testing import CliRunner
 
-from waguard.alerts import Alerts
 from waguard.api.problems import response
 from waguard.cli import app, edge, show
 from waguard.cli.table import Column, table
 from waguard.config import Log
 from waguard.core.model import Alert
+from waguard.core.plain_text import MOST, plain, plain_data, plain_json
 from waguard.errors import BrowserFailed, Problem
-from waguard.events import Event
 from waguard.observe import logs
+from waguard.observe.alerts import Alerts
+from waguard.observe.bus import Event
 from waguard.observe.journal import entry, message
-from waguard.plain_text import MOST, plain, plain_data, plain_json
 
 EVIL = "\x1b]0;title\x07 \x1b[2J \x9b31m \u202e \u2066 \ud800 \r \0 end"
 SGR = re.compile(r"\x1b\[[0-9;]*m")

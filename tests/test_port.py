@@ -17,11 +17,12 @@ from conftest import POSING, Daemon, Journal
 from pydantic import SecretStr
 from service import Service
 
-from waguard import daemon, host, shortage
+from waguard import daemon
 from waguard.core.model import ClientCode, Process, Status, Wanted
 from waguard.errors import DeadlineExceeded, LimitReached, ProfileFailed
-from waguard.observe.repeats import Repeats
-from waguard.session import Session
+from waguard.session.task import Session
+from waguard.system import host, shortage
+from waguard.system.repeats import Repeats
 
 ADMIN, TOKEN = "an-admin-token-of-the-tests", "demos-token-of-the-tests"
 API = {"admin_token": SecretStr(ADMIN), "client_tokens": {"demo": SecretStr(TOKEN)}}

@@ -16,21 +16,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waguard import host
 from waguard.core.health import OF_THE_PAGE, PLANS, Fault
 from waguard.core.model import Link, Reading, Reason
 from waguard.errors import PageFailed
-from waguard.host import Effort, ProcessRow
-from waguard.probes import Probe, effort, link, memory, qr, renderer
-from waguard.probes.browser import browser_probe
-from waguard.probes.census import BROWSER, GPU, NETWORK, RENDERER, Census, Member
-from waguard.probes.effort import AnswerProbe, Efforts, Moved
-from waguard.probes.gpu import GpuProbe
-from waguard.probes.memory import MemoryProbe, Usage
-from waguard.probes.network import network_probe
-from waguard.probes.process import ProcessProbe
-from waguard.probes.pulse import Pulse
-from waguard.probes.renderer import RendererProbe, Silence
+from waguard.health.probes import Probe, effort, link, memory, qr, renderer
+from waguard.health.probes.browser import browser_probe
+from waguard.health.probes.census import BROWSER, GPU, NETWORK, RENDERER, Census, Member
+from waguard.health.probes.effort import AnswerProbe, Efforts, Moved
+from waguard.health.probes.gpu import GpuProbe
+from waguard.health.probes.memory import MemoryProbe, Usage
+from waguard.health.probes.network import network_probe
+from waguard.health.probes.process import ProcessProbe
+from waguard.health.probes.pulse import Pulse
+from waguard.health.probes.renderer import RendererProbe, Silence
+from waguard.system import host
+from waguard.system.host import Effort, ProcessRow
 
 IDLE, WORKING = Moved(), Moved(ran_s=1.0)
 
@@ -595,8 +595,8 @@ async def test_many_that_ask_at_about_the_same_time_cost_one_look(table: Table) 
 async def test_what_is_old_is_looked_at_anew_and_what_each_is_for_is_asked_once(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("waguard.probes.census._FRESH_S", 0.0)
-    monkeypatch.setattr("waguard.probes.census._PAUSE", 0.0)
+    monkeypatch.setattr("waguard.health.probes.census._FRESH_S", 0.0)
+    monkeypatch.setattr("waguard.health.probes.census._PAUSE", 0.0)
     census = Census()
     await census.members([10])
     table.lines = []
@@ -611,8 +611,8 @@ async def test_what_is_old_is_looked_at_anew_and_what_each_is_for_is_asked_once(
 async def test_who_looks_does_not_stumble_over_who_asks_what_a_process_is_for(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("waguard.probes.census._FRESH_S", 0.0)
-    monkeypatch.setattr("waguard.probes.census._PAUSE", 0.0)
+    monkeypatch.setattr("waguard.health.probes.census._FRESH_S", 0.0)
+    monkeypatch.setattr("waguard.health.probes.census._PAUSE", 0.0)
     census = Census()
     table.takes_s = 0.0
     table.rows = [row(1), *(row(pid, ppid=1) for pid in range(2, 3000))]

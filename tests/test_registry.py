@@ -12,9 +12,9 @@ from test_files import crash_points
 from waguard.core.model import ClientCode, Wanted
 from waguard.errors import DiskFull, ProfileFailed
 from waguard.profile.store import Profiles
-from waguard.registry import Record, Registry
 from waguard.sandbox.identity import Identity
 from waguard.sandbox.reaper import Launch
+from waguard.session.registry import Record, Registry
 
 DEMO = ClientCode("demo")
 LAUNCH = Launch("token", "bubblewrap", "20240102T030405-0123abcd", 1.5, (Identity(1, 2, "boot"),))

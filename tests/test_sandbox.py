@@ -24,7 +24,7 @@ from typing import NoReturn
 
 import pytest
 
-from waguard import daemon, host
+from waguard import daemon
 from waguard.config import Config
 from waguard.errors import BackupFailed, LimitReached, SandboxFailed
 from waguard.sandbox import (
@@ -45,6 +45,7 @@ from waguard.sandbox.identity import TOKEN_VARIABLE, Identity
 from waguard.sandbox.plain import Plain, become_subreaper
 from waguard.sandbox.reaper import Launch
 from waguard.sandbox.spawn import spawn
+from waguard.system import host
 
 MARK = "WAGUARD_TEST_MARK"
 BWRAP = Bubblewrap.find()

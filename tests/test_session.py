@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from conftest import Daemon, Journal
 
-from waguard import host
 from waguard.core.model import ClientCode, Link, Process, Status, Wait
 from waguard.errors import (
     BrowserFailed,
@@ -20,8 +19,9 @@ from waguard.errors import (
     SessionFailed,
     SessionNotFound,
 )
-from waguard.session import Session
-from waguard.supervisor import Supervisor
+from waguard.session.task import Session
+from waguard.supervisor.supervisor import Supervisor
+from waguard.system import host
 
 DEMO = ClientCode("demo")
 DEMO2 = ClientCode("demo2")

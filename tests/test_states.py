@@ -12,7 +12,7 @@ from waguard.core.health import SUSPECTED_S, Fault
 from waguard.core.model import Link, Process, Reason, Stage, Status, Wait
 from waguard.core.shown import FindingView, SessionView
 from waguard.errors import DeadlineExceeded, PageFailed, Refused
-from waguard.supervisor import Supervisor
+from waguard.supervisor.supervisor import Supervisor
 
 
 def finding(supervisor: Supervisor) -> FindingView:

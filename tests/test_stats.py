@@ -25,7 +25,7 @@ from waguard.core.health import Fault, Remedy
 from waguard.core.model import Alert, ClientCode, Stage
 from waguard.core.shown import Raised
 from waguard.core.stats import Happening, RemedyStats, Spread, StageStats, episodes, slow, summary
-from waguard.learned import Learned
+from waguard.history.learned import Learned
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
 

@@ -13,11 +13,11 @@ import pytest
 from conftest import Daemon, Journal, deleted
 from test_files import crash_points
 
-from waguard import host
 from waguard.core.model import ClientCode, Status
 from waguard.errors import ProfileFailed, ProfileLocked
 from waguard.profile.store import Profile, Profiles
 from waguard.sandbox import User, reaper
+from waguard.system import host
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
 GENERATION = "20240102T030405-0123abcd"

@@ -29,22 +29,22 @@ from test_cli_programs import address, call, end, running
 from test_daemon import LIFE, Victim, alive
 from test_store import held_elsewhere
 
-from waguard import files, host
 from waguard.backup.snapshot import About
 from waguard.core.model import ClientCode, Process, Status, Wait
 from waguard.core.shown import Leftover, Sweep
-from waguard.custody import Custody, Taken
 from waguard.errors import BackupFailed, NoMemory, NotReady, ProfileLocked, WaguardError
-from waguard.instance import Instance
-from waguard.keeper import Keeper
 from waguard.profile.login import CACHES
 from waguard.profile.store import Profiles, Retired
-from waguard.registry import Registry
 from waguard.sandbox import reaper
 from waguard.sandbox.identity import TOKEN_VARIABLE
-from waguard.session import Session
-from waguard.supervisor import Supervisor
-from waguard.systemd import Manager
+from waguard.session.custody import Custody, Taken
+from waguard.session.instance import Instance
+from waguard.session.registry import Registry
+from waguard.session.task import Session
+from waguard.supervisor.supervisor import Supervisor
+from waguard.system import files, host
+from waguard.system.systemd import Manager
+from waguard.upkeep.keeper import Keeper
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
 OLD, OLD2, OLD3 = (f"20240102T030405-0123abc{last}" for last in "def")

@@ -13,15 +13,16 @@ from pathlib import Path
 import pytest
 from conftest import POSING, Journal
 
-from waguard import daemon, systemd
-from waguard.alerts import Alerts
+from waguard import daemon
 from waguard.config import Config
 from waguard.core.model import Alert, ClientCode, Status
-from waguard.events import Bus
-from waguard.instance import pipe_names
+from waguard.observe.alerts import Alerts
+from waguard.observe.bus import Bus
 from waguard.observe.status import StatusLine
 from waguard.sandbox.reaper import Launch
-from waguard.systemd import Manager
+from waguard.session.instance import pipe_names
+from waguard.system import systemd
+from waguard.system.systemd import Manager
 
 
 class Ear:
@@ -180,7 +181,7 @@ def test_the_default_limit_of_browsers_fits_twice_whatever_their_codes() -> None
 
 _MANY = """
 import os, resource, sys
-from waguard.systemd import Manager, handing_over
+from waguard.system.systemd import Manager, handing_over
 
 most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -203,7 +204,7 @@ def test_what_is_handed_over_at_most_can_be_executed() -> None:
 
 _TAKEN = """
 import os, sys
-from waguard.systemd import Manager, handing_over
+from waguard.system.systemd import Manager, handing_over
 
 if len(sys.argv) > 1:
     a, b = os.pipe()
@@ -257,7 +258,7 @@ def test_handed_over_in_place_it_is_known_what_is_kept(ear: Ear, readable: int, 
 
 _INHERITED = """
 import os
-from waguard.systemd import Manager, handing_over
+from waguard.system.systemd import Manager, handing_over
 
 environment = {environment} | handing_over(dict.fromkeys({names}, 0))
 manager = Manager(environment)

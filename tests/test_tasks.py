@@ -9,8 +9,8 @@ from conftest import UNREAD, Daemon
 
 from waguard.core.model import ClientCode
 from waguard.errors import ShuttingDown
-from waguard.files import in_thread
-from waguard.tasks import forget
+from waguard.system.files import in_thread
+from waguard.system.tasks import forget
 
 DEMO = ClientCode("demo")
 

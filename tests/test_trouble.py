@@ -20,7 +20,6 @@ from typing import Any
 import pytest
 from conftest import Daemon, Journal, deleted
 
-from waguard import host
 from waguard.browser import launch
 from waguard.browser import page as browser_page
 from waguard.browser.find import Binary
@@ -36,15 +35,16 @@ from waguard.errors import (
     SessionFailed,
     ShuttingDown,
 )
-from waguard.files import in_thread
 from waguard.profile.store import Profiles
-from waguard.registry import Record, Registry
 from waguard.sandbox import reaper
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.choose import bubblewrap_problem
 from waguard.sandbox.identity import TOKEN_VARIABLE
 from waguard.sandbox.plain import Plain
-from waguard.supervisor import Supervisor
+from waguard.session.registry import Record, Registry
+from waguard.supervisor.supervisor import Supervisor
+from waguard.system import host
+from waguard.system.files import in_thread
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
 QUICK = {"poll_s": 0.02, "poll_loading_s": 0.02, "read_s": 0.2, "unknown_after": 2}

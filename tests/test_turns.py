@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from conftest import Daemon, Journal
 
+from waguard.admission.turns import Turns
 from waguard.core.model import ClientCode, Status, Wait
 from waguard.errors import DeadlineExceeded
-from waguard.turns import Turns
 
 ROOM = {"reserve_memory_mb": 0, "session_memory_mb": 0, "reserve_disk_mb": 0, "memory_pressure": 0}
 CODES = [ClientCode(f"c{number}") for number in range(100)]

@@ -22,7 +22,9 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from waguard import __version__, shortage, signals
+from waguard import __version__
+from waguard.admission.gate import Gate
+from waguard.admission.turns import Turns
 from waguard.api import app, auth
 from waguard.api.port import Port, most
 from waguard.backup import keys
@@ -33,29 +35,28 @@ from waguard.core import recycle
 from waguard.core.breaker import BreakerPolicy
 from waguard.core.policy import RestartPolicy
 from waguard.errors import AlreadyRunning, ConfigError, LimitReached, WaguardError
-from waguard.events import Bus
-from waguard.files import in_thread, saying
-from waguard.gate import Gate
-from waguard.history import History
-from waguard.instance import Resources
-from waguard.learned import Learned
+from waguard.health.probes.census import Census
+from waguard.health.probes.falls import Falls
+from waguard.health.probes.pulse import Pulse
+from waguard.history.learned import Learned
+from waguard.history.store import History
 from waguard.observe import logs
+from waguard.observe.bus import Bus
 from waguard.observe.status import StatusLine
-from waguard.probes.census import Census
-from waguard.probes.falls import Falls
-from waguard.probes.pulse import Pulse
 from waguard.profile.store import Profiles
-from waguard.registry import Registry
 from waguard.sandbox import User, choose, unprivileged_user
 from waguard.sandbox.cgroup import Ceiling, Cgroups
 from waguard.sandbox.etc import Etc
 from waguard.sandbox.fence import Fence
-from waguard.session import Services
-from waguard.supervisor import Supervisor
-from waguard.systemd import CONTROL, Manager
-from waguard.tasks import background
-from waguard.turns import Turns
-from waguard.watch import Senses
+from waguard.session.instance import Resources
+from waguard.session.registry import Registry
+from waguard.session.task import Services
+from waguard.session.watch import Senses
+from waguard.supervisor.supervisor import Supervisor
+from waguard.system import shortage, signals
+from waguard.system.files import in_thread, saying
+from waguard.system.systemd import CONTROL, Manager
+from waguard.system.tasks import background
 from waguard.whatsapp import page as whatsapp
 
 _VERSION_S = 10.0

@@ -17,12 +17,12 @@ from typing import Annotated, Any, Self
 from cronsim import CronSim, CronSimError
 from pydantic import Field, TypeAdapter, ValidationError
 
-from waguard import shortage
 from waguard.core.catalogue import mistake
 from waguard.core.shown import JobView
 from waguard.errors import ShuttingDown, WaguardError
-from waguard.files import in_thread, read_state, write_atomically
-from waguard.tasks import background
+from waguard.system import shortage
+from waguard.system.files import in_thread, read_state, write_atomically
+from waguard.system.tasks import background
 
 LOOK_S = 60.0
 """The wall clock is looked at this often at least, however far off the next run is."""
@@ -34,7 +34,7 @@ _RIGHT = 'write an interval ("45s", "30m", "6h", "1d"), five fields of cron ("30
 
 Work = Callable[[], Awaitable[None]]
 Publish = Callable[..., None]
-"""`waguard.events.Bus.publish`."""
+"""`waguard.observe.bus.Bus.publish`."""
 
 
 # --- when: pure, but for the machine's time zone ------------------------------------------------------

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import HttpVersion11, web
 
-from waguard import shortage
 from waguard.api import admin, backups, compat, problems, sessions, stats
 from waguard.api.auth import Caller, Tokens
 from waguard.api.keys import ARRIVES_S, BEGUN, CALLER, DRY_RUN, REQUEST_ID, SUPERVISOR
@@ -20,9 +19,10 @@ from waguard.api.schemas import QueryOptions
 from waguard.config import Api
 from waguard.core.model import ClientCode, client_code
 from waguard.errors import InvalidClientCode, InvalidRequest, Problem, SessionNotFound, WaguardError
-from waguard.events import Bus
-from waguard.observe.repeats import Repeats
-from waguard.supervisor import Supervisor
+from waguard.observe.bus import Bus
+from waguard.supervisor.supervisor import Supervisor
+from waguard.system import shortage
+from waguard.system.repeats import Repeats
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

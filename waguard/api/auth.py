@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from waguard.config import Config, token_problem
 from waguard.core.model import ClientCode, client_code
 from waguard.errors import ConfigError, InvalidClientCode
-from waguard.files import close_to_others, credential, read_secret, saying, write_atomically
+from waguard.system.files import close_to_others, credential, read_secret, saying, write_atomically
 
 FILE = ".tokens.json"
 """Below ``sessions.dir``, mode 0600: ``{"admin": "...", "clients": {"demo": "..."}}``."""

@@ -10,7 +10,7 @@ from waguard.api.routes import Routes
 from waguard.api.schemas import ExportOptions, ImportOptions, Options, RestoreOptions, arriving, respond
 from waguard.api.sessions import ONE, code_of
 from waguard.errors import LoginInUse
-from waguard.files import in_thread
+from waguard.system.files import in_thread
 
 routes = Routes()
 _PIECE = 256 * 1024

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from waguard.api.auth import Caller
-from waguard.supervisor import Supervisor
+from waguard.supervisor.supervisor import Supervisor
 
 ARRIVES_S = web.AppKey("arrives_s", float)
 """Seconds until a body, or the next piece of a long one, has to be there."""

@@ -13,7 +13,7 @@ from aiohttp.web_protocol import _ErrInfo
 
 from waguard.api import problems
 from waguard.errors import InvalidRequest, Problem, WaguardError
-from waguard.observe.repeats import Repeats
+from waguard.system.repeats import Repeats
 
 _MOST, _LEAST = 1024, 16
 _SHARE = 4

@@ -7,8 +7,8 @@ from aiohttp import web
 
 from waguard.api.discreet import without_paths
 from waguard.api.words import in_http
+from waguard.core.plain_text import plain_data
 from waguard.errors import Problem, WaguardError, code_of
-from waguard.plain_text import plain_data
 
 # The one translation from error codes to HTTP.
 STATUS = {

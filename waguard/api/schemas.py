@@ -12,8 +12,8 @@ from waguard.api.discreet import without_paths
 from waguard.api.keys import ARRIVES_S, CALLER
 from waguard.api.words import in_http
 from waguard.core.model import Wait
+from waguard.core.plain_text import plain_json
 from waguard.errors import InvalidRequest, Problem
-from waguard.plain_text import plain_json
 
 
 class Options(BaseModel):

@@ -14,7 +14,7 @@ from waguard.core.learning import LEARNED_STAGES
 from waguard.core.model import ClientCode, Stage, client_code
 from waguard.core.shown import DeadlineView, Raised, RemediesView, StatsView
 from waguard.core.stats import Stats
-from waguard.learned import Learned
+from waguard.history.learned import Learned
 
 routes = Routes()
 

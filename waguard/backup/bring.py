@@ -19,8 +19,8 @@ from waguard.backup.keys import Keyring
 from waguard.backup.seal import Opener
 from waguard.backup.snapshot import create
 from waguard.errors import BackupFailed, BackupRefused, WaguardError
-from waguard.files import Below
 from waguard.profile import login, trees
+from waguard.system.files import Below
 
 _PIECE = 1024 * 1024
 _WINDOW = 128 * 1024 * 1024

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from waguard.errors import BackupFailed, ConfigError
-from waguard.files import close_to_others, credential, read_secret, saying, write_atomically
+from waguard.system.files import close_to_others, credential, read_secret, saying, write_atomically
 
 CREDENTIAL = "waguard.keys"
 """The systemd credential that is used when there is one and no file is named, systemd.exec(5)."""

@@ -21,9 +21,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 from waguard.backup.keys import Key, Keyring
 from waguard.backup.seal import Opener, Sealer, read_header
 from waguard.errors import BackupFailed, BackupRefused
-from waguard.files import Below, sync_directory
 from waguard.profile import identity, login
 from waguard.sandbox import User
+from waguard.system.files import Below, sync_directory
 
 _MANIFEST = ".manifest.json"
 _LEVEL = 3

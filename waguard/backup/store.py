@@ -23,10 +23,10 @@ from waguard.core.model import ClientCode
 from waguard.core.retention import Taken
 from waguard.core.shown import NEWEST
 from waguard.errors import BackupFailed, BackupNotFound, BackupRefused
-from waguard.files import Below, replacing, saying, sync_directory
 from waguard.profile import identity, login
 from waguard.profile.store import PUT_ASIDE, lineage_of
 from waguard.sandbox import User
+from waguard.system.files import Below, replacing, saying, sync_directory
 
 _FILE = re.compile(r"(?P<id>\d{8}T\d{6}-[0-9a-f]{8})(?P<refused>\.refused)?\.wgb")
 

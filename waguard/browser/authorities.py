@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from waguard.errors import ConfigError
-from waguard.files import NotPlain, partial, read_secret, saying
 from waguard.sandbox import PKI, User
+from waguard.system.files import NotPlain, partial, read_secret, saying
 
 _YES, _NO = b"\x01", b"\x00"
 _CLASS, _ISSUER, _SERIAL = "a0", "a81", "a82"

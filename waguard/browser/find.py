@@ -7,11 +7,11 @@ from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
-from waguard import shortage
 from waguard.core.model import Stage
-from waguard.deadline import within
 from waguard.errors import BrowserFailed, BrowserNotFound, WaguardError
-from waguard.files import in_thread
+from waguard.system import shortage
+from waguard.system.deadline import within
+from waguard.system.files import in_thread
 
 # Best first. headless-shell takes less than half the memory of a full Chromium and starts sooner (docs/design.md).
 KNOWN: Sequence[Path] = tuple(

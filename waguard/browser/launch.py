@@ -10,14 +10,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from waguard import sandbox, shortage
+from waguard import sandbox
 from waguard.browser import flags
 from waguard.browser.find import Binary
 from waguard.browser.page import Page
 from waguard.browser.pipe import PipeConnection
 from waguard.config import Browser as Settings
 from waguard.errors import BrowserFailed, PageFailed, SandboxFailed, WaguardError
-from waguard.fds import pipe
+from waguard.system import shortage
+from waguard.system.fds import pipe
 
 _ENV = {"HOME": "/tmp", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}  # noqa: S108 (the sandbox's own)
 # What Chromium says when it drops a database of IndexedDB's, or cannot open one; of Local Storage it says nothing.

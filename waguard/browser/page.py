@@ -15,7 +15,7 @@ from waguard.browser.pipe import PipeConnection, PipeSession
 from waguard.config import Browser
 from waguard.core.address import same_origin
 from waguard.errors import PageFailed, PageUnreachable
-from waguard.tasks import forget
+from waguard.system.tasks import forget
 
 _MOST_ADDRESSES = 64
 """So many are kept while nobody listens, each cut at `_MOST_ADDRESS` characters: it is the page that makes them."""

@@ -12,10 +12,10 @@ from waguard.browser.find import Binary
 from waguard.browser.launch import Browser
 from waguard.config import Browser as Settings
 from waguard.core.model import Stage
-from waguard.deadline import within
 from waguard.errors import BrowserFailed, WaguardError
-from waguard.files import in_thread, remove_tree
 from waguard.sandbox import Sandbox, User
+from waguard.system.deadline import within
+from waguard.system.files import in_thread, remove_tree
 
 _TITLE = "It works"
 _PAGE = f"<!DOCTYPE html><title>{_TITLE}</title>".encode()

@@ -60,7 +60,7 @@ def run(
 ) -> None:
     """Run the daemon until SIGTERM or Ctrl-C; SIGHUP has it start anew, and leaves the browsers up."""
     from waguard import daemon  # noqa: PLC0415 (browsers and all: no other command needs it)
-    from waguard.systemd import handing_over  # noqa: PLC0415 (likewise)
+    from waguard.system.systemd import handing_over  # noqa: PLC0415 (likewise)
 
     loaded = load(ctx.obj)
     if check:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO
 
 from waguard.errors import BackupRefused, Problem, ProfileLocked
-from waguard.files import Below, NotPlain, saying
 from waguard.profile import in_use, login, trees
+from waguard.system.files import Below, NotPlain, saying
 
 _PIECE = 1024 * 1024
 

@@ -18,7 +18,7 @@ from waguard.core.model import ClientCode, Wait
 from waguard.core.shown import BackupView, CleanupView, JobView, SandboxView, SessionView, StatsView, Sweep
 from waguard.core.stats import Happening
 from waguard.errors import BY_CODE, Problem, WaguardError
-from waguard.files import in_thread, in_threads, replacing
+from waguard.system.files import in_thread, in_threads, replacing
 
 T = TypeVar("T")
 

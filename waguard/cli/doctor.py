@@ -17,7 +17,6 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from waguard import host
 from waguard.backup import keys
 from waguard.backup.seal import Opener
 from waguard.browser import find, trial
@@ -27,11 +26,12 @@ from waguard.cli.service import UNIT, Service, configured
 from waguard.config import Config
 from waguard.core.shown import SandboxView, StatsView
 from waguard.errors import BackupRefused, Problem, SandboxFailed, WaguardError, code_of
-from waguard.files import saying
 from waguard.profile.store import look_for_links
 from waguard.sandbox import choose, drop_privileges, unprivileged_user
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.fence import Fence
+from waguard.system import host
+from waguard.system.files import saying
 
 _TRIAL_S = 10.0
 _LAST_WORDS = 3

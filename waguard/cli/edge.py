@@ -10,11 +10,11 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from waguard import shortage
 from waguard.api.words import in_shell
 from waguard.cli.show import errors
 from waguard.errors import ConfigError, WaguardError, code_of
-from waguard.systemd import CONTROL
+from waguard.system import shortage
+from waguard.system.systemd import CONTROL
 
 EXIT_CONFIG = 2
 EX_CONFIG = 78
@@ -59,8 +59,8 @@ def _handed_browsers() -> bool:
 
 def _tell(code: str, message: str, hint: str, said: Sequence[str], *, starts: bool) -> None:
     from waguard.config import Log  # noqa: PLC0415 (only a daemon needs a log)
-    from waguard.events import Event  # noqa: PLC0415 (likewise)
     from waguard.observe import journal, logs  # noqa: PLC0415 (likewise)
+    from waguard.observe.bus import Event  # noqa: PLC0415 (likewise)
 
     console = errors()
     # Before there is a configuration there is no log either, but for the journal.

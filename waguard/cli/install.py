@@ -45,7 +45,7 @@ from waguard.cli.service import BOOTED, LOCK
 from waguard.cli.steps import AGAIN, Work, failed, is_own, ok, own, run, write
 from waguard.config import Config
 from waguard.errors import Problem
-from waguard.files import write_atomically
+from waguard.system.files import write_atomically
 
 _HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108 (nothing is put there)
 """What the unit's ProtectHome= and PrivateTmp= hide from the service, systemd.exec(5)."""

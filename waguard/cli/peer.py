@@ -22,7 +22,7 @@ import aiohttp
 from waguard.cli.service import LOCK, Service, start
 from waguard.config import Config
 from waguard.errors import Problem
-from waguard.files import in_thread
+from waguard.system.files import in_thread
 
 _PATIENCE_S = 10.0
 """A port that a restart keeps open is nobody's until the next daemon has its lock."""

@@ -17,10 +17,10 @@ from waguard.cli.service import Service, configured, installed
 from waguard.cli.tokens import given
 from waguard.config import Config
 from waguard.core.model import ClientCode, Wait, client_code
+from waguard.core.plain_text import plain_json
 from waguard.core.shown import SessionView
 from waguard.core.stats import Happening
 from waguard.errors import Problem, WaguardError
-from waguard.plain_text import plain_json
 from waguard.profile import login
 
 T = TypeVar("T")

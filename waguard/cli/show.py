@@ -14,9 +14,9 @@ from waguard.api.words import in_shell
 from waguard.cli.findings import Finding, Grade
 from waguard.cli.table import Column, facts, table
 from waguard.core.model import Login, Status
+from waguard.core.plain_text import plain
 from waguard.core.shown import BackupView, CleanupView, FindingView, JobView, SessionView, Sweep
 from waguard.core.stats import Happening
-from waguard.plain_text import plain
 
 _STYLES = {
     Status.CONNECTED: "green",

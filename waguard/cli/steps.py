@@ -9,7 +9,7 @@ from pathlib import Path
 
 from waguard.cli import show
 from waguard.errors import DiskFull, Problem, ProfileFailed
-from waguard.files import replacing
+from waguard.system.files import replacing
 
 COMMAND_S = 120.0
 AGAIN = "What was done before it stays; run it again when it is mended."

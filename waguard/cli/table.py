@@ -8,7 +8,7 @@ from itertools import zip_longest
 from rich.console import Console
 from rich.text import Text
 
-from waguard.plain_text import plain
+from waguard.core.plain_text import plain
 
 _GAP = 2
 _LEAST = 40

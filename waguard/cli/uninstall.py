@@ -28,7 +28,7 @@ from waguard.cli.layout import (
 )
 from waguard.cli.steps import Work, failed, is_own, ok, own
 from waguard.errors import Problem
-from waguard.files import remove_tree, write_atomically
+from waguard.system.files import remove_tree, write_atomically
 
 _END_S = 10.0
 _CGROUPS = Path("/sys/fs/cgroup")

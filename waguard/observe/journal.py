@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from waguard.plain_text import plain, plain_json
+from waguard.core.plain_text import plain, plain_json
 
 SOCKET = Path("/run/systemd/journal/socket")
 INDEXED = (

@@ -11,11 +11,11 @@ from typing import Any, TextIO, cast
 import structlog
 
 from waguard.config import Log
-from waguard.events import Event
+from waguard.core.plain_text import plain_data, plain_json
+from waguard.observe.bus import Event
 from waguard.observe.journal import Journal, entry, is_journal
 from waguard.observe.patient import Patient
-from waguard.observe.repeats import Repeats
-from waguard.plain_text import plain_data, plain_json
+from waguard.system.repeats import Repeats
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import threading
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
-from waguard.signals import deaf
+from waguard.system.signals import deaf
 
 _MOST_LINES = 10_000
 _LAST_WORDS_S = 2.0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from waguard.core.model import Status
 from waguard.core.shown import Raised
-from waguard.events import Event
+from waguard.observe.bus import Event
 
 _PAUSE_S = 0.2
 """At most one line in this time."""

@@ -10,9 +10,9 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
-from waguard.files import Below
 from waguard.profile import login, values
 from waguard.profile.leveldb import Unreadable
+from waguard.system.files import Below
 
 _KEY = "WANoiseInfo"
 _MOST_CHARACTERS = 64

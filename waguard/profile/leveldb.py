@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from waguard.files import Below
+from waguard.system.files import Below
 
 _BLOCK = 32_768
 _HEADER = struct.Struct("<IHB")

@@ -7,8 +7,8 @@ from os import stat_result
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from waguard.files import Below, NotPlain, oddity, saying
 from waguard.profile import leveldb
+from waguard.system.files import Below, NotPlain, oddity, saying
 
 _SMALL = (
     "Local State",

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from waguard.files import Below, saying
 from waguard.profile import leveldb
 from waguard.profile.login import databases
+from waguard.system.files import Below, saying
 
 
 def torn_tails(profile: Path, origin: str) -> Sequence[tuple[Below, int]]:

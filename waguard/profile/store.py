@@ -30,9 +30,9 @@ from pathlib import Path, PurePosixPath
 
 from waguard.core.model import ClientCode
 from waguard.errors import ConfigError, ProfileFailed, ProfileLocked
-from waguard.files import Below, is_partial, partial, remove_tree, saying, sync_directory, walk
 from waguard.profile.login import CACHES
 from waguard.sandbox import User
+from waguard.system.files import Below, is_partial, partial, remove_tree, saying, sync_directory, walk
 
 DAMAGED = "damaged"
 """The reason of a profile that was put aside because of what the check found."""

@@ -7,8 +7,8 @@ login in it, whatever it and those above are called. Pure.
 import re
 from collections.abc import Sequence
 
+from waguard.core.plain_text import plain
 from waguard.errors import BackupRefused
-from waguard.plain_text import plain
 from waguard.profile import login
 
 _LONGEST_NAME = 1024

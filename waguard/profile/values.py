@@ -7,9 +7,9 @@ number, and the highest one counts, so that it does not matter in which order th
 import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from waguard.files import Below
 from waguard.profile import leveldb
 from waguard.profile.leveldb import Unreadable
+from waguard.system.files import Below
 
 _BATCH = struct.Struct("<QI")
 _MOST_BLOCK = 1024 * 1024

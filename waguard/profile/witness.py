@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from waguard.files import Below, read_state, saying, sync_directory, write_atomically
 from waguard.profile import leveldb
 from waguard.profile.login import database_files, databases, most_bytes
+from waguard.system.files import Below, read_state, saying, sync_directory, write_atomically
 
 _TABLES_READ = 64 * 1024 * 1024
 """So many bytes of tables are read again before a launch, the newest first; of the others the size has to do."""

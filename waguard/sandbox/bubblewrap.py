@@ -13,14 +13,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from waguard import host
 from waguard.errors import SandboxFailed
-from waguard.fds import pipe, readable
 from waguard.sandbox import PKI, Spec, User, drop_privileges
 from waguard.sandbox.etc import NAMES
 from waguard.sandbox.fence import Fence, started
 from waguard.sandbox.identity import TOKEN_VARIABLE, Handle, Identity
 from waguard.sandbox.spawn import Child, kill_and_prove, kill_carriers, spawn
+from waguard.system import host
+from waguard.system.fds import pipe, readable
 
 # What the browser finds at its feet: fds of the child, beside 0..4 of the spec.
 _LOCK_FD, _INFO_FD, _BLOCK_FD = 5, 6, 7

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from waguard import host
 from waguard.core.model import ClientCode
 from waguard.sandbox import Run
 from waguard.sandbox.identity import Identity
+from waguard.system import host
 
 DAEMON = "daemon"
 _MARKS = ("user.delegate", "trusted.delegate")

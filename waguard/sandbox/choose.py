@@ -5,15 +5,15 @@ import secrets
 from pathlib import Path
 from typing import Literal
 
-from waguard import shortage
 from waguard.core.model import Stage
-from waguard.deadline import within
 from waguard.errors import LimitReached, SandboxFailed, WaguardError
-from waguard.files import in_thread
 from waguard.sandbox import Run, Sandbox, Spec, User
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.fence import Fence
 from waguard.sandbox.plain import Plain, become_subreaper
+from waguard.system import shortage
+from waguard.system.deadline import within
+from waguard.system.files import in_thread
 
 INSTALL_HINT = "Install it: apt-get install bubblewrap"
 _TRIAL_S = 10.0

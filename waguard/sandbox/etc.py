@@ -11,8 +11,8 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from waguard.events import Bus
-from waguard.files import in_thread, read_state
+from waguard.observe.bus import Bus
+from waguard.system.files import in_thread, read_state
 
 NAMES: Sequence[str] = ("resolv.conf", "hosts", "nsswitch.conf", "localtime")
 _ZONES = Path("/usr/share/zoneinfo")

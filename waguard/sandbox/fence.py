@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Self, TypeVar
 
-from waguard import shortage
 from waguard.sandbox import landlock, seccomp
+from waguard.system import shortage
 
 _PR_SET_NO_NEW_PRIVS = 38
 _T = TypeVar("_T")

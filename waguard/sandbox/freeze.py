@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from waguard import host
 from waguard.errors import BackupFailed
 from waguard.sandbox.identity import Handle, Identity
+from waguard.system import host
 
 _LOOK_MS = 1
 

@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Self
 
-from waguard import host
-from waguard.fds import readable
+from waguard.system import host
+from waguard.system.fds import readable
 
 TOKEN_VARIABLE = "WAGUARD_LAUNCH"  # noqa: S105 (the name of a variable, not a secret)
 """In the environment of everything we start: a random word that the registry knows, so that a child can be told

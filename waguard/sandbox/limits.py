@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from waguard import host
 from waguard.sandbox.identity import Identity
+from waguard.system import host
 
 _PRLIMIT = Path("/usr/bin/prlimit")
 """Of util-linux; where it is not, it goes on without."""

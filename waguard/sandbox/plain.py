@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from waguard import host
 from waguard.errors import SandboxFailed
-from waguard.files import in_thread
 from waguard.sandbox import Spec, User, drop_privileges
 from waguard.sandbox.fence import Fence, started
 from waguard.sandbox.identity import TOKEN_VARIABLE, Identity, handles_on
 from waguard.sandbox.spawn import Child, collect_strays, kill_and_prove, spawn
+from waguard.system import host
+from waguard.system.files import in_thread
 
 _LOCK_FD = 5
 _PR_SET_CHILD_SUBREAPER = 36

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from waguard import host
-from waguard.files import in_thread
 from waguard.sandbox.identity import TOKEN_VARIABLE, Identity, handles_on
 from waguard.sandbox.plain import end_tree
 from waguard.sandbox.spawn import collect_strays, kill_and_prove, kill_carriers
+from waguard.system import host
+from waguard.system.files import in_thread
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
-from waguard import host, shortage
-from waguard.fds import inheritable
-from waguard.files import in_thread
 from waguard.sandbox.identity import Handle, Identity, carriers, handles_on
+from waguard.system import host, shortage
+from waguard.system.fds import inheritable
+from waguard.system.files import in_thread
 
 # dup2 onto 0..9 in the child must not hit a source fd, so sources are moved above.
 _FIRST_SOURCE_FD = 64

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from waguard.core.model import Verdict
-from waguard.files import NotPlain
 from waguard.profile.examiners import (
     cookies,
     databases,
@@ -21,6 +20,7 @@ from waguard.profile.examiners import (
     witnessed,
 )
 from waguard.profile.examiners.subject import Doubt, Subject
+from waguard.system.files import NotPlain
 
 EXAMINERS: Sequence[tuple[str, Callable[[Subject], Iterator[Doubt]]]] = (
     ("plain", plain.examine),

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from waguard.core.model import Verdict
-from waguard.files import Below
 from waguard.profile.examiners.subject import Doubt, Subject
+from waguard.system.files import Below
 
 _MOST = 16 * 1024 * 1024
 _JOURNAL = slice(18, 20)

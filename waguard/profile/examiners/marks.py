@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from waguard.core.model import Verdict
-from waguard.files import Below
 from waguard.profile import leveldb, login
 from waguard.profile.examiners.subject import Doubt, Subject
+from waguard.system.files import Below
 
 
 def examine(subject: Subject) -> Iterator[Doubt]:

@@ -6,9 +6,9 @@ from os import stat_result
 from pathlib import Path, PurePosixPath
 
 from waguard.errors import ProfileFailed
-from waguard.files import Below
 from waguard.profile.examiners.subject import Doubt, Subject
 from waguard.profile.login import databases
+from waguard.system.files import Below
 
 
 def examine(subject: Subject) -> Iterator[Doubt]:

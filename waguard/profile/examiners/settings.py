@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 
 from waguard.core.model import Verdict
-from waguard.files import Below
 from waguard.profile.examiners.subject import Doubt, Subject
+from waguard.system.files import Below
 
 _MOST = 1024 * 1024
 """What JSON becomes in memory is many times its size."""

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 
 from waguard.core.model import Verdict
+from waguard.core.plain_text import plain
 from waguard.errors import ProfileLocked
-from waguard.plain_text import plain
 from waguard.profile import in_use
 from waguard.profile.examiners.subject import Doubt, Subject
 

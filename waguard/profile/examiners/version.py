@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 
 from waguard.errors import ProfileTooNew
-from waguard.files import Below
 from waguard.profile.examiners.subject import Doubt, Subject
+from waguard.system.files import Below
 
 _MOST = 1024
 
