@@ -149,7 +149,6 @@ async def _until_told(heard: asyncio.Queue[signal.Signals], bus: Bus, port: int 
         if why := await _trial(port):
             bus.publish(
                 "daemon.reload_failed",
-                level="error",
                 error=why,
                 hint="Nothing was changed: it goes on as it was.",
             )
@@ -234,7 +233,7 @@ async def running(
         tokens = await in_thread(partial(auth.load, config, closed=closed.append))
         for one in closed:  # a mount may do so, with an fsGroup of Kubernetes at each start of a pod
             hint = "If somebody else is in that group, or on this machine: make new ones."
-            bus.publish("secrets.closed", level="warning", error=one, hint=hint)
+            bus.publish("secrets.closed", error=one, hint=hint)
         probe = await in_thread(_probe, config.whatsapp.probe)
         trusted = await in_thread(authorities.read, config.browser.ca_file)
         installed, unfit = find.Installed(config.browser.path, _VERSION_S, partial(_tell_changed, bus)), None
@@ -256,9 +255,9 @@ async def running(
             hint = "Browsers reach the control port, where they need a token, and may listen. See: waguard doctor"
             bus.publish("sandbox.no_fence", problem=gap, hint=hint)
         if problem is not None:
-            bus.publish("sandbox.plain", level="warning", problem=problem, hint="Run: waguard doctor")
+            bus.publish("sandbox.plain", problem=problem, hint="Run: waguard doctor")
         if not config.browser.chromium_sandbox:
-            bus.publish("sandbox.chromium_off", level="warning", problem="browser.chromium_sandbox is false")
+            bus.publish("sandbox.chromium_off", problem="browser.chromium_sandbox is false")
         resources = Resources(
             config,
             installed,
@@ -359,7 +358,7 @@ async def _cgroups(config: Config, bus: Bus) -> Cgroups | None:
         return None
     found = await in_thread(Cgroups.find, Ceiling(settings.memory_max_mb, settings.pids_max))
     if isinstance(found, str):
-        bus.publish("cgroup.none", level="debug", why=found)
+        bus.publish("cgroup.none", why=found)
         return None
     bus.publish(
         "cgroup.found",
@@ -406,9 +405,7 @@ async def _handed_port(manager: Manager, config: Config, bus: Bus) -> socket.soc
     handed.close()
     manager.drop(CONTROL)
     why = f"The control port that was handed over is at {there}; what the configuration says holds."
-    bus.publish(
-        "daemon.port_moved", level="warning", error=why, hint="Is there a waguard.socket of another address?"
-    )
+    bus.publish("daemon.port_moved", error=why, hint="Is there a waguard.socket of another address?")
     return None
 
 

@@ -294,9 +294,9 @@ class Schedule:
     async def _run(self, job: Job) -> None:
         done = self._runs[job.name] = await job.do()
         if job.failure is not None and shortage.known(job.failure) is None:
-            self._publish("internal.error", level="error", **mistake(f"schedule.{job.name}", job.failure))
+            self._publish("internal.error", **mistake(f"schedule.{job.name}", job.failure))
         if done.error:
-            self._publish("schedule.failed", level="error", job=job.name, error=done.error)
+            self._publish("schedule.failed", job=job.name, error=done.error)
         else:
             self._publish("schedule.done", job=job.name, duration_ms=done.ms)
         try:

@@ -69,7 +69,6 @@ class Port:
         if left_out is not None:
             self._publish(
                 "port.full",
-                level="warning",
                 connections=len(here),
                 closed="the new one" if oldest is None else "the oldest without a request of a known caller",
                 left_out=left_out,

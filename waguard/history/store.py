@@ -180,7 +180,7 @@ class History:
             try:
                 await self._done(recall)
             except Exception as error:  # noqa: BLE001 (what is learned is worth no start that fails)
-                self._publish("internal.error", level="error", **mistake("history", error))
+                self._publish("internal.error", **mistake("history", error))
             self._writer = background(self._write_for_ever, "history", self._publish, again=True)
 
     async def close(self) -> None:
@@ -195,7 +195,7 @@ class History:
                     pass
                 await self._in_thread(self._drop)
         if lost := self._left + self._lost:
-            self._publish("history.lost", level="warning", path=str(self._path), events=lost)
+            self._publish("history.lost", path=str(self._path), events=lost)
         self._off = True
         self._thread.shutdown(wait=False)
 
@@ -247,14 +247,14 @@ class History:
             self._turn_off()
         except (sqlite3.Error, OSError) as error:
             if not self._failing:
-                self._publish("history.write_failed", level="error", path=str(self._path), error=str(error))
+                self._publish("history.write_failed", path=str(self._path), error=str(error))
             self._failing = str(error)
             return False
         else:
             if self._failing:
                 self._publish("history.recovered", path=str(self._path), events_lost=self._lost)
             elif self._lost:
-                self._publish("history.lost", level="warning", path=str(self._path), events=self._lost)
+                self._publish("history.lost", path=str(self._path), events=self._lost)
             self._failing, self._lost = "", 0
         return True
 
@@ -265,7 +265,6 @@ class History:
         self._unwritten = None
         self._publish(
             "history.too_new",
-            level="warning",
             path=str(self._path),
             hint="A newer waguard has written it; it is left as it is, and nothing is kept.",
         )
@@ -325,12 +324,12 @@ class History:
         finally:
             while self._aside:
                 kept_as, why = self._aside.popleft()
-                self._publish("history.unreadable", level="error", kept_as=kept_as, error=why)
+                self._publish("history.unreadable", kept_as=kept_as, error=why)
             odd, self._odd = self._odd, 0
             if odd and not self._odd_told:
                 self._odd_told = True
                 path, first = str(self._path), self._odd_first
-                self._publish("history.rows_ignored", level="warning", path=path, rows=odd, first=first)
+                self._publish("history.rows_ignored", path=path, rows=odd, first=first)
 
     def _on_file(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do it, on a new file if the one that is there turns out to be none. Raises `sqlite3.Error`, `OSError`."""

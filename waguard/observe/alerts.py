@@ -31,7 +31,7 @@ class Alerts:
                 self._publish("alert.cleared", client=client, alert=alert.value)
         elif before is None:
             self._raised[key] = Raised(alert, client, text)
-            self._publish("alert.raised", level="error", client=client, alert=alert.value, text=text)
+            self._publish("alert.raised", client=client, alert=alert.value, text=text)
         elif text != before.text:
             self._raised[key] = Raised(alert, client, text)
             news = self._is_news(before, text)

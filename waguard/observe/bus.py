@@ -40,4 +40,4 @@ class Bus:
 
     def bug(self, where: str, error: BaseException, client: ClientCode | None = None) -> None:
         """Tell, with its trace, what was raised and nobody has foreseen."""
-        self.publish("internal.error", level="error", client=client, **mistake(where, error))
+        self.publish("internal.error", client=client, **mistake(where, error))

@@ -52,7 +52,7 @@ class Etc:
         except OSError as error:
             if str(error) != self._failing:
                 self._failing = str(error)
-                bus.publish("etc.failed", level="warning", error=self._failing)
+                bus.publish("etc.failed", error=self._failing)
         else:
             self._failing = ""
             if changed and not first:

@@ -193,7 +193,7 @@ class Instance:
                 await in_thread(self._resources.registry.write, self.code, record)
                 self._written = record
         except WaguardError as error:
-            self.publish("registry.write_failed", level="error", code=error.code, error=str(error))
+            self.publish("registry.write_failed", code=error.code, error=str(error))
             if changes.get("launch") is not None and self.browser is None:
                 raise
 
@@ -269,7 +269,7 @@ class Instance:
         holders = await in_thread(lambda: reaper.lock_holders([lock], host.process_table()))
         killed = await reaper.end_holders(holders)
         if killed:
-            self.publish("reaper.killed", level="warning", pids=killed)
+            self.publish("reaper.killed", pids=killed)
 
     def _tell_elsewhere(self, taken: Taken) -> None:
         """A profile may have logins of several pages: those of others are kept for when `whatsapp.url` names them again."""
@@ -278,7 +278,7 @@ class Instance:
             return
         here, there = login.address_of(self._origin), ", ".join(map(login.address_of, origins))
         what = f"its login is of {there}, and is kept; whatsapp.url is of {here}, where it has none"
-        self.publish("login.elsewhere", level="warning", why=what)
+        self.publish("login.elsewhere", why=what)
         evidence = Evidence("origin", Verdict.SUSPECT, "login", what)
         self.memory.check = Report((evidence, *(taken.check.evidence if taken.check is not None else ())))
 
@@ -290,7 +290,7 @@ class Instance:
                 f"profile.{report.verdict}", level="error" if damaged else "warning", evidence=evidence
             )
         if taken.refused:
-            self.publish("backup.refused", level="error", backups=taken.refused)
+            self.publish("backup.refused", backups=taken.refused)
         if taken.backup:
             self.publish("profile.restored", backup=taken.backup, profile=taken.profile.generation)
         if taken.mended:
@@ -415,7 +415,7 @@ class Instance:
         try:
             await in_thread(self._custody.hold, profile)
         except WaguardError as error:
-            self.publish("profile.unwitnessed", level="warning", code=error.code, error=error.message)
+            self.publish("profile.unwitnessed", code=error.code, error=error.message)
 
     async def _note_logged_out(self) -> bool:
         """False: the launch is of no use.
@@ -424,7 +424,7 @@ class Instance:
         """
         if not self.memory.proved and not self.memory.accepted_at and await self._has_snapshot():
             self._distrust = "it says that it was logged out, but what its files were is not known"
-            self.publish("login.doubted", level="warning", why=self._distrust)
+            self.publish("login.doubted", why=self._distrust)
             return False
         await self._end_login(Reason.LOGGED_OUT)
         return True
@@ -472,7 +472,7 @@ class Instance:
         backup = self._record.restored
         what = f"that of snapshot {backup} is no longer valid, WhatsApp did not take it: a scan is needed"
         self.memory.check = _found(what, Verdict.SUSPECT)
-        self.publish("backup.login_refused", level="warning", backup=backup)
+        self.publish("backup.login_refused", backup=backup)
         await self._mark_refused()
         await self._end_login(Reason.LOGGED_OUT)
 
@@ -482,7 +482,7 @@ class Instance:
         try:
             await in_thread(self._resources.backups.mark_refused, self.code, backup)
         except WaguardError as error:
-            self.publish("backup.mark_failed", level="error", backup=backup, error=error.message)
+            self.publish("backup.mark_failed", backup=backup, error=error.message)
 
     @property
     def distrust(self) -> str:
@@ -491,7 +491,7 @@ class Instance:
 
     async def _note_lost(self, why: str) -> bool:
         """False: the launch is of no use."""
-        self.publish("login.lost", level="error", why=why)
+        self.publish("login.lost", why=why)
         if await self._has_snapshot():
             self._distrust = why
             return False
@@ -565,7 +565,7 @@ class Instance:
         try:
             await in_thread(cgroups.take, self.code, launch.token, browser.run, launch.processes)
         except OSError as error:
-            self.publish("cgroup.failed", level="warning", error=str(error))
+            self.publish("cgroup.failed", error=str(error))
 
     async def short_of_memory(self) -> str:
         """What the kernel has ended of the browser for want of memory since it was asked last; empty if nothing."""
@@ -590,12 +590,10 @@ class Instance:
             leaf = cgroups.leaf(self.code, launch.token)
             used = await in_thread(leaf.end, stop, stop=stop)
         except OSError as error:
-            self.publish("cgroup.failed", level="warning", error=str(error))
+            self.publish("cgroup.failed", error=str(error))
             return
         if used is not None:
-            self.publish(
-                "cgroup.removed", level="debug", cpu_s=used.cpu_s, memory_peak_mb=used.memory_peak_mb
-            )
+            self.publish("cgroup.removed", cpu_s=used.cpu_s, memory_peak_mb=used.memory_peak_mb)
 
     # --- from one daemon to the next ------------------------------------------------------------------
 
@@ -611,7 +609,7 @@ class Instance:
         record = self._record
         known = record.generation or (record.launch.generation if record.launch is not None else "")
         if what := await in_thread(partial(self._custody.mend_link, known, has_login=self.has_login)):
-            self.publish("profile.link_mended", level="warning", why=what)
+            self.publish("profile.link_mended", why=what)
         _, profile = await in_thread(self._resources.profiles.find, self.code)
         if (generation := profile.generation if profile is not None else "") != record.generation:
             await self.save(generation=generation)
@@ -684,7 +682,7 @@ class Instance:
             async with within(Stage.CLOSE, self._resources.config.deadlines.close, "closing the browser"):
                 await browser.ask_to_close()
         except WaguardError as error:
-            self.publish("browser.close_ignored", level="warning", error=error.message)
+            self.publish("browser.close_ignored", error=error.message)
             return f"it was asked and did not: {error.message}"
         self.stage_done(Stage.CLOSE, began)
         return ""
@@ -735,7 +733,7 @@ class Instance:
             await in_thread(self._custody.witness, profile)
             await self.see_mark()
         except WaguardError as error:
-            self.publish("profile.unwitnessed", level="warning", code=error.code, error=error.message)
+            self.publish("profile.unwitnessed", code=error.code, error=error.message)
 
     async def end_leftovers(self) -> bool:
         """Prove gone whatever an earlier launch left: one we hold, or one the registry knows. False: there was none.
@@ -748,7 +746,7 @@ class Instance:
             killed = await reaper.reap(launch)
             await self._clear_cgroup(launch)
             if killed:
-                self.publish("reaper.killed", level="warning", pids=killed)
+                self.publish("reaper.killed", pids=killed)
             await self._forget(launch)
         else:
             return False
@@ -836,7 +834,7 @@ class Instance:
                 work = partial(self._custody.seal, stop, has_login=self.has_login)
                 sealed = not self.in_use and await in_thread(work, stop=stop)
         except WaguardError as error:
-            self.publish("profile.seal_failed", level="error", code=error.code, error=error.message)
+            self.publish("profile.seal_failed", code=error.code, error=error.message)
         else:
             if sealed:
                 self.publish("profile.sealed", duration_ms=round((time.monotonic() - began) * 1000, 1))
@@ -909,7 +907,7 @@ class Instance:
             step.outcome, step.detail = "skipped", str(skipped)
         except Exception as error:  # noqa: BLE001 (every step runs, whatever the others did)
             if not isinstance(error, OSError) and shortage.known(error) is None:
-                self.publish("internal.error", level="error", **mistake(f"cleanup.{name}", error))
+                self.publish("internal.error", **mistake(f"cleanup.{name}", error))
             step.outcome, step.detail = "failed", getattr(error, "message", repr(error))
         step.ms = round((time.monotonic() - began) * 1000, 1)
         self.publish(

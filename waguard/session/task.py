@@ -171,7 +171,7 @@ class Session:
         try:
             adopted = await self._instance.adopt()
         except (WaguardError, OSError) as error:
-            self._instance.publish("session.not_adopted", level="error", error=str(error))
+            self._instance.publish("session.not_adopted", error=str(error))
             adopted = False
         if adopted:
             with suppress(WaguardError):  # of no use to whom the daemon ends before it has begun
@@ -181,7 +181,7 @@ class Session:
             async with within(Stage.KILL, self._config.deadlines.kill, "reaping leftovers"):
                 await self._instance.end_leftovers()
         except (WaguardError, OSError) as error:
-            self._instance.publish("reaper.failed", level="error", error=str(error))
+            self._instance.publish("reaper.failed", error=str(error))
         else:
             await self._instance.seal()
 
@@ -331,7 +331,7 @@ class Session:
         if memory.usages:
             at, before = memory.usages[-1]
             cpu_s = round(max(0.0, usage.cpu_s - before.cpu_s), 2)
-            self._instance.publish("health.activity", level="debug", cpu_s=cpu_s, period_s=round(now - at, 1))
+            self._instance.publish("health.activity", cpu_s=cpu_s, period_s=round(now - at, 1))
         memory.usages.append((now, usage))
         if self.state.link is not Link.CONNECTED or not self._services.learned.quiet(self.code):
             return
@@ -437,7 +437,7 @@ class Session:
 
     def _report_bug(self, where: str, error: Exception) -> None:
         trace = "".join(traceback.format_exception(error))
-        self._instance.publish("internal.error", level="error", where=where, error=repr(error), trace=trace)
+        self._instance.publish("internal.error", where=where, error=repr(error), trace=trace)
 
     async def _call_off(self) -> None:
         if self._work is not None:

@@ -354,7 +354,7 @@ class Watch:
         now = time.monotonic()
         if now >= self._popups_told:
             self._popups_told = now + _POPUPS_TOLD_S
-            self._instance.publish("page.popups_closed", level="warning", pages=self._popups)
+            self._instance.publish("page.popups_closed", pages=self._popups)
             self._popups = 0
 
     async def _signs(self, epoch: int, page: Page) -> object:

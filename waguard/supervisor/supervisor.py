@@ -108,14 +108,14 @@ class Supervisor:
             try:
                 codes.append(client_code(name))
             except InvalidClientCode:
-                self._resources.bus.publish("registry.foreign_directory", level="warning", directory=name)
+                self._resources.bus.publish("registry.foreign_directory", directory=name)
         lost = await in_thread(self._resources.backups.keys_lost)
         self._services.gate.alerts.set(Alert.KEYS_LOST, lost)
         await asyncio.gather(*(self._adopt(code) for code in codes))
         # Of no session that we know: its browser ends with its pipe.
         handed = self._resources.manager.handed()
         for name in set(handed).difference(*(kept_names(code, handed) for code in self._unread)):
-            self._resources.bus.publish("daemon.unknown_fd", level="warning", fd=name)
+            self._resources.bus.publish("daemon.unknown_fd", fd=name)
             self._resources.manager.drop(name)
         await self._sweep(starting=True, among=IN_THE_WAY)
         self._resources.bus.subscribe(self.keeper.heard)
@@ -182,7 +182,7 @@ class Supervisor:
             if known is None:
                 self._resources.bus.bug("sweep", error)
             code, why = (known.code, known.message) if known is not None else ("internal", repr(error))
-            self._resources.bus.publish("sweep.failed", level="error", code=code, error=why)
+            self._resources.bus.publish("sweep.failed", code=code, error=why)
 
     async def _adopt(self, code: ClientCode) -> None:
         """Whatever is wrong with what is kept of one client, it costs no other one, and no start."""
@@ -200,7 +200,6 @@ class Supervisor:
         except Torn as error:
             resources.bus.publish(
                 "registry.unreadable",
-                level="error",
                 client=code,
                 error=error.message,
                 kept_as=await self._set_aside(code),
@@ -210,15 +209,13 @@ class Supervisor:
             record = Record(wanted=Wanted.UP if launch else Wanted.DOWN, launch=launch)
         except (ProfileFailed, LimitReached) as error:
             self._unread[code] = error.message
-            resources.bus.publish(
-                "registry.unread", level="error", client=code, error=error.message, hint=_READ_LATER
-            )
+            resources.bus.publish("registry.unread", client=code, error=error.message, hint=_READ_LATER)
             return
         try:
             record = await Instance(code, record, resources).find_profile()
         except ProfileFailed as error:
             self._unread[code] = str(error)
-            resources.bus.publish("profile.not_found", level="error", client=code, error=str(error))
+            resources.bus.publish("profile.not_found", client=code, error=str(error))
             return
         session = self._add(code, record)
         if record.launch is not None:
@@ -270,7 +267,7 @@ class Supervisor:
     def _tell_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             told = mistake(task.get_name(), error)
-            self._resources.bus.publish("session.shutdown_failed", level="error", **told)
+            self._resources.bus.publish("session.shutdown_failed", **told)
 
     def _add(self, code: ClientCode, record: Record) -> Session:
         session = Session(code, record, self._services)
@@ -498,9 +495,7 @@ class Supervisor:
 
     def _tell_refused(self, code: ClientCode, error: WaguardError) -> None:
         """A connect that the host refuses is no attempt, and no success either."""
-        self._resources.bus.publish(
-            "connect.refused", level="warning", client=code, code=error.code, error=error.message
-        )
+        self._resources.bus.publish("connect.refused", client=code, code=error.code, error=error.message)
 
     async def refusals(self) -> Sequence[str]:
         """Why no connect at all is taken now, by code; empty if they are. Memory is another matter: who is up stays up, and who finds

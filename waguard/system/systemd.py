@@ -149,7 +149,6 @@ class Manager:
             self._told_full = True
             self._publish(
                 "daemon.store_full",
-                level="warning",
                 error=f"Not every browser can be left to the next daemon: {why}, and names take {NAMES_BYTES} bytes at most.",
                 hint="The others are closed at a restart. Raise FileDescriptorStoreMax= and FDSTORE= of the unit, or shorten codes.",
             )

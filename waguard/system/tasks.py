@@ -39,9 +39,9 @@ def background(
     def _tell(error: Exception, left_out: int) -> None:
         more = {"left_out": left_out} if left_out else {}
         if (known := shortage.known(error)) is not None:
-            publish("task.failed", level="error", where=name, code=known.code, error=known.message, **more)
+            publish("task.failed", where=name, code=known.code, error=known.message, **more)
         else:
-            publish("internal.error", level="error", **mistake(name, error), **more)
+            publish("internal.error", **mistake(name, error), **more)
 
     return asyncio.create_task(guarded(), name=name)
 

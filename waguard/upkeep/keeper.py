@@ -137,7 +137,7 @@ class Keeper:
             if known is None:
                 self._resources.bus.bug("backup", error, session.code)
             code, why = (known.code, known.message) if known is not None else ("internal", repr(error))
-            session.instance.publish("backup.failed", level="error", reason=reason, code=code, error=why)
+            session.instance.publish("backup.failed", reason=reason, code=code, error=why)
             return False
         return True
 

@@ -44,4 +44,4 @@ class Pulse:
         passed, self._last = now - self._last, now
         self._counted += min(passed, 2 * _TICK_S)
         if passed > _TICK_S + _LATE_S:
-            self._publish("daemon.lagged", level="warning", duration_ms=round((passed - _TICK_S) * 1000, 1))
+            self._publish("daemon.lagged", duration_ms=round((passed - _TICK_S) * 1000, 1))

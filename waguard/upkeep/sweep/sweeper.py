@@ -135,7 +135,7 @@ class Sweeper:
                 outcome=finding.outcome,
                 detail=finding.detail or None,
             )
-        self._resources.bus.publish("sweep.done", level="debug", findings=len(findings), duration_ms=ms)
+        self._resources.bus.publish("sweep.done", findings=len(findings), duration_ms=ms)
 
     async def make_room(self, enough: Callable[[], bool]) -> None:
         """Delete retired profiles, the oldest first, until there is ``enough`` room or none is left that may go."""
@@ -146,5 +146,5 @@ class Sweeper:
                 if retired.may_go(one) and one.generation not in self._in_use():
                     await in_thread(self._resources.profiles.delete_retired, one.path)
                     self._resources.bus.publish(
-                        "profile.deleted", level="warning", profile=one.path.name, why="the disk is full"
+                        "profile.deleted", profile=one.path.name, why="the disk is full"
                     )
