@@ -6,6 +6,7 @@ hold nothing. What tells the two apart is the directory: as long as one is open,
 """
 
 import os
+import threading
 from pathlib import Path
 
 from waguard.profile import login
@@ -17,6 +18,7 @@ class Held:
     def __init__(self, profile: Path, origin: str) -> None:
         """Raises `NotPlain`, `OSError`."""
         self._fds = {}
+        self._one = threading.Lock()  # a number that was closed may be another file's a moment later
         try:
             for database in login.databases(profile, origin):
                 self._fds[database] = database.hold()
@@ -26,12 +28,16 @@ class Held:
 
     def made_anew(self) -> str:
         """Which of them is another one by now, and since when nobody knows; empty if none. Raises `OSError`."""
-        for database, fd in self._fds.items():
-            held, there = os.fstat(fd), database.status()
-            if there is None or (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
-                return f"{database.name} has been wiped while the browser used it, and the login was in it"
+        with self._one:
+            for database, fd in self._fds.items():
+                held, there = os.fstat(fd), database.status()
+                if there is None or (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
+                    return (
+                        f"{database.name} has been wiped while the browser used it, and the login was in it"
+                    )
         return ""
 
     def drop(self) -> None:
-        while self._fds:
-            os.close(self._fds.popitem()[1])
+        with self._one:
+            while self._fds:
+                os.close(self._fds.popitem()[1])

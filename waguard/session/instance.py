@@ -432,7 +432,7 @@ class Instance:
     async def _end_login(self, how: Reason) -> None:
         """There is none any more, and a person has to scan."""
         self.memory.had, self.memory.accepted_at = False, 0.0
-        self._custody.let_go()
+        await in_thread(self._custody.let_go)
         await self.save(login=False, marked=False, unsaved=False, restored="", ended=how)
 
     async def find_snapshot(self) -> bool:
@@ -721,7 +721,7 @@ class Instance:
         self.memory.forget_browser()
         self.stage_done(Stage.KILL, began)
         await self._witness()
-        self._custody.let_go()
+        await in_thread(self._custody.let_go)
         await self._forget(launch)
 
     async def _witness(self) -> None:
