@@ -621,6 +621,26 @@ async def test_a_page_that_was_sent_nowhere_yet_is_opened_by_the_next_daemon(
     assert not real.events("health.finding")
 
 
+async def test_a_login_that_was_wiped_is_not_handed_over(real: Service, simulator: Simulator) -> None:
+    """The next daemon could not tell the new database from the one that had the login."""
+    await real.start()
+    await up(real, "one")
+    simulator.scan((await real.view("one"))["qr"]["text"], "34600000000")
+    await real.until(lambda: real.events("backup.taken"), "saved")
+    profile = (real.sessions / "one" / "profile").resolve()
+    database = next((profile / "Default" / "IndexedDB").glob("*.leveldb"))
+    database.rename(database.with_suffix(".old"))  # as Chromium would, while the page goes on
+    shutil.copytree(database.with_suffix(".old"), database, copy_function=shutil.copy)
+    for path in (database, *database.iterdir()):
+        os.chown(path, profile.stat().st_uid, profile.stat().st_gid)
+    await real.end(signal.SIGUSR2)
+    await real.start()
+    await real.until(lambda: real.events("profile.restored"), "restored")
+    await real.until(lambda: connected(real, "one"), "connected")
+    assert not real.events("session.adopted")
+    assert "has been wiped" in real.events("profile.damaged")[0]["evidence"][0]
+
+
 async def test_the_next_daemon_knows_what_became_of_a_login(real: Service, simulator: Simulator) -> None:
     async def scan(shown: int) -> None:
         await real.until(lambda: len(real.events("session.qr_shown")) >= shown, "a code")

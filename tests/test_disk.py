@@ -601,7 +601,7 @@ async def test_a_disk_that_fills_up_under_a_browser_costs_no_scan(
         assert len(journal.named("session.qr_shown")) == scans
 
 
-@pytest.mark.parametrize("then", ["stops", "reloads"])
+@pytest.mark.parametrize("then", ["stops", "is sealed", "reloads"])
 async def test_a_login_that_the_browser_wipes_under_its_page_is_restored(
     start: Daemon, disk: Disk, journal: Journal, then: str
 ) -> None:
@@ -609,7 +609,11 @@ async def test_a_login_that_the_browser_wipes_under_its_page_is_restored(
     disk.resize("128m", inodes=20_000)
     async with (
         Simulator(cadence=Cadence(sync_s=0.05)) as simulator,
-        start(whatsapp={"url": simulator.url}, page={"poll_s": 0.1}) as (supervisor, _),
+        start(
+            whatsapp={"url": simulator.url},
+            page={"poll_s": 0.1},
+            profile={"at_rest": "sealed" if then == "is sealed" else "plain"},
+        ) as (supervisor, _),
     ):
         view = await supervisor.connect(DEMO)
         assert view.qr is not None
@@ -627,8 +631,11 @@ async def test_a_login_that_the_browser_wipes_under_its_page_is_restored(
                 disk.empty()
                 await until_more(supervisor, "written")
         assert supervisor.view(DEMO).status is Status.CONNECTED
-        if then == "stops":
+        if then != "reloads":
             await supervisor.disconnect(DEMO)
+            if then == "stops":
+                with pytest.raises(BackupRefused, match="has been wiped"):
+                    await supervisor.backup(DEMO)
             again = await supervisor.connect(DEMO)
             assert (again.status, again.profile) == (Status.CONNECTED, "restored")
         else:

@@ -14,6 +14,7 @@ from waguard.admission.gate import Gate
 from waguard.browser import find
 from waguard.browser.find import Binary, Installed
 from waguard.core.breaker import BreakerPolicy
+from waguard.core.catalogue import Level, level_of
 from waguard.core.health import Fault
 from waguard.core.model import Alert, Cause, ClientCode, Failure, Stage
 from waguard.core.shown import Raised
@@ -43,8 +44,10 @@ class Told:
         """What standing alerts said anew, with the level."""
 
     def publish(
-        self, name: str, *, alert: str, client: ClientCode | None, level: str = "info", text: str = ""
+        self, name: str, *, alert: str, client: ClientCode | None, level: Level | None = None, text: str = ""
     ) -> None:
+        fields = {"alert": alert, **({"text": text} if text else {})}
+        level = level_of(name, level, fields)
         if name == "alert.changed":
             assert text
             self.texts.append((level, text))

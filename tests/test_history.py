@@ -360,10 +360,10 @@ async def test_more_than_can_wait_is_counted(
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from waguard import history
 from waguard.config import Config
 from waguard.core.model import ClientCode
 from waguard.observe.bus import Bus
+from waguard.history import store as history
 from waguard.history.learned import Learned
 
 async def main():

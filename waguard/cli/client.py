@@ -1,7 +1,7 @@
 """The control port of a running daemon, asked on behalf of the command line."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -143,8 +143,9 @@ class Control:
             self._answered("GET", path, limit_s=self._patience_s, accept="*/*", form=form) as answer,
             in_threads(replacing(file)) as target,
         ):
-            async for piece in answer.content.iter_chunked(_PIECE):
-                await in_thread(target.write, piece)
+            with self._on_its_way(self._patience_s):  # else it is taken for the file's
+                async for piece in answer.content.iter_chunked(_PIECE):
+                    await in_thread(target.write, piece)
 
     async def reap(self, *, dry_run: bool) -> Sweep:
         wish = str(dry_run).lower()
@@ -202,7 +203,7 @@ class Control:
         **options: str,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer that is a good one, to be read in the block. ``limit_s`` is for each piece of it, ``total_s`` for all."""
-        try:
+        with self._on_its_way(limit_s):
             async with self._http.request(
                 method,
                 self._url + path,
@@ -218,6 +219,12 @@ class Control:
                 if answer.content_type == "application/problem+json":
                     raise _error(self._parsed(_PROBLEM, await answer.read()))
                 raise self._stranger(f"It answered {answer.status} {answer.content_type}.")
+
+    @contextmanager
+    def _on_its_way(self, limit_s: float) -> Iterator[None]:
+        """What goes wrong between us and the daemon. Raises `Problem`."""
+        try:
+            yield
         except TimeoutError:
             raise Problem(
                 "no_answer", f"The daemon at {self._url} did not answer within {limit_s:g} s.", hint=_LOG

@@ -200,7 +200,7 @@ class Custody:
         self._profiles.replace(
             self._code,
             taken.profile,
-            reason,
+            DAMAGED if before is not None and _lost(before) else reason,
             worthless=self._worthless(before, has_login=self._has_login),
             sequence=self._backups.sequence(self._code),
         )
@@ -261,8 +261,9 @@ class Custody:
 
     def wiped(self) -> str:
         """Which database has been wiped since `hold`; empty if none, or if nobody can tell."""
+        held = self._held  # another thread may let go of it
         try:
-            return self._held.made_anew() if self._held is not None else ""
+            return held.made_anew() if held is not None else ""
         except OSError:
             return ""
 
@@ -291,13 +292,11 @@ class Custody:
             return False
         self._lock(profile)
         try:
-            if self._structure(profile.path).verdict is Verdict.DAMAGED:
+            if (lost := _lost(profile)) or self._structure(profile.path).verdict is Verdict.DAMAGED:
                 self._keep_sealed(profile)
             if (there := about_of(profile.sealed)) is not None and there.origin != self._origin:
                 self._keep_sealed(profile)  # of another page: what is sealed now has this one's login alone
-            known = witness.read(profile.witness)
-            kept = known is None or not known.lost
-            about = self._about(profile, "sealed", has_login=has_login and kept, live=False)
+            about = self._about(profile, "sealed", has_login=has_login and not lost, live=False)
             self._backups.write(stop, profile.path, profile.sealed, about)
             with saying(f"delete {profile.path}"), partial(profile.path) as going:
                 profile.path.rename(going)  # half a profile must never bear a profile's name
@@ -366,6 +365,7 @@ class Custody:
                 _refusing_oddities(profile.path),
             ):
                 self._copy(profile.path, into)
+                lost = self.wiped() or _lost(profile)
         finally:
             if held_still is None:
                 self.drop_lock()
@@ -374,7 +374,7 @@ class Custody:
         report = self._structure(into)
         if report.verdict is Verdict.DAMAGED:
             raise BackupRefused(f"The profile is damaged: {report.why}", reason="damaged")
-        if lost := self.wiped():
+        if lost:
             raise BackupRefused(f"The profile is damaged: {lost}.", reason="damaged")
         return self._about(profile, reason, has_login=has_login, live=held_still is not None)
 
@@ -442,6 +442,12 @@ class Custody:
         if fd >= 0:
             self.locked = ""
             os.close(fd)
+
+
+def _lost(profile: Profile) -> str:
+    """What was lost of the login while a browser used it, though the files are whole; empty if nothing."""
+    known = witness.read(profile.witness)
+    return known.lost if known is not None else ""
 
 
 @contextmanager

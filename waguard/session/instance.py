@@ -117,6 +117,8 @@ class Memory:
         self.version = ""
 
 
+_FULL = "No space left"
+"""In what Chromium says of a database that it could not open."""
 _LOOK_S = 0.5
 """How often is looked whether a login has reached the disk, in seconds."""
 _FREEZE_S = 1.0
@@ -372,7 +374,6 @@ class Instance:
             case Judgement.ACCEPTED:
                 await self._note_accepted()
             case Judgement.REFUSED if why := await in_thread(self._damage_of, self.browser):
-                await self._mark_refused()
                 if not await self._note_lost(why):  # an older one may do
                     return None
             case Judgement.REFUSED:
@@ -492,6 +493,8 @@ class Instance:
     async def _note_lost(self, why: str) -> bool:
         """False: the launch is of no use."""
         self.publish("login.lost", why=why)
+        if self._record.restored and _FULL not in why:  # on a full disk it may be as sound as ever
+            await self._mark_refused()
         if await self._has_snapshot():
             self._distrust = why
             return False
@@ -661,6 +664,8 @@ class Instance:
         browser, launch = self.browser, self._record.launch
         if browser is None or launch is None or not launch.page or self._record != self._written:
             return False
+        if self._custody.wiped():  # which the next daemon could not know
+            return False
         if not browser.connected or not self._resources.manager.bequeath(self._named(launch, browser)):
             return False
         browser.close()
@@ -734,6 +739,7 @@ class Instance:
             await self.see_mark()
         except WaguardError as error:
             self.publish("profile.unwitnessed", code=error.code, error=error.message)
+            self._distrust = self._distrust or await in_thread(self._custody.wiped)
 
     async def end_leftovers(self) -> bool:
         """Prove gone whatever an earlier launch left: one we hold, or one the registry knows. False: there was none.
