@@ -30,7 +30,7 @@ BOUND = st.builds(Bounds, st.floats(0.01, 1.0), st.floats(1.0, 20.0))
 TRIALS = st.builds(Trials, st.integers(0, 50), st.integers(0, 50), st.floats(0, 1000))
 KNOWN = st.dictionaries(st.sampled_from(Remedy), TRIALS)
 FAULTS = st.sampled_from(Fault)
-LEVELS = st.lists(st.floats(0, 3600), min_size=WEEK_H, max_size=WEEK_H)
+LEVELS = st.lists(st.floats(0, 3600, allow_subnormal=False), min_size=WEEK_H, max_size=WEEK_H)
 
 # --- deadlines --------------------------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """The composition root: what is started in which order, and stopped in the reverse."""
 
 import asyncio
-import ctypes
 import errno
 import fcntl
 import os
@@ -15,7 +14,7 @@ import time
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ from waguard.session.registry import Registry
 from waguard.session.task import Services
 from waguard.session.watch import Senses
 from waguard.supervisor.supervisor import Supervisor
-from waguard.system import shortage, signals
+from waguard.system import heap, shortage, signals
 from waguard.system.files import in_thread, saying
 from waguard.system.systemd import CONTROL, Manager
 from waguard.system.tasks import background
@@ -93,7 +92,7 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
     loop = asyncio.get_running_loop()
     for number in signals.ENDING:
         loop.add_signal_handler(number, heard.put_nowait, number)
-    _share_one_heap()
+    heap.share()
     loop.set_default_executor(_threads())
     if sys.version_info < (3, 12):  # before that a thread waits for each child, which there may be none for
         watcher = asyncio.PidfdChildWatcher()
@@ -126,16 +125,6 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
             signal.raise_signal(number)  # for whoever comes, who has the browsers; until then it waits
     manager.tell("WATCHDOG=1")  # the next one begins to beat when it is loaded
     return manager.heirlooms()
-
-
-_ARENA_MAX = -8
-"""M_ARENA_MAX of mallopt(3)."""
-
-
-def _share_one_heap() -> None:
-    """By all threads: of one of its own each keeps what an import has once taken."""
-    with suppress(OSError, AttributeError):  # a C library that has no such thing
-        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
 
 
 def _threads() -> ThreadPoolExecutor:

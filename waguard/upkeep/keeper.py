@@ -24,7 +24,7 @@ from waguard.profile.examiners.subject import Subject
 from waguard.profile.store import DAMAGED, DROPPED, Place, Retired, bytes_below
 from waguard.session.instance import Resources
 from waguard.session.task import Session
-from waguard.system import files, host, shortage
+from waguard.system import files, heap, host, shortage
 from waguard.system.deadline import within
 from waguard.system.files import in_thread, in_threads, saying
 from waguard.system.host import MB
@@ -271,6 +271,7 @@ class Keeper:
                 backup = await self._bring(code, archive, wanted, keep=keep)
         finally:
             self._importing.discard(code)
+            await in_thread(heap.give_back)
         if keep:
             self._resources.bus.publish(
                 "backup.taken", client=code, backup=backup.id, reason="import", bytes=backup.size
