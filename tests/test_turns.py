@@ -23,9 +23,9 @@ def nothing() -> None:
 async def test_a_hundred_connects_at_once_are_all_answered_however_long_the_queue(
     pose: Daemon, journal: Journal
 ) -> None:
-    """A hundred, two at a time, take far longer than the queue may stand still."""
-    limits = {"concurrent_starts": 2, **ROOM}
-    async with pose("ok", limits=limits, deadlines={"admit": 5.0}) as (supervisor, _):
+    """A hundred, four at a time, of half a second at least, take far longer than the queue may stand still."""
+    limits = {"concurrent_starts": 4, **ROOM}
+    async with pose("slow", limits=limits, deadlines={"admit": 5.0}) as (supervisor, _):
         began = asyncio.get_running_loop().time()
         asked = [asyncio.create_task(supervisor.connect(code)) for code in CODES]
         views = await asyncio.gather(*asked)
@@ -35,9 +35,9 @@ async def test_a_hundred_connects_at_once_are_all_answered_however_long_the_queu
         spawned = [event.client for event in journal.named("browser.spawned")]
         assert len(spawned) == 100
         queued = {event.client: event.fields["before"] for event in journal.named("session.queued")}
-        assert sorted(queued.values()) == list(range(98))
+        assert sorted(queued.values()) == list(range(96))
         place = {code: number for number, code in enumerate(spawned)}
-        assert all(abs(place[code] - before) <= 4 for code, before in queued.items() if code), (
+        assert all(abs(place[code] - before) <= 8 for code, before in queued.items() if code), (
             "in their order"
         )
 
