@@ -133,8 +133,9 @@ class Bed:
                 return f"the phone says {link or 'unlinked'}"
         if status == SCANNABLE and view["qr"] is None:
             return "no code to scan"
-        open_ones = len(self._mine("health.finding")) - len(self._mine("health.recovered"))
-        return "a finding is not called recovered" if open_ones > 0 else ""
+        # One trouble may be found twice: it does not answer, then it loops. Recovered it is once.
+        last = self._mine("health.finding", "health.recovered")[-1:]
+        return "a finding is not called recovered" if last and last[0].event == "health.finding" else ""
 
     def findings(self) -> list[Line]:
         return self._mine("health.finding")
