@@ -7,7 +7,7 @@ from difflib import ndiff
 from hypothesis import strategies as st
 
 from waguard.core import machine as m
-from waguard.core.health import PLANS, Fault, Finding, Remedy
+from waguard.core.health import BY_COST, PLANS, Fault, Finding, Remedy
 from waguard.core.machine import State, decide
 from waguard.core.model import Failure, Link, Reading, Reason, Stage
 from waguard.core.policy import RestartPolicy
@@ -19,7 +19,7 @@ FAILURE = Failure("browser_failed", "it fell", Stage.START)
 def found(epoch: int, fault: Fault, *plan: Remedy, snapshot: str = "") -> m.Found:
     finding = Finding(fault, FAILURE)
     kind = m.BrowserExited if fault in {Fault.BROWSER_EXITED, Fault.PIPE_CLOSED} else m.Found
-    return kind(epoch, finding, plan or tuple(PLANS[fault]), "by cost", snapshot)
+    return kind(epoch, finding, plan or tuple(PLANS[fault]), BY_COST, snapshot)
 
 
 def exited(epoch: int) -> m.Found:

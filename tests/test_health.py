@@ -16,8 +16,8 @@ from waguard.core.breaker import Breaker, BreakerPolicy
 from waguard.core.correlation import network_is_down
 from waguard.core.health import (
     AGAIN,
+    BY_COST,
     BY_SCAN,
-    COST_S,
     FOR_A_PERSON,
     GONE,
     PLANS,
@@ -31,7 +31,6 @@ from waguard.core.health import (
     next_remedy,
     repeated,
 )
-from waguard.core.learning import Trials, order
 from waguard.core.machine import State, decide
 from waguard.core.model import Cause, Failure, Link, Process, Reading, Reason, Stage, Wanted
 from waguard.core.patience import Book, Complaint, Due, update
@@ -46,9 +45,8 @@ A, B, C = Fault.BROWSER_HUNG, Fault.NETWORK_HUNG, Fault.GPU_HUNG
 
 def test_every_fault_has_a_plan_in_the_order_of_cost() -> None:
     assert set(PLANS) == set(Fault)
-    assert set(COST_S) == set(Remedy)
     for plan in PLANS.values():
-        assert list(plan) == sorted(plan, key=lambda one: COST_S[one])
+        assert list(plan) == sorted(plan, key=list(Remedy).index)
         assert len(set(plan)) == len(plan)
 
 
@@ -340,20 +338,14 @@ def test_after_its_rest_there_is_room_in_the_budget(
 
 
 def treatment(fault: Fault, plan: tuple[Remedy, ...], tried: tuple[Remedy, ...] = ()) -> Treatment:
-    return Treatment(Finding(fault, FAILURE), plan, "by cost", 0.0, tried=tried)
-
-
-_trials = st.dictionaries(
-    st.sampled_from(Remedy), st.builds(Trials, st.integers(0, 9), st.integers(0, 60), st.floats(0, 600))
-)
+    return Treatment(Finding(fault, FAILURE), plan, BY_COST, 0.0, tried=tried)
 
 
 @st.composite
 def _cases(draw: st.DrawFn) -> tuple[Treatment, tuple[tuple[Fault, Remedy], ...]]:
-    """Any treatment, its plan ordered by any experience and with whatever is not allowed left out."""
+    """Any treatment, its plan with whatever is not allowed left out."""
     fault = draw(st.sampled_from(Fault))
-    allowed = [one for one in PLANS[fault] if one not in REPLACING or draw(st.booleans())]
-    plan, _ = order(allowed, draw(_trials), draw(_trials))
+    plan = tuple(one for one in PLANS[fault] if one not in REPLACING or draw(st.booleans()))
     tried = tuple(one for one in plan if draw(st.booleans()))
     others = st.tuples(st.sampled_from(Fault), st.sampled_from(Remedy))
     mine = [(fault, one) for one in plan if draw(st.booleans())]
@@ -361,7 +353,7 @@ def _cases(draw: st.DrawFn) -> tuple[Treatment, tuple[tuple[Fault, Remedy], ...]
 
 
 @given(_cases())
-def test_whatever_was_learned_the_next_remedy_is_one_that_makes_sense(
+def test_whatever_was_tried_the_next_remedy_is_one_that_makes_sense(
     case: tuple[Treatment, tuple[tuple[Fault, Remedy], ...]],
 ) -> None:
     one, treated = case
@@ -397,14 +389,8 @@ def test_a_profile_is_replaced_in_the_order_of_what_a_person_pays() -> None:
 
 
 @pytest.mark.parametrize("fault", sorted(one for one in AGAIN if Remedy.RESTART in PLANS[one]))
-def test_what_is_tried_again_and_again_is_no_restart_even_where_that_was_learned_to_be_the_best(
-    fault: Fault,
-) -> None:
-    learned: dict[Remedy, Trials] = {
-        one: Trials(0, 20, 200.0) for one in PLANS[fault] if one is not Remedy.RESTART
-    }
-    plan, _ = order(PLANS[fault], learned, {})
-    assert plan[0] is Remedy.RESTART or Remedy.RESTART not in plan
+def test_what_is_tried_again_and_again_is_no_restart(fault: Fault) -> None:
+    plan = tuple(PLANS[fault])
     treated = tuple((fault, one) for one in plan)
     assert next_remedy(treatment(fault, plan), treated) is None
     again = repeated(plan)
@@ -545,7 +531,7 @@ class World:
         named = tuple(PLANS[fault]) if plan is None else plan
         if fault is Fault.OFFLINE and self.network_down:
             named = ()
-        return kind(self.state.epoch, Finding(fault, FAILURE), named, "by cost", "b1", step=self.state.step)
+        return kind(self.state.epoch, Finding(fault, FAILURE), named, BY_COST, "b1", step=self.state.step)
 
     def answer(self) -> None:
         """The next thing that is due: of the slow work, or of the cure under way."""

@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from waguard.config import Config
-from waguard.core.health import PLANS, Fault, Remedy
 from waguard.core.model import ClientCode, Stage, Status
 from waguard.core.stats import Happening
 from waguard.errors import ProfileFailed
@@ -224,7 +223,6 @@ def live(journal: Journal) -> None:
 def told(learned: Learned) -> object:
     return (
         [learned.deadline(code, stage) for code in (DEMO, DEMO2, None) for stage in Stage],
-        [learned.remedies(code, fault, PLANS[fault]) for code in (DEMO, DEMO2) for fault in Fault],
         [learned.activity(code) for code in (DEMO, DEMO2)],
         learned._activity[DEMO].amounts,
     )
@@ -237,10 +235,6 @@ async def test_what_was_learned_is_the_same_after_a_restart(tmp_path: Path, jour
         assert learned.deadline(DEMO, Stage.OPEN).seconds == 40.0
         assert learned.deadline(DEMO2, Stage.OPEN).seconds == 11.25
         assert learned.deadline(DEMO2, Stage.KILL).seconds == Config().deadlines.kill
-        assert learned.remedies(DEMO2, Fault.PAGE_BLOCKED, PLANS[Fault.PAGE_BLOCKED]) == (
-            (Remedy.RESTART, Remedy.RELOAD),
-            "restart worked 4 of 4 times here, reload worked 0 of 4 times here",
-        )
         assert learned.activity(DEMO) == 31.0
     async with keeping(tmp_path, Journal()) as (_, learned):
         assert told(learned) == before
@@ -270,7 +264,6 @@ def test_learning_can_be_switched_off() -> None:
     journal.bus.subscribe(learned.heard)
     live(journal)
     assert learned.deadline(DEMO2, Stage.OPEN).seconds == 45.0
-    assert learned.remedies(DEMO2, Fault.PAGE_BLOCKED, PLANS[Fault.PAGE_BLOCKED])[1] == "by cost"
 
 
 def test_it_stays_small_and_takes_what_it_does_not_know() -> None:
@@ -284,7 +277,6 @@ def test_it_stays_small_and_takes_what_it_does_not_know() -> None:
         journal.bus.hand(Event(name, client=DEMO, fields=unknown))
     assert sum(map(len, learned._own.values())) == 60
     assert sum(map(len, learned._all.values())) == 1000
-    assert [len(tries) for tries in (*learned._tries.values(), *learned._all_tries.values())] == [50, 500]
 
 
 def test_a_client_is_quiet_when_it_does_least_and_what_is_long_ago_fades() -> None:

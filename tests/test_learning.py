@@ -1,35 +1,18 @@
-"""Deadlines that fit the client, remedies in the order that worked, hours in which nobody is disturbed."""
+"""Deadlines that fit the client, hours in which nobody is disturbed."""
 
 from datetime import UTC, datetime
-from itertools import permutations
-from math import inf
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from waguard.core.health import COST_S, PLANS, REPLACING, Fault, Remedy
-from waguard.core.learning import (
-    ENOUGH,
-    WEEK_H,
-    Activity,
-    Bounds,
-    Trials,
-    deadline,
-    hour_of_week,
-    order,
-    quantile,
-    quiet,
-)
+from waguard.core.learning import ENOUGH, WEEK_H, Activity, Bounds, deadline, hour_of_week, quantile, quiet
 
 BOUNDS = Bounds()
 OPEN_S = 45.0
 SECONDS = st.floats(0.001, 10_000)
 SAMPLES = st.lists(SECONDS, max_size=60)
 BOUND = st.builds(Bounds, st.floats(0.01, 1.0), st.floats(1.0, 20.0))
-TRIALS = st.builds(Trials, st.integers(0, 50), st.integers(0, 50), st.floats(0, 1000))
-KNOWN = st.dictionaries(st.sampled_from(Remedy), TRIALS)
-FAULTS = st.sampled_from(Fault)
 LEVELS = st.lists(st.floats(0, 3600, allow_subnormal=False), min_size=WEEK_H, max_size=WEEK_H)
 
 # --- deadlines --------------------------------------------------------------------------------------------
@@ -109,80 +92,6 @@ def test_a_quantile_is_a_sample_and_so_many_do_not_exceed_it(samples: list[float
     found = quantile(samples, q)
     assert found in samples
     assert sum(one <= found for one in samples) >= q * len(samples) - 1e-9
-
-
-# --- remedies ---------------------------------------------------------------------------------------------
-
-
-@given(fault=FAULTS)
-def test_without_history_the_plan_stands(fault: Fault) -> None:
-    assert order(PLANS[fault], {}, {}) == (tuple(PLANS[fault]), "by cost")
-
-
-@given(fault=FAULTS, own=KNOWN, all_=KNOWN)
-def test_an_order_is_the_plan_in_another_order_and_what_replaces_comes_last(
-    fault: Fault, own: dict[Remedy, Trials], all_: dict[Remedy, Trials]
-) -> None:
-    found, why = order(PLANS[fault], own, all_)
-    assert sorted(found) == sorted(PLANS[fault])
-    replacing = [one for one in PLANS[fault] if one in REPLACING]
-    assert list(found[len(found) - len(replacing) :]) == replacing
-    assert why
-
-
-@given(fault=FAULTS, own=KNOWN)
-def test_no_other_order_is_expected_to_cost_less(fault: Fault, own: dict[Remedy, Trials]) -> None:
-    gentle = [one for one in PLANS[fault] if one not in REPLACING]
-
-    def expected(way: tuple[Remedy, ...]) -> float:
-        cost, open_still = 0.0, 1.0
-        for one in way:
-            trials = own.get(one, Trials())
-            cost += open_still * (COST_S[one] + trials.seconds) / (trials.tries + 1)
-            open_still *= 1 - (trials.worked + 1) / (trials.tries + 2)
-        return cost
-
-    found, _ = order(gentle, own, own)
-    assert expected(found) <= min(map(expected, permutations(gentle)), default=inf) * (1 + 1e-9)
-
-
-@given(fault=FAULTS, own=KNOWN, more=st.integers(1, 20))
-def test_what_works_more_often_never_comes_later(fault: Fault, own: dict[Remedy, Trials], more: int) -> None:
-    for one in PLANS[fault]:
-        trials = own.get(one, Trials())
-        better = {**own, one: Trials(trials.worked + trials.failed, 0, trials.seconds)}
-        before, after = order(PLANS[fault], own, {})[0], order(PLANS[fault], better, {})[0]
-        assert after.index(one) <= before.index(one)
-
-
-def test_a_remedy_that_fails_is_overtaken_by_one_that_works() -> None:
-    plan = PLANS[Fault.PAGE_BLOCKED]
-    own: dict[Remedy, Trials] = {}
-    orders = []
-    for _ in range(9):
-        first = order(plan, own, {})[0][0]
-        orders.append(first)
-        reload, restart = own.get(Remedy.RELOAD, Trials()), own.get(Remedy.RESTART, Trials())
-        if first is Remedy.RELOAD:
-            own[Remedy.RELOAD] = Trials(0, reload.failed + 1, reload.seconds + 5.0)
-        own[Remedy.RESTART] = Trials(restart.worked + 1, 0, restart.seconds + 3.0)
-    assert orders[0] is Remedy.RELOAD
-    assert orders[3:] == [Remedy.RESTART] * 6
-    assert own[Remedy.RELOAD].failed <= 3
-
-
-def test_the_reason_is_shown() -> None:
-    own = {Remedy.RELOAD: Trials(1, 8, 45.0), Remedy.RESTART: Trials(8, 0, 24.0)}
-    found, why = order(PLANS[Fault.PAGE_BLOCKED], own, {Remedy.RELOAD: Trials(90, 10)})
-    assert found == (Remedy.RESTART, Remedy.RELOAD)
-    assert why == "restart worked 8 of 8 times here, reload worked 1 of 9 times here"
-
-
-def test_a_client_without_trials_of_its_own_goes_by_all() -> None:
-    all_ = {Remedy.RELOAD: Trials(0, 30, 150.0), Remedy.RESTART: Trials(30, 0, 90.0)}
-    found, why = order(PLANS[Fault.PAGE_BLOCKED], {Remedy.RELOAD: Trials(1, 0, 5.0)}, all_)
-    assert found == (Remedy.RESTART, Remedy.RELOAD)
-    assert why == "restart worked 30 of 30 times at all clients, reload worked 0 of 30 times at all clients"
 
 
 # --- activity ---------------------------------------------------------------------------------------------

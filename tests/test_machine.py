@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from playbook import FAILURE, POLICY, RUNS, Playbook, Run, exited, found, seen, steps_of
 
-from waguard.core import health, learning
+from waguard.core import health
 from waguard.core import machine as m
 from waguard.core.health import PLANS, STOPPING, Fault, Finding, Remedy
 from waguard.core.machine import State, decide
@@ -600,14 +600,12 @@ def test_a_fault_that_takes_long_to_be_found_is_back_at_once_all_the_same() -> N
     play(looping, m.Arm(1), m.Cure(1, Fault.PAGE_LOOPING, Remedy.RELOAD))
 
 
-def test_what_was_learned_makes_no_restart_the_last_resort_of_who_is_offline() -> None:
-    """One slow reload that did not help puts the restart first; it was then made again and again, until the session failed."""
-    order, _ = learning.order(PLANS[Fault.OFFLINE], {}, {Remedy.RELOAD: learning.Trials(0, 1, 45.0)})
-    assert order[0] is Remedy.RESTART
+def test_a_restart_is_never_the_last_resort_of_who_is_offline() -> None:
+    """It was made again and again, until the session failed."""
     tried = ((Fault.OFFLINE, Remedy.RESTART), (Fault.OFFLINE, Remedy.RELOAD))
     play = up(Link.LOST, Reason.OFFLINE)
     play.state = replace(play.state, treated=tried)
-    play(found(1, Fault.OFFLINE, *order), m.Rest(1, Fault.OFFLINE, 2.0, jitter=True))
+    play(found(1, Fault.OFFLINE, *PLANS[Fault.OFFLINE]), m.Rest(1, Fault.OFFLINE, 2.0, jitter=True))
     for bound_s in (4.0, 8.0):
         play(m.RestEnded(1), m.Arm(1), m.Cure(1, Fault.OFFLINE, Remedy.RELOAD))
         play(

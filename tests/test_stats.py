@@ -305,8 +305,9 @@ async def test_a_daemon_keeps_tells_and_learns(port: Any, journal: Journal, made
         every = (await daemon.ask("GET", "/v1/stats")).json
         assert [one["client"] for one in every["slow"]] == [DEMO2]
         assert [one["client"] for one in every["deadlines"]] == [None, None, None, DEMO2]
-        blocked = next(one for one in every["remedies"] if one["fault"] == "page_blocked")
-        assert "reload worked 1 of 2 times" in blocked["why"]
+        blocked = next(one for one in every["faults"] if one["fault"] == "page_blocked")
+        (reload,) = [one for one in blocked["remedies"] if one["remedy"] == "reload"]
+        assert (reload["worked"], reload["tried"]) == (1, 2)
         slow_ = daemon.supervisor.learned.deadline(DEMO2, Stage.OPEN)
         assert slow_.seconds == pytest.approx(2 * 20.018)
         # Its own history, for the client itself too.

@@ -9,10 +9,9 @@ from waguard.api.keys import SUPERVISOR
 from waguard.api.routes import Routes
 from waguard.api.schemas import PageOptions, StatsOptions, respond
 from waguard.api.sessions import ONE, code_of
-from waguard.core.health import PLANS, Fault
 from waguard.core.learning import LEARNED_STAGES
 from waguard.core.model import ClientCode, Stage, client_code
-from waguard.core.shown import DeadlineView, Raised, RemediesView, StatsView
+from waguard.core.shown import DeadlineView, Raised, StatsView
 from waguard.core.stats import Stats
 from waguard.history.learned import Learned
 
@@ -37,7 +36,6 @@ def view(found: Stats, learned: Learned, state: str, alerts: Sequence[Raised]) -
         asked += [
             (ClientCode(one.client), Stage(one.stage)) for one in found.slow if one.stage in LEARNED_STAGES
         ]
-    seen = [fault for one in found.faults if (fault := one.fault) in set(Fault)]
     return StatsView(
         since=found.since,
         until=found.until,
@@ -46,14 +44,9 @@ def view(found: Stats, learned: Learned, state: str, alerts: Sequence[Raised]) -
         alerts=alerts,
         attempts=found.attempts,
         faults=found.faults,
-        remedies=[_remedies(learned, code, Fault(fault)) for fault in seen if PLANS[Fault(fault)]],
         deadlines=[_deadline(learned, client, stage) for client, stage in asked],
         slow=found.slow,
     )
-
-
-def _remedies(learned: Learned, code: ClientCode | None, fault: Fault) -> RemediesView:
-    return RemediesView(fault, *learned.remedies(code, fault, PLANS[fault]))
 
 
 def _deadline(learned: Learned, code: ClientCode | None, stage: Stage) -> DeadlineView:

@@ -13,7 +13,7 @@ from waguard.cli import show
 from waguard.cli.client import STATS
 from waguard.cli.sessions import Json, Url, ask, print_json
 from waguard.core.model import client_code
-from waguard.core.shown import DeadlineView, RemediesView, StatsView
+from waguard.core.shown import DeadlineView, StatsView
 from waguard.core.stats import AttemptStats, FaultStats, Slow, Spread
 
 _GAP = (0, 2, 0, 0)
@@ -49,7 +49,6 @@ def render(view: StatsView, console: Console) -> None:
         _part(console, "What connects failed with", Text(", ".join(failures)))
     if view.faults:
         _part(console, "What went wrong", _faults(view.faults))
-        _part(console, "What is tried next time", _remedies(view.remedies))
     _part(console, "How long is waited", _deadlines(view.deadlines))
     if view.slow:
         _part(console, "What is slow", _slow(view.slow))
@@ -120,13 +119,6 @@ def _times(count: int) -> str:
 
 def _middle(spread: Spread | None) -> Iterable[str]:
     return ("-", "-") if spread is None else map(show.milliseconds, (spread.p50_ms, spread.p90_ms))
-
-
-def _remedies(remedies: Iterable[RemediesView]) -> Table:
-    table = Table.grid(_folded(), _folded(), padding=_GAP)
-    for one in remedies:
-        table.add_row(one.fault, Text(", ".join(one.order)).append(f"\n{one.why}", "dim"))
-    return table
 
 
 def _deadlines(deadlines: Iterable[DeadlineView]) -> Table:

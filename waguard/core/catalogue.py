@@ -237,7 +237,7 @@ EVENTS: Mapping[str, Kind] = {
         "A fault was found.",
         "fault evidence lasted_ms remedies why",
         "warning",
-        differs={"why": "why the remedies are in this order"},
+        differs={"why": "why these remedies and no others"},
     ),
     "health.remedy": _kind(
         "A remedy was tried.", "fault remedy outcome error duration_ms", "info", "warning"

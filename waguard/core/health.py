@@ -89,18 +89,7 @@ class Remedy(StrEnum):
     """Start it on an empty profile: this costs a scan."""
 
 
-COST_S: Mapping[Remedy, float] = {
-    Remedy.CONTINUE: 0.1,
-    Remedy.TERMINATE: 0.5,
-    Remedy.DISMISS: 0.5,
-    Remedy.RELOAD_QR: 1.0,
-    Remedy.RENEW: 2.0,
-    Remedy.RELOAD: 5.0,
-    Remedy.RESTART: 15.0,
-    Remedy.RESTORE: 120.0,
-    Remedy.FRESH: 3600.0,
-}
-"""What a remedy costs the client, in seconds of service; a person's time counts."""
+BY_COST = "the cheapest first"
 
 REPLACING = frozenset({Remedy.RESTORE, Remedy.FRESH})
 """These replace the profile: whatever else there is comes before them, however often it has failed."""
@@ -140,7 +129,7 @@ PLANS: Mapping[Fault, Sequence[Remedy]] = {
     Fault.PROXY_BLOCKED: (Remedy.RELOAD,),
     Fault.TERMS_BLOCKED: (Remedy.RELOAD,),
 }
-"""What may help, by cost. A restart does not help against what a server answers."""
+"""What may help, the cheapest first: in the order of `Remedy`, always. A restart does not help against what a server answers."""
 REFUSALS = frozenset({Fault.REFUSED, Fault.OUTDATED, Fault.PROXY_BLOCKED, Fault.TERMS_BLOCKED})
 FOR_A_PERSON = frozenset(
     {

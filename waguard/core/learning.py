@@ -1,11 +1,10 @@
-"""What is learned from what was: how long to wait, what to try first, when a client is quiet. Pure."""
+"""What is learned from what was: how long to wait, when a client is quiet. Pure."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from waguard.core.health import COST_S, REPLACING, Remedy
 from waguard.core.model import Stage
 
 LEARNED_STAGES = (Stage.PREPARE, Stage.START, Stage.OPEN)
@@ -74,70 +73,6 @@ def quantile(samples: Iterable[float], q: float) -> float:
     """The smallest sample that a share ``q`` of them does not exceed (nearest rank). There is one at least."""
     ordered = sorted(samples)
     return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
-
-
-# --- what to try first ------------------------------------------------------------------------------------
-
-_ENOUGH_TRIES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Trials:
-    """How a remedy did against a fault."""
-
-    worked: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-    """That all of them took together."""
-
-    @property
-    def tries(self) -> int:
-        return self.worked + self.failed
-
-
-_NONE = Trials()
-
-
-def order(
-    plan: Sequence[Remedy],
-    own: Mapping[Remedy, Trials],
-    all_: Mapping[Remedy, Trials],
-    cost: Mapping[Remedy, float] = COST_S,
-) -> tuple[tuple[Remedy, ...], str]:
-    """The plan in the order that is expected to cost least, with the reason as a sentence for people.
-
-    Tried one after another until one works, remedies cost least in the ascending order of cost / P(works). Of each the
-    client's own trials count, if there are a few, else those of all clients; one success, one failure and the cost
-    that it is said to have are taken for granted. What replaces the profile stays behind all others, as planned.
-    """
-    found = {one: _choose(own.get(one, _NONE), all_.get(one, _NONE)) for one in plan}
-    tried = [one for one in plan if found[one][0].tries]
-    if not tried:
-        return tuple(plan), "by cost"
-
-    def price(one: Remedy) -> float:
-        trials, _ = found[one]
-        seconds = (cost[one] + trials.seconds) / (trials.tries + 1)
-        return seconds * (trials.tries + 2) / (trials.worked + 1)
-
-    gentle = sorted((one for one in plan if one not in REPLACING), key=price)
-    ordered = (*gentle, *(one for one in plan if one in REPLACING))
-    said = [
-        f"{one} worked {found[one][0].worked} of {_times(found[one][0].tries)} {found[one][1]}"
-        for one in ordered
-        if one in tried
-    ]
-    return ordered, ", ".join(said)
-
-
-def _choose(own: Trials, all_: Trials) -> tuple[Trials, str]:
-    if own.tries >= _ENOUGH_TRIES or own.tries >= all_.tries:
-        return own, "here"
-    return all_, "at all clients"
-
-
-def _times(count: int) -> str:
-    return "1 time" if count == 1 else f"{count} times"
 
 
 # --- when a client is quiet -------------------------------------------------------------------------------

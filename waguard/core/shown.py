@@ -224,15 +224,6 @@ class DeadlineView:
 
 
 @dataclass(frozen=True, slots=True)
-class RemediesView:
-    """What would be tried against a fault now."""
-
-    fault: str
-    order: Sequence[str]
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
 class StatsView:
     since: float
     """Unix time, seconds."""
@@ -245,8 +236,6 @@ class StatsView:
     """Those that stand now."""
     attempts: AttemptStats
     faults: Sequence[FaultStats]
-    remedies: Sequence[RemediesView]
-    """Of the faults above."""
     deadlines: Sequence[DeadlineView]
     """Of the client; else of one that is not known yet, and where one is slow."""
     slow: Sequence[Slow]

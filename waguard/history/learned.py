@@ -3,7 +3,7 @@
 import time
 from array import array
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -11,22 +11,18 @@ from typing import Any
 
 from waguard.config import Config
 from waguard.core import learning
-from waguard.core.health import Fault, Remedy
-from waguard.core.learning import LEARNED_STAGES, Activity, Bounds, Deadline, Trials, measured
+from waguard.core.learning import LEARNED_STAGES, Activity, Bounds, Deadline, measured
 from waguard.core.model import ClientCode, Stage
 from waguard.observe.bus import Event
 from waguard.schedule import LOCAL
 
-RECALLED = ("attempt.done", "stage.late", "health.remedy")
+RECALLED = ("attempt.done", "stage.late")
 """The events that it learns from, besides what clients do."""
 _WEEK_S = 7 * 86_400.0
 _OWN, _ALL = 60, 1000
 """So many observations of a stage are kept, the newest."""
-_OWN_TRIES, _ALL_TRIES = 50, 500
 _REQUEST = 1.0
 """What somebody asks of a client's session counts like so many seconds of its browser's CPU time."""
-
-Tries = deque[tuple[Remedy, bool, float]]
 
 
 def activity_of(event: Event) -> tuple[float, float] | None:
@@ -56,10 +52,6 @@ class Learned:
         self._clock = clock
         self._own: MutableMapping[tuple[ClientCode, str], array[float]] = defaultdict(lambda: array("d"))
         self._all: MutableMapping[str, deque[float]] = defaultdict(lambda: deque(maxlen=_ALL))
-        self._tries: MutableMapping[tuple[ClientCode, Fault], Tries] = defaultdict(
-            lambda: deque(maxlen=_OWN_TRIES)
-        )
-        self._all_tries: MutableMapping[Fault, Tries] = defaultdict(lambda: deque(maxlen=_ALL_TRIES))
         self._activity: MutableMapping[ClientCode, Activity] = defaultdict(Activity)
         self._began, self._faded_at = now(), clock()
 
@@ -79,15 +71,6 @@ class Learned:
 
     def configured_s(self, stage: Stage) -> float:
         return float(getattr(self._deadlines, stage))
-
-    def remedies(
-        self, code: ClientCode | None, fault: Fault, plan: Sequence[Remedy]
-    ) -> tuple[tuple[Remedy, ...], str]:
-        """What to try against a fault in which order, and why in that one; of no client: of one that is not known yet."""
-        if not self._enabled:
-            return tuple(plan), "by cost"
-        own = self._tries.get((code, fault), ()) if code is not None else ()
-        return learning.order(plan, _trials(own), _trials(self._all_tries.get(fault, ())))
 
     def quiet(self, code: ClientCode) -> bool:
         """Whether this is an hour in which the client does little."""
@@ -117,14 +100,8 @@ class Learned:
             if name == "attempt.done":
                 for stage, ms in dict(told["stages"]).items():
                     self._took(code, stage, ms, 1000)
-            elif name == "stage.late":
-                if told["at_work"]:  # what hangs is not slow, and gets no more time for it
-                    self._took(code, told["stage"], told["deadline_s"], 1)
-            elif told["outcome"] != "called_off" and (ms := measured(told["duration_ms"])) is not None:
-                tried = Remedy(told["remedy"]), told["outcome"] == "cured", ms / 1000
-                fault = Fault(told["fault"])
-                self._tries[code, fault].append(tried)
-                self._all_tries[fault].append(tried)
+            elif told["at_work"]:  # what hangs is not slow, and gets no more time for it
+                self._took(code, told["stage"], told["deadline_s"], 1)
 
     def recall_activity(self, code: ClientCode, at: float, amount: float, seen_s: float) -> None:
         """Something that the client did before this daemon was started, at a unix time."""
@@ -149,11 +126,3 @@ class Learned:
     @staticmethod
     def _hour(at: float) -> int:
         return learning.hour_of_week(datetime.fromtimestamp(at, LOCAL))
-
-
-def _trials(tries: Iterable[tuple[Remedy, bool, float]]) -> Mapping[Remedy, Trials]:
-    found: dict[Remedy, Trials] = {}
-    for remedy, worked, seconds in tries:
-        before = found.get(remedy, Trials())
-        found[remedy] = Trials(before.worked + worked, before.failed + (not worked), before.seconds + seconds)
-    return found

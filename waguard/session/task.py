@@ -17,7 +17,7 @@ from typing import Any
 from waguard.admission.gate import Gate
 from waguard.admission.turns import Turns
 from waguard.core import machine, recycle
-from waguard.core.health import FOR_A_PERSON, GONE, PLANS, REPLACING, Fault, Finding, Remedy
+from waguard.core.health import BY_COST, FOR_A_PERSON, GONE, PLANS, REPLACING, Fault, Finding, Remedy
 from waguard.core.machine import State
 from waguard.core.model import Alert, Cause, ClientCode, Failure, Link, Process, Reason, Stage, Wanted
 from waguard.core.news import Known, news
@@ -301,13 +301,13 @@ class Session:
 
     def _unreachable(self, epoch: int, step: int, failure: Failure) -> None:
         """There is no way to the page: only what goes there again may help where nobody reaches WhatsApp."""
-        plan, why = self._services.learned.remedies(self.code, Fault.OFFLINE, PLANS[Fault.OFFLINE])
+        plan, why = tuple(PLANS[Fault.OFFLINE]), BY_COST
         if self._services.gate.network_down_with(self.code):
             plan, why = (Remedy.RELOAD,), _NETWORK
         self._tell(machine.Unreachable(epoch, failure, plan, why, step=step))
 
     async def _plan(self, fault: Fault) -> tuple[tuple[Remedy, ...], str]:
-        """What may help with this fault here and now, the best first, and why in this order."""
+        """What may help with this fault here and now, the cheapest first, and why nothing else."""
         gate, reading = self._services.gate, self.memory.reading
         plan = PLANS[fault]
         if fault is Fault.OFFLINE and gate.network_down_with(self.code):
@@ -323,7 +323,7 @@ class Session:
             empty = replace_it and (self._config.health.fresh or not self._instance.may_have_login)
             allowed = {Remedy.RESTORE: snapshot, Remedy.FRESH: empty}
             plan = [one for one in plan if allowed.get(one, True)]
-        return self._services.learned.remedies(self.code, fault, plan)
+        return tuple(plan), BY_COST
 
     async def _used(self, usage: Usage) -> None:
         """What the browser takes, told now and then: is it time for a new one?"""
