@@ -23,7 +23,7 @@ import psutil
 from figures import Figures, daemon, options, room, rounds, simulator
 
 from waguard.browser import find, flags
-from waguard.config import Browser
+from waguard.config.sections import Browser
 from waguard.sandbox import drop_privileges, unprivileged_user
 
 RATIO_AIM = 1.25

@@ -35,7 +35,7 @@ from waguard import daemon
 from waguard.backup import keys
 from waguard.backup.store import Backup, Backups
 from waguard.browser import find
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Source, Status, Verdict, Wait
 from waguard.observe.bus import Bus, Event
 from waguard.profile import examiners, login, witness

@@ -18,7 +18,7 @@ import psutil
 from figures import Figures, options, room, rounds, simulator
 
 from waguard import daemon
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.observe.bus import Bus, Event
 
 CODES = ("soak", "soak2", "soak-2")

@@ -24,7 +24,7 @@ from PIL import Image
 from written import Written, write
 
 from waguard import daemon
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.observe.bus import Bus, Event
 from waguard.sandbox.plain import become_subreaper
 from waguard.supervisor.supervisor import Supervisor

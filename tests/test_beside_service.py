@@ -13,7 +13,7 @@ from systemd_box import Box, booted
 
 from waguard.cli import service
 from waguard.cli.service import Service
-from waguard.config import ENV_FILE
+from waguard.config.load import ENV_FILE
 from waguard.errors import Problem
 
 # --- what systemctl says ----------------------------------------------------------------------------------

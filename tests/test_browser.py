@@ -501,7 +501,7 @@ async def test_browsers_never_run_as_root_and_keep_their_own_sandbox(
         assert set(seccomp) == {"2"}, "a renderer without its filter"
 
 
-SERVE = "import asyncio; from waguard import config, daemon; asyncio.run(daemon.serve(config.load()))"
+SERVE = "import asyncio; from waguard import daemon; from waguard.config.load import load; asyncio.run(daemon.serve(load()))"
 
 
 @contextmanager

@@ -18,12 +18,14 @@ from aiohttp import web
 from pydantic import TypeAdapter
 from typer.testing import CliRunner, Result
 
-from waguard import __version__, config
+from waguard import __version__
 from waguard.api import auth, problems
 from waguard.api import qr as drawing
 from waguard.cli import edge, follow, show, tokens
 from waguard.cli.app import app
-from waguard.config import Config, load
+from waguard.config import load as loading
+from waguard.config.load import load
+from waguard.config.sections import Config
 from waguard.core.model import Link, Login, Process, Status, Wanted
 from waguard.core.shown import BrowserView, CleanupView, FailureView, QrView, SessionView, Step
 from waguard.errors import BrowserFailed, Problem, SessionNotFound, WaguardError
@@ -411,7 +413,7 @@ def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A configuration that is there for others, as the service's is."""
     place = tmp_path / "closed"
     place.mkdir(mode=0o000)
-    monkeypatch.setattr(config, "SEARCHED", (place / "config.toml",))
+    monkeypatch.setattr(loading, "SEARCHED", (place / "config.toml",))
     me = os.geteuid()
     if me == 0:
         os.seteuid(65534)

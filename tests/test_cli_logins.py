@@ -18,7 +18,7 @@ from damage import locked
 
 from waguard.cli import archive
 from waguard.cli.client import Control, control
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Wait
 from waguard.errors import BackupRefused, Problem, ProfileLocked, WaguardError
 
@@ -304,7 +304,7 @@ async def test_an_export_takes_no_memory_however_large_it_is(sender: str, in_mem
     script = f"""
 import asyncio, pathlib, resource
 from waguard.cli.client import control
-from waguard.config import Config
+from waguard.config.sections import Config
 async def main():
     async with control(Config.model_validate({{"api": {{"admin_token": "0123456789abcdef"}}}}), None, {sender!r}) as daemon:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

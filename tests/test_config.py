@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from waguard import config
-from waguard.config import Config, Loaded, load
+from waguard.config import browser_flags
+from waguard.config import load as loading
+from waguard.config.load import Loaded, load
+from waguard.config.sections import Config
 from waguard.errors import ConfigError
 
 SECRET = "the-secret-that-nobody-may-see"
@@ -46,13 +48,13 @@ def refusal(path: Path | None, environ: Mapping[str, str] | None = None) -> str:
 
 def test_without_a_file_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(config, "SEARCHED", (Path("config.toml"),))
+    monkeypatch.setattr(loading, "SEARCHED", (Path("config.toml"),))
     assert load(environ={}) == Loaded(Config(), None, {})
 
 
 def test_the_first_file_of_those_searched_is_read(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write("[api]\nport = 1234\n")
-    monkeypatch.setattr(config, "SEARCHED", (path.with_name("missing.toml"), path))
+    monkeypatch.setattr(loading, "SEARCHED", (path.with_name("missing.toml"), path))
     loaded = load(environ={})
     assert (loaded.config.api.port, loaded.path) == (1234, path)
 
@@ -228,13 +230,13 @@ def test_wrong_in_the_file(write: Write, text: str, line: int, key: str, right: 
     assert "\n" not in said, "one problem, one line"
 
 
-@pytest.mark.parametrize("flag", sorted(config._FORBIDDEN_FLAGS))
+@pytest.mark.parametrize("flag", sorted(browser_flags._FORBIDDEN))
 @pytest.mark.parametrize("value", ["", "=", "=1"])
 def test_flags_that_would_undo_a_promise_are_refused_with_what_to_do_instead(
     write: Write, flag: str, value: str
 ) -> None:
     said = refusal(write(f'[browser]\nextra_flags = ["--mute-audio", "{flag}{value}"]\n'))
-    assert f":2: browser.extra_flags: {flag} is not allowed here: {config._FORBIDDEN_FLAGS[flag]}." in said
+    assert f":2: browser.extra_flags: {flag} is not allowed here: {browser_flags._FORBIDDEN[flag]}." in said
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from conftest import Daemon, Journal
 
 from waguard.cli import doctor
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Status
 from waguard.errors import ConfigError, ProfileFailed
 from waguard.profile.store import Profiles

@@ -18,7 +18,7 @@ from written import VERSION, Written
 from waguard.backup.keys import Key, Keyring
 from waguard.backup.snapshot import About
 from waguard.backup.store import Backup, Backups
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Source, Verdict
 from waguard.errors import BackupFailed, BackupNotFound, BackupRefused, ProfileLocked
 from waguard.profile import login, witness

@@ -17,7 +17,8 @@ from conftest import POSING, Daemon, Journal
 from service import Service
 
 from waguard import daemon
-from waguard.config import Config, Loaded, Sessions
+from waguard.config.load import Loaded
+from waguard.config.sections import Config, Sessions
 from waguard.core.model import ClientCode, Status
 from waguard.errors import AlreadyRunning, ConfigError, DeadlineExceeded, WaguardError
 from waguard.sandbox.identity import TOKEN_VARIABLE, Identity
@@ -164,7 +165,7 @@ async def test_a_directory_that_is_no_clients_is_told_and_left(
 LIFE = """
 import asyncio, json, os, signal, sys
 from waguard import daemon
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.model import ClientCode
 from waguard.observe.bus import Bus
 

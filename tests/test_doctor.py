@@ -30,7 +30,7 @@ from waguard.cli.client import Control, SessionList
 from waguard.cli.doctor import Seen
 from waguard.cli.findings import Grade
 from waguard.cli.service import Service
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.model import ClientCode
 from waguard.core.shown import SandboxView
 from waguard.errors import BrowserNotFound, ConfigError, DiskFull, Problem, WaguardError

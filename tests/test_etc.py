@@ -90,7 +90,7 @@ async def test_what_cannot_be_copied_is_told_once_and_tried_again(
 
 # --- a real sandbox on a machine whose files are replaced -------------------------------------------------------
 
-SERVE = "import asyncio; from waguard import config, daemon; asyncio.run(daemon.serve(config.load()))"
+SERVE = "import asyncio; from waguard import daemon; from waguard.config.load import load; asyncio.run(daemon.serve(load()))"
 APART = f"""
 set -e
 mount --make-rprivate /

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 import waguard
 from waguard.api import admin, app, backups, compat, sessions, stats
 from waguard.cli.app import app as commands
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.catalogue import EVENTS
 
 ROOT = Path(waguard.__file__).parent

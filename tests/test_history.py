@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Stage, Status
 from waguard.core.stats import Happening
 from waguard.errors import ProfileFailed
@@ -352,7 +352,7 @@ async def test_more_than_can_wait_is_counted(
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.model import ClientCode
 from waguard.observe.bus import Bus
 from waguard.history import store as history

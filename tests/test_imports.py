@@ -40,7 +40,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "psutil": ("system/host.py",),
     "pyppeteer": ("browser/pipe.py",),
     "pyee": ("browser/pipe.py",),
-    "tomli": ("config.py",),
+    "tomli": ("config/",),
     "structlog": ("observe/", "api/app.py"),
     "segno": ("api/qr.py", "simulator/server.py"),
     "typer": ("cli/",),
@@ -50,7 +50,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "zstandard": ("backup/",),
     "google_crc32c": ("profile/",),
     "pydantic": (
-        "config.py",
+        "config/",
         "session/registry.py",
         "schedule.py",
         "history/store.py",

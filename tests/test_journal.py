@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import structlog
 
-from waguard.config import Log
+from waguard.config.sections import Log
 from waguard.core.model import ClientCode
 from waguard.observe import journal, logs, patient
 from waguard.observe.bus import Event
@@ -345,7 +345,7 @@ try:
     os.dup2(stderr.fileno(), 2)
     status = os.fstat(2)
     os.environ["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
-    from waguard.config import Log
+    from waguard.config.sections import Log
     from waguard.observe.bus import Event
     from waguard.observe import logs
     with logs.opened(Log()) as write:

@@ -621,7 +621,7 @@ async def test_the_login_of_another_client_is_not_taken_over_and_only_the_admin_
 DIES_WHILE_IT_HOLDS_THE_BROWSER = """
 import asyncio, json, os, signal, sys
 from waguard import daemon
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.model import ClientCode
 from waguard.observe.bus import Bus
 from waguard.session import custody

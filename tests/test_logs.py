@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import pytest
 import structlog
 
-from waguard.config import Log
+from waguard.config.sections import Log
 from waguard.core.model import ClientCode
 from waguard.observe import logs, patient
 from waguard.observe.bus import Bus, Event

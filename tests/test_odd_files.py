@@ -18,7 +18,7 @@ from test_backup import ABOUT, GO, ORIGIN, RING
 from waguard.api import auth
 from waguard.backup import keys
 from waguard.backup.store import Backups, about_of
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Status, Verdict
 from waguard.errors import BackupRefused, ProfileFailed
 from waguard.history.learned import Learned

@@ -17,7 +17,8 @@ from waguard.api import admin, backups, compat, sessions, stats
 from waguard.api.problems import STATUS
 from waguard.browser.find import KNOWN
 from waguard.cli import layout
-from waguard.config import Config, load
+from waguard.config.load import load
+from waguard.config.sections import Config
 
 ROOT = Path(__file__).parent.parent
 COMMENTED = re.compile(r"# ?(?P<line>[a-z_]+ = .+)")

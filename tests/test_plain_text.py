@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from waguard.api.problems import response
 from waguard.cli import app, edge, show
 from waguard.cli.table import Column, table
-from waguard.config import Log
+from waguard.config.sections import Log
 from waguard.core.model import Alert
 from waguard.core.plain_text import MOST, plain, plain_data, plain_json
 from waguard.errors import BrowserFailed, Problem

@@ -25,7 +25,7 @@ from typing import NoReturn
 import pytest
 
 from waguard import daemon
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.errors import BackupFailed, LimitReached, SandboxFailed
 from waguard.sandbox import (
     Run,

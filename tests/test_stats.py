@@ -20,7 +20,7 @@ from waguard.api.stats import view
 from waguard.cli.app import app
 from waguard.cli.client import STATS
 from waguard.cli.stats import render
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.health import Fault, Remedy
 from waguard.core.model import Alert, ClientCode, Stage
 from waguard.core.shown import Raised

@@ -14,7 +14,7 @@ import pytest
 from conftest import POSING, Journal
 
 from waguard import daemon
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.model import Alert, ClientCode, Status
 from waguard.observe.alerts import Alerts
 from waguard.observe.bus import Bus

@@ -30,7 +30,8 @@ from waguard.api.port import Port, most
 from waguard.backup import keys
 from waguard.backup.store import Backups
 from waguard.browser import authorities, find
-from waguard.config import Config, Loaded
+from waguard.config.load import Loaded
+from waguard.config.sections import Config
 from waguard.core import recycle
 from waguard.core.breaker import BreakerPolicy
 from waguard.core.policy import RestartPolicy

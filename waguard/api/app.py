@@ -16,7 +16,7 @@ from waguard.api.port import ENCODED, ENCODINGS, Port
 from waguard.api.problems import response
 from waguard.api.routes import Routes
 from waguard.api.schemas import QueryOptions
-from waguard.config import Api
+from waguard.config.sections import Api
 from waguard.core.model import ClientCode, client_code
 from waguard.errors import InvalidClientCode, InvalidRequest, Problem, SessionNotFound, WaguardError
 from waguard.observe.bus import Bus

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from waguard.config import Config, token_problem
+from waguard.config.sections import Config, token_problem
 from waguard.core.model import ClientCode, client_code
 from waguard.errors import ConfigError, InvalidClientCode
 from waguard.system.files import close_to_others, credential, read_secret, saying, write_atomically

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from waguard.browser.find import Binary
-from waguard.config import Browser
+from waguard.config.sections import Browser
 
 _ALWAYS: Sequence[tuple[str, str]] = (
     (

@@ -15,7 +15,7 @@ from waguard.browser import flags
 from waguard.browser.find import Binary
 from waguard.browser.page import Page
 from waguard.browser.pipe import PipeConnection
-from waguard.config import Browser as Settings
+from waguard.config.sections import Browser as Settings
 from waguard.errors import BrowserFailed, PageFailed, SandboxFailed, WaguardError
 from waguard.system import shortage
 from waguard.system.fds import pipe

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from waguard.browser.find import Binary
 from waguard.browser.flags import client_hints, user_agent
 from waguard.browser.pipe import PipeConnection, PipeSession
-from waguard.config import Browser
+from waguard.config.sections import Browser
 from waguard.core.address import same_origin
 from waguard.errors import PageFailed, PageUnreachable
 from waguard.system.tasks import forget

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from waguard.browser.find import Binary
 from waguard.browser.launch import Browser
-from waguard.config import Browser as Settings
+from waguard.config.sections import Browser as Settings
 from waguard.core.model import Stage
 from waguard.errors import BrowserFailed, WaguardError
 from waguard.sandbox import Sandbox, User

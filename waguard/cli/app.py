@@ -15,7 +15,7 @@ from waguard.cli import install, logins, sessions, settings, show, stats, tokens
 from waguard.cli.edge import Edge
 from waguard.cli.findings import FINDINGS, Grade
 from waguard.cli.service import configured
-from waguard.config import load
+from waguard.config.load import load
 from waguard.core.model import client_code
 
 app = typer.Typer(

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from waguard.cli.peer import Proof
 from waguard.cli.service import Service, start
 from waguard.cli.tokens import given, own_token
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Wait
 from waguard.core.shown import BackupView, CleanupView, JobView, SandboxView, SessionView, StatsView, Sweep
 from waguard.core.stats import Happening

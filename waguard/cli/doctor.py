@@ -23,7 +23,7 @@ from waguard.browser import find, trial
 from waguard.cli.client import control
 from waguard.cli.findings import Finding, Grade
 from waguard.cli.service import UNIT, Service, configured
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.shown import SandboxView, StatsView
 from waguard.errors import BackupRefused, Problem, SandboxFailed, WaguardError, code_of
 from waguard.profile.store import look_for_links

@@ -58,7 +58,7 @@ def _handed_browsers() -> bool:
 
 
 def _tell(code: str, message: str, hint: str, said: Sequence[str], *, starts: bool) -> None:
-    from waguard.config import Log  # noqa: PLC0415 (only a daemon needs a log)
+    from waguard.config.sections import Log  # noqa: PLC0415 (only a daemon needs a log)
     from waguard.observe import journal, logs  # noqa: PLC0415 (likewise)
     from waguard.observe.bus import Event  # noqa: PLC0415 (likewise)
 

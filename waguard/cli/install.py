@@ -43,7 +43,7 @@ from waguard.cli.layout import (
 )
 from waguard.cli.service import BOOTED, LOCK
 from waguard.cli.steps import AGAIN, Work, failed, is_own, ok, own, run, write
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.errors import Problem
 from waguard.system.files import write_atomically
 

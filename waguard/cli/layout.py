@@ -12,7 +12,8 @@ import waguard
 from waguard.backup import keys
 from waguard.cli.service import installed
 from waguard.cli.steps import COMMAND_S
-from waguard.config import ENV_FILE, Config, load
+from waguard.config.load import ENV_FILE, load
+from waguard.config.sections import Config
 from waguard.errors import Problem
 
 USER = "waguard"

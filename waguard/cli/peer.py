@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from waguard.cli.service import LOCK, Service, start
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.errors import Problem
 from waguard.system.files import in_thread
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from waguard.config import ENV_FILE, SEARCHED, Loaded, load
+from waguard.config.load import ENV_FILE, SEARCHED, Loaded, load
 from waguard.errors import Problem
 
 UNIT, SOCKET = "waguard.service", "waguard.socket"

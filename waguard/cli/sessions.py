@@ -15,7 +15,7 @@ from waguard.cli.client import CLEANUP, HISTORY, SESSION, SESSIONS, Control, con
 from waguard.cli.follow import follow
 from waguard.cli.service import Service, configured, installed
 from waguard.cli.tokens import given
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Wait, client_code
 from waguard.core.plain_text import plain_json
 from waguard.core.shown import SessionView

@@ -9,7 +9,7 @@ import typer
 from pydantic import BaseModel, SecretStr
 
 from waguard.cli.service import configured
-from waguard.config import ENV_PREFIX, SEARCHED, Loaded, load
+from waguard.config.load import ENV_PREFIX, SEARCHED, Loaded, load
 
 HIDDEN = "******"
 commands = typer.Typer(help="Check the configuration, or show what holds in the end.", no_args_is_help=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from waguard.api.auth import CREDENTIAL, FILE, StoredTokens, parse
 from waguard.cli.service import UNIT, Service, start
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.model import ClientCode
 from waguard.errors import ConfigError, Problem
 

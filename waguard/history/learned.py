@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core import learning
 from waguard.core.learning import LEARNED_STAGES, Activity, Bounds, Deadline, measured
 from waguard.core.model import ClientCode, Stage

@@ -10,7 +10,7 @@ from typing import Any, TextIO, cast
 
 import structlog
 
-from waguard.config import Log
+from waguard.config.sections import Log
 from waguard.core.plain_text import plain_data, plain_json
 from waguard.observe.bus import Event
 from waguard.observe.journal import Journal, entry, is_journal

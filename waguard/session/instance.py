@@ -23,7 +23,7 @@ from waguard.backup.store import Backups, about_of
 from waguard.browser import authorities
 from waguard.browser.find import Binary, Installed
 from waguard.browser.launch import PIPES, Browser
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.catalogue import mistake
 from waguard.core.login import Judgement, judge
 from waguard.core.model import ClientCode, Link, Login, Reading, Reason, Source, Stage, Verdict

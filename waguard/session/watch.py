@@ -14,7 +14,7 @@ from typing import Any
 
 from waguard.browser.launch import Browser
 from waguard.browser.page import Page
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core import machine, patience
 from waguard.core.address import elsewhere
 from waguard.core.health import BY_SCAN, REFUSALS, SLOW_S, Fault, Finding, Remedy, finding

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from waguard.backup.store import Backups
-from waguard.config import Config
+from waguard.config.sections import Config
 from waguard.core.model import ClientCode
 from waguard.core.shown import Leftover
 from waguard.profile.store import Profiles, Retired

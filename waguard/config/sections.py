@@ -1,42 +1,22 @@
-"""The configuration: `config.toml`, then the environment, into models that refuse what they do not know.
+"""The sections of the configuration and their keys: each with its default and its limits; what does not exist is refused."""
 
-Order: built-in defaults, the file, ``WAGUARD_<SECTION>__<KEY>``. Every error names the file and line (or the
-variable), the key, and what would be right. `tomli` is imported here and nowhere else.
-"""
-
-import codecs
-import difflib
 import ipaddress
 import os
 import re
-import stat
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-import tomli
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from waguard.config.browser_flags import flag_problem
 from waguard.core.health import SUSPECTED_S, Fault
 from waguard.core.model import client_code
-from waguard.errors import ConfigError, InvalidClientCode
+from waguard.errors import InvalidClientCode
 from waguard.schedule import Rule
 
-ENV_PREFIX = "WAGUARD_"
-ENV_FILE = "WAGUARD_CONFIG"
 SHORTEST_TOKEN = 16
-SEARCHED = (Path("config.toml"), Path("/etc/waguard/config.toml"))
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 AnyPath = Annotated[Path, Field(strict=False)]
@@ -114,49 +94,6 @@ class WhatsApp(_Section):
         return url
 
 
-# Flags that would undo what waguard promises; the text says what to do instead.
-_FORBIDDEN_FLAGS = {
-    "--no-sandbox": "set browser.chromium_sandbox = false instead",
-    "--disable-setuid-sandbox": "set browser.chromium_sandbox = false instead",
-    "--remote-debugging-port": "it would let every local user drive the client's WhatsApp",
-    "--remote-debugging-address": "it would let every local user drive the client's WhatsApp",
-    "--remote-debugging-pipe": "waguard sets it",
-    "--user-data-dir": "waguard sets it, one per client",
-    "--user-agent": "set browser.user_agent instead, which keeps the client hints in step",
-    "--headless": "waguard sets it where the binary needs it",
-    **dict.fromkeys(
-        ("--incognito", "--guest", "--bwsi"), "what is scanned in it is forgotten when the browser ends"
-    ),
-    **dict.fromkeys(
-        ("--disable-local-storage", "--disable-databases"), "that is where WhatsApp Web keeps the login"
-    ),
-    "--profile-directory": "the login is checked, saved and restored where the browser keeps it by itself",
-    "--disk-cache-dir": "a cache belongs to one client's profile; its size is limited there",
-    "--single-process": "a page would run in the browser's own process, without a sandbox, and end it when it crashes",
-    **dict.fromkeys(
-        (
-            "--no-zygote",
-            "--no-zygote-sandbox",
-            "--disable-namespace-sandbox",
-            "--disable-seccomp-filter-sandbox",
-            "--disable-gpu-sandbox",
-        ),
-        "Chromium's own sandbox is made with it; set browser.chromium_sandbox = false to do without",
-    ),
-    "--disable-web-security": "whatever else the page loads could read the client's WhatsApp",
-    "--disable-crashpad-for-testing": "without crash handlers a full Chromium's network service dies at each start",
-    **dict.fromkeys(
-        ("--dump-dom", "--screenshot", "--print-to-pdf", "--version", "--help"),
-        "the browser would do that and end",
-    ),
-    "--no-startup-window": "there would be no page",
-    "--type": "the browser gives it to processes of its own",
-}
-"""Each with its reason: what undoes a promise, keeps no login, or leaves no page."""
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
-"""User and password in a URL."""
-
-
 class Browser(_Section):
     path: AnyPath | None = None
     """The browser to run; by default the first of headless-shell, Chromium, Chrome that is installed."""
@@ -174,21 +111,8 @@ class Browser(_Section):
     @classmethod
     def _flags(cls, flags: list[str]) -> list[str]:
         for flag in flags:
-            name = flag.split("=", 1)[0]
-            if not re.fullmatch(r"--[a-z0-9-]+", name):
-                raise ValueError(f"{flag!r} is not a command-line flag; write --name or --name=value")
-            if name in _FORBIDDEN_FLAGS:
-                raise ValueError(f"{name} is not allowed here: {_FORBIDDEN_FLAGS[name]}")
-            value = flag.partition("=")[2]
-            if value[:1] in {'"', "'"} or value[-1:] in {'"', "'"}:
-                raise ValueError(
-                    f"{name} has quotes in its value, and there is no shell here to take them away"
-                )
-            if _CREDENTIALS.search(value) or (name == "--proxy-server" and "@" in value):
-                raise ValueError(
-                    f"{name} has a user and a password: a browser takes none here, and everybody on this machine could read "
-                    "them on its command line. Use a proxy that asks for none, or one of your own on loopback that adds them"
-                )
+            if why := flag_problem(flag):
+                raise ValueError(why)
         return flags
 
 
@@ -449,211 +373,3 @@ class Config(_Section):
                 'profile.runtime_dir needs profile.at_rest = "sealed": what is there is gone after a reboot'
             )
         return self
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A configuration and where its values came from: dotted key -> ``config.toml:12`` or a variable's name."""
-
-    config: Config
-    path: Path | None
-    origins: Mapping[str, str]
-
-
-def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Loaded:
-    """Read the file (given, ``WAGUARD_CONFIG``, or the first of `SEARCHED` that exists) and the environment.
-
-    Raises `ConfigError`. A file that is named must exist, and one that may be there must be readable; without any file the
-    defaults hold.
-    """
-    file_there = _bare(environ[ENV_FILE]) if ENV_FILE in environ else None
-    if file_there == "":
-        raise ConfigError(f"{ENV_FILE} is empty: name a file, or do not set it.")
-    named = path or (Path(file_there) if file_there is not None else None)
-    file = named or next(filter(_may_be_there, SEARCHED), None)
-    data: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    lines: Mapping[str, int] = {}
-    if file is not None:
-        text = _read(file)
-        try:
-            data = tomli.loads(text)
-        except (ValueError, RecursionError) as error:  # a number too long, tables nested too deep
-            raise ConfigError(f"{file}: not valid TOML: {error}.") from None
-        lines = _lines(text)
-        origins = {key: f"{file}:{line}" for key, line in lines.items()}
-    _overlay(data, origins, environ)
-    try:
-        return Loaded(Config.model_validate(data), file, origins)
-    except ValidationError as error:
-        problems = [_explain(problem, origins, file) for problem in error.errors(include_url=False)]
-        raise ConfigError("\n".join(problems), hint="", problems=problems) from None
-
-
-def _may_be_there(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except (
-        PermissionError
-    ):  # to go on without what holds for others here would be another daemon's configuration
-        return True
-    except OSError:
-        return False
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")  # Windows puts a byte order mark at its beginning
-    except UnicodeDecodeError as error:
-        wide = error.object[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
-        raise ConfigError(
-            f"{file}: not UTF-8 text{' but UTF-16: save it as UTF-8' if wide else ''}."
-        ) from None
-    except PermissionError:
-        raise ConfigError(
-            f"{file}: cannot be read: Permission denied.",
-            hint="As root: sudo waguard ...; with a client's token: WAGUARD_TOKEN=... waguard ... --url URL; or name another "
-            "with --config.",
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}.") from None
-
-
-def _overlay(data: dict[str, Any], origins: dict[str, str], environ: Mapping[str, str]) -> None:
-    """Lay ``WAGUARD_<SECTION>__<KEY>`` over the file's data."""
-    sections: dict[str, Any] = {n: f.annotation for n, f in Config.model_fields.items()}
-    for name, raw in sorted(environ.items()):
-        if not name.startswith(ENV_PREFIX) or _of_a_service(name, environ):
-            continue
-        section, divided, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
-        if not divided:
-            _refuse_near_miss(name, sections)
-            continue
-        if section not in sections:
-            raise ConfigError(f"{name}: there is no section {section!r}.{_close(section, sections)}")
-        fields = sections[section].model_fields
-        if key not in fields:
-            raise ConfigError(f"{name}: there is no key {key!r} in [{section}].{_close(key, fields)}")
-        table = data.setdefault(section, {})
-        if isinstance(table, dict):
-            table[key] = _value(raw, fields[key].annotation)
-            origins[f"{section}.{key}"] = name
-
-
-def _of_a_service(name: str, environ: Mapping[str, str]) -> bool:
-    """Whether Kubernetes has set it, for a Service of the pod's namespace that happens to be called so.
-
-    https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
-    """
-    link = re.fullmatch(
-        r"(?P<service>.+?)_(PORT(_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)?|SERVICE_(HOST|PORT(_.+)?))", name
-    )
-    port = environ.get(f"{link['service']}_PORT", "") if link is not None else ""
-    return re.match(r"(tcp|udp|sctp)://", port) is not None
-
-
-def _bare(raw: str) -> str:
-    """Without what files of variables leave: the carriage return of a line from Windows, quotes around the whole."""
-    text = raw.removesuffix("\r")
-    with suppress(ValueError, RecursionError):
-        if text[:1] in {'"', "'"} and len(data := tomli.loads(f"value = {text}")) == 1:
-            return str(data["value"])
-    return text
-
-
-def _refuse_near_miss(name: str, sections: Mapping[str, Any]) -> None:
-    """``WAGUARD_API_PORT`` would be ignored in silence; other ``WAGUARD_...`` names are not the configuration's."""
-    section, _, key = name.removeprefix(ENV_PREFIX).lower().strip("_").partition("_")
-    if section in sections and key in sections[section].model_fields:
-        right = f"{ENV_PREFIX}{section}__{key}".upper()
-        raise ConfigError(f"{name}: section and key are divided by two underscores. Did you mean {right!r}?")
-
-
-def _value(raw: str, annotation: Any) -> Any:
-    """An environment variable's text as the TOML value it would be in the file; text stays text."""
-    raw = _bare(raw)
-    if (
-        annotation is str
-        or annotation in (Path | None, Path, AnyPath, AnyPath | None, SecretStr | None)
-        or "Literal" in str(annotation)
-    ):
-        return raw
-    try:
-        data = tomli.loads(f"value = {raw}")
-    except (ValueError, RecursionError):
-        return raw
-    return data["value"] if len(data) == 1 else raw
-
-
-def _lines(text: str) -> dict[str, int]:
-    """Dotted key -> line number, for the plain ``[section]`` / ``key = value`` form that our files have."""
-    found: dict[str, int] = {}
-    section = ""
-    for number, line in enumerate(text.split("\n"), 1):
-        if header := re.match(r"\s*\[{1,2}\s*([A-Za-z0-9_.\"-]+)\s*\]", line):
-            section = header[1].replace('"', "")
-            found.setdefault(section, number)
-        elif key := re.match(r"\s*([A-Za-z0-9_.\"-]+)\s*=", line):
-            name = key[1].replace('"', "")
-            found.setdefault(f"{section}.{name}" if section else name, number)
-    return found
-
-
-_RIGHT = {
-    "bool_type": "true or false",
-    "list_type": 'a list in brackets, like ["a", "b"]',
-    "dict_type": 'a table in braces, like {a = "b"}',
-}
-"""What would be right, where pydantic says only what was wrong."""
-
-
-def _explain(problem: Any, origins: Mapping[str, str], file: Path | None) -> str:
-    """One pydantic error as a sentence: where, which key, what was wrong, what would be right."""
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        known: Mapping[str, Any] = Config.model_fields
-        if len(location) > 1:
-            known = known[location[0]].annotation.model_fields
-        kind = "key" if len(location) > 1 else "section"
-        message = f"there is no such {kind}.{_close(location[-1], known)}"
-        return f"{_where(location, message, origins, file)}: {key}: {message}"
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if problem["type"] == "model_type":
-        message = f"must be a table: [{key}]"
-    elif problem["type"] == "path_type":
-        message = f"must be a path in quotes, not {problem['input']!r}"
-    elif problem["type"] != "value_error":
-        message = _RIGHT.get(problem["type"], message).removeprefix("String should ")
-        message = f"must {message}" if message.startswith("match") else f"must be {message}"
-        shown = _CREDENTIALS.sub("...@", repr(problem["input"]))
-        if "token" not in key and not isinstance(problem["input"], list | dict):
-            message += f", not {shown if len(shown) < 60 else shown[:57] + '...'}"
-    return (
-        ": ".join(
-            part
-            for part in (_where(location, message, origins, file), key, message.removesuffix("."))
-            if part
-        )
-        + "."
-    )
-
-
-def _where(location: list[str], message: str, origins: Mapping[str, str], file: Path | None) -> str:
-    """Where the value came from; of a combination of values, where those came from that the message names."""
-    named = []
-    for key, origin in origins.items():
-        parts = key.split(".")
-        name = ".".join(parts[len(location) :])
-        if len(parts) > 1 and name and parts[: len(location)] == location:
-            named += [origin] if re.search(rf"\b{re.escape(name)}\b", message) else []
-    for end in range(len(location), 0, -1):
-        at = ".".join(location[:end])
-        if at in origins and (end > 1 or not named):
-            return origins[at]
-    return ", ".join(dict.fromkeys(named)) or (str(file) if file else "configuration")
-
-
-def _close(word: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f" Did you mean {near[0]!r}?" if near else f" Known are: {', '.join(sorted(known))}."
