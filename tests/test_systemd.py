@@ -17,7 +17,7 @@ from waguard import daemon
 from waguard.config.sections import Config
 from waguard.core.model import Alert, ClientCode, Status
 from waguard.observe.alerts import Alerts
-from waguard.observe.bus import Bus
+from waguard.observe.bus import Bus, Event
 from waguard.observe.status import StatusLine
 from waguard.sandbox.reaper import Launch
 from waguard.session.instance import pipe_names
@@ -310,9 +310,10 @@ async def test_the_status_line_counts_sessions_by_state() -> None:
     said: list[str] = []
     told = asyncio.Event()
 
-    def tell(line: str) -> None:
+    def tell(line: str) -> bool:
         said.append(line)
         told.set()
+        return True
 
     known: dict[str, Status] = {}
     alerts = Alerts(lambda *_, **__: None)
@@ -354,4 +355,23 @@ async def test_the_status_line_counts_sessions_by_state() -> None:
     async with asyncio.timeout(5):
         await told.wait()
     assert said[4:] == ["1 stopped, 2 connected; http://127.0.0.1:1"]
+    line.close()
+
+
+async def test_the_status_line_is_told_again_until_a_busy_manager_takes_it(ear: Ear) -> None:
+    occupy(ear)
+    manager, said = Manager({"NOTIFY_SOCKET": ear.address}), asyncio.Queue[bool]()
+
+    def tell(line: str) -> bool:
+        said.put_nowait(heard := manager.tell(f"STATUS={line}", again=False))
+        return heard
+
+    line = StatusLine(tell, lambda: [Status.CONNECTED], list)
+    line.heard(Event("daemon.ready", fields={"url": "http://127.0.0.1:1"}))
+    async with asyncio.timeout(5):
+        assert [await said.get(), await said.get()] == [False, False]
+        ear.heard()
+        while not await said.get():
+            pass
+    assert [text for text, _ in ear.heard()] == ["STATUS=1 connected; http://127.0.0.1:1"]
     line.close()

@@ -16,14 +16,16 @@ _NEWS = frozenset({"session.changed", "request.done", "alert.raised", "alert.cha
 
 
 class StatusLine:
-    """Counts the sessions by state, with what is wrong with all of them; ``tell`` gets the line when it changes.
+    """Counts the sessions by state, with what is wrong with all of them.
+
+    ``tell`` gets the line when it changes, and answers whether it was taken; one that was not is told again.
 
     It asks how they are, since one that rests since before the start is told by no event, nor is one that is forgotten.
     """
 
     def __init__(
         self,
-        tell: Callable[[str], object],
+        tell: Callable[[str], bool],
         statuses: Callable[[], Sequence[Status]],
         alerts: Callable[[], Sequence[Raised]],
     ) -> None:
@@ -50,9 +52,12 @@ class StatusLine:
     def _say(self) -> None:
         self._timer = None
         line = self.line()
-        if line != self._told:
+        if line == self._told:
+            return
+        if self._tell(line):
             self._told = line
-            self._tell(line)
+        else:
+            self._timer = asyncio.get_running_loop().call_later(_PAUSE_S, self._say)
 
     def close(self) -> None:
         if self._timer is not None:

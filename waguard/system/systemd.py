@@ -93,13 +93,19 @@ class Manager:
             self._told_alive = now
             self.tell("WATCHDOG=1", again=False)
 
-    def tell(self, *assignments: str, again: bool = True) -> None:
-        """One message to the service manager. ``again``: it must hear it, at once or later; else it may be lost."""
+    def tell(self, *assignments: str, again: bool = True) -> bool:
+        """One message to the service manager. ``again``: it must hear it, at once or later; else it may be lost.
+
+        False: it is busy, and will not hear this one.
+        """
         if again:
             self._send(_Message("\n".join(assignments)))
         elif self._address:
-            with contextlib.suppress(BlockingIOError):
+            try:
                 self._say("\n".join(assignments))
+            except BlockingIOError:
+                return False
+        return True
 
     def _send(self, message: _Message) -> None:
         if self._address:
