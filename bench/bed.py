@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import psutil
 from fleet import Fleet, Journal, Line, Unexpected
 
-from waguard.core.health import Fault
+from waguard.core.health.faults import Fault
 
 PATIENCE_S = 200.0
 """So long a row waits for the daemon to find a fault, and again for it to be cured."""

@@ -27,7 +27,7 @@ import psutil
 from figures import Figures, options, room
 from fleet import Fleet, Line, Unexpected, fleet
 
-from waguard.core.health import Fault
+from waguard.core.health.faults import Fault
 from waguard.core.model import Link
 
 STRETCH_S = 30.0

@@ -32,7 +32,7 @@ from page_faults import PAGE_ROWS
 from road import Names, Road
 
 from waguard.browser import find
-from waguard.core.health import Fault
+from waguard.core.health.faults import Fault
 
 BESIDE = 5
 """Rows that run beside each other: two cores are to measure the daemon, not the queue for them."""

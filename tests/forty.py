@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from test_cli import CONNECTED, DOWN, FAILED, SCAN, STARTING
 
-from waguard.core.health import Fault, Remedy
+from waguard.core.health.faults import Fault
+from waguard.core.health.plans import Remedy
 from waguard.core.model import Link, Login, Process, Status
 from waguard.core.shown import FailureView, FindingView, SessionView
 

@@ -28,7 +28,7 @@ from yarl import URL
 from waguard.api import admin, app, auth, backups, compat, problems, sessions, stats, words
 from waguard.api.routes import Routes
 from waguard.config.sections import Api, Config, Log, Sessions
-from waguard.core.health import Fault
+from waguard.core.health.faults import Fault
 from waguard.core.model import ClientCode, Failure, Process, Stage, Verdict, Wanted
 from waguard.core.shown import BackupView, CheckView, CleanupView, FailureView, FindingView, QrView, Step
 from waguard.core.stats import Happening

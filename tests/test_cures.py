@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from conftest import POSING, Daemon, Journal
 
-from waguard.core import machine
-from waguard.core.breaker import BreakerPolicy
-from waguard.core.health import Fault, finding
+from waguard.core.health.breaker import BreakerPolicy
+from waguard.core.health.faults import Fault, finding
 from waguard.core.model import ClientCode, Link, Process, Status, Wait
+from waguard.core.session import events
 from waguard.errors import BreakerOpen, SessionFailed
 from waguard.history.learned import Learned
 from waguard.session.custody import Custody, Taken
@@ -156,7 +156,7 @@ async def test_what_needs_a_person_is_not_forgotten_over_the_cure_of_something_e
         await until(lambda: supervisor.view(DEMO).finding is not None, "a cure is under way")
         take_up(supervisor, DEMO, "conflict", always=True)
         await until(lambda: supervisor.view(DEMO).reason == "conflict", "open elsewhere")
-        session._tell(machine.Recovered(epoch, Fault.GPU_HUNG))
+        session._tell(events.Recovered(epoch, Fault.GPU_HUNG))
         await until(lambda: alerts(journal, "person_needed") == ["raised"], "a person is asked")
         now = supervisor.view(DEMO).finding
         assert now is not None

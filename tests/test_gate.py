@@ -13,9 +13,9 @@ import pytest
 from waguard.admission.gate import Gate
 from waguard.browser import find
 from waguard.browser.find import Binary, Installed
-from waguard.core.breaker import BreakerPolicy
 from waguard.core.catalogue import Level, level_of
-from waguard.core.health import Fault
+from waguard.core.health.breaker import BreakerPolicy
+from waguard.core.health.faults import Fault
 from waguard.core.model import Alert, Cause, ClientCode, Failure, Stage
 from waguard.core.shown import Raised
 from waguard.errors import (

@@ -9,32 +9,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waguard.core import breaker as b
-from waguard.core import machine as m
-from waguard.core import recycle
-from waguard.core.breaker import Breaker, BreakerPolicy
-from waguard.core.correlation import network_is_down
-from waguard.core.health import (
+from waguard.core.health import breaker as b
+from waguard.core.health import recycle
+from waguard.core.health.breaker import Breaker, BreakerPolicy
+from waguard.core.health.correlation import network_is_down
+from waguard.core.health.faults import FOR_A_PERSON, GONE, Fault, Finding, finding
+from waguard.core.health.patience import Book, Complaint, Due, update
+from waguard.core.health.plans import (
     AGAIN,
     BY_COST,
     BY_SCAN,
-    FOR_A_PERSON,
-    GONE,
     PLANS,
     REPLACING,
     STOPPING,
-    Fault,
-    Finding,
     Remedy,
     Treatment,
-    finding,
     next_remedy,
     repeated,
 )
-from waguard.core.machine import State, decide
 from waguard.core.model import Cause, Failure, Link, Process, Reading, Reason, Stage, Wanted
-from waguard.core.patience import Book, Complaint, Due, update
-from waguard.core.policy import RestartPolicy
+from waguard.core.session import events as e
+from waguard.core.session import orders as o
+from waguard.core.session.restart import RestartPolicy
+from waguard.core.session.state import State
+from waguard.core.session.table import decide
 from waguard.health.probes import link
 
 FAILURE = Failure("browser_failed", "it fell", Stage.START)
@@ -413,15 +411,15 @@ class World:
 
     state: State = field(default_factory=State)
     now: float = 0.0
-    due: tuple[float, m.Event] | None = None
+    due: tuple[float, e.Event] | None = None
     """The answer to the slow order that is under way."""
-    cure: m.Cure | None = None
+    cure: o.Cure | None = None
     cure_until: float = 0.0
     network_down: bool = False
     """Of a page that tries again by itself nothing else is tried then."""
     armed: bool = False
     """The deadline of the stage `open` runs."""
-    rest: m.Rest | None = None
+    rest: o.Rest | None = None
     """A rest is under way before the next try against it."""
     spent: tuple[float, ...] = ()
     """When an automatic restart was decided, as the orders tell."""
@@ -429,7 +427,7 @@ class World:
     """Remedies that were begun, and when, since the session was last well for a while."""
     well: float | None = None
 
-    def tell(self, event: m.Event) -> tuple[m.Order, ...]:
+    def tell(self, event: e.Event) -> tuple[o.Order, ...]:
         before = self.state
         self.state, orders = decide(before, event, self.now, RESTARTS)
         self._check(before, event, orders)
@@ -443,63 +441,63 @@ class World:
             self.tried = ()
         return orders
 
-    def _carry_out(self, order: m.Order) -> None:
+    def _carry_out(self, order: o.Order) -> None:
         match order:
-            case m.Prepare(epoch):
-                self.due = (self.now + STEP_S, m.Prepared(epoch))
-            case m.Launch(epoch):
-                self.due = (self.now + STEP_S, m.Started(epoch))
-            case m.Open():
+            case o.Prepare(epoch):
+                self.due = (self.now + STEP_S, e.Prepared(epoch))
+            case o.Launch(epoch):
+                self.due = (self.now + STEP_S, e.Started(epoch))
+            case o.Open():
                 self.due, self.armed = None, True
-            case m.Arm():
+            case o.Arm():
                 self.armed = True
-            case m.Disarm():
+            case o.Disarm():
                 self.armed = False
-            case m.Rest():
+            case o.Rest():
                 self.rest = order
-            case m.Stop(epoch):
-                self.due = (self.now + STEP_S, m.Gone(epoch))
-            case m.Clean(epoch):
-                self.due = (self.now + STEP_S, m.Cleaned(epoch))
-            case m.Wait(epoch, bound_s):
-                self.due = (self.now + bound_s, m.WaitEnded(epoch))
-            case m.Cure():
+            case o.Stop(epoch):
+                self.due = (self.now + STEP_S, e.Gone(epoch))
+            case o.Clean(epoch):
+                self.due = (self.now + STEP_S, e.Cleaned(epoch))
+            case o.Wait(epoch, bound_s):
+                self.due = (self.now + bound_s, e.WaitEnded(epoch))
+            case o.Cure():
                 self.cure, self.cure_until = order, self.now + 2.0
 
-    def _check(self, before: State, event: m.Event, orders: tuple[m.Order, ...]) -> None:
-        cures = [order for order in orders if isinstance(order, m.Cure)]
+    def _check(self, before: State, event: e.Event, orders: tuple[o.Order, ...]) -> None:
+        cures = [order for order in orders if isinstance(order, o.Cure)]
         under_way = self.state.treatment.remedy if self.state.treatment else None
         assert len(cures) <= 1
         if cures:
             (cure,) = cures
             assert self.state.treatment is not None
             assert (cure.fault, cure.remedy) == (self.state.treatment.finding.fault, under_way)
-            answered = isinstance(event, m.NotCured) and self.cure is not None
-            overtaken = isinstance(event, m.Found) and event.finding.fault in {
+            answered = isinstance(event, e.NotCured) and self.cure is not None
+            overtaken = isinstance(event, e.Found) and event.finding.fault in {
                 Fault.PAGE_CRASHED,
                 Fault.PAGE_NOT_LOADED,
             }
             was = before.treatment.remedy if before.treatment else None
             assert was is None or was in STOPPING or answered or overtaken, "two cures at once"
         self._check_repeats(before, event, orders)
-        stopped = any(isinstance(order, m.Stop) for order in orders)
-        if isinstance(event, m.Found) and not event.plan and event.finding.fault not in GONE:
+        stopped = any(isinstance(order, o.Stop) for order in orders)
+        if isinstance(event, e.Found) and not event.plan and event.finding.fault not in GONE:
             known = before.treatment
             going_on = known is not None and known.remedy is Remedy.RELOAD
             assert not stopped or going_on, "stopped for what a person has to deal with"
         self._check_budget(before, event, orders)
 
-    def _check_repeats(self, before: State, event: m.Event, orders: tuple[m.Order, ...]) -> None:
+    def _check_repeats(self, before: State, event: e.Event, orders: tuple[o.Order, ...]) -> None:
         now, was = self.state.treatment, before.treatment
         if isinstance(
-            event, m.ConnectAsked | m.RestartAsked | m.RestoreAsked | m.DisconnectAsked | m.CleanupAsked
+            event, e.ConnectAsked | e.RestartAsked | e.RestoreAsked | e.DisconnectAsked | e.CleanupAsked
         ):
             if now is None:
                 self.tried, self.well = (), None
             return
         if was is not None and now is None and self.state.process is Process.UP:
             self.well = self.now
-        if now is None or now.remedy is None or not isinstance(event, m.Found | m.NotCured):
+        if now is None or now.remedy is None or not isinstance(event, e.Found | e.NotCured):
             return
         if was is not None and (was.remedy, was.began) == (now.remedy, now.began):
             return
@@ -512,13 +510,13 @@ class World:
         assert remedy not in known or last_resort or fault in AGAIN, f"{remedy} again for {fault}"
         self.tried += ((fault, remedy, self.now),)
 
-    def _check_budget(self, before: State, event: m.Event, orders: tuple[m.Order, ...]) -> None:
+    def _check_budget(self, before: State, event: e.Event, orders: tuple[o.Order, ...]) -> None:
         """Each way in which a browser is started again by itself, told by the orders."""
-        for_failure = isinstance(event, m.Gone) and any(
-            isinstance(order, m.Wait) and order.jitter for order in orders
+        for_failure = isinstance(event, e.Gone) and any(
+            isinstance(order, o.Wait) and order.jitter for order in orders
         )
-        lost = isinstance(event, m.LoginLost) and self.state.failure is None and bool(orders)
-        rested = isinstance(event, m.WaitEnded) and before.process is Process.FAILED and bool(orders)
+        lost = isinstance(event, e.LoginLost) and self.state.failure is None and bool(orders)
+        rested = isinstance(event, e.WaitEnded) and before.process is Process.FAILED and bool(orders)
         if self.state.restarts == () or before.wanted is Wanted.DOWN:
             self.spent = ()
         if for_failure or lost or rested:
@@ -526,8 +524,8 @@ class World:
             within = [at for at in self.spent if self.now - at < RESTARTS.window_s]
             assert len(within) <= RESTARTS.budget, f"over the restart budget: {within}"
 
-    def found(self, fault: Fault, plan: tuple[Remedy, ...] | None = None) -> m.Found:
-        kind = m.BrowserExited if fault in GONE else m.Found
+    def found(self, fault: Fault, plan: tuple[Remedy, ...] | None = None) -> e.Found:
+        kind = e.BrowserExited if fault in GONE else e.Found
         named = tuple(PLANS[fault]) if plan is None else plan
         if fault is Fault.OFFLINE and self.network_down:
             named = ()
@@ -542,7 +540,7 @@ class World:
             self.tell(event)
         elif self.cure is not None:
             self.now = max(self.now, self.cure_until)
-            self.tell(m.NotCured(self.cure.epoch, step=self.cure.step))
+            self.tell(e.NotCured(self.cure.epoch, step=self.cure.step))
 
     def look(self, reading: Reading | None) -> None:
         """What is told of one look at the page; None: it does not answer."""
@@ -551,7 +549,7 @@ class World:
         if reading is None:
             self.tell(self.found(Fault.PAGE_SILENT))
             return
-        self.tell(m.PageRead(self.state.epoch, reading, step=self.state.step))
+        self.tell(e.PageRead(self.state.epoch, reading, step=self.state.step))
         for fault in link.judge(reading):
             if fault is not Fault.PAGE_UNREAD or not self.armed:
                 self.tell(self.found(fault))
@@ -564,7 +562,7 @@ class World:
     def next_try(self) -> None:
         if (rest := self.rest) is not None:
             self.rest = None
-            self.tell(m.RestEnded(rest.epoch, step=rest.step))
+            self.tell(e.RestEnded(rest.epoch, step=rest.step))
 
     def check_that_it_goes_on(self) -> None:
         """Whoever is not well has something under way that will end, or a person is asked for."""
@@ -587,8 +585,8 @@ class World:
     def well_again(self) -> None:
         if self.state.process is Process.UP:
             if self.state.treatment is not None:
-                self.tell(m.Recovered(self.state.epoch, self.state.treatment.finding.fault))
-            self.tell(m.PageRead(self.state.epoch, Reading(Link.CONNECTED), step=self.state.step))
+                self.tell(e.Recovered(self.state.epoch, self.state.treatment.finding.fault))
+            self.tell(e.PageRead(self.state.epoch, Reading(Link.CONNECTED), step=self.state.step))
 
 
 _steps = st.one_of(
@@ -645,27 +643,27 @@ def step(world: World, what: str | Reading) -> None:
             world.well_again()
         case "fails" if world.state.process in {Process.PREPARING, Process.STARTING}:
             world.due = None
-            world.tell(m.Failed(epoch, FAILURE))
+            world.tell(e.Failed(epoch, FAILURE))
         case "not gone" if world.state.process is Process.STOPPING:
             world.due = None
-            world.tell(m.NotGone(epoch, FAILURE))
+            world.tell(e.NotGone(epoch, FAILURE))
         case "held" if world.state.process is Process.PREPARING:
             world.due = None
-            world.tell(m.Held(epoch, FAILURE, 7.0))
+            world.tell(e.Held(epoch, FAILURE, 7.0))
         case "lost" if world.state.process is Process.UP:
-            world.tell(m.LoginLost(epoch, FAILURE))
+            world.tell(e.LoginLost(epoch, FAILURE))
         case "loads":
-            world.tell(m.PageRead(epoch, Reading(Link.LOADING), step=world.state.step))
+            world.tell(e.PageRead(epoch, Reading(Link.LOADING), step=world.state.step))
         case "rests":
             world.now += 15.0
         case "connect":
-            world.tell(m.ConnectAsked())
+            world.tell(e.ConnectAsked())
         case "disconnect":
-            world.tell(m.DisconnectAsked())
+            world.tell(e.DisconnectAsked())
         case "recycle":
-            world.tell(m.RecycleAsked())
+            world.tell(e.RecycleAsked())
         case "conflict":
-            world.tell(m.PageRead(epoch, Reading(Link.LOST, Reason.CONFLICT), step=world.state.step))
+            world.tell(e.PageRead(epoch, Reading(Link.LOST, Reason.CONFLICT), step=world.state.step))
             world.tell(world.found(Fault.CONFLICT))
         case fault if fault in set(Fault):
             world.tell(world.found(Fault(fault)))
@@ -690,7 +688,7 @@ def real(reading: Reading) -> Reading:
 @given(st.lists(st.tuples(_steps, st.floats(0.1, 6)), min_size=30, max_size=120))
 def test_in_any_run_cures_keep_their_promises(run: list[tuple[str | Reading, float]]) -> None:
     world = World()
-    world.tell(m.ConnectAsked())
+    world.tell(e.ConnectAsked())
     for what, passed in run:
         at = world.due[0] if world.due is not None else math.inf
         world.now = max(world.now, min(world.now + passed, at))
@@ -709,7 +707,7 @@ def test_whatever_has_happened_and_whatever_the_page_shows_for_ever_there_is_alw
 ) -> None:
     """Nothing stays unknown, or recovering, with nothing found and nothing waited for."""
     world = World(network_down=network_down)
-    world.tell(m.ConnectAsked())
+    world.tell(e.ConnectAsked())
     for what, passed in run:
         world.now += passed
         step(world, what)
@@ -734,7 +732,7 @@ def test_whatever_has_happened_and_whatever_the_page_shows_for_ever_there_is_alw
 def test_whatever_goes_wrong_again_and_again_the_restart_budget_holds(troubles: list[str]) -> None:
     """Nobody asks for anything, and the trouble never ends."""
     world = World()
-    world.tell(m.ConnectAsked())
+    world.tell(e.ConnectAsked())
     for trouble in troubles:
         for _ in range(4):
             world.answer()
@@ -747,7 +745,7 @@ def test_whatever_goes_wrong_again_and_again_the_restart_budget_holds(troubles: 
 def test_a_budget_that_was_spent_before_a_stop_could_not_be_proved_is_spent_after_it() -> None:
     """The cool-down of a session that could not be proved gone is shorter than the window of its budget."""
     world = World()
-    world.tell(m.ConnectAsked())
+    world.tell(e.ConnectAsked())
     for _ in range(3):
         while world.state.process is not Process.UP:
             world.answer()
@@ -756,7 +754,7 @@ def test_a_budget_that_was_spent_before_a_stop_could_not_be_proved_is_spent_afte
     while world.state.process is not Process.UP:
         world.answer()
     world.tell(world.found(Fault.BROWSER_EXITED))
-    world.tell(m.NotGone(world.state.epoch, FAILURE))
+    world.tell(e.NotGone(world.state.epoch, FAILURE))
     for _ in range(3):
         world.answer()
 
@@ -768,10 +766,10 @@ def test_a_restart_that_nobody_asked_for_says_so() -> None:
             state = State(Wanted.UP, Process.UP, Link.CONNECTED, epoch=1, cause=Cause.CONNECT)
             if fault is Fault.PAGE_NOT_LOADED:
                 state = replace(state, link=Link.LOADING)
-            kind = m.BrowserExited if fault in GONE else m.Found
+            kind = e.BrowserExited if fault in GONE else e.Found
             event = kind(1, Finding(fault, FAILURE), (Remedy.RESTART,))
             state, orders = decide(state, event, 0.0, RESTARTS)
-            assert any(isinstance(order, m.Stop) for order in orders), fault
+            assert any(isinstance(order, o.Stop) for order in orders), fault
             assert state.cause is Cause.RECOVERY
 
 

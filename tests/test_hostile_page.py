@@ -14,7 +14,7 @@ from test_browser import BRISK, family, log_in, pid_of, until
 
 from waguard.browser.find import KNOWN
 from waguard.browser.page import Page
-from waguard.core.health import Fault
+from waguard.core.health.faults import Fault
 from waguard.core.model import ClientCode, Link
 from waguard.errors import PageFailed
 from waguard.health.probes.falls import Falls

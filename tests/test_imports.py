@@ -319,9 +319,9 @@ def test_what_the_tests_are_blind_to() -> None:
     assert ("psutil", "waguard.system.host") in {
         (to, name) for name, found in OTHERS.items() for to, _ in found
     }
-    assert "waguard.core.machine" in {to for to, _ in OURS["waguard.session.task"]}
+    assert "waguard.core.session.table" in {to for to, _ in OURS["waguard.session.task"]}
     assert (
-        storey("waguard.core.machine")
+        storey("waguard.core.session.table")
         < storey("waguard.system.files")
         < storey("waguard.session.task")
         < storey("waguard.api")

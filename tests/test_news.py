@@ -7,11 +7,13 @@ from hypothesis import given
 from playbook import FAILURE, POLICY, RUNS, Run, exited, found, seen, steps_of
 
 from waguard.core import catalogue
-from waguard.core import machine as m
-from waguard.core.health import Fault
-from waguard.core.machine import State, decide
+from waguard.core.health.faults import Fault
 from waguard.core.model import Link, Process
-from waguard.core.news import Known, News, news
+from waguard.core.session import events as e
+from waguard.core.session import orders as o
+from waguard.core.session.news import Known, News, news
+from waguard.core.session.state import State, summary_of
+from waguard.core.session.table import decide
 
 LEFT_OUT = ("duration_ms", "evidence", "lasted_ms", "wanted", "process", "link", "stages", "profile", "why")
 
@@ -23,15 +25,15 @@ class Session:
         self.state, self.now = State(), 1000.0
         self.known = Known(changed=self.now)
 
-    def __call__(self, event: m.Event, *lines: str, after_s: float = 1.0) -> None:
+    def __call__(self, event: e.Event, *lines: str, after_s: float = 1.0) -> None:
         self.now += after_s
         before = self.state
-        if isinstance(event, m.Answer):
+        if isinstance(event, e.Answer):
             event = replace(event, step=before.step)
         self.state, orders = decide(before, event, self.now, POLICY)
-        if any(isinstance(order, m.Prepare) for order in orders):
+        if any(isinstance(order, o.Prepare) for order in orders):
             self.known = replace(self.known, attempt_began=self.now)
-        why = event.why if isinstance(event, m.NotCured) else ""
+        why = event.why if isinstance(event, e.NotCured) else ""
         said = [*news(before, self.state, self.now, replace(self.known, why_not=why))]
         if any(one.name == "attempt.done" for one in said):
             self.known = replace(self.known, attempt_began=0.0)
@@ -44,9 +46,9 @@ def line(one: News) -> str:
 
 
 def connected(session: Session) -> None:
-    session(m.ConnectAsked(), "session.changed status=starting was=stopped")
-    session(m.Prepared(1), "session.changed status=starting was=starting")
-    session(m.Started(1), "session.changed status=starting was=starting")
+    session(e.ConnectAsked(), "session.changed status=starting was=stopped")
+    session(e.Prepared(1), "session.changed status=starting was=starting")
+    session(e.Started(1), "session.changed status=starting was=starting")
     session(
         seen(1, Link.CONNECTED),
         "session.changed status=connected was=starting",
@@ -56,25 +58,25 @@ def connected(session: Session) -> None:
 
 def test_a_scan() -> None:
     session = Session()
-    session(m.ConnectAsked(), "session.changed status=starting was=stopped")
-    session(m.Prepared(1), "session.changed status=starting was=starting")
-    session(m.Started(1), "session.changed status=starting was=starting")
+    session(e.ConnectAsked(), "session.changed status=starting was=stopped")
+    session(e.Prepared(1), "session.changed status=starting was=starting")
+    session(e.Started(1), "session.changed status=starting was=starting")
     session(
         seen(1, Link.AWAITING_SCAN, qr="2@x"),
         "session.changed status=awaiting_scan was=starting",
         "attempt.done outcome=usable",
     )
     session(seen(1, Link.CONNECTED), "session.changed status=connected was=awaiting_scan")
-    session(m.DisconnectAsked(), "session.changed status=stopped was=connected")
-    session(m.Gone(1), "session.changed status=stopped was=stopped")
+    session(e.DisconnectAsked(), "session.changed status=stopped was=connected")
+    session(e.Gone(1), "session.changed status=stopped was=stopped")
 
 
 def test_a_start_that_fails_is_one_attempt() -> None:
     session = Session()
-    session(m.ConnectAsked(), "session.changed status=starting was=stopped")
-    session(m.Prepared(1), "session.changed status=starting was=starting")
+    session(e.ConnectAsked(), "session.changed status=starting was=stopped")
+    session(e.Prepared(1), "session.changed status=starting was=starting")
     session(
-        m.Failed(1, FAILURE),
+        e.Failed(1, FAILURE),
         "session.changed status=recovering was=starting",
         "session.failure code=browser_failed error=it fell stage=start",
         "health.finding fault=start_failed remedies=['restart']",
@@ -108,7 +110,7 @@ def test_a_browser_that_ends_and_is_stopped_meanwhile() -> None:
         "health.finding fault=browser_exited remedies=['restart']",
     )
     session(
-        m.DisconnectAsked(),
+        e.DisconnectAsked(),
         "session.changed status=stopped reason=crashed was=recovering",
         "health.remedy fault=browser_exited remedy=restart outcome=called_off",
     )
@@ -127,7 +129,7 @@ def test_any_run_announces_what_is_and_each_thing_once(run: Run) -> None:
             if one.name == "session.changed":
                 assert one.fields["was"] == said
                 said = one.fields["status"]
-        assert said == m.status(state).value or "session.changed" not in names
+        assert said == summary_of(state).value or "session.changed" not in names
         if "health.recovered" in names:
             assert before.treatment is not None
             assert state.treatment is None

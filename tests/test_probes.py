@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waguard.core.health import OF_THE_PAGE, PLANS, Fault
+from waguard.core.health.faults import OF_THE_PAGE, Fault
+from waguard.core.health.plans import PLANS
 from waguard.core.model import Link, Reading, Reason
 from waguard.errors import PageFailed
 from waguard.health.probes import Probe, effort, link, memory, qr, renderer

@@ -8,7 +8,8 @@ import pytest
 from conftest import Daemon, Journal
 from test_cures import DEMO, OTHERS, QUICK, alerts, connected, take_up, until
 
-from waguard.core.health import SUSPECTED_S, Fault
+from waguard.core.health.faults import Fault
+from waguard.core.health.patience import SUSPECTED_S
 from waguard.core.model import Link, Process, Reason, Stage, Status, Wait
 from waguard.core.shown import FindingView, SessionView
 from waguard.errors import DeadlineExceeded, PageFailed, Refused

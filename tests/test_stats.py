@@ -21,7 +21,8 @@ from waguard.cli.app import app
 from waguard.cli.client import STATS
 from waguard.cli.stats import render
 from waguard.config.sections import Config
-from waguard.core.health import Fault, Remedy
+from waguard.core.health.faults import Fault
+from waguard.core.health.plans import Remedy
 from waguard.core.model import Alert, ClientCode, Stage
 from waguard.core.shown import Raised
 from waguard.core.stats import Happening, RemedyStats, Spread, StageStats, episodes, slow, summary

@@ -24,7 +24,7 @@ from waguard.browser import launch
 from waguard.browser import page as browser_page
 from waguard.browser.find import Binary
 from waguard.config.sections import Browser
-from waguard.core.health import Remedy
+from waguard.core.health.plans import Remedy
 from waguard.core.model import ClientCode, Link, Process, Status, Wait, Wanted
 from waguard.errors import (
     DiskFull,

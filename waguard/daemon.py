@@ -32,9 +32,9 @@ from waguard.backup.store import Backups
 from waguard.browser import authorities, find
 from waguard.config.load import Loaded
 from waguard.config.sections import Config
-from waguard.core import recycle
-from waguard.core.breaker import BreakerPolicy
-from waguard.core.policy import RestartPolicy
+from waguard.core.health import recycle
+from waguard.core.health.breaker import BreakerPolicy
+from waguard.core.session.restart import RestartPolicy
 from waguard.errors import AlreadyRunning, ConfigError, LimitReached, WaguardError
 from waguard.health.probes.census import Census
 from waguard.health.probes.falls import Falls

@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from waguard.browser.find import Installed
-from waguard.core import breaker
-from waguard.core.breaker import Breaker, BreakerPolicy
-from waguard.core.correlation import network_is_down
-from waguard.core.health import Fault
+from waguard.core.health import breaker
+from waguard.core.health.breaker import Breaker, BreakerPolicy
+from waguard.core.health.correlation import network_is_down
+from waguard.core.health.faults import Fault
 from waguard.core.model import Alert, Cause, ClientCode, Failure, Stage
 from waguard.errors import BreakerOpen, WaguardError
 from waguard.observe.alerts import Alerts

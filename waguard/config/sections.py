@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from waguard.config.browser_flags import flag_problem
-from waguard.core.health import SUSPECTED_S, Fault
+from waguard.core.health.faults import Fault
+from waguard.core.health.patience import SUSPECTED_S
 from waguard.core.model import client_code
 from waguard.errors import InvalidClientCode
 from waguard.schedule import Rule

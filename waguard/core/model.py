@@ -88,7 +88,7 @@ PASSKEYS = frozenset({Reason.PASSKEY_REQUIRED, Reason.PASSKEY_CONFIRMATION})
 
 
 class Status(StrEnum):
-    """One summary word for people, derived from the other three by `machine.status`."""
+    """One summary word for people, derived from the other three by `state.summary_of`."""
 
     STOPPED = "stopped"
     STARTING = "starting"

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from waguard.core.health import Fault, Remedy
+from waguard.core.health.faults import Fault
+from waguard.core.health.plans import Remedy
 from waguard.core.model import Alert, ClientCode, Link, Login, Process, Status, Verdict, Wanted
 from waguard.core.stats import AttemptStats, FaultStats, Slow
 

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from waguard.browser.page import Page
-from waguard.core.health import Fault, Remedy
+from waguard.core.health.faults import Fault
+from waguard.core.health.plans import Remedy
 from waguard.errors import PageFailed
 from waguard.health.probes.census import GPU, NETWORK, RENDERER, Member, Members
 from waguard.sandbox.identity import Handle, Identity

@@ -16,12 +16,15 @@ from typing import Any
 
 from waguard.admission.gate import Gate
 from waguard.admission.turns import Turns
-from waguard.core import machine, recycle
-from waguard.core.health import BY_COST, FOR_A_PERSON, GONE, PLANS, REPLACING, Fault, Finding, Remedy
-from waguard.core.machine import State
+from waguard.core.health import recycle
+from waguard.core.health.faults import FOR_A_PERSON, GONE, Fault, Finding
+from waguard.core.health.plans import BY_COST, PLANS, REPLACING, Remedy
 from waguard.core.model import Alert, Cause, ClientCode, Failure, Link, Process, Reason, Stage, Wanted
-from waguard.core.news import Known, news
-from waguard.core.policy import RestartPolicy
+from waguard.core.session import events, orders
+from waguard.core.session.news import Known, news
+from waguard.core.session.restart import RestartPolicy
+from waguard.core.session.state import State, summary_of, usable
+from waguard.core.session.table import decide
 from waguard.core.shown import Step
 from waguard.errors import DeadlineExceeded, Interrupted, LimitReached, NoPage, ShuttingDown, WaguardError
 from waguard.health.probes.memory import Usage
@@ -34,7 +37,7 @@ from waguard.system import shortage
 from waguard.system.deadline import Span, within
 from waguard.whatsapp.page import ERROR_PAGE
 
-Item = tuple[machine.Event, asyncio.Future[None] | None]
+Item = tuple[events.Event, asyncio.Future[None] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ class Session:
         """The processes whose end is the end of all."""
         return self._instance.browser.run.pids() if self._instance.browser is not None else ()
 
-    async def ask(self, event: machine.Event) -> None:
+    async def ask(self, event: events.Event) -> None:
         """Put an operator's wish into the inbox; returns when the table has taken it.
 
         Raises `ShuttingDown`, or `DeadlineExceeded` when something of the session hangs; the wish then still stands.
@@ -124,7 +127,7 @@ class Session:
         """
         report: asyncio.Future[Sequence[Step]] = asyncio.get_running_loop().create_future()
         self._cleanups.append(report)
-        await self.ask(machine.CleanupAsked())
+        await self.ask(events.CleanupAsked())
         async with self._going_down("the cleanup"):
             await self.until(report.done)
         return report.result()
@@ -134,7 +137,7 @@ class Session:
 
         Raises `NotProvedGone`, `Interrupted` when a connect overtakes it, `ShuttingDown`, `DeadlineExceeded`.
         """
-        await self.ask(machine.DisconnectAsked())
+        await self.ask(events.DisconnectAsked())
         async with self._going_down("the disconnect"):
             await self.until(
                 lambda: self.state.process in {Process.DOWN, Process.FAILED} or self.state.wanted is Wanted.UP
@@ -175,7 +178,7 @@ class Session:
             adopted = False
         if adopted:
             with suppress(WaguardError):  # of no use to whom the daemon ends before it has begun
-                await self.ask(machine.Adopted())
+                await self.ask(events.Adopted())
             return
         try:
             async with within(Stage.KILL, self._config.deadlines.kill, "reaping leftovers"):
@@ -220,7 +223,7 @@ class Session:
         browser = self._instance.browser
         if browser is None or browser.page is None:
             raise NoPage(
-                f"{self.code} has no page now: it is {machine.status(self.state)}.",
+                f"{self.code} has no page now: it is {summary_of(self.state)}.",
                 hint=f"Start it: waguard connect {self.code}",
             )
         async with within(Stage.OPEN, self._config.page.read_s, "the screenshot", setting="page.read_s"):
@@ -243,22 +246,22 @@ class Session:
 
     # --- obeying --------------------------------------------------------------------------------------
 
-    async def _take(self, event: machine.Event) -> None:
+    async def _take(self, event: events.Event) -> None:
         before = self.state
-        self._why_not = event.why if isinstance(event, machine.NotCured) else ""
-        self.state, orders = machine.decide(before, event, time.monotonic(), self._services.policy)
+        self._why_not = event.why if isinstance(event, events.NotCured) else ""
+        self.state, ordered = decide(before, event, time.monotonic(), self._services.policy)
         if self.state.treatment is None or self.state.treatment.remedy is not None:
             self._end_rest()
-        for order in orders:
+        for order in ordered:
             await self._obey(order)
         self._announce(before)
 
-    def _tell(self, event: machine.Event) -> None:
+    def _tell(self, event: events.Event) -> None:
         self._inbox.put_nowait((event, None))
 
     def _announce(self, before: State) -> None:
         after = self.state
-        if machine.status(before) != machine.status(after) or before.process != after.process:
+        if summary_of(before) != summary_of(after) or before.process != after.process:
             self._since = time.monotonic()
         now, memory = time.monotonic(), self._instance.memory
         known = Known(self._told, self._attempt_began, memory.stages, memory.how, self._why_not)
@@ -274,7 +277,7 @@ class Session:
         gate = self._services.gate
         if after.process is not Process.UP:
             gate.reaches(self.code, None)
-        elif machine.usable(after.link, after.reason) or after.reason in _UNREACHED:
+        elif usable(after.link, after.reason) or after.reason in _UNREACHED:
             gate.reaches(self.code, after.reason not in _UNREACHED)
         gate.suffers(self.code, after.treatment.finding.fault if after.treatment else None)
         failed = after.process is Process.FAILED and after.failure is not None
@@ -295,7 +298,7 @@ class Session:
     async def _found(self, epoch: int, step: int, finding: Finding, first: bool) -> None:
         """A probe complains: put it to the table, with what may help."""
         plan, why = await self._plan(finding.fault)
-        kind = machine.BrowserExited if finding.fault in GONE else machine.Found
+        kind = events.BrowserExited if finding.fault in GONE else events.Found
         snapshot = self._instance.newest_snapshot if Remedy.RESTORE in plan else ""
         self._tell(kind(epoch, finding, plan, why, snapshot, again=not first, step=step))
 
@@ -304,7 +307,7 @@ class Session:
         plan, why = tuple(PLANS[Fault.OFFLINE]), BY_COST
         if self._services.gate.network_down_with(self.code):
             plan, why = (Remedy.RELOAD,), _NETWORK
-        self._tell(machine.Unreachable(epoch, failure, plan, why, step=step))
+        self._tell(events.Unreachable(epoch, failure, plan, why, step=step))
 
     async def _plan(self, fault: Fault) -> tuple[tuple[Remedy, ...], str]:
         """What may help with this fault here and now, the cheapest first, and why nothing else."""
@@ -341,7 +344,7 @@ class Session:
         upgraded = version if version != memory.version else ""
         if why := recycle.due(looks, age_h, upgraded, self._services.recycle):
             self._instance.publish("session.recycled", why=why)
-            self._tell(machine.RecycleAsked())
+            self._tell(events.RecycleAsked())
 
     def deadline(self, stage: Stage) -> float:
         """Seconds: as configured, or longer where that was learned."""
@@ -356,66 +359,64 @@ class Session:
             self._rest.cancel()
             self._rest = None
 
-    def _begin_rest(self, order: machine.Rest) -> None:
+    def _begin_rest(self, order: orders.Rest) -> None:
         self._end_rest()
         lowest = order.bound_s / 2 if order.jitter else order.bound_s
         seconds = random.uniform(lowest, order.bound_s)  # noqa: S311 (spreads load, no secret)
         self._next_try = time.monotonic() + seconds
-        ended = machine.RestEnded(order.epoch, step=order.step)
+        ended = events.RestEnded(order.epoch, step=order.step)
         self._rest = asyncio.get_running_loop().call_later(seconds, self._tell, ended)
 
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _obey(self, order: machine.Order) -> None:
+    async def _obey(self, order: orders.Order) -> None:
         match order:
-            case machine.Remember(wanted):
+            case orders.Remember(wanted):
                 await self._instance.save(wanted=wanted)
-            case machine.Arm(epoch, step):
+            case orders.Arm(epoch, step):
                 self._watch.arm(epoch, step, self.deadline(Stage.OPEN), self.expected(Stage.OPEN))
-            case machine.Cure(epoch, fault, remedy, step):
+            case orders.Cure(epoch, fault, remedy, step):
                 reload = remedy is Remedy.RELOAD
                 verify_s = self.deadline(Stage.OPEN) if reload else self._config.health.verify_s
                 self._next_try = time.monotonic() + verify_s
                 self._watch.cure(epoch, step, fault, remedy, verify_s)
-            case machine.Rest():
+            case orders.Rest():
                 self._begin_rest(order)
-            case machine.Disarm(usable):
+            case orders.Disarm(usable):
                 self._watch.done(usable=usable)
-            case machine.ReloadQr():
+            case orders.ReloadQr():
                 self._watch.reload_qr()
-            case machine.Prepare(epoch):
-                await self._begin(partial(self._prepare, order), order, partial(machine.Failed, epoch))
-            case machine.Launch(epoch):
-                await self._begin(partial(self._launch, epoch), order, partial(machine.Failed, epoch))
-            case machine.Open(epoch):
-                await self._begin(partial(self._open, epoch), order, partial(machine.Failed, epoch))
-            case machine.TakeOver(epoch):
+            case orders.Prepare(epoch):
+                await self._begin(partial(self._prepare, order), order, partial(events.Failed, epoch))
+            case orders.Launch(epoch):
+                await self._begin(partial(self._launch, epoch), order, partial(events.Failed, epoch))
+            case orders.Open(epoch):
+                await self._begin(partial(self._open, epoch), order, partial(events.Failed, epoch))
+            case orders.TakeOver(epoch):
                 # As configured: what was learned of loading tells nothing of a page that may be at work.
                 limit_s = self._config.deadlines.open
                 self._watch.take_over(epoch, limit_s, limit_s)
-            case machine.Stop(epoch):
-                await self._begin(partial(self._stop, order), order, partial(machine.NotGone, epoch))
-            case machine.Clean(epoch):
-                await self._begin(partial(self._clean, epoch), order, partial(machine.Cleaned, epoch))
-            case machine.Wait(epoch):
+            case orders.Stop(epoch):
+                await self._begin(partial(self._stop, order), order, partial(events.NotGone, epoch))
+            case orders.Clean(epoch):
+                await self._begin(partial(self._clean, epoch), order, partial(events.Cleaned, epoch))
+            case orders.Wait(epoch):
                 # Jitter needs chance, not secrecy. Known before anybody is told that it waits.
                 seconds = random.uniform(0, order.bound_s) if order.jitter else order.bound_s  # noqa: S311
                 self._next_try = time.monotonic() + seconds
-                await self._begin(partial(self._wait, order), order, lambda _: machine.WaitEnded(epoch))
+                await self._begin(partial(self._wait, order), order, lambda _: events.WaitEnded(epoch))
 
-    async def _begin(
-        self, work: Work, order: machine.Order, broke: Callable[[Failure], machine.Event]
-    ) -> None:
+    async def _begin(self, work: Work, order: orders.Order, broke: Callable[[Failure], events.Event]) -> None:
         """Start slow work in the place of whatever is under way; ``broke`` is the fact if it fails for no known reason."""
         await self._call_off()
-        if not isinstance(order, machine.Launch):
+        if not isinstance(order, orders.Launch):
             self._release_slot()
         self._work = self._spawn(work, type(order).__name__.lower(), broke)
 
     def _spawn(
-        self, work: Work, name: str, broke: Callable[[Failure], machine.Event] | None = None
+        self, work: Work, name: str, broke: Callable[[Failure], events.Event] | None = None
     ) -> asyncio.Task[None]:
         async def guarded() -> None:
             while True:
@@ -451,7 +452,7 @@ class Session:
 
     # --- the slow orders ------------------------------------------------------------------------------
 
-    async def _prepare(self, order: machine.Prepare) -> None:
+    async def _prepare(self, order: orders.Prepare) -> None:
         cause = self.state.cause
         try:
             await self._services.gate.admit(self.code, cause)
@@ -476,9 +477,9 @@ class Session:
             if error.passing:
                 self._held(order.epoch, error)
                 return
-            self._tell(machine.Failed(order.epoch, Failure.of(error, Stage.PREPARE)))
+            self._tell(events.Failed(order.epoch, Failure.of(error, Stage.PREPARE)))
         else:
-            self._tell(machine.Prepared(order.epoch))
+            self._tell(events.Prepared(order.epoch))
 
     async def _take_slot(self) -> None:
         await self._services.turns.take(self.code, self._config.deadlines.admit, self._queued)
@@ -499,7 +500,7 @@ class Session:
 
     def _held(self, epoch: int, error: WaguardError) -> None:
         retry_s = float(error.details.get("retry_after_s", _HELD_S))
-        self._tell(machine.Held(epoch, Failure.of(error, Stage.ADMIT), retry_s))
+        self._tell(events.Held(epoch, Failure.of(error, Stage.ADMIT), retry_s))
 
     async def _launch(self, epoch: int) -> None:
         try:
@@ -508,10 +509,10 @@ class Session:
             await self._late(error)
             failure = Failure.of(error, Stage.START)
             await self._services.gate.start_failed(self.code, failure)
-            self._tell(machine.Failed(epoch, failure))
+            self._tell(events.Failed(epoch, failure))
         else:
             self._services.gate.started()
-            self._tell(machine.Started(epoch))
+            self._tell(events.Started(epoch))
         finally:
             self._release_slot()
 
@@ -519,9 +520,9 @@ class Session:
         try:
             await self._watch.open(epoch, self.deadline(Stage.OPEN), self.expected(Stage.OPEN))
         except WaguardError as error:
-            self._tell(machine.Failed(epoch, Failure.of(error, Stage.OPEN)))
+            self._tell(events.Failed(epoch, Failure.of(error, Stage.OPEN)))
 
-    async def _stop(self, order: machine.Stop) -> None:
+    async def _stop(self, order: orders.Stop) -> None:
         await self._watch.stop()
         self.memory.qr = None
         try:
@@ -529,21 +530,21 @@ class Session:
             if self.state.wanted is Wanted.DOWN:
                 await self._instance.seal()
         except WaguardError as error:
-            self._tell(machine.NotGone(order.epoch, Failure.of(error, Stage.KILL)))
+            self._tell(events.NotGone(order.epoch, Failure.of(error, Stage.KILL)))
         else:
-            self._tell(machine.Gone(order.epoch))
+            self._tell(events.Gone(order.epoch))
 
     async def _clean(self, epoch: int) -> None:
         await self._watch.stop()
         steps, resisted = await self._instance.clean()
-        self._tell(machine.Cleaned(epoch, Failure.of(resisted, Stage.KILL) if resisted else None))
+        self._tell(events.Cleaned(epoch, Failure.of(resisted, Stage.KILL) if resisted else None))
         reports, self._cleanups = self._cleanups, []
         for report in reports:
             if not report.done():
                 report.set_result(steps)
         self._wake()
 
-    async def _wait(self, order: machine.Wait) -> None:
+    async def _wait(self, order: orders.Wait) -> None:
         seconds = max(0.0, self._next_try - time.monotonic())
         if order.held:
             with suppress(TimeoutError):
@@ -551,7 +552,7 @@ class Session:
                     await self._services.gate.until_closed()
         else:
             await asyncio.sleep(seconds)
-        self._tell(machine.WaitEnded(order.epoch))
+        self._tell(events.WaitEnded(order.epoch))
 
     # --- the end --------------------------------------------------------------------------------------
 

@@ -15,11 +15,13 @@ from typing import Any
 from waguard.browser.launch import Browser
 from waguard.browser.page import Page
 from waguard.config.sections import Config
-from waguard.core import machine, patience
 from waguard.core.address import elsewhere
-from waguard.core.health import BY_SCAN, REFUSALS, SLOW_S, Fault, Finding, Remedy, finding
+from waguard.core.health import patience
+from waguard.core.health.faults import REFUSALS, Fault, Finding, finding
+from waguard.core.health.patience import Book
+from waguard.core.health.plans import BY_SCAN, SLOW_S, Remedy
 from waguard.core.model import Failure, Link, Reading, Stage
-from waguard.core.patience import Book
+from waguard.core.session import events
 from waguard.errors import BrowserFailed, PageFailed, PageUnreachable, WaguardError
 from waguard.health import remedies
 from waguard.health.probes import Probe, link, qr
@@ -64,7 +66,7 @@ class Senses:
 class Ears:
     """Whom the watch tells."""
 
-    tell: Callable[[machine.Event], None]
+    tell: Callable[[events.Event], None]
     found: Callable[[int, int, Finding, bool], Awaitable[None]]
     """An epoch and its step, a complaint, and whether it is a new one."""
     unreachable: Callable[[int, int, Failure], None]
@@ -109,7 +111,7 @@ class Watch:
         """Navigations that are not committed yet: till then the page answers nothing, and the deadline of `open` watches."""
         self._reloads = 0
         self._step = 0
-        """Of the last reload that has left the page behind which was there, see `machine.State`; 0: none has."""
+        """Of the last reload that has left the page behind which was there, see `State.step`; 0: none has."""
         self._popups = 0
         """Closed since it was told last."""
         self._popups_told = 0.0
@@ -321,13 +323,13 @@ class Watch:
                 lost = Failure("refused", f"The login was lost: {self._instance.distrust}.", Stage.OPEN)
                 shown = ", ".join(reading.signs) or "nothing"
                 evidence = (self._instance.distrust, f"the page shows {shown}")
-                self._ears.tell(machine.LoginLost(epoch, lost, evidence))
+                self._ears.tell(events.LoginLost(epoch, lost, evidence))
                 return
             reading = judged
             news = reading != self._instance.memory.reading or reading.qr_exhausted or self._renderer.silent
             if news and not self._left(step):
                 self._note(reading)
-                self._ears.tell(machine.PageRead(epoch, reading, step=step))
+                self._ears.tell(events.PageRead(epoch, reading, step=step))
             await self._weigh(reading)
             await self._answered(epoch, step, reading)
             await self._rest(self._look_now, self._until_next_look())
@@ -574,7 +576,7 @@ class Watch:
             complaint = finding(one.fault, evidence, lasted_s, max(0.0, waits_s))
             await self._ears.found(epoch, step, complaint, one.first)
         for fault in over:
-            self._ears.tell(machine.Recovered(epoch, fault))
+            self._ears.tell(events.Recovered(epoch, fault))
 
     def _no_way(self) -> bool:
         """The browser shows its own error page, which does not try again by itself."""
@@ -629,7 +631,7 @@ class Watch:
             while reload and self._timer is not None:  # it gets on
                 await self._awake(_AGAIN_S)
             why = f"{verify_s:g} s after it nothing was better"
-        self._ears.tell(machine.NotCured(epoch, why, step=step))
+        self._ears.tell(events.NotCured(epoch, why, step=step))
 
     async def _awake(self, seconds: float) -> None:
         """Sleep for so many seconds of the daemon's own waking time."""

@@ -13,9 +13,8 @@ from typing import IO, Any
 
 from waguard.backup.snapshot import About
 from waguard.backup.store import Backup
-from waguard.core import machine
-from waguard.core.answer import answer
 from waguard.core.catalogue import mistake
+from waguard.core.health.patience import LONGER
 from waguard.core.model import (
     Alert,
     ClientCode,
@@ -28,7 +27,9 @@ from waguard.core.model import (
     Wanted,
     client_code,
 )
-from waguard.core.patience import LONGER
+from waguard.core.session import events
+from waguard.core.session.answer import answer
+from waguard.core.session.state import State, summary_of
 from waguard.core.shown import BackupView, CleanupView, QrView, Raised, SandboxView, SessionView, Sweep
 from waguard.errors import (
     BY_CODE,
@@ -151,7 +152,7 @@ class Supervisor:
         """Returns when it has answered, or is not on its way up any more."""
         deadlines = self._config.deadlines
         try:
-            await session.ask(machine.ReturnAsked())
+            await session.ask(events.ReturnAsked())
             async with asyncio.timeout(
                 deadlines.admit + deadlines.prepare + deadlines.restore + deadlines.start
             ):
@@ -289,7 +290,7 @@ class Supervisor:
         """
         session = self._wanted(code)
         async with self._admitted(session):
-            await session.ask(machine.ConnectAsked(fresh=fresh))
+            await session.ask(events.ConnectAsked(fresh=fresh))
         try:
             return await self._wait(session, wait, timeout_s)
         finally:
@@ -303,7 +304,7 @@ class Supervisor:
         self._check_open()
         session = self._known(code)
         async with self._admitted(session):
-            await session.ask(machine.RestartAsked())
+            await session.ask(events.RestartAsked())
         return await self._wait(session, wait, timeout_s)
 
     async def disconnect(self, code: ClientCode) -> SessionView:
@@ -383,7 +384,7 @@ class Supervisor:
         await self._find_room(backup.about)
         session = self._wanted(code)
         async with self._admitted(session):
-            await session.ask(machine.RestoreAsked(backup.id))
+            await session.ask(events.RestoreAsked(backup.id))
         try:
             return await self._wait(session, wait, timeout_s)
         finally:
@@ -431,7 +432,7 @@ class Supervisor:
 
     def statuses(self) -> Sequence[Status]:
         """Of all sessions."""
-        return [machine.status(one.state) for one in self._sessions.values()]
+        return [summary_of(one.state) for one in self._sessions.values()]
 
     def views(self) -> Sequence[SessionView]:
         return [self.view(code) for code in sorted(self._sessions)]
@@ -445,7 +446,7 @@ class Supervisor:
         session = self._known(code)
         found = qr_view(session)
         if found is None:
-            status = machine.status(session.state)
+            status = summary_of(session.state)
             hint = {
                 Status.CONNECTED: "It is connected: no scan is needed.",
                 Status.STOPPED: f"Start it: waguard connect {code}",
@@ -640,7 +641,7 @@ class Supervisor:
                 raise self._queued(session, limit) from None
             stage = _stage(session.state)
             raise DeadlineExceeded(
-                f"{session.code} is {machine.status(session.state)} after {limit:g} s; the stage {stage} was not done.",
+                f"{session.code} is {summary_of(session.state)} after {limit:g} s; the stage {stage} was not done.",
                 hint="It goes on in the background. See: waguard status " + session.code,
                 stage=stage,
                 deadline_s=limit,
@@ -682,7 +683,7 @@ class Supervisor:
         return error
 
 
-def _stage(state: machine.State) -> str:
+def _stage(state: State) -> str:
     """The named wait that a session is in."""
     match state.process:
         case Process.PREPARING:

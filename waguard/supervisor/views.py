@@ -3,8 +3,8 @@
 import time
 
 from waguard.backup.store import Backup
-from waguard.core import machine
 from waguard.core.model import Status
+from waguard.core.session.state import summary_of
 from waguard.core.shown import (
     BackupView,
     BrowserView,
@@ -22,7 +22,7 @@ def session_view(session: Session, sandbox: str) -> SessionView:
     pids, age_s = session.browser_pids, session.instance.browser_age_s
     return SessionView(
         client=session.code,
-        status=machine.status(state),
+        status=summary_of(state),
         wanted=state.wanted,
         process=state.process,
         link=state.link,
@@ -69,7 +69,7 @@ def session_view(session: Session, sandbox: str) -> SessionView:
 
 def qr_view(session: Session) -> QrView | None:
     memory = session.memory
-    if memory.qr is None or machine.status(session.state) is not Status.AWAITING_SCAN:
+    if memory.qr is None or summary_of(session.state) is not Status.AWAITING_SCAN:
         return None
     return QrView(memory.qr, round(time.monotonic() - memory.qr_seen, 3), round(memory.qr_seen_at, 3))
 

@@ -8,7 +8,7 @@ answer and a thousand sessions are spread over the interval.
 from collections.abc import Mapping
 from typing import Protocol
 
-from waguard.core.health import Fault
+from waguard.core.health.faults import Fault
 
 
 class Probe(Protocol):

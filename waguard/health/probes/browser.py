@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from waguard.core.health import Fault
+from waguard.core.health.faults import Fault
 from waguard.health.probes.census import BROWSER, Members
 from waguard.health.probes.effort import AnswerProbe
 

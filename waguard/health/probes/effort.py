@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from waguard.core.health import Fault
+from waguard.core.health.faults import Fault
 from waguard.errors import PageFailed
 from waguard.health.probes.census import Members
 from waguard.system import host

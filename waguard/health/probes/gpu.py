@@ -6,7 +6,7 @@ It is asked while the page answers; one that does not has other troubles.
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from waguard.core.health import Fault
+from waguard.core.health.faults import Fault
 from waguard.errors import PageFailed
 from waguard.health.probes.census import GPU, Members
 from waguard.health.probes.effort import AnswerProbe

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from waguard.core.health import REFUSALS, Fault
+from waguard.core.health.faults import REFUSALS, Fault
 from waguard.core.model import Link, Reading, Reason
 
 _NEEDS_SCAN = frozenset({Fault.LOGGED_OUT, Fault.LOGIN_LOST, Fault.UNPAIRED})

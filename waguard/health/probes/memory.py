@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from waguard.core.health import Fault
+from waguard.core.health.faults import Fault
 from waguard.health.probes.census import Members
 from waguard.system import host
 from waguard.system.files import in_thread

@@ -7,7 +7,7 @@ reached the page says itself, by its link.
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from waguard.core.health import Fault
+from waguard.core.health.faults import Fault
 from waguard.health.probes.census import NETWORK, Members
 from waguard.health.probes.effort import AnswerProbe
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from waguard.core.health import Fault
+from waguard.core.health.faults import Fault
 from waguard.errors import PageFailed
 from waguard.health.probes.census import Member, Members
 

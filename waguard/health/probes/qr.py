@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from waguard.core.health import Fault
+from waguard.core.health.faults import Fault
 from waguard.core.model import PASSKEYS, Link, Reading
 
 FAULTS = frozenset({Fault.QR_STALE})

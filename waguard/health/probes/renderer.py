@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from waguard.core.health import Fault
+from waguard.core.health.faults import Fault
 from waguard.health.probes.effort import Efforts, Moved
 
 FAULTS = frozenset({Fault.PAGE_SILENT, Fault.PAGE_BLOCKED, Fault.PAGE_LOOPING})

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from waguard.core import machine
 from waguard.core.catalogue import Level
-from waguard.core.health import Treatment
-from waguard.core.machine import State
+from waguard.core.health.plans import Treatment
 from waguard.core.model import Link, Process
+from waguard.core.session.state import State, summary_of, usable
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +63,18 @@ def news(before: State, after: State, now: float, known: Known) -> Iterator[News
 
 
 def _shown(state: State) -> tuple[object, ...]:
-    return machine.status(state), state.wanted, state.process, state.link, state.reason
+    return summary_of(state), state.wanted, state.process, state.link, state.reason
 
 
 def _changed(before: State, after: State, duration_ms: float) -> News:
     alarming = after.link is Link.LOST or after.process is Process.FAILED
     fields = {
-        "status": machine.status(after).value,
+        "status": summary_of(after).value,
         "wanted": after.wanted.value,
         "process": after.process.value,
         "link": after.link.value,
         "reason": after.reason.value if after.reason else None,
-        "was": machine.status(before).value,
+        "was": summary_of(before).value,
         "duration_ms": duration_ms,
     }
     return News("session.changed", "warning" if alarming else "info", fields)
@@ -111,14 +110,14 @@ def _outcome(was: Treatment, before: State, after: State, now: float, why_not: s
 
 def _attempt(after: State, now: float, known: Known) -> Iterator[News]:
     """How a start has ended, once: the page was usable, it failed, or somebody called it off."""
-    usable = after.process is Process.UP and machine.usable(after.link, after.reason)
+    in_use = after.process is Process.UP and usable(after.link, after.reason)
     ended = after.process not in {Process.PREPARING, Process.STARTING, Process.UP}
-    if not known.attempt_began or not (usable or ended):
+    if not known.attempt_began or not (in_use or ended):
         return
-    failure = None if usable else after.failure
+    failure = None if in_use else after.failure
     fields = {
         "why": after.cause.value,
-        "outcome": "usable" if usable else "failed" if failure else "called_off",
+        "outcome": "usable" if in_use else "failed" if failure else "called_off",
         "link": after.link.value,
         "code": failure.code if failure else None,
         "stage": failure.stage.value if failure and failure.stage else None,
@@ -126,7 +125,7 @@ def _attempt(after: State, now: float, known: Known) -> Iterator[News]:
         "stages": dict(known.stages),
         "profile": known.profile or None,
     }
-    yield News("attempt.done", "info" if usable else "warning", fields)
+    yield News("attempt.done", "info" if in_use else "warning", fields)
 
 
 def _ms(seconds: float) -> float:

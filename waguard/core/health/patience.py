@@ -3,7 +3,10 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from waguard.core.health import Fault
+from waguard.core.health.faults import Fault
+
+SUSPECTED_S: Mapping[Fault, float] = {Fault.OFFLINE: 10.0, Fault.SYNC_STUCK: 45.0}
+"""Found so soon, and treated only when what the configuration lets it last is over: it may end by itself."""
 
 
 @dataclass(frozen=True, slots=True)

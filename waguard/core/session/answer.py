@@ -1,8 +1,8 @@
 """When a caller of `connect` is answered, and with what. Pure."""
 
-from waguard.core.health import REFUSALS, Fault, said
-from waguard.core.machine import State, status
+from waguard.core.health.faults import REFUSALS, Fault, said
 from waguard.core.model import PASSKEYS, Failure, Link, Process, Reason, Status, Wait, Wanted
+from waguard.core.session.state import State, summary_of
 
 
 def answer(state: State, wait: Wait, *, has_qr: bool, asked_at: float = 0.0) -> Failure | bool:
@@ -27,7 +27,7 @@ def answer(state: State, wait: Wait, *, has_qr: bool, asked_at: float = 0.0) -> 
     if state.link is Link.CONNECTED:
         return True
     waits_for_a_person = has_qr or state.reason in PASSKEYS
-    if wait is Wait.QR and status(state) is Status.AWAITING_SCAN and waits_for_a_person:
+    if wait is Wait.QR and summary_of(state) is Status.AWAITING_SCAN and waits_for_a_person:
         return True
     return _late(state, asked_at) or False
 
