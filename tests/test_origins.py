@@ -1,5 +1,6 @@
 """A login is of one page: another `whatsapp.url` on the same sessions damages nothing, and the first finds its login again."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -65,8 +66,13 @@ async def test_another_page_is_no_damage_and_the_first_has_its_login_still(
         assert view.check.verdict is Verdict.SUSPECT
         assert login.address_of(login.origin_of(first.url)) in view.check.why
         assert view.qr is not None
-        with pytest.raises(BackupRefused, match="It has a login of"):
-            await supervisor.restore(DEMO, backup)
+        for ask in (supervisor.restore, supervisor.check_backup):
+            with pytest.raises(BackupRefused, match="It has a login of"):
+                await ask(DEMO, backup)
+        async with supervisor.backup_stream(DEMO, backup, plain=True) as file:
+            assert (
+                await asyncio.to_thread(file.read, 4) == b"\x28\xb5\x2f\xfd"
+            )  # what cannot be restored here can still be taken elsewhere
         with pytest.raises(BackupNotFound, match="no snapshot with a login of"):
             await supervisor.restore(DEMO, "newest")
         view = await supervisor.connect(DEMO)

@@ -357,15 +357,29 @@ class Supervisor:
         return backup_view(await self.keeper.take(self._known(code), "request"))
 
     async def check_backup(self, code: ClientCode, backup_id: str) -> BackupView:
-        """Open a snapshot from beginning to end. Raises `BackupNotFound`, `BackupRefused`, `LoginInUse`, `DeadlineExceeded`."""
-        return backup_view(await self._checked(code, backup_id))
+        """What `restore` would refuse it for.
 
-    async def _checked(self, code: ClientCode, backup_id: str) -> Backup:
+        Raises `BackupNotFound`, `BackupRefused`, `LoginInUse`, `DiskFull`, `DeadlineExceeded`.
+        """
+        return backup_view(await self._restorable(code, backup_id))
+
+    async def _restorable(self, code: ClientCode, backup_id: str) -> Backup:
+        backup = await self._opened(code, backup_id)
+        await in_thread(self.keeper.refuse_twin, code, backup.about)
+        if backup.about is not None and backup.about.origin != self._origin:
+            here, there = map(login.address_of, (self._origin, backup.about.origin))
+            raise BackupRefused(
+                f"It has a login of {there}, and whatsapp.url is of {here}.", reason="other_origin"
+            )
+        await self._find_room(backup.about)
+        return backup
+
+    async def _opened(self, code: ClientCode, backup_id: str) -> Backup:
+        """Open a snapshot from beginning to end. Raises `BackupNotFound`, `BackupRefused`, `DeadlineExceeded`."""
         backups, stop = self._resources.backups, threading.Event()
         async with within(Stage.RESTORE, self._config.deadlines.restore, "opening the snapshot"):
             backup = await in_thread(backups.get, code, backup_id, self._origin)
             await in_thread(backups.read, stop, backup.path, code, stop=stop)
-            await in_thread(self.keeper.refuse_twin, code, backup.about)
         return backup
 
     async def restore(
@@ -375,13 +389,7 @@ class Supervisor:
 
         A snapshot that cannot be used, or that there is no room for, changes nothing. Raises like `check_backup` and `connect`.
         """
-        backup = await self._checked(code, backup_id)
-        if backup.about is not None and backup.about.origin != self._origin:
-            here, there = map(login.address_of, (self._origin, backup.about.origin))
-            raise BackupRefused(
-                f"It has a login of {there}, and whatsapp.url is of {here}.", reason="other_origin"
-            )
-        await self._find_room(backup.about)
+        backup = await self._restorable(code, backup_id)
         session = self._wanted(code)
         async with self._admitted(session):
             await session.ask(events.RestoreAsked(backup.id))
@@ -412,9 +420,7 @@ class Supervisor:
         """
         backup = await in_thread(self._resources.backups.get, code, backup_id, self._origin)
         if plain:
-            await self.check_backup(
-                code, backup_id
-            )  # what is given out must not turn out to be torn half-way
+            await self._opened(code, backup_id)  # what is given out must not turn out to be torn half-way
         file = await in_thread(self._resources.backups.open, backup, plain)
         try:
             yield file
