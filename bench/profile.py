@@ -40,13 +40,15 @@ from waguard.core.model import ClientCode, Source, Status, Verdict, Wait
 from waguard.observe.bus import Bus, Event
 from waguard.profile import examiners, login, witness
 from waguard.profile.examiners.subject import Subject
-from waguard.profile.store import Profile, Profiles, bytes_below
+from waguard.profile.generation import Profile, new_generation
+from waguard.profile.store import Profiles
 from waguard.sandbox import unprivileged_user
 from waguard.sandbox.identity import TOKEN_VARIABLE
 from waguard.sandbox.plain import Plain
 from waguard.session.custody import Custody
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import host
+from waguard.system.files import bytes_below
 from waguard.system.host import MB
 
 T = TypeVar("T")
@@ -263,8 +265,8 @@ class Bench:
             shutil.rmtree(laid)
             for one in backups.of(CODE):
                 backups.delete(one)
-            for retired in self._profiles.retired():
-                self._profiles.delete_retired(retired.path)
+            for retired in self._profiles.aside.all():
+                self._profiles.aside.delete(retired.path)
         return found
 
     def _current(self) -> Profile:
@@ -390,7 +392,7 @@ def settle(root: Path, count: int) -> Sequence[Path]:
     profiles.make_room()
     locks = []
     for number in rounds(count):
-        profile = profiles.profile(Profiles.new_generation())
+        profile = profiles.profile(new_generation())
         home = profiles.home(ClientCode(f"s{number}"))
         (home / "session.json").write_text('{"wanted": "down", "login": true}\n')
         (home / "profile").symlink_to(Path("..") / ".profiles" / profile.generation)
@@ -401,7 +403,7 @@ def settle(root: Path, count: int) -> Sequence[Path]:
         profile.witness.write_text('{"browser": "156.0.0.0", "files": {}}\n')
         profile.lock.touch(0o600)
         locks.append(profile.lock)
-        old = f"{home.name}.{Profiles.new_generation()}.cleanup.saved"
+        old = f"{home.name}.{new_generation()}.cleanup.saved"
         (root / ".retired" / old / "Default").mkdir(parents=True)
     return locks
 

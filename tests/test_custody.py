@@ -22,7 +22,8 @@ from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Source, Verdict
 from waguard.errors import BackupFailed, BackupNotFound, BackupRefused, ProfileLocked
 from waguard.profile import login, witness
-from waguard.profile.store import Place, Profiles, Retired
+from waguard.profile.generation import Place, Retired
+from waguard.profile.store import Profiles
 from waguard.profile.witness import Witness
 from waguard.sandbox import User
 from waguard.sandbox.plain import Plain
@@ -124,10 +125,10 @@ class House:
         return [proposal.finding.kind for proposal in found]
 
     async def save(self, retired: Retired) -> tuple[Retired, str]:
-        return self.profiles.mark_saved(retired), "saved"
+        return self.profiles.aside.mark_saved(retired), "saved"
 
     def retired(self) -> list[str]:
-        return [f"{one.generation}.{one.reason}" for one in self.profiles.retired()]
+        return [f"{one.generation}.{one.reason}" for one in self.profiles.aside.all()]
 
 
 async def carry_out(acts: Sequence[Act | None]) -> None:
@@ -171,7 +172,7 @@ def test_a_damaged_profile_is_replaced_by_its_snapshot_and_put_aside_whole(house
     assert house.has_login(taken.profile.path)
     assert taken.profile.lineage == house.profiles.profile(generation).lineage
     assert house.retired() == [f"{generation}.damaged"]
-    (retired,) = house.profiles.retired()
+    (retired,) = house.profiles.aside.all()
     after = tree(retired.path)
     assert after.pop(".waguard-sequence") == b"%d" % retired.sequence
     assert after == before
@@ -431,7 +432,7 @@ def test_a_daemon_that_dies_at_any_step_of_a_cleanup_has_dropped_it_whole_or_not
         assert house.sweep() == []
         taken = house.take()
         outcomes.add(taken.how)
-        kept = taken.profile.path if taken.how == "kept" else house.profiles.retired()[0].path
+        kept = taken.profile.path if taken.how == "kept" else house.profiles.aside.all()[0].path
         assert house.has_login(kept)
         assert house.retired() == ([] if taken.how == "kept" else [f"{generation}.cleanup"])
         crashes.back()

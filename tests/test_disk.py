@@ -24,7 +24,7 @@ from written import Written
 
 from waguard.core.model import ClientCode, Link, Source, Status, Wait
 from waguard.errors import BackupRefused, DiskFull, SessionFailed, WaguardError
-from waguard.profile.store import Place, Profiles
+from waguard.profile.generation import Place, new_generation
 from waguard.simulator.server import Cadence, Simulator
 from waguard.supervisor.supervisor import REAP, Supervisor
 from waguard.system.files import PARTIAL
@@ -234,7 +234,7 @@ async def tidied(journal: Journal) -> None:
 
 def put_aside(disk: Disk, hours: float, name: str) -> str:
     """A profile of 2 MB and 300 files, retired so long ago."""
-    place = disk.path / ".retired" / f"demo.{Profiles.new_generation()}.{name}"
+    place = disk.path / ".retired" / f"demo.{new_generation()}.{name}"
     place.mkdir()
     for number in range(300):
         (place / str(number)).touch()

@@ -9,7 +9,7 @@ from conftest import Daemon
 from test_backup import ABOUT
 
 from waguard.core.model import ClientCode
-from waguard.profile.store import Retired
+from waguard.profile.generation import Retired
 
 DEMO = ClientCode("demo")
 ONE = {"keep_last": 1, "keep_daily": 0, "keep_weekly": 0, "keep_monthly": 0}

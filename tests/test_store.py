@@ -15,7 +15,8 @@ from test_files import crash_points
 
 from waguard.core.model import ClientCode, Status
 from waguard.errors import ProfileFailed, ProfileLocked
-from waguard.profile.store import Profile, Profiles
+from waguard.profile.generation import Profile
+from waguard.profile.store import Profiles
 from waguard.sandbox import User, reaper
 from waguard.system import host
 
@@ -301,7 +302,7 @@ def test_a_crash_while_retiring_loses_nothing(profiles: Profiles, root: Path) ->
         assert mark.read_text() == profile.generation
         assert profiles.current(DEMO) == (None if there else profile)
         if there:
-            assert profiles.retired()[0].since > time.time() - 3600, "its retention time counts from now"
+            assert profiles.aside.all()[0].since > time.time() - 3600, "its retention time counts from now"
             place.rename(profile.path)
             link = profiles.home(DEMO) / "profile"
             link.unlink(missing_ok=True)
@@ -351,7 +352,7 @@ def test_only_our_own_names_count_oldest_first(profiles: Profiles, root: Path, p
     aged_file.touch()
     aged(aged_file, 1e6)
     (retired / f"link.{GENERATION}.cleanup").symlink_to(precious)
-    found = profiles.retired()
+    found = profiles.aside.all()
     assert [one.path for one in found] == [retired / name for name in reversed(ours)]
     assert [(one.code, one.reason, one.lineage, one.saved) for one in found] == [
         ("demo2", "logged_out", "0123abcd", False),
@@ -359,7 +360,7 @@ def test_only_our_own_names_count_oldest_first(profiles: Profiles, root: Path, p
         ("demo", "cleanup", "0123abcd", True),
     ]
     for one in found:
-        profiles.delete_retired(one.path)
+        profiles.aside.delete(one.path)
     left = {entry.name for entry in retired.iterdir()}
     assert left == {*foreign, aged_file.name, f"link.{GENERATION}.cleanup"}
 
@@ -373,7 +374,7 @@ def test_links_in_a_retired_profile_are_deleted_and_not_followed(
     other = filled(profiles, DEMO2)
     place = profiles.retire(DEMO, "cleanup")
     assert place is not None
-    profiles.delete_retired(place)
+    profiles.aside.delete(place)
     assert not place.exists()
     assert (other.path / "Default" / "mark").exists()
 
@@ -399,7 +400,7 @@ def test_nothing_but_retired_profiles_is_ever_deleted(
         (tmp_path / "sessions" / name).mkdir()
     (tmp_path / f"sessions/.profiles/demo.{GENERATION}.cleanup").mkdir()
     with pytest.raises(ProfileFailed, match="not deleted"):
-        profiles.delete_retired(tmp_path / path)
+        profiles.aside.delete(tmp_path / path)
     assert (tmp_path / path).exists()
     assert (other.path / "Default" / "mark").exists()
 
@@ -410,7 +411,7 @@ def test_a_link_with_the_name_of_a_retired_profile_is_not_followed(
     link = root / ".retired" / f"demo.{GENERATION}.cleanup"
     link.symlink_to(precious)
     with pytest.raises(ProfileFailed):
-        profiles.delete_retired(link)
+        profiles.aside.delete(link)
 
 
 async def test_a_daemon_deletes_what_has_expired_and_nothing_else(
@@ -434,8 +435,8 @@ def test_what_is_put_aside_says_which_snapshot_was_the_newest_then(profiles: Pro
         profile = profiles.create(DEMO)
         made(profile.path / ".waguard-sequence")
         profiles.retire(DEMO, "cleanup", sequence=7)
-        assert [one.sequence for one in profiles.retired() if one.generation == profile.generation] == [7]
+        assert [one.sequence for one in profiles.aside.all() if one.generation == profile.generation] == [7]
     profile = profiles.create(DEMO)
     (profile.path / ".waguard-sequence").mkdir()
     profiles.retire(DEMO, "cleanup")
-    assert 0 in [one.sequence for one in profiles.retired()]
+    assert 0 in [one.sequence for one in profiles.aside.all()]

@@ -33,8 +33,9 @@ from waguard.backup.snapshot import About
 from waguard.core.model import ClientCode, Process, Status, Wait
 from waguard.core.shown import Leftover, Sweep
 from waguard.errors import BackupFailed, NoMemory, NotReady, ProfileLocked, WaguardError
+from waguard.profile.generation import Retired, new_generation
 from waguard.profile.login import CACHES
-from waguard.profile.store import Profiles, Retired
+from waguard.profile.store import Profiles
 from waguard.sandbox import reaper
 from waguard.sandbox.identity import TOKEN_VARIABLE
 from waguard.session.custody import Custody, Taken
@@ -784,7 +785,7 @@ async def test_half_written_files_go_wherever_we_write_and_others_stay(unswept: 
 async def test_at_its_start_nobody_else_writes_and_nothing_is_being_made(
     pose: Daemon, root: Path, journal: Journal
 ) -> None:
-    young = Profiles.new_generation()
+    young = new_generation()
     lay(root / ".profiles" / young / "Default" / "mark")
     partial = lay(root / "y.0123abcd.partial")
     async with pose():
@@ -795,7 +796,7 @@ async def test_at_its_start_nobody_else_writes_and_nothing_is_being_made(
 
 async def test_what_is_just_being_restored_is_not_touched(unswept: Start, root: Path) -> None:
     """A generation of which there are a partial directory, a witness and perhaps a lock, and no link yet."""
-    young = Profiles.new_generation("0123abcd")
+    young = new_generation("0123abcd")
     async with unswept() as supervisor:
         async with being_made(root / ".profiles" / young) as beside:
             lay(beside / "Default" / "mark")

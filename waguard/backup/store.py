@@ -24,7 +24,7 @@ from waguard.core.retention import Taken
 from waguard.core.shown import NEWEST
 from waguard.errors import BackupFailed, BackupNotFound, BackupRefused
 from waguard.profile import identity, login
-from waguard.profile.store import PUT_ASIDE, lineage_of
+from waguard.profile.generation import PUT_ASIDE, lineage_of
 from waguard.sandbox import User
 from waguard.system.files import Below, replacing, saying, sync_directory
 

@@ -26,7 +26,7 @@ from waguard.cli.service import UNIT, Service, configured
 from waguard.config.sections import Config
 from waguard.core.shown import SandboxView, StatsView
 from waguard.errors import BackupRefused, Problem, SandboxFailed, WaguardError, code_of
-from waguard.profile.store import look_for_links
+from waguard.profile.links import look_for_links
 from waguard.sandbox import choose, drop_privileges, unprivileged_user
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.fence import Fence

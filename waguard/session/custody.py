@@ -17,11 +17,12 @@ from waguard.backup.store import Backup, Backups, about_of, when
 from waguard.core.model import ClientCode, Source, Verdict
 from waguard.core.retention import newest_first
 from waguard.errors import BackupFailed, BackupRefused, ProfileLocked, ProfileTooNew
-from waguard.profile import examiners, leveldb, login, mend, witness
+from waguard.profile import caches, copied, examiners, leveldb, login, mend, witness
 from waguard.profile.examiners import Evidence, Report
 from waguard.profile.examiners.subject import Subject
+from waguard.profile.generation import DAMAGED, Place, Profile, new_generation
 from waguard.profile.held import Held
-from waguard.profile.store import DAMAGED, Place, Profile, Profiles
+from waguard.profile.store import Profiles
 from waguard.profile.witness import Mark, Witness
 from waguard.sandbox import Sandbox, reaper
 from waguard.system import host
@@ -128,8 +129,9 @@ class Custody:
         examiners.examine(subject, examiners.VERSION)
 
     def mend_link(self, generation: str, *, has_login: bool) -> str:
-        """See `Profiles.mend_link`."""
-        return self._profiles.mend_link(
+        """See `copied.mend_link`."""
+        return copied.mend_link(
+            self._profiles,
             self._code,
             generation,
             lambda: [one.lineage for one in self._backups.of(self._code) if one.lineage],
@@ -230,7 +232,7 @@ class Custody:
 
     def _restore(self, stop: threading.Event, backup: Backup) -> Profile:
         """Lay out a snapshot as a new generation of its lineage, proved and checked; nobody's yet."""
-        profile = self._profiles.profile(self._profiles.new_generation(backup.lineage))
+        profile = self._profiles.profile(new_generation(backup.lineage))
         self._lay_out(stop, backup.path, profile)
         return profile
 
@@ -421,7 +423,7 @@ class Custody:
             return 0
         self._lock(profile)
         try:
-            return self._profiles.prune(profile, limit_bytes)
+            return caches.prune(profile, limit_bytes)
         finally:
             self.drop_lock()
 

@@ -33,7 +33,8 @@ from waguard.health.probes.memory import Usage
 from waguard.observe.bus import Bus
 from waguard.profile import leveldb, login, witness
 from waguard.profile.examiners import Evidence, Report
-from waguard.profile.store import Profile, Profiles
+from waguard.profile.generation import Profile
+from waguard.profile.store import Profiles
 from waguard.profile.witness import Witness
 from waguard.sandbox import Sandbox, freeze, limits, reaper
 from waguard.sandbox.adopt import adopt

@@ -280,6 +280,18 @@ def walk(top: Path) -> Iterator["os.DirEntry[str]"]:
                 yield entry
 
 
+def bytes_below(top: Path) -> int:
+    """What a file or directory takes on disk; what vanishes meanwhile counts as nothing. Links are not followed."""
+    found = 0
+    for entry in walk(top):
+        with contextlib.suppress(OSError):
+            if not entry.is_dir(follow_symlinks=False):
+                found += entry.stat(follow_symlinks=False).st_blocks * 512
+    with contextlib.suppress(OSError):
+        found += os.lstat(top).st_blocks * 512
+    return found
+
+
 def remove_tree(top: Path) -> None:
     """Delete a directory with all that is in it. Raises `OSError`, also when it is nested too deep for that."""
     try:

@@ -21,12 +21,12 @@ from waguard.observe.bus import Event
 from waguard.profile import examiners, identity, login
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject
-from waguard.profile.store import DAMAGED, DROPPED, Place, Retired, bytes_below
+from waguard.profile.generation import DAMAGED, DROPPED, Place, Retired, new_generation
 from waguard.session.instance import Resources
 from waguard.session.task import Session
 from waguard.system import files, heap, host, shortage
 from waguard.system.deadline import within
-from waguard.system.files import in_thread, in_threads, saying
+from waguard.system.files import bytes_below, in_thread, in_threads, saying
 from waguard.system.host import MB
 from waguard.system.tasks import background
 
@@ -251,7 +251,7 @@ class Keeper:
                 bytes=backup.size,
                 live=False,
             )
-        marked = partial(self._profiles.mark_saved, retired, empty=not origins)
+        marked = partial(self._profiles.aside.mark_saved, retired, empty=not origins)
         return await in_thread(marked), ", ".join(said) or "there is no login in it"
 
     async def bring(
@@ -284,7 +284,7 @@ class Keeper:
         stop = threading.Event()
         about = About(
             code,
-            self._profiles.new_generation(),
+            new_generation(),
             "import",
             time.time(),
             self._resources.binary.version,

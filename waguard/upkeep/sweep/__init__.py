@@ -11,7 +11,8 @@ from waguard.backup.store import Backups
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode
 from waguard.core.shown import Leftover
-from waguard.profile.store import Profiles, Retired
+from waguard.profile.generation import Retired
+from waguard.profile.store import Profiles
 from waguard.sandbox.cgroup import Cgroups
 from waguard.session.task import Session
 from waguard.system import host

@@ -7,8 +7,8 @@ from pathlib import Path
 from waguard.backup.store import about_of
 from waguard.core.model import client_code
 from waguard.core.shown import Leftover
-from waguard.profile.store import Profile, Retired, bytes_below, made_at
-from waguard.system.files import being_written, in_thread, remove_tree, saying
+from waguard.profile.generation import Profile, Retired, made_at
+from waguard.system.files import being_written, bytes_below, in_thread, remove_tree, saying
 from waguard.upkeep.sweep import Proposal, Scene
 
 _YOUNG_S = 3600.0
@@ -91,7 +91,7 @@ async def _retire(scene: Scene, profile: Profile, client: str | None) -> str:
         if client is not None and (kept := scene.backups.adopt(client_code(client), profile.sealed)):
             done.append(f"its sealed form is kept as {kept.id}")
         scene.profiles.drop_lock(profile)
-        return next((one for one in scene.profiles.retired() if one.path == place), None)
+        return next((one for one in scene.profiles.aside.all() if one.path == place), None)
 
     if (retired := await in_thread(retire)) is not None:
         done.append(f"retired as {retired.path.name}")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from waguard.core.shown import Leftover
-from waguard.profile.store import DAMAGED, DROPPED, NOBODY, Retired, made_at
+from waguard.profile.generation import DAMAGED, DROPPED, NOBODY, Retired, made_at
 from waguard.system.files import in_thread
 from waguard.upkeep.sweep import Proposal, Scene
 
@@ -16,7 +16,7 @@ _DAY_S = 86_400.0
 def find(scene: Scene) -> Iterator[Proposal]:
     keep_s = scene.config.sessions.retired_keep_hours * 3600
     sealed = scene.config.profile.at_rest == "sealed"
-    for retired in scene.profiles.retired():
+    for retired in scene.profiles.aside.all():
         if why := _wrongly_timed(scene, retired):
             finding = Leftover("wrong_clock", retired.path.name, why, "date", _client(retired))
             yield Proposal(finding, partial(_date, scene, retired), retired.generation)
@@ -66,7 +66,7 @@ def _wrongly_timed(scene: Scene, retired: Retired) -> str:
 
 
 async def _date(scene: Scene, retired: Retired) -> str:
-    await in_thread(scene.profiles.count_from, retired.path, scene.now)
+    await in_thread(scene.profiles.aside.count_from, retired.path, scene.now)
     return "its retention time counts from now"
 
 
@@ -85,7 +85,7 @@ async def _deal_with(scene: Scene, retired: Retired, *, expired: bool) -> str | 
         retired, said = await scene.save(retired)
         done.append(said)
     if expired:
-        await in_thread(scene.profiles.delete_retired, retired.path)
+        await in_thread(scene.profiles.aside.delete, retired.path)
         done.append("deleted")
     return ", ".join(done)
 

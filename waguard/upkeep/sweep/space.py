@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from functools import partial
 
 from waguard.core.shown import Leftover
-from waguard.profile.store import Place, Retired, bytes_below
+from waguard.profile import caches
+from waguard.profile.generation import Place, Retired
 from waguard.session.task import Session
-from waguard.system.files import in_thread
+from waguard.system.files import bytes_below, in_thread
 from waguard.system.host import MB
 from waguard.upkeep.sweep import Proposal, Scene
 from waguard.upkeep.sweep.retired import has_expired, may_go
@@ -29,7 +30,7 @@ def find(scene: Scene) -> Iterator[Proposal]:
                 partial(_seal, scene, session),
                 profile.generation,
             )
-        elif limit and (found := scene.profiles.cache_bytes(profile)) > limit:
+        elif limit and (found := caches.size(profile)) > limit:
             freed += found
             evidence = f"its caches take {found / MB:.1f} MiB, profile.cache_limit_mb is {limit // MB}"
             yield Proposal(
@@ -45,7 +46,7 @@ def _over_quota(scene: Scene, freed: int) -> Iterator[Proposal]:
     """Retired profiles go, the oldest first, as long as it is too much; what is in use, or the only copy, never does."""
     quota = scene.config.sessions.quota_mb * MB
     taken = bytes_below(scene.profiles.root) - freed
-    there = scene.profiles.retired()
+    there = scene.profiles.aside.all()
     taken -= sum(bytes_below(retired.path) for retired in there if has_expired(scene, retired))
     for retired in there:
         if taken > quota and may_go(retired) and not has_expired(scene, retired):
@@ -80,9 +81,9 @@ async def _prune(session: Session, limit: int) -> str | None:
 async def _delete(scene: Scene, retired: Retired) -> str | None:
     def delete() -> str | None:
         # By whatever name: this very sweep may have saved it.
-        for one in scene.profiles.retired():
+        for one in scene.profiles.aside.all():
             if (one.code, one.generation, one.reason) == (retired.code, retired.generation, retired.reason):
-                scene.profiles.delete_retired(one.path)
+                scene.profiles.aside.delete(one.path)
                 return "deleted"
         return None
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, 
 from waguard.core.model import ClientCode
 from waguard.core.shown import Leftover, Sweep
 from waguard.errors import ProfileFailed
-from waguard.profile.store import Retired
+from waguard.profile.generation import Retired
 from waguard.session.instance import Resources
 from waguard.session.task import Session
 from waguard.system import host, shortage
@@ -54,7 +54,7 @@ class Sweeper:
             for proposal in () if dry_run else proposals:
                 await self._carry_out(proposal)
             if retired.find in among and not dry_run:
-                await in_thread(self._resources.profiles.note_look, time.time())
+                await in_thread(self._resources.profiles.aside.note_look, time.time())
         findings = [proposal.finding for proposal in proposals]
         ms = round((time.monotonic() - began) * 1000, 1)
         if not dry_run:
@@ -84,7 +84,7 @@ class Sweeper:
             starting,
             in_use,
             resources.cgroups,
-            resources.profiles.looked_at(),
+            resources.profiles.aside.looked_at(),
             self._unread,
         )
         return [proposal for finder in among for proposal in finder(scene)]
@@ -140,11 +140,11 @@ class Sweeper:
     async def make_room(self, enough: Callable[[], bool]) -> None:
         """Delete retired profiles, the oldest first, until there is ``enough`` room or none is left that may go."""
         async with self._sweeping:
-            for one in await in_thread(self._resources.profiles.retired):
+            for one in await in_thread(self._resources.profiles.aside.all):
                 if await in_thread(enough):
                     return
                 if retired.may_go(one) and one.generation not in self._in_use():
-                    await in_thread(self._resources.profiles.delete_retired, one.path)
+                    await in_thread(self._resources.profiles.aside.delete, one.path)
                     self._resources.bus.publish(
                         "profile.deleted", profile=one.path.name, why="the disk is full"
                     )
