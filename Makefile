@@ -4,11 +4,12 @@
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
+CORE_TESTS := $(addprefix tests/test_,catalogue.py learning.py machine.py news.py plain_text.py retention.py stats.py)
 
-.PHONY: help demo test run check bench deb deb-test vm-test setup clean
+.PHONY: help demo test run check coverage reference docs bench deb deb-test vm-test setup clean
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup ## See it work: two sessions on a simulated WhatsApp Web, one killed, one cleaned
 	@$(BIN)/python examples/demo.py $(ARGS)
@@ -23,7 +24,17 @@ run: setup ## Run the daemon against the real WhatsApp Web, as config.toml says
 check: setup ## Lint and types only
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy $(wildcard waguard tests examples bench deb container)
+	@$(BIN)/mypy $(wildcard waguard tests examples bench deb container scripts)
+
+coverage: setup ## What the tests of the tables (waguard/core) leave out of them
+	@$(BIN)/coverage run -m pytest $(CORE_TESTS) $(ARGS)
+	@$(BIN)/coverage report
+
+reference: setup ## Make the pages of docs/ that follow from the code anew
+	@$(BIN)/python scripts/reference.py $(ARGS)
+
+docs: setup ## Build the documentation into dist/docs; a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
 
 bench: setup ## Measure: connect, keeping logins, 300 rounds in a row; in short: probes, the fault matrix, false alarms, logouts
 	@$(BIN)/python bench/connect.py $(ARGS)
@@ -47,5 +58,5 @@ setup: ## Install what is missing: Chromium, bubblewrap, .venv
 	@scripts/bootstrap.sh $(BOOTSTRAP)
 
 clean: ## Remove .venv, dist and caches; sessions and packages stay
-	rm -rf .venv dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 room=$(mktemp -d)
 trap 'rm -rf "$room"' EXIT
 "${PYTHON:-python3}" -m venv "$room/venv"
-"$room/venv/bin/python" -m pip install --quiet --upgrade 'setuptools>=77' '.[test]'
+"$room/venv/bin/python" -m pip install --quiet --upgrade 'setuptools>=77' '.[test,docs]'
 {
     grep '^#' requirements.lock
     "$room/venv/bin/python" -m pip freeze --all | grep -vE '^(pip|waguard)( |=)'

@@ -102,6 +102,11 @@ def test_make_alone_explains_every_target() -> None:
     assert [line.split()[1] for line in said.stdout.splitlines()] == list(targets())
 
 
+def test_the_tests_of_the_tables_are_there() -> None:
+    (named,) = re.findall(r"^CORE_TESTS := \$\(addprefix (\S+),(.+)\)$", text("Makefile"), re.MULTILINE)
+    assert all((ROOT / f"{named[0]}{name}").is_file() for name in named[1].split())
+
+
 @pytest.mark.parametrize("target", ["demo", "test", "run", "check"])
 def test_targets_install_what_they_need(target: str) -> None:
     needs = targets()[target]
@@ -129,6 +134,7 @@ def test_the_bootstrap_looks_for_browsers_where_the_daemon_does() -> None:
     [
         "scripts/bootstrap.sh",
         "scripts/lock.sh",
+        "scripts/reference.py",
         ".ci/run",
         "examples/demo.py",
         "deb/build.py",
@@ -145,7 +151,7 @@ def test_the_lock_pins_what_pyproject_asks_for() -> None:
     locked = {line.split("==")[0].lower().replace("_", "-") for line in lines}
     project = tomllib.loads(text("pyproject.toml"))
     asked = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
-    asked += project["project"]["optional-dependencies"]["test"]
+    asked += [one for group in project["project"]["optional-dependencies"].values() for one in group]
     assert {re.split(r"[\[<>=!~ ]", name)[0].lower() for name in asked} <= locked
 
 

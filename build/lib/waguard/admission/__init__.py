@@ -1,0 +1,1 @@
+"""May it start now? Room, breaker, turns."""

@@ -1,0 +1,16 @@
+"""Where handlers find what they need."""
+
+from aiohttp import web
+
+from waguard.api.auth import Caller
+from waguard.supervisor.supervisor import Supervisor
+
+ARRIVES_S = web.AppKey("arrives_s", float)
+"""Seconds until a body, or the next piece of a long one, has to be there."""
+SUPERVISOR = web.AppKey("supervisor", Supervisor)
+REQUEST_ID = web.RequestKey("request_id", str)
+CALLER = web.RequestKey("caller", Caller)
+BEGUN = web.RequestKey("begun", web.StreamResponse)
+"""The answer whose head has been sent."""
+DRY_RUN = web.RequestKey("dry_run", bool)
+"""Nothing was to be done."""

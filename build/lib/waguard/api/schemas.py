@@ -1,0 +1,133 @@
+"""What requests may carry, from the models that validate it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from waguard.api.discreet import without_paths
+from waguard.api.keys import ARRIVES_S, CALLER
+from waguard.api.words import in_http
+from waguard.core.model import Wait
+from waguard.core.plain_text import plain_json
+from waguard.errors import InvalidRequest, Problem
+
+
+class Options(BaseModel):
+    """Of a route that takes none."""
+
+    model_config = ConfigDict(extra="forbid")
+    in_body: ClassVar[bool] = True
+    """Whether they may stand in the body, as a JSON object; else it is something else, and left to the handler."""
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Raises `InvalidRequest` that says which option is wrong."""
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            name = ".".join(str(part) for part in problem["loc"])
+            known = ", ".join(cls.model_fields) or "none"
+            what = "is not known here" if problem["type"] == "extra_forbidden" else problem["msg"]
+            raise InvalidRequest(f"{name[:80]}: {what}.", hint=f"Options of this route: {known}.") from None
+
+
+class QueryOptions(Options):
+    """Of a route that takes none, and whose body nobody waits for."""
+
+    in_body = False
+
+
+class AnyOptions(Options):
+    """Of a route whose callers send what they like: nothing of it is looked at."""
+
+    model_config = ConfigDict(extra="ignore")
+    in_body = False
+
+
+class WaitOptions(Options):
+    wait: Wait = Wait.QR
+    timeout_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] | None = None
+
+
+class ConnectOptions(WaitOptions):
+    fresh: bool = False
+
+
+class RestoreOptions(WaitOptions):
+    dry_run: bool = False
+
+
+class ImportOptions(RestoreOptions):
+    in_body = False
+
+    login: Annotated[str, Field(max_length=1024)] = ""
+    """Which one is meant, where there are several."""
+
+
+class ReapOptions(Options):
+    dry_run: bool = False
+
+
+class PageOptions(Options):
+    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    before: Annotated[int, Field(ge=0, le=2**62)] | None = None
+    """The id that the last page ended with."""
+
+
+class StatsOptions(Options):
+    client: str | None = None
+    hours: Annotated[float, Field(gt=0, le=24 * 3650, allow_inf_nan=False)] = 168.0
+
+
+class ExportOptions(Options):
+    form: Literal["sealed", "plain"] = "sealed"
+
+
+O = TypeVar("O", bound=Options)  # noqa: E741 (one letter is the custom for type variables)
+_JSON_OBJECT = TypeAdapter(dict[str, Any])
+_ANY = TypeAdapter(Any)
+
+
+@asynccontextmanager
+async def arriving(request: web.Request) -> AsyncIterator[None]:
+    """Around what waits for the caller to send or to take something. Raises `InvalidRequest`, `Problem`."""
+    seconds = request.app[ARRIVES_S]
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise Problem(
+            "request_timeout", f"The body did not arrive: for {seconds:g} s there was nothing new."
+        ) from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise InvalidRequest("The body did not arrive whole, or not as its headers say.") from None
+
+
+async def read(request: web.Request, model: type[O]) -> O:
+    """The options of a request: its query, or a JSON object as its body. Raises `InvalidRequest`."""
+    given: dict[str, Any] = dict(request.query)
+    if not model.in_body:
+        return model.of(given)
+    async with arriving(request):
+        body = await request.read()
+    if body.strip():
+        try:
+            given |= _JSON_OBJECT.validate_json(body)
+        except ValidationError:
+            raise InvalidRequest(
+                "The body is not a JSON object.", hint='Send none, or for example {"wait": "qr"}.'
+            ) from None
+    return model.of(given)
+
+
+def respond(request: web.Request, view: object) -> web.Response:
+    """A view as JSON, as far as its caller is to know it; what its hints say to do, as requests."""
+    told = view if request[CALLER].client is None else without_paths(view)
+    return web.Response(
+        body=plain_json(in_http(_ANY.dump_json(told).decode())).encode(), content_type="application/json"
+    )

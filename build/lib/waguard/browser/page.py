@@ -1,0 +1,271 @@
+"""One page of one browser: go somewhere, ask it something. Every call has the caller's deadline; none decides anything."""
+
+import asyncio
+import base64
+import contextlib
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from waguard.browser.find import Binary
+from waguard.browser.flags import client_hints, user_agent
+from waguard.browser.pipe import PipeConnection, PipeSession
+from waguard.config.sections import Browser
+from waguard.core.address import same_origin
+from waguard.errors import PageFailed, PageUnreachable
+from waguard.system.tasks import forget
+
+_MOST_ADDRESSES = 64
+"""So many are kept while nobody listens, each cut at `_MOST_ADDRESS` characters: it is the page that makes them."""
+_MOST_ADDRESS = 2048
+_WHY: Sequence[tuple[str, tuple[str, str]]] = (
+    (
+        "net::ERR_CERT_AUTHORITY_INVALID$",
+        (
+            ", a certificate that no authority has signed which the browser trusts",
+            "If a proxy looks into TLS here, as in many companies, name its CA's certificate: browser.ca_file in config.toml.",
+        ),
+    ),
+    (
+        "net::ERR_CERT_DATE_INVALID$",
+        (
+            ", a certificate that is not valid at this time",
+            "Is the clock of this machine right? Else whoever signs certificates here has to renew it; browser.ca_file does not help.",
+        ),
+    ),
+    (
+        "net::ERR_CERT_",
+        (
+            ", a certificate that the browser does not accept",
+            "Is it WhatsApp that answers, or something in between? browser.ca_file in config.toml names a company's own CA.",
+        ),
+    ),
+    (
+        r"net::ERR_(\w*PROXY|TUNNEL_|SOCKS_)",
+        (
+            ", no way through the proxy",
+            "Is the proxy up that browser.extra_flags names, is its port in sandbox.connect_ports, does it ask for no password?",
+        ),
+    ),
+    (
+        "net::ERR_NAME_",
+        (
+            ", the name is not found",
+            "Does name resolution work on this machine (/etc/resolv.conf)? Is whatsapp.url right?",
+        ),
+    ),
+    ("", ("", "Is the network up? Is whatsapp.url right?")),
+)
+"""What the browser's word means, and what may help; the first that fits holds."""
+
+
+class Page:
+    def __init__(self, connection: PipeConnection, session: PipeSession, target: str) -> None:
+        self._connection = connection
+        self._session = session
+        self._frame = target  # a page's main frame has its number
+        self.target = target
+        """The id of its DevTools target, which it keeps for life."""
+        self._addresses: deque[str] = deque(maxlen=_MOST_ADDRESSES)
+        self._call_on_address: Callable[[str], None] = self._addresses.append
+        self._others: deque[str] = deque(maxlen=_MOST_ADDRESSES)
+        self._call_on_other: Callable[[str], None] = self._others.append
+        connection.on("Target.targetCreated", self._note_other)
+        for told in ("Target.targetCreated", "Target.targetInfoChanged"):
+            connection.on(told, self._note_address)
+        self.crashed = asyncio.Event()
+        """Its renderer is gone, and there is no other one yet."""
+        self._call_on_crash: Callable[[], None] = lambda: None
+        session.on("Inspector.targetCrashed", lambda _params: self._note_crash())
+        session.on("Inspector.targetReloadedAfterCrash", lambda _params: self.crashed.clear())
+
+    @classmethod
+    async def attach(cls, connection: PipeConnection) -> Self:
+        """Attach to the one page that the browser opened with.
+
+        Only Inspector and Performance are enabled. Runtime, Network and Log would let a hostile page flood the pipe with events, with
+        Page every alert() would hang until somebody closes it, and pyppeteer's `Page` enables all of them. Its address is told by the
+        discovery of targets, which stays on: one event for each that is committed, none left out (tried with Chromium 156: 200 in
+        ten seconds, and no more, of a page that changes it as fast as it can).
+        """
+        target = await _first_page(connection)
+        session = await connection.createSession(target)
+        await session.send("Inspector.enable")
+        await session.send("Performance.enable")  # it counts, and sends nothing by itself
+        return cls(connection, session, target["targetId"])
+
+    @classmethod
+    def resume(cls, connection: PipeConnection, session_id: str, target: str) -> Self:
+        """The page of a browser that an earlier daemon has attached to, as it is. Waits for nothing: it may be hung.
+
+        What its address was meanwhile waits in the pipe; of a daemon that did not ask for it nothing is told.
+        """
+        session = connection.resume_session("page", session_id)
+        page = cls(connection, session, target)
+        # If its renderer has crashed while nobody listened, this has it said again (tried with Chromium 156).
+        with contextlib.suppress(PageFailed):  # the pipe is closed: who watches it tells
+            forget(session.send("Inspector.enable"))
+        return page
+
+    @property
+    def session_id(self) -> str:
+        """With it `resume` finds the page again."""
+        return self._session.id
+
+    async def disguise(self, binary: Binary, settings: Browser) -> None:
+        """User agent and client hints without the word Headless, for the page and its workers."""
+        await self._session.send(
+            "Emulation.setUserAgentOverride",
+            {
+                "userAgent": user_agent(binary, settings.user_agent),
+                "acceptLanguage": settings.language,
+                "userAgentMetadata": client_hints(binary),
+            },
+        )
+
+    async def open(self, url: str) -> None:
+        """Go to ``url``; returns when the navigation is committed. Raises `PageUnreachable`, `PageFailed` if it cannot be."""
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        # Where storage may be evicted, WhatsApp Web was reported to hang at "Loading your chats".
+        permission = {"origin": origin, "permissions": ["durableStorage"]}
+        _, answer = await asyncio.gather(
+            self._connection.send("Browser.grantPermissions", permission),
+            self._session.send("Page.navigate", {"url": url}),
+        )
+        if error := answer.get("errorText"):
+            if error == "net::ERR_ABORTED":  # something else came between
+                raise PageFailed(f"{origin} cannot be opened: {error}.")
+            why, hint = next(told for form, told in _WHY if re.match(form, error))
+            raise PageUnreachable(f"{origin} cannot be opened: {error}{why}.", hint=hint)
+
+    async def elsewhere(self, url: str) -> bool:
+        """Whether what it shows is not of the origin of ``url``. The browser says so, for a page that has crashed too.
+
+        Raises `PageFailed`.
+        """
+        answer = await self._session.send("Page.getNavigationHistory")
+        return not same_origin(answer["entries"][answer["currentIndex"]]["url"], url)
+
+    async def evaluate(self, expression: str) -> Any:
+        """The expression's value as JSON, in the page's own world: whatever it calls may be the page's.
+
+        Raises `PageFailed` when it throws, when its page goes away meanwhile, or when the answer is longer than any should be.
+        """
+        return await self._evaluate({"expression": expression})
+
+    async def look(self, expression: str) -> Any:
+        """Likewise, in a world of our own: the same document, and nothing of the page's scripts."""
+        return await self._evaluate({"expression": expression, "contextId": await self._world()})
+
+    async def settled(self, expression: str) -> Any:
+        """Like `look`, but of a promise, once it is kept."""
+        apart = {"contextId": await self._world(), "awaitPromise": True}
+        return await self._evaluate({"expression": expression, **apart})
+
+    async def _evaluate(self, parameters: dict[str, Any]) -> Any:
+        answer = await self._session.send("Runtime.evaluate", {**parameters, "returnByValue": True})
+        if "exceptionDetails" in answer:
+            raise PageFailed("The page reader's script threw in the page.")
+        return answer["result"].get("value")
+
+    async def _world(self) -> int:
+        """Each document has one, made when it is first asked for. To ask takes 0.4 ms; to know one of a document that has gone
+        could lead into the page's own world of the next, in whose process the same number may be.
+        """
+        if not self._frame:
+            target = await self._session.send("Target.getTargetInfo")
+            self._frame = target["targetInfo"]["targetId"]
+        world = {"frameId": self._frame, "worldName": "waguard"}
+        number: int = (await self._session.send("Page.createIsolatedWorld", world))["executionContextId"]
+        return number
+
+    async def metrics(self) -> Any:
+        """Counters of the page's renderer. Answered in the middle of a script too (tried with Chromium 156)."""
+        return (await self._session.send("Performance.getMetrics")).get("metrics")
+
+    async def terminate(self) -> None:
+        """End the script that runs, if one does; the page stays. Answered in the middle of it."""
+        await self._session.send("Runtime.terminateExecution")
+
+    async def cookies(self, url: str) -> Any:
+        """Those that would be sent there; the network service answers."""
+        return await self._session.send("Network.getCookies", {"urls": [url]})
+
+    async def screenshot(self) -> bytes:
+        """A PNG of the visible page."""
+        answer = await self._session.send("Page.captureScreenshot", {"format": "png"})
+        return base64.b64decode(answer["data"])
+
+    def abandon(self) -> None:
+        """Whoever waits for an answer of the page's waits no more: its renderer is gone, and will give none."""
+        self._connection.abandon(self._session)
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether its browser's pipe is closed."""
+        return not self._connection.connected
+
+    @property
+    def gone(self) -> bool:
+        """Whether the page is there no more, though its browser is."""
+        return not self._session.attached and self._connection.connected
+
+    def on_crash(self, call: Callable[[], None]) -> None:
+        """Call this, and nobody else, when the page's renderer is gone; at once if it is."""
+        self._call_on_crash = call
+        if self.crashed.is_set():
+            call()
+
+    def on_address(self, call: Callable[[str], None]) -> None:
+        """Call this, and nobody else, with each address that the page comes to; first with those since it was attached to."""
+        self._call_on_address = call
+        while self._addresses:
+            call(self._addresses.popleft())
+
+    def _note_address(self, params: dict[str, Any]) -> None:
+        match params:
+            case {"targetInfo": {"targetId": self.target, "url": str(url)}}:
+                self._call_on_address(url[:_MOST_ADDRESS])
+
+    def on_other(self, call: Callable[[str], None]) -> None:
+        """Call this, and nobody else, with each other page that its browser opens; first with those since it was attached to."""
+        self._call_on_other = call
+        while self._others:
+            call(self._others.popleft())
+
+    def _note_other(self, params: dict[str, Any]) -> None:
+        match params:
+            case {"targetInfo": {"targetId": str(other), "type": "page"}} if self.target not in {"", other}:
+                self._call_on_other(other)
+
+    def close_other(self, target: str) -> None:
+        """Waits for nothing."""
+        with contextlib.suppress(PageFailed):
+            forget(self._connection.send("Target.closeTarget", {"targetId": target}))
+
+    def _note_crash(self) -> None:
+        # It may be said twice: kept in the pipe while there was no daemon, and asked for by the next one.
+        if not self.crashed.is_set():
+            self.crashed.set()
+            self._call_on_crash()
+
+
+async def _first_page(connection: PipeConnection) -> dict[str, Any]:
+    """The first page target; right after the start there may be none yet, and then its creation is announced."""
+    created: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    def announce(params: dict[str, Any]) -> None:
+        created.put_nowait(params["targetInfo"])
+
+    connection.on("Target.targetCreated", announce)
+    try:
+        # With discovery on, the browser announces what is there already, then what comes.
+        await connection.send("Target.setDiscoverTargets", {"discover": True, "filter": [{"type": "page"}]})
+        while (target := await created.get())["type"] != "page":
+            pass
+    finally:
+        connection.remove_listener("Target.targetCreated", announce)
+    return target

@@ -1,0 +1,79 @@
+"""Where errors become words on stderr and an exit code. No command catches them itself."""
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from waguard.api.words import in_shell
+from waguard.cli.show import errors
+from waguard.errors import ConfigError, WaguardError, code_of
+from waguard.system import shortage
+from waguard.system.systemd import CONTROL
+
+EXIT_CONFIG = 2
+EX_CONFIG = 78
+"""sysexits(3); the unit's RestartPreventExitStatus=, for what trying again does not mend."""
+_LAST_WORDS = 3
+"""Lines of what a browser wrote that are shown."""
+_BETWEEN_S = 11.0
+"""Between two starts that systemd counts: oftener than `StartLimitBurst=` allows, and it drops the pipes of all browsers."""
+
+
+class Edge(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        checks = "--check" in ctx.args  # gone when it fails
+        try:
+            return super().invoke(ctx)
+        except (WaguardError, OSError, RuntimeError) as caught:
+            error = caught if isinstance(caught, WaguardError) else shortage.reached(caught)
+            if error is None:
+                raise
+            starts = ctx.invoked_subcommand == "run" and not checks
+            _tell(code_of(error), error.message, error.hint, error.details.get("stderr", ()), starts=starts)
+            raise typer.Exit(_exit_code(error, starts=starts)) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+def _exit_code(error: WaguardError, *, starts: bool) -> int:
+    # systemd sets INVOCATION_ID for the services it starts, systemd.exec(5).
+    if not (starts and "INVOCATION_ID" in os.environ):
+        return EXIT_CONFIG if isinstance(error, ConfigError) else 1
+    if _handed_browsers():  # they are up as long as it is tried again
+        threading.Event().wait(_BETWEEN_S)
+        return 1
+    return EX_CONFIG if error.lasting else 1
+
+
+def _handed_browsers() -> bool:
+    """Whether the service manager has handed over pipes of browsers, sd_listen_fds(3)."""
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    return os.environ.get("LISTEN_PID") == str(os.getpid()) and not {"", CONTROL}.issuperset(names)
+
+
+def _tell(code: str, message: str, hint: str, said: Sequence[str], *, starts: bool) -> None:
+    from waguard.config.sections import Log  # noqa: PLC0415 (only a daemon needs a log)
+    from waguard.observe import journal, logs  # noqa: PLC0415 (likewise)
+    from waguard.observe.bus import Event  # noqa: PLC0415 (likewise)
+
+    console = errors()
+    # Before there is a configuration there is no log either, but for the journal.
+    if starts and (journal.is_journal(sys.stderr) or not (console.is_terminal or code == ConfigError.code)):
+        with (
+            suppress(RuntimeError),
+            logs.opened(Log(), sys.stderr) as log,
+        ):  # it may be a thread that there is none for
+            log(Event("daemon.failed", "error", None, {"code": code, "error": message, "hint": hint or None}))
+            return
+    for line in (message if code in {"internal", ConfigError.code} else f"{message} [{code}]").splitlines():
+        console.print(line, style="red")
+    if hint:
+        console.print(in_shell(hint))
+    for line in said[-_LAST_WORDS:]:
+        console.print(f"The browser says: {line}", style="dim")

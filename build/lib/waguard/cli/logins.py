@@ -1,0 +1,200 @@
+"""The commands that keep logins: snapshots, what is brought along, what is given out; and the reaper."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from waguard.cli import archive, show
+from waguard.cli.client import BACKUP, BACKUPS, JOBS, SWEEP, Control
+from waguard.cli.sessions import (
+    Code,
+    Json,
+    NoQr,
+    Timeout,
+    Url,
+    WaitFor,
+    agreed,
+    ask,
+    bring_up,
+    origin,
+    print_json,
+    until,
+)
+from waguard.core.model import client_code
+from waguard.core.shown import NEWEST
+from waguard.errors import Problem
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+
+def backup(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) -> None:
+    """Take a snapshot of a client's login now; its session goes on meanwhile."""
+    client = client_code(code)
+    view = ask(ctx, url, lambda daemon: daemon.backup(client), waiting=f"Taking a snapshot of {client}")
+    if json:
+        print_json(BACKUP, view)
+    else:
+        show.output().print(f"{client} has a snapshot: {view.id} ({show.size(view.bytes)}).")
+
+
+def backups(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) -> None:
+    """List a client's snapshots, the newest first."""
+    client = client_code(code)
+    found = ask(ctx, url, lambda daemon: daemon.backups(client))
+    if json:
+        print_json(BACKUPS, found)
+    elif found.backups:
+        show.backups(found.backups, show.output())
+    else:
+        show.output().print(f"{client} has no snapshots yet. Take one: waguard backup {client}")
+
+
+def restore(
+    ctx: typer.Context,
+    code: Code,
+    backup_id: Annotated[
+        str | None,
+        typer.Argument(help="Which snapshot; by default the newest that has a login.", metavar="[ID]"),
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    wait: WaitFor = None,
+    no_qr: NoQr = False,
+    timeout: Timeout = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Put a snapshot in the place of a client's login, and connect with it; what was there is kept aside."""
+    client = client_code(code)
+    chosen = backup_id or NEWEST
+    if dry_run:
+        view = ask(ctx, url, lambda daemon: daemon.check_backup(client, chosen))
+        if json:
+            print_json(BACKUP, view)
+        else:
+            show.output().print(
+                f"The snapshot {view.id} is whole ({show.size(view.bytes)}, taken {show.when(view.taken_at)}). "
+                f"It would take the place of the profile of {client}, which would be kept aside."
+            )
+        return
+    snapshot = f"the snapshot {backup_id}" if backup_id else "its newest snapshot"
+    command = f"waguard restore {client}{f' {backup_id}' if backup_id else ''}"
+    agreed(f"{client} will be restarted with {snapshot}.", command, yes=yes)
+    limit = until(wait)
+    bring_up(
+        ctx,
+        client,
+        lambda daemon: daemon.restore(client, chosen, wait=limit, timeout_s=timeout),
+        url=url,
+        with_qr=not no_qr,
+        json=json,
+    )
+
+
+def bring(
+    ctx: typer.Context,
+    code: Code,
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A Chromium user data directory or a profile in it, whatsapp-web.js's .wwebjs_auth/session-ID or RemoteAuth "
+            "zip, wppconnect's tokens/ID; one of these as a zip, tar, tar.gz or tar.zst; or a file that waguard export wrote.",
+            metavar="PATH",
+        ),
+    ],
+    login: Annotated[
+        str,
+        typer.Option(
+            "--login", help="Which one, where there are several.", metavar="NAME", show_default=False
+        ),
+    ] = "",
+    dry_run: DryRun = False,
+    wait: WaitFor = None,
+    timeout: Timeout = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Take over a login from elsewhere: checked, copied, never moved; then connect with it, without a scan."""
+    client, limit = client_code(code), until(wait)
+    with tempfile.TemporaryFile() as packed:
+        left = archive.write(path, packed, origin=origin(ctx, url), wanted=login)
+        packed.seek(0)
+        if dry_run:
+            view = ask(ctx, url, lambda daemon: daemon.try_import(client, packed, login=left))
+            if json:
+                print_json(BACKUP, view)
+            else:
+                show.output().print(f"{path} holds a login that can be taken over. Nothing was changed.")
+            return
+        bring_up(
+            ctx,
+            client,
+            lambda daemon: daemon.bring(client, packed, login=left, wait=limit, timeout_s=timeout),
+            url=url,
+            with_qr=True,
+            json=json,
+        )
+
+
+def export(
+    ctx: typer.Context,
+    code: Code,
+    file: Annotated[Path, typer.Argument(help="Where to; it must not be there yet.", metavar="FILE")],
+    backup_id: Annotated[
+        str | None,
+        typer.Option("--backup", help="Which snapshot; by default one is taken now.", metavar="ID"),
+    ] = None,
+    plain: Annotated[
+        bool,
+        typer.Option("--plain", help="Not encrypted, a tar.zst: whoever has it has the client's WhatsApp."),
+    ] = False,
+    url: Url = None,
+) -> None:
+    """Write a client's login into a file, encrypted with the daemon's key, or plain."""
+    client = client_code(code)
+    if file.exists():
+        raise Problem("file_exists", f"{file} is there already.", hint="Name another one, or remove it.")
+    if not file.parent.is_dir():
+        raise Problem("not_found", f"There is no directory {file.parent}.")
+
+    async def fetch(daemon: Control) -> str:
+        chosen = backup_id or (await daemon.backup(client)).id
+        await daemon.export(client, chosen, file, plain=plain)
+        return chosen
+
+    chosen = ask(ctx, url, fetch, waiting=f"Writing {file}")
+    show.output().print(f"{file} holds the snapshot {chosen} of {client} ({show.size(file.stat().st_size)}).")
+
+
+def reap(ctx: typer.Context, dry_run: DryRun = False, url: Url = None, json: Json = False) -> None:
+    """Deal with what browsers, crashes and time have left behind. Exit code 1 if something of it failed."""
+    found = ask(ctx, url, lambda daemon: daemon.reap(dry_run=dry_run), waiting="Looking")
+    if json:
+        print_json(SWEEP, found)
+    else:
+        show.sweep(found, show.output())
+    if any(finding.outcome == "failed" for finding in found.findings):
+        raise typer.Exit(1)
+
+
+def schedule(ctx: typer.Context, url: Url = None, json: Json = False) -> None:
+    """Show what the daemon does by itself, when it did it last and when it will again."""
+    found = ask(ctx, url, lambda daemon: daemon.schedule())
+    if json:
+        print_json(JOBS, found)
+    else:
+        show.schedule(found.jobs, show.output())
+
+
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    "backup": backup,
+    "backups": backups,
+    "restore": restore,
+    "import": bring,
+    "export": export,
+    "reap": reap,
+    "schedule": schedule,
+}

@@ -1,0 +1,272 @@
+"""The commands that ask the daemon about sessions."""
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import TypeAdapter
+
+from waguard.cli import show
+from waguard.cli.client import CLEANUP, HISTORY, SESSION, SESSIONS, Control, control
+from waguard.cli.follow import follow
+from waguard.cli.service import Service, configured, installed
+from waguard.cli.tokens import given
+from waguard.config.sections import Config
+from waguard.core.model import ClientCode, Wait, client_code
+from waguard.core.plain_text import plain_json
+from waguard.core.shown import SessionView
+from waguard.core.stats import Happening
+from waguard.errors import Problem, WaguardError
+from waguard.profile import login
+
+T = TypeVar("T")
+
+_LOOK_BACK, _LATELY = 100, 8
+"""How many events are looked through for what happened lately, and how many of them are shown."""
+
+Code = Annotated[str, typer.Argument(help="The client's code.", metavar="CODE")]
+
+
+def _http(url: str | None) -> str | None:
+    if url is not None and not re.match(r"https?://[^/]", url):
+        raise typer.BadParameter("write http://HOST:PORT")
+    return url
+
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="The daemon's address, instead of the configuration's.", callback=_http),
+]
+Json = Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")]
+WaitFor = Annotated[
+    Wait | None,
+    typer.Option(help="What to wait for; by default connected on a terminal, else qr.", show_default=False),
+]
+NoQr = Annotated[bool, typer.Option("--no-qr", help="Do not show the QR code.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option(min=0.1, max=3600, help="Seconds to wait; by default as long as the daemon's stages take."),
+]
+
+
+def connect(
+    ctx: typer.Context,
+    code: Code,
+    wait: WaitFor = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start with an empty profile: the login is dropped.")
+    ] = False,
+    no_qr: NoQr = False,
+    timeout: Timeout = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Start a client's session, show its QR code as it rotates, say when it is connected."""
+    client, limit = client_code(code), until(wait)
+    bring_up(
+        ctx,
+        client,
+        lambda daemon: daemon.connect(client, wait=limit, fresh=fresh, timeout_s=timeout),
+        url=url,
+        with_qr=not no_qr,
+        json=json,
+    )
+
+
+def restart(
+    ctx: typer.Context,
+    code: Code,
+    wait: WaitFor = None,
+    no_qr: NoQr = False,
+    timeout: Timeout = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Close a client's browser and start it again on the same profile."""
+    client, limit = client_code(code), until(wait)
+    bring_up(
+        ctx,
+        client,
+        lambda daemon: daemon.restart(client, wait=limit, timeout_s=timeout),
+        url=url,
+        with_qr=not no_qr,
+        json=json,
+    )
+
+
+def status(
+    ctx: typer.Context,
+    code: Annotated[str | None, typer.Argument(help="Only this client, in detail.", metavar="[CODE]")] = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Show what runs."""
+    if code is not None:
+        client = client_code(code)
+        if json:
+            print_json(SESSION, ask(ctx, url, lambda daemon: daemon.session(client)))
+        else:
+            view, lately, saved = ask(ctx, url, lambda daemon: _in_detail(daemon, client))
+            show.session(view, show.output(), lately=lately, saved=saved)
+        return
+    found = ask(ctx, url, lambda daemon: daemon.sessions())
+    if json:
+        print_json(SESSIONS, found)
+    elif found.sessions:
+        show.sessions(found.sessions, show.output())
+    else:
+        show.output().print("No sessions yet. Start one: waguard connect CODE")
+
+
+async def _in_detail(daemon: Control, code: ClientCode) -> tuple[SessionView, Sequence[Happening], str]:
+    """A session, what happened to it lately, and what there is of snapshots; what cannot be told now is left out."""
+    view = await daemon.session(code)
+    lately: Sequence[Happening] = ()
+    saved = ""
+    with suppress(WaguardError):
+        found = (await daemon.history(code, limit=_LOOK_BACK)).history
+        lately = [one for one in found if one.name in show.TURNS][:_LATELY]
+    with suppress(WaguardError):
+        usable = [one for one in (await daemon.backups(code)).backups if one.login and not one.refused]
+        ages = [one.taken_at for one in usable if one.taken_at is not None]
+        saved = (
+            f"{len(usable)} with a login, the newest {show.age(max(ages))} old"
+            if ages
+            else "none with a login"
+        )
+    return view, lately, saved
+
+
+def history(
+    ctx: typer.Context,
+    code: Code,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="So many, the newest first.")] = 50,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Show what happened to a client: starts, findings, remedies, changes of state."""
+    client = client_code(code)
+    found = ask(ctx, url, lambda daemon: daemon.history(client, limit=limit))
+    if json:
+        print_json(HISTORY, found)
+    elif found.history:
+        show.history(found.history, show.output())
+    else:
+        show.output().print(f"Nothing is on record of {client}.")
+
+
+def disconnect(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) -> None:
+    """Close a client's browser and keep its login."""
+    client = client_code(code)
+    view = ask(ctx, url, lambda daemon: daemon.disconnect(client))
+    if json:
+        print_json(SESSION, view)
+    else:
+        show.output().print(show.headline(view))
+
+
+def cleanup(
+    ctx: typer.Context,
+    code: Code,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. Needed without a terminal.")] = False,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Close a client's browser and drop its login; report each step. Exit code 1 if a step failed."""
+    client = client_code(code)
+    agreed(f"{client} will have to scan a QR code again.", f"waguard cleanup {client}", yes=yes)
+    view = ask(ctx, url, lambda daemon: daemon.cleanup(client))
+    if json:
+        print_json(CLEANUP, view)
+    else:
+        show.cleanup(view, show.output())
+    if not view.ok:
+        raise typer.Exit(1)
+
+
+COMMANDS = (connect, status, history, disconnect, restart, cleanup)
+
+
+def agreed(what: str, command: str, *, yes: bool) -> None:
+    """Before a login goes: a person is asked, and where there is none it has to be said. Raises `Problem`."""
+    if yes:
+        return
+    if not show.on_terminal():
+        raise Problem(
+            "not_agreed", what, hint=f"Nobody is there to be asked. If it is meant: {command} --yes"
+        )
+    typer.confirm(f"{what} Go on?", abort=True, err=True)
+
+
+def until(wait: Wait | None) -> Wait:
+    return wait or (Wait.CONNECTED if show.output().is_terminal else Wait.QR)
+
+
+def bring_up(
+    ctx: typer.Context,
+    code: ClientCode,
+    verb: Callable[[Control], Coroutine[Any, Any, SessionView]],
+    *,
+    url: str | None,
+    with_qr: bool,
+    json: bool,
+) -> None:
+    try:
+        if json:
+            print_json(SESSION, ask(ctx, url, verb))
+        else:
+            console = show.output()
+            ask(
+                ctx,
+                url,
+                lambda daemon: follow(daemon, code, lambda: verb(daemon), console=console, with_qr=with_qr),
+            )
+    except KeyboardInterrupt:
+        show.errors().print(f"{code} goes on in the background. See: waguard status {code}")
+        raise
+
+
+def ask(
+    ctx: typer.Context,
+    url: str | None,
+    request: Callable[[Control], Coroutine[Any, Any, T]],
+    *,
+    waiting: str = "",
+) -> T:
+    """One conversation with the daemon; ``waiting`` is shown on a terminal as long as it lasts."""
+    config, service = _known(ctx.obj, url)
+    if waiting and (console := show.errors()).is_terminal:
+        with console.status(f"{waiting} ..."):
+            return ask(ctx, url, request)
+
+    async def talk() -> T:
+        async with control(config, service, url) as daemon:
+            return await request(daemon)
+
+    return asyncio.run(talk())
+
+
+def origin(ctx: typer.Context, url: str | None) -> str:
+    """The page's whose logins are meant, as far as is known here."""
+    return login.origin_of(_known(ctx.obj, url)[0].whatsapp.url)
+
+
+def _known(path: Path | None, url: str | None) -> tuple[Config, Service | None]:
+    """Whoever has the daemon's address and a token, as an app's user has, needs no configuration."""
+    try:
+        loaded, service = configured(path)
+    except WaguardError:
+        if path is not None or url is None or not given():
+            raise
+        with suppress(WaguardError):
+            return Config(), installed()
+        return Config(), None
+    return loaded.config, service
+
+
+def print_json(adapter: TypeAdapter[T], view: T) -> None:
+    typer.echo(plain_json(adapter.dump_json(view, indent=2).decode()))

@@ -1,0 +1,91 @@
+"""What ``waguard install`` does, step by step: done, not needed, or, in a dry run, only said."""
+
+import grp
+import os
+import stat
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from waguard.cli import show
+from waguard.errors import DiskFull, Problem, ProfileFailed
+from waguard.system.files import replacing
+
+COMMAND_S = 120.0
+AGAIN = "What was done before it stays; run it again when it is mended."
+
+
+class Work:
+    """Does each step that is needed, or says that it would, in a line each."""
+
+    def __init__(self, *, dry_run: bool) -> None:
+        self.dry_run = dry_run
+        self._out = show.output()
+
+    def step(self, what: str, do: Callable[[], object], *, needed: bool = True) -> bool:
+        """Returns whether something has changed."""
+        if not needed:
+            self._out.print(f"  as it is  {what}", style="dim")
+        elif self.dry_run:
+            self._out.print(f"  would     {what}", style="yellow")
+        else:
+            try:
+                do()
+            except OSError as error:
+                raise failed(what, error.strerror or str(error)) from None
+            except (DiskFull, ProfileFailed) as error:
+                raise Problem("install_failed", error.message, hint=AGAIN) from None
+            self._out.print(f"  done      {what}", style="green")
+        return needed
+
+    def command(self, *command: str, needed: bool = True) -> bool:
+        return self.step(" ".join(command), lambda: run(command), needed=needed)
+
+
+def ok(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, timeout=COMMAND_S, check=False).returncode == 0
+
+
+def run(command: Sequence[str], codes: Sequence[int] = (0,)) -> str:
+    """What it says on stdout. Raises `Problem` if it ends with another code."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise failed(" ".join(command), f"it took longer than {COMMAND_S:g} s") from None
+    if done.returncode not in codes:
+        raise failed(" ".join(command), (done.stderr.strip() or done.stdout.strip() or "it said nothing"))
+    return done.stdout
+
+
+def failed(what: str, why: str) -> Problem:
+    return Problem("install_failed", f"{what}: {why}", hint=AGAIN)
+
+
+def write(path: Path, data: bytes, mode: int = 0o644, group: str = "root") -> None:
+    """Whole or not at all, root's from the start, and in the place of a link, not through it.
+
+    Raises `DiskFull`, `ProfileFailed`, and `OSError` for its directory.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        os.fchown(file.fileno(), 0, grp.getgrnam(group).gr_gid)
+        os.fchmod(file.fileno(), mode)
+        file.write(data)
+
+
+def own(path: Path, mode: int, group: str = "root") -> None:
+    """Give it to root and the group. Raises `OSError`."""
+    os.chown(path, 0, grp.getgrnam(group).gr_gid, follow_symlinks=False)
+    path.chmod(mode)
+
+
+def is_own(path: Path, mode: int, group: str = "root") -> bool:
+    """Whether `own` would change nothing; a link is somebody's decision. Raises `OSError`."""
+    there = path.lstat()
+    try:
+        owners = (0, grp.getgrnam(group).gr_gid)
+    except KeyError:  # the group is yet to be made
+        return False
+    return stat.S_ISLNK(there.st_mode) or (
+        (there.st_uid, there.st_gid) == owners and stat.S_IMODE(there.st_mode) == mode
+    )

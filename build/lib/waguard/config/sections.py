@@ -1,0 +1,375 @@
+"""The sections of the configuration and their keys: each with its default and its limits; what does not exist is refused."""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from waguard.config.browser_flags import flag_problem
+from waguard.core.health import SUSPECTED_S, Fault
+from waguard.core.model import client_code
+from waguard.errors import InvalidClientCode
+from waguard.schedule import Rule
+
+SHORTEST_TOKEN = 16
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+AnyPath = Annotated[Path, Field(strict=False)]
+
+
+def token_problem(token: str) -> str:
+    """What keeps a text from being a token: an empty one would let in whoever sends none. Empty if nothing does."""
+    if len(token) < SHORTEST_TOKEN:
+        return f"must have at least {SHORTEST_TOKEN} characters"
+    return "" if token.isprintable() and " " not in token else "must have no spaces or control characters"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _printable(cls, value: Any) -> Any:
+        """No text of ours holds control characters; a NUL would only be refused by the kernel, at the first start."""
+        for text in value if isinstance(value, list | dict) else [value]:
+            if isinstance(text, str | Path) and re.search(r"[\x00-\x1f\x7f]", str(text)):
+                raise ValueError("must not contain control characters")
+            if isinstance(text, Path) and text == Path():
+                raise ValueError("must not be empty")
+        return value
+
+
+class Sessions(_Section):
+    dir: AnyPath = Path("sessions")
+    """Profiles, the registry and the tokens live below it; one daemon at a time owns it."""
+    retired_keep_hours: Annotated[float, Field(ge=0, le=24 * 365)] = 168.0
+    """A retired profile is deleted this long after its cleanup; 0 deletes it in the background at once."""
+
+    quota_mb: Annotated[int, Field(ge=0)] = 0
+    """What all of it may take; 0 sets no limit."""
+
+
+class Profile(_Section):
+    at_rest: Literal["plain", "sealed"] = "plain"
+    """sealed: a stopped session leaves only the encrypted form of its login on disk."""
+    runtime_dir: AnyPath | None = None
+    """Where the plain form is while a browser runs, a tmpfs; by default below ``sessions.dir``."""
+    cache_limit_mb: Annotated[int, Field(ge=0)] = 300
+    """Caches of a stopped profile that take more are dropped; 0 sets no limit."""
+
+
+class Backup(_Section):
+    key_file: AnyPath | None = None
+    """By default the systemd credential ``waguard.keys``, else ``.backup.keys`` below ``sessions.dir``."""
+    without_old_keys: bool = False
+    """Go on with a new key though snapshots were sealed with keys that are not there any more: nobody can open those again."""
+    keep_last: Annotated[int, Field(ge=1, le=1000)] = 3
+    keep_daily: Annotated[int, Field(ge=0, le=1000)] = 7
+    keep_weekly: Annotated[int, Field(ge=0, le=1000)] = 4
+    keep_monthly: Annotated[int, Field(ge=0, le=1000)] = 3
+    settle_s: Seconds = 60.0
+    """How long a new login has to reach the disk before its first snapshot."""
+    max_import_mb: Annotated[int, Field(ge=1)] = 2048
+
+
+class WhatsApp(_Section):
+    url: str = "https://web.whatsapp.com/"
+    probe: AnyPath | None = None
+    """A file that replaces the built-in `probe.js`, to follow a change of the page without a release."""
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise ValueError(f"must be an http:// or https:// address: {error}") from None
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.password:
+            raise ValueError("must be an http:// or https:// address without credentials")
+        return url
+
+
+class Browser(_Section):
+    path: AnyPath | None = None
+    """The browser to run; by default the first of headless-shell, Chromium, Chrome that is installed."""
+    extra_flags: list[str] = []
+    user: str = ""
+    """The unprivileged user that browsers run as when the daemon is root; by default waguard, else an id that nobody has."""
+    user_agent: str = ""
+    """By default the browser's own without the word Headless."""
+    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en-US"
+    chromium_sandbox: bool = True
+    ca_file: AnyPath | None = None
+    """PEM: certificate authorities that the browser trusts beside its own; see `browser.authorities`."""
+
+    @field_validator("extra_flags")
+    @classmethod
+    def _flags(cls, flags: list[str]) -> list[str]:
+        for flag in flags:
+            if why := flag_problem(flag):
+                raise ValueError(why)
+        return flags
+
+
+class Sandbox(_Section):
+    kind: Literal["auto", "bubblewrap", "plain"] = "auto"
+    """auto takes bubblewrap where it works and falls back to plain; bubblewrap refuses to start without it."""
+    connect_ports: list[Annotated[int, Field(ge=1, le=65_535)]] = [53, 443]
+    """TCP ports that a browser may connect to, beside that of whatsapp.url: not the control port, and not 80, where clouds have
+    their metadata services. Empty: to all. It may listen on none."""
+
+
+class Limits(_Section):
+    concurrent_starts: Annotated[int, Field(ge=1, le=64)] = min(64, max(2, os.cpu_count() or 2))
+    max_sessions: Annotated[int, Field(ge=1, le=10_000)] = 500
+    session_memory_mb: Annotated[int, Field(ge=0)] = 300
+    """Free memory one more session must find, above the reserve."""
+    reserve_memory_mb: Annotated[int, Field(ge=0)] = 256
+    memory_pressure: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 20.0
+    """Percent of time in which nothing gets on for want of memory; with more no session starts. 0 does not look."""
+    reserve_disk_mb: Annotated[int, Field(ge=0)] = 256
+
+
+class Cgroup(_Section):
+    """Where a service manager has delegated a cgroup to the daemon: see `sandbox.cgroup`."""
+
+    enabled: bool = True
+    memory_max_mb: Annotated[int, Field(ge=0)] = 4096
+    """More than this one browser does not get; the kernel then ends a process of it. 0 sets no limit."""
+    pids_max: Annotated[int, Field(ge=0)] = 4096
+    """Processes and threads of one browser. 0 sets no limit."""
+
+
+class Schedule(_Section):
+    """When the daemon does what by itself: an interval (``6h``), a cron expression (``30 3 * * *``), or ``never``."""
+
+    reap: str = "1h"
+    backup: str = "1d"
+    jitter_s: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 300.0
+
+    @field_validator("reap", "backup")
+    @classmethod
+    def _rule(cls, text: str) -> str:
+        Rule.parse(text)
+        return text
+
+
+class Deadlines(_Section):
+    """Seconds; one per stage, and the name is the stage's."""
+
+    admit: Seconds = 30.0
+    prepare: Seconds = 10.0
+    start: Seconds = 15.0
+    open: Seconds = 45.0
+    close: Seconds = 5.0
+    kill: Seconds = 10.0
+    restore: Seconds = 60.0
+    backup: Seconds = 300.0
+    scan: Seconds = 120.0
+    """How long a caller of ``connect?wait=connected`` waits for the phone by default."""
+
+
+class Restart(_Section):
+    """What follows when a browser ends by itself: full-jitter exponential backoff inside a budget."""
+
+    budget: Annotated[int, Field(ge=0, le=100)] = 5
+    window_s: Seconds = 600.0
+    base_s: Seconds = 1.0
+    max_s: Seconds = 60.0
+    cooldown_s: Seconds = 900.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.base_s > self.max_s:
+            raise ValueError(f"base_s = {self.base_s:g} must not be larger than max_s = {self.max_s:g}")
+        return self
+
+
+class Probes(_Section):
+    """Seconds between two looks of each kind; `Page` has those at the page."""
+
+    process_s: Seconds = 5.0
+    browser_s: Seconds = 15.0
+    network_s: Seconds = 20.0
+    gpu_s: Seconds = 30.0
+    memory_s: Seconds = 60.0
+    answer_s: Seconds = 5.0
+    """Deadline of one look."""
+
+
+class Health(_Section):
+    """From when on something is wrong, and what may be done about it."""
+
+    stopped_s: Seconds = 3.0
+    hung_s: Seconds = 10.0
+    blocked_s: Seconds = 10.0
+    busy_s: Seconds = 45.0
+    offline_s: Seconds = 60.0
+    sync_s: Seconds = 120.0
+    unpaired_s: Seconds = 5.0
+    dialog_s: Seconds = 10.0
+    qr_s: Seconds = 75.0
+    verify_s: Seconds = 10.0
+    relapse_s: Seconds = 120.0
+    fresh: bool = False
+    """Whether an empty profile is a remedy, which costs a scan, where nothing else is left."""
+
+    def patience(self) -> Mapping[Fault, float]:
+        """How long what a probe complains of may last until it is found; of the others the probe itself knows."""
+        hung = (Fault.BROWSER_HUNG, Fault.NETWORK_HUNG, Fault.GPU_HUNG)
+        named = {
+            Fault.PROCESS_STOPPED: self.stopped_s,
+            Fault.UNPAIRED: self.unpaired_s,
+            Fault.DIALOG_OPEN: self.dialog_s,
+        }
+        suspected = {fault: min(limit, SUSPECTED_S[fault]) for fault, limit in self.treated().items()}
+        return named | dict.fromkeys(hung, self.hung_s) | suspected
+
+    def treated(self) -> Mapping[Fault, float]:
+        """After how long something is done about what may end by itself, and is found before."""
+        return {Fault.OFFLINE: self.offline_s, Fault.SYNC_STUCK: self.sync_s}
+
+
+class Recycle(_Section):
+    """When a browser that is well is closed and started again, in the client's quiet hour."""
+
+    soft_memory_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 900.0
+    hard_memory_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2000.0
+    max_age_h: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 336.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.hard_memory_mb and self.soft_memory_mb > self.hard_memory_mb:
+            raise ValueError("soft_memory_mb must not be larger than hard_memory_mb")
+        return self
+
+
+class History(_Section):
+    keep_days: Annotated[float, Field(ge=0, le=3650, allow_inf_nan=False)] = 90.0
+    """What is older is deleted; 0 keeps no history at all."""
+
+
+class Learning(_Section):
+    """What is done with the history: see `core.learning`."""
+
+    enabled: bool = True
+    floor: Annotated[float, Field(gt=0, le=1)] = 0.25
+    ceiling: Annotated[float, Field(ge=1, le=100)] = 3.0
+
+
+class Page(_Section):
+    poll_loading_s: Seconds = 0.05
+    poll_s: Seconds = 1.0
+    read_s: Seconds = 5.0
+    """Deadline of one look at the page."""
+    unknown_after: Annotated[int, Field(ge=1, le=100)] = 6
+    """So many looks in a row that tell nothing, and the link is unknown."""
+
+
+class Api(_Section):
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8717
+    """0 takes a free one; the daemon's ``daemon.ready`` log line says which."""
+    allowed_hosts: list[str] = []
+    """Names besides localhost, 127.0.0.1 and [::1] that a Host header may carry (a reverse proxy's)."""
+    clients: list[str] = []
+    """Client codes that get a token of their own at the next start."""
+    admin_token: SecretStr | None = None
+    client_tokens: dict[str, SecretStr] = {}
+    max_body_kb: Annotated[int, Field(ge=1, le=10_240)] = 64
+    request_s: Seconds = 20.0
+    """How long a connection may be without a whole header, and a body without its next piece."""
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            if not re.fullmatch(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]", host):
+                raise ValueError(f"{host!r} is not a host name: write it without scheme and port")
+        return hosts
+
+    @field_validator("host")
+    @classmethod
+    def _loopback(cls, host: str) -> str:
+        if host != "localhost":
+            try:
+                address = ipaddress.ip_address(host)
+            except ValueError:
+                raise ValueError('must be an address, for example "127.0.0.1"') from None
+            if not address.is_loopback:
+                raise ValueError(
+                    "must be a loopback address: put a reverse proxy with TLS in front for others"
+                )
+        return host
+
+    @field_validator("clients", "client_tokens")
+    @classmethod
+    def _codes(cls, codes: list[str] | dict[str, SecretStr]) -> list[str] | dict[str, SecretStr]:
+        for code in codes:
+            try:
+                client_code(code)
+            except InvalidClientCode as error:
+                raise ValueError(str(error)) from None
+        return codes
+
+    @model_validator(mode="after")
+    def _tokens(self) -> Self:
+        named = {"admin_token": self.admin_token} if self.admin_token is not None else {}
+        named |= {f"client_tokens.{code}": token for code, token in self.client_tokens.items()}
+        tokens = {name: token.get_secret_value() for name, token in named.items()}
+        for name, token in tokens.items():
+            if why := token_problem(token):
+                raise ValueError(f"{name} {'is empty: it ' if not token else ''}{why}")
+        if len(set(tokens.values())) != len(tokens):
+            raise ValueError("admin_token and client_tokens must all differ")
+        return self
+
+
+class Log(_Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console", "journal"] = "auto"
+    """auto: entries with fields where stderr is systemd's journal, readable on a terminal, one JSON object a line elsewhere."""
+
+
+class Config(_Section):
+    sessions: Sessions = Sessions()
+    profile: Profile = Profile()
+    backup: Backup = Backup()
+    whatsapp: WhatsApp = WhatsApp()
+    browser: Browser = Browser()
+    sandbox: Sandbox = Sandbox()
+    schedule: Schedule = Schedule()
+    limits: Limits = Limits()
+    cgroup: Cgroup = Cgroup()
+    deadlines: Deadlines = Deadlines()
+    restart: Restart = Restart()
+    history: History = History()
+    learning: Learning = Learning()
+    page: Page = Page()
+    probes: Probes = Probes()
+    health: Health = Health()
+    recycle: Recycle = Recycle()
+    api: Api = Api()
+    log: Log = Log()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        limits = self.limits
+        set_here = "concurrent_starts" in limits.model_fields_set  # a default that is larger is harmless
+        if set_here and limits.concurrent_starts > limits.max_sessions:
+            raise ValueError("limits.concurrent_starts must not be larger than limits.max_sessions")
+        if 0 < self.cgroup.memory_max_mb < self.recycle.hard_memory_mb:
+            most, hard = self.cgroup.memory_max_mb, self.recycle.hard_memory_mb
+            raise ValueError(
+                f"cgroup.memory_max_mb = {most} must not be smaller than recycle.hard_memory_mb = {hard:g}"
+            )
+        if self.profile.runtime_dir is not None and self.profile.at_rest != "sealed":
+            raise ValueError(
+                'profile.runtime_dir needs profile.at_rest = "sealed": what is there is gone after a reboot'
+            )
+        return self

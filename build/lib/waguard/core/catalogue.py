@@ -1,0 +1,361 @@
+"""The catalogue of events: each one's name, levels, fields, and what it says. Pure.
+
+An event that is not in it, or has another field or level, cannot be published. Printed: ``python -m waguard.core.catalogue``.
+"""
+
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Level = Literal["debug", "info", "warning", "error"]
+
+OF_A_CLIENT = ("client", "attempt", "pid")
+"""Any event may say whose it is, and then of which launch, and which process began it."""
+
+FIELDS: Mapping[str, str] = {
+    "action": "what is done about it: `kill`, `collect`, `delete`, `retire`, `seal`, `save`, `date`, `prune`, `report`",
+    "alert": "the alert's name",
+    "at_work": "whether it was at work meanwhile, and is not stuck",
+    "attempt": "id of the launch",
+    "backup": "id of the snapshot",
+    "backups": "ids of the snapshots that could not be used, each with why",
+    "before": "how many sessions wait before it",
+    "browser": "path of the browser's program",
+    "browser_version": "version of the browser",
+    "browsers": "how many of them run, and are ended or left up",
+    "bytes": "size on disk, bytes",
+    "caller": "the client whose token it was, or `admin`",
+    "clicked": "whether the page's own button was used",
+    "client": "the client code",
+    "closed": "how many connections were closed",
+    "code": "the error's code",
+    "connections": "how many connections there are",
+    "cpu_s": "processor time, seconds",
+    "cut": "each file whose torn end was cut off, and where",
+    "deadline_s": "the deadline, seconds",
+    "detail": "more about it",
+    "directory": "the directory's name",
+    "dry_run": "true: it was only to be said what would be done",
+    "duration_ms": "how long it took, milliseconds",
+    "error": "what went wrong",
+    "events": "how many events",
+    "events_lost": "how many events were not written meanwhile",
+    "evidence": "what was seen",
+    "expected_s": "how long it is expected to take, seconds",
+    "fault": "the fault's name",
+    "first": "what is wrong with the first",
+    "fd": "the name of the file descriptor",
+    "files": "the names of the files",
+    "findings": "how many findings",
+    "frozen_ms": "how long the browser was held still, milliseconds",
+    "hint": "what to do about it",
+    "http_status": "the status of the answer",
+    "job": "the job's name",
+    "kept_as": "where the old file was put",
+    "kind": "of which kind",
+    "lasted_ms": "how long it has lasted, milliseconds",
+    "launched_at": "when the browser was started, Unix time, seconds",
+    "left_out": "how many like it were not logged since the last one",
+    "limits": "the limits that are set",
+    "lines": "how many lines",
+    "link": "the link with WhatsApp",
+    "live": "whether it was taken from a running browser",
+    "logger": "who says so",
+    "memory_peak_mb": "the most memory it took, MiB",
+    "message": "what it says",
+    "method": "the request's method",
+    "outcome": "what came of it",
+    "pages": "how many windows",
+    "path": "the file or directory",
+    "path_before": "what the path was before",
+    "period_s": "over how long, seconds",
+    "pid": "the process that began the launch: the browser's, or its sandbox's",
+    "pids": "the processes",
+    "problem": "why it is not as the configuration would have it",
+    "process": "the browser's state",
+    "profile": "generation of the profile",
+    "reason": "why",
+    "remedies": "the remedies, in order",
+    "remedy": "the remedy",
+    "route": "the route, without what stands in its place holders",
+    "rows": "how many rows",
+    "sandbox": "what the browser is started in",
+    "sessions": "the sessions' directory",
+    "stage": "the stage of a launch",
+    "stages": "milliseconds that each stage took",
+    "status": "the session's status",
+    "step": "the step of the cleanup",
+    "subject": "a pid, or a path below the sessions' directory",
+    "text": "what a person should know",
+    "trace": "the traceback",
+    "url": "the control port's address",
+    "user": "whom browsers run as",
+    "version": "version of waguard",
+    "waited_s": "how long they have waited, seconds",
+    "version_before": "what the version was before",
+    "wanted": "`up` or `down`",
+    "was": "the status before",
+    "where": "in which part of the daemon",
+    "why": "why",
+    "why_no_limits": "why no limits are set",
+    "wid": "the last digits of the number that is logged in",
+}
+"""What each field means, in whichever event it is; `Kind.differs` has the exceptions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    says: str
+    fields: Sequence[str] = ()
+    levels: Sequence[Level] = ("info",)
+    """The first one is meant where nothing is said."""
+    differs: Mapping[str, str] | None = None
+    """What a field means here, if that is something else than elsewhere."""
+    details: bool = False
+    """It has the details of an error besides."""
+
+
+def _kind(
+    says: str,
+    fields: str = "",
+    *levels: Level,
+    differs: Mapping[str, str] | None = None,
+    details: bool = False,
+) -> Kind:
+    return Kind(says, tuple(fields.split()), levels or ("info",), differs, details)
+
+
+EVENTS: Mapping[str, Kind] = {
+    # --- the daemon ---
+    "daemon.ready": _kind(
+        "The daemon answers on its control port.", "url version browser browser_version sandbox user sessions"
+    ),
+    "daemon.failed": _kind("The daemon could not start.", "code error hint", "error"),
+    "daemon.stopping": _kind("The daemon was asked to end.", "browsers"),
+    "daemon.stopped": _kind("The daemon ends now."),
+    "daemon.reload_failed": _kind(
+        "The daemon goes on as it is: what it would start anew with is wrong.", "error hint", "error"
+    ),
+    "daemon.port_moved": _kind(
+        "The control port could not be taken over as configured.", "error hint", "warning"
+    ),
+    "daemon.lagged": _kind("The daemon's event loop stood still.", "duration_ms", "warning"),
+    "daemon.store_full": _kind(
+        "The service manager keeps no more file descriptors: a browser cannot outlive this daemon.",
+        "error hint",
+        "warning",
+    ),
+    "daemon.unknown_fd": _kind(
+        "The service manager kept something that belongs to no session; it was closed.", "fd", "warning"
+    ),
+    "internal.error": _kind(
+        "A bug in waguard: please report it with its trace.", "where error trace left_out", "error"
+    ),
+    "task.failed": _kind(
+        "What goes on in the background has failed, and is tried again.", "where code error left_out", "error"
+    ),
+    "secrets.closed": _kind(
+        "A file of secrets was open to others, and is not any more.", "error hint", "warning"
+    ),
+    "library.log": _kind(
+        "A library has logged something.", "logger message error trace left_out", "warning", "error"
+    ),
+    "log.lost": _kind("Lines of the log did not find a reader in time.", "lines", "warning"),
+    "log.journal_away": _kind("The journal takes no entries: they wait.", "error hint", "warning"),
+    "log.journal_back": _kind("The journal takes entries again.", "waited_s", "warning"),
+    # --- what browsers run in ---
+    "sandbox.plain": _kind("Browsers run without bubblewrap.", "problem hint", "warning"),
+    "sandbox.chromium_off": _kind("Browsers run without Chromium's own sandbox.", "problem", "warning"),
+    "sandbox.no_fence": _kind("Browsers run without the fence.", "problem hint"),
+    "etc.changed": _kind("Files of /etc have changed, and browsers see the new ones.", "files"),
+    "etc.failed": _kind("Files of /etc cannot be copied: browsers see the old ones.", "error", "warning"),
+    "cgroup.found": _kind("Each browser gets a cgroup of its own.", "path limits why_no_limits"),
+    "cgroup.none": _kind("No cgroup was delegated to the daemon.", "why", "debug"),
+    "cgroup.failed": _kind("A browser's cgroup could not be made or removed.", "error", "warning"),
+    "cgroup.removed": _kind("A browser's cgroup is gone.", "cpu_s memory_peak_mb", "debug"),
+    # --- the control port ---
+    "request.done": _kind(
+        "A request was answered.",
+        "caller method route http_status duration_ms left_out dry_run",
+        "info",
+        "debug",
+    ),
+    "port.full": _kind(
+        "The control port has as many connections as it takes.", "connections closed left_out", "warning"
+    ),
+    # --- a session ---
+    "session.changed": _kind(
+        "A session's status has changed.",
+        "status wanted process link reason was duration_ms",
+        "info",
+        "warning",
+        differs={"duration_ms": "how long it was what it was, milliseconds"},
+    ),
+    "session.failure": _kind("Something failed.", "code error stage", "warning", details=True),
+    "session.queued": _kind("A session waits for its turn to start.", "before expected_s"),
+    "session.adopted": _kind(
+        "The daemon goes on with a browser of the one before it.", "profile launched_at"
+    ),
+    "session.not_adopted": _kind(
+        "A browser of the daemon before could not be gone on with.", "error", "error"
+    ),
+    "session.left": _kind("A browser was left up for the next daemon."),
+    "session.recycled": _kind("A browser is started anew before it gives trouble.", "why"),
+    "session.qr_shown": _kind("The page shows a QR code."),
+    "session.qr_reloaded": _kind("The page was asked for new QR codes.", "clicked"),
+    "session.account": _kind("The page tells whose account is logged in.", "wid"),
+    "session.shutdown_failed": _kind(
+        "A session could not be ended with the daemon.", "where error trace", "error"
+    ),
+    "sessions.returning": _kind(
+        "Sessions that were up come up again.", "sessions", differs={"sessions": "how many sessions"}
+    ),
+    "attempt.done": _kind(
+        "A launch has ended, usable or not.",
+        "why outcome link code stage duration_ms stages profile",
+        "info",
+        "warning",
+        differs={"profile": "`kept`, `fresh` or `restored`"},
+    ),
+    "connect.refused": _kind("A connect was refused before anything was started.", "code error", "warning"),
+    "stage.done": _kind("A stage of a launch is done.", "stage duration_ms"),
+    "stage.slow": _kind("A stage takes longer than it usually does.", "stage expected_s"),
+    "stage.late": _kind("A stage has missed its deadline.", "stage deadline_s at_work"),
+    "browser.spawned": _kind("A browser was started.", "sandbox"),
+    "browser.close_ignored": _kind(
+        "A browser did not close when it was asked to; it was killed.", "error", "warning"
+    ),
+    "browser.changed": _kind(
+        "There is another browser now: the next launches use it.",
+        "path version path_before version_before",
+        differs={"path": "path of the browser's program", "version": "version of the browser"},
+    ),
+    "page.popups_closed": _kind("Windows that were opened beside the page were closed.", "pages", "warning"),
+    # --- health ---
+    "health.finding": _kind(
+        "A fault was found.",
+        "fault evidence lasted_ms remedies why",
+        "warning",
+        differs={"why": "why these remedies and no others"},
+    ),
+    "health.remedy": _kind(
+        "A remedy was tried.", "fault remedy outcome error duration_ms", "info", "warning"
+    ),
+    "health.recovered": _kind("A session is well again.", "fault remedy remedies duration_ms"),
+    "health.activity": _kind("How much a browser has done.", "cpu_s period_s", "debug"),
+    "alert.raised": _kind("Somebody should know.", "alert text", "error"),
+    "alert.changed": _kind(
+        "What an alert says is another matter, or, at level debug, has other numbers.",
+        "alert text",
+        "error",
+        "debug",
+    ),
+    "alert.cleared": _kind("An alert is over.", "alert"),
+    # --- profiles and logins ---
+    "profile.suspect": _kind("A profile looks odd, and is used all the same.", "evidence", "warning"),
+    "profile.damaged": _kind("A profile is damaged, and is put aside.", "evidence", "error"),
+    "profile.restored": _kind("A profile was restored from a snapshot.", "backup profile"),
+    "profile.mended": _kind("The torn ends of a profile's logs were cut off.", "cut"),
+    "profile.link_mended": _kind("The link to a profile was made again.", "why", "warning"),
+    "profile.not_found": _kind("A profile is gone, and nobody has dropped it.", "error", "error"),
+    "profile.deleted": _kind(
+        "A profile that was put aside is deleted.", "profile why", "warning", differs={"profile": "its name"}
+    ),
+    "profile.unwitnessed": _kind("What a profile's files are could not be noted.", "code error", "warning"),
+    "profile.sealed": _kind("A profile is at rest, sealed.", "duration_ms"),
+    "profile.seal_failed": _kind("A profile could not be sealed.", "code error", "error"),
+    "login.lost": _kind("A login was lost to damage.", "why", "error"),
+    "login.doubted": _kind("A page says that it was logged out, and is not believed yet.", "why", "warning"),
+    "login.elsewhere": _kind("A profile has a login of another page.", "why", "warning"),
+    # --- snapshots ---
+    "backup.taken": _kind("A snapshot was taken.", "backup reason bytes live frozen_ms duration_ms"),
+    "backup.failed": _kind("A snapshot could not be taken.", "reason code error", "error"),
+    "backup.refused": _kind("Snapshots could not be used.", "backups", "error"),
+    "backup.login_refused": _kind("WhatsApp does not take the login of a snapshot.", "backup", "warning"),
+    "backup.mark_failed": _kind("That a snapshot is refused could not be noted.", "backup error", "error"),
+    # --- what is left behind ---
+    "sweep.finding": _kind(
+        "Something was left behind.",
+        "kind subject evidence action outcome detail",
+        "info",
+        "warning",
+    ),
+    "sweep.done": _kind("A sweep has ended.", "findings duration_ms", "debug"),
+    "sweep.failed": _kind("A sweep could not look.", "code error", "error"),
+    "reaper.killed": _kind("Processes of an earlier launch were killed.", "pids", "warning"),
+    "reaper.failed": _kind("What is left of an earlier launch could not be ended.", "error", "error"),
+    "cleanup.step": _kind("A step of a cleanup.", "step outcome duration_ms detail", "info", "error"),
+    # --- records ---
+    "registry.unread": _kind(
+        "A session's record could not be read: the session waits.", "error hint", "error"
+    ),
+    "registry.unreadable": _kind(
+        "A session's record made no sense, and was put aside.", "error kept_as", "error"
+    ),
+    "registry.write_failed": _kind("A session's record could not be written.", "code error", "error"),
+    "registry.foreign_directory": _kind(
+        "A directory among the sessions is no client's.", "directory", "warning"
+    ),
+    "history.lost": _kind("Events were not kept.", "path events", "warning"),
+    "history.recovered": _kind("The history is written again.", "path events_lost"),
+    "history.too_new": _kind("The history is of a newer waguard, and is left alone.", "path hint", "warning"),
+    "history.rows_ignored": _kind(
+        "Rows of the history make no sense, and are passed over.", "path rows first", "warning"
+    ),
+    "history.unreadable": _kind(
+        "The history could not be read, and was put aside.", "kept_as error", "error"
+    ),
+    "history.write_failed": _kind("The history cannot be written.", "path error", "error"),
+    "schedule.done": _kind("A job was done.", "job duration_ms"),
+    "schedule.failed": _kind("A job has failed.", "job error", "error"),
+    "schedule.unreadable": _kind("When jobs ran last could not be read.", "path error", "warning"),
+    "schedule.write_failed": _kind("When jobs ran last could not be written.", "path error", "warning"),
+}
+
+
+class NotInCatalogue(LookupError):
+    """A bug: what is to be published is no event of the catalogue's."""
+
+
+def level_of(name: str, level: Level | None, fields: Mapping[str, object]) -> Level:
+    """The level of such an event: the one that is given, else its first. Raises `NotInCatalogue`."""
+    kind = EVENTS.get(name)
+    if kind is None:
+        raise NotInCatalogue(f"no event is called {name}: it belongs into core/catalogue.py")
+    if level is not None and level not in kind.levels:
+        raise NotInCatalogue(f"{name} is never of level {level}")
+    if not kind.details and (others := fields.keys() - {*kind.fields, *OF_A_CLIENT}):
+        raise NotInCatalogue(f"{name} has no {', '.join(sorted(others))}")
+    return level or kind.levels[0]
+
+
+def mistake(where: str, error: BaseException) -> Mapping[str, Any]:
+    """The fields of `internal.error`."""
+    trace = "".join(traceback.format_exception(error))
+    return {"where": where, "error": repr(error), "trace": trace}
+
+
+def page() -> Iterator[str]:
+    """The reference, in Markdown."""
+    yield "# Events"
+    yield ""
+    yield "<!-- Made by python -m waguard.core.catalogue; a test keeps it so. -->"
+    yield ""
+    yield "Each line of the log is one event. Those of a client say so in `client`, with `attempt` and `pid` of its launch."
+    yield "Sizes and durations have their unit in the field's name."
+    for name, kind in EVENTS.items():
+        yield ""
+        yield f"## `{name}`"
+        yield ""
+        yield f"{kind.says} Level: {' or '.join(kind.levels)}."
+        meanings = {**FIELDS, **(kind.differs or {})}
+        if kind.fields:
+            yield ""
+            yield from (f"- `{one}`: {meanings[one]}" for one in kind.fields)
+        if kind.details:
+            yield "- and the error's details"
+
+
+if __name__ == "__main__":
+    print("\n".join(page()))  # noqa: T201 (the docs are made from it)

@@ -1,0 +1,241 @@
+"""What is shown, to the control port and by it to the command line: shapes alone, which both sides know. Who makes them is elsewhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from waguard.core.health import Fault, Remedy
+from waguard.core.model import Alert, ClientCode, Link, Login, Process, Status, Verdict, Wanted
+from waguard.core.stats import AttemptStats, FaultStats, Slow
+
+NEWEST = "newest"
+"""In the place of an id."""
+
+
+@dataclass(frozen=True, slots=True)
+class QrView:
+    text: str
+    age_s: float
+    """Seconds since this code was first seen; WhatsApp's first lives 60 s, each next one 20 s."""
+    seen_at: float
+    """Unix time, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserView:
+    pids: Sequence[int]
+    """The processes whose end is the end of all."""
+    sandbox: str
+    started_at: float = field(compare=False)
+    """Unix time, seconds, as the clock goes now: of a browser whose age is known, whatever the clock said when it was started."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxView:
+    """What the daemon starts browsers in."""
+
+    kind: str
+    problem: str
+    """Why it is not bubblewrap, which is tried first; empty if it is, or ``plain`` is what the configuration wants."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureView:
+    code: str
+    message: str
+    stage: str | None
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class FindingView:
+    fault: Fault
+    evidence: Sequence[str]
+    remedy: Remedy | None
+    """Under way; none: it rests until the next try, or a person is needed."""
+    tried: Sequence[Remedy]
+    age_s: float
+    """Seconds since it was found."""
+    next_try_s: float | None
+    """Seconds until the next thing is tried by itself, if nothing else happens; none: a person is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckView:
+    verdict: Verdict
+    """``suspect``: it was used all the same. ``damaged``: it was put aside, and one of its snapshots, or a fresh one that
+    needs a scan, has taken its place (``profile`` says which)."""
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """What the control port shows of a session."""
+
+    client: str
+    status: Status
+    wanted: Wanted
+    process: Process
+    link: Link
+    reason: str | None
+    since: float
+    """Unix time of the last change of status, as the clock goes now, seconds."""
+    attempt: str | None
+    """Id of the last launch; the same as in the log."""
+    qr: QrView | None
+    """What is on the page to be scanned now; none while there is nothing to scan."""
+    profile: str | None
+    """``kept``, ``fresh`` or ``restored``; none while there is none."""
+    backup: str | None
+    """Id of the snapshot that the profile was restored from for this launch."""
+    check: CheckView | None
+    """What the check before the last launch had to say of the profile that was there; none if nothing."""
+    generation: str | None
+    login: Login
+    """What is on record of the profile's login, whether its browser runs or not."""
+    saved: bool | None
+    """Whether the login outlives a browser that is killed now: it is on disk, or a snapshot has it; none if there is no login."""
+    wid: str | None
+    """The number that is logged in on the page, as WhatsApp writes it; none while there is no such page."""
+    push_name: str | None
+    """What its owner is called there."""
+    page_version: str | None
+    signs: Sequence[str]
+    """What on the page led to `link`."""
+    browser: BrowserView | None
+    stages_ms: dict[str, float]
+    """Milliseconds that each stage of the last launch took."""
+    automatic_restarts: int
+    failure: FailureView | None
+    finding: FindingView | None
+    """What is wrong with it now, and what is being done about that."""
+    next_try_s: float | None
+    """Seconds until the next thing is tried by itself, if nothing else happens; none: nothing is waited for."""
+    memory_mb: float | None
+    """MiB that the browser's processes take for themselves, as of the last look."""
+    before: int | None = None
+    """How many wait before it for their turn to start; none if it does not wait."""
+    queued_s: float | None = None
+    """How long that will take, by how long the last starts took."""
+
+
+@dataclass(slots=True)
+class Step:
+    """One step of a cleanup, as it went."""
+
+    step: str
+    outcome: str = "nothing"
+    """done | nothing (there was nothing to do) | skipped (the next step does it the hard way) | failed"""
+    ms: float = 0.0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupView:
+    client: str
+    ok: bool
+    """Whether no step failed."""
+    steps: Sequence[Step]
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class BackupView:
+    """What the control port shows of a snapshot."""
+
+    id: str
+    """Empty: an import was tried, and nothing is kept of it."""
+    client: str
+    taken_at: float | None
+    """Unix time, seconds; none if the file does not even say what it is."""
+    reason: str
+    """``settled`` (the first after a login), ``schedule``, ``request``, ``import``, ``sealed``; or why the profile was put
+    aside: ``cleanup``, ``fresh``, ``restore``, ``damaged``, ``ownerless``."""
+    login: bool
+    """Whether the client was connected with it."""
+    refused: bool
+    """WhatsApp has refused its login since; it is not restored by itself."""
+    live: bool
+    """Taken from a running browser."""
+    browser: str
+    generation: str
+    bytes: int
+    """On disk."""
+
+
+@dataclass(slots=True)
+class Leftover:
+    kind: str
+    """``browser_without_session``, ``sandbox_without_browser``, ``leftover_launch``, ``zombie``, ``foreign_holder``,
+    ``cgroup_without_session``,
+    ``half_written``, ``stale_lock``, ``profile_without_owner``, ``not_sealed``,
+    ``not_saved``, ``wrong_clock``, ``expired``, ``cache``, ``over_quota``.
+    """
+    subject: str
+    """A pid, or the path below the sessions directory."""
+    evidence: str
+    action: str
+    """What is done about it: ``kill``, ``collect``, ``delete``, ``retire``, ``seal``, ``save``, ``date``, ``prune``, or ``report``."""
+    client: str | None = None
+    outcome: str = "would"
+    """``would`` (a dry run), ``done``, ``reported``, ``nothing`` (it was no longer so), ``failed``."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What a sweep found, and did."""
+
+    dry_run: bool
+    findings: Sequence[Leftover]
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as it is shown. ``next_at`` is None for never; passed already, it is due as soon as the present run ends."""
+
+    name: str
+    rule: str
+    next_at: float | None
+    last_at: float | None
+    last_ms: float | None
+    last_ok: bool | None
+    last_error: str
+    running: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    alert: Alert
+    client: ClientCode | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineView:
+    """A deadline that is in force."""
+
+    client: str | None
+    """None: of a client that is not known yet."""
+    stage: str
+    seconds: float
+    configured_s: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatsView:
+    since: float
+    """Unix time, seconds."""
+    until: float
+    client: str | None
+    """Only of this one; none: of all."""
+    history: str
+    """``on``, ``off``, or why it cannot be written now."""
+    alerts: Sequence[Raised]
+    """Those that stand now."""
+    attempts: AttemptStats
+    faults: Sequence[FaultStats]
+    deadlines: Sequence[DeadlineView]
+    """Of the client; else of one that is not known yet, and where one is slow."""
+    slow: Sequence[Slow]

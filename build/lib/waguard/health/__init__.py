@@ -1,0 +1,1 @@
+"""Is it stuck, and what helps without an end of the browser."""

@@ -1,0 +1,1 @@
+"""What was: kept in SQLite, and what has been learned from it."""

@@ -1,0 +1,30 @@
+"""Whether the login's own marks are there, of a client that was connected: files can be whole and hold nothing any more."""
+
+from collections.abc import Iterator
+
+from waguard.core.model import Verdict
+from waguard.profile import leveldb, login
+from waguard.profile.examiners.subject import Doubt, Subject
+from waguard.system.files import Below
+
+
+def examine(subject: Subject) -> Iterator[Doubt]:
+    if not subject.marked:
+        return
+    for name in login.database_names(subject.origin):
+        directory = Below(subject.profile, name)
+        if not directory.is_directory():
+            yield Doubt(Verdict.DAMAGED, name, "it is gone, and the login was in it")
+            continue
+        try:
+            empty = leveldb.is_empty(directory)
+        except leveldb.Unreadable:
+            continue  # `databases` says so
+        if empty:
+            yield Doubt(Verdict.DAMAGED, name, "it is empty, and the login was in it")
+        elif login.unmarked(directory, subject.origin):
+            yield Doubt(
+                Verdict.DAMAGED,
+                name,
+                "the mark of the login was in it and is gone",
+            )

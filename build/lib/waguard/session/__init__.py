@@ -1,0 +1,1 @@
+"""One client: its profile, its browser, its page, and the task that owns them."""

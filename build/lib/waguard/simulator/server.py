@@ -1,0 +1,404 @@
+"""A stand-in for WhatsApp Web on loopback: the same signs, no messages, no phone.
+
+App developers test their integration against it. `Simulator` serves the page and its WebSocket; the phone's side
+and the faults are plain HTTP (`control.py`).
+"""
+
+import asyncio
+import base64
+import hmac
+import ipaddress
+import json
+import os
+import re
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+import segno
+from aiohttp import WSMsgType, web
+
+from waguard.errors import AlreadyRunning, ConfigError
+from waguard.simulator import control
+from waguard.simulator.control import Refusal
+from waguard.simulator.faults import DROPPED_ONCE, DROPS, ONCE, VALUES, Fault
+from waguard.simulator.tab import Device, Tab
+
+_HERE = files("waguard.simulator")
+_PAGE, _REFUSED, _SCRIPT, _WORKER = (
+    _HERE.joinpath(name).read_text(encoding="utf-8")
+    for name in ("page.html", "refused.html", "page.js", "sw.js")
+)
+_COOKIE = "simulator_browser"
+_PORTAL = "<!doctype html><title>Welcome to this network</title><form action=/welcome><button>Sign in</button></form>"
+_REFUSED_AGENT = re.compile(r"HeadlessChrome|Electron/|WhatsApp/")
+_POLICY = (
+    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; "
+    "worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """How long things take, in seconds; by default as on WhatsApp Web."""
+
+    first_s: float = 60.0
+    """The first QR code of a batch lives this long."""
+    next_s: float = 20.0
+    refs: int = 6
+    """QR codes of a batch; after the last one the page shows a reload button."""
+    sync_s: float = 3.0
+    busy_s: float = 30.0
+    """A page that is `busy` works this long without a pause."""
+    rest_s: float = 4.0
+    unlink_s: float = 300.0
+    """A dialog about what is new unlinks the device when it is left alone for so long."""
+
+    REAL: ClassVar["Cadence"]
+    QUICK: ClassVar["Cadence"]
+
+
+Cadence.REAL = Cadence()
+Cadence.QUICK = Cadence(first_s=6.0, next_s=3.0, sync_s=0.3, unlink_s=20.0)
+
+
+async def serve(host: str, port: int, cadence: Cadence, ready: Callable[[str], None]) -> None:
+    """Serve until cancelled; ``ready`` is called with the address once it is reachable."""
+    async with Simulator(host, port, cadence) as simulator:
+        ready(simulator.url)
+        await asyncio.Event().wait()
+
+
+class Simulator:
+    """``async with Simulator() as sim: sim.url``. Nothing of it is left after the block."""
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, cadence: Cadence = Cadence.REAL) -> None:
+        if host != "localhost" and not _is_loopback(host):
+            raise ConfigError(f"{host!r} is not a loopback address.", hint='For example "127.0.0.1".')
+        self.url = ""
+        self._host, self._port, self._cadence = host, port, cadence
+        self._devices: dict[str, Device] = {}
+        self._faults: list[Fault] = []
+        self._tabs: set[Tab] = set()
+        # Bounded: a code that is older than the last thousand is as unknown as one never shown.
+        self._expired: deque[str] = deque(maxlen=1000)
+        self._closing = asyncio.Event()
+        self._faults_changed = asyncio.Condition()
+        self.hanging = 0
+        """How many requests were never answered."""
+        self.loads = 0
+        """How many times the page was."""
+        app = web.Application(client_max_size=16 * 1024, middlewares=[control.guard])
+        app.add_routes(
+            [
+                web.get("/", self._index),
+                web.get("/page.js", self._static),
+                web.get("/sw.js", self._static),
+                web.get("/ws", self._socket),
+                *control.routes(self),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+
+    async def __aenter__(self) -> Self:
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise AlreadyRunning(
+                f"The simulator cannot listen on {self._host} port {self._port}: {os.strerror(error.errno or 0)}.",
+                hint="Choose another one with --port.",
+            ) from None
+        self._port = self._runner.addresses[0][1]
+        self.url = f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}/"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        for tab in self._tabs:
+            tab.drop()
+        await self._runner.cleanup()
+
+    # --- the phone --------------------------------------------------------------------------------------
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        return tuple(self._devices.values())
+
+    def scan(self, text: str, phone: str) -> Device:
+        """Link the page that shows this QR code. Raises `Refusal`."""
+        # Builds of the page may put an address before or after the code.
+        tab = next((tab for tab in self._tabs if tab.qr is not None and tab.qr in text), None)
+        if tab is None or tab.qr is None:
+            if any(code in text for code in self._expired):
+                raise Refusal(
+                    410, "qr_expired", "This QR code is used up: it was scanned, replaced or closed."
+                )
+            raise Refusal(404, "qr_unknown", "No page of this simulator has shown this QR code.")
+        self._expire(tab)
+        self._faults = [
+            fault
+            for fault in self._faults
+            if fault.name != "unpaired_with_marks" or not fault.hits(tab.browser)
+        ]
+        device = Device(self._free_wid(phone), secrets.token_hex(32), tab.browser)
+        self._devices[device.wid] = device
+        tab.begin(tab.send("pair-success", wid=device.wid, key=device.key), "pair")
+        return device
+
+    async def log_out(self, wid: str) -> None:
+        """Unlink a device, as its phone would. Raises `Refusal`."""
+        device = self._devices.pop(wid, None)
+        if device is None:
+            raise Refusal(404, "wid_unknown", "No linked device has this wid.")
+        if device.tab is not None:
+            await device.tab.send("stream-error", code=516, reason="device_removed")
+
+    def _free_wid(self, phone: str) -> str:
+        number = 1
+        while (wid := f"{phone}:{number}@c.us") in self._devices:
+            number += 1
+        return wid
+
+    # --- faults -----------------------------------------------------------------------------------------
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        return tuple(self._faults)
+
+    async def inject(
+        self, name: str, value: str | None = None, *, wid: str | None = None, ref: str | None = None
+    ) -> Fault:
+        """Begin a fault, for one device or page, or for all. Of several with one name the latest counts. Raises `Refusal`."""
+        if value is None and name in VALUES:
+            value = VALUES[name].default
+        browser = None
+        if wid is not None:
+            if wid not in self._devices:
+                raise Refusal(404, "wid_unknown", "No linked device has this wid.")
+            browser = self._devices[wid].browser
+        elif ref is not None:
+            tab = next((tab for tab in self._tabs if tab.qr is not None and tab.qr.startswith(ref)), None)
+            if tab is None:
+                raise Refusal(404, "qr_unknown", "No page shows a QR code that begins so.")
+            browser = tab.browser
+        fault = Fault(name, browser, wid, ref, value)
+        hit = [tab for tab in self._tabs if fault.hits(tab.browser)]
+        if name in DROPS:
+            for tab in hit:
+                tab.drop()
+        if name not in ONCE or not hit:
+            self._faults.append(fault)
+        await self._tell_faults(hit if name in ONCE else (), fault)
+        return fault
+
+    async def clear_faults(
+        self, name: str | None = None, *, wid: str | None = None, ref: str | None = None
+    ) -> None:
+        """End the faults of this name, of this target, or all."""
+
+        def ends(fault: Fault) -> bool:
+            return all(
+                asked is None or asked == its
+                for asked, its in ((name, fault.name), (wid, fault.wid), (ref, fault.ref))
+            )
+
+        self._faults = [fault for fault in self._faults if not ends(fault)]
+        async with self._faults_changed:
+            self._faults_changed.notify_all()
+        await self._tell_faults()
+
+    def _suffered(self, browser: str) -> dict[str, str | None]:
+        """The names of a browser's faults, with their values."""
+        return {fault.name: fault.value for fault in self._faults if fault.hits(browser)}
+
+    async def _tell_faults(self, hit: Collection[Tab] = (), once: Fault | None = None) -> None:
+        """Each page what it has to suffer; the pages that are ``hit`` ``once`` also that."""
+        for tab in tuple(self._tabs):
+            suffered = self._suffered(tab.browser)
+            if once is not None and tab in hit:
+                suffered[once.name] = once.value
+            tab.mute = tab.mute or "never_answers" in suffered
+            await tab.send("faults", **self._told(suffered))
+
+    def _told(self, suffered: Mapping[str, str | None]) -> dict[str, Any]:
+        values = {name: value for name, value in suffered.items() if value is not None}
+        return {
+            "names": sorted(suffered),
+            "values": values,
+            "busy_s": self._cadence.busy_s,
+            "rest_s": self._cadence.rest_s,
+            "unlink_s": self._cadence.unlink_s,
+        }
+
+    # --- the page ---------------------------------------------------------------------------------------
+
+    async def _index(self, request: web.Request) -> web.Response:
+        agent, brands = request.headers.get("User-Agent", ""), request.headers.get("Sec-CH-UA", "")
+        if _REFUSED_AGENT.search(agent) or "HeadlessChrome" in brands:
+            return web.Response(text=_REFUSED, content_type="text/html")
+        await self._hang_if_asked(request)
+        self.loads += 1
+        if (answer := self._wrong_answer(request.cookies.get(_COOKIE, ""))) is not None:
+            return answer
+        nonce = secrets.token_urlsafe(16)
+        strips = self._suffered(request.cookies.get(_COOKIE, "")).get("strips_post_logout") or ""
+        text = _PAGE.replace("{nonce}", nonce).replace("{strips}", strips)
+        response = web.Response(text=text, content_type="text/html")
+        response.headers["Content-Security-Policy"] = _POLICY.format(nonce=nonce)
+        response.headers["Cache-Control"] = "no-store"
+        if _COOKIE not in request.cookies:
+            ten_years = 10 * 365 * 86_400
+            response.set_cookie(
+                _COOKIE, secrets.token_hex(16), max_age=ten_years, httponly=True, samesite="Strict"
+            )
+        return response
+
+    def _wrong_answer(self, browser: str) -> web.Response | None:
+        asked = next((one for one in self._faults if one.name == "answers" and one.hits(browser)), None)
+        if asked is None:
+            return None
+        self._faults.remove(asked)
+        headers = {"Cache-Control": "no-store"}
+        if asked.value in {"portal", "empty"}:
+            text = _PORTAL if asked.value == "portal" else ""
+            return web.Response(text=text, content_type="text/html", headers=headers)
+        if asked.value == "407":
+            headers["Proxy-Authenticate"] = 'Basic realm="simulator"'
+        return web.Response(text="Not now.", status=int(asked.value or 500), headers=headers)
+
+    async def _static(self, request: web.Request) -> web.Response:
+        await self._hang_if_asked(request)
+        text = _SCRIPT if request.path == "/page.js" else _WORKER
+        headers = {"Cache-Control": "no-cache"}
+        return web.Response(text=text, content_type="text/javascript", headers=headers)
+
+    async def _hang_if_asked(self, request: web.Request) -> None:
+        if "never_answers" in self._suffered(request.cookies.get(_COOKIE, "")):
+            self.hanging += 1
+            await self._closing.wait()
+
+    async def _socket(self, request: web.Request) -> web.WebSocketResponse:
+        ws = web.WebSocketResponse(max_msg_size=64 * 1024)
+        await ws.prepare(request)
+        tab = Tab(ws, request.transport, request.cookies.get(_COOKIE, ""))
+        self._tabs.add(tab)
+        try:
+            async for message in ws:
+                if message.type is not WSMsgType.TEXT:
+                    break
+                await self._hear(tab, message.data)
+        finally:
+            self._tabs.discard(tab)
+            self._expire(tab)
+            _leave(tab)
+            await tab.end()
+        return ws
+
+    async def _hear(self, tab: Tab, text: str) -> None:
+        if tab.mute:
+            return
+        match _parsed(text):
+            case {"kind": "hello"}:
+                await self._welcome(tab)
+            case {"kind": "pair", "keys": [str(), str(), str(), str()] as keys}:
+                _leave(tab)
+                tab.keys = ",".join(keys)
+                tab.begin(self._show_codes(tab), "codes")
+            case {"kind": "refs"} if tab.keys and tab.qr is None:
+                tab.begin(self._show_codes(tab), "codes")
+            case {"kind": "paired"}:
+                await tab.send("stream-error", code=515)
+            case {"kind": "login", "wid": str(wid), "key": str(key)}:
+                await self._log_in(tab, wid, key)
+            case {"kind": "logout"} if tab.device is not None:
+                await self.log_out(tab.device.wid)
+            case _:
+                await tab.send("failure", code=400)
+
+    async def _welcome(self, tab: Tab) -> None:
+        suffered = self._suffered(tab.browser)
+        drops = bool(suffered.keys() & DROPS)
+        done = suffered.keys() & (DROPPED_ONCE if drops else ONCE)
+        self._faults = [
+            fault for fault in self._faults if fault.name not in done or not fault.hits(tab.browser)
+        ]
+        tab.mute = "never_answers" in suffered
+        if drops:
+            tab.drop()
+        else:
+            await tab.send("welcome", **self._told(suffered))
+
+    async def _show_codes(self, tab: Tab) -> None:
+        try:
+            for number in range(self._cadence.refs):
+                ref = "2@" + base64.b64encode(secrets.token_bytes(66)).decode()
+                tab.qr = f"{ref},{tab.keys}"
+                await tab.send("qr", ref=ref, rows=_matrix(tab.qr))
+                await asyncio.sleep(self._cadence.next_s if number else self._cadence.first_s)
+                self._expire(tab)
+                if "stale_qr" in self._suffered(tab.browser):
+                    return
+        except segno.DataOverflowError:
+            await tab.send("failure", code=400)
+        else:
+            await tab.send("qr-idle")
+
+    def _expire(self, tab: Tab) -> None:
+        if tab.qr is not None:
+            self._expired.append(tab.qr)
+            tab.qr = None
+
+    async def _log_in(self, tab: Tab, wid: str, key: str) -> None:
+        device = self._devices.get(wid)
+        if device is None or not hmac.compare_digest(device.key, key):
+            await tab.send("failure", code=401)
+            return
+        if device.tab is not None and device.tab is not tab:
+            await device.tab.send("stream-error", code="conflict", reason="replaced")
+            _leave(device.tab)
+        device.tab, device.browser, device.connected_since = tab, tab.browser, time.time()
+        tab.device = device
+        await tab.send("success")
+        tab.begin(self._sync(tab, device), "sync")
+
+    async def _sync(self, tab: Tab, device: Device) -> None:
+        await asyncio.sleep(self._cadence.sync_s)
+        async with self._faults_changed:
+            await self._faults_changed.wait_for(lambda: "syncing" not in self._suffered(tab.browser))
+        tab.synced = True
+        await tab.send("synced", wid=device.wid)
+
+
+def _leave(tab: Tab) -> None:
+    """The page is no longer the one its device is connected by."""
+    if tab.device is not None and tab.device.tab is tab:
+        tab.device.tab = tab.device.connected_since = None
+    tab.device = None
+
+
+def _matrix(text: str) -> list[str]:
+    # The mask is only a matter of looks to a decoder, and trying all eight takes four times as long.
+    return ["".join(map(str, row)) for row in segno.make(text, micro=False, error="l", mask=3).matrix]
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""All clients: the verbs, and what is shown of them."""

@@ -1,0 +1,105 @@
+"""What is shown of a session and of a snapshot: to the control port, and by it to the command line. Data, and how it is made."""
+
+import time
+
+from waguard.backup.store import Backup
+from waguard.core import machine
+from waguard.core.model import Status
+from waguard.core.shown import (
+    BackupView,
+    BrowserView,
+    CheckView,
+    FailureView,
+    FindingView,
+    QrView,
+    SessionView,
+)
+from waguard.session.task import Session
+
+
+def session_view(session: Session, sandbox: str) -> SessionView:
+    state, memory, reading = session.state, session.memory, session.memory.reading
+    pids, age_s = session.browser_pids, session.instance.browser_age_s
+    return SessionView(
+        client=session.code,
+        status=machine.status(state),
+        wanted=state.wanted,
+        process=state.process,
+        link=state.link,
+        reason=state.reason.value if state.reason else None,
+        since=round(session.since, 3),
+        attempt=memory.attempt or None,
+        qr=qr_view(session),
+        profile=memory.how or None,
+        backup=memory.backup or None,
+        check=(
+            CheckView(memory.check.verdict, memory.check.why)
+            if memory.check is not None and memory.check.evidence
+            else None
+        ),
+        generation=memory.profile.generation if memory.profile else None,
+        login=session.instance.login,
+        saved=session.instance.saved,
+        wid=reading.wid if reading else None,
+        push_name=reading.push_name if reading else None,
+        page_version=reading.page_version if reading else None,
+        signs=reading.signs if reading else (),
+        browser=(
+            BrowserView(pids, sandbox, round(time.time() - age_s, 3)) if pids and age_s is not None else None
+        ),
+        stages_ms=dict(memory.stages),
+        automatic_restarts=memory.automatic_restarts,
+        failure=(
+            FailureView(
+                state.failure.code,
+                state.failure.message,
+                state.failure.stage.value if state.failure.stage else None,
+                state.failure.hint,
+            )
+            if state.failure
+            else None
+        ),
+        finding=_finding_view(session),
+        next_try_s=_next_try_s(session),
+        memory_mb=round(memory.usages[-1][1].memory_mb, 1) if memory.usages else None,
+        before=session.before,
+        queued_s=session.queued_s,
+    )
+
+
+def qr_view(session: Session) -> QrView | None:
+    memory = session.memory
+    if memory.qr is None or machine.status(session.state) is not Status.AWAITING_SCAN:
+        return None
+    return QrView(memory.qr, round(time.monotonic() - memory.qr_seen, 3), round(memory.qr_seen_at, 3))
+
+
+def _finding_view(session: Session) -> FindingView | None:
+    treatment = session.state.treatment
+    if treatment is None:
+        return None
+    finding = treatment.finding
+    age = round(time.monotonic() - treatment.found, 3)
+    next_try_s = _next_try_s(session)
+    return FindingView(finding.fault, finding.evidence, treatment.remedy, treatment.tried, age, next_try_s)
+
+
+def _next_try_s(session: Session) -> float | None:
+    at = session.next_try
+    return None if at is None else round(max(0.0, at - time.monotonic()), 1)
+
+
+def backup_view(backup: Backup) -> BackupView:
+    about = backup.about
+    return BackupView(
+        id=backup.id,
+        client=about.client if about else backup.path.parent.name,
+        taken_at=round(about.taken_at, 3) if about else None,
+        reason=about.reason if about else "unreadable",
+        login=about is not None and about.login,
+        refused=backup.refused,
+        live=about is not None and about.live,
+        browser=about.browser if about else "",
+        generation=about.generation if about else "",
+        bytes=backup.size,
+    )

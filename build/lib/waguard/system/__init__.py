@@ -1,0 +1,1 @@
+"""The machine and its service manager: files, file descriptors, processes, deadlines, signals."""

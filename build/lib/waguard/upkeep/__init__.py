@@ -1,0 +1,1 @@
+"""What is done for all again and again: snapshots, and what is left behind."""

@@ -1,0 +1,397 @@
+"""Keeps logins: when a snapshot is taken, which ones stay, and what is done before a retired profile may go."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import BinaryIO
+
+from waguard.backup import bring
+from waguard.backup.snapshot import About
+from waguard.backup.store import Backup, about_of, when
+from waguard.core import retention
+from waguard.core.model import ClientCode, Link, Process, Stage, Verdict
+from waguard.errors import BackupFailed, BackupRefused, DiskFull, LoginInUse
+from waguard.observe.bus import Event
+from waguard.profile import examiners, identity, login
+from waguard.profile.examiners import Report
+from waguard.profile.examiners.subject import Subject
+from waguard.profile.store import DAMAGED, DROPPED, Place, Retired, bytes_below
+from waguard.session.instance import Resources
+from waguard.session.task import Session
+from waguard.system import files, heap, host, shortage
+from waguard.system.deadline import within
+from waguard.system.files import in_thread, in_threads, saying
+from waguard.system.host import MB
+from waguard.system.tasks import background
+
+_AT_A_TIME = 2
+"""Snapshots that are made at the same time: each keeps a core busy."""
+
+
+class Keeper:
+    def __init__(self, resources: Resources, sessions: Mapping[ClientCode, Session]) -> None:
+        self._resources = resources
+        self._profiles = resources.profiles
+        self._backups = resources.backups
+        self._config = resources.config.backup
+        self._sessions = sessions
+        self._origin = login.origin_of(resources.config.whatsapp.url)
+        self._places = asyncio.Semaphore(_AT_A_TIME)
+        self._imports = asyncio.Semaphore(1)
+        """Places of their own: what somebody sends may take long, and keeps nobody's snapshot waiting."""
+        self._importing: set[ClientCode] = set()
+        self._turns = asyncio.Semaphore(_AT_A_TIME)
+        """Of snapshots that nobody waits for: however many are due at once, no deadline runs before it is their turn."""
+        self._settling: dict[ClientCode, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def close(self) -> None:
+        """Call off what nobody waits for; sessions that change from here on begin nothing."""
+        self._closed = True
+        tasks = [*self._settling.values(), *self._ending]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # --- when -------------------------------------------------------------------------------------------
+
+    def heard(self, event: Event) -> None:
+        """A session that has become connected gets its first snapshot as soon as its login has settled."""
+        if event.name == "session.changed" and event.client is not None and event.client in self._sessions:
+            self._look_after(self._sessions[event.client])
+
+    def begin(self) -> None:
+        """Those that are connected already, by an earlier daemon, may be waiting for theirs."""
+        for session in self._sessions.values():
+            self._look_after(session)
+
+    def _look_after(self, session: Session) -> None:
+        if self._closed:
+            return
+        task = self._settling.pop(session.code, None)
+        if task is not None and not task.done():
+            task.cancel()
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+        if session.state.link is Link.CONNECTED and session.state.process is Process.UP:
+            self._settling[session.code] = background(
+                partial(self._settle, session),
+                f"{session.code}:settle",
+                self._resources.bus.publish,
+                again=True,
+            )
+
+    async def _settle(self, session: Session) -> None:
+        instance, memory = session.instance, session.memory
+        await instance.settle(self._config.settle_s)
+        while (profile := memory.profile) is not None:
+            # After a logout the snapshots of its lineage have another login, which is of no use any more.
+            if not instance.unsaved and await in_thread(self._has_snapshot, session.code, profile.lineage):
+                return
+            if await self._try(session, "settled"):
+                await instance.save(unsaved=False)
+                return
+            await asyncio.sleep(self._config.settle_s)  # a disk that is full may have space again
+
+    def _has_snapshot(self, code: ClientCode, lineage: str) -> bool:
+        return bool(self._backups.candidates(code, lineage, self._origin))
+
+    async def take_all(self) -> None:
+        """A snapshot of each client that has a login and has used it since the last one. Raises `BackupFailed` if any failed."""
+        failed = [code for code, session in list(self._sessions.items()) if not await self._take_due(session)]
+        if failed:
+            raise BackupFailed(f"No snapshot could be made of {', '.join(failed)}.")
+
+    async def _take_due(self, session: Session) -> bool:
+        if not session.instance.has_login:
+            return True
+        if session.at_rest and await in_thread(self._unchanged, session.code):
+            return True
+        return await self._try(session, "schedule")
+
+    def _unchanged(self, code: ClientCode) -> bool:
+        """No browser has used the profile since its last snapshot."""
+        place, profile = self._profiles.find(code)
+        if place is not Place.PLAIN or profile is None:
+            return True  # what is sealed is a snapshot itself
+        newest = next(iter(self._backups.candidates(code, profile.lineage, self._origin)), None)
+        if newest is None or newest.about is None or not profile.witness.is_file():
+            return False
+        # One that was taken in the future says nothing of what was used since.
+        return profile.witness.stat().st_mtime < newest.about.taken_at <= time.time()
+
+    async def _try(self, session: Session, reason: str) -> bool:
+        try:
+            async with self._turns:
+                await self.take(session, reason)
+        except Exception as error:  # noqa: BLE001 (what one client's files do must not cost the others their snapshots)
+            known = shortage.known(error)
+            if known is None:
+                self._resources.bus.bug("backup", error, session.code)
+            code, why = (known.code, known.message) if known is not None else ("internal", repr(error))
+            session.instance.publish("backup.failed", reason=reason, code=code, error=why)
+            return False
+        return True
+
+    # --- how --------------------------------------------------------------------------------------------
+
+    async def take(self, session: Session, reason: str) -> Backup:
+        """A verified snapshot of a client's login, whether its browser runs or not.
+
+        Raises `BackupFailed`, `BackupRefused` if the profile is damaged, `DiskFull`, `ProfileFailed`, `DeadlineExceeded`.
+        """
+        began = time.monotonic()
+        deadline = self._resources.config.deadlines.backup
+        async with within(Stage.BACKUP, deadline, "the snapshot"):
+            await session.instance.settle(self._config.settle_s)
+            async with self._places:
+                backup = await self._make(session, reason)
+        session.instance.publish(
+            "backup.taken",
+            backup=backup.id,
+            reason=reason,
+            bytes=backup.size,
+            live=backup.about is not None and backup.about.live,
+            frozen_ms=session.memory.frozen_ms if backup.about is not None and backup.about.live else None,
+            duration_ms=round((time.monotonic() - began) * 1000, 1),
+        )
+        await in_thread(self._thin, session.code, backup.id)
+        return backup
+
+    async def _make(self, session: Session, reason: str) -> Backup:
+        place, profile = await in_thread(self._profiles.find, session.code)
+        if place is Place.SEALED and profile is not None:
+            stop = threading.Event()
+            return await in_thread(self._backups.copy_sealed, stop, session.code, profile.sealed, stop=stop)
+        async with self._room(session.code) as room:
+            about = await session.instance.copy(room, reason)
+            return await self._seal(room, about)
+
+    async def _seal(self, room: Path, about: About, *, counted: bool = True) -> Backup:
+        stop = threading.Event()
+        take = partial(self._backups.take, counted=counted)
+        return await in_thread(take, stop, room, about, stop=stop)
+
+    @asynccontextmanager
+    async def _room(self, code: ClientCode) -> AsyncIterator[Path]:
+        """An empty directory on the profiles' own file system."""
+        async with in_threads(files.partial(self._profiles.staging(code))) as room:
+            with saying(f"create {room}"):
+                await in_thread(room.mkdir, 0o700)
+            yield room
+
+    def _thin(self, code: ClientCode, made: str) -> None:
+        """Delete the snapshots that no rule keeps; the newest one of the login that is in use always stays, and the one
+        that was just ``made``: its time may be that of a sealed profile, or of a clock that was put right since.
+
+        Those with a login that WhatsApp takes are counted by themselves, for each page: no number of others pushes one out.
+        """
+        _, profile = self._profiles.find(code)
+        lineage = profile.lineage if profile is not None else ""
+        there = {one.id: one for one in self._backups.of(code) if one.about is not None}
+        rule = retention.Retention(
+            self._config.keep_last,
+            self._config.keep_daily,
+            self._config.keep_weekly,
+            self._config.keep_monthly,
+        )
+        stay: frozenset[str] = frozenset()
+        pages = {one.about.origin for one in there.values() if one.about is not None}
+        for origin, usable in product(pages, (True, False)):
+            current = next((one.id for one in self._backups.candidates(code, lineage, origin)), made)
+            taken = {
+                name: when(one.about)
+                for name, one in there.items()
+                if one.about is not None and one.about.origin == origin and one.usable(origin) is usable
+            }
+            stay |= retention.kept(taken, rule, time.time(), always={made, current})
+        for name in there.keys() - stay:
+            self._backups.delete(there[name])
+
+    # --- before a retired profile may go ------------------------------------------------------------------
+
+    async def save(self, retired: Retired) -> tuple[Retired, str]:
+        """Make a snapshot of a retired profile, if there is a login in it; returns it as it is called now, and what was done.
+
+        Raises like `take`.
+        """
+        said = []
+        origins = await in_thread(self._worth_saving, retired)
+        for origin in origins:
+            about = About(
+                retired.code,
+                retired.generation,
+                retired.reason,
+                retired.since,
+                self._resources.binary.version,
+                origin,
+                live=False,
+                # One that somebody dropped, or that is damaged, is never restored by itself: its lineage has ended, or
+                # it would be refused.
+                login=retired.reason in DROPPED | {"restore"},
+                sequence=retired.sequence,
+            )
+            deadline = self._resources.config.deadlines.backup
+            async with within(Stage.BACKUP, deadline, "the snapshot"), self._places:
+                backup = await self._seal(retired.path, about, counted=False)
+            said.append(f"saved as {backup.id}")
+            self._resources.bus.publish(
+                "backup.taken",
+                client=ClientCode(retired.code),
+                backup=backup.id,
+                reason=retired.reason,
+                bytes=backup.size,
+                live=False,
+            )
+        marked = partial(self._profiles.mark_saved, retired, empty=not origins)
+        return await in_thread(marked), ", ".join(said) or "there is no login in it"
+
+    async def bring(
+        self, code: ClientCode, archive: AsyncIterator[bytes], wanted: str = "", *, keep: bool = True
+    ) -> Backup:
+        """Make what an archive holds of a login a snapshot of this client's, checked like any profile; nobody uses it yet.
+        Without ``keep`` all of that is tried, and nothing is left of it.
+
+        ``wanted``: which one, if there are several. Raises `BackupRefused` with what is wrong with it,
+        `LoginInUse` if another client has it, and like `take`.
+        """
+        if code in self._importing:
+            raise BackupFailed(f"Another import of {code} is under way.", hint="Wait for its end.")
+        self._importing.add(code)
+        try:
+            async with within(Stage.BACKUP, self._resources.config.deadlines.backup, "the import"):
+                backup = await self._bring(code, archive, wanted, keep=keep)
+        finally:
+            self._importing.discard(code)
+            await in_thread(heap.give_back)
+        if keep:
+            self._resources.bus.publish(
+                "backup.taken", client=code, backup=backup.id, reason="import", bytes=backup.size
+            )
+        return backup
+
+    async def _bring(
+        self, code: ClientCode, archive: AsyncIterator[bytes], wanted: str, *, keep: bool
+    ) -> Backup:
+        stop = threading.Event()
+        about = About(
+            code,
+            self._profiles.new_generation(),
+            "import",
+            time.time(),
+            self._resources.binary.version,
+            self._origin,
+            live=False,
+            login=True,
+        )
+        async with self._room(code) as room, self._spooled(code, archive) as spool, self._imports:
+            lay_out = partial(
+                bring.lay_out,
+                stop,
+                spool,
+                self._backups.keyring,
+                code,
+                room,
+                self._origin,
+                self._config.max_import_mb * MB,
+                wanted=wanted,
+                see_room=partial(self._see_room, room),
+            )
+            with saying("lay out the archive"):
+                await in_thread(lay_out, stop=stop)
+            report = await in_thread(self._look, room)
+            if report.verdict is Verdict.DAMAGED:
+                raise BackupRefused(f"What is in it is damaged: {report.why}", reason="damaged")
+            names = await in_thread(identity.read, room, self._origin)
+            await in_thread(self.refuse_twin, code, None, names or ())
+            await in_thread(lambda: self._see_room(self._profiles.root, bytes_below(room)))
+            if keep:
+                return await self._seal(room, about)
+            return await in_thread(
+                self._backups.tried, stop, room, spool.with_name("tried"), about, stop=stop
+            )
+
+    def refuse_twin(
+        self, code: ClientCode, about: About | None, names: Collection[str] = frozenset()
+    ) -> None:
+        """Raises `LoginInUse` if another client would come up with the login of a snapshot, or of these ``names``. Blocking."""
+        for other in self._profiles.codes():
+            if other != code and self._comes_up_with(ClientCode(other), about, frozenset(names)):
+                raise LoginInUse(
+                    f"It is the login of {other} already: two browsers with one login drive each other out.",
+                    hint=f"Go on with {other}, or have it dropped there first: waguard cleanup {other}",
+                    client=other,
+                )
+
+    def _comes_up_with(self, code: ClientCode, about: About | None, names: frozenset[str]) -> bool:
+        place, profile = self._profiles.find(code)
+        if profile is None:
+            return False
+        if place is Place.PLAIN and (its := identity.read(profile.path, self._origin)) is not None:
+            return bool(its & names) or self._backups.is_of(about, its)
+        newest = [one.about for one in self._backups.candidates(code, profile.lineage, self._origin)[:1]]
+        return any(
+            self._backups.is_of(one, names) or bool(one and about and set(one.identity) & set(about.identity))
+            for one in (about_of(profile.sealed), *newest)
+        )
+
+    @asynccontextmanager
+    async def _spooled(self, code: ClientCode, archive: AsyncIterator[bytes]) -> AsyncIterator[Path]:
+        """What arrives, as a file; what is read of it must fit as often as it is laid out."""
+        most, size = 2 * self._config.max_import_mb * MB, 0
+        async with self._room(code) as room:
+            path = room / "archive"
+            with saying(f"write {path}"):
+                file = await in_thread(path.open, "wb")
+                try:
+                    async for piece in archive:
+                        if (size := size + len(piece)) > most:
+                            raise BackupRefused(
+                                f"The archive has more than {most // MB} MiB.",
+                                hint="Raise backup.max_import_mb, or bring only the login's part.",
+                                reason="too_large",
+                            )
+                        await in_thread(self._put, room, file, piece)
+                finally:
+                    await in_thread(file.close)
+            yield path
+
+    def _put(self, room: Path, file: BinaryIO, piece: bytes) -> None:
+        self._see_room(room)
+        file.write(piece)
+
+    def _see_room(self, place: Path, needed_bytes: int = 0) -> None:
+        """What somebody sends never takes what the sessions that are there need. Raises `DiskFull`."""
+        free, reserve = host.free_disk_mb(place), self._resources.config.limits.reserve_disk_mb
+        if free < reserve + needed_bytes / MB:
+            raise DiskFull(
+                f"{free} MiB of disk are free, and limits.reserve_disk_mb = {reserve} stay so.",
+                hint="Free some space, or bring only the login's part.",
+            )
+
+    def _look(self, room: Path) -> Report:
+        subject = Subject(room, self._resources.binary.version, self._origin, os.geteuid())
+        return examiners.examine(subject)
+
+    def _worth_saving(self, retired: Retired) -> Sequence[str]:
+        """Of which pages there may be a login in it; in one that is damaged whatever is left of it."""
+        path = retired.path
+        others = {origin for origin in login.origins(path) if login.marked(path, origin)}
+        if retired.reason == DAMAGED:
+            return [one for one in sorted({self._origin, *others}) if any(login.part(path, one))]
+        if others and all(
+            login.unmarked(one, self._origin) for one in login.databases(path, self._origin)[1:]
+        ):
+            return sorted(others)  # on this page there was only a code to scan
+        return [one for one in sorted({self._origin, *others}) if login.holds_login(path, one)]
+
+    async def list(self, code: ClientCode) -> Sequence[Backup]:
+        return await in_thread(self._backups.of, code)

@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""Make the pages of docs/ that follow from the code anew: configuration, commands, events, states.
+
+``--check`` writes nothing, names each page that is not current, and ends with 1 if there is one.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.testing import CliRunner
+
+from waguard.cli.app import app
+from waguard.config.load import ENV_PREFIX
+from waguard.config.sections import Config
+from waguard.core import catalogue
+from waguard.core.session import table
+
+ROOT = Path(__file__).resolve().parent.parent
+MADE = "<!-- Made by `make reference`; a test keeps it so. -->"
+KEY = re.compile(r"# ?(?P<key>[a-z_]+) = (?P<value>.*?)(?:\s{2,}# (?P<note>.+))?")
+
+
+def configuration() -> Iterator[str]:
+    yield from ("# Configuration", "", MADE)
+    schema = Config.model_json_schema()
+    models = {name: schema["$defs"][one["$ref"].rpartition("/")[2]] for name, one in _sections(schema)}
+    section, said = "", list[str]()
+    for line in (ROOT / "config.toml").read_text(encoding="utf-8").splitlines():
+        if header := re.fullmatch(r"\[(\w+)\]", line):
+            section, said = header[1], []
+            yield from ("", f"## [{section}]")
+        elif key := KEY.fullmatch(line):
+            name = f"{section}.{key['key']}"
+            yield from ("", f"### {name}", "", *said)
+            said = []
+            default = key["note"] or f"default: `{key['value']}`"
+            variable = f"`{ENV_PREFIX}{section}__{key['key']}`".upper()
+            kind = _kind(models[section]["properties"][key["key"]])
+            yield from ("", f"{kind}; {default}; {variable}")
+        elif line.startswith("#"):
+            said.append(line.removeprefix("#").strip().replace("<", "&lt;"))
+        elif said:
+            yield from ("", *said)
+            said = []
+
+
+def _sections(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    for name, one in schema["properties"].items():
+        yield name, one if "$ref" in one else one["allOf"][0]
+
+
+def _kind(value: Mapping[str, Any]) -> str:
+    """The type of a key and its limits, in words."""
+    value = {**value, **next((one for one in value.get("anyOf", []) if one["type"] != "null"), {})}
+    if "enum" in value:
+        return "one of " + ", ".join(f"`{json.dumps(one)}`" for one in value["enum"])
+    match value["type"]:
+        case "array":
+            return f"list of {value['items']['type']}s"
+        case "object":
+            return "table of texts"
+        case "string":
+            return {"path": "path", "password": "secret text"}.get(value.get("format", ""), "text")
+        case "boolean":
+            return "`true` or `false`"
+    limits = [f"above {value['exclusiveMinimum']:g}"] if "exclusiveMinimum" in value else []
+    limits += [f"at least {value['minimum']:g}"] if "minimum" in value else []
+    limits += [f"at most {value['maximum']}"] if "maximum" in value else []
+    return " ".join([value["type"], ", ".join(limits)]).strip()
+
+
+def commands() -> Iterator[str]:
+    yield from ("# Commands", "", MADE, "", "What `waguard COMMAND --help` says.")
+    app.rich_markup_mode = None  # plain text on a terminal too
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)  # noqa: S101 (it has commands)
+    for words in ([], *_words(group)):
+        yield from ("", f"## {' '.join(['waguard', *words])}", "")
+        result = CliRunner().invoke(
+            app, [*words, "--help"], prog_name="waguard", env={"COLUMNS": "100"}, terminal_width=100
+        )
+        yield from ("```text", *(line.rstrip() for line in result.output.strip().splitlines()), "```")
+
+
+def _words(group: typer.core.TyperGroup) -> Iterator[list[str]]:
+    for name, command in group.commands.items():
+        inner = [*_words(command)] if isinstance(command, typer.core.TyperGroup) else []
+        yield from ([name, *words] for words in inner or [[]])
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "reference/configuration.md": lambda: "\n".join(configuration()) + "\n",
+    "reference/commands.md": lambda: "\n".join(commands()) + "\n",
+    "reference/events.md": lambda: "\n".join(catalogue.page()) + "\n",
+    "state-table.md": table.as_text,
+}
+
+
+def main() -> int:
+    stale = 0
+    for name, page in PAGES.items():
+        path, text = ROOT / "docs" / name, page()
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale += 1
+        if "--check" in sys.argv:
+            print(f"docs/{name} is not current: make reference")
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"docs/{name}")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
