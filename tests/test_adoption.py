@@ -131,10 +131,10 @@ async def test_snapshots_that_cannot_be_read_cost_no_browser(posing: Service, tm
         tmp_path,
         "backup/store.py",
         "        found = []\n",
-        "        raise ProfileFailed('Input/output error')\n",
+        "        raise StorageFailed('Input/output error')\n",
     )
     store = broken / "waguard" / "backup" / "store.py"
-    store.write_text("from waguard.errors import ProfileFailed\n" + store.read_text())
+    store.write_text("from waguard.errors import StorageFailed\n" + store.read_text())
     await posing.start()
     await up(posing, *CODES)
     await posing.until(lambda: connected(posing, *CODES), "connected")

@@ -12,9 +12,9 @@ from ports import free_port
 from systemd_box import Box, booted
 
 from waguard.cli import service
+from waguard.cli.errors import SystemdFailed
 from waguard.cli.service import Service
 from waguard.config.load import ENV_FILE
-from waguard.errors import Problem
 
 # --- what systemctl says ----------------------------------------------------------------------------------
 
@@ -111,14 +111,16 @@ def test_a_unit_that_is_not_shown_is_not_taken_for_none(
 ) -> None:
     (systemctl / "shown").unlink()
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(Problem, match=r"waguard\.service cannot be told: systemctl show: .*No such file"):
+    with pytest.raises(
+        SystemdFailed, match=r"waguard\.service cannot be told: systemctl show: .*No such file"
+    ):
         service.installed()
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert service.installed() is None
     (systemctl / "systemctl").write_text("#!/bin/sh\nexec /bin/sleep 5\n")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(service, "_ANSWER_S", 0.1)
-    with pytest.raises(Problem, match="timed out"):
+    with pytest.raises(SystemdFailed, match="timed out"):
         service.installed()
 
 

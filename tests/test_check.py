@@ -16,7 +16,7 @@ from damage import LARGE, ODD, SMALL, STILL_UNSEEN, UNSEEN, Chromium, Way, locke
 from written import VERSION, Written
 
 from waguard.core.model import ClientCode, Status, Verdict, Wait
-from waguard.errors import DiskFull, ProfileFailed, ProfileLocked, ProfileTooNew, SessionFailed
+from waguard.errors import DiskFull, ProfileLocked, ProfileNotOwned, ProfileTooNew, SessionFailed
 from waguard.profile import examiners, in_use, leveldb, login, witness
 from waguard.profile.examiners import Report, singleton
 from waguard.profile.examiners.subject import Doubt, Subject
@@ -134,7 +134,7 @@ def test_a_browser_that_is_older_than_the_profile_is_refused(small: Written) -> 
 
 
 def test_a_profile_of_somebody_else_is_refused_and_not_replaced(small: Written) -> None:
-    with pytest.raises(ProfileFailed, match="not the browser's own"):
+    with pytest.raises(ProfileNotOwned, match="not the browser's own"):
         examiners.examine(Subject(small.profile, VERSION, small.origin, 12345, small.witness))
 
 

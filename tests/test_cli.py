@@ -23,12 +23,13 @@ from waguard.api import auth, problems
 from waguard.api import qr as drawing
 from waguard.cli import edge, follow, show, tokens
 from waguard.cli.app import app
+from waguard.cli.errors import Foreign
 from waguard.config import load as loading
 from waguard.config.load import load
 from waguard.config.sections import Config
 from waguard.core.model import Link, Login, Process, Status, Wanted
 from waguard.core.shown import BrowserView, CleanupView, FailureView, QrView, SessionView, Step
-from waguard.errors import BrowserFailed, Problem, SessionNotFound, WaguardError
+from waguard.errors import BrowserFailed, SessionNotFound, WaguardError
 
 ADMIN, TOKEN = "admin-admin-admin-admin", "demo-demo-demo-demo"
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -395,7 +396,7 @@ def test_an_empty_token_is_not_the_admins(port: Port, monkeypatch: pytest.Monkey
     monkeypatch.setenv(tokens.ENV_TOKEN, empty)
     result = ask(port, "status")
     assert result.exit_code == 1
-    assert "WAGUARD_TOKEN is empty. [unauthorized]" in result.stderr
+    assert "WAGUARD_TOKEN is empty. [token_unfit]" in result.stderr
     assert "unset WAGUARD_TOKEN" in result.stderr
     assert not port.requests
 
@@ -477,7 +478,7 @@ class TestDaemon:
         said = "It did not start. [browser_failed]\nRun: waguard doctor\nThe browser says: x\n"
         assert result.stderr == said
         port.handlers["POST /v1/sessions/demo/disconnect"] = always(
-            Problem("of_the_future", "Too new for this command.")
+            Foreign("of_the_future", "Too new for this command.")
         )
         assert ask(port, "disconnect", "demo").stderr == "Too new for this command. [of_the_future]\n"
 

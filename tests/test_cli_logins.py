@@ -18,9 +18,10 @@ from damage import locked
 
 from waguard.cli import archive
 from waguard.cli.client import Control, control
+from waguard.cli.errors import NoAnswer
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Wait
-from waguard.errors import BackupRefused, Problem, ProfileLocked, WaguardError
+from waguard.errors import BackupRefused, ProfileLocked, WaguardError
 
 DEMO = ClientCode("demo")
 ORIGIN = "https_web.whatsapp.com_0"
@@ -165,7 +166,7 @@ def test_what_may_not_be_read_is_said_and_not_left_out(tmp_path: Path) -> None:
     for directory in (tmp_path, *tmp_path.parents[:3]):
         directory.chmod(directory.stat().st_mode | 0o755)
     done = subprocess.run([sys.executable, "-c", code, place], capture_output=True, text=True, check=False)
-    assert "ProfileFailed" in done.stderr
+    assert "StorageFailed" in done.stderr
     assert "Permission denied" in done.stderr
 
 
@@ -324,7 +325,7 @@ asyncio.run(main())
 async def test_an_export_that_ends_too_soon_leaves_no_file(sender: str, in_memory: Path) -> None:
     config = Config.model_validate({"api": {"admin_token": "0123456789abcdef"}})
     async with control(config, None, sender) as talking:
-        with pytest.raises(Problem, match="broke off"):
+        with pytest.raises(NoAnswer, match="broke off"):
             await talking.export(DEMO, "torn", in_memory / "out", plain=False)
     assert list(in_memory.iterdir()) == []
 

@@ -28,12 +28,13 @@ from waguard.cli import doctor
 from waguard.cli.app import app
 from waguard.cli.client import Control, SessionList
 from waguard.cli.doctor import Seen
+from waguard.cli.errors import NoDaemon, NoUser
 from waguard.cli.findings import Grade
 from waguard.cli.service import Service
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode
 from waguard.core.shown import SandboxView
-from waguard.errors import BrowserNotFound, ConfigError, DiskFull, Problem, WaguardError
+from waguard.errors import BrowserNotFound, ConfigError, DiskFull, Unauthorized, WaguardError
 from waguard.sandbox import User
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.system import host
@@ -353,7 +354,7 @@ def test_sessions_are_their_services_all_of_them(tmp_path: Path, monkeypatch: py
     )
     monkeypatch.setattr(doctor, "_registry", lambda root: [root, root / "written.partial"])
     assert doctor.sessions(wanted, service).grade is Grade.OK, "what has vanished is not missed"
-    with pytest.raises(Problem, match="no user no-such-user"):
+    with pytest.raises(NoUser, match="no user no-such-user"):
         doctor.sessions(wanted, unit(user="no-such-user"))
 
 
@@ -484,8 +485,8 @@ def running_daemon(monkeypatch: pytest.MonkeyPatch, answer: SandboxView | Waguar
             "runs, with browsers in plain instead of bubblewrap: bubblewrap failed (exit code 1).",
         ),
         (None, Grade.OK, "runs; in which sandbox, it tells only the admin"),
-        (Problem("no_daemon", "No daemon answers."), Grade.OK, "No daemon answers."),
-        (Problem("unauthorized", "Not known here.", hint="x"), Grade.WARNING, "Not known here."),
+        (NoDaemon("No daemon answers."), Grade.OK, "No daemon answers."),
+        (Unauthorized("Not known here.", hint="x"), Grade.WARNING, "Not known here."),
     ],
 )
 def test_daemon(
@@ -498,7 +499,7 @@ def test_daemon(
 
 
 def test_a_daemon_that_is_down_is_not_started_by_asking(monkeypatch: pytest.MonkeyPatch) -> None:
-    running_daemon(monkeypatch, Problem("internal", "It was asked."))
+    running_daemon(monkeypatch, WaguardError("It was asked."))
     for state in ("inactive", "activating"):
         assert doctor.daemon(Config(), unit(state=state)) == Seen(f"waguard.service is {state}")
         assert doctor.alerts(Config(), unit(state=state)) == Seen("there is no daemon that could be asked")

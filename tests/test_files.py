@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from waguard.errors import DiskFull, ProfileFailed
+from waguard.errors import DiskFull, StorageFailed
 from waguard.system import files
 from waguard.system.files import PARTIAL, in_thread, write_atomically
 
@@ -101,8 +101,8 @@ def test_it_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytes
     [
         (errno.ENOSPC, DiskFull),
         (errno.EDQUOT, DiskFull),
-        (errno.EIO, ProfileFailed),
-        (errno.EROFS, ProfileFailed),
+        (errno.EIO, StorageFailed),
+        (errno.EROFS, StorageFailed),
     ],
 )
 @pytest.mark.parametrize("step", ["open", "write", "fsync", "replace"])
@@ -134,7 +134,7 @@ def test_a_refused_step_leaves_the_old_and_nothing_beside_it(
 def test_a_directory_that_is_not_there_or_no_directory_is_said(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     for parent in ("missing", "plain"):
-        with pytest.raises(ProfileFailed, match=rf"Cannot write .*{parent}/file"):
+        with pytest.raises(StorageFailed, match=rf"Cannot write .*{parent}/file"):
             write_atomically(tmp_path / parent / "file", NEW)
 
 
@@ -211,5 +211,5 @@ async def test_what_a_thread_raises_arrives() -> None:
 
 
 def test_saying_keeps_other_errors() -> None:
-    with pytest.raises(KeyError), files.saying("do it"):
+    with pytest.raises(KeyError), files.as_storage_error("do it"):
         raise KeyError

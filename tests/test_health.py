@@ -59,7 +59,7 @@ def test_every_fault_but_those_of_the_stages_can_be_said() -> None:
         one = finding(fault, "it was seen", 3.0)
         assert one.evidence == ("it was seen",)
         assert "it was seen" in one.failure.message
-        assert one.failure.code in {"browser_failed", "page_failed", "refused"}
+        assert one.failure.code in {"browser_failed", "page_failed", "page_unreachable", "refused"}
 
 
 # --- patience -------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from pydantic import TypeAdapter
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Stage, Status
 from waguard.core.stats import Happening
-from waguard.errors import ProfileFailed
+from waguard.errors import HistoryFailed
 from waguard.history import store as module
 from waguard.history.learned import Learned
 from waguard.history.store import FILE, KEPT, History
@@ -671,7 +671,7 @@ async def test_a_file_that_cannot_be_read_is_an_error_of_who_asks(
     async with keeping(tmp_path, journal) as (history, _):
         await history._in_thread(history._drop)
         monkeypatch.setattr(history, "_path", tmp_path / "nowhere" / FILE)
-        with pytest.raises(ProfileFailed, match="Cannot read"):
+        with pytest.raises(HistoryFailed, match="Cannot read"):
             await history.happened(DEMO, 10)
 
 

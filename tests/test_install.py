@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from waguard.cli import install, layout
 from waguard.cli.app import app
-from waguard.errors import Problem
+from waguard.cli.errors import ProgramUnfit
 
 PROGRAM = ("--program", "/usr/bin/waguard")
 UNIT = "/etc/systemd/system/waguard.service"
@@ -286,7 +286,7 @@ def test_the_package_purged_leaves_what_is_not_its_own(machine: Box) -> None:
 
 @pytest.mark.parametrize("program", ["waguard", "/nowhere/waguard", "/usr/bin", "/etc/passwd"])
 def test_what_is_no_program_is_not_put_into_a_unit(program: str) -> None:
-    with pytest.raises(Problem, match="is no program"):
+    with pytest.raises(ProgramUnfit, match="is no program"):
         install._given(program)
 
 
@@ -295,7 +295,7 @@ def test_a_name_that_a_unit_would_read_otherwise_is_refused(tmp_path: Path, name
     program = tmp_path / name
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    with pytest.raises(Problem, match="cannot stand in a unit"):
+    with pytest.raises(ProgramUnfit, match="cannot stand in a unit"):
         install._given(str(program))
 
 
@@ -303,9 +303,9 @@ def test_a_program_that_no_service_would_reach_is_refused(tmp_path: Path) -> Non
     program = tmp_path / "waguard"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    with pytest.raises(Problem, match=r"temporary files, where no service can reach"):
+    with pytest.raises(ProgramUnfit, match=r"temporary files, where no service can reach"):
         install._given(str(program))
-    with pytest.raises(Problem, match=r"^/root/venv/waguard is in somebody's home"):
+    with pytest.raises(ProgramUnfit, match=r"^/root/venv/waguard is in somebody's home"):
         install._refuse_hidden(Path("/root/venv/waguard"))
 
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import Daemon, Journal
 
 from waguard.core.model import ClientCode
-from waguard.errors import BackupFailed, NotReady, ProfileFailed
+from waguard.errors import BackupFailed, NotReady, StorageFailed
 from waguard.observe.bus import Event
 from waguard.profile.store import Profiles
 from waguard.session.instance import Instance
@@ -111,7 +111,7 @@ async def test_a_snapshot_that_is_due_is_made_after_a_mistake(
     pose: Daemon, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "_AGAIN_S", 0.01)
-    errors: list[Exception] = [ProfileFailed("Cannot read it now."), ZeroDivisionError("ours")]
+    errors: list[Exception] = [StorageFailed("Cannot read it now."), ZeroDivisionError("ours")]
     settle = Instance.settle
 
     async def settling(instance: Instance, limit_s: float) -> None:
@@ -123,7 +123,7 @@ async def test_a_snapshot_that_is_due_is_made_after_a_mistake(
     async with pose("connected", backup=LOGIN) as (supervisor, _):
         await supervisor.connect(DEMO)
         await until(lambda: journal.named("backup.taken"))
-    assert [one.fields["code"] for one in journal.named("task.failed")] == ["profile_failed"]
+    assert [one.fields["code"] for one in journal.named("task.failed")] == ["storage_failed"]
     (told,) = taken(journal, "demo:settle")
     assert "in settling" in told.fields["trace"]
 

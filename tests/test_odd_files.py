@@ -20,7 +20,7 @@ from waguard.backup import keys
 from waguard.backup.store import Backups, about_of
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Status, Verdict
-from waguard.errors import BackupRefused, ProfileFailed
+from waguard.errors import BackupRefused, RecordUnavailable, StorageFailed
 from waguard.history.learned import Learned
 from waguard.history.store import FILE, History
 from waguard.profile import examiners, leveldb, login, witness
@@ -28,7 +28,7 @@ from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject
 from waguard.profile.store import Profiles
 from waguard.session.instance import Instance
-from waguard.session.registry import Record, Registry, Torn
+from waguard.session.registry import Record, Registry
 from waguard.system.files import Below, NotPlain
 
 DEMO = ClientCode("demo")
@@ -147,7 +147,7 @@ def test_what_is_no_file_is_damage_and_waited_for_by_nobody(profile: Path, name:
     assert kind.removesuffix(" to nothing") in next(one.what for one in report.evidence if one.path == name)
     login.marked(profile, ORIGIN)
     if "leveldb/" in name:
-        with pytest.raises(ProfileFailed, match=kind.removesuffix(" to nothing")):
+        with pytest.raises(StorageFailed, match=kind.removesuffix(" to nothing")):
             witness.take(profile, ORIGIN, {})
 
 
@@ -231,7 +231,7 @@ def test_a_log_of_any_length_takes_no_memory(profile: Path) -> None:
     sparse(profile / INDEXED_DB / "000005.log")
     script = f"""
 import pathlib, resource
-from waguard.errors import ProfileFailed
+from waguard.errors import StorageFailed
 from waguard.profile import examiners, login, mend, witness
 from waguard.profile.examiners.subject import Subject
 profile = pathlib.Path({str(profile)!r})
@@ -240,7 +240,7 @@ print(examiners.examine(Subject(profile, "156.0", {ORIGIN!r}, {os.geteuid()}, ma
 print(login.marked(profile, {ORIGIN!r}))
 try:
     witness.take(profile, {ORIGIN!r}, {{}})
-except ProfileFailed as error:
+except StorageFailed as error:
     print(error.message)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
@@ -273,19 +273,19 @@ def test_a_record_that_is_no_file_cannot_be_read_and_is_nobodys_to_put_aside(
 ) -> None:
     registry = Registry(profiles)
     put(profiles.home(DEMO), "session.json", kind)
-    with pytest.raises(ProfileFailed, match=kind) as caught:
+    with pytest.raises(StorageFailed, match=kind) as caught:
         registry.read(DEMO)
-    assert not isinstance(caught.value, Torn)
+    assert caught.value.code == "storage_failed"
 
 
 @pytest.mark.timeout(20, func_only=True)
 @pytest.mark.parametrize("kind", ["a FIFO", "a socket", "a directory", "bytes"])
 def test_secrets_that_are_no_file_are_refused(tmp_path: Path, kind: str) -> None:
     put(tmp_path, ".backup.keys", kind)
-    with pytest.raises(ProfileFailed, match=kind):
+    with pytest.raises(StorageFailed, match=kind):
         keys.load(tmp_path / ".backup.keys", make=True)
     put(tmp_path, auth.FILE, kind)
-    with pytest.raises(ProfileFailed, match=kind):
+    with pytest.raises(StorageFailed, match=kind):
         auth.load(Config.model_validate({"sessions": {"dir": tmp_path}}))
 
 
@@ -355,7 +355,7 @@ async def test_a_mistake_of_ours_about_one_client_costs_no_other_one_the_start(
     (sessions_dir / "odd").mkdir(parents=True)
     async with pose("connected") as (supervisor, _):
         assert (await supervisor.connect(DEMO)).status is Status.CONNECTED
-        with pytest.raises(ProfileFailed, match="the log has it"):
+        with pytest.raises(RecordUnavailable, match="the log has it"):
             await supervisor.connect(ClientCode("odd"))
     (told,) = journal.named("internal.error")
     assert (told.client, told.fields["where"]) == ("odd", "adopt")

@@ -23,7 +23,7 @@ from waguard.cli.table import Column, table
 from waguard.config.sections import Log
 from waguard.core.model import Alert
 from waguard.core.plain_text import MOST, plain, plain_data, plain_json
-from waguard.errors import BrowserFailed, Problem
+from waguard.errors import BrowserFailed, NotFound
 from waguard.observe import logs
 from waguard.observe.alerts import Alerts
 from waguard.observe.bus import Event
@@ -193,4 +193,4 @@ def test_an_error_from_anywhere_prints_as_text(capsys: pytest.CaptureFixture[str
 
 def test_what_the_tests_are_blind_to() -> None:
     assert len(harmful(EVIL)) == 9
-    assert response(Problem("not_found", EVIL), admin=True).status == 404
+    assert response(NotFound(EVIL), admin=True).status == 404

@@ -19,7 +19,7 @@ from service import Service
 
 from waguard import daemon
 from waguard.core.model import ClientCode, Process, Status, Wanted
-from waguard.errors import DeadlineExceeded, LimitReached, ProfileFailed
+from waguard.errors import DeadlineExceeded, LimitReached, StorageFailed
 from waguard.session.task import Session
 from waguard.system import host, shortage
 from waguard.system.repeats import Repeats
@@ -227,7 +227,7 @@ async def test_a_clients_error_names_no_path_of_the_daemons(
     async with pose(api=API) as (supervisor, url):
 
         async def broken(code: ClientCode, **_: Any) -> Any:
-            raise ProfileFailed(
+            raise StorageFailed(
                 "Cannot write /var/lib/waguard/sessions/demo/session.json: No space.",
                 hint=f"ls /var/lib/waguard; see https://a/b/c, then waguard connect {code}",
                 lock=Path("/srv/x/.locks/demo"),
@@ -237,7 +237,7 @@ async def test_a_clients_error_names_no_path_of_the_daemons(
         monkeypatch.setattr(supervisor, "connect", broken)
         path = "/v1/sessions/demo/connect"
         status, told = await asked(url, "POST", path, TOKEN)
-        assert (status, told["code"]) == (500, "profile_failed")
+        assert (status, told["code"]) == (500, "storage_failed")
         assert told["detail"] == "Cannot write .../session.json: No space."
         assert told["hint"] == "ls .../waguard; see https://a/b/c, then POST /v1/sessions/demo/connect"
         assert told["lock"] == ".../demo"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_files import crash_points
 
 from waguard.core.model import ClientCode, Wanted
-from waguard.errors import DiskFull, ProfileFailed
+from waguard.errors import DiskFull, RecordCorrupt, StorageFailed
 from waguard.profile.store import Profiles
 from waguard.sandbox.identity import Identity
 from waguard.sandbox.reaper import Launch
@@ -75,7 +75,7 @@ def test_a_torn_record_is_refused_wherever_it_was_torn(registry: Registry, path:
     whole = path.read_bytes()
     for length in range(len(whole.rstrip())):
         path.write_bytes(whole[:length])
-        with pytest.raises(ProfileFailed, match="cannot be understood"):
+        with pytest.raises(RecordCorrupt, match="cannot be understood"):
             registry.read(DEMO)
 
 
@@ -112,7 +112,7 @@ def test_what_cannot_be_understood_is_refused_with_the_place(
 ) -> None:
     data, where = BROKEN[kind]
     path.write_bytes(data)
-    with pytest.raises(ProfileFailed) as caught:
+    with pytest.raises(RecordCorrupt) as caught:
         registry.read(DEMO)
     assert str(path) in str(caught.value)
     assert f"cannot be understood: {where}: " in str(caught.value)
@@ -124,7 +124,7 @@ def test_an_identity_that_is_none_is_refused(registry: Registry, path: Path, key
     data = json.loads(path.read_bytes())
     data["launch"]["processes"][0][key] = value
     path.write_text(json.dumps(data))
-    with pytest.raises(ProfileFailed, match=f"launch.processes.0.{key}"):
+    with pytest.raises(RecordCorrupt, match=f"launch.processes.0.{key}"):
         registry.read(DEMO)
 
 
@@ -150,7 +150,7 @@ def test_numbers_beyond_any_pid_are_nobody(registry: Registry, path: Path) -> No
 def test_a_record_that_may_not_be_read_is_said(registry: Registry, path: Path) -> None:
     path.unlink()
     path.mkdir()
-    with pytest.raises(ProfileFailed, match=r"Cannot read .*: it is a directory"):
+    with pytest.raises(StorageFailed, match=r"Cannot read .*: it is a directory"):
         registry.read(DEMO)
 
 
@@ -210,7 +210,7 @@ def test_a_link_in_its_place_is_replaced_and_not_written_through(
     victim.write_text("precious")
     path.unlink()
     path.symlink_to(victim)
-    with pytest.raises(ProfileFailed, match=r"Cannot read .*: it is a link"):
+    with pytest.raises(StorageFailed, match=r"Cannot read .*: it is a link"):
         registry.read(DEMO)
     registry.write(DEMO, FULL)
     assert victim.read_text() == "precious"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from waguard import schedule
 from waguard.core.shown import JobView
-from waguard.errors import ProfileFailed, ShuttingDown
+from waguard.errors import ShuttingDown, StorageFailed
 from waguard.schedule import LOCAL, Rule, Schedule, believed, jitter_bound_s, next_run
 
 BERLIN = "CET-1CEST,M3.5.0,M10.5.0/3"
@@ -420,7 +420,7 @@ async def test_whoever_asks_while_it_runs_joins_that_run(path: Path, journal: Jo
 
 async def test_a_job_that_fails_says_so_and_runs_again(path: Path, journal: Journal) -> None:
     work = Work()
-    work.raises = ProfileFailed("Cannot open \udcff.", hint="Look.")
+    work.raises = StorageFailed("Cannot open \udcff.", hint="Look.")
     async with running(path, journal, ("purge", TINY, work)) as jobs:
         await until(lambda: len(journal.named("schedule.failed")) >= 2)
         assert only(jobs).last_ok is False

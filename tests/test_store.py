@@ -14,7 +14,7 @@ from conftest import Daemon, Journal, deleted
 from test_files import crash_points
 
 from waguard.core.model import ClientCode, Status
-from waguard.errors import ProfileFailed, ProfileLocked
+from waguard.errors import NotOurs, ProfileLocked, StorageFailed
 from waguard.profile.generation import Profile
 from waguard.profile.store import Profiles
 from waguard.sandbox import User, reaper
@@ -95,7 +95,7 @@ def test_the_rooms_are_closed_to_others(profiles: Profiles, root: Path) -> None:
 
 def test_a_file_in_the_place_of_a_room_is_said(tmp_path: Path) -> None:
     (tmp_path / "sessions").touch()
-    with pytest.raises(ProfileFailed, match=r"Cannot create .*sessions"):
+    with pytest.raises(StorageFailed, match=r"Cannot create .*sessions"):
         Profiles(tmp_path / "sessions", None).make_room()
 
 
@@ -178,7 +178,7 @@ def test_a_directory_in_the_place_of_the_link_is_left_alone(profiles: Profiles, 
     (theirs / "Preferences").write_text("{}")
     assert profiles.current(DEMO) is None
     for attempt in (lambda: profiles.retire(DEMO, "cleanup"), lambda: profiles.create(DEMO)):
-        with pytest.raises(ProfileFailed, match=r"demo|profiles"):
+        with pytest.raises(StorageFailed, match=r"demo|profiles"):
             attempt()
     assert (theirs / "Preferences").read_text() == "{}"
     assert [entry.name for entry in (root / "demo").iterdir()] == ["profile"], "nothing left beside it"
@@ -324,7 +324,7 @@ def test_a_full_place_for_the_retired_is_said_and_the_profile_stays(
 ) -> None:
     profile = filled(profiles)
     (root / ".retired").rmdir()
-    with pytest.raises(ProfileFailed, match="Cannot retire the profile of demo: No such file"):
+    with pytest.raises(StorageFailed, match="Cannot retire the profile of demo: No such file"):
         profiles.retire(DEMO, "cleanup")
     assert profiles.current(DEMO) == profile
 
@@ -399,7 +399,7 @@ def test_nothing_but_retired_profiles_is_ever_deleted(
     for name in (".retired/lost+found", f".retired/demo.{GENERATION}.cleanup"):
         (tmp_path / "sessions" / name).mkdir()
     (tmp_path / f"sessions/.profiles/demo.{GENERATION}.cleanup").mkdir()
-    with pytest.raises(ProfileFailed, match="not deleted"):
+    with pytest.raises(NotOurs, match="not deleted"):
         profiles.aside.delete(tmp_path / path)
     assert (tmp_path / path).exists()
     assert (other.path / "Default" / "mark").exists()
@@ -410,7 +410,7 @@ def test_a_link_with_the_name_of_a_retired_profile_is_not_followed(
 ) -> None:
     link = root / ".retired" / f"demo.{GENERATION}.cleanup"
     link.symlink_to(precious)
-    with pytest.raises(ProfileFailed):
+    with pytest.raises(StorageFailed):
         profiles.aside.delete(link)
 
 

@@ -31,9 +31,9 @@ from waguard.errors import (
     Interrupted,
     LimitReached,
     NotProvedGone,
-    ProfileFailed,
     SessionFailed,
     ShuttingDown,
+    StorageFailed,
 )
 from waguard.profile.store import Profiles
 from waguard.sandbox import reaper
@@ -463,7 +463,7 @@ async def test_one_clients_leftover_keeps_no_daemon_from_starting(
         record.write_text("torn")
 
         def read_only(*_: object) -> None:
-            raise ProfileFailed("Cannot rename: Read-only file system.")
+            raise StorageFailed("Cannot rename: Read-only file system.")
 
         monkeypatch.setattr(Registry, "set_aside", read_only)
     else:
@@ -494,7 +494,7 @@ async def test_a_record_that_cannot_be_read_for_a_moment_is_read_again(
 
     def reading(self: Registry, code: ClientCode) -> Record:
         for _ in failures:
-            raise ProfileFailed("Cannot read: Too many open files.")
+            raise StorageFailed("Cannot read: Too many open files.")
         return read(self, code)
 
     monkeypatch.setattr(Registry, "read", reading)

@@ -1,25 +1,39 @@
-"""Everything that can go wrong and be said so: one class per kind, each with a stable ``code``.
+"""Everything that can go wrong and is reported: one class per kind, each with a ``code`` that never changes once released.
 
-A message says what was wrong, where, and what would be right; ``hint`` names the next command
-or action; ``details`` are the facts as data. The edges translate (`api.problems` to HTTP, `cli` to an exit code);
-nothing here knows of either.
+A message says what was wrong, where, and what would be right; ``hint`` names the next command or action; ``details`` are the
+facts as data. A kind's docstring is what its code means, ``do`` what to do about it. The edges translate (`api.problems` to
+HTTP, `cli` to an exit code). Those of the command line are in `cli.errors`. Printed: ``python -m waguard.cli.reference errors``.
 """
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+BY_CODE: dict[str, "type[WaguardError]"] = {}
+"""Every kind by its code, to make an error again of one that was carried as data."""
+
 
 class WaguardError(Exception):
-    """Base of all errors that are shown to people or other programs.
+    """Base of all errors that are shown to people or other programs."""
 
-    ``code`` never changes once released; the message may.
-    """
-
-    code: ClassVar[str] = "internal"
+    code: str = "internal"
+    http: ClassVar[int] = 500
+    """The HTTP status; 0 if the kind is never an answer."""
+    again: ClassVar[bool] = False
+    """Whether the same request may succeed later without anybody changing anything."""
+    do: ClassVar[str] = ""
+    """What somebody can do about it."""
     lasting: ClassVar[bool] = False
     """Trying again does not help: a person has to mend something."""
     passing: ClassVar[bool] = False
     """The host's want of a moment: it is tried again, and counts against nobody."""
+
+    def __init_subclass__(cls, code: str = "", http: int = 500, *, again: bool = False) -> None:
+        """Without a code: a group of kinds, or a kind of its parent's code."""
+        if code in BY_CODE:
+            raise TypeError(f"{cls.__name__}: the code {code} is {BY_CODE[code].__name__}'s")
+        if code:
+            cls.code, cls.http, cls.again = code, http, again
+            BY_CODE[code] = cls
 
     def __init__(self, message: str, *, hint: str = "", **details: Any) -> None:
         super().__init__(message)
@@ -31,189 +45,338 @@ class WaguardError(Exception):
         return f"{self.message} {self.hint}".strip()
 
 
-class ConfigError(WaguardError):
-    """The configuration is wrong; the message names file, key and what would be right."""
+class Internal(WaguardError, code="internal"):
+    """A bug in waguard; the log has its trace."""
 
-    code = "config_invalid"
-    lasting = True
-
-
-class InvalidClientCode(WaguardError):
-    code = "invalid_client_code"
+    do = "Report it, with the log's `internal.error`."
 
 
-class InvalidRequest(WaguardError):
-    """A request whose body, query or headers are not of the form the route takes."""
-
-    code = "invalid_request"
+# --- storage --------------------------------------------------------------------------------------------------
 
 
-class SessionNotFound(WaguardError):
-    code = "session_not_found"
+class StorageError(WaguardError):
+    """Files of the daemon's"""
 
 
-class NoQrCode(WaguardError):
-    """The session shows no QR code now: it is connected, starting or stopped."""
+class StorageFailed(StorageError, code="storage_failed"):
+    """A file or directory could not be read or written; ``errno`` is the system's number for why."""
 
-    code = "no_qr_code"
-
-
-class BrowserNotFound(WaguardError):
-    code = "browser_not_found"
-    lasting = True
+    do = "The message names the file and why. See to its owner, its mode and its disk."
 
 
-class BrowserFailed(WaguardError):
-    """The browser did not start, or ended while it was needed; ``details`` has ``stderr`` (last lines)."""
+class DiskFull(StorageError, code="disk_full", http=507, again=True):
+    """The disk has no room for it, or less than `limits.reserve_disk_mb`."""
 
-    code = "browser_failed"
-
-
-class PageFailed(WaguardError):
-    """The browser runs but the page could not be driven (protocol error, crashed renderer)."""
-
-    code = "page_failed"
+    do = "Free some space. Sessions that are up go on."
 
 
-class NoPage(WaguardError):
-    """The session has no page now: its browser does not run."""
+class RecordCorrupt(StorageError, code="record_corrupt"):
+    """A session's record can be read, and makes no sense."""
 
-    code = "no_page"
-
-
-class PageUnreachable(PageFailed):
-    """There is no way to the page; the browser shows an error page instead."""
+    do = "Nothing: it is put aside, and the session begins anew with the profile that it has."
 
 
-class DeadlineExceeded(WaguardError):
-    """A named wait took too long; ``details`` has ``stage`` and ``deadline_s``."""
+class RecordUnavailable(StorageError, code="record_unavailable", http=503):
+    """A session's record or profile could not be read at the daemon's start; what runs of that client is left alone."""
 
-    code = "deadline_exceeded"
-
-
-class SandboxFailed(WaguardError):
-    """The sandbox could not be made."""
-
-    code = "sandbox_failed"
+    do = "Mend what the message names, then: systemctl reload waguard, or restart the daemon."
 
 
-class NotProvedGone(WaguardError):
-    """Processes of a session could not be proved gone; ``details`` has ``pids``. Nothing was started in their place."""
+class HistoryFailed(StorageError, code="history_failed", http=503, again=True):
+    """The history could not be read."""
 
-    code = "not_proved_gone"
-
-
-class ProfileLocked(WaguardError):
-    """Somebody we cannot identify as ours holds the profile's lock."""
-
-    code = "profile_locked"
+    do = "The message says why. Sessions go on without it."
 
 
-class ProfileTooNew(WaguardError):
-    """A newer browser has used the profile; ``details`` has ``profile_version`` and ``browser_version`` (majors)."""
+class NotOurs(StorageError, code="not_ours"):
+    """What was to be deleted is nothing of waguard's, and was left as it is."""
 
-    code = "profile_too_new"
-
-
-class ProfileFailed(WaguardError):
-    """The profile could not be made, moved or read."""
-
-    code = "profile_failed"
+    do = "Report it: nothing should have wanted that."
 
 
-class BackupNotFound(WaguardError):
-    code = "backup_not_found"
+# --- profiles, logins, snapshots -------------------------------------------------------------------------------
 
 
-class BackupRefused(WaguardError):
-    """A snapshot, or what was brought to be one, cannot be used; ``details`` has ``reason``: ``damaged``, ``wrong_key``,
-    ``other_client``, ``other_origin``, ``no_snapshot``, ``no_login``, ``several_logins`` (``logins`` names them), ``too_large``. What was there
-    before is untouched.
+class LoginError(WaguardError):
+    """Profiles, logins, snapshots"""
+
+
+class ProfileLocked(LoginError, code="profile_locked", http=409):
+    """Somebody who cannot be identified as ours holds the profile's lock."""
+
+    do = "End the program that uses the profile; the message names what is known of it."
+
+
+class ProfileTooNew(LoginError, code="profile_too_new", http=409):
+    """A newer browser has used the profile; ``profile_version`` and ``browser_version`` are the two majors."""
+
+    do = "Upgrade the browser."
+
+
+class ProfileNotFound(LoginError, code="profile_not_found"):
+    """A client has a login, and its profile is not where it was; nothing was started in its place."""
+
+    do = "The hint has the command that puts it back, and the one that gives it up."
+
+
+class ProfileNotOwned(LoginError, code="profile_not_owned"):
+    """Files of a profile are not the browser's own; nothing in them is damaged."""
+
+    do = "The hint has the command that gives them back to it."
+
+
+class BackupNotFound(LoginError, code="backup_not_found", http=404):
+    """The client has no snapshot of this id, or none that can be used."""
+
+    do = "See which there are: waguard backups CODE"
+
+
+class BackupRefused(LoginError, code="backup_refused", http=422):
+    """A snapshot, or what was brought to be one, cannot be used. What was there before is untouched.
+
+    ``reason``: ``damaged``, ``wrong_key``, ``other_client``, ``other_origin``, ``no_snapshot``, ``no_login``, ``several_logins``
+    (``logins`` names them), ``too_large``.
     """
 
-    code = "backup_refused"
+    do = "`reason` says why. Use another snapshot or archive."
 
 
-class LoginInUse(WaguardError):
-    """What was brought is the login of another client already; ``details`` has ``client``, for the admin."""
+class BackupFailed(LoginError, code="backup_failed", http=503, again=True):
+    """A snapshot could not be taken now."""
 
-    code = "login_in_use"
-
-
-class BackupFailed(WaguardError):
-    """A snapshot could not be made now."""
-
-    code = "backup_failed"
+    do = "The message says why. The next one is taken by itself."
 
 
-class DiskFull(WaguardError):
-    code = "disk_full"
+class LoginInUse(LoginError, code="login_in_use", http=409):
+    """What was brought is the login of another client already; ``client`` is which, for the admin."""
+
+    do = "Use the login under that client code, or clean that client up first."
 
 
-class NoMemory(WaguardError):
-    """Not enough free memory to admit one more session; ``details`` has ``retry_after_s``."""
+class Refused(LoginError, code="refused", http=409):
+    """WhatsApp Web ended the link for good: logged out, or the browser refused."""
 
-    code = "no_memory"
+    do = "A person has to scan the QR code, or upgrade the browser."
 
 
-class LimitReached(WaguardError):
-    """The host gives no more open files or processes now; ``details`` has ``resource`` and ``retry_after_s``."""
+# --- browsers and their processes --------------------------------------------------------------------------------
 
-    code = "limit_reached"
+
+class ProcessError(WaguardError):
+    """Browsers and their processes"""
+
+
+class BrowserNotFound(ProcessError, code="browser_not_found", http=503):
+    """There is no browser that could be used."""
+
+    lasting = True
+    do = "Install Chromium, or set `browser.path`. See: waguard doctor"
+
+
+class BrowserFailed(ProcessError, code="browser_failed", http=502, again=True):
+    """The browser did not start, hangs, or ended while it was needed; ``stderr`` has its last lines."""
+
+    do = "It is tried again by itself. If it goes on: waguard doctor"
+
+
+class SandboxFailed(ProcessError, code="sandbox_failed", http=503):
+    """The sandbox could not be made."""
+
+    do = "See: waguard doctor"
+
+
+class NotProvedGone(ProcessError, code="not_proved_gone"):
+    """Processes of a session could not be proved gone; ``pids`` are theirs. Nothing was started in their place."""
+
+    do = "See what holds them: ps -o pid,stat,wchan,cmd PID. Then: waguard cleanup CODE"
+
+
+# --- the page ------------------------------------------------------------------------------------------------------
+
+
+class PageError(WaguardError):
+    """The page"""
+
+
+class PageFailed(PageError, code="page_failed", http=502, again=True):
+    """The browser runs, and its page crashed, hangs or does not do what it should."""
+
+    do = "It is tried again by itself. See: waguard status CODE"
+
+
+class PageUnreachable(PageFailed, code="page_unreachable", http=502, again=True):
+    """WhatsApp Web is not reached."""
+
+    do = "Is the network up? It is tried again by itself."
+
+
+class NoPage(PageError, code="no_page", http=409):
+    """The session has no page now: its browser does not run."""
+
+    do = "Start it: waguard connect CODE"
+
+
+class NoQrCode(PageError, code="no_qr_code", http=404, again=True):
+    """The page shows no QR code now: it is connected, starting or stopped; ``status`` says which."""
+
+    do = "The hint says what to do in that status."
+
+
+# --- sessions and the daemon --------------------------------------------------------------------------------------
+
+
+class SessionError(WaguardError):
+    """Sessions and the daemon"""
+
+
+class SessionNotFound(SessionError, code="session_not_found", http=404):
+    """There is no session of this client; ``close`` has codes that look like it, for the admin."""
+
+    do = "Is the code right? Start one: waguard connect CODE"
+
+
+class SessionFailed(SessionError, code="session_failed", http=503, again=True):
+    """The restart budget is used up; ``cause`` is the code of the last failure, ``retry_after_s`` when it is tried again."""
+
+    do = "See why: waguard status CODE. A connect tries at once."
+
+
+class Interrupted(SessionError, code="interrupted", http=409):
+    """What the caller waited for was called off by another request: disconnect, restart, cleanup."""
+
+    do = "Ask again if it is still wanted."
+
+
+class DeadlineExceeded(SessionError, code="deadline_exceeded", http=504, again=True):
+    """A named wait took too long; ``stage`` is which, ``deadline_s`` how long that may take."""
+
+    do = "What was asked for goes on. The hint names the setting, if one changes it."
+
+
+class NoMemory(SessionError, code="no_memory", http=503, again=True):
+    """There is not enough free memory for one more session, or as many are up as may be; ``retry_after_s``."""
+
+    do = "Disconnect a session, add memory, or lower what `limits` wants."
+
+
+class LimitReached(SessionError, code="limit_reached", http=503, again=True):
+    """The host gives no more open files or processes now; ``resource`` says which, ``retry_after_s`` when to ask again."""
+
     passing = True
+    do = "Raise the limit that the message names, or disconnect a session."
 
 
-class Refused(WaguardError):
-    """WhatsApp Web ended the link for good (logged out, browser refused); a person is needed."""
+class BreakerOpen(SessionError, code="breaker_open", http=503, again=True):
+    """Starts fail for several clients, so the host is at fault and starts no browser just now; ``retry_after_s``."""
 
-    code = "refused"
-
-
-class BreakerOpen(WaguardError):
-    """The host lets no browser start just now; ``details`` has ``retry_after_s``."""
-
-    code = "breaker_open"
+    do = "Find out why browsers do not start: waguard doctor. One at a time is tried by itself."
 
 
-class SessionFailed(WaguardError):
-    """The restart budget is used up; ``details`` has ``retry_after_s``."""
+class NotReady(SessionError, code="not_ready", http=503, again=True):
+    """The daemon has just started; ``retry_after_s``."""
 
-    code = "session_failed"
-
-
-class Interrupted(WaguardError):
-    """What the caller waited for was called off by another request (disconnect, cleanup)."""
-
-    code = "interrupted"
+    do = "Ask again in a second."
 
 
-class NotReady(WaguardError):
-    """The daemon has just started; ``details`` has ``retry_after_s``."""
+class ShuttingDown(SessionError, code="shutting_down", http=503, again=True):
+    """The daemon is shutting down."""
 
-    code = "not_ready"
-
-
-class ShuttingDown(WaguardError):
-    code = "shutting_down"
+    do = "Ask the next one."
 
 
-class AlreadyRunning(WaguardError):
+class AlreadyRunning(SessionError, code="already_running", http=0):
     """Another daemon owns this sessions directory or this port."""
 
-    code = "already_running"
+    do = "See which: waguard status. Or set `sessions.dir`, `api.port`."
 
 
-BY_CODE: Mapping[str, type[WaguardError]] = {kind.code: kind for kind in WaguardError.__subclasses__()}
-"""The kinds above by their code, to make an error again of one that was carried as data."""
+class ConfigError(SessionError, code="config_invalid", http=0):
+    """The configuration is wrong; the message names file, key and what would be right."""
+
+    lasting = True
+    do = "Mend what the message names. See: waguard check"
 
 
-class Problem(WaguardError):
-    """An error that only the edge knows, such as a missing token."""
-
-    def __init__(self, code: str, message: str, *, hint: str = "", **details: Any) -> None:
-        super().__init__(message, hint=hint, **details)
-        self.problem_code = code
+# --- requests ------------------------------------------------------------------------------------------------------
 
 
-def code_of(error: WaguardError) -> str:
-    return error.problem_code if isinstance(error, Problem) else error.code
+class RequestError(WaguardError):
+    """Requests"""  # their messages have what the caller has sent, and nothing else
+
+
+class InvalidClientCode(RequestError, code="invalid_client_code", http=400):
+    """What stands where a client code belongs is none."""
+
+    do = "1 to 64 of A-Z a-z 0-9 _ -, the first one a letter or digit."
+
+
+class InvalidRequest(RequestError, code="invalid_request", http=400):
+    """The body, the query or the headers are not of the form that the route takes."""
+
+    do = "The message names what is wrong, the hint what is known."
+
+
+class Unauthorized(RequestError, code="unauthorized", http=401):
+    """There is no token, or one that is not known here."""
+
+    do = "Send `Authorization: Bearer TOKEN`. See: waguard token"
+
+
+class Forbidden(RequestError, code="forbidden", http=403):
+    """The token is not for this client, or has not the scope of this route."""
+
+    do = "Use the client's own token, or the admin's."
+
+
+class HostNotAllowed(RequestError, code="host_not_allowed", http=403):
+    """The `Host` header names no host of this control port."""
+
+    do = "Use 127.0.0.1 or localhost, or name the host in `api.allowed_hosts`."
+
+
+class CrossSite(RequestError, code="cross_site", http=403):
+    """A page of another site asks."""
+
+    do = "Ask from a server, and not from a page."
+
+
+class NotFound(RequestError, code="not_found", http=404):
+    """There is no such path."""
+
+    do = "The routes are in [http-api.md](http-api.md)."
+
+
+class MethodNotAllowed(RequestError, code="method_not_allowed", http=405):
+    """The path is there, and takes other methods; `Allow` has them."""
+
+    do = "Use one of those."
+
+
+class NotAcceptable(RequestError, code="not_acceptable", http=406):
+    """None of the types in `Accept` is one that the answer comes in."""
+
+    do = "The message names the types."
+
+
+class RequestTimeout(RequestError, code="request_timeout", http=408, again=True):
+    """The body did not arrive in time."""
+
+    do = "Send it without a pause of `api.request_s`."
+
+
+class BodyTooLarge(RequestError, code="body_too_large", http=413):
+    """The body has more than `api.max_body_kb` allows."""
+
+    do = "Send less."
+
+
+class ExpectationFailed(RequestError, code="expectation_failed", http=417):
+    """The `Expect` header expects something else than `100-continue`."""
+
+    do = "Leave it out."
+
+
+class CleanupFailed(RequestError, code="cleanup_failed"):
+    """A step of the cleanup has failed: only `/api/whatsapp/force-cleanup` answers so, elsewhere the answer has the steps."""
+
+    do = "See: waguard cleanup CODE"

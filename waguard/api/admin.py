@@ -5,14 +5,14 @@ from aiohttp import web
 from waguard.api.keys import CALLER, SUPERVISOR
 from waguard.api.routes import Routes
 from waguard.api.schemas import Options, ReapOptions, respond
-from waguard.errors import Problem
+from waguard.errors import Forbidden
 
 routes = Routes()
 
 
 def admin_only(request: web.Request) -> None:
     if request[CALLER].client is not None:
-        raise Problem("forbidden", "This is for the admin.", hint="Use the admin's token: waguard token")
+        raise Forbidden("This is for the admin.", hint="Use the admin's token: waguard token")
 
 
 @routes.post("/v1/reap", ReapOptions)

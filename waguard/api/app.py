@@ -18,7 +18,20 @@ from waguard.api.routes import Routes
 from waguard.api.schemas import QueryOptions
 from waguard.config.sections import Api
 from waguard.core.model import ClientCode, client_code
-from waguard.errors import InvalidClientCode, InvalidRequest, Problem, SessionNotFound, WaguardError
+from waguard.errors import (
+    BodyTooLarge,
+    CrossSite,
+    ExpectationFailed,
+    HostNotAllowed,
+    Internal,
+    InvalidClientCode,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    SessionNotFound,
+    Unauthorized,
+    WaguardError,
+)
 from waguard.observe.bus import Bus
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import shortage
@@ -83,7 +96,7 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus, port: 
                 if known is None:
                     bus.bug("api", error, _client(request, request.get(CALLER)))
                     said = "Something unexpected went wrong; the log has it."
-                    known = Problem("internal", said, request=request_id)
+                    known = Internal(said, request=request_id)
                 answer = _problem(request, known)
                 if isinstance(error, web.HTTPMethodNotAllowed):
                     answer.headers["Allow"] = error.headers["Allow"]
@@ -101,20 +114,19 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus, port: 
         """Host, then site, then size, then token; before any of it nothing is looked at."""
         _check_host(request, allowed)
         if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
-            raise Problem("cross_site", "Requests from other sites' pages are refused.")
+            raise CrossSite("Requests from other sites' pages are refused.")
         if request.headers.get("Expect", _CONTINUE).lower() != _CONTINUE:
-            raise Problem("expectation_failed", f"Nothing is expected here but {_CONTINUE}.")
+            raise ExpectationFailed(f"Nothing is expected here but {_CONTINUE}.")
         if (encoding := request.headers.get("Content-Encoding", "identity").lower()) not in ENCODINGS:
             raise InvalidRequest(f"The Content-Encoding {encoding[:80]!r} is not read here.", hint=ENCODED)
         if (request.content_length or 0) > limit and not _STREAMED.fullmatch(request.path):
-            raise Problem("body_too_large", "The body has more than api.max_body_kb allows.")
+            raise BodyTooLarge("The body has more than api.max_body_kb allows.")
         if request.path not in _OPEN:
             scheme, _, token = request.headers.get("Authorization", "").partition(" ")
             given = token.strip() if scheme.lower() == "bearer" else ""
             caller = tokens.caller(given)
             if caller is None:
-                raise Problem(
-                    "unauthorized",
+                raise Unauthorized(
                     "This token is not known here."
                     if given
                     else "This needs a token: Authorization: Bearer TOKEN.",
@@ -157,8 +169,7 @@ def _check_host(request: web.Request, allowed: frozenset[str]) -> None:
     host = request.headers.get("Host", "").lower()
     parts = _HOST.fullmatch(host)
     if parts is None or parts[1] not in allowed:
-        raise Problem(
-            "host_not_allowed",
+        raise HostNotAllowed(
             f"The Host header {host[:80]!r} is not one of this control port.",
             hint="Use 127.0.0.1 or localhost, or name it in api.allowed_hosts.",
         )
@@ -193,17 +204,16 @@ def _problem(request: web.Request, error: WaguardError) -> web.Response:
 
 def _of_http(request: web.Request, error: web.HTTPException) -> WaguardError:
     if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return Problem("body_too_large", "The body has more than api.max_body_kb allows.")
+        return BodyTooLarge("The body has more than api.max_body_kb allows.")
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
-        return Problem("method_not_allowed", f"{request.path} takes {allowed}, not {request.method}.")
+        return MethodNotAllowed(f"{request.path} takes {allowed}, not {request.method}.")
     if isinstance(error, web.HTTPNotFound):
-        return Problem(
-            "not_found",
+        return NotFound(
             f"There is no {request.path[:200]}.",
             hint="The routes begin with /v1/sessions; see the README.",
         )
-    return Problem("invalid_request", error.reason)
+    return InvalidRequest(error.reason)
 
 
 _routes = Routes()

@@ -11,7 +11,7 @@ from waguard.api.problems import headers_of, status_of
 from waguard.api.routes import Routes
 from waguard.api.schemas import AnyOptions, arriving
 from waguard.core.model import ClientCode, Link, Wait
-from waguard.errors import Problem, SessionNotFound, WaguardError, code_of
+from waguard.errors import CleanupFailed, Forbidden, SessionNotFound, WaguardError
 
 PREFIX = "/api/whatsapp/"
 routes = Routes()
@@ -41,6 +41,7 @@ SPANISH = {
     "refused": "WhatsApp ha rechazado la sesión: hace falta una persona.",
     "browser_failed": "El navegador ha fallado.",
     "page_failed": "La página de WhatsApp ha fallado.",
+    "page_unreachable": "No se puede llegar a WhatsApp.",
     "browser_not_found": "No hay ningún navegador instalado.",
     "sandbox_failed": "No se ha podido aislar el navegador.",
     "no_memory": "No hay memoria suficiente para otra sesión. Inténtelo más tarde.",
@@ -51,6 +52,14 @@ SPANISH = {
     "shutting_down": "El servicio se está deteniendo.",
     "deadline_exceeded": "La operación ha tardado demasiado.",
     "disk_full": "No queda espacio en el disco.",
+    "storage_failed": "No se ha podido leer o escribir un archivo del servicio.",
+    "record_corrupt": "El registro de la sesión está dañado.",
+    "record_unavailable": "El registro de la sesión no se puede leer.",
+    "history_failed": "El historial no se puede leer.",
+    "not_ours": "No se ha borrado nada: no es del servicio.",
+    "profile_not_found": "El perfil no está en su sitio.",
+    "profile_not_owned": "El perfil tiene archivos de otro usuario.",
+    "not_proved_gone": "No se ha podido terminar el navegador anterior.",
     "cleanup_failed": "La limpieza no se ha completado.",
     "internal": "Error interno; el registro tiene los detalles.",
 }
@@ -60,7 +69,7 @@ SPANISH = {
 def _code(request: web.Request) -> ClientCode:
     code = request[CALLER].client
     if code is None:
-        raise Problem("forbidden", "This token is no client's.")
+        raise Forbidden("This token is no client's.")
     return code
 
 
@@ -74,7 +83,7 @@ def _answer(**fields: Any) -> web.Response:
 
 def problem(error: WaguardError) -> web.Response:
     """An error in the old shape; ``error`` is the stable code, the log has the rest."""
-    code = code_of(error)
+    code = error.code
     body = {"success": False, "message": SPANISH.get(code, SPANISH["internal"]), "error": code}
     return web.json_response(body, status=status_of(error), headers=headers_of(error))
 
@@ -98,5 +107,5 @@ async def force_cleanup(request: web.Request, _options: AnyOptions) -> web.Respo
         report = await request.app[SUPERVISOR].cleanup(code)
     if report is not None and not report.ok:
         failed = next(step for step in report.steps if step.outcome == "failed")
-        raise Problem("cleanup_failed", f"{failed.step}: {failed.detail}")
+        raise CleanupFailed(f"{failed.step}: {failed.detail}")
     return _answer(message="Sesión limpiada completamente", clientCode=code)

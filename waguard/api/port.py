@@ -12,7 +12,7 @@ from aiohttp.http_exceptions import ContentEncodingError
 from aiohttp.web_protocol import _ErrInfo
 
 from waguard.api import problems
-from waguard.errors import InvalidRequest, Problem, WaguardError
+from waguard.errors import Internal, InvalidRequest, WaguardError
 from waguard.system.repeats import Repeats
 
 _MOST, _LEAST = 1024, 16
@@ -122,7 +122,7 @@ def _problem(status: int, error: BaseException | None, message: str) -> WaguardE
     if 400 <= status < 500:
         what = message.split("\n", maxsplit=1)[0].rstrip(".:")[:200]  # what follows quotes the request
         return InvalidRequest(f"This is no request as HTTP has it: {what}.")
-    return Problem("internal", "Something unexpected went wrong; the log has it.")
+    return Internal("Something unexpected went wrong; the log has it.")
 
 
 class _Closed(asyncio.Protocol):

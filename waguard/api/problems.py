@@ -8,55 +8,16 @@ from aiohttp import web
 from waguard.api.discreet import without_paths
 from waguard.api.words import in_http
 from waguard.core.plain_text import plain_data
-from waguard.errors import Problem, WaguardError, code_of
-
-# The one translation from error codes to HTTP.
-STATUS = {
-    "invalid_client_code": 400,
-    "invalid_request": 400,
-    "unauthorized": 401,
-    "forbidden": 403,
-    "host_not_allowed": 403,
-    "cross_site": 403,
-    "not_found": 404,
-    "session_not_found": 404,
-    "no_qr_code": 404,
-    "backup_not_found": 404,
-    "method_not_allowed": 405,
-    "not_acceptable": 406,
-    "request_timeout": 408,
-    "expectation_failed": 417,
-    "profile_locked": 409,
-    "profile_too_new": 409,
-    "login_in_use": 409,
-    "interrupted": 409,
-    "no_page": 409,
-    "backup_refused": 422,
-    "body_too_large": 413,
-    "refused": 409,
-    "browser_failed": 502,
-    "page_failed": 502,
-    "browser_not_found": 503,
-    "sandbox_failed": 503,
-    "no_memory": 503,
-    "limit_reached": 503,
-    "breaker_open": 503,
-    "session_failed": 503,
-    "not_ready": 503,
-    "backup_failed": 503,
-    "shutting_down": 503,
-    "deadline_exceeded": 504,
-    "disk_full": 507,
-}
+from waguard.errors import RequestError, WaguardError
 
 
 def status_of(error: WaguardError) -> int:
-    return STATUS.get(code_of(error), 500)
+    return error.http or 500
 
 
 def response(error: WaguardError, *, admin: bool) -> web.Response:
     """The error as application/problem+json; only the admin is told paths of the daemon's."""
-    code, status = code_of(error), status_of(error)
+    code, status = error.code, status_of(error)
     body = {
         "type": "about:blank",
         "title": code.replace("_", " "),
@@ -70,9 +31,7 @@ def response(error: WaguardError, *, admin: bool) -> web.Response:
             if key not in {"type", "title", "status", "detail"}
         },
     }
-    if not admin and not isinstance(
-        error, Problem
-    ):  # such a one has what the caller has sent, and nothing else
+    if not admin and not isinstance(error, RequestError):  # such a one has what the caller has sent
         body = without_paths(body)
     return web.Response(
         # What a caller sent may hold anything, even what no encoding has.

@@ -13,7 +13,7 @@ from waguard.api.keys import ARRIVES_S, CALLER
 from waguard.api.words import in_http
 from waguard.core.model import Wait
 from waguard.core.plain_text import plain_json
-from waguard.errors import InvalidRequest, Problem
+from waguard.errors import InvalidRequest, RequestTimeout
 
 
 class Options(BaseModel):
@@ -95,15 +95,13 @@ _ANY = TypeAdapter(Any)
 
 @asynccontextmanager
 async def arriving(request: web.Request) -> AsyncIterator[None]:
-    """Around what waits for the caller to send or to take something. Raises `InvalidRequest`, `Problem`."""
+    """Around what waits for the caller to send or to take something. Raises `InvalidRequest`, `RequestTimeout`."""
     seconds = request.app[ARRIVES_S]
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise Problem(
-            "request_timeout", f"The body did not arrive: for {seconds:g} s there was nothing new."
-        ) from None
+        raise RequestTimeout(f"The body did not arrive: for {seconds:g} s there was nothing new.") from None
     except (web.RequestPayloadError, ConnectionError):
         raise InvalidRequest("The body did not arrive whole, or not as its headers say.") from None
 

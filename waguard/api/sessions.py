@@ -9,7 +9,7 @@ from waguard.api.keys import CALLER, SUPERVISOR
 from waguard.api.routes import Routes
 from waguard.api.schemas import ConnectOptions, Options, WaitOptions, respond
 from waguard.core.model import ClientCode, client_code
-from waguard.errors import Problem
+from waguard.errors import Forbidden, NotAcceptable
 
 routes = Routes()
 # Any text, even none, so that a wrong code gets an answer that says what a client code is.
@@ -19,8 +19,7 @@ ONE = r"/v1/sessions/{code:[^/]*}"
 def code_of(request: web.Request) -> ClientCode:
     code = client_code(request.match_info["code"])
     if not request[CALLER].may(code):
-        raise Problem(
-            "forbidden",
+        raise Forbidden(
             f"This token is not for {code!r}.",
             hint="Use the client's own token, or the admin's.",
         )
@@ -97,7 +96,7 @@ async def show_qr(request: web.Request, _options: Options) -> web.Response:
         if wanted in qr.FORMATS:
             charset = "utf-8" if wanted.startswith("text/") else None
             return web.Response(body=qr.FORMATS[wanted](view), content_type=wanted, charset=charset)
-    raise Problem("not_acceptable", "The QR code comes as application/json, " + ", ".join(qr.FORMATS) + ".")
+    raise NotAcceptable("The QR code comes as application/json, " + ", ".join(qr.FORMATS) + ".")
 
 
 @routes.get(ONE + "/screenshot", Options)

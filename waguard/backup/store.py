@@ -26,7 +26,7 @@ from waguard.errors import BackupFailed, BackupNotFound, BackupRefused
 from waguard.profile import identity, login
 from waguard.profile.generation import PUT_ASIDE, lineage_of
 from waguard.sandbox import User
-from waguard.system.files import Below, replacing, saying, sync_directory
+from waguard.system.files import Below, as_storage_error, replacing, sync_directory
 
 _FILE = re.compile(r"(?P<id>\d{8}T\d{6}-[0-9a-f]{8})(?P<refused>\.refused)?\.wgb")
 
@@ -62,15 +62,15 @@ class Backups:
         self._without_old_keys = without_old_keys
 
     def make_room(self) -> None:
-        """Create the directory. Raises `ProfileFailed`."""
-        with saying(f"create {self._root}"):
+        """Create the directory. Raises `StorageFailed`."""
+        with as_storage_error(f"create {self._root}"):
             self._root.mkdir(mode=0o700, exist_ok=True)
 
     def of(self, code: ClientCode) -> Sequence[Backup]:
-        """The snapshots of a client, the newest first. Raises `ProfileFailed`."""
+        """The snapshots of a client, the newest first. Raises `StorageFailed`."""
         found = []
         directory = self._root / code
-        with saying(f"read {directory}"):
+        with as_storage_error(f"read {directory}"):
             for path in directory.iterdir() if directory.is_dir() else ():
                 if (name := _FILE.fullmatch(path.name)) is not None and path.is_file():
                     about = about_of(path)
@@ -83,11 +83,11 @@ class Backups:
     def keys_lost(self) -> str:
         """What was sealed with keys that are not there any more; empty if nothing was, or if that is accepted.
 
-        Raises `ProfileFailed`.
+        Raises `StorageFailed`.
         """
         if self._without_old_keys:
             return ""
-        with saying(f"read {self._root}"):
+        with as_storage_error(f"read {self._root}"):
             codes = [ClientCode(path.name) for path in sorted(self._root.iterdir()) if path.is_dir()]
         lost = {code: self._lost(self.of(code)) for code in codes}
         count = sum(map(len, lost.values()))
@@ -111,13 +111,13 @@ class Backups:
             )
 
     def sequence(self, code: ClientCode) -> int:
-        """The newest one's; 0 if there is none that was counted. Raises `ProfileFailed`."""
+        """The newest one's; 0 if there is none that was counted. Raises `StorageFailed`."""
         return max((one.about.sequence for one in self.of(code) if one.about is not None), default=0)
 
     def get(self, code: ClientCode, backup_id: str, origin: str) -> Backup:
         """The snapshot of this id; `NEWEST` is the newest with a login of the page that WhatsApp has not refused.
 
-        Raises `BackupNotFound`, `ProfileFailed`.
+        Raises `BackupNotFound`, `StorageFailed`.
         """
         found = self.of(code)
         if backup_id == NEWEST:
@@ -148,17 +148,17 @@ class Backups:
         """Make a snapshot of what lies in ``staged``, verified by opening it before it counts; not ``counted`` as the newest
         one: of something that is older.
 
-        Raises `BackupRefused`, `BackupFailed`, `DiskFull`, `ProfileFailed`.
+        Raises `BackupRefused`, `BackupFailed`, `DiskFull`, `StorageFailed`.
         """
         backup_id, path = self._name(about)
         about = self.write(stop, staged, path, about, counted=counted)
-        with saying(f"read {path}"):
+        with as_storage_error(f"read {path}"):
             return Backup(backup_id, path, path.stat().st_size, refused=False, about=about)
 
     def tried(self, stop: threading.Event, staged: Path, path: Path, about: About) -> Backup:
         """What `take` would make of it, made in a place where it is no snapshot. Raises like `take`."""
         about = self.write(stop, staged, path, about)
-        with saying(f"read {path}"):
+        with as_storage_error(f"read {path}"):
             return Backup("", path, path.stat().st_size, refused=False, about=about)
 
     def write(
@@ -183,16 +183,16 @@ class Backups:
         into: Path | None = None,
         user: User | None = None,
     ) -> About:
-        """Verify a snapshot, and lay it out in ``into``. Raises `BackupRefused`, `BackupFailed`, `DiskFull`, `ProfileFailed`."""
+        """Verify a snapshot, and lay it out in ``into``. Raises `BackupRefused`, `BackupFailed`, `DiskFull`, `StorageFailed`."""
         with (
-            saying(f"read {path}" if into is None else f"restore {path.name}"),
+            as_storage_error(f"read {path}" if into is None else f"restore {path.name}"),
             Below(path).reading(sys.maxsize) as file,
         ):
             return snapshot.read(stop, file, self.keyring, code, into, user)
 
     def open(self, backup: Backup, plain: bool) -> IO[bytes]:
-        """The file, or the compressed archive (tar.zst) that is in it. Raises `BackupRefused`, `ProfileFailed`."""
-        with saying(f"read {backup.path}"):
+        """The file, or the compressed archive (tar.zst) that is in it. Raises `BackupRefused`, `StorageFailed`."""
+        with as_storage_error(f"read {backup.path}"):
             raw = Below(backup.path).reading(sys.maxsize)
         if not plain:
             return raw
@@ -208,17 +208,17 @@ class Backups:
         if about is None or about.client != code:
             return None
         backup_id, path = self._name(about)
-        with saying(f"keep {sealed}"):
+        with as_storage_error(f"keep {sealed}"):
             sealed.rename(path)
             for directory in (path.parent, sealed.parent):
                 sync_directory(directory)
             return Backup(backup_id, path, path.stat().st_size, refused=False, about=about)
 
     def copy_sealed(self, stop: threading.Event, code: ClientCode, sealed: Path) -> Backup:
-        """A sealed profile as a snapshot, verified. Raises `BackupRefused`, `BackupFailed`, `ProfileFailed`."""
+        """A sealed profile as a snapshot, verified. Raises `BackupRefused`, `BackupFailed`, `StorageFailed`."""
         about = self.read(stop, sealed, code)
         backup_id, path = self._name(about)
-        with saying(f"keep {sealed}"):
+        with as_storage_error(f"keep {sealed}"):
             Below(sealed).link_to(path)  # what is replaced later is the name, never the file
             sync_directory(path.parent)
             return Backup(backup_id, path, path.stat().st_size, refused=False, about=about)
@@ -226,23 +226,23 @@ class Backups:
     def _name(self, about: About) -> tuple[str, Path]:
         """An id for a new snapshot, and its place."""
         directory = self._root / about.client
-        with saying(f"create {directory}"):
+        with as_storage_error(f"create {directory}"):
             directory.mkdir(mode=0o700, exist_ok=True)
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(about.taken_at))
         backup_id = f"{stamp}-{secrets.token_hex(4)}"
         return backup_id, directory / f"{backup_id}.wgb"
 
     def mark_refused(self, code: ClientCode, backup_id: str) -> None:
-        """Note that WhatsApp has refused its login: it is not tried again by itself. Raises `ProfileFailed`."""
+        """Note that WhatsApp has refused its login: it is not tried again by itself. Raises `StorageFailed`."""
         path = self._root / code / f"{backup_id}.wgb"
-        with saying(f"rename {path}"):
+        with as_storage_error(f"rename {path}"):
             if path.is_file():
                 path.rename(path.with_name(f"{backup_id}.refused.wgb"))
                 sync_directory(path.parent)
 
     def delete(self, backup: Backup) -> None:
-        """Delete one snapshot for good. Raises `ProfileFailed`."""
-        with saying(f"delete {backup.path}"):
+        """Delete one snapshot for good. Raises `StorageFailed`."""
+        with as_storage_error(f"delete {backup.path}"):
             backup.path.unlink(missing_ok=True)
 
 

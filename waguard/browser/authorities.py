@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from waguard.errors import ConfigError
 from waguard.sandbox import PKI, User
-from waguard.system.files import NotPlain, partial, read_secret, saying
+from waguard.system.files import NotPlain, as_storage_error, partial, read_secret
 
 _YES, _NO = b"\x01", b"\x00"
 _CLASS, _ISSUER, _SERIAL = "a0", "a81", "a82"
@@ -51,10 +51,10 @@ def put(profile: Path, database: bytes, user: User | None) -> None:
     """Have it in the profile, which is a browser's home or is linked from there, and nothing else that may be there.
 
     No browser runs on the profile; others of the same user may, and would put links in the way: it is renamed in whole. Blocking.
-    Raises `DiskFull`, `ProfileFailed`.
+    Raises `DiskFull`, `StorageFailed`.
     """
     place = profile / PKI
-    with saying(f"write {place}"), partial(profile) as old, partial(profile) as new:
+    with as_storage_error(f"write {place}"), partial(profile) as old, partial(profile) as new:
         with contextlib.suppress(FileNotFoundError):
             place.rename(old)
         if not database:

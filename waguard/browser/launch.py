@@ -60,7 +60,7 @@ class Browser:
 
         Not a coroutine: from the moment there is a process, its owner has it.
         """
-        with _saying(), ExitStack() as ours, ExitStack() as theirs:
+        with _as_sandbox_error(), ExitStack() as ours, ExitStack() as theirs:
             command_read, command_write = pipe(theirs, ours)
             answer_read, answer_write = pipe(ours, theirs)
             error_read, error_write = pipe(ours, theirs)
@@ -186,7 +186,7 @@ def _zone(environ: Mapping[str, str]) -> Mapping[str, str]:
 
 
 @contextmanager
-def _saying() -> Iterator[None]:
+def _as_sandbox_error() -> Iterator[None]:
     try:
         with shortage.told():
             yield

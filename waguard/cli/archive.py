@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from waguard.errors import BackupRefused, Problem, ProfileLocked
+from waguard.cli.errors import NoFile
+from waguard.errors import BackupRefused, ProfileLocked
 from waguard.profile import in_use, login, trees
-from waguard.system.files import Below, NotPlain, saying
+from waguard.system.files import Below, NotPlain, as_storage_error
 
 _PIECE = 1024 * 1024
 
@@ -19,12 +20,12 @@ def write(source: Path, target: IO[bytes], *, origin: str, wanted: str = "") -> 
     """Put what the daemon needs to find a login in ``source`` into ``target``: of a directory or a zip the login itself, with
     ``origin`` the page's that is meant; a file of another form as it is.
 
-    ``wanted``: which login, if there are several; returns what the daemon has to be told of that. Raises `Problem`,
-    `BackupRefused`, `ProfileLocked`, `ProfileFailed`.
+    ``wanted``: which login, if there are several; returns what the daemon has to be told of that. Raises `NoFile`,
+    `BackupRefused`, `ProfileLocked`, `StorageFailed`.
     """
-    with saying(f"read {source}"):
+    with as_storage_error(f"read {source}"):
         if not source.exists():
-            raise Problem("not_found", f"There is no {source}.")
+            raise NoFile(f"There is no {source}.")
         if source.is_dir():
             _pack(source, target, origin, wanted)
         elif zipfile.is_zipfile(source):

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import aiohttp
 from pydantic import TypeAdapter, ValidationError
 
+from waguard.cli.errors import Foreign, NoAnswer, NoDaemon, NotWaguard
 from waguard.cli.peer import Proof
 from waguard.cli.service import Service, start
 from waguard.cli.tokens import given, own_token
@@ -17,7 +18,7 @@ from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Wait
 from waguard.core.shown import BackupView, CleanupView, JobView, SandboxView, SessionView, StatsView, Sweep
 from waguard.core.stats import Happening
-from waguard.errors import BY_CODE, Problem, WaguardError
+from waguard.errors import BY_CODE, WaguardError
 from waguard.system.files import in_thread, in_threads, replacing
 
 T = TypeVar("T")
@@ -222,21 +223,17 @@ class Control:
 
     @contextmanager
     def _on_its_way(self, limit_s: float) -> Iterator[None]:
-        """What goes wrong between us and the daemon. Raises `Problem`."""
+        """What goes wrong between us and the daemon. Raises `NoDaemon`, `NoAnswer`."""
         try:
             yield
         except TimeoutError:
-            raise Problem(
-                "no_answer", f"The daemon at {self._url} did not answer within {limit_s:g} s.", hint=_LOG
+            raise NoAnswer(
+                f"The daemon at {self._url} did not answer within {limit_s:g} s.", hint=_LOG
             ) from None
         except aiohttp.ClientConnectorError:
-            raise Problem(
-                "no_daemon", f"No daemon answers at {self._url}.", hint=f"Start it: {self._start}"
-            ) from None
+            raise NoDaemon(f"No daemon answers at {self._url}.", hint=f"Start it: {self._start}") from None
         except aiohttp.ClientError as error:
-            raise Problem(
-                "no_answer", f"{self._url} broke off: {error or type(error).__name__}.", hint=_LOG
-            ) from None
+            raise NoAnswer(f"{self._url} broke off: {error or type(error).__name__}.", hint=_LOG) from None
 
     def _parsed(self, adapter: TypeAdapter[T], body: bytes) -> T:
         try:
@@ -244,9 +241,8 @@ class Control:
         except ValidationError as error:
             raise self._stranger(f"It answered with {error.title}: {error.errors()[0]['msg']}.") from None
 
-    def _stranger(self, said: str) -> Problem:
-        return Problem(
-            "not_waguard",
+    def _stranger(self, said: str) -> NotWaguard:
+        return NotWaguard(
             f"What answers at {self._url} is not this version of waguard. {said}",
             hint="After an upgrade restart the daemon; else set api.port, or name the daemon with --url.",
         )
@@ -262,12 +258,12 @@ def _error(problem: dict[str, Any]) -> WaguardError:
     # What is left is the error's details, and what HTTP has of it.
     if code in BY_CODE and code != "config_invalid":
         return BY_CODE[code](message, hint=hint, **problem)
-    return Problem(code, message, hint=hint, **problem)
+    return Foreign(code, message, hint=hint, **problem)
 
 
 @asynccontextmanager
 async def control(config: Config, service: Service | None, url: str | None) -> AsyncIterator[Control]:
-    """The daemon of this configuration, or the one at ``url``. Raises `Problem`."""
+    """The daemon of this configuration, or the one at ``url``. Raises `NoToken`, `NoDaemon`."""
     address = (url or _address(config)).rstrip("/")
     headers = {"Authorization": f"Bearer {own_token(config, service)}"}
     # A daemon that keeps its own deadlines has answered by then.
@@ -282,8 +278,7 @@ async def control(config: Config, service: Service | None, url: str | None) -> A
 def _address(config: Config) -> str:
     host, port = config.api.host, config.api.port
     if port == 0:
-        raise Problem(
-            "no_daemon",
+        raise NoDaemon(
             "api.port is 0, so the daemon chose its port itself.",
             hint="The daemon.ready line of its log has the address; name it with --url.",
         )

@@ -21,17 +21,18 @@ from waguard.backup import keys
 from waguard.backup.seal import Opener
 from waguard.browser import find, trial
 from waguard.cli.client import control
+from waguard.cli.errors import NoUser
 from waguard.cli.findings import Finding, Grade
 from waguard.cli.service import UNIT, Service, configured
 from waguard.config.sections import Config
 from waguard.core.shown import SandboxView, StatsView
-from waguard.errors import BackupRefused, Problem, SandboxFailed, WaguardError, code_of
+from waguard.errors import BackupRefused, SandboxFailed, WaguardError
 from waguard.profile.links import look_for_links
 from waguard.sandbox import choose, drop_privileges, unprivileged_user
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.fence import Fence
 from waguard.system import host
-from waguard.system.files import saying
+from waguard.system.files import as_storage_error
 
 _TRIAL_S = 10.0
 _LAST_WORDS = 3
@@ -111,8 +112,7 @@ def _uid(name: str) -> int:
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
-        raise Problem(
-            "not_found",
+        raise NoUser(
             f"There is no user {name}, as whom {UNIT} runs.",
             hint="systemd-sysusers waguard.conf",
         ) from None
@@ -273,7 +273,7 @@ def sessions(config: Config, service: Service | None = None) -> Seen:
             Grade.PROBLEM,
             f"install -d -m 711 -o {owner} {root}",
         )
-    with saying(f"write {there}"):
+    with as_storage_error(f"write {there}"):
         look_for_links(there)
     if there != root:
         return Seen(f"{root} will be made")
@@ -405,7 +405,7 @@ def daemon(config: Config, service: Service | None = None) -> Seen:
     try:
         sandbox = asyncio.run(ask())
     except WaguardError as error:
-        none = code_of(error) in {"no_daemon", "no_token"}
+        none = error.code in {"no_daemon", "no_token"}
         return Seen(error.message) if none else Seen(error.message, Grade.WARNING, error.hint)
     if sandbox is None:
         return Seen("runs; in which sandbox, it tells only the admin")

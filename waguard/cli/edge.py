@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from waguard.api.words import in_shell
 from waguard.cli.show import errors
-from waguard.errors import ConfigError, WaguardError, code_of
+from waguard.errors import ConfigError, WaguardError
 from waguard.system import shortage
 from waguard.system.systemd import CONTROL
 
@@ -35,7 +35,7 @@ class Edge(TyperGroup):
             if error is None:
                 raise
             starts = ctx.invoked_subcommand == "run" and not checks
-            _tell(code_of(error), error.message, error.hint, error.details.get("stderr", ()), starts=starts)
+            _tell(error.code, error.message, error.hint, error.details.get("stderr", ()), starts=starts)
             raise typer.Exit(_exit_code(error, starts=starts)) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None

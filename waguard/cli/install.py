@@ -18,6 +18,7 @@ import waguard
 from waguard.backup import keys
 from waguard.cli import show
 from waguard.cli import uninstall as taking_away
+from waguard.cli.errors import InstallFailed, KeyLost, NoSystemd, NotRoot, NoUninstall, ProgramUnfit
 from waguard.cli.findings import FINDINGS, Finding, Grade
 from waguard.cli.layout import (
     CONFIG,
@@ -44,7 +45,6 @@ from waguard.cli.layout import (
 from waguard.cli.service import BOOTED, LOCK
 from waguard.cli.steps import AGAIN, Work, failed, is_own, ok, own, run, write
 from waguard.config.sections import Config
-from waguard.errors import Problem
 from waguard.system.files import write_atomically
 
 _HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108 (nothing is put there)
@@ -69,15 +69,14 @@ def install(
     """Make it a systemd service of this machine: user, directories, key, configuration, units. Run it as root; again at will."""
     if (keep_sessions or purge) and not uninstall:
         option = "--purge" if purge else "--keep-sessions"
-        raise Problem(
-            "no_uninstall",
+        raise NoUninstall(
             f"{option} is about taking it away, and --uninstall was not said. Nothing was changed.",
             hint=f"To take it away: waguard install --uninstall {option}",
         )
     if os.geteuid() != 0:  # a dry run too: what there is, only root can see
-        raise Problem("not_root", "Only root can install a service.", hint="sudo waguard install")
+        raise NotRoot("Only root can install a service.", hint="sudo waguard install")
     if shutil.which("systemctl") is None or not BOOTED.is_dir():
-        raise Problem("no_systemd", "No systemd runs this machine.", hint="Run it as it is: waguard run")
+        raise NoSystemd("No systemd runs this machine.", hint="Run it as it is: waguard run")
     work = Work(dry_run=dry_run)
     if uninstall:
         taking_away.uninstall(work, keep=keep_sessions, purge=purge)
@@ -139,7 +138,7 @@ def _install(work: Work, program: str, *, start: bool) -> None:
 
 
 def _examine(work: Work, *command: str) -> None:
-    """Shows what `doctor` does not find well. Raises `Problem` if the service could not work with it."""
+    """Shows what `doctor` does not find well. Raises `InstallFailed` if the service could not work with it."""
     lacks: list[Finding] = []
 
     def look() -> None:
@@ -155,16 +154,14 @@ def _examine(work: Work, *command: str) -> None:
         if lack.mend:
             show.output().print(f"            -> {lack.mend}")
     if any(lack.grade is Grade.PROBLEM for lack in lacks):
-        raise Problem(
-            "install_failed", "The service could not work here: see what is a problem above.", hint=AGAIN
-        )
+        raise InstallFailed("The service could not work here: see what is a problem above.", hint=AGAIN)
 
 
 def _given(program: str) -> str:
     """As it can stand in a unit, which knows neither directories of ours nor quotes."""
     path = Path(program)
     if not path.is_absolute() or not path.is_file() or not os.access(path, os.X_OK):
-        raise Problem("unreachable", f"{program} is no program.", hint="Name it by its whole path.")
+        raise ProgramUnfit(f"{program} is no program.", hint="Name it by its whole path.")
     _plain(program)
     _refuse_hidden(path)
     return program
@@ -172,9 +169,7 @@ def _given(program: str) -> str:
 
 def _plain(program: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9 /._+@=-]+", program) or " " in program.removesuffix(" -m waguard"):
-        raise Problem(
-            "unreachable", f"{program!r} cannot stand in a unit.", hint="Install it elsewhere: /opt/waguard"
-        )
+        raise ProgramUnfit(f"{program!r} cannot stand in a unit.", hint="Install it elsewhere: /opt/waguard")
     return program
 
 
@@ -187,11 +182,10 @@ def _program() -> str:
 
 
 def _refuse_hidden(*needed: Path) -> None:
-    """Raises `Problem` if the service would not see one of them, or where a link leads."""
+    """Raises `ProgramUnfit` if the service would not see one of them, or where a link leads."""
     for path in (*needed, *(one.resolve() for one in needed)):
         if any(path.is_relative_to(place) for place in _HIDDEN):
-            raise Problem(
-                "unreachable",
+            raise ProgramUnfit(
                 f"{path} is in somebody's home or a place for temporary files, where no service can reach it.",
                 hint="Install it for all: sudo PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install waguard",
             )
@@ -205,12 +199,11 @@ def _configure() -> None:
 
 
 def _refuse_lost_key(config: Config, place: Path) -> None:
-    """Raises `Problem` if there are snapshots, and the key that opens them is gone: a new one would not."""
+    """Raises `KeyLost` if there are snapshots, and the key that opens them is gone: a new one would not."""
     there = config.backup.key_file is not None or KEYS.exists() or kept_keys(place).exists()
     snapshots = place / ".backups"
     if not there and any(path.is_file() for path in snapshots.rglob("*")):
-        raise Problem(
-            "key_lost",
+        raise KeyLost(
             f"There are snapshots in {snapshots}, and the key that opens them is gone: {KEYS}. Nothing was changed.",
             hint=f"Put its copy there: install -D -m 600 COPY {KEYS}. Is there none, give them up: rm -r {snapshots}. Then again.",
         )

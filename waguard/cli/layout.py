@@ -10,11 +10,11 @@ from pathlib import Path
 
 import waguard
 from waguard.backup import keys
+from waguard.cli.errors import OtherUser, PackageIncomplete, UnitMasked
 from waguard.cli.service import installed
 from waguard.cli.steps import COMMAND_S
 from waguard.config.load import ENV_FILE, load
 from waguard.config.sections import Config
-from waguard.errors import Problem
 
 USER = "waguard"
 CONFIG = Path("/etc/waguard/config.toml")
@@ -34,7 +34,7 @@ _WRITTEN = b"# As waguard install wrote it; sha256 of all above: "
 
 
 def configured() -> Config:
-    """What the service goes by: its file, and the variables that its unit sets. Raises `ConfigError`, `Problem`."""
+    """What the service goes by: its file, and the variables that its unit sets. Raises `ConfigError`, `PackageIncomplete`."""
     service = installed()
     environ = service.environment if service is not None else {}
     file = Path(environ.get(ENV_FILE, CONFIG))
@@ -62,8 +62,7 @@ def shipped(name: str) -> str:
     places = (package / "shipped", package.parent / "systemd", package.parent)
     found = next((place / name for place in places if (place / name).is_file()), None)
     if found is None:
-        raise Problem(
-            "incomplete",
+        raise PackageIncomplete(
             f"{name} did not come with this program.",
             hint="Install it anew: pipx install waguard",
         )
@@ -90,13 +89,13 @@ def is_packaged() -> bool:
 
 
 def refuse_masked() -> None:
-    """Raises `Problem` if somebody has forbidden what is to be written or started, systemctl(1)."""
+    """Raises `UnitMasked` if somebody has forbidden what is to be written or started, systemctl(1)."""
     for name, path in FILES.items():
         counts = name == UNITS[0] or not is_packaged()
         if counts and path.is_symlink() and path.resolve() == Path(os.devnull):
             unmask = f"systemctl unmask {name}" if name in UNITS else f"rm {path}"
             what = f"{path} is masked: a link to {os.devnull}. Nothing was changed."
-            raise Problem("masked", what, hint=f"{unmask}, then again.")
+            raise UnitMasked(what, hint=f"{unmask}, then again.")
 
 
 def shown(property_: str, unit: str = UNITS[0]) -> str:
@@ -130,10 +129,9 @@ def stranger() -> str:
 
 
 def refuse_stranger() -> None:
-    """Raises `Problem` if the user of our name is not the service's."""
+    """Raises `OtherUser` if the user of our name is not the service's."""
     if why := stranger():
-        raise Problem(
-            "other_user",
+        raise OtherUser(
             f"There is a user {USER} who is not the service's: {why}. Nothing was changed.",
             hint=f"Is it a person's, rename it: usermod --login OTHER {USER}; groupmod --new-name OTHER {USER}. Is it to be the "
             f"service's: groupadd --force --system {USER}; usermod --home {STATE} --shell /usr/sbin/nologin --gid {USER} {USER}. "

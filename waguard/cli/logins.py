@@ -9,6 +9,7 @@ import typer
 
 from waguard.cli import archive, show
 from waguard.cli.client import BACKUP, BACKUPS, JOBS, SWEEP, Control
+from waguard.cli.errors import FileExists, NoFile
 from waguard.cli.sessions import (
     Code,
     Json,
@@ -25,7 +26,6 @@ from waguard.cli.sessions import (
 )
 from waguard.core.model import client_code
 from waguard.core.shown import NEWEST
-from waguard.errors import Problem
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
@@ -156,9 +156,9 @@ def export(
     """Write a client's login into a file, encrypted with the daemon's key, or plain."""
     client = client_code(code)
     if file.exists():
-        raise Problem("file_exists", f"{file} is there already.", hint="Name another one, or remove it.")
+        raise FileExists(f"{file} is there already.", hint="Name another one, or remove it.")
     if not file.parent.is_dir():
-        raise Problem("not_found", f"There is no directory {file.parent}.")
+        raise NoFile(f"There is no directory {file.parent}.")
 
     async def fetch(daemon: Control) -> str:
         chosen = backup_id or (await daemon.backup(client)).id

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from waguard.cli.errors import NotTheDaemon
 from waguard.cli.service import LOCK, Service, start
 from waguard.config.sections import Config
-from waguard.errors import Problem
 from waguard.system.files import in_thread
 
 _PATIENCE_S = 10.0
@@ -72,9 +72,8 @@ class Proof:
         for one in {*now} ^ {*self._before}:
             raise self._problem(one)
 
-    def _problem(self, stranger: Listener) -> Problem:
-        return Problem(
-            "not_the_daemon",
+    def _problem(self, stranger: Listener) -> NotTheDaemon:
+        return NotTheDaemon(
             f"What listens at {self._url} is not the daemon of {self._sessions.absolute()}: it is a process of {_name(stranger.uid)}. "
             "No token was sent.",
             hint=f"See what it is: ss -ltnp 'sport = :{self._port}'. When it has gone: {start(self._service)}. A daemon in another "

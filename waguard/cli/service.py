@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from waguard.cli.errors import SystemdFailed
 from waguard.config.load import ENV_FILE, SEARCHED, Loaded, load
-from waguard.errors import Problem
 
 UNIT, SOCKET = "waguard.service", "waguard.socket"
 LOCK = ".daemon.lock"
@@ -64,7 +64,7 @@ class Service:
 def configured(path: Path | None, environ: Mapping[str, str] = os.environ) -> tuple[Loaded, Service | None]:
     """The configuration and, if it is the service's, the service: then with its unit's variables, below those of the caller.
 
-    Raises `ConfigError`, and `Problem` as `installed` does.
+    Raises `ConfigError`, and `SystemdFailed` as `installed` does.
     """
     loaded = load(path, environ)
     service = installed()
@@ -76,7 +76,7 @@ def configured(path: Path | None, environ: Mapping[str, str] = os.environ) -> tu
 def installed() -> Service | None:
     """The service; none where there is no such unit, or no systemd.
 
-    Raises `Problem` if it cannot be told; only root has to be.
+    Raises `SystemdFailed` if it cannot be told; only root has to be.
     """
     if shutil.which("systemctl") is None or not BOOTED.is_dir():
         return None
@@ -92,8 +92,7 @@ def installed() -> Service | None:
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         if os.geteuid() != 0:
             return None
-        raise Problem(
-            "no_systemd",
+        raise SystemdFailed(
             f"The settings of {UNIT} cannot be told: systemctl show: {error}",
             hint="Ask the daemon itself, with --url and WAGUARD_TOKEN.",
         ) from None

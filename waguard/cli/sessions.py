@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from waguard.cli import show
 from waguard.cli.client import CLEANUP, HISTORY, SESSION, SESSIONS, Control, control
+from waguard.cli.errors import NotAgreed
 from waguard.cli.follow import follow
 from waguard.cli.service import Service, configured, installed
 from waguard.cli.tokens import given
@@ -20,7 +21,7 @@ from waguard.core.model import ClientCode, Wait, client_code
 from waguard.core.plain_text import plain_json
 from waguard.core.shown import SessionView
 from waguard.core.stats import Happening
-from waguard.errors import Problem, WaguardError
+from waguard.errors import WaguardError
 from waguard.profile import login
 
 T = TypeVar("T")
@@ -192,13 +193,11 @@ COMMANDS = (connect, status, history, disconnect, restart, cleanup)
 
 
 def agreed(what: str, command: str, *, yes: bool) -> None:
-    """Before a login goes: a person is asked, and where there is none it has to be said. Raises `Problem`."""
+    """Before a login goes: a person is asked, and where there is none it has to be said. Raises `NotAgreed`."""
     if yes:
         return
     if not show.on_terminal():
-        raise Problem(
-            "not_agreed", what, hint=f"Nobody is there to be asked. If it is meant: {command} --yes"
-        )
+        raise NotAgreed(what, hint=f"Nobody is there to be asked. If it is meant: {command} --yes")
     typer.confirm(f"{what} Go on?", abort=True, err=True)
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from waguard.cli import show
-from waguard.errors import DiskFull, Problem, ProfileFailed
+from waguard.cli.errors import InstallFailed
+from waguard.errors import DiskFull, StorageFailed
 from waguard.system.files import replacing
 
 COMMAND_S = 120.0
@@ -33,8 +34,8 @@ class Work:
                 do()
             except OSError as error:
                 raise failed(what, error.strerror or str(error)) from None
-            except (DiskFull, ProfileFailed) as error:
-                raise Problem("install_failed", error.message, hint=AGAIN) from None
+            except (DiskFull, StorageFailed) as error:
+                raise InstallFailed(error.message, hint=AGAIN) from None
             self._out.print(f"  done      {what}", style="green")
         return needed
 
@@ -47,7 +48,7 @@ def ok(*command: str) -> bool:
 
 
 def run(command: Sequence[str], codes: Sequence[int] = (0,)) -> str:
-    """What it says on stdout. Raises `Problem` if it ends with another code."""
+    """What it says on stdout. Raises `InstallFailed` if it ends with another code."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=False)
     except subprocess.TimeoutExpired:
@@ -57,14 +58,14 @@ def run(command: Sequence[str], codes: Sequence[int] = (0,)) -> str:
     return done.stdout
 
 
-def failed(what: str, why: str) -> Problem:
-    return Problem("install_failed", f"{what}: {why}", hint=AGAIN)
+def failed(what: str, why: str) -> InstallFailed:
+    return InstallFailed(f"{what}: {why}", hint=AGAIN)
 
 
 def write(path: Path, data: bytes, mode: int = 0o644, group: str = "root") -> None:
     """Whole or not at all, root's from the start, and in the place of a link, not through it.
 
-    Raises `DiskFull`, `ProfileFailed`, and `OSError` for its directory.
+    Raises `DiskFull`, `StorageFailed`, and `OSError` for its directory.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:

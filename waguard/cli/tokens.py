@@ -4,51 +4,50 @@ import os
 from collections.abc import Mapping
 
 from waguard.api.auth import CREDENTIAL, FILE, StoredTokens, parse
+from waguard.cli.errors import NoToken, TokenUnfit
 from waguard.cli.service import UNIT, Service, start
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode
-from waguard.errors import ConfigError, Problem
+from waguard.errors import ConfigError
 
 ENV_TOKEN = "WAGUARD_TOKEN"  # noqa: S105 (the name of a variable, not a secret)
 
 
 def own_token(config: Config, service: Service | None = None, environ: Mapping[str, str] = os.environ) -> str:
-    """``WAGUARD_TOKEN``, else the admin's. Raises `Problem`."""
+    """``WAGUARD_TOKEN``, else the admin's. Raises `NoToken`, `TokenUnfit`."""
     token = given(environ)
     return admin_token(config, service) if token is None else token
 
 
 def given(environ: Mapping[str, str] = os.environ) -> str | None:
-    """``WAGUARD_TOKEN``, if it is set. Raises `Problem` if it holds none: whoever set it did not mean the admin's."""
+    """``WAGUARD_TOKEN``, if it is set. Raises `TokenUnfit` if it holds none: whoever set it did not mean the admin's."""
     if (token := environ.get(ENV_TOKEN)) is None:
         return None
     token = token.strip()
     if not token:
-        raise Problem(
-            "unauthorized",
+        raise TokenUnfit(
             f"{ENV_TOKEN} is empty.",
             hint=f"Set it to a token; or to show the admin's: unset {ENV_TOKEN}",
         )
     if not token.isprintable():
-        raise Problem("unauthorized", f"{ENV_TOKEN} holds control characters: that is no token.")
+        raise TokenUnfit(f"{ENV_TOKEN} holds control characters: that is no token.")
     return token
 
 
 def admin_token(config: Config, service: Service | None = None) -> str:
-    """Raises `Problem`."""
+    """Raises `NoToken`."""
     if config.api.admin_token is not None:
         return config.api.admin_token.get_secret_value()
     return _stored(config, service).admin
 
 
 def client_token(config: Config, code: ClientCode, service: Service | None = None) -> str:
-    """Raises `Problem`."""
+    """Raises `NoToken`."""
     if code in config.api.client_tokens:
         return config.api.client_tokens[code].get_secret_value()
     stored = _stored(config, service).clients
     if code not in stored:
-        raise Problem(
-            "no_token",
+        raise NoToken(
             f"{code} has no token of its own.",
             hint=f'Name it in api.clients (clients = ["{code}"]); the daemon makes the token at its next start.',
         )
@@ -63,23 +62,20 @@ def _stored(config: Config, service: Service | None) -> StoredTokens:
         return parse(where.read_bytes(), where)
     except FileNotFoundError:
         if credential is not None:
-            raise Problem(
-                "no_token",
+            raise NoToken(
                 f"There is no {where}, which LoadCredential={CREDENTIAL} of {UNIT} names.",
                 hint=f'Make it: {{"admin": "...", "clients": {{}}}}. Or take the line out: systemctl edit {UNIT}',
             ) from None
-        raise Problem(
-            "no_token",
+        raise NoToken(
             f"There is no {where}: no daemon has been started with this configuration here.",
             hint=f"Start it: {start(service)}. If it runs already, name its configuration with --config, "
             f"or set {ENV_TOKEN}.",
         ) from None
     except OSError as error:
         whose = "root" if credential is not None else "the daemon's user"
-        raise Problem(
-            "no_token",
+        raise NoToken(
             f"{where} cannot be read: {error.strerror}.",
             hint=f"Run this as {whose}, or set {ENV_TOKEN}.",
         ) from None
     except ConfigError as error:
-        raise Problem("no_token", error.message, hint=error.hint) from None
+        raise NoToken(error.message, hint=error.hint) from None

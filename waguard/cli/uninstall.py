@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from waguard.cli import show
+from waguard.cli.errors import Undecided
 from waguard.cli.layout import (
     CONFIG,
     FILES,
@@ -27,7 +28,6 @@ from waguard.cli.layout import (
     user,
 )
 from waguard.cli.steps import Work, failed, is_own, ok, own
-from waguard.errors import Problem
 from waguard.system.files import remove_tree, write_atomically
 
 _END_S = 10.0
@@ -35,13 +35,12 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def uninstall(work: Work, *, keep: bool, purge: bool) -> None:
-    """Raises `Problem`; `ConfigError` if the configuration does not tell where the sessions are."""
+    """Raises `Undecided`; `ConfigError` if the configuration does not tell where the sessions are."""
     refuse_masked()
     config = configured()
     place = sessions(config)
     if keep == purge and (place.exists() or is_elsewhere(place)):
-        raise Problem(
-            "ambiguous",
+        raise Undecided(
             f"{place} has the logins of this machine's clients and their snapshots.",
             hint="Say what is to become of them: --keep-sessions or --purge. See: waguard install --uninstall --purge --dry-run",
         )

@@ -26,7 +26,7 @@ from waguard.core.catalogue import mistake
 from waguard.core.learning import measured
 from waguard.core.model import ClientCode
 from waguard.core.stats import Episode, Happening, Stats, episodes, summary
-from waguard.errors import ProfileFailed
+from waguard.errors import HistoryFailed
 from waguard.history.learned import RECALLED, Learned, activity_of
 from waguard.observe.bus import Bus, Event
 from waguard.system.files import Below, NotPlain
@@ -272,12 +272,12 @@ class History:
     # --- out ------------------------------------------------------------------------------------------
 
     async def happened(self, code: ClientCode, limit: int, before: int | None = None) -> Sequence[Happening]:
-        """What has happened to a client, the newest first; ``before`` is an id. Raises `ProfileFailed`."""
+        """What has happened to a client, the newest first; ``before`` is an id. Raises `HistoryFailed`."""
         wanted = "client = ? AND id < ? ORDER BY id DESC"
         return await self._ask(lambda db: [*islice(self._rows(db, wanted, code, _id(before)), limit)], ())
 
     async def findings(self, code: ClientCode, limit: int, before: int | None = None) -> Sequence[Episode]:
-        """What was found, and what became of it, the newest first; ``before`` is an id. Raises `ProfileFailed`."""
+        """What was found, and what became of it, the newest first; ``before`` is an id. Raises `HistoryFailed`."""
 
         def find(db: sqlite3.Connection) -> Sequence[Episode]:
             wanted = "client = ? AND name = 'health.finding' AND id < ? ORDER BY id DESC"
@@ -292,7 +292,7 @@ class History:
         return await self._ask(find, ())
 
     async def stats(self, hours: float, code: ClientCode | None = None) -> Stats:
-        """What the last hours come to, of one client or of all. Raises `ProfileFailed`."""
+        """What the last hours come to, of one client or of all. Raises `HistoryFailed`."""
         until = self._now()
         since = until - hours * _HOUR_S
         wanted = f"at >= ? AND name IN {_COUNTED} AND {_NEWEST} ORDER BY id"
@@ -302,7 +302,7 @@ class History:
         )
 
     async def _ask(self, query: Callable[[sqlite3.Connection], T], nothing: T) -> T:
-        """``nothing`` if there is no history. Raises `ProfileFailed`."""
+        """``nothing`` if there is no history. Raises `HistoryFailed`."""
         if self._off:
             return nothing
         try:
@@ -311,7 +311,7 @@ class History:
             self._turn_off()
             return nothing
         except (sqlite3.Error, OSError) as error:
-            raise ProfileFailed(f"Cannot read {self._path}: {error}.") from None
+            raise HistoryFailed(f"Cannot read {self._path}: {error}.") from None
 
     # --- the thread -----------------------------------------------------------------------------------
 

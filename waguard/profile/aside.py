@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from waguard.errors import ProfileFailed
+from waguard.errors import NotOurs
 from waguard.profile.generation import RETIRED, Profile, Retired
-from waguard.system.files import Below, remove_tree, saying, sync_directory
+from waguard.system.files import Below, as_storage_error, remove_tree, sync_directory
 
 _LOOKED = ".looked"
 """Bears the time of the last look at the ages of what was put aside."""
@@ -48,11 +48,11 @@ class Aside:
     def put(
         self, code: str, profile: Profile, reason: str, *, worthless: bool = False, sequence: int = 0
     ) -> Path | None:
-        """Put one aside; returns where, or None if there is none. Its lock stays: see `Profiles.drop_lock`. Raises `ProfileFailed`."""
+        """Put one aside; returns where, or None if there is none. Its lock stays: see `Profiles.drop_lock`. Raises `StorageFailed`."""
         ending = ".empty" if worthless else ""
         directory = self.places[0 if profile.path.parent == profile.lock.parent else -1]
         place = directory / f"{code}.{profile.generation}.{reason}{ending}"
-        with saying(f"retire the profile of {code}"):
+        with as_storage_error(f"retire the profile of {code}"):
             if not profile.path.is_dir():
                 return None
             if sequence:
@@ -66,7 +66,7 @@ class Aside:
     def all(self) -> Sequence[Retired]:
         """What was put aside, the oldest first. Only names of our own making count."""
         found = []
-        with saying(f"read {self.places[0]}"):
+        with as_storage_error(f"read {self.places[0]}"):
             entries = [entry for place in self.places for entry in os.scandir(place)]
             for entry in entries:
                 ours = RETIRED.fullmatch(entry.name)
@@ -84,27 +84,27 @@ class Aside:
         return None
 
     def note_look(self, now: float) -> None:
-        """Note that it says this now. Raises `ProfileFailed`."""
+        """Note that it says this now. Raises `StorageFailed`."""
         path = self._root / _LOOKED
-        with saying(f"write {path}"):
+        with as_storage_error(f"write {path}"):
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600))
             os.utime(path, (now, now), follow_symlinks=False)
 
     def count_from(self, path: Path, now: float) -> None:
-        """Let the retention time of one count from now. Raises `ProfileFailed`."""
-        with saying(f"date {path}"):
+        """Let the retention time of one count from now. Raises `StorageFailed`."""
+        with as_storage_error(f"date {path}"):
             os.utime(path, (now, now), follow_symlinks=False)
 
     def mark_saved(self, retired: Retired, *, empty: bool = False) -> Retired:
-        """Note in its name that there is a snapshot of it, or that there is no login in it. Raises `ProfileFailed`."""
-        with saying(f"rename {retired.path}"):
+        """Note in its name that there is a snapshot of it, or that there is no login in it. Raises `StorageFailed`."""
+        with as_storage_error(f"rename {retired.path}"):
             path = retired.path.rename(f"{retired.path}.{'empty' if empty else 'saved'}")
             sync_directory(retired.path.parent)
         return replace(retired, path=path, saved=True)
 
     def delete(self, path: Path) -> None:
-        """Delete one retired profile for good. No other is ever deleted. Raises `ProfileFailed`."""
+        """Delete one retired profile for good. No other is ever deleted. Raises `NotOurs`, `StorageFailed`."""
         if path.parent not in self.places or not RETIRED.fullmatch(path.name):
-            raise ProfileFailed(f"{path} is not a retired profile of ours, so it is not deleted.")
-        with saying(f"delete {path}"):
+            raise NotOurs(f"{path} is not a retired profile of ours, so it is not deleted.")
+        with as_storage_error(f"delete {path}"):
             remove_tree(path)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from waguard.profile.generation import Profile
 from waguard.profile.login import CACHES
-from waguard.system.files import bytes_below, remove_tree, saying
+from waguard.system.files import as_storage_error, bytes_below, remove_tree
 
 
 def size(profile: Profile) -> int:
@@ -14,11 +14,11 @@ def size(profile: Profile) -> int:
 
 
 def prune(profile: Profile, limit_bytes: int) -> int:
-    """Drop its caches if they take more; how many bytes that were. Only with its lock held. Raises `ProfileFailed`."""
+    """Drop its caches if they take more; how many bytes that were. Only with its lock held. Raises `StorageFailed`."""
     found = size(profile)
     if found <= limit_bytes:
         return 0
-    with saying(f"prune {profile.path}"):
+    with as_storage_error(f"prune {profile.path}"):
         for path in _caches(profile):
             remove_tree(path)
     return found

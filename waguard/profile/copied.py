@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from waguard.core.model import ClientCode
-from waguard.errors import ProfileFailed
+from waguard.errors import ProfileNotFound
 from waguard.profile.generation import COPY, DROPPED, GENERATION, lineage_of, new_generation
 from waguard.profile.store import Profiles
-from waguard.system.files import Below, saying
+from waguard.system.files import Below, as_storage_error
 
 
 def mend_link(
@@ -24,10 +24,10 @@ def mend_link(
     wrong, empty if nothing was.
 
     ``generation`` is what it pointed at, as far as is known; ``lineages`` are those of the client's snapshots, the newest
-    first. Raises `ProfileFailed` if there is a login and nobody knows where.
+    first. Raises `ProfileNotFound` if there is a login and nobody knows where.
     """
     link = Below(profiles.root, f"{code}/profile")
-    with saying(f"mend {link.path}"):
+    with as_storage_error(f"mend {link.path}"):
         status = link.status()
         if status is not None and stat.S_ISLNK(status.st_mode):
             return ""
@@ -86,8 +86,8 @@ def _likely(profiles: Profiles, lineages: Sequence[str]) -> str:
     return max(there, key=lambda one: (-lineages.index(lineage_of(one)), one), default="")
 
 
-def _nowhere(link: Path, what: str) -> ProfileFailed:
-    return ProfileFailed(
+def _nowhere(link: Path, what: str) -> ProfileNotFound:
+    return ProfileNotFound(
         f"{link} is {what}, its client has a login, and where that is nobody knows. Nothing was started in its place.",
         hint=f"If you know which of .profiles it was: ln -sfn ../.profiles/GENERATION {link}. To give the login up: rm -r {link.parent}. "
         "Then restart the daemon.",

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from waguard.core.model import ClientCode
-from waguard.errors import ProfileFailed, ProfileLocked
+from waguard.errors import ProfileLocked, StorageFailed
 from waguard.profile import links
 from waguard.profile.aside import Aside
 from waguard.profile.generation import (
@@ -39,7 +39,7 @@ from waguard.profile.generation import (
     new_generation,
 )
 from waguard.sandbox import User
-from waguard.system.files import is_partial, remove_tree, saying, sync_directory
+from waguard.system.files import as_storage_error, is_partial, remove_tree, sync_directory
 
 
 class Profiles:
@@ -57,8 +57,8 @@ class Profiles:
         file is gone."""
 
     def make_room(self) -> None:
-        """Create the directories. Raises `ConfigError` where there can be no links, `ProfileFailed`."""
-        with saying(f"create {self.root}"):
+        """Create the directories. Raises `ConfigError` where there can be no links, `StorageFailed`."""
+        with as_storage_error(f"create {self.root}"):
             # Others may pass but not look: where there is no bubblewrap the browsers' user has to reach its profile.
             for directory, mode in (
                 (self.root, 0o711),
@@ -72,13 +72,13 @@ class Profiles:
     def home(self, code: ClientCode) -> Path:
         """The directory of a client code, made if it is not there."""
         home = self.root / code
-        with saying(f"create {home}"):
+        with as_storage_error(f"create {home}"):
             home.mkdir(mode=0o700, exist_ok=True)
         return home
 
     def codes(self) -> Sequence[str]:
         """Names of the clients' directories, as they are on disk."""
-        with saying(f"read {self.root}"):
+        with as_storage_error(f"read {self.root}"):
             return sorted(
                 entry.name for entry in os.scandir(self.root) if entry.is_dir() and entry.name[0] != "."
             )
@@ -89,14 +89,14 @@ class Profiles:
         return profile if place in {Place.PLAIN, Place.SEALED} else None
 
     def find(self, code: ClientCode) -> tuple[Place, Profile | None]:
-        """Where the code's profile is, and which it is. Raises `ProfileFailed`."""
+        """Where the code's profile is, and which it is. Raises `StorageFailed`."""
         link = self.root / code / "profile"
         try:
             generation = link.readlink().name
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.EINVAL}:
                 return Place.NONE, None
-            raise ProfileFailed(f"Cannot read {link}: {error.strerror}.", errno=error.errno) from None
+            raise StorageFailed(f"Cannot read {link}: {error.strerror}.", errno=error.errno) from None
         if not GENERATION.fullmatch(generation):
             return Place.NONE, None
         profile = self.profile(generation)
@@ -119,7 +119,7 @@ class Profiles:
 
     def generations(self) -> Sequence[str]:
         """Of which there is anything at all."""
-        with saying(f"read {self._profiles}"):
+        with as_storage_error(f"read {self._profiles}"):
             names = {entry.name for place in {self._profiles, self._plain} for entry in os.scandir(place)}
         found = (PART.fullmatch(name) for name in sorted(names))
         return list(dict.fromkeys(one["generation"] for one in found if one is not None))
@@ -138,7 +138,7 @@ class Profiles:
             *self.aside.places,
             *(home for home in homes if re.fullmatch(CODE, home.name)),
         }
-        with saying(f"read {self.root}"):
+        with as_storage_error(f"read {self.root}"):
             return sorted(
                 Path(entry.path)
                 for place in places
@@ -155,11 +155,11 @@ class Profiles:
     def give(self, profile: Profile) -> None:
         """A profile that browsers had as another user is given to those of now; only with our lock held and no browser alive.
 
-        By fds, without following: a browser has written it. Raises `ProfileFailed`.
+        By fds, without following: a browser has written it. Raises `StorageFailed`.
         """
         if self.user is None or (before := profile.path.lstat().st_uid) in {0, self.user.uid}:
             return
-        with saying(f"give {profile.path} to uid {self.user.uid}"):
+        with as_storage_error(f"give {profile.path} to uid {self.user.uid}"):
             below = [profile.path]
             while below:
                 directory = below.pop()
@@ -181,7 +181,7 @@ class Profiles:
 
     def drop_singletons(self, profile: Profile) -> None:
         """Remove Chromium's own lock, which a killed browser leaves; only with our lock held and no browser alive."""
-        with saying(f"clear {profile.path}"):
+        with as_storage_error(f"clear {profile.path}"):
             for name in ("SingletonLock", "SingletonCookie", "SingletonSocket"):
                 path = profile.path / name
                 if path.is_dir() and not path.is_symlink():  # whatever a hostile browser has made of it
@@ -190,9 +190,9 @@ class Profiles:
                     path.unlink(missing_ok=True)
 
     def create(self, code: ClientCode) -> Profile:
-        """A new, empty profile, made current. Raises `DiskFull`, `ProfileFailed`."""
+        """A new, empty profile, made current. Raises `DiskFull`, `StorageFailed`."""
         profile = self.profile(new_generation())
-        with saying(f"create {profile.path}"):
+        with as_storage_error(f"create {profile.path}"):
             try:
                 self.make_directory(profile.path)
                 self.point(code, profile)
@@ -210,8 +210,8 @@ class Profiles:
             os.chown(path, self.user.uid, self.user.gid)
 
     def complete(self, made: Path, profile: Profile) -> None:
-        """Give what was laid out in ``made`` and is on disk its name as a profile's directory. Raises `ProfileFailed`."""
-        with saying(f"create {profile.path}"):
+        """Give what was laid out in ``made`` and is on disk its name as a profile's directory. Raises `StorageFailed`."""
+        with as_storage_error(f"create {profile.path}"):
             made.rename(profile.path)
             sync_directory(self._plain)
 
@@ -229,7 +229,7 @@ class Profiles:
         There is a current profile all the time; a crash in between leaves the one before without an owner.
         """
         before = self.current(code)
-        with saying(f"replace the profile of {code}"):
+        with as_storage_error(f"replace the profile of {code}"):
             self.point(code, profile)
         if before is None:
             return None
@@ -245,7 +245,7 @@ class Profiles:
 
     @staticmethod
     def _take(profile: Profile) -> int:
-        with saying(f"open {profile.lock}"):
+        with as_storage_error(f"open {profile.lock}"):
             fd = os.open(profile.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -263,7 +263,7 @@ class Profiles:
 
     def held(self, profile: Profile) -> bool:
         """Whether anybody holds the profile's lock now."""
-        with saying(f"open {profile.lock}"):
+        with as_storage_error(f"open {profile.lock}"):
             try:
                 fd = os.open(profile.lock, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
             except FileNotFoundError:
@@ -291,7 +291,7 @@ class Profiles:
         place = None
         if profile is not None:
             place = self.aside.put(code, profile, reason, worthless=worthless, sequence=sequence)
-        with saying(f"retire the profile of {code}"):
+        with as_storage_error(f"retire the profile of {code}"):
             link.unlink(missing_ok=True)
             if place is not None:
                 sync_directory(link.parent)
@@ -310,7 +310,7 @@ class Profiles:
         with self._trying:
             fd = self._take(profile)
             try:
-                with saying(f"delete {profile.lock}"):
+                with as_storage_error(f"delete {profile.lock}"):
                     profile.witness.unlink(missing_ok=True)
                     profile.lock.unlink(missing_ok=True)
             finally:

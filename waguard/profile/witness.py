@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from waguard.profile import leveldb
 from waguard.profile.login import database_files, databases, most_bytes
-from waguard.system.files import Below, read_state, saying, sync_directory, write_atomically
+from waguard.system.files import Below, as_storage_error, read_state, sync_directory, write_atomically
 
 _TABLES_READ = 64 * 1024 * 1024
 """So many bytes of tables are read again before a launch, the newest first; of the others the size has to do."""
@@ -50,17 +50,17 @@ def read(path: Path) -> Witness | None:
 
 
 def write(path: Path, witness: Witness) -> None:
-    """Raises `DiskFull`, `ProfileFailed`."""
+    """Raises `DiskFull`, `StorageFailed`."""
     write_atomically(path, _WITNESS.dump_json(witness) + b"\n")
 
 
 def take(profile: Path, origin: str, before: Mapping[str, Mark]) -> Mapping[str, Mark]:
     """The marks of the login's files now, which are made to outlive a power cut: else they would bear false witness.
 
-    A table never changes, so those of ``before`` are not read again. Raises `ProfileFailed`.
+    A table never changes, so those of ``before`` are not read again. Raises `StorageFailed`.
     """
     marks = {}
-    with saying(f"read {profile}"):
+    with as_storage_error(f"read {profile}"):
         for database in databases(profile, origin):
             sync_directory(database.path)
         for file, status in database_files(profile, origin).items():

@@ -26,7 +26,7 @@ from waguard.profile.store import Profiles
 from waguard.profile.witness import Mark, Witness
 from waguard.sandbox import Sandbox, reaper
 from waguard.system import host
-from waguard.system.files import Below, NotPlain, partial, saying
+from waguard.system.files import Below, NotPlain, as_storage_error, partial
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Custody:
 
         ``distrust`` is why the kept one is damaged, if that is known already; ``has_login``: the client was connected with
         it; ``marked``: its mark was seen on disk; ``generation`` is what is on record of it; ``restoring`` is told before a snapshot is opened, which takes longer
-        than all the rest. Raises `ProfileLocked`, `ProfileFailed`, `ProfileTooNew`, `DiskFull`, `SandboxFailed`;
+        than all the rest. Raises `ProfileLocked`, `StorageFailed`, `ProfileTooNew`, `DiskFull`, `SandboxFailed`;
         `BackupNotFound` and `BackupRefused` of the snapshot that was asked for.
         """
         self.drop_lock()
@@ -242,7 +242,7 @@ class Custody:
     def _lay_out(self, stop: threading.Event, file: Path, profile: Profile, *, check: bool = True) -> None:
         self._restoring()
         with partial(profile.path) as beside:
-            with saying(f"create {beside}"):
+            with as_storage_error(f"create {beside}"):
                 self._profiles.make_directory(beside)
             about = self._backups.read(stop, file, self._code, beside, self._profiles.user)
             if check:
@@ -256,9 +256,9 @@ class Custody:
     # --- while a browser uses it ------------------------------------------------------------------------
 
     def hold(self, profile: Profile) -> None:
-        """From here the databases have the login in them. Raises `ProfileFailed`."""
+        """From here the databases have the login in them. Raises `StorageFailed`."""
         self.let_go()
-        with saying(f"open {profile.path}"):
+        with as_storage_error(f"open {profile.path}"):
             self._held = Held(profile.path, self._origin)
 
     def wiped(self) -> str:
@@ -278,7 +278,7 @@ class Custody:
     # --- at its end -------------------------------------------------------------------------------------
 
     def witness(self, profile: Profile) -> None:
-        """Note what the login's files are, now that no browser can change them. Raises `ProfileFailed`, `DiskFull`."""
+        """Note what the login's files are, now that no browser can change them. Raises `StorageFailed`, `DiskFull`."""
         if profile.path.is_dir():
             self._marks = witness.take(profile.path, self._origin, self._marks)
             witness.write(profile.witness, Witness(self.version, self._marks, self.wiped()))
@@ -287,7 +287,7 @@ class Custody:
         """Leave nothing of the current profile on disk but its sealed form; false if there was nothing plain.
 
         The plain one goes only when the sealed one has been opened. Raises `BackupRefused`, `BackupFailed`, `DiskFull`,
-        `ProfileFailed`, `ProfileLocked`.
+        `StorageFailed`, `ProfileLocked`.
         """
         place, profile = self._profiles.find(self._code)
         if profile is None or place is not Place.PLAIN:
@@ -300,14 +300,14 @@ class Custody:
                 self._keep_sealed(profile)  # of another page: what is sealed now has this one's login alone
             about = self._about(profile, "sealed", has_login=has_login and not lost, live=False)
             self._backups.write(stop, profile.path, profile.sealed, about)
-            with saying(f"delete {profile.path}"), partial(profile.path) as going:
+            with as_storage_error(f"delete {profile.path}"), partial(profile.path) as going:
                 profile.path.rename(going)  # half a profile must never bear a profile's name
         finally:
             self.drop_lock()
         return True
 
     def retire(self, reason: str, *, has_login: bool) -> Path | None:
-        """Put the current profile aside, and keep what is sealed of it as a snapshot. Raises `ProfileFailed`."""
+        """Put the current profile aside, and keep what is sealed of it as a snapshot. Raises `StorageFailed`."""
         _, profile = self._profiles.find(self._code)
         worthless = self._worthless(profile, has_login=has_login)
         sequence = self._backups.sequence(self._code)
@@ -326,7 +326,7 @@ class Custody:
         if has_login or profile is None:
             return False
         store = Below(profile.path, login.database_names(self._origin)[1])
-        with saying(f"read {profile.path}"):
+        with as_storage_error(f"read {profile.path}"):
             try:
                 whose = {self._origin, *login.origins(profile.path)}
                 return store.status() is None or all(login.unmarked(store, origin) for origin in whose)
@@ -350,7 +350,7 @@ class Custody:
         """Copy the login's part of the current profile into an empty directory, for a snapshot.
 
         ``held_still``: how to hold the browser that uses it; none if there is none. Raises `BackupFailed`,
-        `BackupRefused` if what was copied is damaged, `ProfileFailed`, `DiskFull`.
+        `BackupRefused` if what was copied is damaged, `StorageFailed`, `DiskFull`.
         """
         place, profile = self._profiles.find(self._code)
         if profile is None or place is not Place.PLAIN:
@@ -362,7 +362,7 @@ class Custody:
             self._lock(profile)
         try:
             with (
-                saying(f"copy {profile.path}"),
+                as_storage_error(f"copy {profile.path}"),
                 (held_still or nullcontext)(),
                 _refusing_oddities(profile.path),
             ):
@@ -371,7 +371,7 @@ class Custody:
         finally:
             if held_still is None:
                 self.drop_lock()
-        with saying(f"read {into}"):
+        with as_storage_error(f"read {into}"):
             self._drop_unnamed(into)
         report = self._structure(into)
         if report.verdict is Verdict.DAMAGED:
@@ -416,7 +416,7 @@ class Custody:
     def prune(self, limit_bytes: int) -> int:
         """Drop the caches of a profile that no browser uses, if they take more; how many bytes that were.
 
-        Raises `ProfileFailed`, `ProfileLocked`.
+        Raises `StorageFailed`, `ProfileLocked`.
         """
         place, profile = self._profiles.find(self._code)
         if profile is None or place is not Place.PLAIN:

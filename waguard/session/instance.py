@@ -217,7 +217,7 @@ class Instance:
     async def prepare(self, source: Source | None, deadline_s: float) -> None:
         """See that nothing of this client runs, and have a profile with its lock taken.
 
-        Raises `NotProvedGone`, `ProfileLocked`, `ProfileFailed`, `ProfileTooNew`, `BackupNotFound`, `BackupRefused`,
+        Raises `NotProvedGone`, `ProfileLocked`, `StorageFailed`, `ProfileTooNew`, `BackupNotFound`, `BackupRefused`,
         `DiskFull`, `SandboxFailed`, `DeadlineExceeded`.
         """
         began = time.monotonic()
@@ -336,7 +336,7 @@ class Instance:
         return self._record.login or bool(self._record.restored)
 
     async def see_mark(self) -> bool:
-        """Whether the login's mark is on disk by now; that it was seen is remembered. Raises `ProfileFailed`."""
+        """Whether the login's mark is on disk by now; that it was seen is remembered. Raises `StorageFailed`."""
         profile = self.memory.profile
         if not self._record.marked and profile is not None and self._record.login:
             await self.save(marked=await in_thread(login.marked, profile.path, self._origin))
@@ -345,7 +345,7 @@ class Instance:
     async def settle(self, limit_s: float) -> None:
         """Wait until the login of a client that has just been connected is on disk, ``limit_s`` after that at most.
 
-        Chromium writes localStorage late, and by when cannot be asked: its mark is looked for. Raises `ProfileFailed`.
+        Chromium writes localStorage late, and by when cannot be asked: its mark is looked for. Raises `StorageFailed`.
         """
         while (
             self.browser is not None
@@ -506,7 +506,7 @@ class Instance:
     async def launch(self, spawned: Callable[[Browser], None], deadline_s: float) -> None:
         """Start the browser; returns when it answers. ``spawned`` is called as soon as there is a process to watch.
 
-        Raises `BrowserNotFound`, `SandboxFailed`, `BrowserFailed`, `DiskFull`, `ProfileFailed`, `ProfileTooNew`,
+        Raises `BrowserNotFound`, `SandboxFailed`, `BrowserFailed`, `DiskFull`, `StorageFailed`, `ProfileTooNew`,
         `DeadlineExceeded`, with the browser's last words.
         """
         try:
@@ -608,7 +608,7 @@ class Instance:
     async def find_profile(self) -> Record:
         """See to it that the link to its profile is there, and that its record, which is returned, names it too.
 
-        Raises `ProfileFailed` if there is a login and nobody knows where.
+        Raises `ProfileNotFound` if there is a login and nobody knows where, `StorageFailed`.
         """
         record = self._record
         known = record.generation or (record.launch.generation if record.launch is not None else "")
@@ -621,7 +621,7 @@ class Instance:
 
     async def adopt(self) -> bool:
         """Go on with the browser that an earlier daemon has brought up, if all that it takes is there; else its pipes are
-        closed, and the rest is for `end_leftovers`. Raises `OSError`, `ProfileFailed`.
+        closed, and the rest is for `end_leftovers`. Raises `OSError`, `StorageFailed`.
         """
         manager, launch = self._resources.manager, self._record.launch
         if launch is None:
@@ -798,7 +798,7 @@ class Instance:
 
     async def copy(self, into: Path, reason: str) -> About:
         """Copy the login's part of the profile into an empty directory, from a running browser too, which is held still for
-        milliseconds. Raises `BackupFailed`, `BackupRefused`, `ProfileFailed`, `ProfileLocked`, `DiskFull`.
+        milliseconds. Raises `BackupFailed`, `BackupRefused`, `StorageFailed`, `ProfileLocked`, `DiskFull`.
         """
         async with self._using:
             browser = self.browser
@@ -826,7 +826,7 @@ class Instance:
         self.memory.frozen_ms = round((time.monotonic() - began) * 1000, 1)
 
     async def prune(self, limit_bytes: int) -> int:
-        """Drop the caches of a profile that no browser uses, if they take more. Raises `ProfileFailed`, `ProfileLocked`."""
+        """Drop the caches of a profile that no browser uses, if they take more. Raises `StorageFailed`, `ProfileLocked`."""
         async with self._using:
             return 0 if self.in_use else await in_thread(self._custody.prune, limit_bytes)
 

@@ -13,10 +13,10 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from waguard.core.model import ClientCode, Reason, Wanted
-from waguard.errors import ProfileFailed
+from waguard.errors import RecordCorrupt
 from waguard.profile.store import Profiles
 from waguard.sandbox.reaper import Launch
-from waguard.system.files import read_state, saying, write_atomically
+from waguard.system.files import as_storage_error, read_state, write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +85,14 @@ def _names(record: Record) -> Iterator[tuple[str, str]]:
     yield from ((where, name) for where, name in may_be_empty.items() if name)
 
 
-class Torn(ProfileFailed):
-    """The record can be read, and not understood."""
-
-
 class Registry:
     def __init__(self, profiles: Profiles) -> None:
         self._profiles = profiles
 
     def read(self, code: ClientCode) -> Record:
-        """What is known of the code; an empty record if nothing is. Raises `Torn`, or `ProfileFailed` if it cannot be read."""
+        """What is known of the code; an empty record if nothing is. Raises `RecordCorrupt`, or `StorageFailed` if it cannot be read."""
         path = self._path(code)
-        with saying(f"read {path}"):
+        with as_storage_error(f"read {path}"):
             try:
                 data = read_state(path)
             except FileNotFoundError:
@@ -106,21 +102,23 @@ class Registry:
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in problem["loc"]) or "the file"
-            raise Torn(f"{path} cannot be understood: {where}: {problem['msg']}.") from None
+            raise RecordCorrupt(f"{path} cannot be understood: {where}: {problem['msg']}.") from None
         for where, name in _names(record):
             if not _NAME.fullmatch(name):
-                raise Torn(f"{path} cannot be understood: {where}: {name[:80]!r} is no name of ours.")
+                raise RecordCorrupt(
+                    f"{path} cannot be understood: {where}: {name[:80]!r} is no name of ours."
+                )
         return record
 
     def write(self, code: ClientCode, record: Record) -> None:
-        """Raises `DiskFull`, `ProfileFailed`; the old record then stands."""
+        """Raises `DiskFull`, `StorageFailed`; the old record then stands."""
         write_atomically(self._path(code), _RECORD.dump_json(record, indent=2) + b"\n")
 
     def set_aside(self, code: ClientCode) -> Path:
         """Move a record that cannot be understood out of the way, for people to look at; returns where."""
         path = self._path(code)
         aside = path.with_name(f"session.{secrets.token_hex(4)}.unreadable")
-        with saying(f"rename {path}"):
+        with as_storage_error(f"rename {path}"):
             path.replace(aside)
         return aside
 

@@ -42,16 +42,19 @@ from waguard.errors import (
     NoMemory,
     NoQrCode,
     NotReady,
-    ProfileFailed,
+    ProfileNotFound,
+    RecordCorrupt,
+    RecordUnavailable,
     SessionFailed,
     SessionNotFound,
     ShuttingDown,
+    StorageFailed,
     WaguardError,
 )
 from waguard.profile import login
 from waguard.schedule import Rule, Schedule
 from waguard.session.instance import Instance, kept_launch, kept_names
-from waguard.session.registry import Record, Torn
+from waguard.session.registry import Record
 from waguard.session.task import Services, Session
 from waguard.supervisor.views import backup_view, qr_view, session_view
 from waguard.system import host, shortage
@@ -198,7 +201,7 @@ class Supervisor:
         resources = self._resources
         try:
             record = await self._read(code)
-        except Torn as error:
+        except RecordCorrupt as error:
             resources.bus.publish(
                 "registry.unreadable",
                 client=code,
@@ -208,13 +211,13 @@ class Supervisor:
             # Whose pipes are kept was wanted; they name its launch, and so it can be ended.
             launch = kept_launch(code, resources.manager.handed())
             record = Record(wanted=Wanted.UP if launch else Wanted.DOWN, launch=launch)
-        except (ProfileFailed, LimitReached) as error:
+        except (StorageFailed, LimitReached) as error:
             self._unread[code] = error.message
             resources.bus.publish("registry.unread", client=code, error=error.message, hint=_READ_LATER)
             return
         try:
             record = await Instance(code, record, resources).find_profile()
-        except ProfileFailed as error:
+        except (StorageFailed, ProfileNotFound) as error:
             self._unread[code] = str(error)
             resources.bus.publish("profile.not_found", client=code, error=str(error))
             return
@@ -223,20 +226,20 @@ class Supervisor:
             await session.take_over()
 
     async def _read(self, code: ClientCode) -> Record:
-        """What cannot be read is tried again: there may be too many open files for a moment. Raises `Torn`, `ProfileFailed`."""
+        """What cannot be read is tried again: there may be too many open files for a moment. Raises `RecordCorrupt`, `StorageFailed`."""
         for _ in range(_READS - 1):
             try:
                 return await in_thread(self._resources.registry.read, code)
-            except Torn:
+            except RecordCorrupt:
                 raise
-            except (ProfileFailed, LimitReached):
+            except (StorageFailed, LimitReached):
                 await asyncio.sleep(_READ_AGAIN_S)
         return await in_thread(self._resources.registry.read, code)
 
     async def _set_aside(self, code: ClientCode) -> str:
         try:
             return str(await in_thread(self._resources.registry.set_aside, code))
-        except (ProfileFailed, LimitReached) as error:
+        except (StorageFailed, LimitReached) as error:
             return f"where it was: {error.message}"
 
     def refuse(self) -> None:
@@ -349,7 +352,7 @@ class Supervisor:
     # --- snapshots ------------------------------------------------------------------------------------
 
     async def backups(self, code: ClientCode) -> Sequence[BackupView]:
-        """The client's snapshots, the newest first, also of one that has no session any more. Raises `ProfileFailed`."""
+        """The client's snapshots, the newest first, also of one that has no session any more. Raises `StorageFailed`."""
         return [backup_view(one) for one in await self.keeper.list(code)]
 
     async def backup(self, code: ClientCode) -> BackupView:
@@ -492,7 +495,7 @@ class Supervisor:
 
     def _check_read(self, code: ClientCode) -> None:
         if code in self._unread:
-            raise ProfileFailed(self._unread[code], hint=_READ_LATER)
+            raise RecordUnavailable(self._unread[code], hint=_READ_LATER)
 
     def _check_open(self) -> None:
         if self._closing:

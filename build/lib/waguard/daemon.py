@@ -55,7 +55,7 @@ from waguard.session.task import Services
 from waguard.session.watch import Senses
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import heap, shortage, signals
-from waguard.system.files import in_thread, saying
+from waguard.system.files import as_storage_error, in_thread
 from waguard.system.systemd import CONTROL, Manager
 from waguard.system.tasks import background
 from waguard.whatsapp import page as whatsapp
@@ -248,7 +248,7 @@ async def running(
         fence = await in_thread(_fence, config)
         stack.callback(fence.close)
         etc = Etc(root / ".etc")
-        with saying(f"make {etc.path}"):
+        with as_storage_error(f"make {etc.path}"):
             await in_thread(etc.make)
         await etc.look(bus)
         stack.push_async_callback(_end, background(partial(etc.keep, bus), "etc", bus.publish, again=True))
@@ -462,7 +462,7 @@ def _look_at(root: Path) -> None:
 def _own(root: Path) -> int:
     """Be the only daemon of this sessions directory as long as the fd is open. Raises `AlreadyRunning`."""
     path = root / ".daemon.lock"
-    with saying(f"open {path}"):
+    with as_storage_error(f"open {path}"):
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -115,7 +115,7 @@ class ProfileTooNew(WaguardError):
     code = "profile_too_new"
 
 
-class ProfileFailed(WaguardError):
+class StorageFailed(WaguardError):
     """The profile could not be made, moved or read."""
 
     code = "profile_failed"

@@ -121,7 +121,7 @@ _SAID: Mapping[Fault, tuple[str, str, str]] = {
     Fault.STORAGE_REFUSED: ("page_failed", "The page cannot use its storage", "Is the disk full?"),
     Fault.NETWORK_HUNG: ("browser_failed", "The browser's network service hangs", ""),
     Fault.GPU_HUNG: ("browser_failed", "The page is not drawn any more", ""),
-    Fault.OFFLINE: ("page_failed", "WhatsApp is not reached", "Is the network up?"),
+    Fault.OFFLINE: ("page_unreachable", "WhatsApp is not reached", "Is the network up?"),
     Fault.SYNC_STUCK: ("page_failed", "The chats do not come", "Is the network slow?"),
     Fault.QR_STALE: ("page_failed", "The QR code is too old to be scanned", ""),
     Fault.MEMORY_HIGH: ("browser_failed", "The browser takes too much memory", ""),

@@ -71,7 +71,7 @@ class Report:
 def examine(
     subject: Subject, among: Sequence[tuple[str, Callable[[Subject], Iterator[Doubt]]]] = EXAMINERS
 ) -> Report:
-    """Look at a profile that no browser uses. Blocking. Raises `ProfileFailed`, `ProfileTooNew`, `ProfileLocked`."""
+    """Look at a profile that no browser uses. Blocking. Raises `StorageFailed`, `ProfileNotOwned`, `ProfileTooNew`, `ProfileLocked`."""
     evidence = []
     for name, examiner in among:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, 
 
 from waguard.core.model import ClientCode
 from waguard.core.shown import Leftover, Sweep
-from waguard.errors import ProfileFailed
+from waguard.errors import StorageFailed
 from waguard.profile.generation import Retired
 from waguard.session.instance import Resources
 from waguard.session.task import Session
@@ -45,7 +45,7 @@ class Sweeper:
         starting: bool = False,
         among: Sequence[_Finder] = FINDERS,
     ) -> Sweep:
-        """Look, and deal with what is found; what fails is told in its finding. Raises `ProfileFailed` if it cannot look."""
+        """Look, and deal with what is found; what fails is told in its finding. Raises `StorageFailed` if it cannot look."""
         began = time.monotonic()
         async with self._sweeping:
             found = await in_thread(self._look, dict(self._sessions), self._in_use(), starting, among)
@@ -96,7 +96,7 @@ class Sweeper:
             code = ClientCode(name)
             try:
                 _, profile = profiles.find(code)
-            except ProfileFailed:
+            except StorageFailed:
                 if code in self._sessions or code in self._unread:
                     raise  # with an owner unknown, none could be told to be without one
                 continue  # no directory of ours

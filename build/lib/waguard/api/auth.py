@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from waguard.config.sections import Config, token_problem
 from waguard.core.model import ClientCode, client_code
 from waguard.errors import ConfigError, InvalidClientCode
-from waguard.system.files import close_to_others, credential, read_secret, saying, write_atomically
+from waguard.system.files import as_storage_error, close_to_others, credential, read_secret, write_atomically
 
 FILE = ".tokens.json"
 """Below ``sessions.dir``, mode 0600: ``{"admin": "...", "clients": {"demo": "..."}}``."""
@@ -76,7 +76,7 @@ def load(
 
     ``closed`` is told of a file that was open to others, and is not any more.
 
-    Raises `ConfigError` for a file that cannot be understood or that others may read, `ProfileFailed`, `DiskFull`.
+    Raises `ConfigError` for a file that cannot be understood or that others may read, `StorageFailed`, `DiskFull`.
     """
     given = credential(CREDENTIAL, environ)
     path = given or config.sessions.dir / FILE
@@ -107,7 +107,7 @@ def load(
 
 
 def _read(path: Path, others: int, closed: Callable[[str], None] | None) -> StoredTokens | None:
-    with saying(f"read {path}"):
+    with as_storage_error(f"read {path}"):
         try:
             data, status = read_secret(path)
         except FileNotFoundError:

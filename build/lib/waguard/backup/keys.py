@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from waguard.errors import BackupFailed, ConfigError
-from waguard.system.files import close_to_others, credential, read_secret, saying, write_atomically
+from waguard.system.files import as_storage_error, close_to_others, credential, read_secret, write_atomically
 
 CREDENTIAL = "waguard.keys"
 """The systemd credential that is used when there is one and no file is named, systemd.exec(5)."""
@@ -54,7 +54,7 @@ class Keyring:
 
 
 def place(named: Path | None, sessions: Path, environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the keys are: the named file, else the systemd credential, else beside the sessions. Raises `ProfileFailed`."""
+    """Where the keys are: the named file, else the systemd credential, else beside the sessions. Raises `StorageFailed`."""
     if named is not None:
         return named
     return credential(CREDENTIAL, environ) or sessions / ".backup.keys"
@@ -70,9 +70,9 @@ def load(
     """Read the keys; with ``make``, a file that is not there is made with a new key, unless one that was there is ``needed``: then
     there are none. ``closed`` is told of a file that was open to others, and is not any more.
 
-    Raises `ConfigError` for a file that cannot be understood or that others may read, `ProfileFailed`, `DiskFull`.
+    Raises `ConfigError` for a file that cannot be understood or that others may read, `StorageFailed`, `DiskFull`.
     """
-    with saying(f"read {path}"):
+    with as_storage_error(f"read {path}"):
         try:
             text, status = read_secret(path)
         except FileNotFoundError:

@@ -10,7 +10,7 @@ from typing import IO
 
 from waguard.errors import BackupRefused, Problem, ProfileLocked
 from waguard.profile import in_use, login, trees
-from waguard.system.files import Below, NotPlain, saying
+from waguard.system.files import Below, NotPlain, as_storage_error
 
 _PIECE = 1024 * 1024
 
@@ -20,9 +20,9 @@ def write(source: Path, target: IO[bytes], *, origin: str, wanted: str = "") -> 
     ``origin`` the page's that is meant; a file of another form as it is.
 
     ``wanted``: which login, if there are several; returns what the daemon has to be told of that. Raises `Problem`,
-    `BackupRefused`, `ProfileLocked`, `ProfileFailed`.
+    `BackupRefused`, `ProfileLocked`, `StorageFailed`.
     """
-    with saying(f"read {source}"):
+    with as_storage_error(f"read {source}"):
         if not source.exists():
             raise Problem("not_found", f"There is no {source}.")
         if source.is_dir():

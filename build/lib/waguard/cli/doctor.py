@@ -31,7 +31,7 @@ from waguard.sandbox import choose, drop_privileges, unprivileged_user
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.fence import Fence
 from waguard.system import host
-from waguard.system.files import saying
+from waguard.system.files import as_storage_error
 
 _TRIAL_S = 10.0
 _LAST_WORDS = 3
@@ -273,7 +273,7 @@ def sessions(config: Config, service: Service | None = None) -> Seen:
             Grade.PROBLEM,
             f"install -d -m 711 -o {owner} {root}",
         )
-    with saying(f"write {there}"):
+    with as_storage_error(f"write {there}"):
         look_for_links(there)
     if there != root:
         return Seen(f"{root} will be made")

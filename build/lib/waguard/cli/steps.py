@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from waguard.cli import show
-from waguard.errors import DiskFull, Problem, ProfileFailed
+from waguard.errors import DiskFull, Problem, StorageFailed
 from waguard.system.files import replacing
 
 COMMAND_S = 120.0
@@ -33,7 +33,7 @@ class Work:
                 do()
             except OSError as error:
                 raise failed(what, error.strerror or str(error)) from None
-            except (DiskFull, ProfileFailed) as error:
+            except (DiskFull, StorageFailed) as error:
                 raise Problem("install_failed", error.message, hint=AGAIN) from None
             self._out.print(f"  done      {what}", style="green")
         return needed
@@ -64,7 +64,7 @@ def failed(what: str, why: str) -> Problem:
 def write(path: Path, data: bytes, mode: int = 0o644, group: str = "root") -> None:
     """Whole or not at all, root's from the start, and in the place of a link, not through it.
 
-    Raises `DiskFull`, `ProfileFailed`, and `OSError` for its directory.
+    Raises `DiskFull`, `StorageFailed`, and `OSError` for its directory.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from waguard.profile import leveldb
-from waguard.system.files import Below, NotPlain, oddity, saying
+from waguard.system.files import Below, NotPlain, as_storage_error, oddity
 
 _SMALL = (
     "Local State",
@@ -90,9 +90,9 @@ def holds_login(profile: Path, origin: str) -> bool:
 
 
 def marked(profile: Path, origin: str) -> bool:
-    """Whether the login's mark can be seen on disk. It can be there unseen: tables are compressed. Raises `ProfileFailed`."""
+    """Whether the login's mark can be seen on disk. It can be there unseen: tables are compressed. Raises `StorageFailed`."""
     store = Below(profile, _LOCAL_STORAGE)
-    with saying(f"read {store.path}"):
+    with as_storage_error(f"read {store.path}"):
         try:
             return store.is_directory() and _has_mark(store, key_of(origin))
         except NotPlain:  # that is for the check to tell

@@ -29,10 +29,18 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
 from waguard.core.model import ClientCode
-from waguard.errors import ConfigError, ProfileFailed, ProfileLocked
+from waguard.errors import ConfigError, ProfileLocked, StorageFailed
 from waguard.profile.login import CACHES
 from waguard.sandbox import User
-from waguard.system.files import Below, is_partial, partial, remove_tree, saying, sync_directory, walk
+from waguard.system.files import (
+    Below,
+    as_storage_error,
+    is_partial,
+    partial,
+    remove_tree,
+    sync_directory,
+    walk,
+)
 
 DAMAGED = "damaged"
 """The reason of a profile that was put aside because of what the check found."""
@@ -145,8 +153,8 @@ def bytes_below(top: Path) -> int:
     return found
 
 
-def _nowhere(link: Path, what: str) -> ProfileFailed:
-    return ProfileFailed(
+def _nowhere(link: Path, what: str) -> StorageFailed:
+    return StorageFailed(
         f"{link} is {what}, its client has a login, and where that is nobody knows. Nothing was started in its place.",
         hint=f"If you know which of .profiles it was: ln -sfn ../.profiles/GENERATION {link}. To give the login up: rm -r {link.parent}. "
         "Then restart the daemon.",
@@ -203,8 +211,8 @@ class Profiles:
         file is gone."""
 
     def make_room(self) -> None:
-        """Create the directories. Raises `ConfigError` where there can be no links, `ProfileFailed`."""
-        with saying(f"create {self.root}"):
+        """Create the directories. Raises `ConfigError` where there can be no links, `StorageFailed`."""
+        with as_storage_error(f"create {self.root}"):
             # Others may pass but not look: where there is no bubblewrap the browsers' user has to reach its profile.
             for directory, mode in (
                 (self.root, 0o711),
@@ -218,13 +226,13 @@ class Profiles:
     def home(self, code: ClientCode) -> Path:
         """The directory of a client code, made if it is not there."""
         home = self.root / code
-        with saying(f"create {home}"):
+        with as_storage_error(f"create {home}"):
             home.mkdir(mode=0o700, exist_ok=True)
         return home
 
     def codes(self) -> Sequence[str]:
         """Names of the clients' directories, as they are on disk."""
-        with saying(f"read {self.root}"):
+        with as_storage_error(f"read {self.root}"):
             return sorted(
                 entry.name for entry in os.scandir(self.root) if entry.is_dir() and entry.name[0] != "."
             )
@@ -235,14 +243,14 @@ class Profiles:
         return profile if place in {Place.PLAIN, Place.SEALED} else None
 
     def find(self, code: ClientCode) -> tuple[Place, Profile | None]:
-        """Where the code's profile is, and which it is. Raises `ProfileFailed`."""
+        """Where the code's profile is, and which it is. Raises `StorageFailed`."""
         link = self.root / code / "profile"
         try:
             generation = link.readlink().name
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.EINVAL}:
                 return Place.NONE, None
-            raise ProfileFailed(f"Cannot read {link}: {error.strerror}.", errno=error.errno) from None
+            raise StorageFailed(f"Cannot read {link}: {error.strerror}.", errno=error.errno) from None
         if not _GENERATION.fullmatch(generation):
             return Place.NONE, None
         profile = self.profile(generation)
@@ -261,10 +269,10 @@ class Profiles:
         wrong, empty if nothing was.
 
         ``generation`` is what it pointed at, as far as is known; ``lineages`` are those of the client's snapshots, the newest
-        first. Raises `ProfileFailed` if there is a login and nobody knows where.
+        first. Raises `StorageFailed` if there is a login and nobody knows where.
         """
         link = Below(self.root, f"{code}/profile")
-        with saying(f"mend {link.path}"):
+        with as_storage_error(f"mend {link.path}"):
             status = link.status()
             if status is not None and stat.S_ISLNK(status.st_mode):
                 return ""
@@ -329,7 +337,7 @@ class Profiles:
 
     def generations(self) -> Sequence[str]:
         """Of which there is anything at all."""
-        with saying(f"read {self._profiles}"):
+        with as_storage_error(f"read {self._profiles}"):
             names = {entry.name for place in {self._profiles, self._plain} for entry in os.scandir(place)}
         found = (_PART.fullmatch(name) for name in sorted(names))
         return list(dict.fromkeys(one["generation"] for one in found if one is not None))
@@ -348,7 +356,7 @@ class Profiles:
             *self._retired,
             *(home for home in homes if re.fullmatch(_CODE, home.name)),
         }
-        with saying(f"read {self.root}"):
+        with as_storage_error(f"read {self.root}"):
             return sorted(
                 Path(entry.path)
                 for place in places
@@ -365,11 +373,11 @@ class Profiles:
     def give(self, profile: Profile) -> None:
         """A profile that browsers had as another user is given to those of now; only with our lock held and no browser alive.
 
-        By fds, without following: a browser has written it. Raises `ProfileFailed`.
+        By fds, without following: a browser has written it. Raises `StorageFailed`.
         """
         if self.user is None or (before := profile.path.lstat().st_uid) in {0, self.user.uid}:
             return
-        with saying(f"give {profile.path} to uid {self.user.uid}"):
+        with as_storage_error(f"give {profile.path} to uid {self.user.uid}"):
             below = [profile.path]
             while below:
                 directory = below.pop()
@@ -391,7 +399,7 @@ class Profiles:
 
     def drop_singletons(self, profile: Profile) -> None:
         """Remove Chromium's own lock, which a killed browser leaves; only with our lock held and no browser alive."""
-        with saying(f"clear {profile.path}"):
+        with as_storage_error(f"clear {profile.path}"):
             for name in ("SingletonLock", "SingletonCookie", "SingletonSocket"):
                 path = profile.path / name
                 if path.is_dir() and not path.is_symlink():  # whatever a hostile browser has made of it
@@ -400,9 +408,9 @@ class Profiles:
                     path.unlink(missing_ok=True)
 
     def create(self, code: ClientCode) -> Profile:
-        """A new, empty profile, made current. Raises `DiskFull`, `ProfileFailed`."""
+        """A new, empty profile, made current. Raises `DiskFull`, `StorageFailed`."""
         profile = self.profile(self.new_generation())
-        with saying(f"create {profile.path}"):
+        with as_storage_error(f"create {profile.path}"):
             try:
                 self.make_directory(profile.path)
                 self._point(code, profile)
@@ -426,8 +434,8 @@ class Profiles:
             os.chown(path, self.user.uid, self.user.gid)
 
     def complete(self, made: Path, profile: Profile) -> None:
-        """Give what was laid out in ``made`` and is on disk its name as a profile's directory. Raises `ProfileFailed`."""
-        with saying(f"create {profile.path}"):
+        """Give what was laid out in ``made`` and is on disk its name as a profile's directory. Raises `StorageFailed`."""
+        with as_storage_error(f"create {profile.path}"):
             made.rename(profile.path)
             sync_directory(self._plain)
 
@@ -439,7 +447,7 @@ class Profiles:
         There is a current profile all the time; a crash in between leaves the one before without an owner.
         """
         before = self.current(code)
-        with saying(f"replace the profile of {code}"):
+        with as_storage_error(f"replace the profile of {code}"):
             self._point(code, profile)
         if before is None:
             return None
@@ -470,11 +478,11 @@ class Profiles:
         return [path for path in found if path.is_dir() and path.resolve() == path]
 
     def prune(self, profile: Profile, limit_bytes: int) -> int:
-        """Drop its caches if they take more; how many bytes that were. Only with its lock held. Raises `ProfileFailed`."""
+        """Drop its caches if they take more; how many bytes that were. Only with its lock held. Raises `StorageFailed`."""
         found = self.cache_bytes(profile)
         if found <= limit_bytes:
             return 0
-        with saying(f"prune {profile.path}"):
+        with as_storage_error(f"prune {profile.path}"):
             for path in self._caches(profile):
                 remove_tree(path)
         return found
@@ -489,7 +497,7 @@ class Profiles:
 
     @staticmethod
     def _take(profile: Profile) -> int:
-        with saying(f"open {profile.lock}"):
+        with as_storage_error(f"open {profile.lock}"):
             fd = os.open(profile.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -507,7 +515,7 @@ class Profiles:
 
     def held(self, profile: Profile) -> bool:
         """Whether anybody holds the profile's lock now."""
-        with saying(f"open {profile.lock}"):
+        with as_storage_error(f"open {profile.lock}"):
             try:
                 fd = os.open(profile.lock, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
             except FileNotFoundError:
@@ -535,7 +543,7 @@ class Profiles:
         place = None
         if profile is not None:
             place = self._put_aside(code, profile, reason, worthless=worthless, sequence=sequence)
-        with saying(f"retire the profile of {code}"):
+        with as_storage_error(f"retire the profile of {code}"):
             link.unlink(missing_ok=True)
             if place is not None:
                 sync_directory(link.parent)
@@ -555,7 +563,7 @@ class Profiles:
         ending = ".empty" if worthless else ""
         directory = self._retired[0 if profile.path.parent == self._profiles else -1]
         place = directory / f"{code}.{profile.generation}.{reason}{ending}"
-        with saying(f"retire the profile of {code}"):
+        with as_storage_error(f"retire the profile of {code}"):
             if not profile.path.is_dir():
                 return None
             if sequence:
@@ -571,7 +579,7 @@ class Profiles:
         with self._trying:
             fd = self._take(profile)
             try:
-                with saying(f"delete {profile.lock}"):
+                with as_storage_error(f"delete {profile.lock}"):
                     profile.witness.unlink(missing_ok=True)
                     profile.lock.unlink(missing_ok=True)
             finally:
@@ -580,7 +588,7 @@ class Profiles:
     def retired(self) -> Sequence[Retired]:
         """What was put aside, the oldest first. Only names of our own making count."""
         found = []
-        with saying(f"read {self._retired[0]}"):
+        with as_storage_error(f"read {self._retired[0]}"):
             entries = [entry for place in self._retired for entry in os.scandir(place)]
             for entry in entries:
                 ours = _RETIRED.fullmatch(entry.name)
@@ -598,27 +606,27 @@ class Profiles:
         return None
 
     def note_look(self, now: float) -> None:
-        """Note that it says this now. Raises `ProfileFailed`."""
+        """Note that it says this now. Raises `StorageFailed`."""
         path = self.root / _LOOKED
-        with saying(f"write {path}"):
+        with as_storage_error(f"write {path}"):
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600))
             os.utime(path, (now, now), follow_symlinks=False)
 
     def count_from(self, path: Path, now: float) -> None:
-        """Let the retention time of one count from now. Raises `ProfileFailed`."""
-        with saying(f"date {path}"):
+        """Let the retention time of one count from now. Raises `StorageFailed`."""
+        with as_storage_error(f"date {path}"):
             os.utime(path, (now, now), follow_symlinks=False)
 
     def mark_saved(self, retired: Retired, *, empty: bool = False) -> Retired:
-        """Note in its name that there is a snapshot of it, or that there is no login in it. Raises `ProfileFailed`."""
-        with saying(f"rename {retired.path}"):
+        """Note in its name that there is a snapshot of it, or that there is no login in it. Raises `StorageFailed`."""
+        with as_storage_error(f"rename {retired.path}"):
             path = retired.path.rename(f"{retired.path}.{'empty' if empty else 'saved'}")
             sync_directory(retired.path.parent)
         return replace(retired, path=path, saved=True)
 
     def delete_retired(self, path: Path) -> None:
-        """Delete one retired profile for good. No other is ever deleted. Raises `ProfileFailed`."""
+        """Delete one retired profile for good. No other is ever deleted. Raises `StorageFailed`."""
         if path.parent not in self._retired or not _RETIRED.fullmatch(path.name):
-            raise ProfileFailed(f"{path} is not a retired profile of ours, so it is not deleted.")
-        with saying(f"delete {path}"):
+            raise StorageFailed(f"{path} is not a retired profile of ours, so it is not deleted.")
+        with as_storage_error(f"delete {path}"):
             remove_tree(path)

@@ -13,10 +13,10 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from waguard.core.model import ClientCode, Reason, Wanted
-from waguard.errors import ProfileFailed
+from waguard.errors import StorageFailed
 from waguard.profile.store import Profiles
 from waguard.sandbox.reaper import Launch
-from waguard.system.files import read_state, saying, write_atomically
+from waguard.system.files import as_storage_error, read_state, write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def _names(record: Record) -> Iterator[tuple[str, str]]:
     yield from ((where, name) for where, name in may_be_empty.items() if name)
 
 
-class Torn(ProfileFailed):
+class Torn(StorageFailed):
     """The record can be read, and not understood."""
 
 
@@ -94,9 +94,9 @@ class Registry:
         self._profiles = profiles
 
     def read(self, code: ClientCode) -> Record:
-        """What is known of the code; an empty record if nothing is. Raises `Torn`, or `ProfileFailed` if it cannot be read."""
+        """What is known of the code; an empty record if nothing is. Raises `Torn`, or `StorageFailed` if it cannot be read."""
         path = self._path(code)
-        with saying(f"read {path}"):
+        with as_storage_error(f"read {path}"):
             try:
                 data = read_state(path)
             except FileNotFoundError:
@@ -113,14 +113,14 @@ class Registry:
         return record
 
     def write(self, code: ClientCode, record: Record) -> None:
-        """Raises `DiskFull`, `ProfileFailed`; the old record then stands."""
+        """Raises `DiskFull`, `StorageFailed`; the old record then stands."""
         write_atomically(self._path(code), _RECORD.dump_json(record, indent=2) + b"\n")
 
     def set_aside(self, code: ClientCode) -> Path:
         """Move a record that cannot be understood out of the way, for people to look at; returns where."""
         path = self._path(code)
         aside = path.with_name(f"session.{secrets.token_hex(4)}.unreadable")
-        with saying(f"rename {path}"):
+        with as_storage_error(f"rename {path}"):
             path.replace(aside)
         return aside
 

@@ -41,10 +41,10 @@ from waguard.errors import (
     NoMemory,
     NoQrCode,
     NotReady,
-    ProfileFailed,
     SessionFailed,
     SessionNotFound,
     ShuttingDown,
+    StorageFailed,
     WaguardError,
 )
 from waguard.profile import login
@@ -207,13 +207,13 @@ class Supervisor:
             # Whose pipes are kept was wanted; they name its launch, and so it can be ended.
             launch = kept_launch(code, resources.manager.handed())
             record = Record(wanted=Wanted.UP if launch else Wanted.DOWN, launch=launch)
-        except (ProfileFailed, LimitReached) as error:
+        except (StorageFailed, LimitReached) as error:
             self._unread[code] = error.message
             resources.bus.publish("registry.unread", client=code, error=error.message, hint=_READ_LATER)
             return
         try:
             record = await Instance(code, record, resources).find_profile()
-        except ProfileFailed as error:
+        except StorageFailed as error:
             self._unread[code] = str(error)
             resources.bus.publish("profile.not_found", client=code, error=str(error))
             return
@@ -222,20 +222,20 @@ class Supervisor:
             await session.take_over()
 
     async def _read(self, code: ClientCode) -> Record:
-        """What cannot be read is tried again: there may be too many open files for a moment. Raises `Torn`, `ProfileFailed`."""
+        """What cannot be read is tried again: there may be too many open files for a moment. Raises `Torn`, `StorageFailed`."""
         for _ in range(_READS - 1):
             try:
                 return await in_thread(self._resources.registry.read, code)
             except Torn:
                 raise
-            except (ProfileFailed, LimitReached):
+            except (StorageFailed, LimitReached):
                 await asyncio.sleep(_READ_AGAIN_S)
         return await in_thread(self._resources.registry.read, code)
 
     async def _set_aside(self, code: ClientCode) -> str:
         try:
             return str(await in_thread(self._resources.registry.set_aside, code))
-        except (ProfileFailed, LimitReached) as error:
+        except (StorageFailed, LimitReached) as error:
             return f"where it was: {error.message}"
 
     def refuse(self) -> None:
@@ -348,7 +348,7 @@ class Supervisor:
     # --- snapshots ------------------------------------------------------------------------------------
 
     async def backups(self, code: ClientCode) -> Sequence[BackupView]:
-        """The client's snapshots, the newest first, also of one that has no session any more. Raises `ProfileFailed`."""
+        """The client's snapshots, the newest first, also of one that has no session any more. Raises `StorageFailed`."""
         return [backup_view(one) for one in await self.keeper.list(code)]
 
     async def backup(self, code: ClientCode) -> BackupView:
@@ -485,7 +485,7 @@ class Supervisor:
 
     def _check_read(self, code: ClientCode) -> None:
         if code in self._unread:
-            raise ProfileFailed(self._unread[code], hint=_READ_LATER)
+            raise StorageFailed(self._unread[code], hint=_READ_LATER)
 
     def _check_open(self) -> None:
         if self._closing:

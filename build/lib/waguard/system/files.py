@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from waguard.errors import ConfigError, DiskFull, ProfileFailed
+from waguard.errors import ConfigError, DiskFull, StorageFailed
 from waguard.system import shortage
 from waguard.system.tasks import forget
 
@@ -264,7 +264,7 @@ def close_to_others(
         return
     if closed is None or status.st_uid != os.geteuid():
         raise ConfigError(f"{path}: others may read it (mode {mode:o}).", hint=f"chmod 600 {path}")
-    with saying(f"chmod 600 {path}"):
+    with as_storage_error(f"chmod 600 {path}"):
         path.chmod(0o600)
     closed(f"{path}: others could read it (mode {mode:o}), and cannot any more.")
 
@@ -292,9 +292,9 @@ def remove_tree(top: Path) -> None:
 def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     """Replace ``path`` whole by what the block writes: written beside it, synced, renamed, and the directory synced.
 
-    Raises `DiskFull`, or `ProfileFailed` for any other refusal of the file system; the old file is then untouched.
+    Raises `DiskFull`, or `StorageFailed` for any other refusal of the file system; the old file is then untouched.
     """
-    with saying(f"write {path}"), partial(path) as beside:
+    with as_storage_error(f"write {path}"), partial(path) as beside:
         fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(fd, "w+b") as file:
             yield file
@@ -320,17 +320,17 @@ def sync_directory(path: Path) -> None:
 
 
 @contextmanager
-def saying(doing: str) -> Iterator[None]:
+def as_storage_error(doing: str) -> Iterator[None]:
     """Turn `OSError` into an error that says what was being done."""
     try:
         yield
     except NotPlain as error:
         where = "" if str(error.path) in doing else f"{error.path.name}: "
-        raise ProfileFailed(f"Cannot {doing}: {where}{error.what}.", errno=error.errno) from None
+        raise StorageFailed(f"Cannot {doing}: {where}{error.what}.", errno=error.errno) from None
     except OSError as error:
         if (limit := shortage.reached(error)) is not None:
             raise limit from None
-        kind = DiskFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else ProfileFailed
+        kind = DiskFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else StorageFailed
         raise kind(f"Cannot {doing}: {error.strerror or error}.", errno=error.errno) from None
 
 
@@ -369,9 +369,9 @@ async def in_threads(block: AbstractContextManager[T]) -> AsyncIterator[T]:
 
 
 def credential(name: str, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """A secret that systemd hands to the service it has started, systemd.exec(5). Raises `ProfileFailed` if it cannot be seen."""
+    """A secret that systemd hands to the service it has started, systemd.exec(5). Raises `StorageFailed` if it cannot be seen."""
     directory = environ.get("CREDENTIALS_DIRECTORY")
-    with saying(f"read {directory or 'CREDENTIALS_DIRECTORY, which is empty'}"):
+    with as_storage_error(f"read {directory or 'CREDENTIALS_DIRECTORY, which is empty'}"):
         if directory is not None and name in os.listdir(directory):  # noqa: PTH208 (what cannot be read is not what is not there)
             return Path(directory) / name
     return None

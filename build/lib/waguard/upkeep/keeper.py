@@ -26,7 +26,7 @@ from waguard.session.instance import Resources
 from waguard.session.task import Session
 from waguard.system import files, heap, host, shortage
 from waguard.system.deadline import within
-from waguard.system.files import in_thread, in_threads, saying
+from waguard.system.files import as_storage_error, in_thread, in_threads
 from waguard.system.host import MB
 from waguard.system.tasks import background
 
@@ -146,7 +146,7 @@ class Keeper:
     async def take(self, session: Session, reason: str) -> Backup:
         """A verified snapshot of a client's login, whether its browser runs or not.
 
-        Raises `BackupFailed`, `BackupRefused` if the profile is damaged, `DiskFull`, `ProfileFailed`, `DeadlineExceeded`.
+        Raises `BackupFailed`, `BackupRefused` if the profile is damaged, `DiskFull`, `StorageFailed`, `DeadlineExceeded`.
         """
         began = time.monotonic()
         deadline = self._resources.config.deadlines.backup
@@ -184,7 +184,7 @@ class Keeper:
     async def _room(self, code: ClientCode) -> AsyncIterator[Path]:
         """An empty directory on the profiles' own file system."""
         async with in_threads(files.partial(self._profiles.staging(code))) as room:
-            with saying(f"create {room}"):
+            with as_storage_error(f"create {room}"):
                 await in_thread(room.mkdir, 0o700)
             yield room
 
@@ -305,7 +305,7 @@ class Keeper:
                 wanted=wanted,
                 see_room=partial(self._see_room, room),
             )
-            with saying("lay out the archive"):
+            with as_storage_error("lay out the archive"):
                 await in_thread(lay_out, stop=stop)
             report = await in_thread(self._look, room)
             if report.verdict is Verdict.DAMAGED:
@@ -349,7 +349,7 @@ class Keeper:
         most, size = 2 * self._config.max_import_mb * MB, 0
         async with self._room(code) as room:
             path = room / "archive"
-            with saying(f"write {path}"):
+            with as_storage_error(f"write {path}"):
                 file = await in_thread(path.open, "wb")
                 try:
                     async for piece in archive:

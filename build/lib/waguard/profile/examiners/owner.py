@@ -5,19 +5,19 @@ from collections.abc import Iterator
 from os import stat_result
 from pathlib import Path, PurePosixPath
 
-from waguard.errors import ProfileFailed
+from waguard.errors import StorageFailed
 from waguard.profile.examiners.subject import Doubt, Subject
 from waguard.profile.login import databases
 from waguard.system.files import Below
 
 
 def examine(subject: Subject) -> Iterator[Doubt]:
-    """Raises `ProfileFailed`: nothing is damaged, and one command mends it."""
+    """Raises `StorageFailed`: nothing is damaged, and one command mends it."""
     profile = subject.profile
     for place, status in _places(profile, subject.origin):
         wanted = stat.S_IRWXU if stat.S_ISDIR(status.st_mode) else stat.S_IRUSR | stat.S_IWUSR
         if status.st_uid != subject.uid or status.st_mode & wanted != wanted:
-            raise ProfileFailed(
+            raise StorageFailed(
                 f"{place} is not the browser's own: uid {status.st_uid}, mode {stat.filemode(status.st_mode)}.",
                 hint=f"chown -R {subject.uid} {profile} && chmod -R u+rwX {profile}",
             )

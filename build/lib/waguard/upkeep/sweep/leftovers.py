@@ -8,7 +8,7 @@ from waguard.backup.store import about_of
 from waguard.core.model import client_code
 from waguard.core.shown import Leftover
 from waguard.profile.store import Profile, Retired, bytes_below, made_at
-from waguard.system.files import being_written, in_thread, remove_tree, saying
+from waguard.system.files import as_storage_error, being_written, in_thread, remove_tree
 from waguard.upkeep.sweep import Proposal, Scene
 
 _YOUNG_S = 3600.0
@@ -72,7 +72,7 @@ def _ownerless(scene: Scene, profile: Profile) -> Proposal:
 
 async def _delete(path: Path) -> str:
     def delete() -> None:
-        with saying(f"delete {path}"):
+        with as_storage_error(f"delete {path}"):
             if path.is_dir() and not path.is_symlink():
                 remove_tree(path)
             else:
