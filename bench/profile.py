@@ -457,7 +457,7 @@ async def supervising(root: Path, page: str, heard: list[Event]) -> AsyncIterato
 
 
 async def evaluate(supervisor: Supervisor, expression: str) -> Any:
-    browser = supervisor._sessions[CODE].instance.browser  # noqa: SLF001 (no verb of ours writes to a page)
+    browser = supervisor._sessions[CODE]._instance.browser  # noqa: SLF001 (no verb of ours writes to a page)
     assert browser is not None
     assert browser.page is not None
     return await browser.page.evaluate(expression)

@@ -477,7 +477,7 @@ async def test_browsers_of_a_version_with_long_names_are_adopted_and_given_back(
     posing: Service, tmp_path: Path
 ) -> None:
     """And one that knows only these ends what it cannot take over, and starts it again."""
-    before = changed(tmp_path, "session/instance.py", "if not launch.short", "if True")
+    before = changed(tmp_path, "session/pipes.py", "if not launch.short", "if True")
     await posing.start(before)
     await up(posing, "one", "torn")
     assert {name.split(".")[0] for name in posing.pipes} == {"one", "torn"}

@@ -30,7 +30,7 @@ def binary(request: pytest.FixtureRequest) -> Path:
 
 def members(supervisor: Supervisor) -> dict[Identity, str]:
     """What the sandbox knows to be of the browser, with its name."""
-    browser = supervisor._sessions[DEMO].instance.browser
+    browser = supervisor._sessions[DEMO]._instance.browser
     assert browser is not None
     return {one: Path(f"/proc/{one.pid}/comm").read_text().strip() for one in browser.run.members()}
 
@@ -97,7 +97,7 @@ async def test_a_page_has_the_daemons_time_zone(
         ),
     ):
         await supervisor.connect(DEMO)
-        browser = supervisor._sessions[DEMO].instance.browser
+        browser = supervisor._sessions[DEMO]._instance.browser
         assert browser is not None
         assert browser.page is not None
         found = await browser.page.evaluate("Intl.DateTimeFormat().resolvedOptions().timeZone")

@@ -379,7 +379,7 @@ async def test_each_browser_of_a_daemon_has_its_own(
         leaves = {one.name.partition(".")[0]: Leaf(one) for one in subtree.glob("session-*")}
         assert set(leaves) == {"session-demo", "session-demo2"}
         for code in (DEMO, demo2):
-            browser = supervisor._sessions[code].instance.browser
+            browser = supervisor._sessions[code]._instance.browser
             assert browser is not None
             members = await asyncio.to_thread(browser.run.members)
             assert {one.pid for one in members} | set(browser.run.pids()) == inside(leaves[f"session-{code}"])

@@ -138,8 +138,8 @@ def logged_in(pose: Daemon, disk: Disk, small: Written, journal: Journal) -> Dae
             await supervisor.connect(DEMO)
             plant(disk.path, small)
             await until(lambda: journal.named("backup.taken"))
-            instance = supervisor._sessions[DEMO].instance
-            await until(lambda: not instance.unsaved and instance._record == instance._written)
+            session = supervisor._sessions[DEMO]
+            await until(lambda: not session.login.unsaved and session._instance.recorded)
             yield supervisor, url
 
     return starting
@@ -649,7 +649,7 @@ async def test_a_login_that_the_browser_wipes_under_its_page_is_restored(
 
 
 async def on_page(supervisor: Supervisor, expression: str) -> Any:
-    browser = supervisor._sessions[DEMO].instance.browser
+    browser = supervisor._sessions[DEMO]._instance.browser
     assert browser is not None
     assert browser.page is not None
     return await browser.page.evaluate(expression)

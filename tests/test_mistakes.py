@@ -12,7 +12,7 @@ from waguard.core.model import ClientCode
 from waguard.errors import BackupFailed, NotReady, StorageFailed
 from waguard.observe.bus import Event
 from waguard.profile.store import Profiles
-from waguard.session.instance import Instance
+from waguard.session.login import ClientLogin
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import host, tasks
 from waguard.system.files import in_thread
@@ -112,14 +112,14 @@ async def test_a_snapshot_that_is_due_is_made_after_a_mistake(
 ) -> None:
     monkeypatch.setattr(tasks, "_AGAIN_S", 0.01)
     errors: list[Exception] = [StorageFailed("Cannot read it now."), ZeroDivisionError("ours")]
-    settle = Instance.settle
+    settle = ClientLogin.settle
 
-    async def settling(instance: Instance, limit_s: float) -> None:
+    async def settling(login: ClientLogin, limit_s: float) -> None:
         if errors:
             raise errors.pop(0)
-        await settle(instance, limit_s)
+        await settle(login, limit_s)
 
-    monkeypatch.setattr(Instance, "settle", settling)
+    monkeypatch.setattr(ClientLogin, "settle", settling)
     async with pose("connected", backup=LOGIN) as (supervisor, _):
         await supervisor.connect(DEMO)
         await until(lambda: journal.named("backup.taken"))

@@ -27,6 +27,7 @@ from waguard.profile import examiners, leveldb, login, witness
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject
 from waguard.profile.store import Profiles
+from waguard.session import handover
 from waguard.session.instance import Instance
 from waguard.session.registry import Record, Registry
 from waguard.system.files import Below, NotPlain
@@ -344,14 +345,14 @@ async def test_a_record_with_an_odd_value_costs_no_other_client_the_start(
 async def test_a_mistake_of_ours_about_one_client_costs_no_other_one_the_start(
     pose: Daemon, sessions_dir: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = Instance.find_profile
+    find = handover.find_profile
 
     async def stumble(instance: Instance) -> Record:
         if instance.code == "odd":
             raise ZeroDivisionError
         return await find(instance)
 
-    monkeypatch.setattr(Instance, "find_profile", stumble)
+    monkeypatch.setattr(handover, "find_profile", stumble)
     (sessions_dir / "odd").mkdir(parents=True)
     async with pose("connected") as (supervisor, _):
         assert (await supervisor.connect(DEMO)).status is Status.CONNECTED

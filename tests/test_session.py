@@ -136,12 +136,12 @@ async def test_who_is_held_still_for_a_snapshot_is_closed_politely_after_it(
 ) -> None:
     async with pose("qr", sandbox=sandbox) as (supervisor, _):
         await supervisor.connect(DEMO)
-        instance = supervisor._sessions[DEMO].instance
-        browser, held, go_on = instance.browser, threading.Event(), threading.Event()
+        session = supervisor._sessions[DEMO]
+        browser, held, go_on = session._instance.browser, threading.Event(), threading.Event()
         assert browser is not None
 
         def snapshot() -> None:
-            with instance._held_still(browser):
+            with session.copies.stillness.hold(browser):
                 held.set()
                 go_on.wait(10)
 

@@ -39,7 +39,8 @@ from waguard.profile.store import Profiles
 from waguard.sandbox import reaper
 from waguard.sandbox.identity import TOKEN_VARIABLE
 from waguard.session.custody import Custody, Taken
-from waguard.session.instance import Instance
+from waguard.session.ending import Ending
+from waguard.session.launch import Launcher
 from waguard.session.registry import Registry
 from waguard.session.task import Session
 from waguard.supervisor.supervisor import Supervisor
@@ -618,9 +619,9 @@ async def test_a_browser_that_a_cleanup_is_closing_is_no_orphan(unswept: Start) 
         await supervisor.connect(DEMO)
         session = supervisor._sessions[DEMO]
         cleaning = asyncio.ensure_future(supervisor.cleanup(DEMO))
-        await until(lambda: session.memory.profile is None and session.instance.browser is not None)
+        await until(lambda: session.memory.profile is None and session._instance.browser is not None)
         assert not findings(await swept(supervisor))
-        assert session.instance.browser is not None
+        assert session._instance.browser is not None
         assert (await cleaning).ok
 
 
@@ -631,10 +632,10 @@ async def test_a_connect_that_overtakes_the_reaping_of_its_leftover_keeps_its_re
     async with unswept(sandbox=sandbox) as supervisor:
         await supervisor.connect(DEMO)
         session = supervisor._sessions[DEMO]
-        launch = session.instance._record.launch
+        launch = session.launch_on_record
         await supervisor.disconnect(DEMO)
         assert store.pipes() == set()
-        await session.instance.save(launch=launch)
+        await session._instance.save(launch=launch)
         reap, slow, go = reaper.reap, asyncio.Event(), asyncio.Event()
 
         async def late(launch: reaper.Launch) -> Sequence[int]:
@@ -664,13 +665,13 @@ async def test_a_connect_whose_holder_a_sweep_ends_first_succeeds(
     await orphans(root, "demo", sandbox=sandbox)
     unrecorded(root, "demo")
     async with unswept(sandbox=sandbox, restart={"budget": 0}) as supervisor:
-        end_holders = Instance._end_holders
+        end_holders = Launcher._end_holders
 
-        async def after_a_sweep(self: Instance, lock: Path) -> None:
+        async def after_a_sweep(self: Launcher, lock: Path) -> None:
             await supervisor.reap(dry_run=False)
             await end_holders(self, lock)
 
-        monkeypatch.setattr(Instance, "_end_holders", after_a_sweep)
+        monkeypatch.setattr(Launcher, "_end_holders", after_a_sweep)
         assert (await supervisor.connect(DEMO)).profile == "kept"
 
 
@@ -1098,8 +1099,8 @@ async def test_what_was_put_aside_under_a_browser_that_resists_waits(
             raise PermissionError("Operation not permitted")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Instance, "_end_browser", resists)
-            patch.setattr(Instance, "ask_to_close", resists)
+            patch.setattr(Ending, "_end_browser", resists)
+            patch.setattr(Ending, "ask_to_close", resists)
             assert not (await supervisor.cleanup(DEMO)).ok
             (place,) = (root / ".retired").iterdir()
             lay(place / "Default" / "big", kb=2048)
@@ -1204,7 +1205,7 @@ async def test_a_connect_that_arrives_in_the_middle_of_a_prune_waits_and_succeed
         await supervisor.disconnect(DEMO)
         again = asyncio.ensure_future(supervisor.connect(DEMO))
         await session.until(lambda: session.state.process is Process.PREPARING)
-        assert session.instance.browser is None
+        assert session._instance.browser is None
         go.set()
         (found,) = findings(await sweeping)
         assert (found.kind, found.outcome) == ("cache", "done")
@@ -1231,7 +1232,7 @@ async def test_a_snapshot_asked_for_in_the_middle_of_a_connect_takes_no_lock_fro
         connecting = asyncio.ensure_future(supervisor.connect(DEMO))
         await until(taking.is_set)
         saving = asyncio.ensure_future(supervisor.backup(DEMO))
-        using = supervisor._sessions[DEMO].instance._using
+        using = supervisor._sessions[DEMO]._instance.using
         await until(lambda: using._waiters)
         go.set()
         after = await connecting

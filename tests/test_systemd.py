@@ -20,7 +20,7 @@ from waguard.observe.alerts import Alerts
 from waguard.observe.bus import Bus, Event
 from waguard.observe.status import StatusLine
 from waguard.sandbox.reaper import Launch
-from waguard.session.instance import pipe_names
+from waguard.session.pipes import pipe_names
 from waguard.system import systemd
 from waguard.system.systemd import Manager
 

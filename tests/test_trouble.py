@@ -103,20 +103,20 @@ async def test_a_cleanup_right_after_a_disconnect_leaves_no_watcher(pose: Daemon
 async def test_a_cleanup_asked_for_just_as_a_kill_fails_is_done(pose: Daemon) -> None:
     async with pose("ok") as (supervisor, _):
         await supervisor.connect(DEMO)
-        instance, asked = supervisor._sessions[DEMO]._instance, asyncio.Event()
-        end = instance.end
+        ending, asked = supervisor._sessions[DEMO]._ending, asyncio.Event()
+        end = ending.end
 
         async def resists(*, polite: bool) -> None:
             del polite
             await asked.wait()
             raise NotProvedGone("It resists.", stage="kill")
 
-        instance.end = resists  # type: ignore[method-assign]
+        ending.end = resists  # type: ignore[method-assign]
         going = await stopping(supervisor, supervisor.disconnect(DEMO))
         cleaning = asyncio.ensure_future(supervisor.cleanup(DEMO))
         asked.set()
         await asyncio.sleep(0)
-        instance.end = end  # type: ignore[method-assign]
+        ending.end = end  # type: ignore[method-assign]
         await answered(going, cleaning)
         assert supervisor.view(DEMO).status is Status.STOPPED
 

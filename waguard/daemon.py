@@ -49,8 +49,8 @@ from waguard.sandbox import User, choose, unprivileged_user
 from waguard.sandbox.cgroup import Ceiling, Cgroups
 from waguard.sandbox.etc import Etc
 from waguard.sandbox.fence import Fence
-from waguard.session.instance import Resources
 from waguard.session.registry import Registry
+from waguard.session.resources import Resources
 from waguard.session.task import Services
 from waguard.session.watch import Senses
 from waguard.supervisor.supervisor import Supervisor

@@ -30,8 +30,18 @@ from waguard.errors import DeadlineExceeded, Interrupted, LimitReached, NoPage, 
 from waguard.health.probes.memory import Usage
 from waguard.history.learned import Learned
 from waguard.history.store import History
-from waguard.session.instance import Instance, Memory, Resources
+from waguard.sandbox import reaper
+from waguard.session.cleanup import Cleanup
+from waguard.session.copies import Copies
+from waguard.session.enclosure import Enclosure
+from waguard.session.ending import Ending
+from waguard.session.handover import Handover
+from waguard.session.instance import Instance
+from waguard.session.launch import Launcher
+from waguard.session.login import ClientLogin
+from waguard.session.memory import Memory
 from waguard.session.registry import Record
+from waguard.session.resources import Resources
 from waguard.session.watch import Ears, Senses, Watch, Work
 from waguard.system import shortage
 from waguard.system.deadline import Span, within
@@ -68,7 +78,14 @@ class Session:
         self._since = self._told = time.monotonic()
         self._services = services
         self._config = services.resources.config
-        self._instance = Instance(code, record, services.resources)
+        self._instance = instance = Instance(code, record, services.resources)
+        self.login = ClientLogin(instance)
+        self.copies = Copies(instance, self.login)
+        enclosure = Enclosure(instance)
+        self._ending = Ending(instance, self.login, enclosure, self.copies.stillness)
+        self._launcher = Launcher(instance, self.login, enclosure, self._ending)
+        self._handover = Handover(instance, self.login, enclosure)
+        self._cleanup = Cleanup(instance, self.login, self._ending)
         self._inbox: asyncio.Queue[Item] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._refusing = False
@@ -78,7 +95,7 @@ class Session:
         self._taking: asyncio.Future[None] | None = None
         self._work: asyncio.Task[None] | None = None
         ears = Ears(self._tell, self._found, self._unreachable, self._used, self._spawn)
-        self._watch = Watch(self._instance, self._config, services.senses, ears)
+        self._watch = Watch(instance, self.login, enclosure, self.copies.stillness, services.senses, ears)
         self._why_not = ""
         """What kept a remedy from helping, while that is told."""
         self._attempt_began = 0.0
@@ -172,7 +189,7 @@ class Session:
         What resists is reported, and met again by `connect`.
         """
         try:
-            adopted = await self._instance.adopt()
+            adopted = await self._handover.adopt()
         except (WaguardError, OSError) as error:
             self._instance.publish("session.not_adopted", error=str(error))
             adopted = False
@@ -182,11 +199,11 @@ class Session:
             return
         try:
             async with within(Stage.KILL, self._config.deadlines.kill, "reaping leftovers"):
-                await self._instance.end_leftovers()
+                await self._ending.end_leftovers()
         except (WaguardError, OSError) as error:
             self._instance.publish("reaper.failed", error=str(error))
         else:
-            await self._instance.seal()
+            await self.copies.seal()
 
     @property
     def next_try(self) -> float | None:
@@ -198,9 +215,31 @@ class Session:
         return self._next_try if self._next_try and (waits or tries) else None
 
     @property
-    def instance(self) -> Instance:
-        """What the session owns, for those who look after its files; when its browser runs is the session's business."""
-        return self._instance
+    def in_use(self) -> frozenset[str]:
+        """The generations that a browser of this client uses, or is about to."""
+        return self._instance.in_use
+
+    @property
+    def launch_on_record(self) -> reaper.Launch | None:
+        return self._instance.record.launch
+
+    @property
+    def leftover(self) -> reaper.Launch | None:
+        """A launch that is on record and has no browser that we hold."""
+        return self._instance.leftover
+
+    async def end_leftovers(self) -> bool:
+        """See `Ending.end_leftovers`."""
+        return await self._ending.end_leftovers()
+
+    @property
+    def browser_age_s(self) -> float | None:
+        """Seconds since its browser was started, by whichever daemon; None if it has none."""
+        return self._instance.browser_age_s
+
+    def publish(self, name: str, **fields: Any) -> None:
+        """See `Instance.publish`."""
+        self._instance.publish(name, **fields)
 
     @property
     def at_rest(self) -> bool:
@@ -287,7 +326,7 @@ class Session:
 
     def _for_a_person(self, state: State) -> str:
         """What somebody has to do something about. A scan is needed until somebody has scanned, whatever else is found."""
-        if state.wanted is Wanted.UP and (ended := self._instance.ended) is not None:
+        if state.wanted is Wanted.UP and (ended := self.login.ended) is not None:
             return _SCAN_NEEDED[ended]
         treatment = state.treatment
         if treatment is None or treatment.finding.fault not in FOR_A_PERSON:
@@ -299,7 +338,7 @@ class Session:
         """A probe complains: put it to the table, with what may help."""
         plan, why = await self._plan(finding.fault)
         kind = events.BrowserExited if finding.fault in GONE else events.Found
-        snapshot = self._instance.newest_snapshot if Remedy.RESTORE in plan else ""
+        snapshot = self.login.newest_snapshot if Remedy.RESTORE in plan else ""
         self._tell(kind(epoch, finding, plan, why, snapshot, again=not first, step=step))
 
     def _unreachable(self, epoch: int, step: int, failure: Failure) -> None:
@@ -322,8 +361,8 @@ class Session:
             replace_it = gate.alone(self.code, fault)
             if fault is Fault.PAGE_NOT_LOADED:  # else it may load for nobody, and no profile is to blame
                 replace_it = replace_it and gate.others_reach(self.code)
-            snapshot = replace_it and await self._instance.find_snapshot()
-            empty = replace_it and (self._config.health.fresh or not self._instance.may_have_login)
+            snapshot = replace_it and await self.login.find_snapshot()
+            empty = replace_it and (self._config.health.fresh or not self.login.may_have_login)
             allowed = {Remedy.RESTORE: snapshot, Remedy.FRESH: empty}
             plan = [one for one in plan if allowed.get(one, True)]
         return tuple(plan), BY_COST
@@ -470,7 +509,7 @@ class Session:
                 self._held(order.epoch, error)
                 return
             self._instance.stage_done(Stage.ADMIT, began)
-            await self._instance.prepare(order.source, self.deadline(Stage.PREPARE))
+            await self._launcher.prepare(order.source, self.deadline(Stage.PREPARE))
         except WaguardError as error:
             self._release_slot()
             await self._late(error)
@@ -504,7 +543,7 @@ class Session:
 
     async def _launch(self, epoch: int) -> None:
         try:
-            await self._instance.launch(partial(self._watch.begin, epoch), self.deadline(Stage.START))
+            await self._launcher.launch(partial(self._watch.begin, epoch), self.deadline(Stage.START))
         except WaguardError as error:
             await self._late(error)
             failure = Failure.of(error, Stage.START)
@@ -526,9 +565,9 @@ class Session:
         await self._watch.stop()
         self.memory.qr = None
         try:
-            await self._instance.end(polite=order.polite)
+            await self._ending.end(polite=order.polite)
             if self.state.wanted is Wanted.DOWN:
-                await self._instance.seal()
+                await self.copies.seal()
         except WaguardError as error:
             self._tell(events.NotGone(order.epoch, Failure.of(error, Stage.KILL)))
         else:
@@ -536,7 +575,7 @@ class Session:
 
     async def _clean(self, epoch: int) -> None:
         await self._watch.stop()
-        steps, resisted = await self._instance.clean()
+        steps, resisted = await self._cleanup.run()
         self._tell(events.Cleaned(epoch, Failure.of(resisted, Stage.KILL) if resisted else None))
         reports, self._cleanups = self._cleanups, []
         for report in reports:
@@ -565,9 +604,9 @@ class Session:
         await self._watch.stop()
         up = (self.state.wanted, self.state.process) == (Wanted.UP, Process.UP)
         try:
-            if not (self._leaving and up and self._instance.leave()):
-                await self._instance.end(polite=True)
-                await self._instance.seal()
+            if not (self._leaving and up and self._handover.leave()):
+                await self._ending.end(polite=True)
+                await self.copies.seal()
         finally:
             self._ended = True
             asked: list[asyncio.Future[Any]] = [

@@ -14,7 +14,6 @@ from typing import Any
 
 from waguard.browser.launch import Browser
 from waguard.browser.page import Page
-from waguard.config.sections import Config
 from waguard.core.address import elsewhere
 from waguard.core.health import patience
 from waguard.core.health.faults import REFUSALS, Fault, Finding, finding
@@ -36,7 +35,10 @@ from waguard.health.probes.process import ProcessProbe
 from waguard.health.probes.pulse import Pulse
 from waguard.health.probes.renderer import FAULTS as OF_THE_RENDERER
 from waguard.health.probes.renderer import RendererProbe
+from waguard.session.copies import Stillness
+from waguard.session.enclosure import Enclosure
 from waguard.session.instance import Instance
+from waguard.session.login import ClientLogin
 from waguard.system import host, shortage
 from waguard.system.deadline import within
 from waguard.system.tasks import forget
@@ -76,9 +78,20 @@ class Ears:
 
 
 class Watch:
-    def __init__(self, instance: Instance, config: Config, senses: Senses, ears: Ears) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        login: ClientLogin,
+        enclosure: Enclosure,
+        stillness: Stillness,
+        senses: Senses,
+        ears: Ears,
+    ) -> None:
         self._instance = instance
-        self._config = config
+        self._login = login
+        self._enclosure = enclosure
+        self._stillness = stillness
+        self._config = instance.resources.config
         self._senses = senses
         self._ears = ears
         self._tasks: list[asyncio.Task[None]] = []
@@ -290,7 +303,7 @@ class Watch:
 
     async def _died(self, epoch: int, complaint: Finding) -> None:
         """A process is gone: if the kernel has ended it, that is said too."""
-        if why := await self._instance.short_of_memory():
+        if why := await self._enclosure.short_of_memory():
             complaint = replace(complaint, evidence=(*complaint.evidence, why))
         await self._ears.found(epoch, self._step, complaint, True)
 
@@ -318,11 +331,11 @@ class Watch:
             reading = whatsapp.read(
                 signs, logged_out=self._instance.memory.logged_out, home=self._config.whatsapp.url
             )
-            judged = await self._instance.judge(reading)
+            judged = await self._login.judge(reading)
             if judged is None:
-                lost = Failure("refused", f"The login was lost: {self._instance.distrust}.", Stage.OPEN)
+                lost = Failure("refused", f"The login was lost: {self._login.distrust}.", Stage.OPEN)
                 shown = ", ".join(reading.signs) or "nothing"
-                evidence = (self._instance.distrust, f"the page shows {shown}")
+                evidence = (self._login.distrust, f"the page shows {shown}")
                 self._ears.tell(events.LoginLost(epoch, lost, evidence))
                 return
             reading = judged
@@ -473,7 +486,7 @@ class Watch:
         every, answer_s = self._config.probes, self._config.probes.answer_s
         hard_mb = self._config.recycle.hard_memory_mb
         return (
-            ProcessProbe(self._members, lambda: self._instance.held_until, every.process_s, answer_s),
+            ProcessProbe(self._members, lambda: self._stillness.until, every.process_s, answer_s),
             browser_probe(browser.version, self._members, every.browser_s, answer_s),
             network_probe(page.cookies, self._browser_answers, self._members, every.network_s, answer_s),
             GpuProbe(page.settled, self._page_answers, self._members, every.gpu_s, answer_s),

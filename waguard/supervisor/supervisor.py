@@ -53,7 +53,9 @@ from waguard.errors import (
 )
 from waguard.profile import login
 from waguard.schedule import Rule, Schedule
-from waguard.session.instance import Instance, kept_launch, kept_names
+from waguard.session import handover
+from waguard.session.instance import Instance
+from waguard.session.pipes import kept_launch, kept_names
 from waguard.session.registry import Record
 from waguard.session.task import Services, Session
 from waguard.supervisor.views import backup_view, qr_view, session_view
@@ -216,7 +218,7 @@ class Supervisor:
             resources.bus.publish("registry.unread", client=code, error=error.message, hint=_READ_LATER)
             return
         try:
-            record = await Instance(code, record, resources).find_profile()
+            record = await handover.find_profile(Instance(code, record, resources))
         except (StorageFailed, ProfileNotFound) as error:
             self._unread[code] = str(error)
             resources.bus.publish("profile.not_found", client=code, error=str(error))
@@ -622,7 +624,7 @@ class Supervisor:
         deadlines = self._config.deadlines
         limit = timeout_s
         if limit is None:
-            limit = deadlines.restore if session.state.source or session.instance.distrust else 0.0
+            limit = deadlines.restore if session.state.source or session.login.distrust else 0.0
             limit += deadlines.close + deadlines.kill + deadlines.admit
             limit += session.deadline(Stage.PREPARE) + session.deadline(Stage.START)
             limit += LONGER * session.deadline(Stage.OPEN)  # a page that does not get on is told sooner

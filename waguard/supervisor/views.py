@@ -19,7 +19,7 @@ from waguard.session.task import Session
 
 def session_view(session: Session, sandbox: str) -> SessionView:
     state, memory, reading = session.state, session.memory, session.memory.reading
-    pids, age_s = session.browser_pids, session.instance.browser_age_s
+    pids, age_s = session.browser_pids, session.browser_age_s
     return SessionView(
         client=session.code,
         status=summary_of(state),
@@ -38,8 +38,8 @@ def session_view(session: Session, sandbox: str) -> SessionView:
             else None
         ),
         generation=memory.profile.generation if memory.profile else None,
-        login=session.instance.login,
-        saved=session.instance.saved,
+        login=session.login.standing,
+        saved=session.login.saved,
         wid=reading.wid if reading else None,
         push_name=reading.push_name if reading else None,
         page_version=reading.page_version if reading else None,

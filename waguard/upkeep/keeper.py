@@ -22,7 +22,7 @@ from waguard.profile import examiners, identity, login
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject
 from waguard.profile.generation import DAMAGED, DROPPED, Place, Retired, new_generation
-from waguard.session.instance import Resources
+from waguard.session.resources import Resources
 from waguard.session.task import Session
 from waguard.system import files, heap, host, shortage
 from waguard.system.deadline import within
@@ -90,14 +90,14 @@ class Keeper:
             )
 
     async def _settle(self, session: Session) -> None:
-        instance, memory = session.instance, session.memory
-        await instance.settle(self._config.settle_s)
+        login, memory = session.login, session.memory
+        await login.settle(self._config.settle_s)
         while (profile := memory.profile) is not None:
             # After a logout the snapshots of its lineage have another login, which is of no use any more.
-            if not instance.unsaved and await in_thread(self._has_snapshot, session.code, profile.lineage):
+            if not login.unsaved and await in_thread(self._has_snapshot, session.code, profile.lineage):
                 return
             if await self._try(session, "settled"):
-                await instance.save(unsaved=False)
+                await login.note_saved()
                 return
             await asyncio.sleep(self._config.settle_s)  # a disk that is full may have space again
 
@@ -111,7 +111,7 @@ class Keeper:
             raise BackupFailed(f"No snapshot could be made of {', '.join(failed)}.")
 
     async def _take_due(self, session: Session) -> bool:
-        if not session.instance.has_login:
+        if not session.login.has_login:
             return True
         if session.at_rest and await in_thread(self._unchanged, session.code):
             return True
@@ -137,7 +137,7 @@ class Keeper:
             if known is None:
                 self._resources.bus.bug("backup", error, session.code)
             code, why = (known.code, known.message) if known is not None else ("internal", repr(error))
-            session.instance.publish("backup.failed", reason=reason, code=code, error=why)
+            session.publish("backup.failed", reason=reason, code=code, error=why)
             return False
         return True
 
@@ -151,16 +151,16 @@ class Keeper:
         began = time.monotonic()
         deadline = self._resources.config.deadlines.backup
         async with within(Stage.BACKUP, deadline, "the snapshot"):
-            await session.instance.settle(self._config.settle_s)
+            await session.login.settle(self._config.settle_s)
             async with self._places:
                 backup = await self._make(session, reason)
-        session.instance.publish(
+        session.publish(
             "backup.taken",
             backup=backup.id,
             reason=reason,
             bytes=backup.size,
             live=backup.about is not None and backup.about.live,
-            frozen_ms=session.memory.frozen_ms if backup.about is not None and backup.about.live else None,
+            frozen_ms=session.copies.stillness.ms if backup.about is not None and backup.about.live else None,
             duration_ms=round((time.monotonic() - began) * 1000, 1),
         )
         await in_thread(self._thin, session.code, backup.id)
@@ -172,7 +172,7 @@ class Keeper:
             stop = threading.Event()
             return await in_thread(self._backups.copy_sealed, stop, session.code, profile.sealed, stop=stop)
         async with self._room(session.code) as room:
-            about = await session.instance.copy(room, reason)
+            about = await session.copies.copy(room, reason)
             return await self._seal(room, about)
 
     async def _seal(self, room: Path, about: About, *, counted: bool = True) -> Backup:

@@ -37,7 +37,7 @@ async def _collect() -> str:
 def _leftovers(scene: Scene) -> Iterator[Proposal]:
     """Launches on record that have no browser which their session holds."""
     for code, session in scene.sessions.items():
-        launch = session.instance.leftover
+        launch = session.leftover
         if launch is not None and session.at_rest:
             alive = ", ".join(str(one.pid) for one in launch.processes if one.current())
             evidence = (
@@ -50,10 +50,10 @@ def _leftovers(scene: Scene) -> Iterator[Proposal]:
 
 
 async def _end_leftover(scene: Scene, session: Session) -> str | None:
-    if session.instance.leftover is None or not session.at_rest:
+    if session.leftover is None or not session.at_rest:
         return None
     async with within(Stage.KILL, scene.config.deadlines.kill, "reaping leftovers"):
-        await session.instance.end_leftovers()
+        await session.end_leftovers()
     return "proved gone"
 
 
@@ -61,7 +61,7 @@ def _leaves(scene: Scene) -> Iterator[Proposal]:
     """Cgroups that an earlier daemon has made for launches of which there is no record."""
     if (cgroups := scene.cgroups) is None:
         return
-    launches = {code: session.instance.recorded for code, session in scene.sessions.items()}
+    launches = {code: session.launch_on_record for code, session in scene.sessions.items()}
     known = {cgroups.leaf(code, launch.token).path for code, launch in launches.items() if launch is not None}
     for leaf in cgroups.leaves():
         if leaf.path not in known and leaf.client not in scene.unread:

@@ -68,13 +68,13 @@ def _over_quota(scene: Scene, freed: int) -> Iterator[Proposal]:
 async def _seal(scene: Scene, session: Session) -> str | None:
     if not session.at_rest:
         return None
-    await session.instance.seal()
+    await session.copies.seal()
     place, _ = await in_thread(scene.profiles.find, session.code)
     return "sealed" if place is Place.SEALED else None
 
 
 async def _prune(session: Session, limit: int) -> str | None:
-    freed = await session.instance.prune(limit)
+    freed = await session.copies.prune(limit)
     return f"{freed / MB:.1f} MiB dropped" if freed else None
 
 

@@ -8,7 +8,7 @@ from waguard.core.model import ClientCode
 from waguard.core.shown import Leftover, Sweep
 from waguard.errors import StorageFailed
 from waguard.profile.generation import Retired
-from waguard.session.instance import Resources
+from waguard.session.resources import Resources
 from waguard.session.task import Session
 from waguard.system import host, shortage
 from waguard.system.files import in_thread
@@ -62,7 +62,7 @@ class Sweeper:
         return Sweep(dry_run, findings, ms)
 
     def _in_use(self) -> frozenset[str]:
-        return frozenset().union(*(session.instance.in_use for session in self._sessions.values()))
+        return frozenset().union(*(session.in_use for session in self._sessions.values()))
 
     def _look(
         self,

@@ -1,0 +1,110 @@
+"""Everything of a client gone: step by step, each with its outcome."""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+from waguard.core.catalogue import mistake
+from waguard.core.model import Stage
+from waguard.core.shown import Step
+from waguard.errors import NotProvedGone, WaguardError
+from waguard.session.ending import Ending
+from waguard.session.instance import Instance
+from waguard.session.login import ClientLogin
+from waguard.session.memory import Memory
+from waguard.system import shortage
+from waguard.system.deadline import within
+from waguard.system.files import in_thread
+
+
+class _Skipped(Exception):
+    """A step that could not be done and need not be."""
+
+
+class Cleanup:
+    def __init__(self, instance: Instance, login: ClientLogin, ending: Ending) -> None:
+        self._instance = instance
+        self._login = login
+        self._ending = ending
+
+    async def run(self) -> tuple[Sequence[Step], WaguardError | None]:
+        """Everything of this client gone, its profile retired. Every step runs, whatever the others did.
+
+        Returns what each step did, and why the processes could not be proved gone if they could not.
+        """
+        instance = self._instance
+        profiles = instance.resources.profiles
+        profile = None
+        resisted: list[WaguardError] = []
+
+        async def forget() -> str | None:
+            had = instance.memory.profile is not None
+            instance.memory = Memory(attempt=instance.memory.attempt)
+            return "" if had else None
+
+        async def close() -> str | None:
+            if instance.browser is None:
+                return None
+            if problem := await self._ending.ask_to_close():
+                raise _Skipped(problem)
+            return ""
+
+        async def end() -> str | None:
+            try:
+                async with within(Stage.KILL, instance.resources.config.deadlines.kill, "reaping leftovers"):
+                    return "proved gone" if await self._ending.end_leftovers() else None
+            except WaguardError as error:
+                resisted.append(error)
+                raise
+            except OSError as error:
+                resisted.append(
+                    shortage.reached(error)
+                    or NotProvedGone(f"The browser of {instance.code} could not be proved gone: {error}")
+                )
+                raise
+
+        async def retire() -> str | None:
+            nonlocal profile
+            _, profile = await in_thread(profiles.find, instance.code)
+            async with instance.using:
+                place = await in_thread(
+                    partial(instance.custody.retire, "cleanup", has_login=self._login.has_login)
+                )
+            await instance.save(
+                login=False, marked=False, unsaved=False, restored="", ended=None, generation="", elsewhere={}
+            )
+            return None if place is None else f"retired as {place.name}"
+
+        async def unlock() -> str | None:
+            instance.custody.drop_lock()
+            if profile is None:
+                return None
+            await in_thread(profiles.drop_lock, profile)
+            return "released"
+
+        works = {"memory": forget, "browser": close, "tree": end, "profile": retire, "lock": unlock}
+        steps = [await self._take(name, work) for name, work in works.items()]
+        instance.memory = Memory()
+        return steps, resisted[0] if resisted else None
+
+    async def _take(self, name: str, work: Callable[[], Awaitable[str | None]]) -> Step:
+        step, began = Step(name), time.monotonic()
+        try:
+            detail = await work()
+            step.outcome, step.detail = ("nothing", "") if detail is None else ("done", detail)
+        except _Skipped as skipped:
+            step.outcome, step.detail = "skipped", str(skipped)
+        except Exception as error:  # noqa: BLE001 (every step runs, whatever the others did)
+            if not isinstance(error, OSError) and shortage.known(error) is None:
+                self._instance.publish("internal.error", **mistake(f"cleanup.{name}", error))
+            step.outcome, step.detail = "failed", getattr(error, "message", repr(error))
+        step.ms = round((time.monotonic() - began) * 1000, 1)
+        self._instance.publish(
+            "cleanup.step",
+            level="error" if step.outcome == "failed" else "info",
+            step=step.step,
+            outcome=step.outcome,
+            duration_ms=step.ms,
+            detail=step.detail or None,
+        )
+        return step

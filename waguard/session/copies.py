@@ -1,0 +1,103 @@
+"""What is done with a client's profile while nobody launches it: it is copied, also under a running browser, sealed and pruned."""
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from waguard.backup.snapshot import About
+from waguard.browser.launch import Browser
+from waguard.core.model import Stage
+from waguard.errors import BackupFailed, WaguardError
+from waguard.sandbox import freeze
+from waguard.session.instance import Instance
+from waguard.session.login import ClientLogin
+from waguard.system.deadline import within
+from waguard.system.files import in_thread
+
+_FREEZE_S = 1.0
+"""Deadline for a browser to stand still, in seconds."""
+
+
+class Stillness:
+    """A browser is held still for a snapshot; who finds it stopped meanwhile has to know."""
+
+    def __init__(self) -> None:
+        self._held = threading.Lock()
+        self.until = 0.0
+        """Until when it was, monotonic; infinite while it is."""
+        self.ms: float | None = None
+        """How long it was the last time."""
+
+    @contextmanager
+    def hold(self, browser: Browser) -> Iterator[None]:
+        with self._held:
+            self.until = math.inf  # what is stopped by us is not to be found stopped
+            try:
+                with freeze.frozen(browser.run.members, _FREEZE_S):
+                    began = time.monotonic()
+                    yield
+            finally:
+                self.until = time.monotonic()
+        self.ms = round((time.monotonic() - began) * 1000, 1)
+
+    def over(self, seconds: float) -> None:
+        """Wait until it is over, and so long at most. Blocking."""
+        if self._held.acquire(timeout=seconds):
+            self._held.release()
+
+
+class Copies:
+    def __init__(self, instance: Instance, login: ClientLogin) -> None:
+        self._instance = instance
+        self._login = login
+        self.stillness = Stillness()
+
+    async def copy(self, into: Path, reason: str) -> About:
+        """Copy the login's part of the profile into an empty directory, from a running browser too, which is held still for
+        milliseconds. Raises `BackupFailed`, `BackupRefused`, `StorageFailed`, `ProfileLocked`, `DiskFull`.
+        """
+        async with self._instance.using:
+            browser = self._instance.browser
+            # Whoever has the lock now has it for a launch: it is not ours to use, nor to give back.
+            if (browser is None and self._instance.custody.locked) or (
+                browser is not None and not browser.connected
+            ):
+                raise BackupFailed(
+                    f"{self._instance.code} is just starting or stopping.", hint="Try again in a moment."
+                )
+            held_still = None if browser is None else partial(self.stillness.hold, browser)
+            copied = partial(
+                self._instance.custody.copy,
+                into,
+                reason,
+                has_login=self._login.has_login,
+                held_still=held_still,
+            )
+            return await in_thread(copied)
+
+    async def prune(self, limit_bytes: int) -> int:
+        """Drop the caches of a profile that no browser uses, if they take more. Raises `StorageFailed`, `ProfileLocked`."""
+        async with self._instance.using:
+            return 0 if self._instance.in_use else await in_thread(self._instance.custody.prune, limit_bytes)
+
+    async def seal(self) -> None:
+        """Leave only the sealed form of a profile that no browser uses. What goes wrong is told, and tried again later."""
+        if self._instance.resources.config.profile.at_rest != "sealed" or self._instance.browser is not None:
+            return
+        stop, began = threading.Event(), time.monotonic()
+        try:
+            deadline = self._instance.resources.config.deadlines.backup
+            async with within(Stage.BACKUP, deadline, "sealing the profile"), self._instance.using:
+                work = partial(self._instance.custody.seal, stop, has_login=self._login.has_login)
+                sealed = not self._instance.in_use and await in_thread(work, stop=stop)
+        except WaguardError as error:
+            self._instance.publish("profile.seal_failed", code=error.code, error=error.message)
+        else:
+            if sealed:
+                self._instance.publish(
+                    "profile.sealed", duration_ms=round((time.monotonic() - began) * 1000, 1)
+                )

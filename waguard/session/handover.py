@@ -1,0 +1,93 @@
+"""From one daemon to the next: a browser is left as it is, and the next daemon goes on with it."""
+
+import os
+import secrets
+import time
+from contextlib import ExitStack
+from functools import partial
+
+from waguard.browser.launch import PIPES, Browser
+from waguard.sandbox.adopt import adopt
+from waguard.session.enclosure import Enclosure
+from waguard.session.instance import Instance
+from waguard.session.login import ClientLogin
+from waguard.session.registry import Record
+from waguard.system.files import in_thread
+
+
+class Handover:
+    def __init__(self, instance: Instance, login: ClientLogin, enclosure: Enclosure) -> None:
+        self._instance = instance
+        self._login = login
+        self._enclosure = enclosure
+
+    async def adopt(self) -> bool:
+        """Go on with the browser that an earlier daemon has brought up, if all that it takes is there; else its pipes are
+        closed, and the rest is for `end_leftovers`. Raises `OSError`, `StorageFailed`.
+        """
+        instance, launch = self._instance, self._instance.record.launch
+        if launch is None:
+            return False
+        with ExitStack() as useless:
+            useless.callback(instance.pipes.drop, launch)
+            fds = instance.pipes.take(launch)
+            with ExitStack() as ours:
+                for fd in fds.values():
+                    ours.callback(os.close, fd)
+                _, profile = await in_thread(instance.resources.profiles.find, instance.code)
+                if not launch.page or len(fds) < len(PIPES):
+                    return False
+                if profile is None or profile.generation != launch.generation:
+                    return False
+                if (run := await in_thread(adopt, launch)) is None:
+                    return False
+                ours.pop_all()
+            instance.browser = await Browser.adopt(run, fds, launch.page, launch.target)
+            useless.pop_all()
+        instance.pipes.keep(launch, instance.browser)  # what the one before us could not have kept
+        memory = instance.memory
+        memory.attempt, memory.profile, memory.how, memory.proved = (
+            secrets.token_hex(4),
+            profile,
+            "kept",
+            False,
+        )
+        memory.version = launch.version
+        await self._enclosure.short_of_memory()  # what is news starts here
+        instance.custody.version = launch.version or instance.custody.version
+        if launch.accepted and self._login.has_login:
+            await self._login.hold()
+            memory.accepted_at = time.monotonic()
+        instance.publish("session.adopted", profile=profile.generation, launched_at=launch.started_at)
+        return True
+
+    def leave(self) -> bool:
+        """Give the browser up as it is, for the daemon that comes after this one; false: nobody could go on with it."""
+        instance = self._instance
+        browser, launch = instance.browser, instance.record.launch
+        if browser is None or launch is None or not launch.page or not instance.recorded:
+            return False
+        if instance.custody.wiped():  # which the next daemon could not know
+            return False
+        if not browser.connected or not instance.pipes.bequeath(launch, browser):
+            return False
+        browser.close()
+        instance.custody.let_go()
+        instance.browser = None
+        instance.publish("session.left")
+        return True
+
+
+async def find_profile(instance: Instance) -> Record:
+    """See to it that the link to its profile is there, and that its record, which is returned, names it too.
+
+    Raises `ProfileNotFound` if there is a login and nobody knows where, `StorageFailed`.
+    """
+    record = instance.record
+    known = record.generation or (record.launch.generation if record.launch is not None else "")
+    if what := await in_thread(partial(instance.custody.mend_link, known, has_login=record.login)):
+        instance.publish("profile.link_mended", why=what)
+    _, profile = await in_thread(instance.resources.profiles.find, instance.code)
+    if (generation := profile.generation if profile is not None else "") != record.generation:
+        await instance.save(generation=generation)
+    return instance.record

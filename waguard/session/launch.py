@@ -1,0 +1,182 @@
+"""The way up: nothing else runs, a profile with its lock, a browser on it that answers."""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from waguard.browser import authorities
+from waguard.browser.launch import Browser
+from waguard.core.model import Reason, Source, Stage, Verdict
+from waguard.errors import NotProvedGone, ProfileLocked, WaguardError
+from waguard.profile import login, witness
+from waguard.profile.examiners import Evidence, Report
+from waguard.profile.witness import Witness
+from waguard.sandbox import limits, reaper
+from waguard.session.custody import Taken
+from waguard.session.enclosure import Enclosure
+from waguard.session.ending import Ending
+from waguard.session.instance import Instance
+from waguard.session.login import ClientLogin
+from waguard.system import host, shortage
+from waguard.system.deadline import within
+from waguard.system.files import in_thread
+
+
+class Launcher:
+    def __init__(self, instance: Instance, login: ClientLogin, enclosure: Enclosure, ending: Ending) -> None:
+        self._instance = instance
+        self._login = login
+        self._enclosure = enclosure
+        self._ending = ending
+
+    async def prepare(self, source: Source | None, deadline_s: float) -> None:
+        """See that nothing of this client runs, and have a profile with its lock taken.
+
+        Raises `NotProvedGone`, `ProfileLocked`, `StorageFailed`, `ProfileTooNew`, `BackupNotFound`, `BackupRefused`,
+        `DiskFull`, `SandboxFailed`, `DeadlineExceeded`.
+        """
+        instance, began = self._instance, time.monotonic()
+        deadlines = instance.resources.config.deadlines
+        stop = threading.Event()
+        async with within(Stage.PREPARE, deadline_s, "preparing the profile") as span:
+            try:
+                await self._ending.end_leftovers()
+            except OSError as error:
+                if (limit := shortage.reached(error)) is not None:
+                    raise limit from None
+                raise NotProvedGone(
+                    f"What runs of {instance.code} could not be proved gone: {error}"
+                ) from None
+            async with instance.using:
+                instance.custody.version = instance.resources.binary.version
+                take = partial(
+                    instance.custody.take,
+                    stop,
+                    source,
+                    self._login.distrust,
+                    lambda: span.enter(Stage.RESTORE, deadlines.restore, "restoring the profile"),
+                    has_login=self._login.has_login,
+                    marked=instance.record.marked,
+                    generation=instance.record.generation,
+                )
+                try:
+                    taken = await in_thread(take, stop=stop)
+                except ProfileLocked as error:
+                    await self._end_holders(Path(error.details.get("lock", "")))
+                    taken = await in_thread(take, stop=stop)  # a sweep may have ended them before us
+        self._login.distrust = ""
+        instance.memory.profile, instance.memory.how = taken.profile, taken.how
+        instance.memory.backup, instance.memory.check = taken.backup, taken.check
+        instance.memory.proved = taken.proved
+        self._tell_taken(taken)
+        self._tell_elsewhere(taken)
+        if taken.how != "kept":
+            lost = taken.how == "fresh" and self._login.may_have_login and taken.check is not None
+            ended = Reason.DAMAGED if lost else None
+            await instance.save(
+                login=False,
+                marked=False,
+                unsaved=False,
+                restored=taken.backup,
+                ended=ended,
+                elsewhere={},
+            )
+        await instance.save(generation=taken.profile.generation)
+        instance.stage_done(Stage.PREPARE, began)
+
+    async def _end_holders(self, lock: Path) -> None:
+        """End what an earlier launch left that no record knows of, and that holds the profile."""
+        holders = await in_thread(lambda: reaper.lock_holders([lock], host.process_table()))
+        killed = await reaper.end_holders(holders)
+        if killed:
+            self._instance.publish("reaper.killed", pids=killed)
+
+    def _tell_elsewhere(self, taken: Taken) -> None:
+        """A profile may have logins of several pages: those of others are kept for when `whatsapp.url` names them again."""
+        origins = [one for one, its in self._instance.record.elsewhere.items() if its.login or its.restored]
+        if self._login.may_have_login or taken.how != "kept" or not origins:
+            return
+        here, there = login.address_of(self._instance.origin), ", ".join(map(login.address_of, origins))
+        what = f"its login is of {there}, and is kept; whatsapp.url is of {here}, where it has none"
+        self._instance.publish("login.elsewhere", why=what)
+        evidence = Evidence("origin", Verdict.SUSPECT, "login", what)
+        self._instance.memory.check = Report(
+            (evidence, *(taken.check.evidence if taken.check is not None else ()))
+        )
+
+    def _tell_taken(self, taken: Taken) -> None:
+        if (report := taken.check) is not None and report.evidence:
+            damaged = report.verdict is Verdict.DAMAGED
+            evidence = [f"{one.path}: {one.what}" for one in report.evidence]
+            self._instance.publish(
+                f"profile.{report.verdict}", level="error" if damaged else "warning", evidence=evidence
+            )
+        if taken.refused:
+            self._instance.publish("backup.refused", backups=taken.refused)
+        if taken.backup:
+            self._instance.publish("profile.restored", backup=taken.backup, profile=taken.profile.generation)
+        if taken.mended:
+            self._instance.publish("profile.mended", cut=taken.mended)
+
+    async def launch(self, spawned: Callable[[Browser], None], deadline_s: float) -> None:
+        """Start the browser; returns when it answers. ``spawned`` is called as soon as there is a process to watch.
+
+        Raises `BrowserNotFound`, `SandboxFailed`, `BrowserFailed`, `DiskFull`, `StorageFailed`, `ProfileTooNew`,
+        `DeadlineExceeded`, with the browser's last words.
+        """
+        try:
+            await self._launch(spawned, deadline_s)
+        except WaguardError as error:
+            if self._instance.browser is not None:
+                self._instance.browser.quote(error)
+            if limit := shortage.of_last_words(error.details.get("stderr", ())):
+                raise limit from None
+            raise
+
+    async def _launch(self, spawned: Callable[[Browser], None], deadline_s: float) -> None:
+        instance = self._instance
+        resources, profile = instance.resources, instance.memory.profile
+        assert profile is not None  # noqa: S101 (prepared)
+        settings = resources.config.browser
+        began = time.monotonic()
+        async with within(Stage.START, deadline_s, "starting the browser"):
+            binary = await resources.installed.refresh()  # its turn may have come long after it was admitted
+            version = binary.version
+            await in_thread(instance.custody.used_by, version, profile)
+            launch = reaper.Launch(
+                secrets.token_hex(8), resources.sandbox.kind, profile.generation, time.time(), short=True
+            )
+            await instance.save(launch=launch)
+            # Void from here: a browser may be writing. It has not used the profile before it answers.
+            before = await in_thread(witness.read, profile.witness)
+            await in_thread(witness.write, profile.witness, Witness(before.browser if before else version))
+            await in_thread(authorities.put, profile.path, resources.authorities, resources.profiles.user)
+            restraints = await in_thread(limits.command, resources.config.cgroup.memory_max_mb)
+            browser = instance.browser = Browser.spawn(
+                resources.sandbox,
+                binary,
+                settings,
+                profile.path,
+                instance.custody.lock_fd,
+                launch.token,
+                restraints,
+            )
+            instance.custody.drop_lock()  # the sandbox holds it from here, until all of it is gone
+            identities = tuple(await browser.run.identify())
+            spawned(browser)
+            launch = replace(launch, processes=identities, version=version)
+            await instance.save(launch=launch)
+            instance.pipes.keep(launch, browser)
+            await self._enclosure.take(launch, browser)
+            instance.memory.version = version
+            instance.publish("browser.spawned", sandbox=browser.run.kind)
+            page = await browser.go(binary, settings)
+            await in_thread(lambda: limits.volunteer([*identities, *browser.run.members()]))
+            await instance.save(launch=replace(launch, page=page.session_id, target=page.target))
+            if before is not None and before.browser != version:
+                await in_thread(witness.write, profile.witness, Witness(version))
+        instance.stage_done(Stage.START, began)
