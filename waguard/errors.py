@@ -2,7 +2,7 @@
 
 A message says what was wrong, where, and what would be right; ``hint`` names the next command or action; ``details`` are the
 facts as data. A kind's docstring is what its code means, ``do`` what to do about it. The edges translate (`api.problems` to
-HTTP, `cli` to an exit code). Those of the command line are in `cli.errors`. Printed: ``python -m waguard.cli.reference errors``.
+HTTP, `cli` to an exit code). Those of the command line are in `cli.errors`. ``make reference`` prints them all.
 """
 
 from collections.abc import Mapping
@@ -343,7 +343,7 @@ class CrossSite(RequestError, code="cross_site", http=403):
 class NotFound(RequestError, code="not_found", http=404):
     """There is no such path."""
 
-    do = "The routes are in [http-api.md](http-api.md)."
+    do = "The routes are in the reference."
 
 
 class MethodNotAllowed(RequestError, code="method_not_allowed", http=405):

@@ -1,1 +1,0 @@
-"""May it start now? Room, breaker, turns."""

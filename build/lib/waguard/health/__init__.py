@@ -1,1 +1,0 @@
-"""Is it stuck, and what helps without an end of the browser."""

@@ -1,1 +1,0 @@
-"""What was: kept in SQLite, and what has been learned from it."""

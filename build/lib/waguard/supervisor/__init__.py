@@ -1,1 +1,0 @@
-"""All clients: the verbs, and what is shown of them."""

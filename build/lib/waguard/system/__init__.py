@@ -1,1 +1,0 @@
-"""The machine and its service manager: files, file descriptors, processes, deadlines, signals."""

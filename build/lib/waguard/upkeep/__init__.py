@@ -1,1 +1,0 @@
-"""What is done for all again and again: snapshots, and what is left behind."""
