@@ -6,7 +6,9 @@ cd "$(dirname "$0")/.."
 room=$(mktemp -d)
 trap 'rm -rf "$room"' EXIT
 "${PYTHON:-python3}" -m venv "$room/venv"
-"$room/venv/bin/python" -m pip install --quiet --upgrade 'setuptools>=77' '.[test,docs]'
+mkdir "$room/source" # setuptools leaves a build/ where it builds
+git ls-files -z | xargs -0 cp --parents --target-directory "$room/source"
+"$room/venv/bin/python" -m pip install --quiet --upgrade 'setuptools>=77' "$room/source[test,docs]"
 {
     grep '^#' requirements.lock
     "$room/venv/bin/python" -m pip freeze --all | grep -vE '^(pip|waguard)( |=)'
