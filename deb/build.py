@@ -27,7 +27,10 @@ PLACES = {
     "waguard.sysusers": "usr/lib/sysusers.d/waguard.conf",
     "waguard.tmpfiles": "usr/lib/tmpfiles.d/waguard.conf",
 }
-DOCS = ("README.md", "CHANGELOG.md", "docs/design.md", "docs/state-table.md")
+DOCS = (
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")),
+)
 NOT_NEEDED = ("bin", "share", "LICENSE", "README.md")
 """What packages leave beside the modules, of no use there."""
 NOT_NEEDED_ANYWHERE = ("tests", "*.pyx", "*.pxd", "*.c", "*.h", "RECORD", "INSTALLER", "REQUESTED")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the pages of docs/ that follow from the code anew: configuration, commands, errors, events, states.
+"""Make the pages of docs/ that follow from the code anew: configuration, commands, errors, events, states, the simulator's faults.
 
 ``--check`` writes nothing, names each page that is not current, and ends with 1 if there is one.
 """
@@ -31,6 +31,7 @@ from waguard.errors import (
     StorageError,
     WaguardError,
 )
+from waguard.simulator.faults import FAULTS, VALUES
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = "<!-- Made by `make reference`; a test keeps it so. -->"
@@ -132,11 +133,21 @@ def _text(kind: type[WaguardError]) -> str:
     return " ".join((kind.__doc__ or "").split()).replace("``", "`")
 
 
+def simulated() -> Iterator[str]:
+    yield from ("# Faults of the simulator", "", MADE)
+    yield from ("", "How to inject one: [Test an app without a phone](../how-to/simulator.md#faults).")
+    for name, what in FAULTS.items():
+        yield from ("", f"## `{name}`", "", what)
+        if name in VALUES:
+            yield from ("", f"Value: {VALUES[name].known}; default: `{VALUES[name].default}`.")
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "reference/configuration.md": lambda: "\n".join(configuration()) + "\n",
     "reference/commands.md": lambda: "\n".join(commands()) + "\n",
     "reference/events.md": lambda: "\n".join(catalogue.page()) + "\n",
     "reference/errors.md": lambda: "\n".join(errors()) + "\n",
+    "reference/simulator-faults.md": lambda: "\n".join(simulated()) + "\n",
     "state-table.md": table.as_text,
 }
 

@@ -294,7 +294,7 @@ class ConfigError(SessionError, code="config_invalid", http=0):
     """The configuration is wrong; the message names file, key and what would be right."""
 
     lasting = True
-    do = "Mend what the message names. See: waguard check"
+    do = "Mend what the message names. See: waguard config check"
 
 
 # --- requests ------------------------------------------------------------------------------------------------------

@@ -211,7 +211,7 @@ def _of_http(request: web.Request, error: web.HTTPException) -> WaguardError:
     if isinstance(error, web.HTTPNotFound):
         return NotFound(
             f"There is no {request.path[:200]}.",
-            hint="The routes begin with /v1/sessions; see the README.",
+            hint="The routes begin with /v1/sessions; docs/how-to/app.md lists them.",
         )
     return InvalidRequest(error.reason)
 
