@@ -18,8 +18,7 @@ from waguard.cli.app import app
 from waguard.cli.errors import CommandError
 from waguard.config.load import ENV_PREFIX
 from waguard.config.sections import Config
-from waguard.core import catalogue
-from waguard.core.session import table
+from waguard.core import catalogue, tables
 from waguard.errors import (
     BY_CODE,
     Internal,
@@ -148,7 +147,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/events.md": lambda: "\n".join(catalogue.page()) + "\n",
     "reference/errors.md": lambda: "\n".join(errors()) + "\n",
     "reference/simulator-faults.md": lambda: "\n".join(simulated()) + "\n",
-    "state-table.md": table.as_text,
+    "state-table.md": tables.as_text,
 }
 
 

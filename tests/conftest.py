@@ -20,6 +20,7 @@ import structlog
 import zxingcpp
 from bare_browser import BINARY
 from blockbuster import blockbuster_ctx
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from written import Written, write
 
@@ -33,6 +34,9 @@ from waguard.system import host
 POSING = Path(__file__).parent / "posing_chromium.py"
 DYING_S = 5.0
 """What was killed is in the process table until the kernel has taken it apart, which takes a while on a busy machine."""
+# That a busy machine draws slowly says nothing of a rule.
+settings.register_profile("waguard", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("waguard")
 QR_ONLY = zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from waguard.core.health.faults import Fault, Finding
-from waguard.core.health.plans import Remedy, Treatment, repeated
+from waguard.core.health.plans import Remedy, Treatment
 from waguard.core.model import Cause, Failure, Link, Process, Reason, Source, Wanted
 from waguard.core.session.events import (
     Cleaned,
@@ -18,7 +18,7 @@ from waguard.core.session.orders import Clean, Launch, Open, Remember, TakeOver,
 from waguard.core.session.restart import RestartPolicy
 from waguard.core.session.rules import Outcome, failure_of, to_preparing, to_stopping
 from waguard.core.session.state import State
-from waguard.core.session.treatment import apply
+from waguard.core.session.treatment import try_again
 
 
 def _asked(event: Event) -> Source | None:
@@ -70,7 +70,7 @@ def join(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Out
     return state, ()
 
 
-def use(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outcome:
+def use(state: State, event: Event, now: float, policy: RestartPolicy) -> Outcome:
     """The browser is up: that is enough, unless its page is past use and not being cured, or another profile is asked for."""
     asked = _asked(event) if _asked(event) != state.asked else None
     hung = state.link is Link.LOST and state.reason in {Reason.CRASHED, Reason.HUNG}
@@ -80,7 +80,7 @@ def use(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outco
     if asked is not None or past_use:  # its browser may still have a login to write down
         return to_stopping(replace(_anew(state), source=asked, asked=asked, cause=Cause.CONNECT), polite=True)
     if treatment is not None and treatment.remedy is None and treatment.finding.fault is Fault.PAGE_WRONG:
-        return apply(state, treatment, now, again=repeated(treatment.plan))  # whoever asks need not wait
+        return try_again(state, event, now, policy)  # whoever asks need not wait
     return state, ()
 
 

@@ -1,10 +1,8 @@
 """The brain of one session: ``decide(state, event, now, policy) -> (state, orders)``. No I/O, no clock, no chance.
 
-Every pair of process state and event has one rule in `TABLE`; `as_text` prints it. What comes late is dropped before the
+Every pair of process state and event has one rule in `TABLE`. What comes late is dropped before the
 table is asked.
 """
-
-import sys
 
 from waguard.core.health.faults import GONE, Fault
 from waguard.core.health.plans import Remedy
@@ -64,9 +62,9 @@ from waguard.core.session.page import note
 from waguard.core.session.restart import RestartPolicy
 from waguard.core.session.rules import Outcome, Rule, ignore
 from waguard.core.session.state import State
-from waguard.core.session.treatment import lose_login, recover, treat, try_again, try_next, unreachable
+from waguard.core.session.treatment import treat
 
-_COLUMNS = (
+COLUMNS = (
     Process.DOWN,
     Process.PREPARING,
     Process.STARTING,
@@ -78,7 +76,7 @@ _COLUMNS = (
 
 
 # fmt: off
-_ROWS: dict[type[Event], tuple[Rule, ...]] = {
+ROWS: dict[type[Event], tuple[Rule, ...]] = {
     #                 down       preparing  starting   up         stopping    backoff    failed
     ConnectAsked:    (begin,     join,      join,      use,       resume,     begin,     begin),
     RestoreAsked:    (begin,     join,      join,      use,       resume,     begin,     begin),
@@ -92,24 +90,24 @@ _ROWS: dict[type[Event], tuple[Rule, ...]] = {
     RecycleAsked:    (ignore,    ignore,    ignore,    recycle,   ignore,     ignore,    ignore),
     Held:            (ignore,    hold,      ignore,    ignore,    ignore,     ignore,    ignore),
     Failed:          (ignore,    give_up,   give_up,   give_up,   ignore,     ignore,    ignore),
-    Unreachable:     (ignore,    ignore,    ignore,    unreachable, ignore,   ignore,    ignore),
+    Unreachable:     (ignore,    ignore,    ignore,    treat,     ignore,     ignore,    ignore),
     PageRead:        (ignore,    ignore,    ignore,    note,      ignore,     ignore,    ignore),
-    LoginLost:       (ignore,    ignore,    ignore,    lose_login, ignore,    ignore,    ignore),
+    LoginLost:       (ignore,    ignore,    ignore,    treat,      ignore,    ignore,    ignore),
     Found:           (ignore,    ignore,    ignore,    treat,     ignore,     ignore,    ignore),
     BrowserExited:   (ignore,    ignore,    give_up,   treat,     ignore,     ignore,    ignore),
-    Recovered:       (ignore,    ignore,    ignore,    recover,   ignore,     ignore,    ignore),
-    NotCured:        (ignore,    ignore,    ignore,    try_next,  ignore,     ignore,    ignore),
+    Recovered:       (ignore,    ignore,    ignore,    treat,     ignore,     ignore,    ignore),
+    NotCured:        (ignore,    ignore,    ignore,    treat,     ignore,     ignore,    ignore),
     Gone:            (ignore,    ignore,    ignore,    ignore,    gone,       ignore,    ignore),
     NotGone:         (ignore,    ignore,    ignore,    ignore,    not_gone,   ignore,    ignore),
     Cleaned:         (ignore,    ignore,    ignore,    ignore,    cleaned,    ignore,    ignore),
-    RestEnded:       (ignore,    ignore,    ignore,    try_again, ignore,     ignore,    ignore),
+    RestEnded:       (ignore,    ignore,    ignore,    treat,     ignore,     ignore,    ignore),
     WaitEnded:       (ignore,    ignore,    ignore,    ignore,    ignore,     again,     again),
 }
 # fmt: on
 TABLE: dict[tuple[Process, type[Event]], Rule] = {
     (process, event): rule
-    for event, rules in _ROWS.items()
-    for process, rule in zip(_COLUMNS, rules, strict=True)
+    for event, rules in ROWS.items()
+    for process, rule in zip(COLUMNS, rules, strict=True)
 }
 
 
@@ -129,25 +127,3 @@ def _late(state: State, fact: Fact) -> bool:
     told_once = {*GONE, Fault.PAGE_CRASHED}  # of any page
     crashed = isinstance(fact, Found) and fact.finding.fault in told_once
     return state.treatment is not None and state.treatment.remedy is Remedy.RELOAD and not crashed
-
-
-def as_text() -> str:
-    """The table as Markdown: ``python -m waguard.core.session.table > docs/state-table.md``."""
-    words = {rule.__name__: rule.__doc__ for rules in _ROWS.values() for rule in rules if rule is not ignore}
-    lines = [
-        "# The state table",
-        "",
-        "How a session decides, as `waguard/core/session/table.py` has it; a test keeps this page true. Each row is an event,",
-        "each column a state of `process`, and in the cell is the rule. An empty cell: the event is of no interest there.",
-        "",
-        "| event | " + " | ".join(_COLUMNS) + " |",
-        "|" + "---|" * (len(_COLUMNS) + 1),
-    ]
-    for event, rules in _ROWS.items():
-        cells = ("" if rule is ignore else rule.__name__ for rule in rules)
-        lines.append(f"| {event.__name__} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *(f"- `{name}`: {text}" for name, text in words.items()), ""])
-
-
-if __name__ == "__main__":
-    sys.stdout.write(as_text())

@@ -1,0 +1,48 @@
+"""The tables as a page: what `docs/state-table.md` is made of."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from waguard.core.session import table, treatment
+from waguard.core.session.rules import ignore
+
+Rules = Mapping[Any, Sequence[Callable[..., Any]]]
+
+
+def as_text() -> str:
+    """All tables as Markdown."""
+    parts = (
+        _part(
+            "A session",
+            "What happens to a session (rows) by where its browser stands (columns): `waguard/core/session/table.py`.",
+            table.COLUMNS,
+            table.ROWS,
+        ),
+        _part(
+            "A treatment",
+            "What is reported (rows) by where the treatment of the fault before it stands (columns), while a browser is up: the"
+            " rule `treat` above, `waguard/core/session/treatment.py`.",
+            treatment.COLUMNS,
+            treatment.ROWS,
+        ),
+    )
+    lines = [
+        "# The state tables",
+        "",
+        "How waguard decides; a test keeps this page true. In each cell is the rule. An empty cell: what happens is of no",
+        "interest there.",
+        *(line for part in parts for line in part),
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _part(title: str, about: str, columns: Sequence[str], rows: Rules) -> Iterator[str]:
+    words = {rule.__name__: rule.__doc__ for rules in rows.values() for rule in rules if rule is not ignore}
+    yield from ("", f"## {title}", "", about, "")
+    yield "| | " + " | ".join(columns) + " |"
+    yield "|" + "---|" * (len(columns) + 1)
+    for event, rules in rows.items():
+        cells = ("" if rule is ignore else rule.__name__ for rule in rules)
+        yield f"| {event if isinstance(event, str) else event.__name__} | " + " | ".join(cells) + " |"
+    yield ""
+    yield from (f"- `{name}`: {text}" for name, text in words.items())
