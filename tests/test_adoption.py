@@ -473,37 +473,6 @@ async def test_the_next_version_adopts_and_so_does_the_one_before(
     assert processes(posing, *CODES) == before
 
 
-async def test_browsers_of_a_version_with_long_names_are_adopted_and_given_back(
-    posing: Service, tmp_path: Path
-) -> None:
-    """And one that knows only these ends what it cannot take over, and starts it again."""
-    before = changed(tmp_path, "session/pipes.py", "if not launch.short", "if True")
-    await posing.start(before)
-    await up(posing, "one", "torn")
-    assert {name.split(".")[0] for name in posing.pipes} == {"one", "torn"}
-    record = posing.sessions / "one" / "session.json"
-    record.write_text(record.read_text().replace('"short": true', '"unknown": true'))
-    torn = posing.launch("torn")["token"]
-    for package in (None, before, None):
-        identities = processes(posing, "one")
-        await posing.end(signal.SIGKILL)
-        (posing.sessions / "torn" / "session.json").write_text("{")
-        await posing.start(package)
-        await posing.until(lambda: connected(posing, "one", "torn"), "connected")
-        assert processes(posing, "one") == identities
-        assert not carriers(torn)
-        torn = posing.launch("torn")["token"]
-    await die(posing, "reload")
-    assert processes(posing, "one") == identities
-    await posing.ask("POST", "/v1/sessions/one/restart")
-    identities = processes(posing, "one")
-    assert len([name for name in posing.pipes if not name.startswith("one")]) == len(posing.pipes)
-    await posing.end(signal.SIGUSR2)
-    await posing.start(before)
-    await posing.until(lambda: connected(posing, "one"), "connected")
-    assert processes(posing, "one") != identities
-
-
 async def test_a_browser_that_there_is_no_room_to_keep_is_closed_at_a_restart(posing: Service) -> None:
     posing.stores = 4  # one browser and the control port
     await posing.start()

@@ -28,8 +28,6 @@ class Launch:
     """The DevTools session with its page, once the browser has answered: with it a later daemon goes on."""
     target: str = ""
     """The page's DevTools target."""
-    short: bool = False
-    """Its pipes are kept under short names."""
     accepted: bool = False
     """WhatsApp has taken the login in it: that it is logged out later is no damage."""
 

@@ -148,7 +148,7 @@ class Launcher:
             version = binary.version
             await in_thread(instance.custody.used_by, version, profile)
             launch = reaper.Launch(
-                secrets.token_hex(8), resources.sandbox.kind, profile.generation, time.time(), short=True
+                secrets.token_hex(8), resources.sandbox.kind, profile.generation, time.time()
             )
             await instance.save(launch=launch)
             # Void from here: a browser may be writing. It has not used the profile before it answers.

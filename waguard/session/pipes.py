@@ -42,8 +42,6 @@ def pipe_names(code: ClientCode, launch: reaper.Launch) -> Mapping[str, str]:
 
     Short, since all names of all launches have to fit into one variable; one of them tells whose launch it is.
     """
-    if not launch.short:  # of a version before
-        return {pipe: f"{code}.{launch.token}.{pipe}" for pipe in PIPES}
     names = {pipe: f"{launch.token}.{pipe[0]}" for pipe in PIPES}
     return names | {"stderr": f"{names['stderr']}.{code}"}
 
@@ -56,10 +54,6 @@ def kept_names(code: ClientCode, names: Sequence[str]) -> Collection[str]:
 
 def kept_launch(code: ClientCode, names: Iterable[str]) -> reaper.Launch | None:
     """What the names of kept pipes tell of a launch of this client's: enough to end it."""
-    form = re.compile(rf"(?P<short>[0-9a-f]+)\.s\.{code}|{code}\.(?P<long>[0-9a-f]+)\.[a-z]+")
-    found = (one for name in names if (one := form.fullmatch(name)))
-    launches = (
-        reaper.Launch(one["short"] or one["long"], "", "", 0.0, short=one["short"] is not None)
-        for one in found
-    )
-    return next(launches, None)
+    form = re.compile(rf"([0-9a-f]+)\.s\.{code}")
+    found = (one[1] for name in names if (one := form.fullmatch(name)))
+    return next((reaper.Launch(token, "", "", 0.0) for token in found), None)
