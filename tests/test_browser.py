@@ -441,8 +441,8 @@ async def test_a_crashed_renderer_is_loaded_again_logged_in(
         (view,) = await log_in(supervisor, simulator, DEMO)
         browser = supervisor._sessions[DEMO]._instance.browser
         assert browser is not None
-        assert browser._connection is not None
-        (session,) = browser._connection._sessions.values()
+        assert browser.page is not None
+        session = browser.page._session
         session.send("Page.crash")
         await until(lambda: bool(journal.named("health.recovered")), "recovered")
         await until(lambda: supervisor.view(DEMO).link is Link.CONNECTED, "connected again")

@@ -120,7 +120,7 @@ async def pages(supervisor: Supervisor, code: ClientCode) -> list[str]:
     """Those that its browser has."""
     browser = supervisor._sessions[code]._instance.browser
     assert browser is not None
-    found = (await browser._connected_pipe().send("Target.getTargets"))["targetInfos"]
+    found = (await browser._connected_pipe().browser.send("Target.getTargets"))["targetInfos"]
     return [one["targetId"] for one in found if one["type"] == "page"]
 
 
@@ -142,7 +142,7 @@ async def test_a_page_opens_no_windows_and_others_that_open_are_closed(
         assert not journal.named("page.popups_closed")
         # With a user's gesture a full Chromium opens one, and so do we.
         for _ in range(20):
-            await page._connection.send("Target.createTarget", {"url": "about:blank"})
+            await page._devtools.browser.send("Target.createTarget", {"url": "about:blank"})
         async with asyncio.timeout(20):
             while len(await pages(supervisor, DEMO)) > 1:
                 await asyncio.sleep(0.05)

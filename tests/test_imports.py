@@ -41,8 +41,6 @@ APART = ("simulator",)
 
 PLACES: Mapping[str, tuple[str, ...]] = {
     "psutil": ("system/host.py",),
-    "pyppeteer": ("browser/pipe.py",),
-    "pyee": ("browser/pipe.py",),
     "tomli": ("config/",),
     "structlog": ("observe/", "api/app.py"),
     "segno": ("api/qr.py", "simulator/server.py"),
@@ -257,6 +255,14 @@ def test_a_command_starts_without_what_the_daemon_alone_needs() -> None:
     rooms = {f"waguard.{room}" for room in ("admission", "session", "upkeep", "supervisor", "daemon")}
     heavy = {"pyppeteer", "cryptography", "zstandard", "structlog", "psutil", "waguard.cli.doctor"}
     assert not (rooms | heavy) & set(loaded.split())
+
+
+def test_the_daemon_loads_no_driver_of_pages() -> None:
+    """A driver is for whoever drives a page; with it come a downloader, urllib3 1.26 and websockets 10, see `.vex`."""
+    asked = "import sys, waguard.daemon; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True).stdout
+    assert "waguard.browser.devtools" in loaded.split()
+    assert not {"pyppeteer", "pyee", "urllib3", "websockets", "tqdm", "appdirs"} & set(loaded.split())
 
 
 def test_nothing_goes_through_a_shell() -> None:

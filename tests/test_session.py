@@ -215,14 +215,14 @@ async def test_late_answers_are_harmless(pose: Daemon) -> None:
         session = supervisor._sessions[DEMO]
         async with asyncio.timeout(10):
             await session.until(lambda: session.state.process is Process.UP)
-        connection = session._instance.browser._connection  # type: ignore[union-attr]  # it is up
-        assert connection is not None
+        devtools = session._instance.browser.devtools  # type: ignore[union-attr]  # it is up
+        assert devtools is not None
         async with asyncio.timeout(20):
             for _ in range(3):
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0.05):
                         await session._instance.browser.page.evaluate("1")  # type: ignore[union-attr]  # it is up
-            assert await connection.send("Browser.getVersion") == {}
+            assert await devtools.browser.send("Browser.getVersion") == {}
         assert view.process in {Process.PREPARING, Process.STARTING, Process.UP}
 
 

@@ -384,10 +384,10 @@ async def test_a_page_that_is_closed_comes_back(pose: Daemon) -> None:
         before = await supervisor.connect(DEMO)
         session = supervisor._sessions[DEMO]
         assert session._instance.browser is not None
-        connection = session._instance.browser._connection
-        assert connection is not None
+        devtools = session._instance.browser.devtools
+        assert devtools is not None
         detached = {"method": "Target.detachedFromTarget", "params": {"sessionId": "S", "targetId": "T"}}
-        connection.receive(json.dumps(detached).encode())
+        devtools._received(json.dumps(detached).encode() + b"\0")
         async with asyncio.timeout(5):
             await session.until(lambda: session.memory.attempt != before.attempt)
         assert (await supervisor.connect(DEMO)).status is Status.CONNECTED
@@ -428,24 +428,23 @@ async def test_only_what_is_needed_of_the_page_is_switched_on(monkeypatch: pytes
     sent = []
 
     class Session:
-        def on(self, *_: object) -> None:
+        def observe(self, *_: object) -> None:
             pass
 
         async def send(self, method: str, *_: object) -> None:
             sent.append(method)
 
-    class Connection:
-        def on(self, *_: object) -> None:
-            pass
+    class DevTools:
+        browser = Session()
 
-        async def createSession(self, _target: object) -> Session:  # noqa: N802 (pyppeteer's name)
+        async def attach(self, _target: object) -> Session:
             return Session()
 
-    async def first(_connection: object) -> dict[str, str]:
-        return {"targetId": "T", "type": "page"}
+    async def first(_devtools: object) -> str:
+        return "T"
 
     monkeypatch.setattr(browser_page, "_first_page", first)
-    await browser_page.Page.attach(Connection())  # type: ignore[arg-type]
+    await browser_page.Page.attach(DevTools())  # type: ignore[arg-type]
     assert sent == ["Inspector.enable", "Performance.enable"]
 
 

@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from waguard import sandbox
 from waguard.browser import flags
+from waguard.browser.devtools import DevTools
 from waguard.browser.find import Binary
 from waguard.browser.page import Page
-from waguard.browser.pipe import PipeConnection
 from waguard.config.sections import Browser as Settings
 from waguard.errors import BrowserFailed, PageFailed, SandboxFailed, WaguardError
 from waguard.system import shortage
@@ -42,7 +42,7 @@ class Browser:
         self.run = run
         self.page: Page | None = None
         self._fds: list[int] = [read_fd, write_fd]
-        self._connection: PipeConnection | None = None
+        self.devtools: DevTools | None = None
         self._stderr = _LastWords(stderr_fd)
 
     @classmethod
@@ -91,11 +91,11 @@ class Browser:
         read_fd, write_fd = self._fds
         self._fds = []
         try:
-            self._connection = await PipeConnection.open(read_fd, write_fd, used=True)
+            self.devtools = await DevTools.open(read_fd, write_fd, used=True)
         except OSError:
             self.close()
             raise
-        self.page = Page.resume(self._connection, page, target)
+        self.page = Page.resume(self.devtools, page, target)
         return self
 
     def pipes(self) -> Mapping[str, int]:
@@ -112,9 +112,9 @@ class Browser:
         self.run.release()
         read_fd, write_fd = self._fds
         self._fds = []
-        self._connection = await PipeConnection.open(read_fd, write_fd)
+        self.devtools = await DevTools.open(read_fd, write_fd)
         try:
-            page = await Page.attach(self._connection)
+            page = await Page.attach(self.devtools)
             await page.disguise(binary, settings)
         except PageFailed as error:
             raise BrowserFailed(
@@ -143,25 +143,25 @@ class Browser:
     @property
     def connected(self) -> bool:
         """Whether the pipe is open, so that the browser may still answer."""
-        return self._connection is not None and self._connection.connected
+        return self.devtools is not None and self.devtools.connected
 
     async def version(self) -> Any:
         """Its own process answers this, whatever the page does. Raises `PageFailed`."""
-        return await self._connected_pipe().send("Browser.getVersion")
+        return await self._connected_pipe().browser.send("Browser.getVersion")
 
     async def disconnected(self) -> str:
         """Wait until the pipe is gone; says why. Only after `go`."""
         return await self._connected_pipe().closed()
 
-    def _connected_pipe(self) -> PipeConnection:
-        assert self._connection is not None  # noqa: S101 (opened by `go`)
-        return self._connection
+    def _connected_pipe(self) -> DevTools:
+        assert self.devtools is not None  # noqa: S101 (opened by `go`)
+        return self.devtools
 
     async def ask_to_close(self) -> None:
         """Ask it to close and wait until it has ended; the caller sets the deadline, and kills if it passes."""
-        if self._connection is not None:
+        if self.devtools is not None:
             with contextlib.suppress(PageFailed):  # the pipe may close before the answer
-                await self._connection.send("Browser.close")
+                await self.devtools.browser.send("Browser.close")
             await self.run.exited()
 
     async def kill(self) -> None:
@@ -170,8 +170,8 @@ class Browser:
 
     def close(self) -> None:
         """Give everything back; only after the processes are proved gone, or to leave them to a later daemon."""
-        if self._connection is not None:
-            self._connection.lose("closed")
+        if self.devtools is not None:
+            self.devtools.lose("closed")
         _close(self._fds)
         self._fds = []
         self._stderr.close()

@@ -4,14 +4,14 @@ import asyncio
 import base64
 import contextlib
 import re
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from waguard.browser.devtools import DevTools, Session
 from waguard.browser.find import Binary
 from waguard.browser.flags import client_hints, user_agent
-from waguard.browser.pipe import PipeConnection, PipeSession
+from waguard.browser.observers import Observers
 from waguard.config.sections import Browser
 from waguard.core.address import same_origin
 from waguard.errors import PageFailed, PageUnreachable
@@ -62,48 +62,48 @@ _WHY: Sequence[tuple[str, tuple[str, str]]] = (
 
 
 class Page:
-    def __init__(self, connection: PipeConnection, session: PipeSession, target: str) -> None:
-        self._connection = connection
+    def __init__(self, devtools: DevTools, session: Session, target: str) -> None:
+        self._devtools = devtools
         self._session = session
         self._frame = target  # a page's main frame has its number
         self.target = target
         """The id of its DevTools target, which it keeps for life."""
-        self._addresses: deque[str] = deque(maxlen=_MOST_ADDRESSES)
-        self._call_on_address: Callable[[str], None] = self._addresses.append
-        self._others: deque[str] = deque(maxlen=_MOST_ADDRESSES)
-        self._call_on_other: Callable[[str], None] = self._others.append
-        connection.on("Target.targetCreated", self._note_other)
+        self.addresses = Observers[str](_MOST_ADDRESSES)
+        """Each address that the page comes to."""
+        self.others = Observers[str](_MOST_ADDRESSES)
+        """The target of each other page that its browser opens."""
+        self._crashes = Observers[None]()
+        devtools.browser.observe("Target.targetCreated", self._note_other)
         for told in ("Target.targetCreated", "Target.targetInfoChanged"):
-            connection.on(told, self._note_address)
+            devtools.browser.observe(told, self._note_address)
         self.crashed = asyncio.Event()
         """Its renderer is gone, and there is no other one yet."""
-        self._call_on_crash: Callable[[], None] = lambda: None
-        session.on("Inspector.targetCrashed", lambda _params: self._note_crash())
-        session.on("Inspector.targetReloadedAfterCrash", lambda _params: self.crashed.clear())
+        session.observe("Inspector.targetCrashed", lambda _params: self._note_crash())
+        session.observe("Inspector.targetReloadedAfterCrash", lambda _params: self.crashed.clear())
 
     @classmethod
-    async def attach(cls, connection: PipeConnection) -> Self:
+    async def attach(cls, devtools: DevTools) -> Self:
         """Attach to the one page that the browser opened with.
 
         Only Inspector and Performance are enabled. Runtime, Network and Log would let a hostile page flood the pipe with events, with
-        Page every alert() would hang until somebody closes it, and pyppeteer's `Page` enables all of them. Its address is told by the
+        Page every alert() would hang until somebody closes it; drivers of pages, pyppeteer's `Page` too, enable all of them. Its address is told by the
         discovery of targets, which stays on: one event for each that is committed, none left out (tried with Chromium 156: 200 in
         ten seconds, and no more, of a page that changes it as fast as it can).
         """
-        target = await _first_page(connection)
-        session = await connection.createSession(target)
+        target = await _first_page(devtools)
+        session = await devtools.attach(target)
         await session.send("Inspector.enable")
         await session.send("Performance.enable")  # it counts, and sends nothing by itself
-        return cls(connection, session, target["targetId"])
+        return cls(devtools, session, target)
 
     @classmethod
-    def resume(cls, connection: PipeConnection, session_id: str, target: str) -> Self:
+    def resume(cls, devtools: DevTools, session_id: str, target: str) -> Self:
         """The page of a browser that an earlier daemon has attached to, as it is. Waits for nothing: it may be hung.
 
         What its address was meanwhile waits in the pipe; of a daemon that did not ask for it nothing is told.
         """
-        session = connection.resume_session("page", session_id)
-        page = cls(connection, session, target)
+        session = devtools.resume(session_id)
+        page = cls(devtools, session, target)
         # If its renderer has crashed while nobody listened, this has it said again (tried with Chromium 156).
         with contextlib.suppress(PageFailed):  # the pipe is closed: who watches it tells
             forget(session.send("Inspector.enable"))
@@ -112,7 +112,7 @@ class Page:
     @property
     def session_id(self) -> str:
         """With it `resume` finds the page again."""
-        return self._session.id
+        return self._session.id or ""
 
     async def disguise(self, binary: Binary, settings: Browser) -> None:
         """User agent and client hints without the word Headless, for the page and its workers."""
@@ -132,7 +132,7 @@ class Page:
         # Where storage may be evicted, WhatsApp Web was reported to hang at "Loading your chats". Chromium refuses this to an
         # origin that is not secure (headless-shell does not, 156): such a page is opened all the same.
         permission = {"origin": origin, "permissions": ["durableStorage"]}
-        forget(self._connection.send("Browser.grantPermissions", permission))
+        forget(self._devtools.browser.send("Browser.grantPermissions", permission))
         answer = await self._session.send("Page.navigate", {"url": url})
         if error := answer.get("errorText"):
             if error == "net::ERR_ABORTED":  # something else came between
@@ -200,71 +200,60 @@ class Page:
 
     def abandon(self) -> None:
         """Whoever waits for an answer of the page's waits no more: its renderer is gone, and will give none."""
-        self._connection.abandon(self._session)
+        self._devtools.abandon(self._session)
 
     @property
     def disconnected(self) -> bool:
         """Whether its browser's pipe is closed."""
-        return not self._connection.connected
+        return not self._devtools.connected
 
     @property
     def gone(self) -> bool:
         """Whether the page is there no more, though its browser is."""
-        return not self._session.attached and self._connection.connected
+        return not self._session.attached and self._devtools.connected
 
-    def on_crash(self, call: Callable[[], None]) -> None:
-        """Call this, and nobody else, when the page's renderer is gone; at once if it is."""
-        self._call_on_crash = call
+    def observe_crash(self, call: Callable[[None], None]) -> Callable[[], None]:
+        """Call this when the page's renderer is gone, until what is returned is called; at once if it is."""
         if self.crashed.is_set():
-            call()
-
-    def on_address(self, call: Callable[[str], None]) -> None:
-        """Call this, and nobody else, with each address that the page comes to; first with those since it was attached to."""
-        self._call_on_address = call
-        while self._addresses:
-            call(self._addresses.popleft())
+            call(None)
+        return self._crashes.observe(call)
 
     def _note_address(self, params: dict[str, Any]) -> None:
         match params:
             case {"targetInfo": {"targetId": self.target, "url": str(url)}}:
-                self._call_on_address(url[:_MOST_ADDRESS])
-
-    def on_other(self, call: Callable[[str], None]) -> None:
-        """Call this, and nobody else, with each other page that its browser opens; first with those since it was attached to."""
-        self._call_on_other = call
-        while self._others:
-            call(self._others.popleft())
+                self.addresses.tell(url[:_MOST_ADDRESS])
 
     def _note_other(self, params: dict[str, Any]) -> None:
         match params:
             case {"targetInfo": {"targetId": str(other), "type": "page"}} if self.target not in {"", other}:
-                self._call_on_other(other)
+                self.others.tell(other)
 
     def close_other(self, target: str) -> None:
         """Waits for nothing."""
         with contextlib.suppress(PageFailed):
-            forget(self._connection.send("Target.closeTarget", {"targetId": target}))
+            forget(self._devtools.browser.send("Target.closeTarget", {"targetId": target}))
 
     def _note_crash(self) -> None:
         # It may be said twice: kept in the pipe while there was no daemon, and asked for by the next one.
         if not self.crashed.is_set():
             self.crashed.set()
-            self._call_on_crash()
+            self._crashes.tell(None)
 
 
-async def _first_page(connection: PipeConnection) -> dict[str, Any]:
-    """The first page target; right after the start there may be none yet, and then its creation is announced."""
-    created: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+async def _first_page(devtools: DevTools) -> str:
+    """The target of the first page; right after the start there may be none yet, and then its creation is announced."""
+    created: asyncio.Queue[str] = asyncio.Queue()
 
-    def announce(params: dict[str, Any]) -> None:
-        created.put_nowait(params["targetInfo"])
+    def note(params: dict[str, Any]) -> None:
+        match params:
+            case {"targetInfo": {"targetId": str(target), "type": "page"}}:
+                created.put_nowait(target)
 
-    connection.on("Target.targetCreated", announce)
+    end = devtools.browser.observe("Target.targetCreated", note)
     try:
         # With discovery on, the browser announces what is there already, then what comes.
-        await connection.send("Target.setDiscoverTargets", {"discover": True, "filter": [{"type": "page"}]})
-        while (target := await created.get())["type"] != "page":
-            pass
+        discover = {"discover": True, "filter": [{"type": "page"}]}
+        await devtools.browser.send("Target.setDiscoverTargets", discover)
+        return await created.get()
     finally:
-        connection.remove_listener("Target.targetCreated", announce)
-    return target
+        end()

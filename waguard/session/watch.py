@@ -155,9 +155,9 @@ class Watch:
         page = browser.page
         self.arm(epoch, self._step, deadline_s, expected_s)
         self._start(partial(self._watch_pipe, epoch, browser), "pipe")
-        page.on_crash(partial(self._crashed, epoch))
-        page.on_address(self._at)
-        page.on_other(partial(self._close, page))
+        page.observe_crash(lambda _: self._crashed(epoch))
+        page.addresses.observe(self._at)
+        page.others.observe(partial(self._close, page))
         self._start(partial(self._read_page, epoch, page), "read")
         for probe in self._probes(browser, page):
             self._start(partial(self._keep_looking, epoch, probe), type(probe).__name__)

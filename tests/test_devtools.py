@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import itertools
 import json
 import os
 import random
@@ -10,16 +9,15 @@ import time
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from waguard.browser import pipe
+from waguard.browser.channel import PIECE, Limits
+from waguard.browser.devtools import OWN, DevTools, Session
 from waguard.browser.page import Page
-from waguard.browser.pipe import PipeConnection, _Reader
 from waguard.errors import PageFailed
 
 
@@ -68,12 +66,14 @@ class Peer:
 
 
 @asynccontextmanager
-async def talking(*, used: bool = False, said: bytes = b"") -> AsyncIterator[tuple[PipeConnection, Peer]]:
+async def talking(
+    *, used: bool = False, said: bytes = b"", own: Limits = OWN
+) -> AsyncIterator[tuple[DevTools, Peer]]:
     commands_read, commands_write = os.pipe()
     answers_read, answers_write = os.pipe()
     os.write(answers_write, said)
     peer = Peer(commands_read, answers_write)
-    connection = await PipeConnection.open(answers_read, commands_write, used=used)
+    connection = await DevTools.open(answers_read, commands_write, used=used, own=own)
     try:
         yield connection, peer
     finally:
@@ -98,7 +98,7 @@ async def turns(number: int) -> None:
         await asyncio.sleep(0)
 
 
-async def reason(connection: PipeConnection) -> str:
+async def reason(connection: DevTools) -> str:
     async with asyncio.timeout(10):
         return await connection.closed()
 
@@ -108,12 +108,12 @@ async def reason(connection: PipeConnection) -> str:
 
 async def test_a_command_goes_out_and_its_answer_comes_back() -> None:
     async with talking() as (connection, peer):
-        answer = connection.send("Browser.getVersion")
+        answer = connection.browser.send("Browser.getVersion")
         command = await peer.command()
         assert command == {"id": 1, "method": "Browser.getVersion", "params": {}}
         peer.say({"id": 1, "result": {"product": "Posing"}})
         assert await answer == {"product": "Posing"}
-        answer = connection.send("Page.navigate", {"url": "x:\0\u2028\ud800"})
+        answer = connection.browser.send("Page.navigate", {"url": "x:\0\u2028\ud800"})
         assert (await peer.command())["params"] == {"url": "x:\0\u2028\ud800"}
         peer.say({"id": 2, "result": None})
         assert await answer is None
@@ -123,8 +123,8 @@ async def test_a_command_goes_out_and_its_answer_comes_back() -> None:
 async def test_an_error_names_the_command() -> None:
     async with talking() as (connection, peer):
         for error in ({"code": -32601, "message": "'X' wasn't found"}, {}):
-            answer = connection.send("X")
-            peer.say({"id": connection._lastId, "error": error})
+            answer = connection.browser.send("X")
+            peer.say({"id": connection._channel._number, "error": error})
             with pytest.raises(PageFailed, match=r"^X: ('X' wasn't found|failed)\.$"):
                 await answer
         assert not connection._pending
@@ -132,7 +132,7 @@ async def test_an_error_names_the_command() -> None:
 
 async def test_many_at_once_each_get_their_own_in_whatever_order() -> None:
     async with talking() as (connection, peer):
-        answers = [connection.send("Echo", {"n": n}) for n in range(500)]
+        answers = [connection.browser.send("Echo", {"n": n}) for n in range(500)]
         commands = [await peer.command() for _ in answers]
         random.Random(1).shuffle(commands)
         for command in commands:
@@ -146,23 +146,23 @@ async def test_a_late_answer_is_harmless(how: str) -> None:
     """With pyppeteer 2.0.0 it ends the receive loop, and a healthy browser looks dead ever after."""
     async with talking() as (connection, peer):
         for n in range(20):
-            late = connection.send("Slow")
+            late = connection.browser.send("Slow")
             if how == "cancel":
                 late.cancel()
             with pytest.raises((TimeoutError, asyncio.CancelledError)):
                 async with asyncio.timeout(0):
                     await late
             refused = n % 2 == 1
-            peer.say({"id": connection._lastId, **({"error": {}} if refused else {"result": {}})})
-            answer = connection.send("Quick")
-            peer.say({"id": connection._lastId, "result": n})
+            peer.say({"id": connection._channel._number, **({"error": {}} if refused else {"result": {}})})
+            answer = connection.browser.send("Quick")
+            peer.say({"id": connection._channel._number, "result": n})
             assert await answer == n
         assert not connection._pending
 
 
 async def test_answers_nobody_asked_for_are_dropped() -> None:
     async with talking() as (connection, peer):
-        answer = connection.send("Once")
+        answer = connection.browser.send("Once")
         peer.say({"id": 99, "result": {}}, {"id": 0}, {"id": -1, "error": {}}, {"id": "1", "result": 7})
         peer.say({"id": 1, "result": "first"}, {"id": 1, "result": "second"}, {"id": 1, "error": {}})
         assert await answer == "first"
@@ -172,40 +172,10 @@ async def test_answers_nobody_asked_for_are_dropped() -> None:
 # --- the stream ---------------------------------------------------------------------------------------------
 
 
-class Heard(PipeConnection):
-    """Notes what arrives."""
-
-    def __init__(self) -> None:
-        self.messages: list[bytes] = []
-        self.lost: list[str] = []
-
-    def receive(self, raw: bytes) -> None:
-        self.messages.append(raw)
-
-    def lose(self, why: str) -> None:
-        self.lost.append(why)
-
-
-@settings(deadline=None)
-@given(
-    messages=st.lists(st.binary(max_size=20).map(lambda b: b.replace(b"\0", b"")), max_size=6),
-    cuts=st.lists(st.integers(0, 120), max_size=10),
-)
-def test_however_the_stream_is_cut_the_messages_are_the_same(messages: list[bytes], cuts: list[int]) -> None:
-    stream = b"".join(message + b"\0" for message in messages) + b"rest"
-    connection = Heard()
-    reader = _Reader(connection)
-    edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
-    for start, end in itertools.pairwise(edges):
-        reader.data_received(stream[start:end])
-    assert connection.messages == messages
-    assert bytes(reader._buffer) == b"rest"
-
-
 async def test_split_and_joined_messages() -> None:
     async with talking() as (connection, peer):
         events: list[Any] = []
-        connection.on("Event", events.append)
+        connection.browser.observe("Event", events.append)
         whole = (
             json.dumps({"method": "Event", "params": {"text": "ünïcödé"}}, ensure_ascii=False).encode()
             + b"\0"
@@ -213,7 +183,7 @@ async def test_split_and_joined_messages() -> None:
         for byte in whole:
             peer.say(bytes([byte]))
             await asyncio.sleep(0)
-        answer = connection.send("Last")
+        answer = connection.browser.send("Last")
         peer.say(whole * 50, {"id": 1, "result": {}})
         await answer
         assert events == [{"text": "ünïcödé"}] * 51
@@ -221,7 +191,7 @@ async def test_split_and_joined_messages() -> None:
 
 async def test_a_long_message_arrives_whole() -> None:
     async with talking() as (connection, peer):
-        answer = connection.send("Page.captureScreenshot")
+        answer = connection.browser.send("Page.captureScreenshot")
         text = "x" * 5_000_000
         data = json.dumps({"id": 1, "result": text}).encode() + b"\0"
 
@@ -240,7 +210,7 @@ RUBBISH = [b"this is no JSON", b"", b"\xff\xfe", b'{"id": 1', b"NaN,", b"{'id': 
 @pytest.mark.parametrize("raw", RUBBISH)
 async def test_rubbish_ends_the_channel_and_everybody_is_told(raw: bytes) -> None:
     async with talking() as (connection, peer):
-        waiting = [connection.send("Wait") for _ in range(3)]
+        waiting = [connection.browser.send("Wait") for _ in range(3)]
         peer.say(raw + b"\0")
         assert await reason(connection) == "The browser wrote something that is not JSON."
         for answer in waiting:
@@ -248,7 +218,7 @@ async def test_rubbish_ends_the_channel_and_everybody_is_told(raw: bytes) -> Non
                 await answer
         assert not connection.connected
         with pytest.raises(PageFailed, match="closed"):
-            connection.send("More")
+            connection.browser.send("More")
 
 
 ODD = [
@@ -266,7 +236,7 @@ ODD = [
 @pytest.mark.parametrize("raw", ODD, ids=[raw[:60].decode() for raw in ODD])
 async def test_json_that_is_no_message_is_rubbish_too(raw: bytes, complaints: list[dict[str, Any]]) -> None:
     async with talking() as (connection, peer):
-        answer = connection.send("Wait")
+        answer = connection.browser.send("Wait")
         peer.say(raw + b"\0")
         await turns(20)
         raised = [str(complaint.get("exception")) for complaint in complaints]
@@ -292,19 +262,9 @@ async def test_json_that_is_no_message_is_rubbish_too(raw: bytes, complaints: li
 )
 async def test_events_that_mean_nothing_are_harmless(message: dict[str, Any]) -> None:
     async with talking() as (connection, peer):
-        answer = connection.send("Wait")
+        answer = connection.browser.send("Wait")
         peer.say(message, {"id": 1, "result": "on it goes"})
         assert await answer == "on it goes"
-
-
-async def test_a_message_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipe, "_MAX_REFUSED", 100_000)
-    async with talking() as (connection, peer):
-        answer = connection.send("Wait")
-        await write(peer, b"x" * 200_000)
-        assert "more than 100000 bytes" in await reason(connection)
-        with pytest.raises(PageFailed):
-            await answer
 
 
 async def write(peer: Peer, data: bytes) -> None:
@@ -322,7 +282,7 @@ async def write(peer: Peer, data: bytes) -> None:
 @pytest.mark.parametrize("method", ["Runtime.evaluate", "Page.captureScreenshot"])
 async def test_an_answer_that_is_too_long_costs_nobody_but_whoever_asked(method: str) -> None:
     async with talking() as (connection, peer):
-        long, other = connection.send(method), connection.send("Browser.getVersion")
+        long, other = connection.browser.send(method), connection.browser.send("Browser.getVersion")
         text = "x" * (20 * 1024 * 1024)
         await write(peer, json.dumps({"id": 1, "result": {"result": {"value": text}}}).encode() + b"\0")
         peer.say({"id": 2, "result": "here"})
@@ -335,7 +295,7 @@ async def test_an_answer_that_is_too_long_costs_nobody_but_whoever_asked(method:
 @pytest.mark.parametrize("method", ["Runtime.evaluate", "Page.captureScreenshot"])
 async def test_nothing_is_made_of_an_answer_of_many_parts(method: str) -> None:
     async with talking() as (connection, peer):
-        answer = connection.send(method)
+        answer = connection.browser.send(method)
         # 7 MB of these take a second to make: for so long the loop would stand still.
         await write(peer, b'{"id":1,"result":[' + b"[]," * 2_400_000 + b"[]]}\0")
         began = time.process_time()
@@ -347,10 +307,10 @@ async def test_nothing_is_made_of_an_answer_of_many_parts(method: str) -> None:
 async def test_a_long_event_is_dropped() -> None:
     async with talking() as (connection, peer):
         events: list[Any] = []
-        connection.on("Event", events.append)
+        connection.browser.observe("Event", events.append)
         await write(peer, b'{"method":"Event","params":{"text":"' + b"x" * 5_000_000 + b'"}}\0')
         peer.say({"method": "Event", "params": 1})
-        answer = connection.send("Last")
+        answer = connection.browser.send("Last")
         peer.say({"id": 1, "result": {}})
         await answer
         assert events == [1]
@@ -361,9 +321,9 @@ async def test_a_long_event_is_dropped() -> None:
 
 async def test_a_peer_that_hangs_up_tells_whoever_waits() -> None:
     async with talking() as (connection, peer):
-        waiting = [connection.send(f"Wait{n}") for n in range(10)]
+        waiting = [connection.browser.send(f"Wait{n}") for n in range(10)]
         waiting[0].cancel()
-        forgotten = connection.send("Forgotten")
+        forgotten = connection.browser.send("Forgotten")
         peer.hang_up()
         assert await reason(connection) == "The browser closed its pipe."
         for n, answer in enumerate(waiting[1:], 1):
@@ -376,7 +336,7 @@ async def test_a_peer_that_hangs_up_tells_whoever_waits() -> None:
 
 async def test_a_last_answer_before_the_hangup_counts() -> None:
     async with talking() as (connection, peer):
-        answer = connection.send("Browser.close")
+        answer = connection.browser.send("Browser.close")
         peer.say({"id": 1, "result": {}})
         peer.hang_up()
         assert await answer == {}
@@ -389,57 +349,63 @@ async def test_a_peer_that_reads_no_more_is_noticed() -> None:
         with pytest.raises(PageFailed, match="closed"):
             async with asyncio.timeout(10):
                 while True:
-                    connection.send("Anybody there?").cancel()
+                    connection.browser.send("Anybody there?").cancel()
                     await asyncio.sleep(0)
 
 
 async def test_who_waits_for_a_peer_that_reads_no_more_is_told() -> None:
     async with talking() as (connection, peer):
-        answer = connection.send("Wait")
+        answer = connection.browser.send("Wait")
         peer.stop_reading()
         with pytest.raises(PageFailed):
             async with asyncio.timeout(0.2):
                 await answer
 
 
-async def test_what_is_written_to_a_peer_that_does_not_read_is_bounded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(pipe, "_MAX_UNSENT", 500_000)
-    async with talking() as (connection, peer):
+FEW = Limits(message=64 * 1024, command=500_000, unsent=500_000)
+
+
+async def test_what_is_written_to_a_peer_that_does_not_read_is_bounded() -> None:
+    async with talking(own=FEW) as (connection, peer):
         answers = []
         with pytest.raises(PageFailed, match="does not read its pipe"):
             for _ in range(1000):
-                answers.append(connection.send("Flood", {"text": "x" * 10_000}))  # noqa: PERF401 (until it raises)
-        assert connection._writing is not None
-        assert connection._writing.get_write_buffer_size() < 600_000
+                answers.append(connection.browser.send("Flood", {"text": "x" * 10_000}))  # noqa: PERF401 (until it raises)
+        assert waiting(connection) <= 500_000 + PIECE
         assert len(connection._pending) == len(answers) < 100
         for _ in answers:
             await peer.command()
-        answer = connection.send("Again")
+        answer = connection.browser.send("Again")
         assert (await peer.command())["method"] == "Again"
-        peer.say({"id": connection._lastId, "result": "it reads again"})
+        peer.say({"id": connection._channel._number, "result": "it reads again"})
         assert await answer == "it reads again"
 
 
-async def test_a_peer_that_never_reads_does_not_hold_up_the_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipe, "_MAX_UNSENT", 500_000)
-    async with talking() as (connection, _):
+def waiting(connection: DevTools) -> int:
+    """Bytes that are not in the pipe yet."""
+    assert connection._pipe is not None
+    assert connection._pipe._writing is not None
+    return connection._channel.own.unsent + connection._pipe._writing.get_write_buffer_size()
+
+
+async def test_a_peer_that_never_reads_does_not_hold_up_the_close() -> None:
+    async with talking(own=FEW) as (connection, _):
         with pytest.raises(PageFailed):
             while True:
-                connection.send("Flood", {"text": "x" * 100_000})
+                connection.browser.send("Flood", {"text": "x" * 100_000})
         connection.lose("enough")
         assert await reason(connection) == "enough"
-        assert connection._writing is not None
         await asyncio.sleep(0)
-        assert connection._writing.get_write_buffer_size() == 0
+        assert connection._pipe is not None
+        assert connection._pipe._writing is not None
+        assert connection._pipe._writing.get_write_buffer_size() == 0
 
 
 # --- sessions and events ------------------------------------------------------------------------------------
 
 
-async def attach(connection: PipeConnection, peer: Peer, name: str) -> pipe.PipeSession:
-    task = asyncio.create_task(connection.createSession({"targetId": name, "type": "page"}))
+async def attach(connection: DevTools, peer: Peer, name: str) -> Session:
+    task = asyncio.create_task(connection.attach(name))
     command = await peer.command()
     assert command["params"] == {"targetId": name, "flatten": True}
     peer.say({"id": command["id"], "result": {"sessionId": name}})
@@ -450,8 +416,12 @@ async def test_each_session_gets_its_own_events_and_answers() -> None:
     async with talking() as (connection, peer):
         one, two = await attach(connection, peer, "one"), await attach(connection, peer, "two")
         heard: list[tuple[str, Any]] = []
-        for who, emitter in (("one", one), ("two", two), ("root", connection)):
-            emitter.on("Event", lambda params, who=who: heard.append((who, params)))
+
+        def note(who: str, params: object) -> None:
+            heard.append((who, params))
+
+        for who, emitter in (("one", one), ("two", two), ("root", connection.browser)):
+            emitter.observe("Event", partial(note, who))
         answer = one.send("Do", {"a": 1})
         command = await peer.command()
         assert command == {"id": 3, "method": "Do", "params": {"a": 1}, "sessionId": "one"}
@@ -470,7 +440,7 @@ async def test_a_detached_session_is_of_no_more_use_and_the_others_are() -> None
     async with talking() as (connection, peer):
         one, two = await attach(connection, peer, "one"), await attach(connection, peer, "two")
         detached: list[Any] = []
-        connection.on("Target.detachedFromTarget", detached.append)
+        connection.browser.observe("Target.detachedFromTarget", detached.append)
         answer = two.send("Two")
         peer.say({"method": "Target.detachedFromTarget", "params": {"sessionId": "one"}})
         peer.say({"id": 3, "result": "alive"})
@@ -478,7 +448,7 @@ async def test_a_detached_session_is_of_no_more_use_and_the_others_are() -> None
         assert detached == [{"sessionId": "one"}]
         with pytest.raises(PageFailed, match="the page is gone"):
             one.send("One")
-        assert list(connection._sessions) == ["two"]
+        assert list(connection._sessions) == [None, "two"]
         peer.hang_up()
         await reason(connection)
         with pytest.raises(PageFailed, match="the page is gone"):
@@ -495,25 +465,36 @@ async def test_who_waits_for_a_session_that_is_detached_is_told() -> None:
                 await answer
 
 
-async def test_a_subscriber_that_raises_does_not_end_the_channel() -> None:
+async def test_an_observer_that_raises_ends_neither_the_channel_nor_keeps_another_from_being_told(
+    complaints: list[dict[str, Any]],
+) -> None:
     async with talking() as (connection, peer):
-        mistakes: list[tuple[str, Exception]] = []
-        connection._on_event_error = lambda method, error: mistakes.append((method, error))
 
         def mistaken(_params: object) -> None:
             raise ZeroDivisionError
 
-        connection.on("Event", mistaken)
-        answer = connection.send("Wait")
+        told: list[Any] = []
+        first = connection.browser.observe("Event", mistaken)
+        end = connection.browser.observe("Event", told.append)
+        answer = connection.browser.send("Wait")
         peer.say({"method": "Event", "params": {}}, {"id": 1, "result": "on it goes"})
         assert await answer == "on it goes"
-        assert [(method, type(error)) for method, error in mistakes] == [("Event", ZeroDivisionError)]
+        assert told == [{}]
+        assert [type(one["exception"]) for one in complaints] == [ZeroDivisionError]
+        complaints.clear()
+        first()
+        end()
+        end()
+        answer = connection.browser.send("Again")
+        peer.say({"method": "Event", "params": {}}, {"id": 2, "result": {}})
+        assert await answer == {}
+        assert told == [{}]
 
 
-async def test_a_subscriber_may_close_the_channel() -> None:
+async def test_an_observer_may_close_the_channel() -> None:
     async with talking() as (connection, peer):
-        connection.on("Event", lambda _params: connection.lose("as you wish"))
-        answer = connection.send("Wait")
+        connection.browser.observe("Event", lambda _params: connection.lose("as you wish"))
+        answer = connection.browser.send("Wait")
         peer.say({"method": "Event", "params": {}}, {"id": 1, "result": "too late"})
         assert await reason(connection) == "as you wish"
         with pytest.raises(PageFailed, match="as you wish"):
@@ -525,8 +506,8 @@ async def test_a_subscriber_may_close_the_channel() -> None:
 
 async def test_closing_twice_and_after_the_peer_is_harmless() -> None:
     async with talking() as (connection, peer):
-        await connection.dispose()
-        await connection.dispose()
+        connection.lose("closed")
+        connection.lose("closed")
         connection.lose("again")
         assert await reason(connection) == "closed"
         peer.hang_up()
@@ -548,7 +529,7 @@ async def test_waiting_for_the_end_may_be_called_off() -> None:
 
 
 async def _open(read_fd: int, write_fd: int) -> None:
-    connection = await PipeConnection.open(read_fd, write_fd)
+    connection = await DevTools.open(read_fd, write_fd)
     connection.lose("opened")
 
 
@@ -579,7 +560,7 @@ async def test_a_hundred_channels_leave_no_fd() -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for n in range(100):
         async with talking() as (connection, peer):
-            answer = connection.send("Wait")
+            answer = connection.browser.send("Wait")
             if n % 2:
                 peer.hang_up()
             else:
@@ -601,7 +582,7 @@ async def test_a_pipe_goes_on_wherever_the_daemon_before_has_stopped_reading(rea
     async with talking(used=True, said=_MESSAGE[read:]) as (connection, peer):
         assert await peer.raw() == b""  # ends what may have been written of a command
         peer.say({"error": {"code": -32700, "message": "not valid"}})
-        answer = connection.send("Browser.getVersion")
+        answer = connection.browser.send("Browser.getVersion")
         command = await peer.command()
         assert command["id"] > 7
         peer.say({"id": command["id"], "result": 1})
@@ -620,7 +601,7 @@ async def test_a_page_tells_where_it_was_before_anybody_asked_and_then_at_once()
         peer.say(*map(at, early), at("https://elsewhere/", "another"))
         await turns(9)
         heard: list[str] = []
-        page.on_address(heard.append)
+        page.addresses.observe(heard.append)
         assert heard == early[-64:]
         peer.say(*map(at, late))
         async with asyncio.timeout(10):
@@ -632,7 +613,7 @@ async def test_a_page_that_makes_its_address_long_costs_no_more_than_its_share()
     async with talking(used=True) as (connection, peer):
         page = Page.resume(connection, "S", "T")
         heard: list[str] = []
-        page.on_address(heard.append)
+        page.addresses.observe(heard.append)
         peer.say(at("https://a/?" + "x" * 9_000))
         long = json.dumps(at("https://a/?" + "x" * 2_000_000), separators=(",", ":")).encode() + b"\0"
         await asyncio.to_thread(peer.say_at_length, long)
@@ -651,8 +632,8 @@ async def test_what_is_no_message_is_forgiven_once_only() -> None:
 
 async def test_events_of_a_session_that_was_resumed_come_and_those_of_others_do_not() -> None:
     async with talking(used=True) as (connection, peer):
-        session, heard = connection.resume_session("page", "S"), asyncio.Event()
-        session.on("Inspector.targetCrashed", lambda _params: heard.set())
+        session, heard = connection.resume("S"), asyncio.Event()
+        session.observe("Inspector.targetCrashed", lambda _params: heard.set())
         peer.say({"method": "Inspector.targetCrashed", "params": {}, "sessionId": "another"})
         await turns(9)
         assert not heard.is_set()

@@ -1,0 +1,384 @@
+"""What is said on the DevTools pipe, sorted by whose it is, with a budget for each. Pure: no I/O, no clock.
+
+Several share the one pipe of a browser: the daemon, and whoever else is let in. Each has a `Lane` with its own DevTools
+sessions and its own limits. What one does beyond them costs that one: its lane is dropped, with a reason. The daemon's lane is
+never dropped: it loses the one message that is too long, and its commands are the next to be written whatever else waits.
+
+Facts of Chromium (tried with 156; paths are of its source tree):
+
+- ``content/browser/devtools/devtools_pipe_handler.cc``: a message ends in NUL, in both directions. ``PipeReaderASCIIZ`` closes the
+  pipe over a command of more than 100 MiB (``kReceiveBufferSizeForDevTools``), which would end everybody: hence `MOST_COMMAND`.
+  ``PipeWriterBase::Write`` queues what we do not read, without bound: we read always, and drop what nobody takes.
+- ``content/browser/devtools/devtools_session.cc``, ``DispatchProtocolMessageToClient``, and
+  ``third_party/blink/renderer/core/inspector/devtools_session.cc``, ``FinalizeMessage``: the session's id is appended as the last
+  member, by ``AppendString8EntryToCBORMap``; a message of the pipe's own session has none. ``ValidateSessionId`` ends a renderer that
+  names another one. The id of a command that is answered comes first, and so does the method of an event
+  (``third_party/inspector_protocol/crdtp/dispatch.cc``, ``CreateResponse``, ``CreateNotification``).
+- ``DispatchProtocolMessage``, there too: every session of the pipe may be addressed by anybody on it, and a command of a session that has
+  gone is answered without an id of a session. So it is here that a lane is kept to its own sessions, and answers go by number.
+
+So the two ends of a message tell whose it is, however long it is. Nothing in between can look like its end: a text has its
+quotation marks escaped, hence ``,"sessionId":"`` is a key, and after its text there is room for one closing brace only.
+"""
+
+import json
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+MOST_COMMAND = 96 * 1024 * 1024
+"""Bytes of one command: of more than 100 MiB the browser closes its pipe."""
+PIECE = 64 * 1024
+"""Bytes that are written at once: what a pipe holds. The daemon's own command waits for no more than the rest of one."""
+_ENDLESS = 4 * 1024**3
+"""Bytes of one message, and no page can make one so long: V8's longest text, all of it escaped, is 3 GiB."""
+_ODD = 64 * 1024
+"""Bytes of a message that has none of the known forms, and is parsed whole to see whose it is."""
+_ENDS = 256
+"""Bytes in which a message has its number or its method, or its session."""
+_HEAD = re.compile(rb'\{"(?:id": ?(?P<number>\d{1,10})|method": ?"(?P<method>[\w.]{1,128})"),')
+_TAIL = re.compile(rb', ?"sessionId": ?"(?P<session>\w{1,128})"\}$')
+_CHILD = re.compile(
+    rb'\{"method": ?"Target\.(?P<what>attachedTo|detachedFrom)Target", ?"params": ?\{"sessionId": ?"(?P<session>\w{1,128})"'
+)
+
+
+class Refused(Exception):
+    """A command is not taken; the text says why. Whoever is not the daemon may have lost its lane by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a lane may take, in bytes."""
+
+    message: int
+    """Of one answer or event."""
+    command: int
+    """Of one command."""
+    unsent: int
+    """Of commands that wait to be written."""
+    unread: int = 0
+    """Of what was handed out and is not `done` with. Not asked of the daemon, which takes each as it comes."""
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """One that shares the pipe. Only its `Channel` changes it."""
+
+    name: str
+    limits: Limits
+    unread: int = 0
+    unsent: int = 0
+    dropped: str = ""
+    """Why; empty while it is open."""
+    sessions: set[str] = field(default_factory=set)
+    queue: deque[bytes] = field(default_factory=deque)
+    """Commands that are not begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An answer or an event, as the browser wrote it: in pieces, so that a long one is neither copied nor parsed on its way."""
+
+    lane: Lane
+    number: int | None
+    """Of the command that it answers."""
+    method: str | None
+    """Of an event; None also if it is of none of the known forms."""
+    session: str | None
+    """None: the pipe's own."""
+    parts: Sequence[bytes]
+    size: int
+
+    def whole(self) -> bytes:
+        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """An answer to the daemon was longer than it asked for."""
+
+    number: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A lane is of no use any more: its sessions are still to be detached in the browser."""
+
+    lane: Lane
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The browser writes what is no message: nothing that comes after it can be trusted."""
+
+    why: str
+
+
+Heard = Message | TooLong | Dropped | Broken
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    lane: Lane
+    most: int
+
+
+class Channel:
+    """``own``: limits of the daemon's lane. ``numbers_from``: below it are those of an earlier daemon, whose answers are still to come."""
+
+    def __init__(self, own: Limits, *, numbers_from: int | None = None) -> None:
+        self.own = Lane("daemon", own)
+        self.strays = 0
+        """Messages for nobody: late answers, sessions that have gone."""
+        self._lanes = {self.own}
+        self._owners: dict[str, Lane] = {}
+        self._asked: dict[int, _Asked] = {}
+        self._number = numbers_from or 0
+        self._assembly = _Assembly()
+        # The first may be the end of one that an earlier daemon has begun to read.
+        self._forgiving = numbers_from is not None
+        self._writing: tuple[Lane, memoryview] | None = None
+        """The command that is begun, from where it has got to."""
+        self._turns: deque[Lane] = deque()
+        """Lanes but the daemon's with something in their queue."""
+
+    # --- who shares it ----------------------------------------------------------------------------------
+
+    def open(self, name: str, limits: Limits, session: str) -> Lane:
+        """Let somebody in, with one session to begin with; those that are attached from it are its own too."""
+        lane = Lane(name, limits)
+        self._lanes.add(lane)
+        self.give(session, lane)
+        return lane
+
+    def give(self, session: str, lane: Lane) -> None:
+        """From now on the session is this lane's."""
+        self.forget(session)
+        self._owners[session] = lane
+        lane.sessions.add(session)
+
+    def forget(self, session: str) -> None:
+        """It is detached, or about to be."""
+        if (lane := self._owners.pop(session, None)) is not None:
+            lane.sessions.discard(session)
+
+    def drop(self, lane: Lane, why: str) -> None:
+        """End a lane but the daemon's. What is begun of a command is still written to its end: the next one comes after it."""
+        if lane.dropped or lane is self.own:
+            return
+        lane.dropped = why
+        self._lanes.discard(lane)
+        for session in list(lane.sessions):
+            self.forget(session)
+        self._asked = {number: asked for number, asked in self._asked.items() if asked.lane is not lane}
+        lane.unsent -= sum(map(len, lane.queue))
+        lane.queue.clear()
+        if lane in self._turns:
+            self._turns.remove(lane)
+
+    # --- to the browser ---------------------------------------------------------------------------------
+
+    def send(
+        self, lane: Lane, method: str, params: Mapping[str, Any], session: str | None, most: int | None = None
+    ) -> int:
+        """Queue a command; returns its number. ``most``: bytes of its answer, if not the lane's usual. Raises `Refused`."""
+        if lane.dropped:
+            raise Refused(lane.dropped)
+        if session not in lane.sessions and (session is not None or lane is not self.own):
+            raise Refused("the session is not there, or somebody else's")
+        self._number += 1
+        number = self._number
+        message: dict[str, Any] = {"id": number, "method": method, "params": params}
+        if session is not None:
+            message["sessionId"] = session
+        command = json.dumps(message).encode() + b"\0"
+        if len(command) > min(lane.limits.command, MOST_COMMAND):
+            self._exceed(lane, f"a command of {len(command)} bytes: {lane.limits.command} is the most")
+        if lane.unsent + len(command) > lane.limits.unsent:
+            self._exceed(
+                lane, f"the browser does not read its pipe: more than {lane.limits.unsent} bytes would wait"
+            )
+        self._asked[number] = _Asked(lane, lane.limits.message if most is None else most)
+        lane.unsent += len(command)
+        if not lane.queue and lane is not self.own:
+            self._turns.append(lane)
+        lane.queue.append(command)
+        return number
+
+    def _exceed(self, lane: Lane, why: str) -> None:
+        self.drop(lane, why)
+        raise Refused(why)
+
+    def unask(self, number: int) -> None:
+        """Nobody waits for this answer any more."""
+        self._asked.pop(number, None)
+
+    def take(self) -> memoryview:
+        """The next piece to write, at most `PIECE` bytes; empty if nothing waits."""
+        if self._writing is None:
+            if self.own.queue:
+                lane = self.own
+            elif self._turns:
+                lane = self._turns.popleft()
+            else:
+                return memoryview(b"")
+            command = lane.queue.popleft()
+            if lane.queue and lane is not self.own:
+                self._turns.append(lane)  # one command each, in turn
+            self._writing = (lane, memoryview(command))
+        lane, rest = self._writing
+        piece, rest = rest[:PIECE], rest[PIECE:]
+        self._writing = (lane, rest) if rest else None
+        lane.unsent -= len(piece)
+        return piece
+
+    # --- from the browser -------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> Iterator[Heard]:
+        """What the browser wrote, in its order. Each is made when the one before was dealt with, which may have changed whose it is."""
+        start = 0
+        while (end := data.find(b"\0", start)) >= 0:
+            yield from self._take_in(data, start, end)
+            yield from self._ended()
+            start = end + 1
+        yield from self._take_in(data, start, len(data))
+
+    @staticmethod
+    def done(message: Message) -> None:
+        """Whoever got it holds it no more."""
+        message.lane.unread -= message.size
+
+    def _take_in(self, data: bytes, start: int, end: int) -> Iterator[Heard]:
+        under_way = self._assembly
+        under_way.add(data if (start, end) == (0, len(data)) else data[start:end])
+        if under_way.skipped:
+            if under_way.size > _ENDLESS:
+                yield Broken(f"The browser wrote more than {_ENDLESS} bytes in one message.")
+        elif under_way.size > self.own.limits.message:
+            number, _ = _head(under_way.head())
+            if under_way.size > self._most(number):
+                under_way.skip()
+                if number is not None and (asked := self._asked.pop(number, None)) is not None:
+                    yield from self._too_long(asked.lane, number, asked.most)
+
+    def _most(self, number: int | None) -> int:
+        """How long the message under way may be. Whose an event is only its end tells."""
+        if number is None:
+            return max(lane.limits.message for lane in self._lanes)
+        asked = self._asked.get(number)
+        return 0 if asked is None else asked.most
+
+    def _ended(self) -> Iterator[Heard]:
+        """The message under way is whole, or was skipped."""
+        ended, self._assembly = self._assembly, _Assembly()
+        forgiving, self._forgiving = self._forgiving, False
+        head = ended.head()
+        number, method = _head(head)
+        session = _tail(ended.tail())
+        if number is None and method is None:
+            if ended.skipped or ended.size > _ODD:
+                self.strays += 1
+                return
+            try:
+                number, session = _of_odd(b"".join(ended.parts))
+            except (ValueError, RecursionError):
+                if not forgiving:
+                    yield Broken("The browser wrote something that is not JSON.")
+                return
+        lane, most = self._whose(number, session)
+        if lane is None:
+            self.strays += 1
+        elif ended.skipped or ended.size > most:
+            yield from self._too_long(lane, number, most)
+        elif lane is not self.own and lane.unread + ended.size > lane.limits.unread:
+            self.drop(lane, f"more than {lane.limits.unread} bytes wait to be read")
+            yield Dropped(lane)
+        else:
+            if method is not None and (child := _CHILD.match(head)) is not None:
+                self._note_child(lane, child["session"].decode(), attached=child["what"] == b"attachedTo")
+            if lane is not self.own:
+                lane.unread += ended.size
+            yield Message(lane, number, method, session, tuple(map(bytes, ended.parts)), ended.size)
+
+    def _whose(self, number: int | None, session: str | None) -> tuple[Lane | None, int]:
+        """Likewise how long it may be. An answer is whose asked, wherever it comes: of a session that has gone, on the pipe's own."""
+        if number is not None:
+            asked = self._asked.pop(number, None)
+            return (None, 0) if asked is None else (asked.lane, asked.most)
+        lane = self.own if session is None else self._owners.get(session)
+        return lane, 0 if lane is None else lane.limits.message
+
+    def _too_long(self, lane: Lane, number: int | None, most: int) -> Iterator[Heard]:
+        if lane is not self.own:
+            self.drop(lane, f"a message of more than {most} bytes")
+            yield Dropped(lane)
+        elif number is not None:
+            yield TooLong(number, most)
+
+    def _note_child(self, lane: Lane, session: str, *, attached: bool) -> None:
+        if attached and session not in self._owners:
+            self.give(session, lane)
+        elif not attached and self._owners.get(session) is lane:
+            self.forget(session)
+
+
+class _Assembly:
+    """The message under way. It is kept in the pieces that came, so that what it costs does not depend on how long it is."""
+
+    _SMALL = 16 * 1024
+
+    def __init__(self) -> None:
+        self.parts: list[bytes | bytearray] = []
+        """Of the first and the last three, each but the very first and the last is longer than `_ENDS`."""
+        self.size = 0
+        self.skipped = False
+        """It is too long: only its end is kept, which tells whose it is."""
+        self._first = b""
+
+    def add(self, data: bytes) -> None:
+        self.size += len(data)
+        if self.skipped:
+            self.parts = [b"".join((*self.parts, data[-_ENDS:]))[-_ENDS:]]
+        elif len(data) >= self._SMALL or not self.parts:
+            self.parts.append(data)
+        elif isinstance(last := self.parts[-1], bytearray) and len(last) < PIECE:
+            last += data
+        else:
+            self.parts.append(bytearray(data))
+
+    def skip(self) -> None:
+        self._first, tail = self.head(), self.tail()
+        self.skipped = True
+        self.parts = [tail]
+
+    def head(self) -> bytes:
+        return self._first or b"".join(part[:_ENDS] for part in self.parts[:3])[:_ENDS]
+
+    def tail(self) -> bytes:
+        return b"".join(part[-_ENDS:] for part in self.parts[-3:])[-_ENDS:]
+
+
+def _head(head: bytes) -> tuple[int | None, str | None]:
+    """The number of an answer, or the method of an event; neither if it has another form."""
+    found = _HEAD.match(head)
+    if found is None:
+        return None, None
+    return (int(found["number"]), None) if found["number"] else (None, found["method"].decode())
+
+
+def _tail(tail: bytes) -> str | None:
+    found = _TAIL.search(tail)
+    return None if found is None else found["session"].decode()
+
+
+def _of_odd(raw: bytes) -> tuple[int | None, str | None]:
+    """The number and the session of a message in another form. Raises `ValueError`, `RecursionError` if it is not JSON."""
+    message = json.loads(raw)
+    if not isinstance(message, dict):
+        return None, None
+    number, session = message.get("id"), message.get("sessionId")
+    return number if type(number) is int else None, session if isinstance(session, str) else None

@@ -1,0 +1,90 @@
+"""Who else is on a browser's pipe beside the daemon: each with a DevTools session and limits of its own.
+
+A guest gets messages as the browser wrote them; what they mean, and what it may ask, is for whoever lets it in to judge. What it does
+beyond its limits ends it: it is detached in the browser first, which ends whatever it has set, held or paused there, and then told.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from waguard.browser.channel import Channel, Lane, Limits, Message, Refused
+from waguard.errors import PageFailed
+from waguard.system.tasks import forget
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Guest:
+    lane: Lane
+    session: str
+    """The one that it was let in with: with the browser."""
+    heard: Callable[[Message], None]
+    """Called with each message; it counts as unread until the guest is `done` with it."""
+    dropped: Callable[[str], None]
+    """Called once at the end, whoever has ended it."""
+    guests: "Guests"
+
+    def send(self, method: str, params: Mapping[str, Any] | None = None, session: str | None = None) -> int:
+        """In one of its own sessions; returns the number of the answer to come. Raises `Refused`, after `dropped` if that has ended it."""
+        return self.guests.send(self, method, params or {}, session or self.session)
+
+    def done(self, message: Message) -> None:
+        self.guests.done(message)
+
+    def leave(self) -> None:
+        self.guests.dismiss(self.lane, "it has left")
+
+
+class Guests:
+    """``ask`` sends a command of the daemon's, ``flush`` writes what waits."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        ask: Callable[[str, Mapping[str, Any]], "asyncio.Future[Any]"],
+        flush: Callable[[], None],
+    ) -> None:
+        self._channel = channel
+        self._ask = ask
+        self._flush = flush
+        self._here: dict[Lane, Guest] = {}
+
+    async def admit(
+        self, name: str, limits: Limits, heard: Callable[[Message], None], dropped: Callable[[str], None]
+    ) -> Guest:
+        """Raises `PageFailed`. The caller sets the deadline."""
+        session = (await self._ask("Target.attachToBrowserTarget", {}))["sessionId"]
+        lane = self._channel.open(name, limits, session)
+        guest = self._here[lane] = Guest(lane, session, heard, dropped, self)
+        return guest
+
+    def send(self, guest: Guest, method: str, params: Mapping[str, Any], session: str) -> int:
+        try:
+            number = self._channel.send(guest.lane, method, params, session)
+        except Refused as error:
+            if guest.lane.dropped:
+                self.dismiss(guest.lane, str(error))
+            raise
+        self._flush()
+        return number
+
+    def heard(self, message: Message) -> None:
+        self._here[message.lane].heard(message)
+
+    def done(self, message: Message) -> None:
+        self._channel.done(message)
+
+    def dismiss(self, lane: Lane, why: str) -> None:
+        """Harmless if it has gone."""
+        if (guest := self._here.pop(lane, None)) is None:
+            return
+        self._channel.drop(lane, why)
+        with suppress(PageFailed):  # the pipe is closed, and with it every session on it
+            forget(self._ask("Target.detachFromTarget", {"sessionId": guest.session}))
+        guest.dropped(why)
+
+    def dismiss_all(self, why: str) -> None:
+        for lane in list(self._here):
+            self.dismiss(lane, why)
