@@ -31,6 +31,8 @@ DOCS = (
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
     *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")),
 )
+VEX = ".vex/waguard.openvex.json"
+"""What scanners are told of the advisories of what is packed beside the program."""
 NOT_NEEDED = ("bin", "share", "LICENSE", "README.md")
 """What packages leave beside the modules, of no use there."""
 NOT_NEEDED_ANYWHERE = ("tests", "*.pyx", "*.pxd", "*.c", "*.h", "RECORD", "INSTALLER", "REQUESTED")
@@ -72,6 +74,7 @@ def build(room: Path, project: dict[str, object], out: Path) -> Path:
     docs = tree / "usr/share/doc/waguard"
     for name in DOCS:
         _copy(ROOT / name, docs / name)
+    _copy(ROOT / VEX, docs / Path(VEX).name)
     _copy(HERE / "copyright", docs / "copyright")
     _describe(tree, program, str(project["version"]))
     return _pack(tree, out)

@@ -1,5 +1,6 @@
 """What stands beside the code keeps pace with it: config.toml, README, Makefile, requirements.lock, .ci/run."""
 
+import json
 import os
 import re
 import runpy
@@ -189,6 +190,28 @@ def test_the_debian_package_brings_every_unit_and_the_readme_s_files() -> None:
 def test_maintainer_scripts_are_shell(script: str) -> None:
     subprocess.run(["sh", "-n", ROOT / "deb" / script], check=True)
     assert text(f"deb/{script}").startswith("#!/bin/sh\n")
+
+
+def test_scanners_are_told_what_concerns_this_version_with_what_it_is_locked_to() -> None:
+    vex = json.loads(text(".vex/waguard.openvex.json"))
+    assert vex["@context"] == "https://openvex.dev/ns/v0.2.0"
+    assert {"@id", "author", "timestamp", "version"} <= vex.keys()
+    version = tomllib.loads(text("pyproject.toml"))["project"]["version"]
+    locked = {f"pkg:pypi/{line.replace('==', '@')}" for line in text("requirements.lock").splitlines()}
+    for statement in vex["statements"]:
+        assert re.fullmatch(r"CVE-\d{4}-\d{4,}", statement["vulnerability"]["name"])
+        assert statement["status"] == "not_affected"
+        assert statement["justification"] == "vulnerable_code_not_in_execute_path"
+        assert "tests/test_imports.py" in statement["impact_statement"]
+        assert {product["@id"] for product in statement["products"]} == {
+            f"pkg:pypi/waguard@{version}",
+            f"pkg:deb/waguard@{version}",
+        }
+        named = {part["@id"] for product in statement["products"] for part in product["subcomponents"]}
+        assert named <= locked, "another version is locked by now: is it concerned?"
+    assert len({one["vulnerability"]["name"] for one in vex["statements"]}) == len(vex["statements"]) > 5
+    assert "recursive-include .vex *.json" in text("MANIFEST.in")
+    assert runpy.run_path(str(ROOT / "deb" / "build.py"))["VEX"] == ".vex/waguard.openvex.json"
 
 
 def test_the_changelog_knows_this_version() -> None:
