@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 from damage import locked
+from pydantic import TypeAdapter
 
 from waguard.cli import archive
 from waguard.cli.client import Control, control
 from waguard.cli.errors import NoAnswer
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Wait
+from waguard.core.shown import BackupView
 from waguard.errors import BackupRefused, ProfileLocked, WaguardError
 
 DEMO = ClientCode("demo")
@@ -240,7 +242,7 @@ async def daemon() -> AsyncIterator[tuple[Control, list[tuple[str, str, dict[str
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     config = Config.model_validate({"api": {"admin_token": "0123456789abcdef"}})
-    async with control(config, None, url) as talking:
+    with control(config, None, url) as talking:
         yield talking, asked
     await runner.cleanup()
 
@@ -249,17 +251,17 @@ async def test_each_command_asks_for_what_it_means(
     daemon: tuple[Control, list[tuple[str, str, dict[str, str], int]]], tmp_path: Path
 ) -> None:
     talking, asked = daemon
-    assert (await talking.backup(DEMO)).id == BACKUP["id"]
-    assert len((await talking.backups(DEMO)).backups) == 1
-    assert (await talking.check_backup(DEMO, "a/b")).reason == "request"
-    assert (await talking.try_import(DEMO, io.BytesIO(b"tar"))).login
-    assert not (await talking.reap(dry_run=True)).findings
-    assert not (await talking.schedule()).jobs
-    await talking.export(DEMO, "x", tmp_path / "out", plain=True)
+    assert (await asyncio.to_thread(talking.backup, DEMO)).id == BACKUP["id"]
+    assert len((await asyncio.to_thread(talking.backups, DEMO)).backups) == 1
+    assert (await asyncio.to_thread(talking.check_backup, DEMO, "a/b")).reason == "request"
+    assert (await asyncio.to_thread(talking.try_import, DEMO, io.BytesIO(b"tar"))).login
+    assert not (await asyncio.to_thread(talking.reap, dry_run=True)).findings
+    assert not (await asyncio.to_thread(talking.schedule)).jobs
+    await asyncio.to_thread(talking.export, DEMO, "x", tmp_path / "out", plain=True)
     assert (tmp_path / "out").read_bytes() == b"a file"
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o600
     with pytest.raises(BackupRefused, match="It is damaged") as caught:
-        await talking.restore(DEMO, "torn", wait=Wait.QR, timeout_s=None)
+        await asyncio.to_thread(talking.restore, DEMO, "torn", wait=Wait.QR, timeout_s=None)
     assert caught.value.details["reason"] == "damaged"
     base = "/v1/sessions/demo"
     assert [(method, path, query) for method, path, query, _ in asked] == [
@@ -303,15 +305,13 @@ async def sender() -> AsyncIterator[str]:
 
 async def test_an_export_takes_no_memory_however_large_it_is(sender: str, in_memory: Path) -> None:
     script = f"""
-import asyncio, pathlib, resource
+import pathlib, resource
 from waguard.cli.client import control
 from waguard.config.sections import Config
-async def main():
-    async with control(Config.model_validate({{"api": {{"admin_token": "0123456789abcdef"}}}}), None, {sender!r}) as daemon:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        await daemon.export("demo", "x", pathlib.Path({str(in_memory / "out")!r}), plain=False)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-asyncio.run(main())
+with control(Config.model_validate({{"api": {{"admin_token": "0123456789abcdef"}}}}), None, {sender!r}) as daemon:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    daemon.export("demo", "x", pathlib.Path({str(in_memory / "out")!r}), plain=False)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     program = await asyncio.create_subprocess_exec(
         sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE
@@ -324,13 +324,11 @@ asyncio.run(main())
 
 async def test_an_export_that_ends_too_soon_leaves_no_file(sender: str, in_memory: Path) -> None:
     config = Config.model_validate({"api": {"admin_token": "0123456789abcdef"}})
-    async with control(config, None, sender) as talking:
-        with pytest.raises(NoAnswer, match="broke off"):
-            await talking.export(DEMO, "torn", in_memory / "out", plain=False)
+    with control(config, None, sender) as talking, pytest.raises(NoAnswer, match="broke off"):
+        await asyncio.to_thread(talking.export, DEMO, "torn", in_memory / "out", plain=False)
     assert list(in_memory.iterdir()) == []
 
 
 def test_the_views_of_the_daemon_are_those_that_the_commands_read() -> None:
-    from waguard.cli.client import BACKUP as ADAPTER  # noqa: PLC0415 (only here)
-
-    assert json.loads(ADAPTER.dump_json(ADAPTER.validate_python(BACKUP))) == BACKUP
+    view = TypeAdapter(BackupView).validate_python(BACKUP)
+    assert json.loads(TypeAdapter(Any).dump_json(view)) == BACKUP

@@ -8,8 +8,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -30,7 +30,9 @@ from waguard.cli.client import Control, SessionList
 from waguard.cli.doctor import Seen
 from waguard.cli.errors import NoDaemon, NoUser
 from waguard.cli.findings import Grade
+from waguard.cli.peer import Proof
 from waguard.cli.service import Service
+from waguard.cli.wire import Wire
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode
 from waguard.core.shown import SandboxView
@@ -462,13 +464,13 @@ def test_port() -> None:
 
 def running_daemon(monkeypatch: pytest.MonkeyPatch, answer: SandboxView | WaguardError | None) -> None:
     class Running:
-        async def sessions(self) -> SessionList:
+        def sessions(self) -> SessionList:
             if isinstance(answer, WaguardError):
                 raise answer
             return SessionList([], answer)
 
-    @asynccontextmanager
-    async def control(*_: object) -> AsyncIterator[Running]:
+    @contextmanager
+    def control(*_: object) -> Iterator[Running]:
         yield Running()
 
     monkeypatch.setattr(doctor, "control", control)
@@ -519,11 +521,11 @@ def test_a_daemon_that_is_down_is_not_started_by_asking(monkeypatch: pytest.Monk
 
 async def test_what_a_running_daemon_says_is_wrong(pose: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(config: Config, url: str) -> Seen:
-        @asynccontextmanager
-        async def control(*_: object) -> AsyncIterator[Control]:
-            token = json.loads(own)["admin"]
-            async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as http:
-                yield Control(http, url, 10.0, "")
+        @contextmanager
+        def control(*_: object) -> Iterator[Control]:
+            proof = Proof(config, None, url, own=False, here=False)
+            with Wire(url, json.loads(own)["admin"], proof, "") as wire:
+                yield Control(wire, 10.0)
 
         monkeypatch.setattr(doctor, "control", control)
         return doctor.alerts(config)

@@ -46,7 +46,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "segno": ("api/qr.py", "simulator/server.py"),
     "typer": ("cli/",),
     "rich": ("cli/",),
-    "aiohttp": ("api/", "daemon.py", "simulator/", "cli/"),
+    "aiohttp": ("api/", "daemon.py", "simulator/"),
     "cryptography": ("backup/seal.py", "browser/authorities.py"),
     "zstandard": ("backup/",),
     "google_crc32c": ("profile/",),

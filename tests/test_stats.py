@@ -11,6 +11,7 @@ import pytest
 from conftest import Daemon, Journal
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 from rich.console import Console
 from test_api import ADMIN, API, TOKEN, Port, is_problem
 from test_history import until
@@ -18,13 +19,12 @@ from typer.testing import CliRunner, Result
 
 from waguard.api.stats import view
 from waguard.cli.app import app
-from waguard.cli.client import STATS
 from waguard.cli.stats import render
 from waguard.config.sections import Config
 from waguard.core.health.faults import Fault
 from waguard.core.health.plans import Remedy
 from waguard.core.model import Alert, ClientCode, Stage
-from waguard.core.shown import Raised
+from waguard.core.shown import Raised, StatsView
 from waguard.core.stats import Happening, RemedyStats, Spread, StageStats, episodes, slow, summary
 from waguard.history.learned import Learned
 
@@ -168,7 +168,7 @@ def test_any_history_comes_to_something_that_can_be_sent_and_shown(
             assert fault.by_itself <= fault.recovered <= fault.count
             assert all(one.worked <= one.tried for one in fault.remedies)
         sent = view(found, learned, "on", ())
-        assert STATS.validate_json(STATS.dump_json(sent))
+        assert TypeAdapter(StatsView).validate_json(TypeAdapter(StatsView).dump_json(sent))
         assert shown(sent)
 
 

@@ -13,7 +13,7 @@ import typer
 from waguard import __version__
 from waguard.cli import install, logins, sessions, settings, show, stats, tokens
 from waguard.cli.edge import Edge
-from waguard.cli.findings import FINDINGS, Grade
+from waguard.cli.findings import Grade
 from waguard.cli.service import configured
 from waguard.config.load import load
 from waguard.core.model import client_code
@@ -137,7 +137,7 @@ def examine(
 
     findings = doctor.examine(ctx.obj)
     if as_json:
-        sessions.print_json(FINDINGS, findings)
+        sessions.print_json(findings)
     else:
         show.doctor(findings, show.output())
     if any(finding.grade is Grade.PROBLEM for finding in findings):

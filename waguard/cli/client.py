@@ -1,31 +1,28 @@
 """The control port of a running daemon, asked on behalf of the command line."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-import aiohttp
 from pydantic import TypeAdapter, ValidationError
 
-from waguard.cli.errors import Foreign, NoAnswer, NoDaemon, NotWaguard
+from waguard.cli.errors import Foreign, NoDaemon, NotWaguard
 from waguard.cli.peer import Proof
 from waguard.cli.service import Service, start
 from waguard.cli.tokens import given, own_token
+from waguard.cli.wire import LOOK_S, Answer, Meanwhile, Wire
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Wait
 from waguard.core.shown import BackupView, CleanupView, JobView, SandboxView, SessionView, StatsView, Sweep
 from waguard.core.stats import Happening
 from waguard.errors import BY_CODE, WaguardError
-from waguard.system.files import in_thread, in_threads, replacing
+from waguard.system.files import replacing
 
 T = TypeVar("T")
-
-_LOOK_S = 10.0
-"""Deadline of an answer that waits for nothing, in seconds."""
-_PIECE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,116 +54,125 @@ class HistoryList:
     history: list[Happening]
 
 
-SESSION = TypeAdapter(SessionView)
-SESSIONS = TypeAdapter(SessionList)
-CLEANUP = TypeAdapter(CleanupView)
-BACKUP = TypeAdapter(BackupView)
-BACKUPS = TypeAdapter(BackupList)
-SWEEP = TypeAdapter(Sweep)
-JOBS = TypeAdapter(JobList)
-STATS = TypeAdapter(StatsView)
-HISTORY = TypeAdapter(HistoryList)
-_TRIED = TypeAdapter(Tried)
-_PROBLEM = TypeAdapter(dict[str, Any])
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+"""Made when it is needed: each takes milliseconds, and a command needs one."""
 
 
 class Control:
     """Each method is one request. Raises the `WaguardError` that the daemon answered, or why it did not."""
 
-    def __init__(self, http: aiohttp.ClientSession, url: str, patience_s: float, start: str) -> None:
-        self._http = http
-        self._url = url
+    def __init__(self, wire: Wire, patience_s: float) -> None:
+        self._wire = wire
         self._patience_s = patience_s
-        self._start = start
 
-    async def sessions(self) -> SessionList:
-        return self._parsed(SESSIONS, await self._ask("GET", "/v1/sessions"))
+    def sessions(self) -> SessionList:
+        return self._parsed(SessionList, self._ask("GET", "/v1/sessions"))
 
-    async def session(self, code: ClientCode) -> SessionView:
-        return self._parsed(SESSION, await self._ask("GET", f"/v1/sessions/{code}"))
+    def session(self, code: ClientCode) -> SessionView:
+        return self._parsed(SessionView, self._ask("GET", f"/v1/sessions/{code}"))
 
-    async def connect(
-        self, code: ClientCode, *, wait: Wait, fresh: bool, timeout_s: float | None
+    def connect(
+        self,
+        code: ClientCode,
+        *,
+        wait: Wait,
+        fresh: bool,
+        timeout_s: float | None,
+        meanwhile: Meanwhile | None = None,
     ) -> SessionView:
-        return await self._bring_up(code, "connect", wait, timeout_s, fresh=str(fresh).lower())
+        return self._bring_up(code, "connect", wait, timeout_s, meanwhile, fresh=str(fresh).lower())
 
-    async def restart(self, code: ClientCode, *, wait: Wait, timeout_s: float | None) -> SessionView:
-        return await self._bring_up(code, "restart", wait, timeout_s)
+    def restart(
+        self, code: ClientCode, *, wait: Wait, timeout_s: float | None, meanwhile: Meanwhile | None = None
+    ) -> SessionView:
+        return self._bring_up(code, "restart", wait, timeout_s, meanwhile)
 
-    async def disconnect(self, code: ClientCode) -> SessionView:
+    def disconnect(self, code: ClientCode) -> SessionView:
         path = f"/v1/sessions/{code}/disconnect"
-        return self._parsed(SESSION, await self._ask("POST", path, limit_s=self._patience_s))
+        return self._parsed(SessionView, self._ask("POST", path, limit_s=self._patience_s))
 
-    async def cleanup(self, code: ClientCode) -> CleanupView:
+    def cleanup(self, code: ClientCode) -> CleanupView:
         path = f"/v1/sessions/{code}/cleanup"
-        return self._parsed(CLEANUP, await self._ask("POST", path, limit_s=self._patience_s))
+        return self._parsed(CleanupView, self._ask("POST", path, limit_s=self._patience_s))
 
-    async def history(self, code: ClientCode, *, limit: int) -> HistoryList:
+    def history(self, code: ClientCode, *, limit: int) -> HistoryList:
         path = f"/v1/sessions/{code}/history"
-        return self._parsed(HISTORY, await self._ask("GET", path, limit=str(limit)))
+        return self._parsed(HistoryList, self._ask("GET", path, {"limit": str(limit)}))
 
-    async def backups(self, code: ClientCode) -> BackupList:
-        return self._parsed(BACKUPS, await self._ask("GET", f"/v1/sessions/{code}/backups"))
+    def backups(self, code: ClientCode) -> BackupList:
+        return self._parsed(BackupList, self._ask("GET", f"/v1/sessions/{code}/backups"))
 
-    async def backup(self, code: ClientCode) -> BackupView:
+    def backup(self, code: ClientCode) -> BackupView:
         path = f"/v1/sessions/{code}/backups"
-        return self._parsed(BACKUP, await self._ask("POST", path, limit_s=self._patience_s))
+        return self._parsed(BackupView, self._ask("POST", path, limit_s=self._patience_s))
 
-    async def check_backup(self, code: ClientCode, backup_id: str) -> BackupView:
+    def check_backup(self, code: ClientCode, backup_id: str) -> BackupView:
         path = f"/v1/sessions/{code}/backups/{quote(backup_id, safe='')}/restore"
-        body = await self._ask("POST", path, limit_s=self._patience_s, dry_run="true")
-        return self._parsed(_TRIED, body).backup
+        body = self._ask("POST", path, {"dry_run": "true"}, limit_s=self._patience_s)
+        return self._parsed(Tried, body).backup
 
-    async def restore(
-        self, code: ClientCode, backup_id: str, *, wait: Wait, timeout_s: float | None
+    def restore(
+        self,
+        code: ClientCode,
+        backup_id: str,
+        *,
+        wait: Wait,
+        timeout_s: float | None,
+        meanwhile: Meanwhile | None = None,
     ) -> SessionView:
-        return await self._bring_up(code, f"backups/{quote(backup_id, safe='')}/restore", wait, timeout_s)
+        verb = f"backups/{quote(backup_id, safe='')}/restore"
+        return self._bring_up(code, verb, wait, timeout_s, meanwhile)
 
-    async def bring(
-        self, code: ClientCode, archive: IO[bytes], *, login: str = "", wait: Wait, timeout_s: float | None
+    def bring(
+        self,
+        code: ClientCode,
+        archive: IO[bytes],
+        *,
+        login: str = "",
+        wait: Wait,
+        timeout_s: float | None,
+        meanwhile: Meanwhile | None = None,
     ) -> SessionView:
         """``login``: which one, if there are several in the archive."""
         options = {"login": login} if login else {}
-        return await self._bring_up(code, "import", wait, timeout_s, body=archive, **options)
+        return self._bring_up(code, "import", wait, timeout_s, meanwhile, body=archive, **options)
 
-    async def try_import(self, code: ClientCode, archive: IO[bytes], *, login: str = "") -> BackupView:
+    def try_import(self, code: ClientCode, archive: IO[bytes], *, login: str = "") -> BackupView:
         path = f"/v1/sessions/{code}/import"
         options = {"dry_run": "true"} | ({"login": login} if login else {})
-        body = await self._ask("POST", path, limit_s=self._patience_s, body=archive, **options)
-        return self._parsed(_TRIED, body).backup
+        body = self._ask("POST", path, options, limit_s=self._patience_s, body=archive)
+        return self._parsed(Tried, body).backup
 
-    async def export(self, code: ClientCode, backup_id: str, file: Path, *, plain: bool) -> None:
+    def export(self, code: ClientCode, backup_id: str, file: Path, *, plain: bool) -> None:
         """Write a snapshot into a file that is not there yet; one that does not arrive whole leaves none."""
         path = f"/v1/sessions/{code}/backups/{quote(backup_id, safe='')}"
-        form = "plain" if plain else "sealed"
+        target = f"{path}?form={'plain' if plain else 'sealed'}"
         # However long it is: only that nothing comes has a deadline.
-        async with (
-            self._answered("GET", path, limit_s=self._patience_s, accept="*/*", form=form) as answer,
-            in_threads(replacing(file)) as target,
-        ):
-            with self._on_its_way(self._patience_s):  # else it is taken for the file's
-                async for piece in answer.content.iter_chunked(_PIECE):
-                    await in_thread(target.write, piece)
+        with self._wire.fetch(target, limit_s=self._patience_s) as (answer, pieces):
+            self._good(answer)
+            with replacing(file) as new:
+                for piece in pieces:
+                    new.write(piece)
 
-    async def reap(self, *, dry_run: bool) -> Sweep:
-        wish = str(dry_run).lower()
+    def reap(self, *, dry_run: bool) -> Sweep:
         return self._parsed(
-            SWEEP, await self._ask("POST", "/v1/reap", limit_s=self._patience_s, dry_run=wish)
+            Sweep, self._ask("POST", "/v1/reap", {"dry_run": str(dry_run).lower()}, limit_s=self._patience_s)
         )
 
-    async def schedule(self) -> JobList:
-        return self._parsed(JOBS, await self._ask("GET", "/v1/schedule"))
+    def schedule(self) -> JobList:
+        return self._parsed(JobList, self._ask("GET", "/v1/schedule"))
 
-    async def stats(self, code: ClientCode | None, hours: float) -> StatsView:
-        path = f"/v1/stats?client={code}" if code is not None else "/v1/stats"
-        return self._parsed(STATS, await self._ask("GET", path, limit_s=self._patience_s, hours=f"{hours:g}"))
+    def stats(self, code: ClientCode | None, hours: float) -> StatsView:
+        options = {"hours": f"{hours:g}"} | ({"client": code} if code is not None else {})
+        return self._parsed(StatsView, self._ask("GET", "/v1/stats", options, limit_s=self._patience_s))
 
-    async def _bring_up(
+    def _bring_up(
         self,
         code: ClientCode,
         verb: str,
         wait: Wait,
         timeout_s: float | None,
+        meanwhile: Meanwhile | None,
         body: IO[bytes] | None = None,
         **options: str,
     ) -> SessionView:
@@ -175,80 +181,41 @@ class Control:
             options["timeout_s"] = f"{timeout_s:g}"
         limit_s = self._patience_s + (timeout_s or 0.0)
         path = f"/v1/sessions/{code}/{verb}"
-        return self._parsed(SESSION, await self._ask("POST", path, limit_s=limit_s, body=body, **options))
+        answer = self._ask("POST", path, options, limit_s=limit_s, body=body, meanwhile=meanwhile)
+        return self._parsed(SessionView, answer)
 
-    async def _ask(
+    def _ask(
         self,
         method: str,
         path: str,
+        options: Mapping[str, str] | None = None,
         *,
-        limit_s: float = _LOOK_S,
+        limit_s: float = LOOK_S,
         body: IO[bytes] | None = None,
-        **options: str,
+        meanwhile: Meanwhile | None = None,
     ) -> bytes:
-        async with self._answered(
-            method, path, limit_s=limit_s, total_s=limit_s, body=body, **options
-        ) as answer:
-            return await answer.read()
+        target = f"{path}?{urlencode(options)}" if options else path
+        return self._good(self._wire.ask(method, target, limit_s=limit_s, body=body, meanwhile=meanwhile))
 
-    @asynccontextmanager
-    async def _answered(
-        self,
-        method: str,
-        path: str,
-        *,
-        limit_s: float,
-        total_s: float | None = None,
-        accept: str = "application/json",
-        body: IO[bytes] | None = None,
-        **options: str,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An answer that is a good one, to be read in the block. ``limit_s`` is for each piece of it, ``total_s`` for all."""
-        with self._on_its_way(limit_s):
-            async with self._http.request(
-                method,
-                self._url + path,
-                params=options,
-                data=body,
-                headers={"Accept": accept},
-                timeout=aiohttp.ClientTimeout(total=total_s, sock_connect=_LOOK_S, sock_read=limit_s),
-                allow_redirects=False,
-            ) as answer:
-                if answer.status == 200:
-                    yield answer
-                    return
-                if answer.content_type == "application/problem+json":
-                    raise _error(self._parsed(_PROBLEM, await answer.read()))
-                raise self._stranger(f"It answered {answer.status} {answer.content_type}.")
+    def _good(self, answer: Answer) -> bytes:
+        if answer.status == 200:
+            return answer.body
+        if answer.media_type == "application/problem+json":
+            raise _error(self._parsed(dict[str, Any], answer.body))
+        raise self._stranger(f"It answered {answer.status} {answer.media_type}.")
 
-    @contextmanager
-    def _on_its_way(self, limit_s: float) -> Iterator[None]:
-        """What goes wrong between us and the daemon. Raises `NoDaemon`, `NoAnswer`."""
+    def _parsed(self, kind: type[T], body: bytes) -> T:
         try:
-            yield
-        except TimeoutError:
-            raise NoAnswer(
-                f"The daemon at {self._url} did not answer within {limit_s:g} s.", hint=_LOG
-            ) from None
-        except aiohttp.ClientConnectorError:
-            raise NoDaemon(f"No daemon answers at {self._url}.", hint=f"Start it: {self._start}") from None
-        except aiohttp.ClientError as error:
-            raise NoAnswer(f"{self._url} broke off: {error or type(error).__name__}.", hint=_LOG) from None
-
-    def _parsed(self, adapter: TypeAdapter[T], body: bytes) -> T:
-        try:
-            return adapter.validate_json(body)
+            parsed: T = _adapter(kind).validate_json(body)
         except ValidationError as error:
             raise self._stranger(f"It answered with {error.title}: {error.errors()[0]['msg']}.") from None
+        return parsed
 
     def _stranger(self, said: str) -> NotWaguard:
         return NotWaguard(
-            f"What answers at {self._url} is not this version of waguard. {said}",
+            f"What answers at {self._wire.url} is not this version of waguard. {said}",
             hint="After an upgrade restart the daemon; else set api.port, or name the daemon with --url.",
         )
-
-
-_LOG = "Its log says more."
 
 
 def _error(problem: dict[str, Any]) -> WaguardError:
@@ -261,18 +228,18 @@ def _error(problem: dict[str, Any]) -> WaguardError:
     return Foreign(code, message, hint=hint, **problem)
 
 
-@asynccontextmanager
-async def control(config: Config, service: Service | None, url: str | None) -> AsyncIterator[Control]:
+@contextmanager
+def control(config: Config, service: Service | None, url: str | None) -> Iterator[Control]:
     """The daemon of this configuration, or the one at ``url``. Raises `NoToken`, `NoDaemon`."""
     address = (url or _address(config)).rstrip("/")
-    headers = {"Authorization": f"Bearer {own_token(config, service)}"}
+    token = own_token(config, service)
     # A daemon that keeps its own deadlines has answered by then.
     longest = config.learning.ceiling if config.learning.enabled else 1.0
-    patience_s = sum(config.deadlines.model_dump().values()) * longest + _LOOK_S
+    patience_s = sum(config.deadlines.model_dump().values()) * longest + LOOK_S
     # A token that was given may be of the daemon that was named; else it is of the daemon of these sessions.
     proof = Proof(config, service, address, own=url is None or not given(), here=url is None)
-    async with aiohttp.ClientSession(headers=headers, trace_configs=[proof.tracing()]) as http:
-        yield Control(http, address, patience_s, start(service))
+    with Wire(address, token, proof, start(service)) as wire:
+        yield Control(wire, patience_s)
 
 
 def _address(config: Config) -> str:

@@ -25,7 +25,6 @@ from waguard.cli.errors import NoUser
 from waguard.cli.findings import Finding, Grade
 from waguard.cli.service import UNIT, Service, configured
 from waguard.config.sections import Config
-from waguard.core.shown import SandboxView, StatsView
 from waguard.errors import BackupRefused, SandboxFailed, WaguardError
 from waguard.profile.links import look_for_links
 from waguard.sandbox import choose, drop_privileges, unprivileged_user
@@ -398,12 +397,9 @@ def daemon(config: Config, service: Service | None = None) -> Seen:
     if service is not None and service.state not in _UP:  # its socket would start it, or have us wait
         return _down(service)
 
-    async def ask() -> SandboxView | None:
-        async with control(config, service, None) as running:
-            return (await running.sessions()).sandbox
-
     try:
-        sandbox = asyncio.run(ask())
+        with control(config, service, None) as running:
+            sandbox = running.sessions().sandbox
     except WaguardError as error:
         none = error.code in {"no_daemon", "no_token"}
         return Seen(error.message) if none else Seen(error.message, Grade.WARNING, error.hint)
@@ -434,12 +430,9 @@ def alerts(config: Config, service: Service | None = None) -> Seen:
     if service is not None and service.state not in _UP:
         return Seen("there is no daemon that could be asked")
 
-    async def ask() -> StatsView:
-        async with control(config, service, None) as running:
-            return await running.stats(None, _LATELY_H)
-
     try:
-        found = asyncio.run(ask())
+        with control(config, service, None) as running:
+            found = running.stats(None, _LATELY_H)
     except WaguardError as error:  # `daemon` tells
         return Seen(f"not known: {error.message}")
     if found.alerts:

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pydantic import TypeAdapter
-
 
 class Grade(StrEnum):
     OK = "ok"
@@ -19,6 +17,3 @@ class Finding:
     seen: str
     mend: str = ""
     """The command, or what else to do."""
-
-
-FINDINGS = TypeAdapter(list[Finding])

@@ -1,13 +1,11 @@
 """Watching a session come up: its stages, its QR code as it rotates, how it ends."""
 
-import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,6 +14,7 @@ from rich.text import Text
 from waguard.api import qr as drawing
 from waguard.cli.client import Control
 from waguard.cli.show import headline, milliseconds
+from waguard.cli.wire import Meanwhile
 from waguard.core.model import ClientCode, Status, Verdict
 from waguard.core.shown import CheckView, QrView, SessionView
 from waguard.errors import SessionNotFound
@@ -30,17 +29,16 @@ _LARGER = "Make it larger."
 _PAPER = "#000000 on #ffffff"
 
 
-async def follow(
+def follow(
     control: Control,
     code: ClientCode,
-    verb: Callable[[], Coroutine[Any, Any, SessionView]],
+    verb: Callable[[Meanwhile], SessionView],
     *,
     console: Console,
     with_qr: bool,
 ) -> SessionView:
     """Show the session while the daemon carries out ``verb``; returns or raises as that does."""
-    before = await _look(control, code)
-    work = asyncio.ensure_future(verb())
+    before = _look(control, code)
     with ExitStack() as stack:
         # Transient: a QR code that is used up must not stay on the screen.
         live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
@@ -48,23 +46,21 @@ async def follow(
         stack.callback(report.close)
         if live is not None:
             stack.enter_context(live)
-        try:
-            while not (await asyncio.wait([work], timeout=_LOOK_EVERY_S))[0]:
-                if (view := await _look(control, code)) is not None:
-                    report.tell(view)
-            view = work.result()
-            report.tell(view)
-        finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+
+        def look() -> None:
+            if (view := _look(control, code)) is not None:
+                report.tell(view)
+
+        view = verb((_LOOK_EVERY_S, look))
+        report.tell(view)
     if live is not None and with_qr and view.qr is not None:
         console.print(_picture(view.qr, console, _LARGER))
     return view
 
 
-async def _look(control: Control, code: ClientCode) -> SessionView | None:
+def _look(control: Control, code: ClientCode) -> SessionView | None:
     try:
-        return await control.session(code)
+        return control.session(code)
     except SessionNotFound:  # the request that makes it is still on its way
         return None
 

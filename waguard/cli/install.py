@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 import waguard
 from waguard.backup import keys
 from waguard.cli import show
 from waguard.cli import uninstall as taking_away
 from waguard.cli.errors import InstallFailed, KeyLost, NoSystemd, NotRoot, NoUninstall, ProgramUnfit
-from waguard.cli.findings import FINDINGS, Finding, Grade
+from waguard.cli.findings import Finding, Grade
 from waguard.cli.layout import (
     CONFIG,
     FILES,
@@ -143,7 +143,7 @@ def _examine(work: Work, *command: str) -> None:
 
     def look() -> None:
         try:
-            found = FINDINGS.validate_json(run(command, codes=(0, 1)))
+            found = TypeAdapter(list[Finding]).validate_json(run(command, codes=(0, 1)))
         except ValidationError:
             raise failed(" ".join(command), "it did not say what it has found") from None
         lacks.extend(one for one in found if one.grade is not Grade.OK)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from waguard.cli import archive, show
-from waguard.cli.client import BACKUP, BACKUPS, JOBS, SWEEP, Control
+from waguard.cli.client import Control
 from waguard.cli.errors import FileExists, NoFile
 from waguard.cli.sessions import (
     Code,
@@ -35,7 +35,7 @@ def backup(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) 
     client = client_code(code)
     view = ask(ctx, url, lambda daemon: daemon.backup(client), waiting=f"Taking a snapshot of {client}")
     if json:
-        print_json(BACKUP, view)
+        print_json(view)
     else:
         show.output().print(f"{client} has a snapshot: {view.id} ({show.size(view.bytes)}).")
 
@@ -45,7 +45,7 @@ def backups(ctx: typer.Context, code: Code, url: Url = None, json: Json = False)
     client = client_code(code)
     found = ask(ctx, url, lambda daemon: daemon.backups(client))
     if json:
-        print_json(BACKUPS, found)
+        print_json(found)
     elif found.backups:
         show.backups(found.backups, show.output())
     else:
@@ -73,7 +73,7 @@ def restore(
     if dry_run:
         view = ask(ctx, url, lambda daemon: daemon.check_backup(client, chosen))
         if json:
-            print_json(BACKUP, view)
+            print_json(view)
         else:
             show.output().print(
                 f"The snapshot {view.id} is whole ({show.size(view.bytes)}, taken {show.when(view.taken_at)}). "
@@ -87,7 +87,9 @@ def restore(
     bring_up(
         ctx,
         client,
-        lambda daemon: daemon.restore(client, chosen, wait=limit, timeout_s=timeout),
+        lambda daemon, meanwhile: daemon.restore(
+            client, chosen, wait=limit, timeout_s=timeout, meanwhile=meanwhile
+        ),
         url=url,
         with_qr=not no_qr,
         json=json,
@@ -125,14 +127,16 @@ def bring(
         if dry_run:
             view = ask(ctx, url, lambda daemon: daemon.try_import(client, packed, login=left))
             if json:
-                print_json(BACKUP, view)
+                print_json(view)
             else:
                 show.output().print(f"{path} holds a login that can be taken over. Nothing was changed.")
             return
         bring_up(
             ctx,
             client,
-            lambda daemon: daemon.bring(client, packed, login=left, wait=limit, timeout_s=timeout),
+            lambda daemon, meanwhile: daemon.bring(
+                client, packed, login=left, wait=limit, timeout_s=timeout, meanwhile=meanwhile
+            ),
             url=url,
             with_qr=True,
             json=json,
@@ -160,9 +164,9 @@ def export(
     if not file.parent.is_dir():
         raise NoFile(f"There is no directory {file.parent}.")
 
-    async def fetch(daemon: Control) -> str:
-        chosen = backup_id or (await daemon.backup(client)).id
-        await daemon.export(client, chosen, file, plain=plain)
+    def fetch(daemon: Control) -> str:
+        chosen = backup_id or (daemon.backup(client)).id
+        daemon.export(client, chosen, file, plain=plain)
         return chosen
 
     chosen = ask(ctx, url, fetch, waiting=f"Writing {file}")
@@ -173,7 +177,7 @@ def reap(ctx: typer.Context, dry_run: DryRun = False, url: Url = None, json: Jso
     """Deal with what browsers, crashes and time have left behind. Exit code 1 if something of it failed."""
     found = ask(ctx, url, lambda daemon: daemon.reap(dry_run=dry_run), waiting="Looking")
     if json:
-        print_json(SWEEP, found)
+        print_json(found)
     else:
         show.sweep(found, show.output())
     if any(finding.outcome == "failed" for finding in found.findings):
@@ -184,7 +188,7 @@ def schedule(ctx: typer.Context, url: Url = None, json: Json = False) -> None:
     """Show what the daemon does by itself, when it did it last and when it will again."""
     found = ask(ctx, url, lambda daemon: daemon.schedule())
     if json:
-        print_json(JOBS, found)
+        print_json(found)
     else:
         show.schedule(found.jobs, show.output())
 

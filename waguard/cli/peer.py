@@ -5,24 +5,20 @@ holds on its sessions: who listens has to be the process that holds it, as far a
 somebody who could read the sessions anyway. Asked before a connection is made and after, so that it went to who was asked about.
 """
 
-import asyncio
 import ipaddress
 import os
 import pwd
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import urlsplit
-
-import aiohttp
 
 from waguard.cli.errors import NotTheDaemon
 from waguard.cli.service import LOCK, Service, start
 from waguard.config.sections import Config
-from waguard.system.files import in_thread
 
 _PATIENCE_S = 10.0
 """A port that a restart keeps open is nobody's until the next daemon has its lock."""
@@ -42,34 +38,28 @@ class Proof:
     """Of one daemon. ``own``: it has to be the one of these sessions, since the token is; ``here``: it is on this machine."""
 
     def __init__(self, config: Config, service: Service | None, url: str, *, own: bool, here: bool) -> None:
-        self._url, parts = url, urlsplit(url)
-        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._url = url
+        self._host, self._port = host_and_port(url)
         self._here = here
         self._sessions = config.sessions.dir
         self._service = service
         self._own = own
         self._before: Sequence[Listener] = ()
 
-    def tracing(self) -> aiohttp.TraceConfig:
-        """What a client has to be made with, so that it proves each new connection before anything is sent on it."""
-        config = aiohttp.TraceConfig()
-        config.on_connection_create_start.append(self._begin)
-        config.on_connection_create_end.append(self._made)
-        return config
-
-    async def _begin(self, _http: aiohttp.ClientSession, _context: SimpleNamespace, _of: object) -> None:
-        self._before = await in_thread(self._listeners)
+    def begin(self) -> None:
+        """Before a connection is made. Raises `NotTheDaemon`."""
+        self._before = self._listeners()
         until = time.monotonic() + _PATIENCE_S
-        while stranger := await in_thread(self._stranger, self._before):
+        while stranger := self._stranger(self._before):
             if time.monotonic() > until:
                 raise self._problem(stranger)
-            await asyncio.sleep(_AGAIN_S)
-            self._before = await in_thread(self._listeners)
+            threading.Event().wait(_AGAIN_S)
+            self._before = self._listeners()
 
-    async def _made(self, _http: aiohttp.ClientSession, _context: SimpleNamespace, _of: object) -> None:
-        now = await in_thread(self._listeners)
+    def made(self) -> None:
+        """Before anything is sent on it. Raises `NotTheDaemon`."""
         # One that is new was not asked about; one that has gone may have taken the connection along.
-        for one in {*now} ^ {*self._before}:
+        for one in {*self._listeners()} ^ {*self._before}:
             raise self._problem(one)
 
     def _problem(self, stranger: Listener) -> NotTheDaemon:
@@ -80,8 +70,6 @@ class Proof:
             "container is asked with --url and WAGUARD_TOKEN.",
             uid=stranger.uid,
         )
-
-    # --- blocking --------------------------------------------------------------------------------------
 
     def _listeners(self) -> Sequence[Listener]:
         """None where that cannot be told: the daemon is on another machine."""
@@ -107,6 +95,11 @@ class Proof:
         with suppress(KeyError):
             told |= {pwd.getpwnam(self._service.user).pw_uid} if self._service is not None else set()
         return frozenset({os.geteuid(), *told}) if told else None
+
+
+def host_and_port(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,9 +1,9 @@
 """The commands that ask the daemon about sessions."""
 
-import asyncio
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -11,11 +11,12 @@ import typer
 from pydantic import TypeAdapter
 
 from waguard.cli import show
-from waguard.cli.client import CLEANUP, HISTORY, SESSION, SESSIONS, Control, control
+from waguard.cli.client import Control, control
 from waguard.cli.errors import NotAgreed
 from waguard.cli.follow import follow
 from waguard.cli.service import Service, configured, installed
 from waguard.cli.tokens import given
+from waguard.cli.wire import Meanwhile
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Wait, client_code
 from waguard.core.plain_text import plain_json
@@ -26,6 +27,8 @@ from waguard.profile import login
 
 T = TypeVar("T")
 
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
+
 _LOOK_BACK, _LATELY = 100, 8
 """How many events are looked through for what happened lately, and how many of them are shown."""
 
@@ -33,7 +36,7 @@ Code = Annotated[str, typer.Argument(help="The client's code.", metavar="CODE")]
 
 
 def _http(url: str | None) -> str | None:
-    if url is not None and not re.match(r"https?://[^/]", url):
+    if url is not None and not re.match(r"https?://([^/:\[\]]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/|$)", url):
         raise typer.BadParameter("write http://HOST:PORT")
     return url
 
@@ -71,7 +74,9 @@ def connect(
     bring_up(
         ctx,
         client,
-        lambda daemon: daemon.connect(client, wait=limit, fresh=fresh, timeout_s=timeout),
+        lambda daemon, meanwhile: daemon.connect(
+            client, wait=limit, fresh=fresh, timeout_s=timeout, meanwhile=meanwhile
+        ),
         url=url,
         with_qr=not no_qr,
         json=json,
@@ -92,7 +97,7 @@ def restart(
     bring_up(
         ctx,
         client,
-        lambda daemon: daemon.restart(client, wait=limit, timeout_s=timeout),
+        lambda daemon, meanwhile: daemon.restart(client, wait=limit, timeout_s=timeout, meanwhile=meanwhile),
         url=url,
         with_qr=not no_qr,
         json=json,
@@ -109,30 +114,30 @@ def status(
     if code is not None:
         client = client_code(code)
         if json:
-            print_json(SESSION, ask(ctx, url, lambda daemon: daemon.session(client)))
+            print_json(ask(ctx, url, lambda daemon: daemon.session(client)))
         else:
             view, lately, saved = ask(ctx, url, lambda daemon: _in_detail(daemon, client))
             show.session(view, show.output(), lately=lately, saved=saved)
         return
     found = ask(ctx, url, lambda daemon: daemon.sessions())
     if json:
-        print_json(SESSIONS, found)
+        print_json(found)
     elif found.sessions:
         show.sessions(found.sessions, show.output())
     else:
         show.output().print("No sessions yet. Start one: waguard connect CODE")
 
 
-async def _in_detail(daemon: Control, code: ClientCode) -> tuple[SessionView, Sequence[Happening], str]:
+def _in_detail(daemon: Control, code: ClientCode) -> tuple[SessionView, Sequence[Happening], str]:
     """A session, what happened to it lately, and what there is of snapshots; what cannot be told now is left out."""
-    view = await daemon.session(code)
+    view = daemon.session(code)
     lately: Sequence[Happening] = ()
     saved = ""
     with suppress(WaguardError):
-        found = (await daemon.history(code, limit=_LOOK_BACK)).history
+        found = (daemon.history(code, limit=_LOOK_BACK)).history
         lately = [one for one in found if one.name in show.TURNS][:_LATELY]
     with suppress(WaguardError):
-        usable = [one for one in (await daemon.backups(code)).backups if one.login and not one.refused]
+        usable = [one for one in (daemon.backups(code)).backups if one.login and not one.refused]
         ages = [one.taken_at for one in usable if one.taken_at is not None]
         saved = (
             f"{len(usable)} with a login, the newest {show.age(max(ages))} old"
@@ -153,7 +158,7 @@ def history(
     client = client_code(code)
     found = ask(ctx, url, lambda daemon: daemon.history(client, limit=limit))
     if json:
-        print_json(HISTORY, found)
+        print_json(found)
     elif found.history:
         show.history(found.history, show.output())
     else:
@@ -165,7 +170,7 @@ def disconnect(ctx: typer.Context, code: Code, url: Url = None, json: Json = Fal
     client = client_code(code)
     view = ask(ctx, url, lambda daemon: daemon.disconnect(client))
     if json:
-        print_json(SESSION, view)
+        print_json(view)
     else:
         show.output().print(show.headline(view))
 
@@ -182,7 +187,7 @@ def cleanup(
     agreed(f"{client} will have to scan a QR code again.", f"waguard cleanup {client}", yes=yes)
     view = ask(ctx, url, lambda daemon: daemon.cleanup(client))
     if json:
-        print_json(CLEANUP, view)
+        print_json(view)
     else:
         show.cleanup(view, show.output())
     if not view.ok:
@@ -208,7 +213,7 @@ def until(wait: Wait | None) -> Wait:
 def bring_up(
     ctx: typer.Context,
     code: ClientCode,
-    verb: Callable[[Control], Coroutine[Any, Any, SessionView]],
+    verb: Callable[[Control, Meanwhile | None], SessionView],
     *,
     url: str | None,
     with_qr: bool,
@@ -216,13 +221,13 @@ def bring_up(
 ) -> None:
     try:
         if json:
-            print_json(SESSION, ask(ctx, url, verb))
+            print_json(ask(ctx, url, lambda daemon: verb(daemon, None)))
         else:
             console = show.output()
             ask(
                 ctx,
                 url,
-                lambda daemon: follow(daemon, code, lambda: verb(daemon), console=console, with_qr=with_qr),
+                lambda daemon: follow(daemon, code, partial(verb, daemon), console=console, with_qr=with_qr),
             )
     except KeyboardInterrupt:
         show.errors().print(f"{code} goes on in the background. See: waguard status {code}")
@@ -232,7 +237,7 @@ def bring_up(
 def ask(
     ctx: typer.Context,
     url: str | None,
-    request: Callable[[Control], Coroutine[Any, Any, T]],
+    request: Callable[[Control], T],
     *,
     waiting: str = "",
 ) -> T:
@@ -242,11 +247,8 @@ def ask(
         with console.status(f"{waiting} ..."):
             return ask(ctx, url, request)
 
-    async def talk() -> T:
-        async with control(config, service, url) as daemon:
-            return await request(daemon)
-
-    return asyncio.run(talk())
+    with control(config, service, url) as daemon:
+        return request(daemon)
 
 
 def origin(ctx: typer.Context, url: str | None) -> str:
@@ -267,5 +269,5 @@ def _known(path: Path | None, url: str | None) -> tuple[Config, Service | None]:
     return loaded.config, service
 
 
-def print_json(adapter: TypeAdapter[T], view: T) -> None:
-    typer.echo(plain_json(adapter.dump_json(view, indent=2).decode()))
+def print_json(view: object) -> None:
+    typer.echo(plain_json(_ANY.dump_json(view, indent=2).decode()))

@@ -10,7 +10,6 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from waguard.cli import show
-from waguard.cli.client import STATS
 from waguard.cli.sessions import Json, Url, ask, print_json
 from waguard.core.model import client_code
 from waguard.core.shown import DeadlineView, StatsView
@@ -31,7 +30,7 @@ def stats(
     client = client_code(code) if code is not None else None
     found = ask(ctx, url, lambda daemon: daemon.stats(client, hours), waiting="Counting")
     if json:
-        print_json(STATS, found)
+        print_json(found)
     else:
         render(found, show.output())
 
