@@ -111,7 +111,7 @@ async def test_the_age_of_a_browser_is_not_told_by_a_clock_that_jumps(
     probes = {"probes": {**QUICK["probes"], "memory_s": 0.1}}
     async with start(**{**QUICK, **posing, **probes, "recycle": {"max_age_h": 100.0}}) as (supervisor, _):
         await supervisor.connect(DEMO)
-        usages = supervisor._sessions[DEMO].memory.usages
+        usages = supervisor._sessions[DEMO].usages._looks
         monkeypatch.setattr(time, "time", lambda: wall() + jump_s)
         enough = len(usages) + 3
         await until(lambda: len(usages) >= enough, "what it takes was looked at since")
@@ -152,11 +152,11 @@ async def test_what_needs_a_person_is_not_forgotten_over_the_cure_of_something_e
         await supervisor.connect(DEMO)
         session = supervisor._sessions[DEMO]
         epoch = session.state.epoch
-        await session._found(epoch, 0, finding(Fault.GPU_HUNG, "it is not drawn", 1.0), first=True)
+        await session._watch._complain(epoch, 0, finding(Fault.GPU_HUNG, "it is not drawn", 1.0))
         await until(lambda: supervisor.view(DEMO).finding is not None, "a cure is under way")
         take_up(supervisor, DEMO, "conflict", always=True)
         await until(lambda: supervisor.view(DEMO).reason == "conflict", "open elsewhere")
-        session._tell(events.Recovered(epoch, Fault.GPU_HUNG))
+        session._inbox.put(events.Recovered(epoch, Fault.GPU_HUNG))
         await until(lambda: alerts(journal, "person_needed") == ["raised"], "a person is asked")
         now = supervisor.view(DEMO).finding
         assert now is not None

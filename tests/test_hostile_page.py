@@ -292,7 +292,7 @@ async def test_a_page_that_takes_memory_quickly_loses_it_between_two_looks(
         (before,) = await log_in(supervisor, simulator, DEMO)
         watch = supervisor._sessions[DEMO]._watch
         async with asyncio.timeout(70):  # its first look falls anywhere into the first minute
-            while not supervisor._sessions[DEMO].memory.usages:
+            while not supervisor._sessions[DEMO].usages.memory_mb:
                 await asyncio.sleep(0.1)
                 watch._wake[Fault.MEMORY_HIGH].set()
         began = time.monotonic()

@@ -33,7 +33,8 @@ STOREYS = (
 )
 OF_A_SESSION = (
     *("registry", "memory", "custody", "resources", "pipes", "instance", "login", "enclosure"),
-    *("copies", "ending", "launch", "handover", "cleanup", "watch", "task"),
+    *("copies", "ending", "launch", "handover", "cleanup"),
+    *("inbox", "crew", "plans", "usage", "watch", "start", "announcer", "task"),
 )
 """From the bottom up, inside that room."""
 APART = ("simulator",)

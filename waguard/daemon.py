@@ -50,9 +50,7 @@ from waguard.sandbox.cgroup import Ceiling, Cgroups
 from waguard.sandbox.etc import Etc
 from waguard.sandbox.fence import Fence
 from waguard.session.registry import Registry
-from waguard.session.resources import Resources
-from waguard.session.task import Services
-from waguard.session.watch import Senses
+from waguard.session.resources import Resources, Services, SharedProbes
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import heap, shortage, signals
 from waguard.system.files import as_storage_error, in_thread
@@ -282,7 +280,7 @@ async def running(
         services = Services(
             resources,
             turns=Turns(config.limits.concurrent_starts),
-            senses=Senses(pulse, Census(), falls, probe),
+            probes=SharedProbes(pulse, Census(), falls, probe),
             gate=Gate(BreakerPolicy(), bus.publish, installed),
             policy=RestartPolicy(
                 budget=config.restart.budget,

@@ -69,6 +69,14 @@ class Learned:
         bounds = self._bounds if stage is Stage.OPEN else replace(self._bounds, floor=1.0)
         return learning.deadline(own, self._all.get(stage.value, ()), default, bounds)
 
+    def limit_s(self, code: ClientCode, stage: Stage) -> float:
+        """How long the stage may take: as configured, or longer where that was learned."""
+        return max(self.expected_s(code, stage), self.configured_s(stage))
+
+    def expected_s(self, code: ClientCode, stage: Stage) -> float:
+        """How long it takes by what was learned, with a margin."""
+        return self.deadline(code, stage).seconds
+
     def configured_s(self, stage: Stage) -> float:
         return float(getattr(self._deadlines, stage))
 

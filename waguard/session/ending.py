@@ -70,7 +70,7 @@ class Ending:
             ) from None
         browser.close()
         self._instance.browser = None
-        self._instance.memory.forget_browser()
+        self._instance.memory.version = ""
         self._instance.stage_done(Stage.KILL, began)
         await self._witness()
         await in_thread(self._instance.custody.let_go)

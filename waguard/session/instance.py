@@ -94,15 +94,15 @@ class Instance:
             if changes.get("launch") is not None and self.browser is None:
                 raise
 
-    def begin_attempt(self, *, automatic: bool) -> None:
-        """Forget the last attempt's page; what follows carries a new id."""
+    def begin_attempt(self, *, automatic: bool, began: float) -> None:
+        """Forget the last attempt's page; what follows carries a new id. ``began`` is monotonic."""
         memory = self.memory
         memory.automatic_restarts += automatic
-        memory.attempt = secrets.token_hex(4)
+        memory.attempt, memory.attempt_began = secrets.token_hex(4), began
         memory.stages = {}
         memory.check = None
         memory.how = memory.backup = ""
-        memory.forget_browser()
+        memory.version = ""
         memory.logged_out = memory.had = memory.unpaired = False
         memory.accepted_at = 0.0
 

@@ -3,17 +3,20 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from waguard.browser import authorities
+from waguard.browser.find import Binary
 from waguard.browser.launch import Browser
 from waguard.core.model import Reason, Source, Stage, Verdict
 from waguard.errors import NotProvedGone, ProfileLocked, WaguardError
 from waguard.profile import login, witness
 from waguard.profile.examiners import Evidence, Report
+from waguard.profile.generation import Profile
 from waguard.profile.witness import Witness
 from waguard.sandbox import limits, reaper
 from waguard.session.custody import Taken
@@ -24,6 +27,18 @@ from waguard.session.login import ClientLogin
 from waguard.system import host, shortage
 from waguard.system.deadline import within
 from waguard.system.files import in_thread
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A browser that has a process and does not answer yet."""
+
+    browser: Browser
+    binary: Binary
+    launch: reaper.Launch
+    profile: Profile
+    before: Witness | None
+    """What was known of the profile before this launch."""
 
 
 class Launcher:
@@ -122,61 +137,62 @@ class Launcher:
         if taken.mended:
             self._instance.publish("profile.mended", cut=taken.mended)
 
-    async def launch(self, spawned: Callable[[Browser], None], deadline_s: float) -> None:
-        """Start the browser; returns when it answers. ``spawned`` is called as soon as there is a process to watch.
-
-        Raises `BrowserNotFound`, `SandboxFailed`, `BrowserFailed`, `DiskFull`, `StorageFailed`, `ProfileTooNew`,
-        `DeadlineExceeded`, with the browser's last words.
-        """
+    @asynccontextmanager
+    async def starting(self, deadline_s: float) -> AsyncIterator[None]:
+        """The stage `start`: what is raised in it has the browser's last words. Raises `DeadlineExceeded`."""
+        began = time.monotonic()
         try:
-            await self._launch(spawned, deadline_s)
+            async with within(Stage.START, deadline_s, "starting the browser"):
+                yield
         except WaguardError as error:
             if self._instance.browser is not None:
                 self._instance.browser.quote(error)
             if limit := shortage.of_last_words(error.details.get("stderr", ())):
                 raise limit from None
             raise
+        self._instance.stage_done(Stage.START, began)
 
-    async def _launch(self, spawned: Callable[[Browser], None], deadline_s: float) -> None:
+    async def spawn(self) -> Spawned:
+        """Have a browser's process on the profile that was prepared.
+
+        Raises `BrowserNotFound`, `SandboxFailed`, `BrowserFailed`, `DiskFull`, `StorageFailed`, `ProfileTooNew`.
+        """
         instance = self._instance
         resources, profile = instance.resources, instance.memory.profile
         assert profile is not None  # noqa: S101 (prepared)
-        settings = resources.config.browser
-        began = time.monotonic()
-        async with within(Stage.START, deadline_s, "starting the browser"):
-            binary = await resources.installed.refresh()  # its turn may have come long after it was admitted
-            version = binary.version
-            await in_thread(instance.custody.used_by, version, profile)
-            launch = reaper.Launch(
-                secrets.token_hex(8), resources.sandbox.kind, profile.generation, time.time()
-            )
-            await instance.save(launch=launch)
-            # Void from here: a browser may be writing. It has not used the profile before it answers.
-            before = await in_thread(witness.read, profile.witness)
-            await in_thread(witness.write, profile.witness, Witness(before.browser if before else version))
-            await in_thread(authorities.put, profile.path, resources.authorities, resources.profiles.user)
-            restraints = await in_thread(limits.command, resources.config.cgroup.memory_max_mb)
-            browser = instance.browser = Browser.spawn(
-                resources.sandbox,
-                binary,
-                settings,
-                profile.path,
-                instance.custody.lock_fd,
-                launch.token,
-                restraints,
-            )
-            instance.custody.drop_lock()  # the sandbox holds it from here, until all of it is gone
-            identities = tuple(await browser.run.identify())
-            spawned(browser)
-            launch = replace(launch, processes=identities, version=version)
-            await instance.save(launch=launch)
-            instance.pipes.keep(launch, browser)
-            await self._enclosure.take(launch, browser)
-            instance.memory.version = version
-            instance.publish("browser.spawned", sandbox=browser.run.kind)
-            page = await browser.go(binary, settings)
-            await in_thread(lambda: limits.volunteer([*identities, *browser.run.members()]))
-            await instance.save(launch=replace(launch, page=page.session_id, target=page.target))
-            if before is not None and before.browser != version:
-                await in_thread(witness.write, profile.witness, Witness(version))
-        instance.stage_done(Stage.START, began)
+        binary = await resources.installed.refresh()  # its turn may have come long after it was admitted
+        version = binary.version
+        await in_thread(instance.custody.used_by, version, profile)
+        launch = reaper.Launch(secrets.token_hex(8), resources.sandbox.kind, profile.generation, time.time())
+        await instance.save(launch=launch)
+        # Void from here: a browser may be writing. It has not used the profile before it answers.
+        before = await in_thread(witness.read, profile.witness)
+        await in_thread(witness.write, profile.witness, Witness(before.browser if before else version))
+        await in_thread(authorities.put, profile.path, resources.authorities, resources.profiles.user)
+        restraints = await in_thread(limits.command, resources.config.cgroup.memory_max_mb)
+        browser = instance.browser = Browser.spawn(
+            resources.sandbox,
+            binary,
+            resources.config.browser,
+            profile.path,
+            instance.custody.lock_fd,
+            launch.token,
+            restraints,
+        )
+        instance.custody.drop_lock()  # the sandbox holds it from here, until all of it is gone
+        launch = replace(launch, processes=tuple(await browser.run.identify()), version=version)
+        return Spawned(browser, binary, launch, profile, before)
+
+    async def go(self, spawned: Spawned) -> None:
+        """Returns when the browser answers. Raises `BrowserFailed`."""
+        instance, browser, launch, binary = self._instance, spawned.browser, spawned.launch, spawned.binary
+        await instance.save(launch=launch)
+        instance.pipes.keep(launch, browser)
+        await self._enclosure.take(launch, browser)
+        instance.memory.version = binary.version
+        instance.publish("browser.spawned", sandbox=browser.run.kind)
+        page = await browser.go(binary, instance.resources.config.browser)
+        await in_thread(lambda: limits.volunteer([*launch.processes, *browser.run.members()]))
+        await instance.save(launch=replace(launch, page=page.session_id, target=page.target))
+        if spawned.before is not None and spawned.before.browser != binary.version:
+            await in_thread(witness.write, spawned.profile.witness, Witness(binary.version))

@@ -75,6 +75,12 @@ class ClientLogin:
         """There is a snapshot of it."""
         await self._instance.save(unsaved=False)
 
+    def hear_logged_out(self) -> bool:
+        """The page's address says that it was logged out; whether that is news."""
+        memory = self._instance.memory
+        known, memory.logged_out = memory.logged_out, True
+        return not known
+
     async def settle(self, limit_s: float) -> None:
         """Wait until the login of a client that has just been connected is on disk, ``limit_s`` after that at most.
 

@@ -1,28 +1,32 @@
-"""What is remembered of a client's browser and its page as long as the daemon runs."""
+"""What is remembered of a client as long as the daemon runs: of its attempt, and of what its page has shown."""
 
-from collections import deque
 from dataclasses import dataclass, field
 
 from waguard.core.model import Reading
-from waguard.health.probes.memory import Usage
 from waguard.profile.examiners import Report
 from waguard.profile.generation import Profile
 
-_USAGES = 240
-"""Looks at what a browser takes that are remembered."""
-
 
 @dataclass(slots=True)
-class Memory:
-    """Everything a session remembers about its browser and its page; dropped whole by a cleanup."""
+class Seen:
+    """What the page has shown; the watch alone writes it down, and forgets it when it stops."""
 
+    reading: Reading | None = None
+    """The last one that was news."""
     qr: str | None = None
     qr_seen_at: float = 0.0
     """Unix time, seconds."""
     qr_seen: float = 0.0
     """Monotonic, seconds."""
-    reading: Reading | None = None
+
+
+@dataclass(slots=True)
+class Memory:
+    """Of the attempt: how it went, and what its profile and its login have shown to be. Dropped whole by a cleanup."""
+
     attempt: str = ""
+    attempt_began: float = 0.0
+    """Monotonic; 0: none is under way whose end was not announced."""
     profile: Profile | None = None
     how: str = ""
     """How the profile came about: ``kept``, ``fresh`` or ``restored``."""
@@ -43,13 +47,5 @@ class Memory:
     """The login's marks were seen in the page's storage in this launch."""
     unpaired: bool = False
     """The page has asked for a scan in this launch, and had a login: whose it is then accepted nobody knows."""
-    usages: deque[tuple[float, Usage]] = field(default_factory=lambda: deque(maxlen=_USAGES))
-    """What the browser takes, look by look, each with its time, monotonic."""
     version: str = ""
     """Of the browser that runs."""
-
-    def forget_browser(self) -> None:
-        """What was seen of a browser goes with it."""
-        self.qr = self.reading = None
-        self.usages.clear()
-        self.version = ""

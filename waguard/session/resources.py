@@ -1,10 +1,19 @@
-"""What the instances of a daemon share."""
+"""What the sessions of a daemon share."""
 
 from dataclasses import dataclass
 
+from waguard.admission.gate import Gate
+from waguard.admission.turns import Turns
 from waguard.backup.store import Backups
 from waguard.browser.find import Binary, Installed
 from waguard.config.sections import Config
+from waguard.core.health import recycle
+from waguard.core.session.restart import RestartPolicy
+from waguard.health.probes.census import Census
+from waguard.health.probes.falls import Falls
+from waguard.health.probes.pulse import Pulse
+from waguard.history.learned import Learned
+from waguard.history.store import History
 from waguard.observe.bus import Bus
 from waguard.profile.store import Profiles
 from waguard.sandbox import Sandbox
@@ -15,7 +24,7 @@ from waguard.system.systemd import Manager
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the instances of a daemon share."""
+    """What there is for them to work with."""
 
     config: Config
     installed: Installed
@@ -33,3 +42,28 @@ class Resources:
     def binary(self) -> Binary:
         """The last one that was seen to run: what the next launch runs, unless it has changed since."""
         return self.installed.current
+
+
+@dataclass(frozen=True, slots=True)
+class SharedProbes:
+    """What the probes of all sessions share."""
+
+    pulse: Pulse
+    census: Census
+    falls: Falls
+    probe: str
+    """The page's reader."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All of it, and what is decided by it."""
+
+    resources: Resources
+    turns: Turns
+    probes: SharedProbes
+    gate: Gate
+    policy: RestartPolicy
+    recycle: recycle.Limits
+    history: History
+    learned: Learned

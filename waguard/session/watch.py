@@ -7,10 +7,9 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from waguard.browser.launch import Browser
 from waguard.browser.page import Page
@@ -25,56 +24,34 @@ from waguard.errors import BrowserFailed, PageFailed, PageUnreachable, WaguardEr
 from waguard.health import remedies
 from waguard.health.probes import Probe, link, qr
 from waguard.health.probes.browser import browser_probe
-from waguard.health.probes.census import BROWSER, RENDERER, Census, Member
+from waguard.health.probes.census import BROWSER, RENDERER, Member
 from waguard.health.probes.effort import Efforts, Moved
-from waguard.health.probes.falls import Falls
 from waguard.health.probes.gpu import GpuProbe
 from waguard.health.probes.memory import MemoryProbe, Usage
 from waguard.health.probes.network import network_probe
 from waguard.health.probes.process import ProcessProbe
-from waguard.health.probes.pulse import Pulse
 from waguard.health.probes.renderer import FAULTS as OF_THE_RENDERER
 from waguard.health.probes.renderer import RendererProbe
 from waguard.session.copies import Stillness
+from waguard.session.crew import Crew, Look
 from waguard.session.enclosure import Enclosure
+from waguard.session.inbox import Inbox
 from waguard.session.instance import Instance
 from waguard.session.login import ClientLogin
+from waguard.session.memory import Seen
+from waguard.session.plans import Plans
+from waguard.session.resources import SharedProbes
+from waguard.session.usage import Usages
 from waguard.system import host, shortage
 from waguard.system.deadline import within
 from waguard.system.tasks import forget
 from waguard.whatsapp import page as whatsapp
-
-Work = Callable[[], Coroutine[Any, Any, None]]
 
 _AGAIN_S = 1.0
 """How soon a probe looks again that has just complained, at most."""
 _POPUPS_TOLD_S = 60.0
 _WORK_SHARE = 0.5
 """A page that loads is at work if it ran, or waited for a processor, for so much of the time: our looks at it take less."""
-
-
-@dataclass(frozen=True, slots=True)
-class Senses:
-    """What the probes of all sessions share."""
-
-    pulse: Pulse
-    census: Census
-    falls: Falls
-    probe: str
-    """The page's reader."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ears:
-    """Whom the watch tells."""
-
-    tell: Callable[[events.Event], None]
-    found: Callable[[int, int, Finding, bool], Awaitable[None]]
-    """An epoch and its step, a complaint, and whether it is a new one."""
-    unreachable: Callable[[int, int, Failure], None]
-    """There is no way to the page."""
-    used: Callable[[Usage], Awaitable[None]]
-    spawn: Callable[[Work, str], "asyncio.Task[None]"]
 
 
 class Watch:
@@ -84,16 +61,23 @@ class Watch:
         login: ClientLogin,
         enclosure: Enclosure,
         stillness: Stillness,
-        senses: Senses,
-        ears: Ears,
+        probes: SharedProbes,
+        plans: Plans,
+        usages: Usages,
+        inbox: Inbox,
+        crew: Crew,
     ) -> None:
         self._instance = instance
         self._login = login
         self._enclosure = enclosure
         self._stillness = stillness
         self._config = instance.resources.config
-        self._senses = senses
-        self._ears = ears
+        self._shared = probes
+        self._plans = plans
+        self._usages = usages
+        self._inbox = inbox
+        self._crew = crew
+        self.seen = Seen()
         self._tasks: list[asyncio.Task[None]] = []
         self._look_now = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -185,7 +169,7 @@ class Watch:
     def _tell_unreachable(self, epoch: int, step: int, error: PageUnreachable) -> None:
         self._quote(error)
         self._no_way_why = error.message
-        self._ears.unreachable(epoch, step, Failure.of(error, Stage.OPEN))
+        self._unreachable(epoch, step, Failure.of(error, Stage.OPEN))
 
     def _quote(self, error: PageFailed) -> None:
         """It may be the browser itself that keeps a page from being loaded, and then it says so."""
@@ -204,18 +188,33 @@ class Watch:
         if self._tasks:  # forgotten only when they have ended
             await asyncio.wait(self._tasks)
         self._tasks = []
+        self.seen = Seen()
+        self._usages.forget()
 
-    def _start(self, work: Work, name: str) -> "asyncio.Task[None]":
-        task = self._ears.spawn(work, name)
+    def _start(self, look: Look, name: str) -> "asyncio.Task[None]":
+        task = self._crew.look_on(look, name)
         self._tasks = [*(one for one in self._tasks if not one.done()), task]
         return task
+
+    async def _complain(self, epoch: int, step: int, complaint: Finding, *, first: bool = True) -> None:
+        """Tell it, with what may help here and now."""
+        self._inbox.put(await self._plans.found(epoch, step, complaint, self.seen.reading, first=first))
+
+    def _unreachable(self, epoch: int, step: int, failure: Failure) -> None:
+        self._inbox.put(self._plans.unreachable(epoch, step, failure))
+
+    async def _used(self, usage: Usage) -> None:
+        reading = self.seen.reading
+        connected = reading is not None and reading.link is Link.CONNECTED
+        if await self._usages.due(usage, connected=connected):
+            self._inbox.put(events.RecycleAsked())
 
     # --- the deadline of the stage `open` -------------------------------------------------------------
 
     def arm(self, epoch: int, step: int, deadline_s: float, expected_s: float) -> None:
         """It runs from here. ``expected_s``: what was learned that it takes; that is told, and bounds no patience."""
         self._disarm()
-        self._opened, self._opened_awake = time.monotonic(), self._senses.pulse.clock()
+        self._opened, self._opened_awake = time.monotonic(), self._shared.pulse.clock()
         self._moved = self._opened_awake
         self._deadline, self._expected = deadline_s, expected_s
         self._set_timer(epoch, step, min(deadline_s, expected_s))
@@ -238,7 +237,7 @@ class Watch:
             self._late = None
 
     def _passed(self, epoch: int, step: int) -> None:
-        now, deadline = self._senses.pulse.clock(), self._deadline
+        now, deadline = self._shared.pulse.clock(), self._deadline
         took, stage = now - self._opened_awake, Stage.OPEN.value
         if took >= self._expected < deadline:
             self._instance.publish("stage.slow", stage=stage, expected_s=round(self._expected, 3))
@@ -250,7 +249,7 @@ class Watch:
         self._timer = None
         at_work = took >= patience.LONGER * deadline
         self._instance.publish("stage.late", stage=stage, deadline_s=round(deadline, 3), at_work=at_work)
-        reading, browser = self._instance.memory.reading, self._instance.browser
+        reading, browser = self.seen.reading, self._instance.browser
         said = browser.last_words() if browser is not None else ()
         details = (("stage", stage), ("deadline_s", deadline), *((("stderr", list(said)),) if said else ()))
         limit = shortage.of_last_words(said)
@@ -259,7 +258,7 @@ class Watch:
             silent = Failure(
                 "deadline_exceeded", what, Stage.OPEN, str(limit or "Is the network up?"), details
             )
-            self._ears.unreachable(epoch, step, silent)
+            self._unreachable(epoch, step, silent)
             return
         shown = ", ".join(reading.signs) if reading is not None else ""
         late = Failure(
@@ -276,7 +275,7 @@ class Watch:
         complaint = Finding(Fault.PAGE_NOT_LOADED, late, evidence, took)
         if reading is not None and reading.link is Link.UNKNOWN and not reading.wrong:
             complaint = finding(Fault.PAGE_UNREAD, f"it shows {shown or 'nothing'}", took)
-        self._late = self._start(partial(self._ears.found, epoch, step, complaint, True), "late")  # type: ignore[arg-type]  # a coroutine function
+        self._late = self._start(partial(self._complain, epoch, step, complaint), "late")
 
     # --- the watchers -----------------------------------------------------------------------------------
 
@@ -305,10 +304,10 @@ class Watch:
         """A process is gone: if the kernel has ended it, that is said too."""
         if why := await self._enclosure.short_of_memory():
             complaint = replace(complaint, evidence=(*complaint.evidence, why))
-        await self._ears.found(epoch, self._step, complaint, True)
+        await self._complain(epoch, self._step, complaint)
 
     def _crashed(self, epoch: int) -> None:
-        self._instance.memory.reading = None
+        self.seen.reading = None
         if self._ended_renderer:
             self._ended_renderer = False
             return
@@ -336,13 +335,13 @@ class Watch:
                 lost = Failure("refused", f"The login was lost: {self._login.distrust}.", Stage.OPEN)
                 shown = ", ".join(reading.signs) or "nothing"
                 evidence = (self._login.distrust, f"the page shows {shown}")
-                self._ears.tell(events.LoginLost(epoch, lost, evidence))
+                self._inbox.put(events.LoginLost(epoch, lost, evidence))
                 return
             reading = judged
-            news = reading != self._instance.memory.reading or reading.qr_exhausted or self._renderer.silent
+            news = reading != self.seen.reading or reading.qr_exhausted or self._renderer.silent
             if news and not self._left(step):
                 self._note(reading)
-                self._ears.tell(events.PageRead(epoch, reading, step=step))
+                self._inbox.put(events.PageRead(epoch, reading, step=step))
             await self._weigh(reading)
             await self._answered(epoch, step, reading)
             await self._rest(self._look_now, self._until_next_look())
@@ -357,9 +356,8 @@ class Watch:
         if (
             whatsapp.says_logged_out(address)
             and not elsewhere(address, home)
-            and not self._instance.memory.logged_out
+            and self._login.hear_logged_out()
         ):
-            self._instance.memory.logged_out = True
             self._look_now.set()
 
     def _close(self, page: Page, other: str) -> None:
@@ -377,19 +375,19 @@ class Watch:
         asking = asyncio.ensure_future(self._look_at(page))
         try:
             while True:
-                began = self._senses.pulse.clock()
+                began = self._shared.pulse.clock()
                 done, _ = await asyncio.wait([asking], timeout=self._config.page.read_s)
                 if done:
                     return asking.result()
-                await self._missed(epoch, page, self._senses.pulse.clock() - began)
+                await self._missed(epoch, page, self._shared.pulse.clock() - began)
         finally:
             asking.cancel()
             forget(asking)  # it may have failed while it was missed
 
     async def _look_at(self, page: Page) -> object:
-        signs = await page.look(whatsapp.part(self._senses.probe, "signs"))
+        signs = await page.look(whatsapp.part(self._shared.probe, "signs"))
         splash = signs.get("splash") if isinstance(signs, dict) else None
-        words = await page.evaluate(whatsapp.part(self._senses.probe, "words", splash is not False))
+        words = await page.evaluate(whatsapp.part(self._shared.probe, "words", splash is not False))
         return whatsapp.together(signs, words)
 
     async def _missed(self, epoch: int, page: Page, waited_s: float) -> None:
@@ -403,7 +401,7 @@ class Watch:
             async with asyncio.timeout(_AGAIN_S):
                 metrics = await page.metrics()
         pids = [one.row.pid for one in await self._members() if one.role in {BROWSER, RENDERER}]
-        seen = self._renderer.missed(self._senses.pulse.clock(), waited_s, pids, metrics)
+        seen = self._renderer.missed(self._shared.pulse.clock(), waited_s, pids, metrics)
         if Fault.PAGE_BLOCKED in seen and not await self._browser_answers():
             return
         await self._saw(epoch, OF_THE_RENDERER, seen, self._renderer.silent_s, self._renderer.due_s)
@@ -422,14 +420,14 @@ class Watch:
             return
         await self._see_sync(epoch, reading)
         stale_s = self._config.health.qr_s
-        age = time.monotonic() - max(self._instance.memory.qr_seen, self._opened)
+        age = time.monotonic() - max(self.seen.qr_seen, self._opened)
         await self._saw(epoch, qr.FAULTS, qr.judge(reading, age, stale_s), age)
 
     async def _see_sync(self, epoch: int, reading: Reading) -> None:
         """A sync that does not get on. What loads has yet to show whether it does."""
         if reading.link is Link.LOADING or reading.cut_off:
             return
-        now, still_s = self._senses.pulse.clock(), 0.0
+        now, still_s = self._shared.pulse.clock(), 0.0
         if reading.link is Link.SYNCING:
             still_s = now - self._moved
         stuck = f"the sync has not moved for {still_s:.0f} s"
@@ -439,7 +437,7 @@ class Watch:
 
     async def _weigh(self, reading: Reading | None) -> None:
         """Whether a page that loads or syncs gets on: by what it shows, and by the work of its renderer."""
-        now = self._senses.pulse.clock()
+        now = self._shared.pulse.clock()
         if reading is not None and reading.progress != self._progress:
             self._progress, self._moved = reading.progress, now
         syncs = reading is not None and reading.link is Link.SYNCING
@@ -460,14 +458,14 @@ class Watch:
         return min(self._config.page.poll_loading_s, (time.monotonic() - self._opened) / 10)
 
     def _note(self, reading: Reading) -> None:
-        memory = self._instance.memory
-        if reading.wid is not None and (memory.reading is None or reading.wid != memory.reading.wid):
+        seen = self.seen
+        if reading.wid is not None and (seen.reading is None or reading.wid != seen.reading.wid):
             self._instance.publish("session.account", wid=whatsapp.masked(reading.wid))
-        memory.reading = reading
+        seen.reading = reading
         if reading.link is Link.UNKNOWN:
             return
-        if reading.qr != memory.qr:
-            memory.qr, memory.qr_seen_at, memory.qr_seen = reading.qr, time.time(), time.monotonic()
+        if reading.qr != seen.qr:
+            seen.qr, seen.qr_seen_at, seen.qr_seen = reading.qr, time.time(), time.monotonic()
             if reading.qr is not None:
                 self._instance.publish("session.qr_shown")
 
@@ -477,7 +475,7 @@ class Watch:
             return
         with contextlib.suppress(PageFailed, TimeoutError):
             async with asyncio.timeout(self._config.page.read_s):
-                clicked = await browser.page.look(whatsapp.part(self._senses.probe, "click", "fresh_codes"))
+                clicked = await browser.page.look(whatsapp.part(self._shared.probe, "click", "fresh_codes"))
             self._instance.publish("session.qr_reloaded", clicked=clicked is True)
 
     # --- the probes -------------------------------------------------------------------------------------
@@ -490,7 +488,7 @@ class Watch:
             browser_probe(browser.version, self._members, every.browser_s, answer_s),
             network_probe(page.cookies, self._browser_answers, self._members, every.network_s, answer_s),
             GpuProbe(page.settled, self._page_answers, self._members, every.gpu_s, answer_s),
-            MemoryProbe(self._members, self._ears.used, hard_mb, every.memory_s, answer_s),
+            MemoryProbe(self._members, self._used, hard_mb, every.memory_s, answer_s),
         )
 
     async def worked(self, seconds: float) -> bool:
@@ -501,7 +499,7 @@ class Watch:
 
     async def _members(self) -> Sequence[Member]:
         browser = self._instance.browser
-        return () if browser is None else await self._senses.census.members(browser.run.pids())
+        return () if browser is None else await self._shared.census.members(browser.run.pids())
 
     async def _browser_answers(self) -> bool:
         """Whether the browser's own process does; if not, its probe is to say so."""
@@ -534,18 +532,18 @@ class Watch:
 
     async def _look_when_memory_falls(self) -> None:
         while True:
-            await self._senses.falls.next()
+            await self._shared.falls.next()
             if (wake := self._wake.get(Fault.MEMORY_HIGH)) is not None:
                 wake.set()
 
     async def _look(self, epoch: int, probe: Probe) -> bool:
         """One look; returns whether it was not answered in time."""
-        began = self._senses.pulse.clock()
+        began = self._shared.pulse.clock()
         try:
             async with asyncio.timeout(probe.deadline_s):
                 seen = await probe.look()
         except TimeoutError:
-            waited = self._senses.pulse.clock() - began
+            waited = self._shared.pulse.clock() - began
             if waited >= 0.8 * probe.deadline_s:  # else it was the daemon that slept
                 await self._saw(epoch, probe.faults, await probe.unanswered(waited), 2 * waited)
             return True
@@ -573,7 +571,7 @@ class Watch:
 
         ``before_s``: it has been so before it was a complaint; ``wait_s``: so soon more is known of what is only suspected.
         """
-        now, health, step = self._senses.pulse.clock(), self._config.health, self._step
+        now, health, step = self._shared.pulse.clock(), self._config.health, self._step
         unknown = dict.fromkeys((Fault.PAGE_WRONG, Fault.PAGE_UNREAD), self._unknown_s)
         limits = {**health.patience(), **unknown, Fault.SYNC_STUCK: 0.0}
         treated = {**health.treated(), **dict.fromkeys(REFUSALS - {Fault.OUTDATED}, SLOW_S[0])}
@@ -587,13 +585,13 @@ class Watch:
             lasted_s = before_s + one.lasted_s
             waits_s = wait_s if one.fault is Fault.PAGE_SILENT else treated.get(one.fault, 0.0) - lasted_s
             complaint = finding(one.fault, evidence, lasted_s, max(0.0, waits_s))
-            await self._ears.found(epoch, step, complaint, one.first)
+            await self._complain(epoch, step, complaint, first=one.first)
         for fault in over:
-            self._ears.tell(events.Recovered(epoch, fault))
+            self._inbox.put(events.Recovered(epoch, fault))
 
     def _no_way(self) -> bool:
         """The browser shows its own error page, which does not try again by itself."""
-        reading = self._instance.memory.reading
+        reading = self.seen.reading
         return reading is not None and whatsapp.ERROR_PAGE in reading.signs
 
     # --- the remedies -----------------------------------------------------------------------------------
@@ -615,7 +613,7 @@ class Watch:
             self._config.whatsapp.url,
             self._members,
             self._renderer.silent,
-            partial(whatsapp.part, self._senses.probe, "click"),
+            partial(whatsapp.part, self._shared.probe, "click"),
         )
         reload, why = remedy is Remedy.RELOAD, ""
         self._navigating += reload
@@ -623,7 +621,7 @@ class Watch:
             if reload:
                 self._ended_renderer = remedies.ends_renderer(fault, silent=target.silent)
                 self._reloads += 1
-                self._instance.memory.reading = None  # what it shows next is news, even if it is the same
+                self.seen.reading = None  # what it shows next is news, even if it is the same
             async with asyncio.timeout(verify_s if reload else self._config.probes.answer_s):
                 await remedies.apply(remedy, fault, target)
         except PageUnreachable as error:
@@ -644,10 +642,10 @@ class Watch:
             while reload and self._timer is not None:  # it gets on
                 await self._awake(_AGAIN_S)
             why = f"{verify_s:g} s after it nothing was better"
-        self._ears.tell(events.NotCured(epoch, why, step=step))
+        self._inbox.put(events.NotCured(epoch, why, step=step))
 
     async def _awake(self, seconds: float) -> None:
         """Sleep for so many seconds of the daemon's own waking time."""
-        until = self._senses.pulse.clock() + seconds
-        while (left := until - self._senses.pulse.clock()) > 0:  # noqa: ASYNC110 (its clock may have stood still)
+        until = self._shared.pulse.clock() + seconds
+        while (left := until - self._shared.pulse.clock()) > 0:  # noqa: ASYNC110 (its clock may have stood still)
             await asyncio.sleep(left)

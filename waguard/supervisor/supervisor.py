@@ -57,7 +57,8 @@ from waguard.session import handover
 from waguard.session.instance import Instance
 from waguard.session.pipes import kept_launch, kept_names
 from waguard.session.registry import Record
-from waguard.session.task import Services, Session
+from waguard.session.resources import Services
+from waguard.session.task import Session
 from waguard.supervisor.views import backup_view, qr_view, session_view
 from waguard.system import host, shortage
 from waguard.system.deadline import within
@@ -626,29 +627,33 @@ class Supervisor:
         if limit is None:
             limit = deadlines.restore if session.state.source or session.login.distrust else 0.0
             limit += deadlines.close + deadlines.kill + deadlines.admit
-            limit += session.deadline(Stage.PREPARE) + session.deadline(Stage.START)
-            limit += LONGER * session.deadline(Stage.OPEN)  # a page that does not get on is told sooner
+            limit += sum(self.learned.limit_s(session.code, one) for one in (Stage.PREPARE, Stage.START))
+            limit += LONGER * self.learned.limit_s(
+                session.code, Stage.OPEN
+            )  # a page that does not get on is told sooner
             limit += deadlines.scan if wait is Wait.CONNECTED else 0.0
 
         asked_at = time.monotonic()
 
         def look() -> Failure | bool:
-            return answer(session.state, wait, has_qr=session.memory.qr is not None, asked_at=asked_at)
+            return answer(session.state, wait, has_qr=session.seen.qr is not None, asked_at=asked_at)
 
         try:
             while look() is False:
                 if (
                     timeout_s is None
                 ):  # its turn comes as long as the queue moves, and if not it says so itself
-                    await session.until(lambda: session.before is None)
+                    await session.until(lambda: session.start.before is None)
                 async with asyncio.timeout(limit):
                     await session.until(
-                        lambda: look() is not False or (timeout_s is None and session.before is not None)
+                        lambda: (
+                            look() is not False or (timeout_s is None and session.start.before is not None)
+                        )
                     )
         except TimeoutError:
             if session.state.link is Link.SYNCING:
                 return self.view(session.code)  # logged in and on its way: no failure
-            if session.before is not None:
+            if session.start.before is not None:
                 raise self._queued(session, limit) from None
             stage = _stage(session.state)
             raise DeadlineExceeded(
@@ -666,14 +671,14 @@ class Supervisor:
         return self.view(session.code)
 
     def _queued(self, session: Session, limit: float) -> DeadlineExceeded:
-        about = f", about {session.queued_s:g} s" if session.queued_s is not None else ""
+        about = f", about {session.start.queued_s:g} s" if session.start.queued_s is not None else ""
         return DeadlineExceeded(
-            f"{session.code} waits for its turn to start after {limit:g} s: {session.before} wait before it{about}.",
+            f"{session.code} waits for its turn to start after {limit:g} s: {session.start.before} wait before it{about}.",
             hint=f"It goes on in the background. See: waguard status {session.code}",
             stage=Stage.ADMIT.value,
             deadline_s=limit,
-            before=session.before,
-            queued_s=session.queued_s,
+            before=session.start.before,
+            queued_s=session.start.queued_s,
         )
 
     def _outcome(self, session: Session, failure: Failure) -> WaguardError:

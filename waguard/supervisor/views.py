@@ -18,7 +18,7 @@ from waguard.session.task import Session
 
 
 def session_view(session: Session, sandbox: str) -> SessionView:
-    state, memory, reading = session.state, session.memory, session.memory.reading
+    state, memory, reading = session.state, session.memory, session.seen.reading
     pids, age_s = session.browser_pids, session.browser_age_s
     return SessionView(
         client=session.code,
@@ -61,17 +61,17 @@ def session_view(session: Session, sandbox: str) -> SessionView:
         ),
         finding=_finding_view(session),
         next_try_s=_next_try_s(session),
-        memory_mb=round(memory.usages[-1][1].memory_mb, 1) if memory.usages else None,
-        before=session.before,
-        queued_s=session.queued_s,
+        memory_mb=session.usages.memory_mb,
+        before=session.start.before,
+        queued_s=session.start.queued_s,
     )
 
 
 def qr_view(session: Session) -> QrView | None:
-    memory = session.memory
-    if memory.qr is None or summary_of(session.state) is not Status.AWAITING_SCAN:
+    seen = session.seen
+    if seen.qr is None or summary_of(session.state) is not Status.AWAITING_SCAN:
         return None
-    return QrView(memory.qr, round(time.monotonic() - memory.qr_seen, 3), round(memory.qr_seen_at, 3))
+    return QrView(seen.qr, round(time.monotonic() - seen.qr_seen, 3), round(seen.qr_seen_at, 3))
 
 
 def _finding_view(session: Session) -> FindingView | None:

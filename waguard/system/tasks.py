@@ -1,4 +1,4 @@
-"""Tasks that nobody waits for: what ends one of them unforeseen is told, with its trace, and what is to go on goes on."""
+"""Tasks that nobody waits for: what ends one of them unforeseen is told, with its trace, and what is to go on goes on. And changes that somebody does wait for."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -11,6 +11,20 @@ from waguard.system.repeats import Repeats
 _AGAIN_S = 1.0
 _TOLD_S = 600.0
 """The same is told so often."""
+
+
+class Changes:
+    """Wakes whoever waits for the next change of something."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+
+    def tell(self) -> None:
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def next(self) -> None:
+        await self._next.wait()
 
 
 def background(
