@@ -35,6 +35,7 @@ from waguard.core.stats import Happening
 from waguard.errors import BY_CODE, BreakerOpen, ConfigError, LimitReached, StorageFailed
 from waguard.observe import logs
 from waguard.sandbox.bubblewrap import Bubblewrap
+from waguard.supervisor.answering import outcome_of
 from waguard.supervisor.supervisor import Supervisor
 
 DEMO = ClientCode("demo")
@@ -952,12 +953,12 @@ async def test_what_a_failure_said_of_when_was_so_when_it_came(port: Any) -> Non
         error = BreakerOpen("No browser is started now.", retry_after_s=300)
         session.state = replace(session.state, wanted=Wanted.UP, process=Process.BACKOFF)
         session._next_try = time.monotonic() + 40
-        told = asked.supervisor._outcome(session, Failure.of(error, Stage.ADMIT))
+        told = outcome_of(session, Failure.of(error, Stage.ADMIT))
         assert told.details["retry_after_s"] == 40
         session._next_try = time.monotonic() - 1
-        assert asked.supervisor._outcome(session, Failure.of(error)).details["retry_after_s"] == 1
+        assert outcome_of(session, Failure.of(error)).details["retry_after_s"] == 1
         session.state = replace(session.state, wanted=Wanted.DOWN)
-        assert "retry_after_s" not in asked.supervisor._outcome(session, Failure.of(error)).details
+        assert "retry_after_s" not in outcome_of(session, Failure.of(error)).details
 
 
 def test_less_than_a_second_is_not_at_once() -> None:

@@ -34,7 +34,7 @@ STOREYS = (
 OF_A_SESSION = (
     *("registry", "memory", "custody", "resources", "pipes", "instance", "login", "enclosure"),
     *("copies", "ending", "launch", "handover", "cleanup"),
-    *("inbox", "crew", "plans", "usage", "watch", "start", "announcer", "task"),
+    *("inbox", "crew", "plans", "usage", "watch", "start", "announcer", "task", "sessions"),
 )
 """From the bottom up, inside that room."""
 APART = ("simulator",)

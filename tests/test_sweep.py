@@ -43,10 +43,12 @@ from waguard.session.ending import Ending
 from waguard.session.launch import Launcher
 from waguard.session.registry import Registry
 from waguard.session.task import Session
+from waguard.supervisor.startup import Startup
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import files, host
 from waguard.system.systemd import Manager
 from waguard.upkeep.keeper import Keeper
+from waguard.upkeep.tidying import Tidying
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
 OLD, OLD2, OLD3 = (f"20240102T030405-0123abc{last}" for last in "def")
@@ -72,8 +74,8 @@ def unswept(pose: Daemon, monkeypatch: pytest.MonkeyPatch) -> Start:
 
     @asynccontextmanager
     async def opening(posing: str = "ok", **sections: dict[str, Any]) -> AsyncIterator[Supervisor]:
-        monkeypatch.setattr(Supervisor, "_sweep", nothing)
-        monkeypatch.setattr(Supervisor, "_bring_back", nothing)
+        monkeypatch.setattr(Tidying, "_sweep", nothing)
+        monkeypatch.setattr(Startup, "bring_back", nothing)
         async with pose(posing, **sections) as (supervisor, _):
             yield supervisor
 

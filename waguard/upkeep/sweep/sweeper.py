@@ -2,22 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from waguard.core.model import ClientCode
 from waguard.core.shown import Leftover, Sweep
 from waguard.errors import StorageFailed
 from waguard.profile.generation import Retired
 from waguard.session.resources import Resources
+from waguard.session.sessions import Sessions
 from waguard.session.task import Session
 from waguard.system import host, shortage
 from waguard.system.files import in_thread
 from waguard.upkeep.sweep import Proposal, Scene, leftovers, processes, retired, space
 
-_Finder = Callable[[Scene], Iterator[Proposal]]
-IN_THE_WAY: Sequence[_Finder] = (processes.find, leftovers.find)
+Finder = Callable[[Scene], Iterator[Proposal]]
+IN_THE_WAY: Sequence[Finder] = (processes.find, leftovers.find)
 """Of a launch: dealt with before there is one. What runs goes before what it holds."""
-TAKES_ROOM: Sequence[_Finder] = (retired.find, space.find)
+TAKES_ROOM: Sequence[Finder] = (retired.find, space.find)
 """This may take minutes, and nobody has to wait for it."""
 FINDERS = (*IN_THE_WAY, *TAKES_ROOM)
 PUT_ASIDE = (retired.find,)
@@ -28,14 +29,12 @@ class Sweeper:
     def __init__(
         self,
         resources: Resources,
-        sessions: Mapping[ClientCode, Session],
+        sessions: Sessions,
         save: Callable[[Retired], Awaitable[tuple[Retired, str]]],
-        unread: Collection[ClientCode],
     ) -> None:
         self._resources = resources
         self._sessions = sessions
         self._save = save
-        self._unread = unread
         self._sweeping = asyncio.Lock()
 
     async def sweep(
@@ -43,7 +42,7 @@ class Sweeper:
         *,
         dry_run: bool = False,
         starting: bool = False,
-        among: Sequence[_Finder] = FINDERS,
+        among: Sequence[Finder] = FINDERS,
     ) -> Sweep:
         """Look, and deal with what is found; what fails is told in its finding. Raises `StorageFailed` if it cannot look."""
         began = time.monotonic()
@@ -69,7 +68,7 @@ class Sweeper:
         sessions: Mapping[ClientCode, Session],
         in_use: frozenset[str],
         starting: bool,
-        among: Sequence[_Finder],
+        among: Sequence[Finder],
     ) -> Sequence[Proposal]:
         resources = self._resources
         scene = Scene(
@@ -85,7 +84,7 @@ class Sweeper:
             in_use,
             resources.cgroups,
             resources.profiles.aside.looked_at(),
-            self._unread,
+            self._sessions.unread,
         )
         return [proposal for finder in among for proposal in finder(scene)]
 
@@ -97,7 +96,7 @@ class Sweeper:
             try:
                 _, profile = profiles.find(code)
             except StorageFailed:
-                if code in self._sessions or code in self._unread:
+                if code in self._sessions or code in self._sessions.unread:
                     raise  # with an owner unknown, none could be told to be without one
                 continue  # no directory of ours
             if profile is not None:
