@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 from waguard.admission.gate import Gate
+from waguard.admission.room import Room
 from waguard.browser import find
 from waguard.browser.find import Binary, Installed
+from waguard.config.sections import Config
 from waguard.core.catalogue import Level, level_of
 from waguard.core.health.breaker import BreakerPolicy
 from waguard.core.health.faults import Fault
@@ -123,10 +125,35 @@ def clock() -> Clock:
     return Clock()
 
 
+class Space(Room):
+    """Room, or none for a reason of the test's."""
+
+    def __init__(self) -> None:
+        async def let_go(_enough: Callable[[], bool]) -> None:
+            pass
+
+        super().__init__(Config(), None, let_go)
+        self.lack: list[WaguardError] = []
+        """What is missing, one after the other."""
+        self.asked: list[ClientCode] = []
+
+    async def find(self, code: ClientCode) -> None:
+        self.asked.append(code)
+        if self.lack:
+            raise self.lack[0]
+
+
 @pytest.fixture
-def gate(told: Told, installed: Installed, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Gate:
+def space() -> Space:
+    return Space()
+
+
+@pytest.fixture
+def gate(
+    told: Told, installed: Installed, space: Space, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> Gate:
     monkeypatch.setattr("waguard.admission.gate.time", SimpleNamespace(monotonic=clock))
-    return Gate(POLICY, told.publish, installed)
+    return Gate(POLICY, told.publish, installed, space)
 
 
 # --- alerts ---------------------------------------------------------------------------------------------------
@@ -345,51 +372,38 @@ async def test_a_storm_is_held_and_whoever_asks_is_not(gate: Gate, clock: Clock,
     assert not told.news
 
 
-async def test_who_finds_no_room_waits_and_there_is_one_alert_for_all(gate: Gate, told: Told) -> None:
-    room: list[WaguardError] = [NoMemory("1 MiB is free."), DiskFull("No disk is left.")]
-    wanted: list[ClientCode] = []
-
-    async def find_room(code: ClientCode) -> None:
-        wanted.append(code)
-        if room:
-            raise room[0]
-
-    gate.find_room = find_room
+async def test_who_finds_no_room_waits_and_there_is_one_alert_for_all(
+    gate: Gate, space: Space, told: Told
+) -> None:
+    space.lack += [NoMemory("1 MiB is free."), DiskFull("No disk is left.")]
     for cause in UNASKED:
         assert isinstance(await held(gate, cause, A), NoMemory)
-    for cause in ASKED:  # the supervisor has looked before
+    for cause in ASKED:  # looked for before anything was touched
         await gate.admit(B, cause)
-    del room[0]
+    del space.lack[0]
     assert isinstance(await held(gate, Cause.RETURN, C), DiskFull)
     assert told.news == ["raised no_room"]
     assert [one.text for one in gate.alerts.raised()] == ["Sessions that are wanted wait: No disk is left."]
-    room.clear()
+    space.lack.clear()
     await gate.admit(C, Cause.RETURN)
     assert told.news == ["raised no_room", "cleared no_room"]
-    assert wanted == [A, A, A, C, C]
+    assert space.asked == [A, A, A, C, C]
 
 
-async def test_for_room_is_waited_half_a_minute_whatever_a_caller_would_be_told(gate: Gate) -> None:
-    errors = [NoMemory("Full.", retry_after_s=7, mb=3), DiskFull("Full.")]
-
-    async def find_room(_code: ClientCode) -> None:
-        raise errors[0]
-
-    gate.find_room = find_room
+async def test_for_room_is_waited_half_a_minute_whatever_a_caller_would_be_told(
+    gate: Gate, space: Space
+) -> None:
+    space.lack += [NoMemory("Full.", retry_after_s=7, mb=3), DiskFull("Full.")]
     assert (await held(gate, Cause.RECOVERY)).details == {"retry_after_s": 30.0, "mb": 3}
-    del errors[0]
+    del space.lack[0]
     assert (await held(gate, Cause.RECOVERY)).details == {"retry_after_s": 30.0}
 
 
-async def test_who_finds_no_room_is_no_trial(gate: Gate, clock: Clock) -> None:
+async def test_who_finds_no_room_is_no_trial(gate: Gate, space: Space, clock: Clock) -> None:
     """Else a session that waits for memory would keep the others from trying."""
     await gate.start_failed(A, failure())
     await gate.start_failed(B, failure())
-
-    async def find_room(_code: ClientCode) -> None:
-        raise NoMemory("Full.")
-
-    gate.find_room = find_room
+    space.lack.append(NoMemory("Full."))
     clock.now += POLICY.base_s
     assert isinstance(await held(gate, Cause.RECOVERY, A), NoMemory)
     await gate.admit(B, Cause.CONNECT)
@@ -475,7 +489,7 @@ async def test_one_that_is_not_there_at_the_start_is_looked_for_until_it_is(
     installed = Installed(path, 10.0)
     with pytest.raises(BrowserNotFound) as caught:
         await installed.refresh()
-    gate = Gate(POLICY, told.publish, installed)
+    gate = Gate(POLICY, told.publish, installed, Space())
     gate.distrust(caught.value)
     assert told.news == ["raised breaker_open"]
     assert "there is no file" in str(await held(gate))

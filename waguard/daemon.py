@@ -24,6 +24,7 @@ from aiohttp import web
 
 from waguard import __version__
 from waguard.admission.gate import Gate
+from waguard.admission.room import Room
 from waguard.admission.turns import Turns
 from waguard.api import app, auth
 from waguard.api.port import Port, most
@@ -51,11 +52,14 @@ from waguard.sandbox.etc import Etc
 from waguard.sandbox.fence import Fence
 from waguard.session.registry import Registry
 from waguard.session.resources import Resources, Services, SharedProbes
+from waguard.session.sessions import Sessions
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import heap, shortage, signals
 from waguard.system.files import as_storage_error, in_thread
 from waguard.system.systemd import CONTROL, Manager
 from waguard.system.tasks import background
+from waguard.upkeep.keeper import Keeper
+from waguard.upkeep.sweep.sweeper import Sweeper
 from waguard.whatsapp import page as whatsapp
 
 _VERSION_S = 10.0
@@ -277,11 +281,15 @@ async def running(
         bus.subscribe(learned.heard)
         falls = Falls()
         stack.push_async_callback(_end, background(falls.run, "falls", bus.publish, again=True))
+        sessions = Sessions(bus.publish)
+        keeper = Keeper(resources, sessions)
+        sweeper = Sweeper(resources, sessions, keeper.save)
+        room = Room(config, resources.cgroups, sweeper.make_room)
         services = Services(
             resources,
             turns=Turns(config.limits.concurrent_starts),
             probes=SharedProbes(pulse, Census(), falls, probe),
-            gate=Gate(BreakerPolicy(), bus.publish, installed),
+            gate=Gate(BreakerPolicy(), bus.publish, installed, room),
             policy=RestartPolicy(
                 budget=config.restart.budget,
                 window_s=config.restart.window_s,
@@ -298,7 +306,7 @@ async def running(
         )
         if unfit is not None:
             services.gate.distrust(unfit)
-        supervisor = Supervisor(services)
+        supervisor = Supervisor(services, sessions, keeper, sweeper)
         status = StatusLine(
             lambda line: manager.tell(f"STATUS={line}", again=False), supervisor.statuses, supervisor.alerts
         )

@@ -1,15 +1,18 @@
 """Between the sessions and the host: who may start now, what is the host's trouble and not a session's.
 
-It owns the breaker and the alerts, and knows of each session whether it reaches WhatsApp and what it suffers from.
+It owns the breaker and the alerts, and knows of each session whether it reaches WhatsApp and what it suffers from. Whether there is room
+it asks `Room`.
 """
 
 import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
+from waguard.admission.room import Room
 from waguard.browser.find import Installed
 from waguard.core.health import breaker
 from waguard.core.health.breaker import Breaker, BreakerPolicy
@@ -22,6 +25,9 @@ from waguard.observe.alerts import Alerts
 _HOST_FAILURES = frozenset({"browser_failed", "sandbox_failed", "browser_not_found", "deadline_exceeded"})
 """Codes of a failed start that may well be the host's."""
 _NOBODY = ClientCode("")
+_REFUSING = frozenset({Alert.BREAKER_OPEN, Alert.DISK_FULL})
+"""While one of these stands, no connect is taken."""
+_DISK_EVERY_S = 10.0
 _NO_ROOM_S = 30.0
 """So long waits for memory or disk whoever was not asked for."""
 
@@ -32,25 +38,44 @@ class Gate:
         policy: BreakerPolicy,
         publish: Callable[..., Any],
         installed: Installed,
+        room: Room,
     ) -> None:
         self.alerts = Alerts(publish)
+        self.room = room
+        self._publish = publish
         self._policy = policy
         self._installed = installed
         self._breaker = Breaker()
         self._closes = asyncio.Event()
         self._online: dict[str, bool] = {}
         self._faults: dict[str, Fault] = {}
-        self.find_room: Callable[[ClientCode], Awaitable[None]] | None = None
-        """Raises if one more session finds no memory or disk. The supervisor knows."""
 
     # --- may it start?
+
+    @asynccontextmanager
+    async def entering(self, code: ClientCode) -> AsyncIterator[None]:
+        """Somebody asks for one more browser: refuse what this machine has no room for, before anything is touched.
+
+        Whoever is let in counts from here. Raises `NoMemory`, `DiskFull`.
+        """
+        with self.room.counted(code):
+            try:
+                await self.room.find(code)
+            except WaguardError as error:
+                self.refused(code, error)
+                raise
+            yield
+
+    def refused(self, code: ClientCode, error: WaguardError) -> None:
+        """A connect that the host refuses is no attempt, and no success either."""
+        self._publish("connect.refused", client=code, code=error.code, error=error.message)
 
     async def admit(self, code: ClientCode, cause: Cause) -> None:
         """Raises `BreakerOpen`, `NoMemory`, `DiskFull`, each with ``retry_after_s``: nothing was tried then."""
         asked = cause in {Cause.CONNECT, Cause.RESTART}
-        if not asked and self.find_room is not None:
+        if not asked:  # else room was found before anything was touched
             try:
-                await self.find_room(code)
+                await self.room.find(code)
             except WaguardError as error:
                 if not error.passing:
                     error.details = {**error.details, "retry_after_s": _NO_ROOM_S}
@@ -78,6 +103,21 @@ class Gate:
             hint="It is tried again by itself. See: waguard doctor",
             retry_after_s=max(1, math.ceil(wait_s)),
         )
+
+    async def refusals(self) -> Sequence[Alert]:
+        """Why no connect at all is taken now; empty if they are. Memory is another matter: who is up stays up, and who finds
+        none is told.
+        """
+        await self._look_at_disk()
+        return [one.alert for one in self.alerts.raised() if one.alert in _REFUSING]
+
+    async def _look_at_disk(self) -> None:
+        self.alerts.set(Alert.DISK_FULL, await self.room.disk_lack())
+
+    async def keep_looking_at_disk(self) -> None:
+        while True:
+            await self._look_at_disk()
+            await asyncio.sleep(_DISK_EVERY_S)
 
     async def until_closed(self) -> None:
         """Wait until a browser starts well, which closes an open breaker; the caller sets the deadline."""

@@ -44,6 +44,7 @@ class Announcer:
 
     def _tell_gate(self, after: State) -> None:
         code, gate = self._instance.code, self._gate
+        gate.room.note(code, after.process)
         if after.process is not Process.UP:
             gate.reaches(code, None)
         elif usable(after.link, after.reason) or after.reason in _UNREACHED:

@@ -2,15 +2,12 @@
 
 import asyncio
 import difflib
-import math
 import threading
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import IO
 
-from waguard.backup.snapshot import About
 from waguard.backup.store import Backup
 from waguard.core.model import Alert, ClientCode, Process, Stage, Status, Wait
 from waguard.core.session import events
@@ -19,14 +16,11 @@ from waguard.core.shown import BackupView, CleanupView, QrView, Raised, SandboxV
 from waguard.errors import (
     BackupRefused,
     BreakerOpen,
-    DiskFull,
-    NoMemory,
     NoQrCode,
     NotReady,
     RecordUnavailable,
     SessionNotFound,
     ShuttingDown,
-    WaguardError,
 )
 from waguard.profile import login
 from waguard.schedule import Rule, Schedule
@@ -37,7 +31,6 @@ from waguard.session.task import Session
 from waguard.supervisor.answering import Answering, error_of
 from waguard.supervisor.startup import READ_LATER, Startup
 from waguard.supervisor.views import backup_view, qr_view, session_view
-from waguard.system import host
 from waguard.system.deadline import within
 from waguard.system.files import in_thread
 from waguard.system.tasks import background
@@ -56,25 +49,24 @@ _INODES = 1000
 
 
 class Supervisor:
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, sessions: Sessions, keeper: Keeper, sweeper: Sweeper) -> None:
         self._services = services
         self._resources = services.resources
         self._config = services.resources.config
+        self._gate = services.gate
+        self._sessions = sessions
         self.history, self.learned = services.history, services.learned
-        publish = self._resources.bus.publish
-        self._sessions = Sessions(publish)
-        self._admitting: Counter[Session] = Counter()
-        self._origin = login.origin_of(self._config.whatsapp.url)
-        self._startup = Startup(services, self._sessions)
+        self.keeper, self.sweeper = keeper, sweeper
+        self._tidying = Tidying(sweeper, self._resources.bus)
+        self._startup = Startup(services, sessions)
         self._answering = Answering(self._config.deadlines, self.learned)
-        self.keeper = Keeper(self._resources, self._sessions)
-        self.sweeper = Sweeper(self._resources, self._sessions, self.keeper.save)
-        self._tidying = Tidying(self.sweeper, self._resources.bus)
+        self._origin = login.origin_of(self._config.whatsapp.url)
         self.schedule = Schedule(
-            self._config.sessions.dir / ".schedule.json", self._config.schedule.jitter_s, publish
+            self._config.sessions.dir / ".schedule.json",
+            self._config.schedule.jitter_s,
+            self._resources.bus.publish,
         )
         self._own: Sequence[asyncio.Task[None]] = ()
-        services.gate.find_room = self._room_for
         self._closing = False
         self.ready = False
 
@@ -93,12 +85,9 @@ class Supervisor:
         self._own = (
             self._tidying.begin(),
             background(self._startup.bring_back, "return", publish),
-            background(self._keep_looking_at_disk, "disk", publish, again=True),
+            background(self._gate.keep_looking_at_disk, "disk", publish, again=True),
         )
         self.ready = True
-
-    async def _room_for(self, code: ClientCode) -> None:
-        await self._admit(self._sessions[code])
 
     async def _reap(self) -> None:
         await self.sweeper.sweep()
@@ -219,7 +208,8 @@ class Supervisor:
             raise BackupRefused(
                 f"It has a login of {there}, and whatsapp.url is of {here}.", reason="other_origin"
             )
-        await self._find_room(backup.about)
+        if (about := backup.about) is not None:
+            await self._gate.room.find_disk(about.bytes, about.files)
         return backup
 
     async def _opened(self, code: ClientCode, backup_id: str) -> Backup:
@@ -279,7 +269,7 @@ class Supervisor:
 
     def alerts(self) -> Sequence[Raised]:
         """What somebody should know now."""
-        return self._services.gate.alerts.raised()
+        return self._gate.alerts.raised()
 
     def sandbox(self) -> SandboxView:
         return SandboxView(self._resources.sandbox.kind, self._resources.sandbox.problem)
@@ -348,123 +338,36 @@ class Supervisor:
         if not self.ready:
             raise NotReady("The daemon is still dealing with what an earlier one left.", retry_after_s=1)
 
-    def _tell_refused(self, code: ClientCode, error: WaguardError) -> None:
-        """A connect that the host refuses is no attempt, and no success either."""
-        self._resources.bus.publish("connect.refused", client=code, code=error.code, error=error.message)
-
     async def refusals(self) -> Sequence[str]:
         """Why no connect at all is taken now, by code; empty if they are. Memory is another matter: who is up stays up, and who finds
         none is told.
         """
         if not self.ready:
             return ["shutting_down" if self._closing else "not_ready"]
-        await self._look_at_disk()
-        return [one.alert for one in self._services.gate.alerts.raised() if one.alert in _REFUSING]
-
-    async def _look_at_disk(self) -> None:
-        lack = await in_thread(self._disk_lack, None)
-        self._services.gate.alerts.set(Alert.DISK_FULL, lack)
-
-    async def _keep_looking_at_disk(self) -> None:
-        while True:
-            await self._look_at_disk()
-            await asyncio.sleep(_DISK_EVERY_S)
+        return await self._gate.refusals()
 
     @asynccontextmanager
     async def _admitted(self, session: Session) -> AsyncIterator[None]:
-        """Refuse one more browser that this machine has no room for, before anything is touched.
-
-        Whoever is let in counts from here, so that callers at the same time do not all get the last place.
-        """
+        """Refuse one more browser that this machine has no room for, before anything is touched."""
         if session.state.process not in {Process.DOWN, Process.FAILED, Process.BACKOFF}:
             yield
             return
-        self._admitting[session] += 1
         try:
-            try:
-                await self._admit(session)
-            except WaguardError as error:
-                self._tell_refused(session.code, error)
-                raise
-            yield
+            async with self._gate.entering(session.code):
+                yield
         finally:
-            self._admitting[session] -= 1
             self._forget(session)
-
-    async def _admit(self, session: Session) -> None:
-        limits = self._config.limits
-        others = [other for other in self._sessions.values() if other is not session]
-        coming = sum(self._coming(other) for other in others)
-        running = sum(
-            other.state.process not in {Process.DOWN, Process.FAILED} or self._coming(other)
-            for other in others
-        )
-        if running >= limits.max_sessions:
-            raise NoMemory(
-                f"As many sessions are up as limits.max_sessions allows: {running}.",
-                hint="Disconnect one, or raise limits.max_sessions.",
-                retry_after_s=60,
-            )
-        # Browsers on their way up have not taken their memory yet: count what they will take.
-        needed = limits.reserve_memory_mb + limits.session_memory_mb * (coming + 1)
-        free = await in_thread(host.available_memory_mb)
-        if free < needed:
-            raise NoMemory(
-                f"{free} MiB of memory are free, and one more session needs {needed} MiB.",
-                hint="Disconnect a session, or lower limits.session_memory_mb or limits.reserve_memory_mb.",
-                retry_after_s=60,
-            )
-        await self._look_at_pressure()
-        await self._find_room()
-
-    async def _look_at_pressure(self) -> None:
-        """Free memory says little of a machine that gets it by throwing out what is needed at once. Raises `NoMemory`."""
-        limit, cgroups = self._config.limits.memory_pressure, self._resources.cgroups
-        if not limit:
-            return
-        ours = [cgroups.memory_pressure] if cgroups is not None else []
-        stalled = await in_thread(host.stalled, host.MEMORY_PRESSURE, *ours)
-        if stalled is not None and stalled > limit:
-            raise NoMemory(
-                f"For {stalled:g} % of the last ten seconds nothing got on for want of memory; limits.memory_pressure is {limit:g}.",
-                hint="It is tried again by itself where it was wanted. Disconnect a session, or add memory.",
-                retry_after_s=15,
-            )
-
-    async def _find_room(self, restoring: About | None = None) -> None:
-        """See that there is disk, if need be where retired profiles are. Raises `DiskFull`."""
-        if await in_thread(self._disk_lack, restoring):
-            await self.sweeper.make_room(lambda: not self._disk_lack(restoring))
-            if lack := await in_thread(self._disk_lack, restoring):
-                raise DiskFull(lack, hint="Free some space. Sessions that are up go on.")
-
-    def _disk_lack(self, restoring: About | None) -> str:
-        """What is missing on the disk for one more session, or for a snapshot to be laid out; empty if nothing. Blocking."""
-        root, reserve = self._config.sessions.dir, self._config.limits.reserve_disk_mb
-        disk, inodes = host.free_disk_mb(root), host.free_inodes(root)
-        needed = math.ceil(restoring.bytes / host.MB) if restoring is not None else 0
-        if disk < reserve + needed:
-            besides = f" and the snapshot's {needed} MiB" if needed else ""
-            return f"{disk} MiB of disk are free below {root}, less than limits.reserve_disk_mb = {reserve}{besides}."
-        files = _INODES + (restoring.files if restoring is not None else 0)
-        if inodes is not None and inodes < files and (reserve or restoring is not None):
-            return f"Only {inodes} more files can be made below {root}; a session needs {files}."
-        return ""
 
     def _forget(self, session: Session) -> None:
         """A session that was only asked about leaves nothing: no attempt was made, and nothing is on disk."""
-        if session.untouched and not self._admitting[session] and self._sessions.get(session.code) is session:
-            del self._admitting[session]
+        asked = self._gate.room.counts(session.code)
+        if session.untouched and not asked and self._sessions.get(session.code) is session:
             self._sessions.drop(session)
-
-    def _coming(self, session: Session) -> bool:
-        """On its way up."""
-        return self._admitting[session] > 0 or session.state.process in _ON_ITS_WAY
 
     async def _answer(self, session: Session, wait: Wait, timeout_s: float | None) -> SessionView:
         try:
             await self._answering.wait(session, wait, timeout_s)
         except BreakerOpen as error:
-            self._tell_refused(session.code, error)
+            self._gate.refused(session.code, error)
             raise
         return self.view(session.code)
