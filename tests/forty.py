@@ -3,7 +3,7 @@
 import time
 from dataclasses import replace
 
-from test_cli import CONNECTED, DOWN, FAILED, SCAN, STARTING
+from views import CONNECTED, DOWN, FAILED, SCAN, STARTING
 
 from waguard.core.health.faults import Fault
 from waguard.core.health.plans import Remedy

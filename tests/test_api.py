@@ -3,7 +3,6 @@
 import ast
 import asyncio
 import base64
-import contextlib
 import gzip
 import io
 import json
@@ -12,7 +11,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ from unittest.mock import AsyncMock, Mock
 import aiohttp
 import pytest
 from conftest import Daemon, Journal, decoded
-from multidict import CIMultiDict
+from control_port import ADMIN, API, TOKEN, TOKEN2, Answer, Port, is_problem, is_well_made
 from pydantic import SecretStr
-from yarl import URL
+from trees import snapshot
 
 from waguard.api import admin, app, auth, backups, compat, problems, sessions, stats, words
 from waguard.api.routes import Routes
@@ -36,96 +35,9 @@ from waguard.errors import BY_CODE, BreakerOpen, ConfigError, LimitReached, Stor
 from waguard.observe import logs
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.supervisor.answering import outcome_of
-from waguard.supervisor.supervisor import Supervisor
 
 DEMO = ClientCode("demo")
-ADMIN, TOKEN, TOKEN2 = "admin-admin-admin-admin", "demo-demo-demo-demo", "demo2-demo2-demo2"
 QR = "2@posing,noise,identity,adv,1"
-API = {
-    "admin_token": SecretStr(ADMIN),
-    "client_tokens": {"demo": SecretStr(TOKEN), "demo2": SecretStr(TOKEN2)},
-}
-
-
-@dataclass
-class Answer:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.body)
-        return found
-
-
-def is_problem(answer: Answer, status: int, code: str) -> dict[str, Any]:
-    """The one form of all errors; returns it."""
-    assert (answer.status, answer.json.get("code")) == (status, code), answer.body
-    assert answer.headers["Content-Type"].startswith("application/problem+json")
-    problem = answer.json
-    assert problem["type"] == "about:blank"
-    assert problem["status"] == status
-    assert problem["title"] == code.replace("_", " ")
-    assert re.search(r"\w+ \w+.*\.$", problem["detail"]), "a sentence"
-    is_well_made(answer)
-    return problem
-
-
-def is_well_made(answer: Answer) -> None:
-    assert re.fullmatch(r"[0-9a-f]{8}", answer.headers["X-Request-Id"])
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-
-
-@dataclass
-class Port:
-    """A control port and a caller of it."""
-
-    url: str
-    supervisor: Supervisor
-    http: aiohttp.ClientSession
-    ids: set[str] = field(default_factory=set)
-
-    async def ask(
-        self, method: str, path: str, token: str | None = ADMIN, *, body: Any = None, **headers: str
-    ) -> Answer:
-        """``path`` goes out as it is, percent signs and all; header names have ``_`` for ``-``."""
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        if token is not None:
-            named.setdefault("Authorization", f"Bearer {token}")
-        url = URL(self.url + path, encoded=True)
-        async with self.http.request(method, url, data=body, headers=named) as response:
-            answer = Answer(response.status, response.headers.copy(), await response.read())
-        if "X-Request-Id" in answer.headers:
-            assert answer.headers["X-Request-Id"] not in self.ids
-            self.ids.add(answer.headers["X-Request-Id"])
-        return answer
-
-    async def raw(self, data: bytes, *, hang_up: bool = False, then: bytes = b"") -> Answer | None:
-        """Bytes as they are, on a connection of their own; ``then`` when the server says that it goes on."""
-        address = URL(self.url)
-        reader, writer = await asyncio.open_connection(address.host, address.port)
-        try:
-            writer.write(data)
-            await writer.drain()
-            if hang_up:
-                return None
-            async with asyncio.timeout(10):
-                if then:
-                    assert b"100 Continue" in await reader.readuntil(b"\r\n\r\n")
-                    writer.write(then)
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                headers: CIMultiDict[str] = CIMultiDict()
-                for line in head.split("\r\n")[1:-2]:
-                    name, _, value = line.partition(": ")
-                    headers.add(name, value)
-                body = await reader.readexactly(int(headers["Content-Length"]))
-            return Answer(int(head.split()[1]), headers, body)
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
 
 
 @pytest.fixture
@@ -142,16 +54,6 @@ def port(pose: Daemon) -> Any:
             yield Port(url, supervisor, http)
 
     return opening
-
-
-def snapshot(root: Path) -> dict[str, tuple[int, ...]]:
-    found: dict[str, tuple[int, ...]] = {}
-    for path in sorted(root.rglob("*")):
-        if path.name.startswith((".history.db", ".looked")):
-            continue  # what was asked before is written down a little later, and so is the first sweep
-        seen = path.lstat()
-        found[str(path)] = (seen.st_ino, seen.st_mode, seen.st_size, seen.st_mtime_ns)
-    return found
 
 
 # --- bad input ------------------------------------------------------------------------------------------------

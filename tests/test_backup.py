@@ -15,14 +15,15 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from crashes import STEPS, crash_points
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_files import crash_points
+from snapshots import ABOUT, GO, KEY, ORIGIN, OTHER, RING
+from trees import tree
 
 from waguard.backup import bring, keys, snapshot
 from waguard.backup.keys import Key, Keyring
 from waguard.backup.seal import Opener, Sealer, read_header
-from waguard.backup.snapshot import About
 from waguard.backup.store import Backups
 from waguard.core.model import ClientCode
 from waguard.errors import BackupFailed, BackupNotFound, BackupRefused, ConfigError
@@ -30,12 +31,7 @@ from waguard.profile import login
 from waguard.system.files import PARTIAL
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
-ORIGIN = "https_web.whatsapp.com_0"
 MARKER = b"the wid of somebody: 34600000000"
-KEY, OTHER = Key("k1", bytes(range(32))), Key("k2", bytes(32))
-RING = Keyring([KEY], Path("keys"))
-GO = threading.Event()
-ABOUT = About("demo", "20260101T000000-0123abcd", "request", 1.0, "156.0.0.0", ORIGIN, live=False, login=True)
 
 
 def sealed(data: bytes, key: Key = KEY) -> bytes:
@@ -80,10 +76,6 @@ def backups(tmp_path: Path) -> Backups:
     made = Backups(tmp_path / "sessions", RING)
     made.make_room()
     return made
-
-
-def tree(top: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
 
 
 # --- sealing ------------------------------------------------------------------------------------------------
@@ -329,10 +321,6 @@ def test_a_crash_at_any_step_of_a_snapshot_leaves_none_or_a_whole_one(
             path.unlink()
     assert seen == {0, 1}
 
-
-STEPS = frozenset(
-    {"mkdir", "rename", "replace", "fsync", "unlink", "link", "symlink", "rmdir", "open", "close", "chown"}
-)
 
 # --- the store ----------------------------------------------------------------------------------------------
 

@@ -6,14 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
+from clients import log_in, pid_of, token
 from conftest import Daemon, Journal, decoded
+from processes import alive, family
+from waiting import until
 
 from waguard.browser.find import KNOWN
 from waguard.core.model import ClientCode, Link, Login, Status, Wait
@@ -21,7 +23,6 @@ from waguard.core.shown import SessionView
 from waguard.observe.bus import Event
 from waguard.simulator.server import Cadence, Simulator
 from waguard.supervisor.supervisor import Supervisor
-from waguard.system import host
 
 pytestmark = [
     pytest.mark.browser,
@@ -29,7 +30,6 @@ pytestmark = [
 ]
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
-BRISK = Cadence(first_s=1.0, next_s=0.5, sync_s=0.1)
 
 
 @pytest.fixture
@@ -43,31 +43,6 @@ def sandbox(request: pytest.FixtureRequest) -> dict[str, str]:
     return {"kind": request.param}
 
 
-async def until(done: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-    """Poll what has no event to wait for."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        await asyncio.sleep(0.02)
-
-
-async def log_in(supervisor: Supervisor, simulator: Simulator, *codes: ClientCode) -> list[SessionView]:
-    """Connect and scan each; all are connected afterwards."""
-    await asyncio.gather(*(supervisor.connect(code) for code in codes))
-    for code in codes:
-        simulator.scan(supervisor.qr(code).text, "34600000000")
-    return list(await asyncio.gather(*(supervisor.connect(code, wait=Wait.CONNECTED) for code in codes)))
-
-
-def family(pid: int) -> set[int]:
-    """``pid`` and every living descendant of it, by an independent look at the process table."""
-    found = {pid}
-    rows = [row for row in host.process_table() if row.state not in "ZX"]
-    while more := {row.pid for row in rows if row.ppid in found and row.pid not in found}:
-        found |= more
-    return found
-
-
 async def login_on_disk(sessions: Path, code: ClientCode) -> None:
     """Chromium writes localStorage seconds late: a login younger than that does not outlive a SIGKILL."""
     store = sessions / code / "profile" / "Default" / "Local Storage" / "leveldb"
@@ -76,21 +51,6 @@ async def login_on_disk(sessions: Path, code: ClientCode) -> None:
         return any(b"last-wid-md" in file.read_bytes() for file in store.glob("*.log"))
 
     await until(written, "the login's marks on disk")
-
-
-def pid_of(view: SessionView) -> int:
-    assert view.browser is not None
-    return view.browser.pids[0]
-
-
-def living(pids: set[int]) -> set[int]:
-    return {row.pid for row in host.process_table() if row.state not in "ZX"} & pids
-
-
-def token(supervisor: Supervisor) -> str:
-    """The admin's."""
-    found: str = json.loads((supervisor._config.sessions.dir / ".tokens.json").read_text())["admin"]
-    return found
 
 
 async def test_a_session_tells_whose_number_it_is_and_without_a_browser_nothing_of_one(
@@ -252,11 +212,11 @@ async def test_cleanup_of_one_leaves_the_others_alone(start: Daemon, simulator: 
         report = await supervisor.cleanup(DEMO)
         assert report.ok
         assert {step.outcome for step in report.steps} == {"done"}
-        assert not living(families[0])
+        assert not alive(families[0])
         for was, members in zip(views[1:], families[1:], strict=True):
             now = supervisor.view(ClientCode(was.client))
             assert (now.browser, now.link, now.attempt) == (was.browser, Link.CONNECTED, was.attempt)
-            assert living(members) == members
+            assert alive(members) == members
         view = await supervisor.connect(DEMO)
         assert (view.status, view.profile) == (Status.AWAITING_SCAN, "fresh")
 
@@ -273,7 +233,7 @@ async def test_a_stopped_browser_is_cleaned_and_connected_anew(
         report = await supervisor.cleanup(DEMO)
         assert report.ok
         assert "stopped" in report.steps[1].detail
-        assert not living(stopped)
+        assert not alive(stopped)
         assert (await supervisor.connect(DEMO)).status is Status.AWAITING_SCAN
 
 
@@ -300,7 +260,7 @@ async def test_a_page_that_loops_is_cleaned_at_once(start: Daemon, simulator: Si
         members = family(pid_of(view))
         report = await supervisor.cleanup(DEMO)
         assert report.ok
-        assert not living(members)
+        assert not alive(members)
         await simulator.clear_faults()
         assert (await supervisor.connect(DEMO)).status is Status.AWAITING_SCAN
 
@@ -571,10 +531,10 @@ async def test_a_killed_daemon_leaves_nothing_to_the_next(
                 os.kill(pid, signal.SIGSTOP)
             process.kill()
             process.wait()
-            assert living(stopped) == stopped
+            assert alive(stopped) == stopped
             async with start(whatsapp={"url": simulator.url}, sandbox=sandbox) as (supervisor, _):
                 # The daemon is ready, nothing was connected yet: what was left is gone already.
-                assert not living(everything)
+                assert not alive(everything)
                 assert journal.named("reaper.killed")
                 assert all(decoy.poll() is None for decoy in decoys)
                 assert len(supervisor.views()) == 5

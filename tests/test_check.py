@@ -11,6 +11,7 @@ from pathlib import Path
 import damage
 import pytest
 from bare_browser import BINARY, NOBODY, make_profile
+from clients import logged_in
 from conftest import Daemon, Journal
 from damage import LARGE, ODD, SMALL, STILL_UNSEEN, UNSEEN, Chromium, Way, locked
 from written import VERSION, Written
@@ -23,7 +24,6 @@ from waguard.profile.examiners.subject import Doubt, Subject
 from waguard.profile.witness import Witness
 from waguard.session.registry import Registry
 from waguard.simulator.server import Cadence, Simulator
-from waguard.supervisor.supervisor import Supervisor
 from waguard.system.files import Below
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")]
@@ -210,16 +210,6 @@ def test_leveldb_is_read_as_chromium_writes_it(large: Written) -> None:
 async def simulator() -> AsyncIterator[Simulator]:
     async with Simulator(cadence=Cadence(sync_s=0.05)) as simulator:
         yield simulator
-
-
-async def logged_in(supervisor: Supervisor, simulator: Simulator, sessions: Path) -> Path:
-    """Demo's profile, logged in and closed."""
-    view = await supervisor.connect(DEMO)
-    assert view.qr is not None
-    simulator.scan(view.qr.text, "34600000000")
-    await supervisor.connect(DEMO, wait=Wait.CONNECTED)
-    await supervisor.disconnect(DEMO)
-    return (sessions / "demo" / "profile").resolve()
 
 
 async def test_a_damaged_profile_is_put_aside_before_the_browser_can_touch_it(

@@ -5,93 +5,29 @@ import json
 import os
 import socket
 import stat
-import threading
 import time
 import tomllib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from aiohttp import web
-from pydantic import TypeAdapter
-from typer.testing import CliRunner, Result
+from commands import _ANY, ADMIN, TOKEN, Port, always, answer, call, store_tokens
+from typer.testing import Result
+from views import CONNECTED, DOWN, FAILED, SCAN, SNAPSHOT, STARTING, blocks
 
 from waguard import __version__
 from waguard.api import auth, problems
-from waguard.api import qr as drawing
 from waguard.cli import edge, follow, show, tokens
-from waguard.cli.app import app
 from waguard.cli.errors import Foreign
 from waguard.config import load as loading
 from waguard.config.load import load
 from waguard.config.sections import Config
-from waguard.core.model import Link, Login, Process, Status, Wanted
-from waguard.core.shown import BrowserView, CleanupView, FailureView, QrView, SessionView, Step
-from waguard.errors import BrowserFailed, SessionNotFound, WaguardError
-
-ADMIN, TOKEN = "admin-admin-admin-admin", "demo-demo-demo-demo"
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-_ANY: TypeAdapter[Any] = TypeAdapter(Any)
-
-DOWN = SessionView(
-    client="demo",
-    status=Status.STOPPED,
-    wanted=Wanted.DOWN,
-    process=Process.DOWN,
-    link=Link.UNKNOWN,
-    reason=None,
-    since=0.0,
-    attempt=None,
-    qr=None,
-    profile=None,
-    backup=None,
-    check=None,
-    generation=None,
-    login=Login.NONE,
-    saved=None,
-    wid=None,
-    push_name=None,
-    page_version=None,
-    signs=(),
-    browser=None,
-    stages_ms={},
-    automatic_restarts=0,
-    failure=None,
-    finding=None,
-    next_try_s=None,
-    memory_mb=None,
-)
-STARTING = replace(
-    DOWN,
-    status=Status.STARTING,
-    wanted=Wanted.UP,
-    process=Process.STARTING,
-    attempt="a77e3970",
-    stages_ms={"admit": 0.1, "prepare": 12.3},
-)
-SCAN = replace(
-    STARTING,
-    status=Status.AWAITING_SCAN,
-    process=Process.UP,
-    link=Link.AWAITING_SCAN,
-    qr=QrView("2@a,b,c,d,1", 0.2, 0.0),
-    signs=("data-ref",),
-    profile="fresh",
-    generation="20260101T000000-00000000",
-    browser=BrowserView((4711, 4712), "bubblewrap", 0.0),
-    stages_ms={**STARTING.stages_ms, "start": 206.0, "open": 1234.0},
-)
-CONNECTED = replace(SCAN, status=Status.CONNECTED, link=Link.CONNECTED, qr=None, profile="kept")
-FAILED = replace(
-    DOWN,
-    status=Status.FAILED,
-    process=Process.FAILED,
-    automatic_restarts=5,
-    failure=FailureView("browser_failed", "The browser ended.", "start", "Run: waguard doctor"),
-)
-
+from waguard.core.model import Login
+from waguard.core.shown import CleanupView, FailureView, QrView, Step
+from waguard.errors import BrowserFailed, SessionNotFound
 
 _FIELDS: list[tuple[float, str, dict[str, Any]]] = [
     (9, "attempt.done", {"why": "recovery", "outcome": "usable", "link": "connected", "duration_ms": 2100.0}),
@@ -123,116 +59,6 @@ HAPPENED = [
     {"id": 100 + int(at), "at": 1e9 + at, "client": "demo", "name": name, "fields": fields}
     for at, name, fields in _FIELDS
 ]
-SNAPSHOT = {
-    "id": "20260101T000000-01234567",
-    "client": "demo",
-    "taken_at": 1.0,
-    "reason": "settled",
-    "login": True,
-    "refused": False,
-    "live": True,
-    "browser": "156",
-    "generation": "20260101T000000-01234567",
-    "bytes": 5000,
-}
-
-
-def answer(view: object) -> web.Response:
-    return web.Response(body=_ANY.dump_json(view), content_type="application/json")
-
-
-def always(view: object) -> Handler:
-    async def handler(_request: web.BaseRequest) -> web.Response:
-        return problems.response(view, admin=True) if isinstance(view, WaguardError) else answer(view)
-
-    return handler
-
-
-class Port:
-    """A control port in a thread of its own: the commands have their own loop."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.handlers: dict[str, Handler] = {}
-        """By ``METHOD /path``."""
-        self.requests: list[web.BaseRequest] = []
-        self._loop = asyncio.new_event_loop()
-        self._up = threading.Event()
-        self._stop = asyncio.Event()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
-
-    async def _serve(self) -> None:
-        server = web.Server(self._handle, handler_cancellation=True)  # what nobody waits for ends
-        runner = web.ServerRunner(server, access_log=None, shutdown_timeout=0.0)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        self._up.set()
-        await self._stop.wait()
-        await runner.cleanup()
-
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.requests.append(request)
-        handler = self.handlers.get(f"{request.method} {request.path}")
-        if handler is None:
-            return problems.response(SessionNotFound("There is no session.", hint="Start one."), admin=True)
-        return await handler(request)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._up.wait(10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
-        self._loop.close()
-
-    # --- what it may be told ------------------------------------------------------------------------
-
-    def bring_up(
-        self,
-        views: Sequence[SessionView],
-        outcome: object = None,
-        *,
-        verb: str = "connect",
-        ends: bool = True,
-        before: SessionView | None = None,
-    ) -> None:
-        """``before`` is what the first look shows. Then each shows the next view, the last one stays; when it was shown, the
-        verb is answered, if it is.
-        """
-        left = list(views)
-        now = views[0]
-        shown, asked = asyncio.Event(), asyncio.Event()
-
-        async def look(_request: web.BaseRequest) -> web.Response:
-            nonlocal now
-            if not asked.is_set():
-                return (
-                    problems.response(SessionNotFound("None."), admin=True)
-                    if before is None
-                    else answer(before)
-                )
-            if left:
-                now = left.pop(0)
-            if not left:
-                shown.set()
-            return answer(now)
-
-        async def work(request: web.BaseRequest) -> web.StreamResponse:
-            asked.set()
-            await (shown if ends else self._stop).wait()
-            return await always(outcome or views[-1])(request)
-
-        self.handlers["GET /v1/sessions/demo"] = look
-        self.handlers[f"POST /v1/sessions/demo/{verb}"] = work
-
-
-def blocks(view: SessionView) -> str:
-    """Its QR code where there is no terminal."""
-    assert view.qr is not None
-    return drawing.text(view.qr).decode()
 
 
 @pytest.fixture
@@ -257,10 +83,6 @@ def with_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(tokens.ENV_TOKEN, ADMIN)
 
 
-def call(*arguments: str, **options: Any) -> Result:
-    return CliRunner().invoke(app, arguments, prog_name="waguard", catch_exceptions=False, **options)
-
-
 def ask(port: Port, *arguments: str, **options: Any) -> Result:
     result = call(*arguments, "--url", port.url, **options)
     assert ADMIN not in result.output
@@ -272,11 +94,6 @@ def free_address() -> str:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{taken.getsockname()[1]}"
-
-
-def store_tokens(directory: Path = Path("sessions")) -> None:
-    directory.mkdir()
-    (directory / auth.FILE).write_text(json.dumps({"admin": ADMIN, "clients": {"demo": TOKEN}}))
 
 
 # --- the frame ----------------------------------------------------------------------------------------

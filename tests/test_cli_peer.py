@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from test_cli import ADMIN, TOKEN, call, store_tokens
+from commands import ADMIN, TOKEN, call, store_tokens
 
 from waguard.cli import peer, tokens
 from waguard.cli.service import LOCK

@@ -10,7 +10,6 @@ import re
 import select
 import signal
 import subprocess
-import sys
 import termios
 import time
 import urllib.request
@@ -18,21 +17,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
 import pytest
 import segno
+from commands import ADMIN, Port, always
 from conftest import POSING, decoded
+from programs import address, call, end, running
 from rich.console import Console
 from rich.text import Text
-from test_cli import ADMIN, CONNECTED, SCAN, Port, always, blocks
+from views import CONNECTED, SCAN, blocks
 
 from waguard.api import qr
 from waguard.cli import follow
 from waguard.cli.tokens import ENV_TOKEN
 from waguard.core.shown import QrView
 
-WAGUARD = (sys.executable, "-m", "waguard")
 CODE = "2@" + "Ab+/" * 22 + "," + ",".join(["c29tZXRoaW5nIG9mIDMyIGJ5dGVzIGluIGJhc2U2NDo="] * 3) + ",1"
 """As long as WhatsApp's."""
 
@@ -43,47 +42,6 @@ def environ(tmp_path: Path) -> dict[str, str]:
     ours = ("WAGUARD_", "INVOCATION_ID", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     return {**kept, "WAGUARD_CONFIG": os.devnull, "WAGUARD_SESSIONS__DIR": str(tmp_path / "sessions")}
-
-
-def call(environ: Mapping[str, str], *arguments: str, stdout: int = subprocess.PIPE) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [*WAGUARD, *arguments],
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout or "", done.stderr
-
-
-@contextmanager
-def running(
-    environ: Mapping[str, str], *arguments: str, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE
-) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [*WAGUARD, *arguments],
-        env=environ,
-        stdin=subprocess.DEVNULL if stdout == subprocess.PIPE else stdout,
-        stdout=stdout,
-        stderr=stderr,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def end(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
-    """Its exit code, and what else it said on stderr."""
-    process.send_signal(number)
-    said = process.stderr.read() if process.stderr else ""
-    assert "Traceback" not in said
-    return process.wait(30), said
 
 
 # --- exit codes and streams -----------------------------------------------------------------------------
@@ -379,15 +337,6 @@ def test_a_terminal_that_has_no_blocks_is_told_so(tmp_path: Path) -> None:
 
 
 # --- a real daemon ----------------------------------------------------------------------------------------
-
-
-def address(log: IO[str]) -> str:
-    """Of the control port, from the line that says that it is ready."""
-    for line in log:
-        event = json.loads(line)
-        if event["event"] == "daemon.ready":
-            return str(event["url"])
-    raise AssertionError("it ended before it was ready")
 
 
 def test_a_walk_through_a_real_daemon(environ: dict[str, str], sessions_dir: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from forty import LONG, forty
 from rich.cells import cell_len
 from rich.console import Console
-from test_cli import CONNECTED, DOWN, FAILED, SNAPSHOT
+from views import CONNECTED, DOWN, FAILED, SNAPSHOT
 
 from waguard.cli import show, stats
 from waguard.core.model import Login

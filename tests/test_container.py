@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from test_packaging import ROOT, text
+from checkout import ROOT, text
 
 from waguard.cli import layout
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from conftest import POSING, Daemon, Journal
+from poses import DEMO, OTHERS, QUICK, alerts, connected, take_up
+from waiting import until
 
 from waguard.core.health.breaker import BreakerPolicy
 from waguard.core.health.faults import Fault, finding
-from waguard.core.model import ClientCode, Link, Process, Status, Wait
+from waguard.core.model import ClientCode, Process, Status, Wait
 from waguard.core.session import events
 from waguard.errors import BreakerOpen, SessionFailed
 from waguard.history.learned import Learned
@@ -22,49 +24,9 @@ from waguard.session.custody import Custody, Taken
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import host
 
-DEMO = ClientCode("demo")
-OTHERS = [ClientCode(f"other{number}") for number in range(20)]
-QUICK = {
-    "page": {"poll_s": 0.05, "poll_loading_s": 0.05, "read_s": 0.3},
-    "probes": {"process_s": 0.1, "browser_s": 0.2, "network_s": 0.2, "gpu_s": 0.2, "answer_s": 0.3},
-    "health": {
-        "stopped_s": 0.1,
-        "hung_s": 0.4,
-        "blocked_s": 0.5,
-        "busy_s": 0.5,
-        "offline_s": 0.2,
-        "verify_s": 3.0,
-    },
-}
-
-
-async def until(done: Callable[[], object], what: str, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        await asyncio.sleep(0.02)
-
-
-def take_up(supervisor: Supervisor, code: ClientCode, pose: str, *, always: bool = False) -> None:
-    """See tests/posing_chromium.py."""
-    profile = supervisor._sessions[code].memory.profile
-    assert profile is not None
-    (profile.path / ("posing-always" if always else "posing")).write_text(pose)
-
 
 def kill(supervisor: Supervisor, code: ClientCode) -> None:
     os.kill(supervisor._sessions[code].browser_pids[0], signal.SIGKILL)
-
-
-def connected(supervisor: Supervisor, *codes: ClientCode) -> bool:
-    return all(supervisor.view(code).link is Link.CONNECTED for code in codes)
-
-
-def alerts(journal: Journal, alert: str) -> list[str]:
-    """``raised`` and ``cleared``, in order."""
-    ends = {"alert.raised", "alert.cleared"}
-    told = [one for one in journal.events if one.name in ends and one.fields["alert"] == alert]
-    return [one.name.removeprefix("alert.") for one in told]
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
+from installed import CODES, CONFIG, PORT, TOKEN, Service, until_adopted
 from systemd_box import WAGUARD, Box, booted, output_of
-from test_packaging import ROOT
-from test_service import CODES, CONFIG, PORT, TOKEN, Service, until_adopted
 
 import waguard
 from waguard.simulator.server import Cadence, Simulator

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from checkout import ROOT
 from debian_vm import Debian, debian
-from test_packaging import ROOT
-from test_service import TOKEN, Service, saved, until
+from installed import TOKEN, Service, saved, until
 
 from waguard.simulator.server import Cadence, Simulator
 

@@ -17,9 +17,10 @@ import aiohttp
 import pytest
 from bare_browser import BINARY
 from conftest import Daemon, Journal
+from house import House
+from poses import shows
 from posing_chromium import CONNECTED
-from test_custody import House
-from test_trouble import shows
+from waiting import until
 from written import Written
 
 from waguard.core.model import ClientCode, Link, Source, Status, Wait
@@ -148,13 +149,6 @@ def logged_in(pose: Daemon, disk: Disk, small: Written, journal: Journal) -> Dae
 def of_kind(kind: str, journal: Journal) -> Sequence[Mapping[str, Any]]:
     """What sweeps have told of it."""
     return [event.fields for event in journal.named("sweep.finding") if event.fields["kind"] == kind]
-
-
-async def until(done: Callable[[], object], seconds: float = 20.0) -> None:
-    """Poll what has no event to wait for."""
-    async with asyncio.timeout(seconds):
-        while not done():
-            await asyncio.sleep(0.02)
 
 
 def no_partials(disk: Disk) -> bool:

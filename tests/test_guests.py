@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from clients import BRISK, log_in
 from conftest import Daemon, Journal
+from loop_lag import lag
 from pyppeteer_guest import LIMITS, MIB, driving
-from test_browser import BRISK, log_in
-from test_hostile_page import lag
 
 from waguard.browser.devtools import DevTools
 from waguard.browser.find import KNOWN

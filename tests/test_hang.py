@@ -5,8 +5,9 @@ import signal
 from collections.abc import AsyncIterator
 
 import pytest
+from clients import log_in
 from conftest import Daemon, Journal
-from test_browser import log_in, pytestmark, until  # noqa: F401 (the mark is this module's too)
+from waiting import until
 
 from waguard.core.model import ClientCode, Link
 from waguard.health.probes.census import BROWSER, GPU, NETWORK, RENDERER, Member

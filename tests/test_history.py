@@ -20,6 +20,7 @@ from conftest import Daemon, Journal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
+from waiting import until
 
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Stage, Status
@@ -65,12 +66,6 @@ async def keeping(
         yield history, learned
     finally:
         await history.close()
-
-
-async def until(done: Callable[[], object], seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not done():
-            await asyncio.sleep(0.005)
 
 
 async def kept(root: Path, code: ClientCode = DEMO, most: int = 100_000) -> Sequence[Happening]:
@@ -322,8 +317,8 @@ async def test_a_hundred_thousand_events(tmp_path: Path, journal: Journal) -> No
             learned.heard(event)
             took += time.thread_time() - began
             if number % 10_000 == 0:
-                await until(lambda: not history._waiting, 30.0)
-        await until(lambda: not history._left, 30.0)
+                await until(lambda: not history._waiting, seconds=30.0)
+        await until(lambda: not history._left, seconds=30.0)
         assert len(await history.happened(ClientCode("client7"), 10_000)) == 1000
         stats = await history.stats(1)
         assert (stats.attempts.count, stats.attempts.success_rate) == (100_000, 1.0)

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from clients import token
 from conftest import Daemon, Journal
-from test_browser import token, until
+from waiting import until
 
 from waguard.core.model import ClientCode
 from waguard.errors import BackupFailed, BackupRefused

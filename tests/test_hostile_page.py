@@ -1,7 +1,6 @@
 """Pages that mean harm, on real Chromium: they cost their own session something, and nobody else."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,8 +8,11 @@ from typing import Any
 
 import pytest
 from bare_browser import BINARIES
+from clients import BRISK, log_in, pid_of
 from conftest import Daemon, Journal
-from test_browser import BRISK, family, log_in, pid_of, until
+from loop_lag import lag
+from processes import family
+from waiting import until
 
 from waguard.browser.find import KNOWN
 from waguard.browser.page import Page
@@ -43,25 +45,6 @@ def page_of(supervisor: Supervisor, code: ClientCode) -> Page:
     assert browser is not None
     assert browser.page is not None
     return browser.page
-
-
-@contextlib.asynccontextmanager
-async def lag() -> AsyncIterator[list[float]]:
-    """The longest that the loop stood still within the block, in seconds."""
-    worst = [0.0]
-
-    async def tick() -> None:
-        while True:
-            began = time.monotonic()
-            await asyncio.sleep(0.01)
-            worst[0] = max(worst[0], time.monotonic() - began - 0.01)
-
-    ticking = asyncio.create_task(tick())
-    try:
-        yield worst
-    finally:
-        ticking.cancel()
-        await asyncio.wait([ticking])
 
 
 async def test_a_page_with_hostile_prototypes_is_read_right_and_keeps_nobody_waiting(

@@ -266,6 +266,17 @@ def test_the_daemon_loads_no_driver_of_pages() -> None:
     assert not {"pyppeteer", "pyee", "urllib3", "websockets", "tqdm", "appdirs"} & set(loaded.split())
 
 
+def test_no_test_imports_from_another() -> None:
+    """What two of them need stands in a module without tests: nobody who moves a test moves that with it."""
+    wrong = [
+        f"{path.name}:{node.lineno}"
+        for path in Path(__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("test_")
+    ]
+    assert not wrong
+
+
 def test_nothing_goes_through_a_shell() -> None:
     shells = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
     shells |= {"asyncio.create_subprocess_shell", "os.spawnl", "os.execl"}

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 from systemd_box import Box, booted
-from test_packaging import ROOT
 from typer.testing import CliRunner
 
 from waguard.cli import install, layout

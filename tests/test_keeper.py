@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from conftest import Daemon
-from test_backup import ABOUT
+from snapshots import ABOUT
 
 from waguard.core.model import ClientCode
 from waguard.profile.generation import Retired

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Daemon
-from test_api import ADMIN, API
+from control_port import ADMIN, API
 
 from waguard.core.model import Alert, ClientCode
 from waguard.errors import BackupFailed, BackupRefused

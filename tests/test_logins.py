@@ -17,9 +17,10 @@ import aiohttp
 import damage
 import pytest
 from bare_browser import BINARY
+from clients import log_in, pid_of, token
 from conftest import Daemon, Journal
-from test_backup import tree
-from test_browser import log_in, pid_of, token, until
+from trees import tree
+from waiting import until
 from written import Written, write
 
 from waguard.cli import archive

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import Daemon, Journal
+from waiting import until
 
 from waguard.core.model import ClientCode
 from waguard.errors import BackupFailed, NotReady, StorageFailed
@@ -22,12 +23,6 @@ from waguard.upkeep.sweep.sweeper import Sweeper
 
 DEMO = ClientCode("demo")
 LOGIN = {"settle_s": 0.05}
-
-
-async def until(done: Callable[[], object], seconds: float = 10.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not done():
-            await asyncio.sleep(0.005)
 
 
 def stumble(*_: Any, **__: Any) -> Any:

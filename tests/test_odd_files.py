@@ -13,7 +13,7 @@ from pathlib import Path
 import google_crc32c
 import pytest
 from conftest import Daemon, Journal
-from test_backup import ABOUT, GO, ORIGIN, RING
+from snapshots import ABOUT, GO, ORIGIN, RING
 
 from waguard.api import auth
 from waguard.backup import keys

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from bare_browser import BINARY
+from clients import logged_in
 from conftest import Daemon, Journal
 from hypothesis import given
 from hypothesis import strategies as st
-from test_check import logged_in
 
 from waguard.core.model import ClientCode, Reason, Status, Verdict, Wait
 from waguard.errors import BackupNotFound, BackupRefused

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from checkout import ROOT, text
 from pydantic import BaseModel
 
 from waguard.api import admin, backups, compat, sessions, stats
@@ -20,7 +21,6 @@ from waguard.cli import layout
 from waguard.config.load import load
 from waguard.config.sections import Config
 
-ROOT = Path(__file__).parent.parent
 COMMENTED = re.compile(r"# ?(?P<line>[a-z_]+ = .+)")
 NOT_LITERAL = {
     "browser.path",
@@ -32,10 +32,6 @@ NOT_LITERAL = {
     "backup.key_file",
 }
 """Their defaults cannot be written down: there is none, or this machine decides. An example stands there."""
-
-
-def text(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
 
 
 def uncommented() -> str:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crashes import crash_points
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_files import crash_points
 
 from waguard.core.model import ClientCode, Wanted
 from waguard.errors import DiskFull, RecordCorrupt, StorageFailed

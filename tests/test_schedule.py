@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import Journal
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from waiting import until
 
 from waguard import schedule
 from waguard.core.shown import JobView
@@ -288,12 +288,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.time
-
-
-async def until(held: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
-        while not held():
-            await asyncio.sleep(0.002)
 
 
 @pytest.fixture(autouse=True)

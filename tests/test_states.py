@@ -6,7 +6,8 @@ from typing import cast
 
 import pytest
 from conftest import Daemon, Journal
-from test_cures import DEMO, OTHERS, QUICK, alerts, connected, take_up, until
+from poses import DEMO, OTHERS, QUICK, alerts, connected, take_up
+from waiting import until
 
 from waguard.core.health.faults import Fault
 from waguard.core.health.patience import SUSPECTED_S

@@ -9,13 +9,13 @@ from typing import Any
 import aiohttp
 import pytest
 from conftest import Daemon, Journal
+from control_port import ADMIN, API, TOKEN, Port, is_problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from rich.console import Console
-from test_api import ADMIN, API, TOKEN, Port, is_problem
-from test_history import until
 from typer.testing import CliRunner, Result
+from waiting import until
 
 from waguard.api.stats import view
 from waguard.cli.app import app

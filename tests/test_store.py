@@ -3,15 +3,14 @@
 import asyncio
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import Daemon, Journal, deleted
-from test_files import crash_points
+from crashes import crash_points
+from processes import held_elsewhere
 
 from waguard.core.model import ClientCode, Status
 from waguard.errors import NotOurs, ProfileLocked, StorageFailed
@@ -48,19 +47,6 @@ def precious(tmp_path: Path) -> Iterator[Path]:
     assert (place.stat().st_ino, place.stat().st_mtime_ns, place.stat().st_mode) == before
     assert (place / "letter").read_text() == "dear"
     assert [entry.name for entry in place.iterdir()] == ["letter"]
-
-
-@contextmanager
-def held_elsewhere(lock: Path) -> Iterator[int]:
-    """Another process holds the lock; its pid."""
-    script = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDWR), 2); print(); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline()
-        yield holder.pid
-        holder.kill()
 
 
 def holders(lock: Path) -> list[int]:

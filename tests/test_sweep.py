@@ -24,10 +24,12 @@ from typing import Any
 import aiohttp
 import pytest
 from conftest import POSING, Daemon, Journal
-from test_api import ADMIN, API, TOKEN, snapshot
-from test_cli_programs import address, call, end, running
-from test_daemon import LIFE, Victim, alive
-from test_store import held_elsewhere
+from control_port import ADMIN, API, TOKEN
+from processes import alive, held_elsewhere
+from programs import address, call, end, running
+from trees import snapshot
+from victim import LIFE, Victim
+from waiting import until
 
 from waguard.backup.snapshot import About
 from waguard.core.model import ClientCode, Process, Status, Wait
@@ -218,12 +220,6 @@ def events(journal: Journal) -> list[dict[str, Any]]:
     """What was found, but for zombies: see `findings`."""
     found = [{**event.fields, "client": event.client} for event in journal.named("sweep.finding")]
     return [one for one in found if one["kind"] != "zombie"]
-
-
-async def until(done: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not done():
-            await asyncio.sleep(0.01)
 
 
 # --- processes --------------------------------------------------------------------------------------------------

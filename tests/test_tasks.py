@@ -3,9 +3,9 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Callable
 
 from conftest import UNREAD, Daemon
+from waiting import until
 
 from waguard.core.model import ClientCode
 from waguard.errors import ShuttingDown
@@ -20,12 +20,6 @@ def unread() -> list[str]:
     found = list(UNREAD)
     UNREAD.clear()
     return found
-
-
-async def until(done: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not done():
-            await asyncio.sleep(0.02)
 
 
 async def fails() -> None:

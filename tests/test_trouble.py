@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from conftest import Daemon, Journal, deleted
+from poses import shows
 
 from waguard.browser import launch
 from waguard.browser import page as browser_page
@@ -365,18 +366,6 @@ async def test_the_record_on_disk_is_the_last_one(
 
 
 # --- a page that is gone, strange, or loads for ever ------------------------------------------------------------
-
-
-def shows(supervisor: Supervisor, signs: dict[str, Any]) -> None:
-    """From now on the page says this."""
-
-    async def evaluate(_expression: str) -> dict[str, Any]:
-        return signs
-
-    browser = supervisor._sessions[DEMO]._instance.browser
-    assert browser is not None
-    assert browser.page is not None
-    browser.page.look = browser.page.evaluate = evaluate  # type: ignore[assignment, method-assign]
 
 
 async def test_a_page_that_is_closed_comes_back(pose: Daemon) -> None:

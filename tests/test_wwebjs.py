@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from bare_browser import BINARY
+from clients import token
 from conftest import Daemon
-from test_backup import tree
-from test_browser import token
 from tls_front import tls_front
+from trees import tree
 
 from waguard.core.model import ClientCode, Status, Wait
 from waguard.simulator.server import Cadence, Simulator
