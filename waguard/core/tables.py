@@ -29,7 +29,7 @@ def as_text() -> str:
     lines = [
         "# The state tables",
         "",
-        "How waguard decides; a test keeps this page true. In each cell is the rule. An empty cell: what happens is of no",
+        "What decides what the daemon does; a test keeps this page true. In each cell is the rule. An empty cell: what happens is of no",
         "interest there.",
         *(line for part in parts for line in part),
     ]
