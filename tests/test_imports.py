@@ -32,7 +32,7 @@ STOREYS = (
     ("cli", "__main__"),
 )
 OF_A_SESSION = (
-    *("registry", "memory", "custody", "resources", "pipes", "instance", "login", "enclosure"),
+    *("registry", "memory", "custody", "resources", "pipes", "lease", "instance", "login", "enclosure"),
     *("copies", "ending", "launch", "handover", "cleanup"),
     *("inbox", "crew", "plans", "usage", "watch", "start", "announcer", "task", "sessions"),
 )

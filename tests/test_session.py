@@ -141,7 +141,7 @@ async def test_who_is_held_still_for_a_snapshot_is_closed_politely_after_it(
         assert browser is not None
 
         def snapshot() -> None:
-            with session.copies.stillness.hold(browser):
+            with session.lease.still(browser, "a snapshot", 60.0):
                 held.set()
                 go_on.wait(10)
 

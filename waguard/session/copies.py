@@ -1,60 +1,25 @@
 """What is done with a client's profile while nobody launches it: it is copied, also under a running browser, sealed and pruned."""
 
-import math
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from waguard.backup.snapshot import About
-from waguard.browser.launch import Browser
 from waguard.core.model import Stage
 from waguard.errors import BackupFailed, WaguardError
-from waguard.sandbox import freeze
 from waguard.session.instance import Instance
+from waguard.session.lease import PageLease
 from waguard.session.login import ClientLogin
 from waguard.system.deadline import within
 from waguard.system.files import in_thread
 
-_FREEZE_S = 1.0
-"""Deadline for a browser to stand still, in seconds."""
-
-
-class Stillness:
-    """A browser is held still for a snapshot; who finds it stopped meanwhile has to know."""
-
-    def __init__(self) -> None:
-        self._held = threading.Lock()
-        self.until = 0.0
-        """Until when it was, monotonic; infinite while it is."""
-        self.ms: float | None = None
-        """How long it was the last time."""
-
-    @contextmanager
-    def hold(self, browser: Browser) -> Iterator[None]:
-        with self._held:
-            self.until = math.inf  # what is stopped by us is not to be found stopped
-            try:
-                with freeze.frozen(browser.run.members, _FREEZE_S):
-                    began = time.monotonic()
-                    yield
-            finally:
-                self.until = time.monotonic()
-        self.ms = round((time.monotonic() - began) * 1000, 1)
-
-    def over(self, seconds: float) -> None:
-        """Wait until it is over, and so long at most. Blocking."""
-        if self._held.acquire(timeout=seconds):
-            self._held.release()
-
 
 class Copies:
-    def __init__(self, instance: Instance, login: ClientLogin) -> None:
+    def __init__(self, instance: Instance, login: ClientLogin, lease: PageLease) -> None:
         self._instance = instance
         self._login = login
-        self.stillness = Stillness()
+        self._lease = lease
 
     async def copy(self, into: Path, reason: str) -> About:
         """Copy the login's part of the profile into an empty directory, from a running browser too, which is held still for
@@ -69,7 +34,10 @@ class Copies:
                 raise BackupFailed(
                     f"{self._instance.code} is just starting or stopping.", hint="Try again in a moment."
                 )
-            held_still = None if browser is None else partial(self.stillness.hold, browser)
+            most_s = self._instance.resources.config.deadlines.backup
+            held_still = (
+                None if browser is None else partial(self._lease.still, browser, "a snapshot", most_s)
+            )
             copied = partial(
                 self._instance.custody.copy,
                 into,

@@ -1,14 +1,17 @@
 """The way down: a browser is asked to close, killed, and proved gone with whatever an earlier launch has left."""
 
+import asyncio
 import time
+from contextlib import suppress
 
 from waguard.browser.launch import Browser
+from waguard.core.health.plans import Remedy
 from waguard.core.model import Stage
 from waguard.errors import NotProvedGone, WaguardError
 from waguard.sandbox import reaper
-from waguard.session.copies import Stillness
 from waguard.session.enclosure import Enclosure
 from waguard.session.instance import Instance
+from waguard.session.lease import PageLease
 from waguard.session.login import ClientLogin
 from waguard.system.deadline import within
 from waguard.system.files import in_thread
@@ -16,19 +19,19 @@ from waguard.system.files import in_thread
 
 class Ending:
     def __init__(
-        self, instance: Instance, login: ClientLogin, enclosure: Enclosure, stillness: Stillness
+        self, instance: Instance, login: ClientLogin, enclosure: Enclosure, lease: PageLease
     ) -> None:
         self._instance = instance
         self._login = login
         self._enclosure = enclosure
-        self._stillness = stillness
+        self._lease = lease
         self._deadlines = instance.resources.config.deadlines
 
     async def ask_to_close(self) -> str:
         """Ask the browser to close, so that it writes down what it has; says what came of it if it did not."""
         browser = self._instance.browser
         assert browser is not None  # noqa: S101 (the callers looked)
-        if await in_thread(self._stopped, browser):
+        if await self._stopped(browser):
             return "it is stopped, so it was not asked"
         began = time.monotonic()
         try:
@@ -40,10 +43,12 @@ class Ending:
         self._instance.stage_done(Stage.CLOSE, began)
         return ""
 
-    def _stopped(self, browser: Browser) -> bool:
+    async def _stopped(self, browser: Browser) -> bool:
         """Whether it stands still, and not for a snapshot, which lets it go on in a moment."""
-        self._stillness.over(self._deadlines.close)
-        return browser.run.stopped()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._deadlines.close):
+                await self._lease.pull(Remedy.RESTART, "its browser is closed")
+        return await in_thread(browser.run.stopped)
 
     async def end(self, *, polite: bool) -> None:
         """Close the browser if there is one, kill what is left, prove it gone. Raises `NotProvedGone`."""

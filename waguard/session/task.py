@@ -30,6 +30,7 @@ from waguard.session.handover import Handover
 from waguard.session.inbox import Inbox
 from waguard.session.instance import Instance
 from waguard.session.launch import Launcher
+from waguard.session.lease import PageLease
 from waguard.session.login import ClientLogin
 from waguard.session.memory import Memory, Seen
 from waguard.session.plans import Plans
@@ -50,9 +51,10 @@ class Session:
         self._config = services.resources.config
         self._instance = instance = Instance(code, record, services.resources)
         self.login = ClientLogin(instance)
-        self.copies = Copies(instance, self.login)
+        self.lease = PageLease()
+        self.copies = Copies(instance, self.login, self.lease)
         enclosure = Enclosure(instance)
-        self._ending = Ending(instance, self.login, enclosure, self.copies.stillness)
+        self._ending = Ending(instance, self.login, enclosure, self.lease)
         launcher = Launcher(instance, self.login, enclosure, self._ending)
         self._handover = Handover(instance, self.login, enclosure)
         self._cleanup = Cleanup(instance, self.login, self._ending)
@@ -63,7 +65,7 @@ class Session:
             instance,
             self.login,
             enclosure,
-            self.copies.stillness,
+            self.lease,
             services.probes,
             Plans(instance, self.login, services.gate),
             self.usages,

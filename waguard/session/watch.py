@@ -16,6 +16,7 @@ from waguard.browser.page import Page
 from waguard.core.address import elsewhere
 from waguard.core.health import patience
 from waguard.core.health.faults import REFUSALS, Fault, Finding, finding
+from waguard.core.health.lease import Use
 from waguard.core.health.patience import Book
 from waguard.core.health.plans import BY_SCAN, SLOW_S, Remedy
 from waguard.core.model import Failure, Link, Reading, Stage
@@ -32,11 +33,11 @@ from waguard.health.probes.network import network_probe
 from waguard.health.probes.process import ProcessProbe
 from waguard.health.probes.renderer import FAULTS as OF_THE_RENDERER
 from waguard.health.probes.renderer import RendererProbe
-from waguard.session.copies import Stillness
 from waguard.session.crew import Crew, Look
 from waguard.session.enclosure import Enclosure
 from waguard.session.inbox import Inbox
 from waguard.session.instance import Instance
+from waguard.session.lease import PageLease
 from waguard.session.login import ClientLogin
 from waguard.session.memory import Seen
 from waguard.session.plans import Plans
@@ -60,7 +61,7 @@ class Watch:
         instance: Instance,
         login: ClientLogin,
         enclosure: Enclosure,
-        stillness: Stillness,
+        lease: PageLease,
         probes: SharedProbes,
         plans: Plans,
         usages: Usages,
@@ -70,7 +71,7 @@ class Watch:
         self._instance = instance
         self._login = login
         self._enclosure = enclosure
-        self._stillness = stillness
+        self._lease = lease
         self._config = instance.resources.config
         self._shared = probes
         self._plans = plans
@@ -484,7 +485,7 @@ class Watch:
         every, answer_s = self._config.probes, self._config.probes.answer_s
         hard_mb = self._config.recycle.hard_memory_mb
         return (
-            ProcessProbe(self._members, lambda: self._stillness.until, every.process_s, answer_s),
+            ProcessProbe(self._members, self._lease.was_still, every.process_s, answer_s),
             browser_probe(browser.version, self._members, every.browser_s, answer_s),
             network_probe(page.cookies, self._browser_answers, self._members, every.network_s, answer_s),
             GpuProbe(page.settled, self._page_answers, self._members, every.gpu_s, answer_s),
@@ -582,6 +583,8 @@ class Watch:
             evidence = seen[one.fault]
             if one.fault is Fault.OFFLINE and self._no_way() and self._no_way_why:
                 evidence = f"{self._no_way_why.removesuffix('.')}; {evidence}"
+            if (hold := self._lease.held(Use.DRIVEN)) is not None:
+                evidence = f"{evidence}; {hold.told()}"
             lasted_s = before_s + one.lasted_s
             waits_s = wait_s if one.fault is Fault.PAGE_SILENT else treated.get(one.fault, 0.0) - lasted_s
             complaint = finding(one.fault, evidence, lasted_s, max(0.0, waits_s))
@@ -608,6 +611,7 @@ class Watch:
     async def _cure(self, epoch: int, step: int, fault: Fault, remedy: Remedy, verify_s: float) -> None:
         browser = self._instance.browser
         assert browser is not None and browser.page is not None  # noqa: S101, PT018 (it is up)
+        await self._lease.pull(remedy, f"{remedy}, because of {fault}")
         target = remedies.Target(
             browser.page,
             self._config.whatsapp.url,

@@ -160,7 +160,7 @@ class Keeper:
             reason=reason,
             bytes=backup.size,
             live=backup.about is not None and backup.about.live,
-            frozen_ms=session.copies.stillness.ms if backup.about is not None and backup.about.live else None,
+            frozen_ms=session.lease.frozen_ms if backup.about is not None and backup.about.live else None,
             duration_ms=round((time.monotonic() - began) * 1000, 1),
         )
         await in_thread(self._thin, session.code, backup.id)

@@ -11,17 +11,17 @@ class ProcessProbe:
     faults = frozenset({Fault.PROCESS_STOPPED})
 
     def __init__(
-        self, members: Members, held_until: Callable[[], float], interval_s: float, deadline_s: float
+        self, members: Members, was_still: Callable[[float], bool], interval_s: float, deadline_s: float
     ) -> None:
-        """``held_until``: until when we have held it still ourselves, monotonic; infinite while we do."""
+        """``was_still``: whether what was looked at then, by the monotonic clock, may have been held still by us."""
         self.interval_s = interval_s
         self.deadline_s = deadline_s
         self._members = members
-        self._held_until = held_until
+        self._was_still = was_still
 
     async def look(self) -> Mapping[Fault, str]:
         members = await self._members()
-        if any(one.looked < self._held_until() for one in members):
+        if any(self._was_still(one.looked) for one in members):
             raise PageFailed("It was held still for a snapshot when it was looked at.")
         return judge(members)
 

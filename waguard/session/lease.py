@@ -1,0 +1,91 @@
+"""The page lease of one client: its owner, who takes and gives back, tells whom it is taken from, and waits."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from waguard.browser.launch import Browser
+from waguard.core.health.lease import FREE, Hold, Use
+from waguard.core.health.plans import Remedy
+from waguard.errors import BackupFailed
+from waguard.sandbox import freeze
+
+_FREEZE_S = 1.0
+"""Deadline for a browser to stand still, and for one that is held to go on, in seconds."""
+_LOOK_S = 0.02
+"""How often it is looked whether what is held still goes on."""
+
+
+class PageLease:
+    """Its times are of the monotonic clock. What is held still is so by a thread, hence the lock."""
+
+    def __init__(self) -> None:
+        self._lease = FREE
+        self._changing = threading.Lock()
+        self._still = threading.Lock()
+        """Held by the thread that has stopped the processes, for as long as it has."""
+        self._told: dict[Hold, Callable[[str], None]] = {}
+        self.frozen_ms: float | None = None
+        """How long it was held still the last time."""
+
+    def held(self, use: Use) -> Hold | None:
+        return self._lease.held(use, time.monotonic())
+
+    def was_still(self, looked_s: float) -> bool:
+        """Whether what was looked at then may have been held still by us."""
+        return self._lease.was_still(looked_s, time.monotonic())
+
+    @contextmanager
+    def still(self, browser: Browser, holder: str, most_s: float) -> Iterator[None]:
+        """Hold the browser still. Blocking: in a thread. Raises `BackupFailed` if it does not stand still, or was not held throughout."""
+        if not self._still.acquire(timeout=_FREEZE_S):
+            raise BackupFailed(
+                "An earlier snapshot still copies its files: is the disk slow?", hint="Try again later."
+            )
+        try:
+            hold = self._take(
+                Use.STILL, holder, "its files are copied", most_s
+            )  # what is stopped by us is not to be found stopped
+            try:
+                with freeze.frozen(browser.run.members, _FREEZE_S):
+                    began = time.monotonic()
+                    yield
+            finally:
+                ended = time.monotonic()
+                self._give_back(hold)
+        finally:
+            self._still.release()
+        self.frozen_ms = round((time.monotonic() - began) * 1000, 1)
+        if ended >= hold.until_s:
+            raise BackupFailed(
+                f"Its files were not copied within {most_s:g} s, and it may have gone on meanwhile."
+            )
+
+    def drive(self, holder: str, purpose: str, taken_back: Callable[[str], None]) -> Callable[[], None]:
+        """Somebody works in the page, until what is returned is called, or ``taken_back`` was, with the reason. Raises `Held`."""
+        hold = self._take(Use.DRIVEN, holder, purpose, float("inf"))
+        self._told[hold] = taken_back
+        return lambda: self._give_back(hold)
+
+    def _take(self, use: Use, holder: str, purpose: str, most_s: float) -> Hold:
+        now = time.monotonic()
+        hold = Hold(use, holder, purpose, now, now + most_s)
+        with self._changing:
+            self._lease = self._lease.take(hold)
+        return hold
+
+    def _give_back(self, hold: Hold) -> None:
+        with self._changing:
+            self._lease = self._lease.give_back(hold, time.monotonic())
+        self._told.pop(hold, None)
+
+    async def pull(self, remedy: Remedy, why: str) -> None:
+        """Before a remedy: who works in the page is told why and has it no more; what goes on by itself in a moment is waited for."""
+        for hold in self._lease.pulled(remedy, time.monotonic()):
+            if (tell := self._told.get(hold)) is not None:
+                self._give_back(hold)
+                tell(why)
+        while self._lease.pulled(remedy, time.monotonic()):  # noqa: ASYNC110 (a thread ends it, or time does)
+            await asyncio.sleep(_LOOK_S)
