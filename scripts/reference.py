@@ -1,24 +1,30 @@
 #!/usr/bin/env python3
-"""Make the pages of docs/ that follow from the code anew: configuration, commands, errors, events, states, the simulator's faults.
+"""Make the pages of docs/ that follow from the code anew: configuration, commands, errors, events, the HTTP API, states, the simulator's faults.
 
 ``--check`` writes nothing, names each page that is not current, and ends with 1 if there is one.
 """
 
+import ast
+import inspect
 import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import typer
 from typer.testing import CliRunner
 
+from waguard.api import openapi
+from waguard.api.routes import ROUTES, Streamed
+from waguard.api.scopes import OF_ADMIN, OF_CLIENT, SCOPES
 from waguard.cli.app import app
 from waguard.cli.errors import CommandError
 from waguard.config.load import ENV_PREFIX
 from waguard.config.sections import Config
-from waguard.core import catalogue, tables
+from waguard.core import catalogue, shown, stats, tables
 from waguard.errors import (
     BY_CODE,
     Internal,
@@ -141,11 +147,90 @@ def simulated() -> Iterator[str]:
             yield from ("", f"Value: {VALUES[name].known}; default: `{VALUES[name].default}`.")
 
 
+def http_api() -> Iterator[str]:
+    """Every route, and the shapes of what is answered."""
+    schemas, shapes = openapi.views()
+    yield from ("# The HTTP API", "", MADE, "")
+    yield "As an OpenAPI document: [openapi.json](openapi.json). Errors: [errors.md](errors.md). Options stand in the query, or in a JSON"
+    yield "object as the body; what a route does not know is refused. Every answer has `X-Request-Id`, which the log has as `request`."
+    yield from (
+        "",
+        "## Scopes",
+        "",
+        "| scope | lets its caller do | the admin's token | a client's |",
+        "|---|---|---|---|",
+    )
+    for scope, says in SCOPES.items():
+        has = ("yes" if scope in scopes else "no" for scopes in (OF_ADMIN, OF_CLIENT))
+        yield f"| `{scope}` | {says} | {' | '.join(has)} |"
+    yield from ("", "## Routes")
+    for route in ROUTES:
+        yield from ("", f"### {route.method} {route.path}", "", route.says, "")
+        yield f"- scope: `{route.scope}`"
+        for name, option in openapi.options_of(route).items():
+            default = (
+                f"; default: `{json.dumps(option['default'])}`" if option.get("default") is not None else ""
+            )
+            yield f"- option `{name}`: {_shape(option)}{default}"
+        if route.streamed is Streamed.IN:
+            yield "- body: the archive, sent in pieces of any size"
+        shape = "a file" if route.view is bytes else _shape(schemas[route.view])
+        yield f"- answer: {shape}, as {', '.join(f'`{one}`' for one in route.media)}"
+    yield from ("", "## Shapes")
+    for name, shape in sorted(shapes.items()):
+        yield from ("", f"### {name}", "")
+        if "enum" in shape:
+            yield "One of " + ", ".join(f"`{one}`" for one in shape["enum"]) + "."
+            continue
+        below = _said_of_fields(name)
+        for field, one in shape["properties"].items():
+            yield f"- `{field}`: {_shape(one)}{': ' + below[field] if field in below else ''}"
+
+
+def _shape(schema: Mapping[str, Any]) -> str:
+    """A JSON schema in words."""
+    match schema:
+        case {"$ref": str(ref)}:
+            name = ref.rpartition("/")[2]
+            return f"[{name}](#{name.lower()})"
+        case {"enum": list(words)}:
+            return " or ".join(f"`{json.dumps(one)}`" for one in words)
+        case {"const": word}:
+            return f"`{json.dumps(word)}`"
+        case {"anyOf": list(some)} | {"allOf": list(some)}:
+            return " or ".join(map(_shape, some))
+        case {"type": "array", "items": dict(one)}:
+            return f"list of {_shape(one)}"
+        case {"type": "object", "additionalProperties": dict(one)}:
+            return f"table of {_shape(one)}"
+        case {"type": str(kind)}:
+            return kind
+    return "anything"
+
+
+def _said_of_fields(name: str) -> Mapping[str, str]:
+    """What stands below each field of a view, in its class."""
+    for module in (shown, stats):
+        if hasattr(module, name):
+            (made,) = ast.parse(inspect.getsource(getattr(module, name))).body
+            assert isinstance(made, ast.ClassDef)  # noqa: S101 (it is a class)
+            return {
+                one.target.id: " ".join(text.split()).replace("``", "`").rstrip(".")
+                for one, below in pairwise(made.body)
+                if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)
+                if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+                if isinstance(text := below.value.value, str)
+            }
+    return {}
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "reference/configuration.md": lambda: "\n".join(configuration()) + "\n",
     "reference/commands.md": lambda: "\n".join(commands()) + "\n",
     "reference/events.md": lambda: "\n".join(catalogue.page()) + "\n",
     "reference/errors.md": lambda: "\n".join(errors()) + "\n",
+    "reference/http-api.md": lambda: "\n".join(http_api()) + "\n",
+    "reference/openapi.json": lambda: json.dumps(openapi.document(), indent=1) + "\n",
     "reference/simulator-faults.md": lambda: "\n".join(simulated()) + "\n",
     "state-table.md": tables.as_text,
 }

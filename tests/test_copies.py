@@ -13,7 +13,7 @@ from conftest import Daemon, Journal
 from waguard.cli import doctor
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Status
-from waguard.errors import ConfigError, ProfileNotFound
+from waguard.errors import ConfigError, RecordUnavailable
 from waguard.profile.store import Profiles
 
 DEMO = ClientCode("demo")
@@ -100,7 +100,7 @@ async def test_where_nobody_knows_nothing_is_started_in_its_place(
     left_out(link)
     async with pose("connected") as (supervisor, _):
         for verb in (supervisor.connect, supervisor.restart):
-            with pytest.raises(ProfileNotFound, match="is gone, its client has a login") as caught:
+            with pytest.raises(RecordUnavailable, match="is gone, its client has a login") as caught:
                 await verb(DEMO)
             assert f"ln -sfn ../.profiles/GENERATION {link}" in str(caught.value)
         await supervisor.reap(dry_run=False)

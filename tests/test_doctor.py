@@ -26,7 +26,7 @@ from waguard.backup.seal import Sealer
 from waguard.browser import find
 from waguard.cli import doctor
 from waguard.cli.app import app
-from waguard.cli.client import Control, SessionList
+from waguard.cli.client import Control
 from waguard.cli.doctor import Seen
 from waguard.cli.errors import NoDaemon, NoUser
 from waguard.cli.findings import Grade
@@ -35,7 +35,7 @@ from waguard.cli.service import Service
 from waguard.cli.wire import Wire
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode
-from waguard.core.shown import SandboxView
+from waguard.core.shown import AllSessions, SandboxView
 from waguard.errors import BrowserNotFound, ConfigError, DiskFull, Unauthorized, WaguardError
 from waguard.sandbox import User
 from waguard.sandbox.bubblewrap import Bubblewrap
@@ -464,10 +464,10 @@ def test_port() -> None:
 
 def running_daemon(monkeypatch: pytest.MonkeyPatch, answer: SandboxView | WaguardError | None) -> None:
     class Running:
-        def sessions(self) -> SessionList:
+        def sessions(self) -> AllSessions:
             if isinstance(answer, WaguardError):
                 raise answer
-            return SessionList([], answer)
+            return AllSessions([], answer)
 
     @contextmanager
     def control(*_: object) -> Iterator[Running]:

@@ -113,7 +113,7 @@ class ProfileTooNew(LoginError, code="profile_too_new", http=409):
     do = "Upgrade the browser."
 
 
-class ProfileNotFound(LoginError, code="profile_not_found"):
+class ProfileNotFound(LoginError, code="profile_not_found", http=0):
     """A client has a login, and its profile is not where it was; nothing was started in its place."""
 
     do = "The hint has the command that puts it back, and the one that gives it up."
@@ -343,7 +343,7 @@ class CrossSite(RequestError, code="cross_site", http=403):
 class NotFound(RequestError, code="not_found", http=404):
     """There is no such path."""
 
-    do = "The routes are in the reference."
+    do = "The routes are in [http-api.md](http-api.md)."
 
 
 class MethodNotAllowed(RequestError, code="method_not_allowed", http=405):

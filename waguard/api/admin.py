@@ -1,27 +1,15 @@
-"""The routes that concern no single client: only for the admin."""
+"""What concerns no single client."""
 
-from aiohttp import web
-
-from waguard.api.keys import CALLER, SUPERVISOR
-from waguard.api.routes import Routes
-from waguard.api.schemas import Options, ReapOptions, respond
-from waguard.errors import Forbidden
-
-routes = Routes()
+from waguard.api.asked import Asked
+from waguard.api.schemas import Options, ReapOptions
+from waguard.core.shown import JobList, Sweep
 
 
-def admin_only(request: web.Request) -> None:
-    if request[CALLER].client is not None:
-        raise Forbidden("This is for the admin.", hint="Use the admin's token: waguard token")
+async def reap(asked: Asked, options: ReapOptions) -> Sweep:
+    """Sweep now: find what browsers, crashes and time have left behind, and deal with it. ``dry_run``: only say what would be done."""
+    return await asked.supervisor.reap(dry_run=options.dry_run)
 
 
-@routes.post("/v1/reap", ReapOptions)
-async def reap(request: web.Request, options: ReapOptions) -> web.Response:
-    admin_only(request)
-    return respond(request, await request.app[SUPERVISOR].reap(dry_run=options.dry_run))
-
-
-@routes.get("/v1/schedule", Options)
-async def schedule(request: web.Request, _options: Options) -> web.Response:
-    admin_only(request)
-    return respond(request, {"jobs": request.app[SUPERVISOR].schedule.views()})
+async def schedule(asked: Asked, _options: Options) -> JobList:
+    """The jobs of the schedule: when each ran last, how that went, and when it runs next."""
+    return JobList(asked.supervisor.schedule.views())

@@ -4,18 +4,21 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import structlog
 from aiohttp import HttpVersion11, web
 
-from waguard.api import admin, backups, compat, problems, sessions, stats
-from waguard.api.auth import Caller, Tokens
-from waguard.api.keys import ARRIVES_S, BEGUN, CALLER, DRY_RUN, REQUEST_ID, SUPERVISOR
+from waguard.api import compat, problems
+from waguard.api.asked import Asked
+from waguard.api.auth import NOBODY, Caller, Tokens
+from waguard.api.keys import ARRIVES_S, BEGUN, CALLER, DRY_RUN, REQUEST_ID
 from waguard.api.port import ENCODED, ENCODINGS, Port
 from waguard.api.problems import response
-from waguard.api.routes import Routes
-from waguard.api.schemas import QueryOptions
+from waguard.api.routes import ROUTES, Route, Streamed
+from waguard.api.schemas import read, respond
+from waguard.api.scopes import SCOPES, Scope
 from waguard.config.sections import Api
 from waguard.core.model import ClientCode, client_code
 from waguard.errors import (
@@ -41,14 +44,20 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:]+)(:\d*)?")
-_STREAMED = re.compile(r"/v1/sessions/[^/]*/import")
-"""Its body is read piece by piece, with a limit of its own."""
 _CONTINUE = "100-continue"
-_OPEN = frozenset({"/livez", "/readyz"})
+_IN_BRACES = re.compile(r"\{(\w+)\}")
 
 
-def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus, port: Port) -> web.Application:
-    """The application; whoever runs it owns it."""
+def make(
+    supervisor: Supervisor,
+    tokens: Tokens,
+    settings: Api,
+    bus: Bus,
+    port: Port,
+    routes: Sequence[Route[Any]] = ROUTES,
+) -> web.Application:
+    """The application; whoever runs it owns it. Raises `ValueError` for a route that does not say who may."""
+    served = {_handler(supervisor, route): route for route in routes}
     allowed = _LOOPBACK | {host.lower() for host in settings.allowed_hosts}
     limit = settings.max_body_kb * 1024
     refused = Repeats(20)
@@ -63,18 +72,18 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus, port: 
             looked = request.method in {"GET", "HEAD"} and status < 400  # people watch, and that is no news
             caller = request.get(CALLER)
             # Whoever may do little must not be able to fill the disk with what is said of it.
-            known = looked or (caller is not None and caller.client is None)
+            known = looked or (caller is not None and caller.is_admin)
             who = caller and caller.client
-            left_out = 0 if known or status < 400 else refused.left_out((who, status, _route(request)))
+            left_out = 0 if known or status < 400 else refused.left_out((who, status, _path(request)))
             if left_out is None:
                 return
             bus.publish(
                 "request.done",
                 level="debug" if looked else "info",
                 client=_client(request, caller),
-                caller=caller and (caller.client or "admin"),
+                caller=caller and caller.name,
                 method=request.method,
-                route=_route(request),
+                route=_path(request),
                 http_status=status,
                 duration_ms=round((time.monotonic() - began) * 1000, 1),
                 **({"left_out": left_out} if left_out else {}),
@@ -97,7 +106,7 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus, port: 
                     bus.bug("api", error, _client(request, request.get(CALLER)))
                     said = "Something unexpected went wrong; the log has it."
                     known = Internal(said, request=request_id)
-                answer = _problem(request, known)
+                answer = _problem(request, supervisor, known)
                 if isinstance(error, web.HTTPMethodNotAllowed):
                     answer.headers["Allow"] = error.headers["Allow"]
             done(answer.status)
@@ -111,7 +120,8 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus, port: 
 
     @web.middleware
     async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Host, then site, then size, then token; before any of it nothing is looked at."""
+        """Host, then site, then size, then token, then scope and client; before any of it nothing is looked at."""
+        route = served.get(request.match_info.handler)
         _check_host(request, allowed)
         if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
             raise CrossSite("Requests from other sites' pages are refused.")
@@ -119,34 +129,69 @@ def make(supervisor: Supervisor, tokens: Tokens, settings: Api, bus: Bus, port: 
             raise ExpectationFailed(f"Nothing is expected here but {_CONTINUE}.")
         if (encoding := request.headers.get("Content-Encoding", "identity").lower()) not in ENCODINGS:
             raise InvalidRequest(f"The Content-Encoding {encoding[:80]!r} is not read here.", hint=ENCODED)
-        if (request.content_length or 0) > limit and not _STREAMED.fullmatch(request.path):
+        streamed = route is not None and route.streamed is Streamed.IN
+        if (request.content_length or 0) > limit and not streamed:
             raise BodyTooLarge("The body has more than api.max_body_kb allows.")
-        if request.path not in _OPEN:
-            scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-            given = token.strip() if scheme.lower() == "bearer" else ""
-            caller = tokens.caller(given)
-            if caller is None:
-                raise Unauthorized(
-                    "This token is not known here."
-                    if given
-                    else "This needs a token: Authorization: Bearer TOKEN.",
-                    hint="The admin's is what waguard token prints for the daemon's user, of a service for root. Tokens that "
-                    "have been changed since the daemon's start are known from its next one on.",
-                )
-            request[CALLER] = caller
-            with port.at_work(request):
-                return await handler(request)
-        return await handler(request)
+        if route is not None and route.scope is Scope.OPEN:
+            return await handler(request)
+        # Also for a route that is not there: which there are is not for everybody.
+        caller = request[CALLER] = _caller(request, tokens)
+        if route is not None:
+            caller.check(route.scope, _code(request))
+        with port.at_work(request):
+            return await handler(request)
 
     app = web.Application(middlewares=[outer, gate], client_max_size=limit)
-    app[SUPERVISOR] = supervisor
     app[ARRIVES_S] = settings.request_s
     app.on_response_prepare.append(stamp)
-    for routes in (_routes, sessions.routes, backups.routes, stats.routes, admin.routes, compat.routes):
-        for route in routes:
-            kwargs = {**route.kwargs, "expect_handler": _go_on}
-            web.RouteDef(route.method, route.path, route.handler, kwargs).register(app.router)
+    for handler, route in served.items():
+        path = _IN_BRACES.sub(r"{\1:[^/]*}", route.path)
+        if route.method == "GET":
+            head = route.streamed is not Streamed.OUT
+            app.router.add_get(path, handler, allow_head=head, expect_handler=_go_on)
+        else:
+            app.router.add_post(path, handler, expect_handler=_go_on)
     return app
+
+
+def _handler(supervisor: Supervisor, route: Route[Any]) -> Handler:
+    """Reads what the route takes, has it handled, and sends what comes of it. Raises `ValueError` where nobody is said to be let in."""
+    if route.scope not in SCOPES:
+        raise ValueError(f"{route.method} {route.path}: {route.scope!r} is no scope: who may?")
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        options = await read(request, route.options)
+        request[DRY_RUN] = getattr(options, "dry_run", False)
+        caller = request.get(CALLER, NOBODY)
+        code = _code(request) or (caller.client if route.scope is Scope.OWN else None)
+        told = await route.handler(Asked(request, supervisor, caller, code or ClientCode("")), options)
+        if isinstance(told, web.StreamResponse):
+            return told
+        if isinstance(told, bytes):
+            return web.Response(body=told, content_type=route.media[0])
+        return respond(told, route.media[0], paths=caller.is_admin)
+
+    return handle
+
+
+def _caller(request: web.Request, tokens: Tokens) -> Caller:
+    """Raises `Unauthorized`."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    given = token.strip() if scheme.lower() == "bearer" else ""
+    caller = tokens.caller(given)
+    if caller is None:
+        raise Unauthorized(
+            "This token is not known here." if given else "This needs a token: Authorization: Bearer TOKEN.",
+            hint="The admin's is what waguard token prints for the daemon's user, of a service for root. Tokens that "
+            "have been changed since the daemon's start are known from its next one on.",
+        )
+    return caller
+
+
+def _code(request: web.Request) -> ClientCode | None:
+    """The client that the path is about. Raises `InvalidClientCode`."""
+    code = request.match_info.get("code")
+    return None if code is None else client_code(code)
 
 
 async def _go_on(request: web.Request) -> None:
@@ -180,26 +225,26 @@ def _client(request: web.Request, caller: Caller | None) -> ClientCode | None:
     if caller is not None and caller.client is not None:
         return caller.client
     try:
-        return client_code(request.match_info["code"])
-    except (KeyError, InvalidClientCode):
+        return _code(request)
+    except InvalidClientCode:
         return None
 
 
-def _route(request: web.Request) -> str:
+def _path(request: web.Request) -> str:
     resource = request.match_info.route.resource
     return resource.canonical if resource is not None else "(none)"
 
 
-def _problem(request: web.Request, error: WaguardError) -> web.Response:
-    caller = request.get(CALLER)
-    if isinstance(error, SessionNotFound) and caller is not None and caller.client is None:
-        close = request.app[SUPERVISOR].close_to(request.match_info.get("code", ""))
+def _problem(request: web.Request, supervisor: Supervisor, error: WaguardError) -> web.Response:
+    admin = request.get(CALLER, NOBODY).is_admin
+    if isinstance(error, SessionNotFound) and admin:
+        close = supervisor.close_to(request.match_info.get("code", ""))
         if close:
             error.hint = f"Did you mean {' or '.join(close)}? {error.hint}"
             error.details = {**error.details, "close": close}
     if request.path.startswith(compat.PREFIX):
         return compat.problem(error)
-    return response(error, admin=caller is not None and caller.client is None)
+    return response(error, admin=admin)
 
 
 def _of_http(request: web.Request, error: web.HTTPException) -> WaguardError:
@@ -214,21 +259,3 @@ def _of_http(request: web.Request, error: web.HTTPException) -> WaguardError:
             hint="The routes begin with /v1/sessions; docs/how-to/app.md lists them.",
         )
     return InvalidRequest(error.reason)
-
-
-_routes = Routes()
-
-
-@_routes.get("/livez", QueryOptions)
-async def _livez(_request: web.Request, _options: QueryOptions) -> web.Response:
-    """The event loop turns."""
-    return web.json_response({"status": "ok"})
-
-
-@_routes.get("/readyz", QueryOptions)
-async def _readyz(request: web.Request, _options: QueryOptions) -> web.Response:
-    """The leftovers of an earlier daemon are dealt with and connects are taken; else why they are not, by code."""
-    reasons = await request.app[SUPERVISOR].refusals()
-    if not reasons:
-        return web.json_response({"status": "ok"})
-    return web.json_response({"status": "not ready", "reasons": reasons}, status=503)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from waguard.api.scopes import OF_ADMIN, OF_CLIENT, Scope
 from waguard.config.sections import Config, token_problem
 from waguard.core.model import ClientCode, client_code
-from waguard.errors import ConfigError, InvalidClientCode
+from waguard.errors import ConfigError, Forbidden, InvalidClientCode
 from waguard.system.files import as_storage_error, close_to_others, credential, read_secret, write_atomically
 
 FILE = ".tokens.json"
@@ -35,18 +36,46 @@ _STORED = TypeAdapter(StoredTokens)
 class Caller:
     """Who asks: an admin, or the app of one client."""
 
-    client: ClientCode | None
-    """None: admin."""
+    scopes: frozenset[Scope]
+    client: ClientCode | None = None
+    """Whose token it is, where it is one client's; no other client is any of its business."""
+
+    @property
+    def is_admin(self) -> bool:
+        return Scope.DAEMON in self.scopes
+
+    @property
+    def name(self) -> str:
+        return "admin" if self.is_admin else self.client or "nobody"
 
     def may(self, code: ClientCode) -> bool:
-        return self.client is None or self.client == code
+        return Scope.SESSION in self.scopes and self.client in {None, code}
+
+    def check(self, scope: Scope, code: ClientCode | None) -> None:
+        """Raises `Forbidden` unless it may do what needs that scope, with that client if it is about one."""
+        if scope not in self.scopes:
+            if scope is Scope.OWN:
+                raise Forbidden("This token is no client's.", hint="Use the client's own: waguard token CODE")
+            raise Forbidden("This is for the admin.", hint="Use the admin's token: waguard token")
+        if code is not None and not self.may(code):
+            raise Forbidden(
+                f"This token is not for {code!r}.", hint="Use the client's own token, or the admin's."
+            )
+
+
+NOBODY = Caller(frozenset({Scope.OPEN}))
+"""Who has shown no token."""
 
 
 class Tokens:
     """Digests of the tokens; the tokens themselves are not kept in memory."""
 
     def __init__(self, tokens: Mapping[str, ClientCode | None]) -> None:
-        self._callers = [(_digest(token), Caller(code)) for token, code in tokens.items()]
+        """Each with whose it is; None: the admin's."""
+        self._callers = [
+            (_digest(token), Caller(OF_ADMIN if code is None else OF_CLIENT, code))
+            for token, code in tokens.items()
+        ]
 
     def caller(self, token: str) -> Caller | None:
         """Whose token it is. Takes the same time whichever it is, and if it is none; an empty one is nobody's."""

@@ -1,91 +1,81 @@
-"""The routes of snapshots: each reads, asks the supervisor, answers."""
+"""Snapshots: each reads, asks the supervisor, answers."""
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
 from aiohttp import web
 
-from waguard.api.keys import CALLER, SUPERVISOR
-from waguard.api.routes import Routes
-from waguard.api.schemas import ExportOptions, ImportOptions, Options, RestoreOptions, arriving, respond
-from waguard.api.sessions import ONE, code_of
+from waguard.api.asked import Asked
+from waguard.api.schemas import ExportOptions, ImportOptions, Options, RestoreOptions, arriving
+from waguard.core.shown import BackupList, BackupTried, BackupView, SessionView
 from waguard.errors import LoginInUse
 from waguard.system.files import in_thread
 
-routes = Routes()
 _PIECE = 256 * 1024
 
 
-@routes.get(ONE + "/backups", Options)
-async def list_backups(request: web.Request, _options: Options) -> web.Response:
-    return respond(request, {"backups": await request.app[SUPERVISOR].backups(code_of(request))})
+async def list_backups(asked: Asked, _options: Options) -> BackupList:
+    """The client's snapshots, the newest first, also of one that has no session any more."""
+    return BackupList(await asked.supervisor.backups(asked.code))
 
 
-@routes.post(ONE + "/backups", Options)
-async def take(request: web.Request, _options: Options) -> web.Response:
-    code = code_of(request)
-    return respond(request, await request.app[SUPERVISOR].backup(code))
+async def take(asked: Asked, _options: Options) -> BackupView:
+    """Take a snapshot now."""
+    return await asked.supervisor.backup(asked.code)
 
 
-@routes.post(ONE + "/backups/{id:[^/]*}/restore", RestoreOptions)
-async def restore(request: web.Request, options: RestoreOptions) -> web.Response:
-    code = code_of(request)
-    supervisor, backup_id = request.app[SUPERVISOR], request.match_info["id"]
-    with _discreet(request):
+async def restore(asked: Asked, options: RestoreOptions) -> SessionView | BackupTried:
+    """Put a snapshot in the place of the client's profile, which is put aside, and connect with it. ``newest`` may stand for the
+    id. ``dry_run``: only look whether that could be done.
+    """
+    supervisor, backup_id = asked.supervisor, asked.request.match_info["id"]
+    with _discreet(asked):
         if options.dry_run:
-            return respond(
-                request, {"dry_run": True, "backup": await supervisor.check_backup(code, backup_id)}
-            )
-        return respond(
-            request, await supervisor.restore(code, backup_id, wait=options.wait, timeout_s=options.timeout_s)
-        )
+            return BackupTried(await supervisor.check_backup(asked.code, backup_id))
+        return await supervisor.restore(asked.code, backup_id, wait=options.wait, timeout_s=options.timeout_s)
 
 
-@routes.get(
-    ONE + "/backups/{id:[^/]*}", ExportOptions, allow_head=False
-)  # a stream would send its body all the same
-async def export(request: web.Request, options: ExportOptions) -> web.StreamResponse:
-    """The file: sealed as it is, or with ``form=plain`` as the tar.zst that is in it."""
-    code = code_of(request)
-    backup_id = request.match_info["id"]
-    async with request.app[SUPERVISOR].backup_stream(code, backup_id, plain=options.form == "plain") as file:
-        name = f"{code}-{backup_id}.{'tar.zst' if options.form == 'plain' else 'wgb'}"
+async def export(asked: Asked, options: ExportOptions) -> web.StreamResponse:
+    """The snapshot's file: sealed as it is, or with ``form=plain`` the tar.zst that is in it."""
+    code, backup_id, plain = asked.code, asked.request.match_info["id"], options.form == "plain"
+    async with asked.supervisor.backup_stream(code, backup_id, plain=plain) as file:
+        name = f"{code}-{backup_id}.{'tar.zst' if plain else 'wgb'}"
         answer = web.StreamResponse(
             headers={
-                "Content-Type": "application/zstd" if options.form == "plain" else "application/octet-stream",
+                "Content-Type": "application/zstd" if plain else "application/octet-stream",
                 "Content-Disposition": f'attachment; filename="{name}"',
             }
         )
-        await answer.prepare(request)
+        await answer.prepare(asked.request)
         while piece := await in_thread(file.read, _PIECE):
-            async with arriving(request):
+            async with arriving(asked.request):
                 await answer.write(piece)
         await answer.write_eof()
         return answer
 
 
-@routes.post(ONE + "/import", ImportOptions)
-async def bring(request: web.Request, options: ImportOptions) -> web.Response:
-    """The body is an archive that holds a Chromium user data directory: tar, tar.gz, tar.zst, or a snapshot of waguard's."""
-    code = code_of(request)
-    supervisor = request.app[SUPERVISOR]
-    with _discreet(request):
-        async with aclosing(_pieces(request)) as pieces:
-            backup = await supervisor.bring(code, pieces, wanted=options.login, keep=not options.dry_run)
+async def bring(asked: Asked, options: ImportOptions) -> SessionView | BackupTried:
+    """Make a snapshot of the login in an archive, and connect with it. The body is the archive, with a Chromium user data
+    directory in it: tar, tar.gz, tar.zst, or a snapshot of waguard's. ``login``: which one, if there are several.
+    """
+    supervisor = asked.supervisor
+    with _discreet(asked):
+        async with aclosing(_pieces(asked.request)) as pieces:
+            backup = await supervisor.bring(
+                asked.code, pieces, wanted=options.login, keep=not options.dry_run
+            )
         if options.dry_run:
-            return respond(request, {"dry_run": True, "backup": backup})
-        return respond(
-            request, await supervisor.restore(code, backup.id, wait=options.wait, timeout_s=options.timeout_s)
-        )
+            return BackupTried(backup)
+        return await supervisor.restore(asked.code, backup.id, wait=options.wait, timeout_s=options.timeout_s)
 
 
 @contextmanager
-def _discreet(request: web.Request) -> Iterator[None]:
+def _discreet(asked: Asked) -> Iterator[None]:
     """Only the admin learns which other clients there are."""
     try:
         yield
     except LoginInUse:
-        if request[CALLER].client is None:
+        if asked.caller.is_admin:
             raise
         raise LoginInUse(
             "Another client of this daemon has this login.", hint="Ask the admin which."

@@ -1,20 +1,19 @@
 """The old CRM's two routes, with exactly its shapes. The client code comes from the token."""
 
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from aiohttp import web
 
-from waguard.api.keys import CALLER, SUPERVISOR
+from waguard.api.asked import Asked
 from waguard.api.problems import headers_of, status_of
-from waguard.api.routes import Routes
 from waguard.api.schemas import AnyOptions, arriving
 from waguard.core.model import ClientCode, Link, Wait
-from waguard.errors import CleanupFailed, Forbidden, SessionNotFound, WaguardError
+from waguard.errors import CleanupFailed, SessionNotFound, WaguardError
 
 PREFIX = "/api/whatsapp/"
-routes = Routes()
+MEDIA = ("application/json; charset=utf-8",)
 SPANISH = {
     "invalid_client_code": "El código de cliente no es válido.",
     "invalid_request": "La petición no es válida.",
@@ -66,46 +65,50 @@ SPANISH = {
 """What each error is called by the clients of these routes, by its code."""
 
 
-def _code(request: web.Request) -> ClientCode:
-    code = request[CALLER].client
-    if code is None:
-        raise Forbidden("This token is no client's.")
-    return code
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _answer(**fields: Any) -> web.Response:
-    return web.json_response({"success": True, **fields, "timestamp": _now()})
+@dataclass(frozen=True, slots=True)
+class Connected:
+    success: bool = field(default=True, init=False)
+    message: str
+    status: str
+    hasQR: bool  # noqa: N815 (the old CRM's)
+    timestamp: str = field(default_factory=_now, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    success: bool = field(default=True, init=False)
+    message: str
+    clientCode: ClientCode  # noqa: N815 (likewise)
+    timestamp: str = field(default_factory=_now, init=False)
 
 
 def problem(error: WaguardError) -> web.Response:
     """An error in the old shape; ``error`` is the stable code, the log has the rest."""
-    code = error.code
-    body = {"success": False, "message": SPANISH.get(code, SPANISH["internal"]), "error": code}
+    body = {"success": False, "message": SPANISH.get(error.code, SPANISH["internal"]), "error": error.code}
     return web.json_response(body, status=status_of(error), headers=headers_of(error))
 
 
-@routes.post(PREFIX + "connect", AnyOptions)
-async def connect(request: web.Request, _options: AnyOptions) -> web.Response:
-    # The old clients send bodies of their own here; the code comes from the token alone.
-    async with arriving(request):
-        await request.read()
-    view = await request.app[SUPERVISOR].connect(_code(request), wait=Wait.QR)
+async def connect(asked: Asked, _options: AnyOptions) -> Connected:
+    """Connect the token's client, as `POST /v1/sessions/{code}/connect` does with ``wait=qr``."""
+    # The old clients send bodies of their own here.
+    async with arriving(asked.request):
+        await asked.request.read()
+    view = await asked.supervisor.connect(asked.code, wait=Wait.QR)
     if view.link is Link.AWAITING_SCAN:
-        return _answer(message="Cliente inicializado, esperando QR", status="initializing", hasQR=True)
-    return _answer(message="Cliente ya conectado", status=view.status.value, hasQR=False)
+        return Connected("Cliente inicializado, esperando QR", "initializing", hasQR=True)
+    return Connected("Cliente ya conectado", view.status.value, hasQR=False)
 
 
-@routes.post(PREFIX + "force-cleanup", AnyOptions)
-async def force_cleanup(request: web.Request, _options: AnyOptions) -> web.Response:
-    code = _code(request)
+async def force_cleanup(asked: Asked, _options: AnyOptions) -> Cleaned:
+    """Clean up the token's client, as `POST /v1/sessions/{code}/cleanup` does; a step that fails is an error here."""
     report = None
     with suppress(SessionNotFound):  # the code is the token's, and so no mistake
-        report = await request.app[SUPERVISOR].cleanup(code)
+        report = await asked.supervisor.cleanup(asked.code)
     if report is not None and not report.ok:
         failed = next(step for step in report.steps if step.outcome == "failed")
         raise CleanupFailed(f"{failed.step}: {failed.detail}")
-    return _answer(message="Sesión limpiada completamente", clientCode=code)
+    return Cleaned("Sesión limpiada completamente", asked.code)

@@ -3,11 +3,9 @@
 from aiohttp import web
 
 from waguard.api.auth import Caller
-from waguard.supervisor.supervisor import Supervisor
 
 ARRIVES_S = web.AppKey("arrives_s", float)
 """Seconds until a body, or the next piece of a long one, has to be there."""
-SUPERVISOR = web.AppKey("supervisor", Supervisor)
 REQUEST_ID = web.RequestKey("request_id", str)
 CALLER = web.RequestKey("caller", Caller)
 BEGUN = web.RequestKey("begun", web.StreamResponse)

@@ -1,38 +1,103 @@
-"""Routes that cannot forget to read what a request carries."""
+"""Every route of the control port: who may, what it takes, what it answers, who handles it. Nothing else is served.
 
-from collections.abc import Awaitable, Callable
-from functools import wraps
-from typing import Any, TypeVar
+Who is let in, what is read, the reference and the OpenAPI document are made from this table.
+"""
 
-from aiohttp import web
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Generic, Literal, TypeVar
 
-from waguard.api.keys import DRY_RUN
-from waguard.api.schemas import Options, read
+from waguard.api import admin, alive, backups, compat, qr, sessions, stats
+from waguard.api.asked import Asked
+from waguard.api.schemas import (
+    AnyOptions,
+    ConnectOptions,
+    ExportOptions,
+    ImportOptions,
+    Options,
+    PageOptions,
+    QueryOptions,
+    ReapOptions,
+    RestoreOptions,
+    StatsOptions,
+    WaitOptions,
+)
+from waguard.api.scopes import Scope
+from waguard.core.shown import (
+    AllSessions,
+    BackupList,
+    BackupTried,
+    BackupView,
+    CleanupView,
+    FindingList,
+    HistoryList,
+    JobList,
+    QrView,
+    SessionList,
+    SessionView,
+    StatsView,
+    Sweep,
+)
 
 O = TypeVar("O", bound=Options)  # noqa: E741 (one letter is the custom for type variables)
-Handler = Callable[[web.Request, O], Awaitable[web.StreamResponse]]
+JSON = ("application/json",)
+PNG = ("image/png",)
+ARCHIVE = ("application/octet-stream", "application/zstd")
 
 
-class Routes(list[web.RouteDef]):
-    """Each handler gets the options of its request, of the model that its route names: whatever else is sent is refused."""
+class Streamed(Enum):
+    NO = auto()
+    IN = auto()
+    """The body is read piece by piece, with a limit of its own."""
+    OUT = auto()
+    """The answer is; there is no HEAD, which would send it all the same."""
 
-    def get(self, path: str, model: type[O], **more: Any) -> Callable[[Handler[O]], Handler[O]]:
-        return self._route(web.get, path, model, more)
 
-    def post(self, path: str, model: type[O], **more: Any) -> Callable[[Handler[O]], Handler[O]]:
-        return self._route(web.post, path, model, more)
+@dataclass(frozen=True, slots=True)
+class Route(Generic[O]):
+    method: Literal["GET", "POST"]
+    path: str
+    """What stands in braces is any text without a slash, even none: a wrong one is to get an answer that says what is right."""
+    scope: Scope
+    options: type[O]
+    view: Any
+    """What the handler returns, as data; it may return a whole answer instead. `bytes` are of ``media``."""
+    handler: Callable[[Asked, O], Awaitable[object]]
+    media: Sequence[str] = JSON
+    streamed: Streamed = Streamed.NO
 
-    def _route(
-        self, kind: Callable[..., web.RouteDef], path: str, model: type[O], more: dict[str, Any]
-    ) -> Callable[[Handler[O]], Handler[O]]:
-        def add(handler: Handler[O]) -> Handler[O]:
-            @wraps(handler)
-            async def reading(request: web.Request) -> web.StreamResponse:
-                options = await read(request, model)
-                request[DRY_RUN] = getattr(options, "dry_run", False)
-                return await handler(request, options)
+    @property
+    def says(self) -> str:
+        """What it does, in a sentence."""
+        return " ".join((self.handler.__doc__ or "").split()).replace("``", "`")
 
-            self.append(kind(path, reading, **more))
-            return handler
 
-        return add
+ONE, OLD = "/v1/sessions/{code}", compat.PREFIX
+OPEN, SESSION, OWN, DAEMON = Scope.OPEN, Scope.SESSION, Scope.OWN, Scope.DAEMON
+Restored = SessionView | BackupTried
+
+ROUTES: Sequence[Route[Any]] = (
+    Route("GET", "/livez", OPEN, QueryOptions, alive.Alive, alive.livez),
+    Route("GET", "/readyz", OPEN, QueryOptions, alive.Alive, alive.readyz),
+    Route("GET", "/v1/sessions", SESSION, Options, AllSessions | SessionList, sessions.list_sessions),
+    Route("GET", ONE, SESSION, Options, SessionView, sessions.show),
+    Route("POST", ONE + "/connect", SESSION, ConnectOptions, SessionView, sessions.connect),
+    Route("POST", ONE + "/restart", SESSION, WaitOptions, SessionView, sessions.restart),
+    Route("POST", ONE + "/disconnect", SESSION, Options, SessionView, sessions.disconnect),
+    Route("POST", ONE + "/cleanup", SESSION, Options, CleanupView, sessions.cleanup),
+    Route("GET", ONE + "/qr", SESSION, Options, QrView, sessions.show_qr, (*JSON, *qr.FORMATS)),
+    Route("GET", ONE + "/screenshot", SESSION, Options, bytes, sessions.screenshot, PNG),
+    Route("GET", ONE + "/history", SESSION, PageOptions, HistoryList, stats.history),
+    Route("GET", ONE + "/findings", SESSION, PageOptions, FindingList, stats.findings),
+    Route("GET", ONE + "/backups", SESSION, Options, BackupList, backups.list_backups),
+    Route("POST", ONE + "/backups", SESSION, Options, BackupView, backups.take),
+    Route("GET", ONE + "/backups/{id}", SESSION, ExportOptions, bytes, backups.export, ARCHIVE, Streamed.OUT),
+    Route("POST", ONE + "/backups/{id}/restore", SESSION, RestoreOptions, Restored, backups.restore),
+    Route("POST", ONE + "/import", SESSION, ImportOptions, Restored, backups.bring, JSON, Streamed.IN),
+    Route("GET", "/v1/stats", DAEMON, StatsOptions, StatsView, stats.stats),
+    Route("GET", "/v1/schedule", DAEMON, Options, JobList, admin.schedule),
+    Route("POST", "/v1/reap", DAEMON, ReapOptions, Sweep, admin.reap),
+    Route("POST", OLD + "connect", OWN, AnyOptions, compat.Connected, compat.connect, compat.MEDIA),
+    Route("POST", OLD + "force-cleanup", OWN, AnyOptions, compat.Cleaned, compat.force_cleanup, compat.MEDIA),
+)

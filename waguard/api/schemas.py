@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from waguard.api.discreet import without_paths
-from waguard.api.keys import ARRIVES_S, CALLER
+from waguard.api.keys import ARRIVES_S
 from waguard.api.words import in_http
 from waguard.core.model import Wait
 from waguard.core.plain_text import plain_json
@@ -123,9 +123,8 @@ async def read(request: web.Request, model: type[O]) -> O:
     return model.of(given)
 
 
-def respond(request: web.Request, view: object) -> web.Response:
-    """A view as JSON, as far as its caller is to know it; what its hints say to do, as requests."""
-    told = view if request[CALLER].client is None else without_paths(view)
-    return web.Response(
-        body=plain_json(in_http(_ANY.dump_json(told).decode())).encode(), content_type="application/json"
-    )
+def respond(view: object, media: str, *, paths: bool) -> web.Response:
+    """A view as JSON, with or without paths of the daemon's; what its hints say to do, as requests."""
+    told = view if paths else without_paths(view)
+    body = plain_json(in_http(_ANY.dump_json(told).decode())).encode()
+    return web.Response(body=body, headers={"Content-Type": media})

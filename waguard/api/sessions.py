@@ -1,73 +1,49 @@
-"""The routes of sessions. Each reads, asks the supervisor, answers."""
+"""One client's session: each reads, asks the supervisor, answers."""
 
 import contextlib
 
 from aiohttp import web
 
 from waguard.api import qr
-from waguard.api.keys import CALLER, SUPERVISOR
-from waguard.api.routes import Routes
-from waguard.api.schemas import ConnectOptions, Options, WaitOptions, respond
-from waguard.core.model import ClientCode, client_code
-from waguard.errors import Forbidden, NotAcceptable
-
-routes = Routes()
-# Any text, even none, so that a wrong code gets an answer that says what a client code is.
-ONE = r"/v1/sessions/{code:[^/]*}"
+from waguard.api.asked import Asked
+from waguard.api.schemas import ConnectOptions, Options, WaitOptions
+from waguard.core.model import client_code
+from waguard.core.shown import AllSessions, CleanupView, QrView, SessionList, SessionView
+from waguard.errors import NotAcceptable
 
 
-def code_of(request: web.Request) -> ClientCode:
-    code = client_code(request.match_info["code"])
-    if not request[CALLER].may(code):
-        raise Forbidden(
-            f"This token is not for {code!r}.",
-            hint="Use the client's own token, or the admin's.",
-        )
-    return code
+async def list_sessions(asked: Asked, _options: Options) -> AllSessions | SessionList:
+    """All sessions that the token is for; the admin is told what browsers are started in, too."""
+    supervisor, caller = asked.supervisor, asked.caller
+    found = [view for view in supervisor.views() if caller.may(client_code(view.client))]
+    return AllSessions(found, supervisor.sandbox()) if caller.is_admin else SessionList(found)
 
 
-@routes.get("/v1/sessions", Options)
-async def list_sessions(request: web.Request, _options: Options) -> web.Response:
-    supervisor, caller = request.app[SUPERVISOR], request[CALLER]
-    found = {"sessions": [view for view in supervisor.views() if caller.may(client_code(view.client))]}
-    # Of the machine, and so the admin's.
-    return respond(
-        request, found if caller.client is not None else {**found, "sandbox": supervisor.sandbox()}
+async def show(asked: Asked, _options: Options) -> SessionView:
+    """The session as it is now."""
+    return asked.supervisor.view(asked.code)
+
+
+async def connect(asked: Asked, options: ConnectOptions) -> SessionView:
+    """Have this client's browser up, and answer as soon as it is as ``wait`` says; joins a connect that is under way. ``fresh``: with a new profile."""
+    return await asked.supervisor.connect(
+        asked.code, wait=options.wait, fresh=options.fresh, timeout_s=options.timeout_s
     )
 
 
-@routes.get(ONE, Options)
-async def show(request: web.Request, _options: Options) -> web.Response:
-    return respond(request, request.app[SUPERVISOR].view(code_of(request)))
+async def restart(asked: Asked, options: WaitOptions) -> SessionView:
+    """Close the browser and start it again on the same profile."""
+    return await asked.supervisor.restart(asked.code, wait=options.wait, timeout_s=options.timeout_s)
 
 
-@routes.post(ONE + "/connect", ConnectOptions)
-async def connect(request: web.Request, options: ConnectOptions) -> web.Response:
-    code = code_of(request)
-    view = await request.app[SUPERVISOR].connect(
-        code, wait=options.wait, fresh=options.fresh, timeout_s=options.timeout_s
-    )
-    return respond(request, view)
+async def disconnect(asked: Asked, _options: Options) -> SessionView:
+    """Close the browser and keep the profile; answers when the browser is proved gone."""
+    return await asked.supervisor.disconnect(asked.code)
 
 
-@routes.post(ONE + "/restart", WaitOptions)
-async def restart(request: web.Request, options: WaitOptions) -> web.Response:
-    code = code_of(request)
-    return respond(
-        request, await request.app[SUPERVISOR].restart(code, wait=options.wait, timeout_s=options.timeout_s)
-    )
-
-
-@routes.post(ONE + "/disconnect", Options)
-async def disconnect(request: web.Request, _options: Options) -> web.Response:
-    code = code_of(request)
-    return respond(request, await request.app[SUPERVISOR].disconnect(code))
-
-
-@routes.post(ONE + "/cleanup", Options)
-async def cleanup(request: web.Request, _options: Options) -> web.Response:
-    code = code_of(request)
-    return respond(request, await request.app[SUPERVISOR].cleanup(code))
+async def cleanup(asked: Asked, _options: Options) -> CleanupView:
+    """End everything of this client and put its profile aside: it will have to scan again. Each step says how it went."""
+    return await asked.supervisor.cleanup(asked.code)
 
 
 def _accepted(header: str) -> list[str]:
@@ -85,21 +61,18 @@ def _accepted(header: str) -> list[str]:
 _STARS = {"image/*": "image/png", "text/*": "text/plain"}
 
 
-@routes.get(ONE + "/qr", Options)
-async def show_qr(request: web.Request, _options: Options) -> web.Response:
-    """JSON, PNG, SVG or text, whichever of them the Accept header likes best."""
-    code = code_of(request)
-    view = request.app[SUPERVISOR].qr(code)
-    for wanted in _accepted(request.headers.get("Accept", "*/*")):
+async def show_qr(asked: Asked, _options: Options) -> QrView | web.Response:
+    """The QR code on the page now: JSON, PNG, SVG or text, whichever of them the Accept header likes best."""
+    view = asked.supervisor.qr(asked.code)
+    for wanted in _accepted(asked.request.headers.get("Accept", "*/*")):
         if wanted in {"application/json", "application/*", "*/*"}:
-            return respond(request, view)
+            return view
         if wanted in qr.FORMATS:
             charset = "utf-8" if wanted.startswith("text/") else None
             return web.Response(body=qr.FORMATS[wanted](view), content_type=wanted, charset=charset)
     raise NotAcceptable("The QR code comes as application/json, " + ", ".join(qr.FORMATS) + ".")
 
 
-@routes.get(ONE + "/screenshot", Options)
-async def screenshot(request: web.Request, _options: Options) -> web.Response:
-    code = code_of(request)
-    return web.Response(body=await request.app[SUPERVISOR].screenshot(code), content_type="image/png")
+async def screenshot(asked: Asked, _options: Options) -> bytes:
+    """A picture of the page."""
+    return await asked.supervisor.screenshot(asked.code)

@@ -1,31 +1,23 @@
-"""The routes of what was: figures for the admin, a client's history for itself."""
+"""What was: figures for the admin, a client's history for itself."""
 
 from collections.abc import Sequence
 
-from aiohttp import web
-
-from waguard.api.admin import admin_only
-from waguard.api.keys import SUPERVISOR
-from waguard.api.routes import Routes
-from waguard.api.schemas import PageOptions, StatsOptions, respond
-from waguard.api.sessions import ONE, code_of
+from waguard.api.asked import Asked
+from waguard.api.schemas import PageOptions, StatsOptions
 from waguard.core.learning import LEARNED_STAGES
 from waguard.core.model import ClientCode, Stage, client_code
-from waguard.core.shown import DeadlineView, Raised, StatsView
+from waguard.core.shown import DeadlineView, FindingList, HistoryList, Raised, StatsView
 from waguard.core.stats import Stats
 from waguard.history.learned import Learned
 
-routes = Routes()
 
-
-@routes.get("/v1/stats", StatsOptions)
-async def stats(request: web.Request, options: StatsOptions) -> web.Response:
-    admin_only(request)
+async def stats(asked: Asked, options: StatsOptions) -> StatsView:
+    """What the last hours come to, of one client or of all: attempts, faults, the deadlines in force, the alerts that stand."""
     code = client_code(options.client) if options.client is not None else None
-    supervisor = request.app[SUPERVISOR]
+    supervisor = asked.supervisor
     found = await supervisor.history.stats(options.hours, code)
     alerts = [one for one in supervisor.alerts() if code is None or one.client in {code, None}]
-    return respond(request, view(found, supervisor.learned, supervisor.history.state, alerts))
+    return view(found, supervisor.learned, supervisor.history.state, alerts)
 
 
 def view(found: Stats, learned: Learned, state: str, alerts: Sequence[Raised]) -> StatsView:
@@ -54,15 +46,11 @@ def _deadline(learned: Learned, code: ClientCode | None, stage: Stage) -> Deadli
     return DeadlineView(code, stage, round(now.seconds, 2), learned.configured_s(stage), now.why)
 
 
-@routes.get(ONE + "/history", PageOptions)
-async def history(request: web.Request, options: PageOptions) -> web.Response:
-    code = code_of(request)
-    found = await request.app[SUPERVISOR].history.happened(code, options.limit, options.before)
-    return respond(request, {"history": found})
+async def history(asked: Asked, options: PageOptions) -> HistoryList:
+    """What has happened to the client, the newest first; ``before`` is the id that the last page ended with."""
+    return HistoryList(await asked.supervisor.history.happened(asked.code, options.limit, options.before))
 
 
-@routes.get(ONE + "/findings", PageOptions)
-async def findings(request: web.Request, options: PageOptions) -> web.Response:
-    code = code_of(request)
-    found = await request.app[SUPERVISOR].history.findings(code, options.limit, options.before)
-    return respond(request, {"findings": found})
+async def findings(asked: Asked, options: PageOptions) -> FindingList:
+    """What was found wrong with the client, and what became of it, the newest first."""
+    return FindingList(await asked.supervisor.history.findings(asked.code, options.limit, options.before))

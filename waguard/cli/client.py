@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -17,41 +16,22 @@ from waguard.cli.tokens import given, own_token
 from waguard.cli.wire import LOOK_S, Answer, Meanwhile, Wire
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Wait
-from waguard.core.shown import BackupView, CleanupView, JobView, SandboxView, SessionView, StatsView, Sweep
-from waguard.core.stats import Happening
+from waguard.core.shown import (
+    AllSessions,
+    BackupList,
+    BackupTried,
+    BackupView,
+    CleanupView,
+    HistoryList,
+    JobList,
+    SessionView,
+    StatsView,
+    Sweep,
+)
 from waguard.errors import BY_CODE, WaguardError
 from waguard.system.files import replacing
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class SessionList:
-    sessions: list[SessionView]
-    sandbox: SandboxView | None = None
-    """Only the admin is told."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackupList:
-    backups: list[BackupView]
-
-
-@dataclass(frozen=True, slots=True)
-class JobList:
-    jobs: list[JobView]
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """The answer to a dry run."""
-
-    backup: BackupView
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryList:
-    history: list[Happening]
 
 
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
@@ -65,8 +45,8 @@ class Control:
         self._wire = wire
         self._patience_s = patience_s
 
-    def sessions(self) -> SessionList:
-        return self._parsed(SessionList, self._ask("GET", "/v1/sessions"))
+    def sessions(self) -> AllSessions:
+        return self._parsed(AllSessions, self._ask("GET", "/v1/sessions"))
 
     def session(self, code: ClientCode) -> SessionView:
         return self._parsed(SessionView, self._ask("GET", f"/v1/sessions/{code}"))
@@ -109,7 +89,7 @@ class Control:
     def check_backup(self, code: ClientCode, backup_id: str) -> BackupView:
         path = f"/v1/sessions/{code}/backups/{quote(backup_id, safe='')}/restore"
         body = self._ask("POST", path, {"dry_run": "true"}, limit_s=self._patience_s)
-        return self._parsed(Tried, body).backup
+        return self._parsed(BackupTried, body).backup
 
     def restore(
         self,
@@ -141,7 +121,7 @@ class Control:
         path = f"/v1/sessions/{code}/import"
         options = {"dry_run": "true"} | ({"login": login} if login else {})
         body = self._ask("POST", path, options, limit_s=self._patience_s, body=archive)
-        return self._parsed(Tried, body).backup
+        return self._parsed(BackupTried, body).backup
 
     def export(self, code: ClientCode, backup_id: str, file: Path, *, plain: bool) -> None:
         """Write a snapshot into a file that is not there yet; one that does not arrive whole leaves none."""

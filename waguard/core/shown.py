@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from waguard.core.health.faults import Fault
 from waguard.core.health.plans import Remedy
 from waguard.core.model import Alert, ClientCode, Link, Login, Process, Status, Verdict, Wanted
-from waguard.core.stats import AttemptStats, FaultStats, Slow
+from waguard.core.stats import AttemptStats, Episode, FaultStats, Happening, Slow
 
 NEWEST = "newest"
 """In the place of an id."""
@@ -240,3 +240,46 @@ class StatsView:
     deadlines: Sequence[DeadlineView]
     """Of the client; else of one that is not known yet, and where one is slow."""
     slow: Sequence[Slow]
+
+
+# --- answers that are a list ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SessionList:
+    sessions: Sequence[SessionView]
+
+
+@dataclass(frozen=True, slots=True)
+class AllSessions(SessionList):
+    """What the admin is told."""
+
+    sandbox: SandboxView | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackupList:
+    backups: Sequence[BackupView]
+
+
+@dataclass(frozen=True, slots=True)
+class BackupTried:
+    """The answer to a dry run."""
+
+    backup: BackupView
+    dry_run: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryList:
+    history: Sequence[Happening]
+
+
+@dataclass(frozen=True, slots=True)
+class FindingList:
+    findings: Sequence[Episode]
+
+
+@dataclass(frozen=True, slots=True)
+class JobList:
+    jobs: Sequence[JobView]

@@ -1,0 +1,97 @@
+"""The table of routes as an OpenAPI document, and what its shapes are."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from waguard import __version__
+from waguard.api.routes import ROUTES, Route, Streamed
+from waguard.api.scopes import SCOPES, Scope
+from waguard.errors import BY_CODE
+
+REF = "#/components/schemas/{model}"
+PROBLEM = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code"],
+    "properties": {
+        "type": {"const": "about:blank"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"enum": sorted(code for code, kind in BY_CODE.items() if kind.http)},
+        "hint": {"type": "string"},
+        "retry_after_s": {"type": "number"},
+    },
+}
+"""RFC 9457; the details of an error stand beside."""
+
+
+def options_of(route: Route[Any]) -> Mapping[str, Mapping[str, Any]]:
+    """The options that a route takes, by name, as JSON schemas."""
+    found: Mapping[str, Mapping[str, Any]] = route.options.model_json_schema().get("properties", {})
+    defs = route.options.model_json_schema().get("$defs", {})
+    return {name: _inlined(one, defs) for name, one in found.items()}
+
+
+def _inlined(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any]:
+    """Without references: an option is small."""
+    whole = dict(schema)
+    for one in (whole.pop("allOf", [{}])[0], {"$ref": whole.pop("$ref", None)}):
+        if ref := one.get("$ref"):
+            whole = {**defs[ref.rpartition("/")[2]], **whole}
+    whole.pop("title", None)
+    return whole
+
+
+def views() -> tuple[Mapping[Any, Mapping[str, Any]], Mapping[str, Any]]:
+    """The schema of each view, which refers to the shapes, and the shapes by name."""
+    of_json = {one.view: TypeAdapter(one.view) for one in ROUTES if one.view is not bytes}
+    inputs: list[Any] = [(view, "serialization", adapter) for view, adapter in of_json.items()]
+    made, shapes = TypeAdapter.json_schemas(inputs, ref_template=REF)
+    return {view: schema for (view, _), schema in made.items()}, shapes["$defs"]
+
+
+def document() -> Mapping[str, Any]:
+    schemas, shapes = views()
+    paths: dict[str, dict[str, Any]] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "waguard", "version": __version__},
+        "paths": paths,
+        "components": {
+            "schemas": {**shapes, "Problem": PROBLEM},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(route: Route[Any], schemas: Mapping[Any, Mapping[str, Any]]) -> Mapping[str, Any]:
+    options = options_of(route)
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"\{(\w+)\}", route.path)
+    ]
+    parameters += [{"name": name, "in": "query", "schema": one} for name, one in options.items()]
+    content = {media: {"schema": schemas[route.view]} if "json" in media else {} for media in route.media}
+    problem = {"application/problem+json": {"schema": {"$ref": REF.format(model="Problem")}}}
+    body: dict[str, Any] = {}
+    if route.streamed is Streamed.IN:
+        body = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
+    elif options and route.options.in_body and route.method == "POST":
+        schema = {"type": "object", "properties": options, "additionalProperties": False}
+        body = {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+    return {
+        "summary": route.says,
+        "description": f"Scope `{route.scope}`: {SCOPES[route.scope]}",
+        "security": [] if route.scope is Scope.OPEN else [{"token": [route.scope.value]}],
+        **({"parameters": parameters} if parameters else {}),
+        **body,
+        "responses": {
+            "200": {"description": "What was asked for.", "content": content},
+            "default": {"description": "What was wrong.", "content": problem},
+        },
+    }
