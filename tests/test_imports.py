@@ -54,7 +54,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "pydantic": (
         "config/",
         "session/registry.py",
-        "schedule.py",
+        "schedule/runner.py",
         "history/store.py",
         "profile/witness.py",
         "backup/snapshot.py",
@@ -62,7 +62,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "simulator/",
         "cli/",
     ),
-    "cronsim": ("schedule.py",),
+    "cronsim": ("schedule/rule.py",),
 }
 
 

@@ -15,10 +15,11 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from waiting import until
 
-from waguard import schedule
 from waguard.core.shown import JobView
 from waguard.errors import ShuttingDown, StorageFailed
-from waguard.schedule import LOCAL, Rule, Schedule, believed, jitter_bound_s, next_run
+from waguard.schedule import runner
+from waguard.schedule.rule import LOCAL, Rule, believed, jitter_bound_s, next_run
+from waguard.schedule.runner import Schedule
 
 BERLIN = "CET-1CEST,M3.5.0,M10.5.0/3"
 ZONES = ("UTC0", BERLIN, "EST5EDT,M3.2.0,M11.1.0", "<+1030>-10:30<+11>-11,M10.1.0,M4.1.0")
@@ -293,7 +294,7 @@ class Clock:
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that a test turns is looked at soon."""
-    monkeypatch.setattr(schedule, "LOOK_S", 0.005)
+    monkeypatch.setattr(runner, "LOOK_S", 0.005)
 
 
 @pytest.fixture

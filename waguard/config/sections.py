@@ -15,7 +15,7 @@ from waguard.core.health.faults import Fault
 from waguard.core.health.patience import SUSPECTED_S
 from waguard.core.model import client_code
 from waguard.errors import InvalidClientCode
-from waguard.schedule import Rule
+from waguard.schedule.rule import Rule
 
 SHORTEST_TOKEN = 16
 

@@ -14,7 +14,7 @@ from waguard.core import learning
 from waguard.core.learning import LEARNED_STAGES, Activity, Bounds, Deadline, measured
 from waguard.core.model import ClientCode, Stage
 from waguard.observe.bus import Event
-from waguard.schedule import LOCAL
+from waguard.schedule.rule import LOCAL
 
 RECALLED = ("attempt.done", "stage.late")
 """The events that it learns from, besides what clients do."""

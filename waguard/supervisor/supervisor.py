@@ -23,7 +23,8 @@ from waguard.errors import (
     ShuttingDown,
 )
 from waguard.profile import login
-from waguard.schedule import Rule, Schedule
+from waguard.schedule.rule import Rule
+from waguard.schedule.runner import Schedule
 from waguard.session.registry import Record
 from waguard.session.resources import Services
 from waguard.session.sessions import Sessions
