@@ -317,7 +317,7 @@ async def test_a_hundred_thousand_events(tmp_path: Path, journal: Journal) -> No
             learned.heard(event)
             took += time.thread_time() - began
             if number % 10_000 == 0:
-                await until(lambda: not history._waiting, seconds=30.0)
+                await until(lambda: not history._outbox, seconds=30.0)
         await until(lambda: not history._left, seconds=30.0)
         assert len(await history.happened(ClientCode("client7"), 10_000)) == 1000
         stats = await history.stats(1)

@@ -29,6 +29,7 @@ from waguard.core.stats import Episode, Happening, Stats, episodes, summary
 from waguard.errors import HistoryFailed
 from waguard.history.learned import RECALLED, Learned, activity_of
 from waguard.observe.bus import Bus, Event
+from waguard.observe.outbox import Outbox
 from waguard.system.files import Below, NotPlain
 from waguard.system.signals import deaf
 from waguard.system.tasks import background, forget
@@ -123,10 +124,10 @@ class History:
         self._publish = bus.publish
         self._now = now
         self._off = keep_days == 0
-        self._waiting: deque[Row] = deque()
         self._active = _nobody()
         self._due = asyncio.Event()
-        self._lost = 0
+        self._outbox = Outbox[Row](_MOST_WAITING, self._due.set)
+        self._lost_told = 0
         self._failing = ""
         self._writer: asyncio.Task[None] | None = None
         self._unwritten: tuple[Sequence[Row], Active] | None = None
@@ -152,12 +153,8 @@ class History:
         if self._off or event.client is None:
             return
         if event.name in KEPT:
-            if len(self._waiting) >= _MOST_WAITING:
-                self._lost += 1
-                return
             fields = {name: value for name, value in event.fields.items() if name in KEPT[event.name]}
-            self._waiting.append((self._now(), event.client, event.name, fields))
-            self._due.set()
+            self._outbox.put((self._now(), event.client, event.name, fields))
         elif (did := activity_of(event)) is not None:
             slot = self._active[event.client, int(self._now()) // _HOUR_S]
             slot[0] += did[0]
@@ -202,7 +199,12 @@ class History:
     @property
     def _left(self) -> int:
         """How much is still to be written."""
-        return len(self._waiting) + len(self._active) + sum(map(len, self._unwritten or ()))
+        return len(self._outbox) + len(self._active) + sum(map(len, self._unwritten or ()))
+
+    @property
+    def _lost(self) -> int:
+        """How much found no place, and nobody was told of it."""
+        return self._outbox.dropped - self._lost_told
 
     async def _write_for_ever(self) -> None:
         pruned = -_PRUNE_S
@@ -222,7 +224,8 @@ class History:
     async def _write_some(self) -> bool:
         """Whether it could be written; if not it goes on waiting."""
         if self._unwritten is None:
-            rows = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            waited = (self._outbox.take() for _ in range(_BATCH))
+            rows = [one for one in waited if isinstance(one, tuple)]  # a gap is counted
             self._unwritten, self._active = (rows, self._active), _nobody()
         return await self._done(self._write)
 
@@ -255,12 +258,12 @@ class History:
                 self._publish("history.recovered", path=str(self._path), events_lost=self._lost)
             elif self._lost:
                 self._publish("history.lost", path=str(self._path), events=self._lost)
-            self._failing, self._lost = "", 0
+            self._failing, self._lost_told = "", self._outbox.dropped
         return True
 
     def _turn_off(self) -> None:
         self._off = True
-        self._waiting.clear()
+        self._outbox.clear()
         self._active.clear()
         self._unwritten = None
         self._publish(

@@ -2,12 +2,12 @@
 
 import json
 import os
-import queue
 import select
 import threading
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
+from waguard.observe.outbox import Gap, Outbox
 from waguard.system.signals import deaf
 
 _MOST_LINES = 10_000
@@ -34,16 +34,17 @@ class Outlet(Protocol):
 class Patient:
     """``with Patient(sys.stderr) as stream``: writes never block, and are delivered in order by a thread of its own.
 
-    When more lines wait than it keeps, the next ones are counted instead, and the count is told in a line
-    ``log.lost``. Leaving the block waits a moment for the reader. A dead stream swallows what it is given.
+    How many found no place in its outbox is told in a line ``log.lost``, where they would have been. Leaving the block waits a
+    moment for the reader. A dead stream swallows what it is given.
     """
 
     def __init__(self, stream: TextIO, most: int = _MOST_LINES, outlet: Outlet | None = None) -> None:
         """``stream`` has a file descriptor, and is not written to by others; without an ``outlet`` it is written to."""
         self._stream = stream
         self._outlet: Outlet = outlet or _Lines(stream)
-        self._waiting: queue.Queue[bytes | None] = queue.Queue(most)
-        self._lost = 0
+        self._due = threading.Event()
+        self._outbox = Outbox[bytes](most, self._due.set)
+        self._over = False
         self._thread = threading.Thread(target=self._deliver_all, name="log", daemon=True)
 
     def __enter__(self) -> Self:
@@ -53,19 +54,13 @@ class Patient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(_LAST_WORDS_S)
+        self._over = True
+        self._due.set()
+        self._thread.join(_LAST_WORDS_S)
         if self._thread.is_alive() and self._outlet.give_up():
-            self._end(_GIVING_UP_S)
+            self._thread.join(_GIVING_UP_S)
         if not self._thread.is_alive():
             self._outlet.close()
-
-    def _end(self, timeout_s: float) -> None:
-        try:
-            self._tell_lost(timeout_s)
-            self._waiting.put(None, timeout=timeout_s)
-        except queue.Full:
-            return
-        self._thread.join(timeout_s)
 
     def isatty(self) -> bool:
         return self._stream.isatty()
@@ -76,28 +71,24 @@ class Patient:
 
     def put(self, data: bytes) -> None:
         """One line or entry, whole."""
-        try:
-            self._tell_lost()
-            self._waiting.put_nowait(data)
-        except queue.Full:
-            self._lost += 1
-
-    def _tell_lost(self, timeout_s: float | None = None) -> None:
-        if self._lost:
-            told = self._outlet.lost(self._lost)
-            self._waiting.put(told, block=timeout_s is not None, timeout=timeout_s)
-            self._lost = 0
+        self._outbox.put(data)
 
     def flush(self) -> None:
         """Each line is flushed as it is written."""
 
     def _deliver_all(self) -> None:
         deaf()
-        while (data := self._waiting.get()) is not None:
-            try:
-                self._outlet.deliver(data)
-            except (OSError, ValueError):
-                continue
+        while True:
+            over = self._over  # what is put before that is delivered
+            while (one := self._outbox.take()) is not None:
+                try:
+                    self._outlet.deliver(self._outlet.lost(one.count) if isinstance(one, Gap) else one)
+                except (OSError, ValueError):
+                    continue
+            if over:
+                return
+            self._due.wait()
+            self._due.clear()
 
 
 class _Lines:
