@@ -311,13 +311,12 @@ def test_what_a_browser_could_have_made_is_opened_by_files_alone() -> None:
             "waguard.profile",
             "waguard.backup",
             "waguard.session",
-            "waguard.upkeep.keeper",
+            "waguard.upkeep",
         ),
         *(
             "waguard.schedule",
             "waguard.history.store",
             "waguard.api.auth",
-            "waguard.upkeep.sweep",
         ),
     )
     opening = {"open", "read_bytes", "read_text", "copyfile", "copy", "copy2", "copytree", "fdopen", "link"}

@@ -35,9 +35,11 @@ from waguard.supervisor.views import backup_view, qr_view, session_view
 from waguard.system.deadline import within
 from waguard.system.files import in_thread
 from waguard.system.tasks import background
+from waguard.upkeep.imports import Imports
 from waguard.upkeep.keeper import Keeper
 from waguard.upkeep.sweep.sweeper import Sweeper
 from waguard.upkeep.tidying import Tidying
+from waguard.upkeep.twins import Twins
 
 _ON_ITS_WAY = frozenset({Process.PREPARING, Process.STARTING})
 REAP, BACKUP = "reap", "backup"
@@ -58,6 +60,8 @@ class Supervisor:
         self._sessions = sessions
         self.history, self.learned = services.history, services.learned
         self.keeper, self.sweeper = keeper, sweeper
+        self._twins = Twins(self._resources)
+        self._imports = Imports(self._resources, self._twins)
         self._tidying = Tidying(sweeper, self._resources.bus)
         self._startup = Startup(services, sessions)
         self._answering = Answering(self._config.deadlines, self.learned)
@@ -203,7 +207,7 @@ class Supervisor:
 
     async def _restorable(self, code: ClientCode, backup_id: str) -> Backup:
         backup = await self._opened(code, backup_id)
-        await in_thread(self.keeper.refuse_twin, code, backup.about)
+        await in_thread(self._twins.refuse, code, backup.about)
         if backup.about is not None and backup.about.origin != self._origin:
             here, there = map(login.address_of, (self._origin, backup.about.origin))
             raise BackupRefused(
@@ -243,11 +247,11 @@ class Supervisor:
         """Make a snapshot of the login in an archive, for `restore`; without ``keep`` it is only tried. ``wanted``: which
         one, if there are several.
 
-        Raises like `Keeper.bring`.
+        Raises like `Imports.bring`.
         """
         if self._closing:
             raise ShuttingDown("The daemon is shutting down.")
-        return backup_view(await self.keeper.bring(code, archive, wanted, keep=keep))
+        return backup_view(await self._imports.bring(code, archive, wanted, keep=keep))
 
     @asynccontextmanager
     async def backup_stream(

@@ -1,34 +1,27 @@
 """Keeps logins: when a snapshot is taken, which ones stay, and what is done before a retired profile may go."""
 
 import asyncio
-import os
 import threading
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
-from pathlib import Path
-from typing import BinaryIO
 
-from waguard.backup import bring
 from waguard.backup.snapshot import About
-from waguard.backup.store import Backup, about_of, when
+from waguard.backup.store import Backup, when
 from waguard.core import retention
-from waguard.core.model import ClientCode, Link, Process, Stage, Verdict
-from waguard.errors import BackupFailed, BackupRefused, DiskFull, LoginInUse
+from waguard.core.model import ClientCode, Link, Process, Stage
+from waguard.errors import BackupFailed
 from waguard.observe.bus import Event
-from waguard.profile import examiners, identity, login
-from waguard.profile.examiners import Report
-from waguard.profile.examiners.subject import Subject
-from waguard.profile.generation import DAMAGED, DROPPED, Place, Retired, new_generation
+from waguard.profile import login
+from waguard.profile.generation import DAMAGED, DROPPED, Place, Retired
 from waguard.session.resources import Resources
 from waguard.session.task import Session
-from waguard.system import files, heap, host, shortage
+from waguard.system import shortage
 from waguard.system.deadline import within
-from waguard.system.files import as_storage_error, bytes_below, in_thread, in_threads
-from waguard.system.host import MB
+from waguard.system.files import in_thread
 from waguard.system.tasks import background
+from waguard.upkeep.making import sealed, staged
 
 _AT_A_TIME = 2
 """Snapshots that are made at the same time: each keeps a core busy."""
@@ -43,9 +36,6 @@ class Keeper:
         self._sessions = sessions
         self._origin = login.origin_of(resources.config.whatsapp.url)
         self._places = asyncio.Semaphore(_AT_A_TIME)
-        self._imports = asyncio.Semaphore(1)
-        """Places of their own: what somebody sends may take long, and keeps nobody's snapshot waiting."""
-        self._importing: set[ClientCode] = set()
         self._turns = asyncio.Semaphore(_AT_A_TIME)
         """Of snapshots that nobody waits for: however many are due at once, no deadline runs before it is their turn."""
         self._settling: dict[ClientCode, asyncio.Task[None]] = {}
@@ -171,22 +161,9 @@ class Keeper:
         if place is Place.SEALED and profile is not None:
             stop = threading.Event()
             return await in_thread(self._backups.copy_sealed, stop, session.code, profile.sealed, stop=stop)
-        async with self._room(session.code) as room:
+        async with staged(self._profiles, session.code) as room:
             about = await session.copies.copy(room, reason)
-            return await self._seal(room, about)
-
-    async def _seal(self, room: Path, about: About, *, counted: bool = True) -> Backup:
-        stop = threading.Event()
-        take = partial(self._backups.take, counted=counted)
-        return await in_thread(take, stop, room, about, stop=stop)
-
-    @asynccontextmanager
-    async def _room(self, code: ClientCode) -> AsyncIterator[Path]:
-        """An empty directory on the profiles' own file system."""
-        async with in_threads(files.partial(self._profiles.staging(code))) as room:
-            with as_storage_error(f"create {room}"):
-                await in_thread(room.mkdir, 0o700)
-            yield room
+            return await sealed(self._backups, room, about)
 
     def _thin(self, code: ClientCode, made: str) -> None:
         """Delete the snapshots that no rule keeps; the newest one of the login that is in use always stays, and the one
@@ -241,7 +218,7 @@ class Keeper:
             )
             deadline = self._resources.config.deadlines.backup
             async with within(Stage.BACKUP, deadline, "the snapshot"), self._places:
-                backup = await self._seal(retired.path, about, counted=False)
+                backup = await sealed(self._backups, retired.path, about, counted=False)
             said.append(f"saved as {backup.id}")
             self._resources.bus.publish(
                 "backup.taken",
@@ -253,133 +230,6 @@ class Keeper:
             )
         marked = partial(self._profiles.aside.mark_saved, retired, empty=not origins)
         return await in_thread(marked), ", ".join(said) or "there is no login in it"
-
-    async def bring(
-        self, code: ClientCode, archive: AsyncIterator[bytes], wanted: str = "", *, keep: bool = True
-    ) -> Backup:
-        """Make what an archive holds of a login a snapshot of this client's, checked like any profile; nobody uses it yet.
-        Without ``keep`` all of that is tried, and nothing is left of it.
-
-        ``wanted``: which one, if there are several. Raises `BackupRefused` with what is wrong with it,
-        `LoginInUse` if another client has it, and like `take`.
-        """
-        if code in self._importing:
-            raise BackupFailed(f"Another import of {code} is under way.", hint="Wait for its end.")
-        self._importing.add(code)
-        try:
-            async with within(Stage.BACKUP, self._resources.config.deadlines.backup, "the import"):
-                backup = await self._bring(code, archive, wanted, keep=keep)
-        finally:
-            self._importing.discard(code)
-            await in_thread(heap.give_back)
-        if keep:
-            self._resources.bus.publish(
-                "backup.taken", client=code, backup=backup.id, reason="import", bytes=backup.size
-            )
-        return backup
-
-    async def _bring(
-        self, code: ClientCode, archive: AsyncIterator[bytes], wanted: str, *, keep: bool
-    ) -> Backup:
-        stop = threading.Event()
-        about = About(
-            code,
-            new_generation(),
-            "import",
-            time.time(),
-            self._resources.binary.version,
-            self._origin,
-            live=False,
-            login=True,
-        )
-        async with self._room(code) as room, self._spooled(code, archive) as spool, self._imports:
-            lay_out = partial(
-                bring.lay_out,
-                stop,
-                spool,
-                self._backups.keyring,
-                code,
-                room,
-                self._origin,
-                self._config.max_import_mb * MB,
-                wanted=wanted,
-                see_room=partial(self._see_room, room),
-            )
-            with as_storage_error("lay out the archive"):
-                await in_thread(lay_out, stop=stop)
-            report = await in_thread(self._look, room)
-            if report.verdict is Verdict.DAMAGED:
-                raise BackupRefused(f"What is in it is damaged: {report.why}", reason="damaged")
-            names = await in_thread(identity.read, room, self._origin)
-            await in_thread(self.refuse_twin, code, None, names or ())
-            await in_thread(lambda: self._see_room(self._profiles.root, bytes_below(room)))
-            if keep:
-                return await self._seal(room, about)
-            return await in_thread(
-                self._backups.tried, stop, room, spool.with_name("tried"), about, stop=stop
-            )
-
-    def refuse_twin(
-        self, code: ClientCode, about: About | None, names: Collection[str] = frozenset()
-    ) -> None:
-        """Raises `LoginInUse` if another client would come up with the login of a snapshot, or of these ``names``. Blocking."""
-        for other in self._profiles.codes():
-            if other != code and self._comes_up_with(ClientCode(other), about, frozenset(names)):
-                raise LoginInUse(
-                    f"It is the login of {other} already: two browsers with one login drive each other out.",
-                    hint=f"Go on with {other}, or have it dropped there first: waguard cleanup {other}",
-                    client=other,
-                )
-
-    def _comes_up_with(self, code: ClientCode, about: About | None, names: frozenset[str]) -> bool:
-        place, profile = self._profiles.find(code)
-        if profile is None:
-            return False
-        if place is Place.PLAIN and (its := identity.read(profile.path, self._origin)) is not None:
-            return bool(its & names) or self._backups.is_of(about, its)
-        newest = [one.about for one in self._backups.candidates(code, profile.lineage, self._origin)[:1]]
-        return any(
-            self._backups.is_of(one, names) or bool(one and about and set(one.identity) & set(about.identity))
-            for one in (about_of(profile.sealed), *newest)
-        )
-
-    @asynccontextmanager
-    async def _spooled(self, code: ClientCode, archive: AsyncIterator[bytes]) -> AsyncIterator[Path]:
-        """What arrives, as a file; what is read of it must fit as often as it is laid out."""
-        most, size = 2 * self._config.max_import_mb * MB, 0
-        async with self._room(code) as room:
-            path = room / "archive"
-            with as_storage_error(f"write {path}"):
-                file = await in_thread(path.open, "wb")
-                try:
-                    async for piece in archive:
-                        if (size := size + len(piece)) > most:
-                            raise BackupRefused(
-                                f"The archive has more than {most // MB} MiB.",
-                                hint="Raise backup.max_import_mb, or bring only the login's part.",
-                                reason="too_large",
-                            )
-                        await in_thread(self._put, room, file, piece)
-                finally:
-                    await in_thread(file.close)
-            yield path
-
-    def _put(self, room: Path, file: BinaryIO, piece: bytes) -> None:
-        self._see_room(room)
-        file.write(piece)
-
-    def _see_room(self, place: Path, needed_bytes: int = 0) -> None:
-        """What somebody sends never takes what the sessions that are there need. Raises `DiskFull`."""
-        free, reserve = host.free_disk_mb(place), self._resources.config.limits.reserve_disk_mb
-        if free < reserve + needed_bytes / MB:
-            raise DiskFull(
-                f"{free} MiB of disk are free, and limits.reserve_disk_mb = {reserve} stay so.",
-                hint="Free some space, or bring only the login's part.",
-            )
-
-    def _look(self, room: Path) -> Report:
-        subject = Subject(room, self._resources.binary.version, self._origin, os.geteuid())
-        return examiners.examine(subject)
 
     def _worth_saving(self, retired: Retired) -> Sequence[str]:
         """Of which pages there may be a login in it; in one that is damaged whatever is left of it."""

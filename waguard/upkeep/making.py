@@ -1,0 +1,30 @@
+"""How a snapshot is made of what lies in a directory, which is on the profiles' own file system."""
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from waguard.backup.snapshot import About
+from waguard.backup.store import Backup, Backups
+from waguard.core.model import ClientCode
+from waguard.profile.store import Profiles
+from waguard.system import files
+from waguard.system.files import as_storage_error, in_thread, in_threads
+
+
+@asynccontextmanager
+async def staged(profiles: Profiles, code: ClientCode) -> AsyncIterator[Path]:
+    """An empty directory; what is left of it afterwards goes."""
+    async with in_threads(files.partial(profiles.staging(code))) as room:
+        with as_storage_error(f"create {room}"):
+            await in_thread(room.mkdir, 0o700)
+        yield room
+
+
+async def sealed(backups: Backups, room: Path, about: About, *, counted: bool = True) -> Backup:
+    """Raises like `Backups.take`."""
+    stop = threading.Event()
+    take = partial(backups.take, counted=counted)
+    return await in_thread(take, stop, room, about, stop=stop)

@@ -1,0 +1,40 @@
+"""Two clients with one login: their browsers would drive each other out."""
+
+from collections.abc import Collection
+
+from waguard.backup.snapshot import About
+from waguard.backup.store import about_of
+from waguard.core.model import ClientCode
+from waguard.errors import LoginInUse
+from waguard.profile import identity, login
+from waguard.profile.generation import Place
+from waguard.session.resources import Resources
+
+
+class Twins:
+    def __init__(self, resources: Resources) -> None:
+        self._profiles = resources.profiles
+        self._backups = resources.backups
+        self._origin = login.origin_of(resources.config.whatsapp.url)
+
+    def refuse(self, code: ClientCode, about: About | None, names: Collection[str] = frozenset()) -> None:
+        """Raises `LoginInUse` if another client would come up with the login of a snapshot, or of these ``names``. Blocking."""
+        for other in self._profiles.codes():
+            if other != code and self._comes_up_with(ClientCode(other), about, frozenset(names)):
+                raise LoginInUse(
+                    f"It is the login of {other} already: two browsers with one login drive each other out.",
+                    hint=f"Go on with {other}, or have it dropped there first: waguard cleanup {other}",
+                    client=other,
+                )
+
+    def _comes_up_with(self, code: ClientCode, about: About | None, names: frozenset[str]) -> bool:
+        place, profile = self._profiles.find(code)
+        if profile is None:
+            return False
+        if place is Place.PLAIN and (its := identity.read(profile.path, self._origin)) is not None:
+            return bool(its & names) or self._backups.is_of(about, its)
+        newest = [one.about for one in self._backups.candidates(code, profile.lineage, self._origin)[:1]]
+        return any(
+            self._backups.is_of(one, names) or bool(one and about and set(one.identity) & set(about.identity))
+            for one in (about_of(profile.sealed), *newest)
+        )
