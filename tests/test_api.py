@@ -319,7 +319,7 @@ async def test_likewise_of_one_that_a_handler_waits_for(port: Any, journal: Jour
 async def test_what_is_no_request_is_refused_in_the_form_of_all_errors(port: Any, data: bytes) -> None:
     async with port() as asked:
         problem = is_problem(await asked.raw(data), 400, "invalid_request")
-        assert problem["detail"].startswith("This is no request as HTTP has it: ")
+        assert problem["detail"].startswith("This is not a valid HTTP request: ")
         assert "\n" not in problem["detail"]
 
 

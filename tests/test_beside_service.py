@@ -112,7 +112,7 @@ def test_a_unit_that_is_not_shown_is_not_taken_for_none(
     (systemctl / "shown").unlink()
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(
-        SystemdFailed, match=r"waguard\.service cannot be told: systemctl show: .*No such file"
+        SystemdFailed, match=r"waguard\.service cannot be read: systemctl show: .*No such file"
     ):
         service.installed()
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -227,7 +227,7 @@ def test_the_doctor_knows_whose_things_they_are(machine: Box) -> None:
     machine.run(*found["sessions"]["mend"].split())
     as_itself = findings(machine, "runuser", "-u", "waguard", "--")
     assert as_itself["sessions"]["grade"] == "ok"
-    assert "only root can see" in as_itself["backup keys"]["seen"]
+    assert "only root can read" in as_itself["backup keys"]["seen"]
     assert findings(machine, "runuser", "-u", "nobody", "--").keys() == {
         "config",
         "python",

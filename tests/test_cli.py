@@ -384,7 +384,7 @@ class TestStatus:
         assert said.endswith(
             """\
 WHEN	WHAT
-2001-09-09 01:46:49	restarted by itself (recovery): connected after 2.1 s
+2001-09-09 01:46:49	restarted automatically (recovery): connected after 2.1 s
 2001-09-09 01:46:47	page_blocked is over by restart, 9.0 s after it was found
 2001-09-09 01:46:46	restart against page_blocked: cured after 2.2 s
 2001-09-09 01:46:43	reload against page_blocked: failed after 5.0 s
@@ -402,7 +402,7 @@ WHEN	WHAT
         assert "of.the.future {'some': 'thing'}\n" in said, "what a later daemon keeps"
         assert json.loads(ask(port, "history", "demo", "--json").stdout)["history"] == HAPPENED
         port.handlers["GET /v1/sessions/demo/history"] = always({"history": []})
-        assert ask(port, "history", "demo").stdout == "Nothing is on record of demo.\n"
+        assert ask(port, "history", "demo").stdout == "There is no history of demo.\n"
 
     def test_as_json(self, port: Port) -> None:
         port.handlers["GET /v1/sessions"] = always({"sessions": [SCAN, DOWN]})
@@ -566,7 +566,7 @@ class TestCleanup:
         result = ask(port, *command)
         assert result.exit_code == 1
         assert what in result.stderr
-        assert f"If it is meant: waguard {' '.join(command)} --yes" in " ".join(result.stderr.split())
+        assert f"If you mean it: waguard {' '.join(command)} --yes" in " ".join(result.stderr.split())
         assert not port.requests
 
     def test_a_person_is_asked(self, port: Port, monkeypatch: pytest.MonkeyPatch) -> None:

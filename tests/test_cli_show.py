@@ -72,7 +72,7 @@ shop-26                connected      1 d
 cerrado                stopped        5 d
 cerrado-2              stopped        5 d
 
-More of one, and what happened: waguard status CODE
+Details of one: waguard status CODE
 """
 
 

@@ -133,7 +133,7 @@ def test_with_a_wrong_configuration_only_the_machine_is_looked_at(monkeypatch: p
     wrong, fine = doctor.examine(None)
     assert (wrong.grade, fine.grade, fine.check) == (Grade.PROBLEM, Grade.OK, "python")
     assert wrong.seen.startswith("config.toml:2: api.port: ")
-    assert wrong.mend == "Mend what it names. What depends on it was not looked at."
+    assert wrong.mend == "Fix what it names. Checks that depend on it were skipped."
 
 
 def test_a_configuration_of_others_has_no_line_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_a_configuration_of_others_has_no_line_to_mend(monkeypatch: pytest.Monke
     monkeypatch.setattr(doctor, "configured", closed)
     monkeypatch.setattr(doctor, "MACHINE", [])
     assert [finding.mend for finding in doctor.examine(None)] == [
-        "sudo What depends on it was not looked at."
+        "sudo Checks that depend on it were skipped."
     ]
 
 
@@ -219,7 +219,7 @@ def test_a_browser_that_does_not_start() -> None:
     seen = doctor.browser(config(browser=posing))
     assert seen.grade is Grade.PROBLEM
     assert "loads no page: The browser ended before it answered." in seen.what
-    assert "It says: posing: cannot open the display of my dreams" in seen.what
+    assert "It reports: posing: cannot open the display of my dreams" in seen.what
     assert seen.mend
 
 
@@ -261,7 +261,7 @@ UNSHARE_FAILS = "unshare: unshare failed: Operation not permitted"
             "1",
             "echo kernel.apparmor_restrict_unprivileged_userns=0 > ",
         ),
-        ("kernel/apparmor_restrict_unprivileged_userns", "0", "If this is a container"),
+        ("kernel/apparmor_restrict_unprivileged_userns", "0", "In a container: allow"),
     ],
 )
 def test_user_namespaces_that_are_forbidden(
@@ -298,13 +298,13 @@ def test_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "free_disk_mb", lambda _path: 255)
     assert doctor.disk(config(limits={"reserve_disk_mb": 255})).grade is Grade.OK
     seen = doctor.disk(config(limits={"reserve_disk_mb": 256}))
-    assert (seen.grade, seen.mend.split()[4]) == (Grade.PROBLEM, "du")
+    assert (seen.grade, seen.mend.split()[5]) == (Grade.PROBLEM, "du")
 
 
 def test_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "a" / "sessions"
     wanted = config(sessions={"dir": root})
-    assert doctor.sessions(wanted) == Seen(f"{root} will be made")
+    assert doctor.sessions(wanted) == Seen(f"{root} will be created")
     root.mkdir(parents=True)
     root.chmod(0o711)
     assert doctor.sessions(wanted) == Seen(f"{root} can be written")
@@ -374,16 +374,16 @@ def test_keys_that_systemd_hands_over(tmp_path: Path, monkeypatch: pytest.Monkey
     sealed.touch()
     seen = doctor.backup_keys(wanted, service)
     assert seen.what.endswith("does not start and no snapshot that was taken so far can be opened")
-    assert seen.mend == "Put your copy of it back"
+    assert seen.mend == "Restore your copy of it"
     ring = keys.load(file, make=True)
     write_sealed(sealed, ring)
     seen = doctor.backup_keys(wanted, service)
     assert seen == Seen(f"{file}: 1, snapshots are sealed with {ring.newest.id}")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert "only root can see" in doctor.backup_keys(wanted, service).what
+    assert "only root can read" in doctor.backup_keys(wanted, service).what
     # Beside the sessions they are made at the first start, which this is not.
     seen = doctor.backup_keys(wanted)
-    assert (seen.grade, seen.mend) == (Grade.PROBLEM, "Put your copy of it back")
+    assert (seen.grade, seen.mend) == (Grade.PROBLEM, "Restore your copy of it")
     assert "at the first start" not in seen.what
 
 
@@ -486,7 +486,7 @@ def running_daemon(monkeypatch: pytest.MonkeyPatch, answer: SandboxView | Waguar
             Grade.WARNING,
             "runs, with browsers in plain instead of bubblewrap: bubblewrap failed (exit code 1).",
         ),
-        (None, Grade.OK, "runs; in which sandbox, it tells only the admin"),
+        (None, Grade.OK, "runs; only the admin is shown its sandbox"),
         (NoDaemon("No daemon answers."), Grade.OK, "No daemon answers."),
         (Unauthorized("Not known here.", hint="x"), Grade.WARNING, "Not known here."),
     ],
@@ -504,13 +504,13 @@ def test_a_daemon_that_is_down_is_not_started_by_asking(monkeypatch: pytest.Monk
     running_daemon(monkeypatch, WaguardError("It was asked."))
     for state in ("inactive", "activating"):
         assert doctor.daemon(Config(), unit(state=state)) == Seen(f"waguard.service is {state}")
-        assert doctor.alerts(Config(), unit(state=state)) == Seen("there is no daemon that could be asked")
+        assert doctor.alerts(Config(), unit(state=state)) == Seen("there is no daemon to ask")
     seen = doctor.daemon(Config(), unit(state="failed"))
     assert (seen.grade, seen.what) == (Grade.PROBLEM, "waguard.service has failed")
     seen = doctor.daemon(Config(), unit(state="activating", restarts=7))
     assert (seen.grade, seen.what) == (
         Grade.PROBLEM,
-        "waguard.service ends and is started again, 7 times so far",
+        "waguard.service keeps ending: systemd has restarted it 7 times",
     )
     assert "journalctl -u waguard" in seen.mend
     seen = doctor.daemon(Config(), unit(state="inactive", enabled=True))

@@ -49,7 +49,7 @@ async def test_no_snapshot_is_taken_with_a_key_that_does_not_open_the_others(
             await supervisor.connect(DEMO)
             with pytest.raises(BackupFailed, match=r"is missing|not there any more") as caught:
                 await supervisor.backup(DEMO)
-            assert "Put your copy of the keys back" in caught.value.hint
+            assert "Restore your copy of the keys" in caught.value.hint
             with pytest.raises(BackupRefused, match="sealed with the key"):
                 await supervisor.check_backup(DEMO, backup)
             await supervisor.cleanup(DEMO)

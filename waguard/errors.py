@@ -79,7 +79,7 @@ class RecordCorrupt(StorageError, code="record_corrupt"):
 class RecordUnavailable(StorageError, code="record_unavailable", http=503):
     """A session's record or profile could not be read at the daemon's start; what runs of that client is left alone."""
 
-    do = "Mend what the message names, then: systemctl reload waguard, or restart the daemon."
+    do = "Fix what the message names, then: systemctl reload waguard, or restart the daemon."
 
 
 class HistoryFailed(StorageError, code="history_failed", http=503, again=True):
@@ -144,7 +144,7 @@ class BackupRefused(LoginError, code="backup_refused", http=422):
 class BackupFailed(LoginError, code="backup_failed", http=503, again=True):
     """A snapshot could not be taken now."""
 
-    do = "The message says why. The next one is taken by itself."
+    do = "The message says why. The next one is taken automatically."
 
 
 class LoginInUse(LoginError, code="login_in_use", http=409):
@@ -269,7 +269,7 @@ class LimitReached(SessionError, code="limit_reached", http=503, again=True):
 class BreakerOpen(SessionError, code="breaker_open", http=503, again=True):
     """Starts fail for several clients, so the host is at fault and starts no browser just now; ``retry_after_s``."""
 
-    do = "Find out why browsers do not start: waguard doctor. One at a time is tried by itself."
+    do = "Find out why browsers do not start: waguard doctor. One start at a time is tried automatically."
 
 
 class NotReady(SessionError, code="not_ready", http=503, again=True):
@@ -294,7 +294,7 @@ class ConfigError(SessionError, code="config_invalid", http=0):
     """The configuration is wrong; the message names file, key and what would be right."""
 
     lasting = True
-    do = "Mend what the message names. See: waguard config check"
+    do = "Fix what the message names. See: waguard config check"
 
 
 # --- requests ------------------------------------------------------------------------------------------------------

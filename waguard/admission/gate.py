@@ -97,9 +97,9 @@ class Gate:
         self._failed(_NOBODY, f"the browser does not run: {error.message}", sure=True)
 
     def _open(self, wait_s: float) -> BreakerOpen:
-        why = self._breaker.why or "too many have started by themselves in too little time"
+        why = self._breaker.why or "too many automatic starts in too little time"
         return BreakerOpen(
-            f"No browser is started now: {why.removesuffix('.')}.",
+            f"No browser is started at the moment: {why.removesuffix('.')}.",
             hint="It is tried again by itself. See: waguard doctor",
             retry_after_s=max(1, math.ceil(wait_s)),
         )
@@ -133,7 +133,7 @@ class Gate:
             self._failed(code, f"the browser does not run: {error.message}", sure=True)
         else:
             self._failed(
-                code, f"starts fail with several clients, the last one so: {failure.message}", sure=False
+                code, f"starts fail for several clients, the last one with: {failure.message}", sure=False
             )
 
     def _failed(self, code: ClientCode, why: str, *, sure: bool) -> None:
@@ -172,10 +172,7 @@ class Gate:
             self._online[code] = online
         lost = sum(not one for one in self._online.values())
         down = self.network_down
-        text = (
-            f"{lost} of {len(self._online)} sessions do not reach WhatsApp: the network, or what answers in its place, "
-            "and no browser of theirs."
-        )
+        text = f"{lost} of {len(self._online)} sessions do not reach WhatsApp: the network is at fault, not their browsers."
         self.alerts.set(Alert.NETWORK_DOWN, text if down else "")
 
     def suffers(self, code: ClientCode, fault: Fault | None) -> None:

@@ -78,7 +78,7 @@ class Turns:
 def _stuck(before: int, stuck_s: float) -> DeadlineExceeded:
     others = f", and {before} wait before it" if before else ""
     return DeadlineExceeded(
-        f"Stage {Stage.ADMIT}: for {stuck_s:g} s none of those that are starting has made room{others}.",
+        f"Stage {Stage.ADMIT}: for {stuck_s:g} s no start has finished{others}.",
         hint=f"If this machine is slow rather than stuck, raise deadlines.{Stage.ADMIT} in the configuration.",
         stage=Stage.ADMIT.value,
         deadline_s=stuck_s,

@@ -6,7 +6,7 @@ from waguard.core.shown import JobList, Sweep
 
 
 async def reap(asked: Asked, options: ReapOptions) -> Sweep:
-    """Sweep now: find what browsers, crashes and time have left behind, and deal with it. ``dry_run``: only say what would be done."""
+    """Sweep now: find what browsers, crashes and time have left behind, and deal with it. ``dry_run``: only report what would be done."""
     return await asked.supervisor.reap(dry_run=options.dry_run)
 
 

@@ -32,7 +32,7 @@ class Options(BaseModel):
             problem = error.errors(include_url=False)[0]
             name = ".".join(str(part) for part in problem["loc"])
             known = ", ".join(cls.model_fields) or "none"
-            what = "is not known here" if problem["type"] == "extra_forbidden" else problem["msg"]
+            what = "is unknown" if problem["type"] == "extra_forbidden" else problem["msg"]
             raise InvalidRequest(f"{name[:80]}: {what}.", hint=f"Options of this route: {known}.") from None
 
 

@@ -20,7 +20,7 @@ CREDENTIAL = "waguard.keys"
 """The systemd credential that is used when there is one and no file is named, systemd.exec(5)."""
 KEY_BYTES = 32
 BACK = (
-    "Put your copy of the keys back, on lines of their own, and restart the daemon. If they are lost for good: "
+    "Restore your copy of the keys, on lines of their own, and restart the daemon. If they are lost for good: "
     "backup.without_old_keys = true goes on with a new key, and what was sealed so far is never opened again."
 )
 """What to do where keys are missing."""

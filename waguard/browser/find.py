@@ -35,7 +35,7 @@ _WRAPPERS = {
     "google-chrome-beta": KNOWN[5],
 }
 INSTALL_HINT = "Install one: apt-get install chromium-headless-shell"
-_MEND_HINT = "Install it anew, or name another one: browser.path"
+_MEND_HINT = "Install it again, or name another one: browser.path"
 """One more of them would not be used while this one is there."""
 
 

@@ -56,9 +56,9 @@ def configure(
 def run(
     ctx: typer.Context,
     *,
-    check: Annotated[bool, typer.Option("--check", help="Only see whether it could start.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only check whether it could start.")] = False,
 ) -> None:
-    """Run the daemon until SIGTERM or Ctrl-C; SIGHUP has it start anew, and leaves the browsers up."""
+    """Run the daemon until SIGTERM or Ctrl-C. SIGHUP restarts it and leaves the browsers up."""
     from waguard import daemon  # noqa: PLC0415 (browsers and all: no other command needs it)
     from waguard.system.systemd import handing_over  # noqa: PLC0415 (likewise)
 
@@ -132,7 +132,7 @@ def token(
 def examine(
     ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False
 ) -> None:
-    """Say what this machine lacks, and the command that mends it. Exit code 1 if there is a problem."""
+    """Report what this machine lacks, and the command that fixes it. Exit code 1 if there is a problem."""
     from waguard.cli import doctor  # noqa: PLC0415 (it looks at all there is: no other command needs it)
 
     findings = doctor.examine(ctx.obj)

@@ -36,7 +36,9 @@ from waguard.system.files import as_storage_error
 _TRIAL_S = 10.0
 _LAST_WORDS = 3
 """Lines of what a browser wrote that are shown."""
-_OTHER_BROWSER = "Mend what it says, or try another: apt-get install chromium-headless-shell, or browser.path"
+_OTHER_BROWSER = (
+    "Fix what it reports, or try another: apt-get install chromium-headless-shell, or browser.path"
+)
 _LATELY_H = 1.0
 _MOST_ENTRIES = 10_000
 """How many files and directories are looked at."""
@@ -50,7 +52,7 @@ _FONTS = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"))
 _SHM = Path("/dev/shm")  # noqa: S108 (looked at, nothing is put there)
 _SHM_MB = 256
 _OLDEST_PYTHON = (3, 11)
-_CONTAINER = "If this is a container: have it allow namespaces (docker run: --security-opt, --cap-add)"
+_CONTAINER = "In a container: allow namespaces (docker run: --security-opt, --cap-add)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def examine(path: Path | None) -> list[Finding]:
     try:
         loaded, service = configured(path)
     except WaguardError as error:
-        mend = f"{error.hint or 'Mend what it names.'} What depends on it was not looked at."
+        mend = f"{error.hint or 'Fix what it names.'} Checks that depend on it were skipped."
         findings = [Finding("config", Grade.PROBLEM, error.message, mend)]
         checks = list(MACHINE)
     else:
@@ -151,7 +153,7 @@ def browser(config: Config) -> Seen:
     except WaguardError as error:
         said = "; ".join(error.details.get("stderr", ())[-_LAST_WORDS:]) or "nothing"
         return Seen(
-            f"{path}, {binary.version} loads no page: {error.message} It says: {said}",
+            f"{path}, {binary.version} loads no page: {error.message} It reports: {said}",
             Grade.PROBLEM,
             error.hint if isinstance(error, SandboxFailed) else _OTHER_BROWSER,
         )
@@ -173,7 +175,7 @@ async def _load_a_page(config: Config, binary: find.Binary) -> str:
 
 def bubblewrap(config: Config) -> Seen:
     if config.sandbox.kind == "plain":
-        return Seen('not wanted: sandbox.kind is "plain"')
+        return Seen('not used: sandbox.kind is "plain"')
     lack = Grade.PROBLEM if config.sandbox.kind == "bubblewrap" else Grade.WARNING
     instead = "" if lack is Grade.PROBLEM else "; plain is used instead, without namespaces"
     program = Bubblewrap.find()
@@ -207,7 +209,7 @@ def user_namespaces(config: Config) -> Seen:
     mend = _allow_namespaces() or _CONTAINER
     if config.browser.chromium_sandbox:
         return Seen(what, Grade.PROBLEM, f"{mend}. Or set browser.chromium_sandbox = false")
-    return Seen(f"{what}; done without, browser.chromium_sandbox is false", Grade.WARNING, mend)
+    return Seen(f"{what}; not used: browser.chromium_sandbox is false", Grade.WARNING, mend)
 
 
 def _allow_namespaces() -> str:
@@ -229,9 +231,7 @@ def _allow_namespaces() -> str:
 def fence(config: Config) -> Seen:
     ports = config.sandbox.connect_ports
     if gap := Fence.gap_here(ports):
-        mend = (
-            "Use a kernel of 6.7 or newer. Until then the control port's token is what keeps a browser out."
-        )
+        mend = "Use Linux 6.7 or newer. Until then only the control port's token keeps a browser out."
         return Seen(f"browsers connect to any TCP port, and may listen: {gap}", Grade.WARNING, mend)
     if not ports:
         return Seen("browsers listen on no TCP port, and connect to any: sandbox.connect_ports is empty")
@@ -258,7 +258,7 @@ def disk(config: Config) -> Seen:
         return Seen(
             f"{free} MiB free below {config.sessions.dir.absolute()}, less than limits.reserve_disk_mb = {reserve}",
             Grade.PROBLEM,
-            f"See what takes it: du -xh --max-depth=2 {config.sessions.dir.absolute()} | sort -h | tail",
+            f"See what takes the space: du -xh --max-depth=2 {config.sessions.dir.absolute()} | sort -h | tail",
         )
     return Seen(f"{free} MiB free below {config.sessions.dir.absolute()}")
 
@@ -275,7 +275,7 @@ def sessions(config: Config, service: Service | None = None) -> Seen:
     with as_storage_error(f"write {there}"):
         look_for_links(there)
     if there != root:
-        return Seen(f"{root} will be made")
+        return Seen(f"{root} will be created")
     uid = _uid(owner)
     # What a daemon of root has made for its browsers is theirs.
     looked_at = islice(_registry(root), _MOST_ENTRIES) if uid != 0 else (root,)
@@ -322,7 +322,7 @@ def backup_keys(config: Config, service: Service | None = None) -> Seen:
     if (handed is not None or beside) and not place.exists():
         return _no_keys(place, handed=handed is not None, sealed=any(root.glob(".backups/*/*.wgb")))
     if handed is not None and not os.access(place, os.R_OK):
-        return Seen(f"{place}, which systemd hands to the service; only root can see what is in it")
+        return Seen(f"{place}, which systemd passes to the service; only root can read it")
     ring = keys.load(place, make=False)
     what = f"{place}: {len(ring.keys)}, snapshots are sealed with {ring.newest.id}"
     for snapshot in _newest_snapshots(root):
@@ -333,10 +333,10 @@ def backup_keys(config: Config, service: Service | None = None) -> Seen:
             mend = error.hint or "See the others: waguard backups " + snapshot.parent.name
             return Seen(f"{what}; {snapshot} cannot be opened: {error.message}", Grade.PROBLEM, mend)
         except OSError as error:  # it is gone meanwhile, or not ours to read
-            return Seen(f"{what}; whether it opens {snapshot} is not known: {error.strerror}")
+            return Seen(f"{what}; it could not be tried on {snapshot}: {error.strerror}")
     if beside and config.profile.at_rest == "sealed":
         mend = "Put them elsewhere: backup.key_file, or the systemd credential waguard.keys"
-        return Seen(f"{what}; beside what they seal", Grade.WARNING, mend)
+        return Seen(f"{what}; stored beside the snapshots that they seal", Grade.WARNING, mend)
     return Seen(what)
 
 
@@ -356,7 +356,7 @@ def _no_keys(place: Path, *, handed: bool, sealed: bool) -> Seen:
         lacks.append(f"the service, whose LoadCredential={keys.CREDENTIAL} names it, does not start")
     if sealed:
         lacks.append("no snapshot that was taken so far can be opened")
-    mend = "Put your copy of it back" if sealed else f"Make it: {keys.recipe(place)}"
+    mend = "Restore your copy of it" if sealed else f"Make it: {keys.recipe(place)}"
     return Seen(f"{place} is missing: {' and '.join(lacks)}", Grade.PROBLEM, mend)
 
 
@@ -404,10 +404,10 @@ def daemon(config: Config, service: Service | None = None) -> Seen:
         none = error.code in {"no_daemon", "no_token"}
         return Seen(error.message) if none else Seen(error.message, Grade.WARNING, error.hint)
     if sandbox is None:
-        return Seen("runs; in which sandbox, it tells only the admin")
+        return Seen("runs; only the admin is shown its sandbox")
     if sandbox.problem:
         what = f"runs, with browsers in {sandbox.kind} instead of bubblewrap: {sandbox.problem}"
-        mend = "Where bubblewrap works here, something that only the daemon is under is in its way"
+        mend = "If bubblewrap works here, something in the daemon's own environment prevents it"
         unit = f", such as a line of {UNIT}" if service is not None else ""
         return Seen(what, Grade.WARNING, f"{mend}{unit}. It is tried again at the daemon's next start")
     return Seen(f"runs, with browsers in {sandbox.kind}")
@@ -418,7 +418,7 @@ def _down(service: Service) -> Seen:
     if service.state == "failed":
         return Seen(f"{UNIT} has failed", Grade.PROBLEM, f"{why}; then: systemctl reset-failed waguard")
     if service.state == "activating" and service.restarts:
-        what = f"{UNIT} ends and is started again, {service.restarts} times so far"
+        what = f"{UNIT} keeps ending: systemd has restarted it {service.restarts} times"
         return Seen(what, Grade.PROBLEM, why)
     if service.state == "inactive" and service.enabled and not service.listens:
         return Seen(f"{UNIT} is enabled, and down", Grade.WARNING, "systemctl start waguard")
@@ -428,7 +428,7 @@ def _down(service: Service) -> Seen:
 def alerts(config: Config, service: Service | None = None) -> Seen:
     """What the running daemon itself says is wrong, and what connects have failed with lately."""
     if service is not None and service.state not in _UP:
-        return Seen("there is no daemon that could be asked")
+        return Seen("there is no daemon to ask")
 
     try:
         with control(config, service, None) as running:
@@ -438,7 +438,7 @@ def alerts(config: Config, service: Service | None = None) -> Seen:
     if found.alerts:
         what = "; ".join(f"{one.alert}: {one.text}" for one in found.alerts)
         return Seen(
-            what, Grade.PROBLEM, "Mend what they name. They go by themselves then; see: waguard status"
+            what, Grade.PROBLEM, "Fix what they name; they then clear automatically. See: waguard status"
         )
     attempts = found.attempts
     if wrong := attempts.failed + attempts.refused:

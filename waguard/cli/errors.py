@@ -46,9 +46,9 @@ class NotTheDaemon(CommandError, code="not_the_daemon", http=0):
 
 
 class NotAgreed(CommandError, code="not_agreed", http=0):
-    """It cannot be undone, and nobody is there to be asked."""
+    """It cannot be undone, and there is no terminal to confirm on."""
 
-    do = "If it is meant: --yes"
+    do = "If you mean it: --yes"
 
 
 class FileExists(CommandError, code="file_exists", http=0):
@@ -88,7 +88,7 @@ class NoSystemd(CommandError, code="no_systemd", http=0):
 
 
 class SystemdFailed(CommandError, code="systemd_failed", http=0, again=True):
-    """systemd did not say how the service is set."""
+    """systemd did not report the service's settings."""
 
     do = "Ask the daemon itself, with --url and WAGUARD_TOKEN."
 
@@ -102,13 +102,13 @@ class UnitMasked(CommandError, code="unit_masked", http=0):
 class InstallFailed(CommandError, code="install_failed", http=0):
     """A step of the installation has failed."""
 
-    do = "Mend what the message names, then again: what is done is done once."
+    do = "Fix what the message names, then run it again: finished steps are not repeated."
 
 
 class PackageIncomplete(CommandError, code="package_incomplete", http=0):
     """A file that belongs to waguard is not there."""
 
-    do = "Install it anew."
+    do = "Install it again."
 
 
 class ProgramUnfit(CommandError, code="program_unfit", http=0):
@@ -124,13 +124,13 @@ class KeyLost(CommandError, code="key_lost", http=0):
 
 
 class Undecided(CommandError, code="undecided", http=0):
-    """Nobody said what is to become of the sessions."""
+    """What becomes of the sessions was not chosen."""
 
-    do = "Say --keep-sessions or --purge."
+    do = "Choose --keep-sessions or --purge."
 
 
 class NoUninstall(CommandError, code="no_uninstall", http=0):
-    """The option is about taking the service away, and that was not asked for."""
+    """The option belongs to --uninstall, which was not given."""
 
     do = "Add --uninstall."
 

@@ -136,7 +136,7 @@ def _check(view: SessionView, check: CheckView) -> Text:
         return Text(
             f"The profile was damaged: {check.why} Its snapshot {view.backup} has taken its place.", "yellow"
         )
-    return Text(f"The profile is damaged: {check.why} A scan is needed; what was there is kept aside.", "red")
+    return Text(f"The profile is damaged: {check.why} A scan is needed; what was there is put aside.", "red")
 
 
 def _picture_file() -> Path | None:

@@ -53,12 +53,12 @@ _HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp"))) 
 
 def install(
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be done.")] = False,
     start: Annotated[bool, typer.Option(help="Start it now, and with the machine.")] = True,
     program: Annotated[
         str, typer.Option(help="What the unit starts; by default this program.", show_default=False)
     ] = "",
-    uninstall: Annotated[bool, typer.Option("--uninstall", help="Take it all away again.")] = False,
+    uninstall: Annotated[bool, typer.Option("--uninstall", help="Uninstall it.")] = False,
     keep_sessions: Annotated[
         bool, typer.Option("--keep-sessions", help="With --uninstall: leave the logins and their snapshots.")
     ] = False,
@@ -70,8 +70,8 @@ def install(
     if (keep_sessions or purge) and not uninstall:
         option = "--purge" if purge else "--keep-sessions"
         raise NoUninstall(
-            f"{option} is about taking it away, and --uninstall was not said. Nothing was changed.",
-            hint=f"To take it away: waguard install --uninstall {option}",
+            f"{option} belongs to --uninstall, which was not given. Nothing was changed.",
+            hint=f"To uninstall: waguard install --uninstall {option}",
         )
     if os.geteuid() != 0:  # a dry run too: what there is, only root can see
         raise NotRoot("Only root can install a service.", hint="sudo waguard install")
@@ -145,7 +145,7 @@ def _examine(work: Work, *command: str) -> None:
         try:
             found = TypeAdapter(list[Finding]).validate_json(run(command, codes=(0, 1)))
         except ValidationError:
-            raise failed(" ".join(command), "it did not say what it has found") from None
+            raise failed(" ".join(command), "it reported nothing") from None
         lacks.extend(one for one in found if one.grade is not Grade.OK)
 
     work.step(" ".join(command), look)
@@ -154,7 +154,7 @@ def _examine(work: Work, *command: str) -> None:
         if lack.mend:
             show.output().print(f"            -> {lack.mend}")
     if any(lack.grade is Grade.PROBLEM for lack in lacks):
-        raise InstallFailed("The service could not work here: see what is a problem above.", hint=AGAIN)
+        raise InstallFailed("The service could not work here: see the problems above.", hint=AGAIN)
 
 
 def _given(program: str) -> str:

@@ -64,7 +64,7 @@ def shipped(name: str) -> str:
     if found is None:
         raise PackageIncomplete(
             f"{name} did not come with this program.",
-            hint="Install it anew: pipx install waguard",
+            hint="Install it again: pipx install waguard",
         )
     return found.read_text(encoding="utf-8")
 

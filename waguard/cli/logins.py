@@ -27,7 +27,7 @@ from waguard.cli.sessions import (
 from waguard.core.model import client_code
 from waguard.core.shown import NEWEST
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be done, and do nothing.")]
 
 
 def backup(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) -> None:
@@ -67,7 +67,7 @@ def restore(
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """Put a snapshot in the place of a client's login, and connect with it; what was there is kept aside."""
+    """Put a snapshot in the place of a client's login, and connect with it; what was there is put aside."""
     client = client_code(code)
     chosen = backup_id or NEWEST
     if dry_run:
@@ -77,7 +77,7 @@ def restore(
         else:
             show.output().print(
                 f"The snapshot {view.id} is whole ({show.size(view.bytes)}, taken {show.when(view.taken_at)}). "
-                f"It would take the place of the profile of {client}, which would be kept aside."
+                f"It would take the place of the profile of {client}, which would be put aside."
             )
         return
     snapshot = f"the snapshot {backup_id}" if backup_id else "its newest snapshot"
@@ -174,7 +174,7 @@ def export(
 
 
 def reap(ctx: typer.Context, dry_run: DryRun = False, url: Url = None, json: Json = False) -> None:
-    """Deal with what browsers, crashes and time have left behind. Exit code 1 if something of it failed."""
+    """Find and remove what browsers, crashes and time have left behind. Exit code 1 if a part of it failed."""
     found = ask(ctx, url, lambda daemon: daemon.reap(dry_run=dry_run), waiting="Looking")
     if json:
         print_json(found)
@@ -185,7 +185,7 @@ def reap(ctx: typer.Context, dry_run: DryRun = False, url: Url = None, json: Jso
 
 
 def schedule(ctx: typer.Context, url: Url = None, json: Json = False) -> None:
-    """Show what the daemon does by itself, when it did it last and when it will again."""
+    """Show the automatic jobs: when each ran last, and when it runs next."""
     found = ask(ctx, url, lambda daemon: daemon.schedule())
     if json:
         print_json(found)

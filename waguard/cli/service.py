@@ -93,7 +93,7 @@ def installed() -> Service | None:
         if os.geteuid() != 0:
             return None
         raise SystemdFailed(
-            f"The settings of {UNIT} cannot be told: systemctl show: {error}",
+            f"The settings of {UNIT} cannot be read: systemctl show: {error}",
             hint="Ask the daemon itself, with --url and WAGUARD_TOKEN.",
         ) from None
     if not texts:

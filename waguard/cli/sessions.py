@@ -69,7 +69,7 @@ def connect(
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """Start a client's session, show its QR code as it rotates, say when it is connected."""
+    """Start a client's session, show its QR code as it rotates, report when it is connected."""
     client, limit = client_code(code), until(wait)
     bring_up(
         ctx,
@@ -150,7 +150,7 @@ def _in_detail(daemon: Control, code: ClientCode) -> tuple[SessionView, Sequence
 def history(
     ctx: typer.Context,
     code: Code,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="So many, the newest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 50,
     url: Url = None,
     json: Json = False,
 ) -> None:
@@ -162,7 +162,7 @@ def history(
     elif found.history:
         show.history(found.history, show.output())
     else:
-        show.output().print(f"Nothing is on record of {client}.")
+        show.output().print(f"There is no history of {client}.")
 
 
 def disconnect(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) -> None:
@@ -202,7 +202,7 @@ def agreed(what: str, command: str, *, yes: bool) -> None:
     if yes:
         return
     if not show.on_terminal():
-        raise NotAgreed(what, hint=f"Nobody is there to be asked. If it is meant: {command} --yes")
+        raise NotAgreed(what, hint=f"There is no terminal to confirm on. If you mean it: {command} --yes")
     typer.confirm(f"{what} Go on?", abort=True, err=True)
 
 

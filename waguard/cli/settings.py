@@ -12,7 +12,7 @@ from waguard.cli.service import configured
 from waguard.config.load import ENV_PREFIX, SEARCHED, Loaded, load
 
 HIDDEN = "******"
-commands = typer.Typer(help="Check the configuration, or show what holds in the end.", no_args_is_help=True)
+commands = typer.Typer(help="Check the configuration, or show the values in force.", no_args_is_help=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Setting:
 
 @commands.command()
 def check(ctx: typer.Context) -> None:
-    """Say whether the configuration is right; exit code 2 if it is not."""
+    """Check the configuration; exit code 2 if it is wrong."""
     loaded = load(ctx.obj)
     typer.echo(f"ok: {_source(loaded)}")
     for key, origin in sorted(loaded.origins.items()):
@@ -41,7 +41,7 @@ def show(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
 ) -> None:
-    """Show every key, its value and where that comes from, as a config.toml; secrets are hidden."""
+    """Show every key, its value and where it comes from, as a config.toml; secrets are hidden."""
     loaded, _ = configured(ctx.obj)
     if as_json:
         settings = {

@@ -119,7 +119,7 @@ def sessions(views: Sequence[SessionView], console: Console) -> None:
     table(columns, rows, console)
     if console.is_terminal and any(_rank(view) < _WELL for view in views):
         console.print()
-        console.print(Text("More of one, and what happened: waguard status CODE", "dim"))
+        console.print(Text("Details of one: waguard status CODE", "dim"))
 
 
 def _summary(views: Sequence[SessionView], width: int) -> Text:
@@ -157,7 +157,7 @@ def session(
     if found := view.finding:
         rows.append(("finding", _finding(found).append(f", {found.age_s:.0f} s ago")))
         tried = ", ".join(found.tried)
-        rows += [("tried", f"{tried}, in vain")] if tried else []
+        rows += [("tried", f"{tried}, without success")] if tried else []
     if failure := view.failure:
         stage = f" in stage {failure.stage}" if failure.stage else ""
         rows.append(("failure", f"{failure.message} [{failure.code}]{stage}"))
@@ -186,12 +186,12 @@ def session(
         ("memory", f"{view.memory_mb:.0f} MiB" if view.memory_mb is not None else ""),
         ("launch", view.attempt or ""),
         ("stages", stages(view.stages_ms)),
-        ("restarts", f"{view.automatic_restarts} by itself" if view.automatic_restarts else ""),
+        ("restarts", f"{view.automatic_restarts} automatic" if view.automatic_restarts else ""),
     ]
     facts([(name, value) for name, value in rows if str(value)], console)
     if lately:
         console.print()
-        console.print(Text(f"Lately (all of it: waguard history {view.client})", "dim"))
+        console.print(Text(f"Recent events (all of them: waguard history {view.client})", "dim"))
         history(lately, console)
 
 
@@ -200,7 +200,7 @@ def _queue(view: SessionView) -> str:
     if view.before is None:
         return ""
     about = f", about {view.queued_s:.0f} s" if view.queued_s is not None else ""
-    return f"{view.before} wait before it{about}" if view.before else f"it is the next to start{about}"
+    return f"{view.before} ahead of it{about}" if view.before else f"next to start{about}"
 
 
 def history(found: Sequence[Happening], console: Console) -> None:
@@ -309,7 +309,7 @@ def _changed(fields: Fields) -> Text:
 
 def _attempt(fields: Fields) -> Text:
     how = {"connect": "started", "restart": "restarted", "return": "started with the daemon"}.get(
-        fields["why"], f"restarted by itself ({fields['why']})"
+        fields["why"], f"restarted automatically ({fields['why']})"
     )
     took = milliseconds(fields["duration_ms"])
     if fields["outcome"] == "usable":

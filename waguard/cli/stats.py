@@ -22,7 +22,7 @@ _BAR = 10
 def stats(
     ctx: typer.Context,
     code: Annotated[str | None, typer.Argument(help="Only this client.", metavar="[CODE]")] = None,
-    hours: Annotated[float, typer.Option(min=0.1, max=24 * 3650, help="Of so many hours.")] = 168.0,
+    hours: Annotated[float, typer.Option(min=0.1, max=24 * 3650, help="How many hours back.")] = 168.0,
     url: Url = None,
     json: Json = False,
 ) -> None:
@@ -42,13 +42,13 @@ def render(view: StatsView, console: Console) -> None:
     for one in view.alerts:
         console.print(Text(f"{one.alert}: ", "bold red").append(one.text, "not bold"))
     if view.attempts.stages:
-        _part(console, "How long it takes", _durations(view.attempts))
+        _part(console, "Durations", _durations(view.attempts))
     if view.attempts.failures:
         failures = (f"{code} {count}" for code, count in view.attempts.failures.items())
         _part(console, "What connects failed with", Text(", ".join(failures)))
     if view.faults:
         _part(console, "What went wrong", _faults(view.faults))
-    _part(console, "How long is waited", _deadlines(view.deadlines))
+    _part(console, "Deadlines in force", _deadlines(view.deadlines))
     if view.slow:
         _part(console, "What is slow", _slow(view.slow))
 

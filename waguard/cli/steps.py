@@ -13,7 +13,7 @@ from waguard.errors import DiskFull, StorageFailed
 from waguard.system.files import replacing
 
 COMMAND_S = 120.0
-AGAIN = "What was done before it stays; run it again when it is mended."
+AGAIN = "Finished steps stay; run it again once this is fixed."
 
 
 class Work:
@@ -54,7 +54,7 @@ def run(command: Sequence[str], codes: Sequence[int] = (0,)) -> str:
     except subprocess.TimeoutExpired:
         raise failed(" ".join(command), f"it took longer than {COMMAND_S:g} s") from None
     if done.returncode not in codes:
-        raise failed(" ".join(command), (done.stderr.strip() or done.stdout.strip() or "it said nothing"))
+        raise failed(" ".join(command), (done.stderr.strip() or done.stdout.strip() or "it wrote nothing"))
     return done.stdout
 
 

@@ -42,7 +42,7 @@ def uninstall(work: Work, *, keep: bool, purge: bool) -> None:
     if keep == purge and (place.exists() or is_elsewhere(place)):
         raise Undecided(
             f"{place} has the logins of this machine's clients and their snapshots.",
-            hint="Say what is to become of them: --keep-sessions or --purge. See: waguard install --uninstall --purge --dry-run",
+            hint="Choose what becomes of them: --keep-sessions or --purge. See: waguard install --uninstall --purge --dry-run",
         )
     known = [unit for unit in ("waguard.service", "waguard.socket") if ok("systemctl", "cat", unit)]
     if known:

@@ -16,14 +16,14 @@ OF_A_CLIENT = ("client", "attempt", "pid")
 FIELDS: Mapping[str, str] = {
     "action": "what is done about it: `kill`, `collect`, `delete`, `retire`, `seal`, `save`, `date`, `prune`, `report`",
     "alert": "the alert's name",
-    "at_work": "whether it was at work meanwhile, and is not stuck",
+    "at_work": "whether the browser worked meanwhile, and is not stuck",
     "attempt": "id of the launch",
     "backup": "id of the snapshot",
     "backups": "ids of the snapshots that could not be used, each with why",
-    "before": "how many sessions wait before it",
+    "before": "how many sessions are ahead of it in the queue",
     "browser": "path of the browser's program",
     "browser_version": "version of the browser",
-    "browsers": "how many of them run, and are ended or left up",
+    "browsers": "how many browsers run, and are closed or left up",
     "bytes": "size on disk, bytes",
     "caller": "the client whose token it was, or `admin`",
     "clicked": "whether the page's own button was used",
@@ -34,9 +34,9 @@ FIELDS: Mapping[str, str] = {
     "cpu_s": "processor time, seconds",
     "cut": "each file whose torn end was cut off, and where",
     "deadline_s": "the deadline, seconds",
-    "detail": "more about it",
+    "detail": "the details",
     "directory": "the directory's name",
-    "dry_run": "true: it was only to be said what would be done",
+    "dry_run": "true: it was only reported what would be done",
     "duration_ms": "how long it took, milliseconds",
     "error": "what went wrong",
     "events": "how many events",
@@ -53,17 +53,17 @@ FIELDS: Mapping[str, str] = {
     "http_status": "the status of the answer",
     "job": "the job's name",
     "kept_as": "where the old file was put",
-    "kind": "of which kind",
+    "kind": "the kind of what was found",
     "lasted_ms": "how long it has lasted, milliseconds",
     "launched_at": "when the browser was started, Unix time, seconds",
-    "left_out": "how many like it were not logged since the last one",
+    "left_out": "how many events like it were not logged since the last one",
     "limits": "the limits that are set",
     "lines": "how many lines",
     "link": "the link with WhatsApp",
     "live": "whether it was taken from a running browser",
-    "logger": "who says so",
+    "logger": "the logger's name",
     "memory_peak_mb": "the most memory it took, MiB",
-    "message": "what it says",
+    "message": "what was logged",
     "method": "the request's method",
     "outcome": "what came of it",
     "pages": "how many windows",
@@ -90,13 +90,13 @@ FIELDS: Mapping[str, str] = {
     "text": "what a person should know",
     "trace": "the traceback",
     "url": "the control port's address",
-    "user": "whom browsers run as",
+    "user": "the user that browsers run as",
     "version": "version of waguard",
     "waited_s": "how long they have waited, seconds",
     "version_before": "what the version was before",
     "wanted": "`up` or `down`",
     "was": "the status before",
-    "where": "in which part of the daemon",
+    "where": "the part of the daemon",
     "why": "why",
     "why_no_limits": "why no limits are set",
     "wid": "the last digits of the number that is logged in",
@@ -135,7 +135,7 @@ EVENTS: Mapping[str, Kind] = {
     "daemon.stopping": _kind("The daemon was asked to end.", "browsers"),
     "daemon.stopped": _kind("The daemon ends now."),
     "daemon.reload_failed": _kind(
-        "The daemon goes on as it is: what it would start anew with is wrong.", "error hint", "error"
+        "The daemon goes on as it is: it could not start with the new configuration.", "error hint", "error"
     ),
     "daemon.port_moved": _kind(
         "The control port could not be taken over as configured.", "error hint", "warning"
@@ -153,15 +153,15 @@ EVENTS: Mapping[str, Kind] = {
         "A bug in waguard: please report it with its trace.", "where error trace left_out", "error"
     ),
     "task.failed": _kind(
-        "What goes on in the background has failed, and is tried again.", "where code error left_out", "error"
+        "A background task has failed, and is started again.", "where code error left_out", "error"
     ),
     "secrets.closed": _kind(
-        "A file of secrets was open to others, and is not any more.", "error hint", "warning"
+        "A file of secrets could be read by others; its mode was corrected.", "error hint", "warning"
     ),
     "library.log": _kind(
         "A library has logged something.", "logger message error trace left_out", "warning", "error"
     ),
-    "log.lost": _kind("Lines of the log did not find a reader in time.", "lines", "warning"),
+    "log.lost": _kind("Lines of the log were dropped: their reader was too slow.", "lines", "warning"),
     "log.journal_away": _kind("The journal takes no entries: they wait.", "error hint", "warning"),
     "log.journal_back": _kind("The journal takes entries again.", "waited_s", "warning"),
     # --- what browsers run in ---
@@ -173,7 +173,7 @@ EVENTS: Mapping[str, Kind] = {
     "cgroup.found": _kind("Each browser gets a cgroup of its own.", "path limits why_no_limits"),
     "cgroup.none": _kind("No cgroup was delegated to the daemon.", "why", "debug"),
     "cgroup.failed": _kind("A browser's cgroup could not be made or removed.", "error", "warning"),
-    "cgroup.removed": _kind("A browser's cgroup is gone.", "cpu_s memory_peak_mb", "debug"),
+    "cgroup.removed": _kind("A browser's cgroup was removed.", "cpu_s memory_peak_mb", "debug"),
     # --- the control port ---
     "request.done": _kind(
         "A request was answered.",
@@ -182,7 +182,7 @@ EVENTS: Mapping[str, Kind] = {
         "debug",
     ),
     "port.full": _kind(
-        "The control port has as many connections as it takes.", "connections closed left_out", "warning"
+        "The control port has as many connections as it accepts.", "connections closed left_out", "warning"
     ),
     # --- a session ---
     "session.changed": _kind(
@@ -192,21 +192,19 @@ EVENTS: Mapping[str, Kind] = {
         "warning",
         differs={"duration_ms": "how long it was what it was, milliseconds"},
     ),
-    "session.failure": _kind("Something failed.", "code error stage", "warning", details=True),
+    "session.failure": _kind(
+        "What a session was about has failed.", "code error stage", "warning", details=True
+    ),
     "session.queued": _kind("A session waits for its turn to start.", "before expected_s"),
-    "session.adopted": _kind(
-        "The daemon goes on with a browser of the one before it.", "profile launched_at"
-    ),
-    "session.not_adopted": _kind(
-        "A browser of the daemon before could not be gone on with.", "error", "error"
-    ),
+    "session.adopted": _kind("The daemon has adopted a browser of an earlier daemon.", "profile launched_at"),
+    "session.not_adopted": _kind("A browser of an earlier daemon could not be adopted.", "error", "error"),
     "session.left": _kind("A browser was left up for the next daemon."),
-    "session.recycled": _kind("A browser is started anew before it gives trouble.", "why"),
+    "session.recycled": _kind("A healthy browser is recycled: closed and started again.", "why"),
     "session.qr_shown": _kind("The page shows a QR code."),
     "session.qr_reloaded": _kind("The page was asked for new QR codes.", "clicked"),
     "session.account": _kind("The page tells whose account is logged in.", "wid"),
     "session.shutdown_failed": _kind(
-        "A session could not be ended with the daemon.", "where error trace", "error"
+        "A session could not be stopped at shutdown.", "where error trace", "error"
     ),
     "sessions.returning": _kind(
         "Sessions that were up come up again.", "sessions", differs={"sessions": "how many sessions"}
@@ -227,11 +225,11 @@ EVENTS: Mapping[str, Kind] = {
         "A browser did not close when it was asked to; it was killed.", "error", "warning"
     ),
     "browser.changed": _kind(
-        "There is another browser now: the next launches use it.",
+        "The installed browser has changed: the next launches use it.",
         "path version path_before version_before",
         differs={"path": "path of the browser's program", "version": "version of the browser"},
     ),
-    "page.popups_closed": _kind("Windows that were opened beside the page were closed.", "pages", "warning"),
+    "page.popups_closed": _kind("Windows that the page had opened were closed.", "pages", "warning"),
     # --- health ---
     "health.finding": _kind(
         "A fault was found.",
@@ -244,16 +242,16 @@ EVENTS: Mapping[str, Kind] = {
     ),
     "health.recovered": _kind("A session is well again.", "fault remedy remedies duration_ms"),
     "health.activity": _kind("How much a browser has done.", "cpu_s period_s", "debug"),
-    "alert.raised": _kind("Somebody should know.", "alert text", "error"),
+    "alert.raised": _kind("An alert was raised: a person should know.", "alert text", "error"),
     "alert.changed": _kind(
-        "What an alert says is another matter, or, at level debug, has other numbers.",
+        "The text of an alert has changed; at level debug only its numbers.",
         "alert text",
         "error",
         "debug",
     ),
     "alert.cleared": _kind("An alert is over.", "alert"),
     # --- profiles and logins ---
-    "profile.suspect": _kind("A profile looks odd, and is used all the same.", "evidence", "warning"),
+    "profile.suspect": _kind("A profile is suspect, and is used all the same.", "evidence", "warning"),
     "profile.damaged": _kind("A profile is damaged, and is put aside.", "evidence", "error"),
     "profile.restored": _kind("A profile was restored from a snapshot.", "backup profile"),
     "profile.mended": _kind("The torn ends of a profile's logs were cut off.", "cut"),
@@ -262,7 +260,9 @@ EVENTS: Mapping[str, Kind] = {
     "profile.deleted": _kind(
         "A profile that was put aside is deleted.", "profile why", "warning", differs={"profile": "its name"}
     ),
-    "profile.unwitnessed": _kind("What a profile's files are could not be noted.", "code error", "warning"),
+    "profile.unwitnessed": _kind(
+        "The witness of a profile's files could not be written.", "code error", "warning"
+    ),
     "profile.sealed": _kind("A profile is at rest, sealed.", "duration_ms"),
     "profile.seal_failed": _kind("A profile could not be sealed.", "code error", "error"),
     "login.lost": _kind("A login was lost to damage.", "why", "error"),
@@ -273,7 +273,7 @@ EVENTS: Mapping[str, Kind] = {
     "backup.failed": _kind("A snapshot could not be taken.", "reason code error", "error"),
     "backup.refused": _kind("Snapshots could not be used.", "backups", "error"),
     "backup.login_refused": _kind("WhatsApp does not take the login of a snapshot.", "backup", "warning"),
-    "backup.mark_failed": _kind("That a snapshot is refused could not be noted.", "backup error", "error"),
+    "backup.mark_failed": _kind("A snapshot could not be marked as refused.", "backup error", "error"),
     # --- what is left behind ---
     "sweep.finding": _kind(
         "Something was left behind.",
@@ -299,18 +299,24 @@ EVENTS: Mapping[str, Kind] = {
     ),
     "history.lost": _kind("Events were not kept.", "path events", "warning"),
     "history.recovered": _kind("The history is written again.", "path events_lost"),
-    "history.too_new": _kind("The history is of a newer waguard, and is left alone.", "path hint", "warning"),
+    "history.too_new": _kind(
+        "The history was written by a newer waguard, and is left alone.", "path hint", "warning"
+    ),
     "history.rows_ignored": _kind(
-        "Rows of the history make no sense, and are passed over.", "path rows first", "warning"
+        "Rows of the history make no sense, and are ignored.", "path rows first", "warning"
     ),
     "history.unreadable": _kind(
         "The history could not be read, and was put aside.", "kept_as error", "error"
     ),
     "history.write_failed": _kind("The history cannot be written.", "path error", "error"),
-    "schedule.done": _kind("A job was done.", "job duration_ms"),
+    "schedule.done": _kind("A job has ended.", "job duration_ms"),
     "schedule.failed": _kind("A job has failed.", "job error", "error"),
-    "schedule.unreadable": _kind("When jobs ran last could not be read.", "path error", "warning"),
-    "schedule.write_failed": _kind("When jobs ran last could not be written.", "path error", "warning"),
+    "schedule.unreadable": _kind(
+        "The times of the jobs' last runs could not be read.", "path error", "warning"
+    ),
+    "schedule.write_failed": _kind(
+        "The times of the jobs' last runs could not be written.", "path error", "warning"
+    ),
 }
 
 

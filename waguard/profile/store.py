@@ -253,7 +253,7 @@ class Profiles:
             os.close(fd)
             raise ProfileLocked(
                 f"The profile {profile.generation} is in use.",
-                hint=f"See who holds it: fuser -v {profile.lock}",
+                hint=f"See what holds it: fuser -v {profile.lock}",
                 lock=str(profile.lock),
             ) from None
         except BaseException:

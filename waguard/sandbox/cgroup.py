@@ -224,7 +224,7 @@ def _own() -> Path | str:
     mount = next((one for one in mounts if one[one.index("-") + 1] == "cgroup2"), None)
     line = next((line for line in _text("/proc/self/cgroup").splitlines() if line.startswith("0::")), None)
     if mount is None or line is None:
-        return "There is no cgroup v2 here."
+        return "This machine has no cgroup v2."
     top, place = Path(_unescaped(mount[3])), Path(_unescaped(mount[4]))
     try:
         return place / Path(line.removeprefix("0::")).relative_to(top)

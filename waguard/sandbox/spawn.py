@@ -59,7 +59,7 @@ class Child:
         ``as_a_shell``: the child tells of its own child's death by a signal with an exit code of 128 and more.
         """
         if not self._ours:
-            return "only the daemon before this one could know how"
+            return "exit status unknown: started by an earlier daemon"
         if self._reaped:
             return "ended"
         ended = os.waitid(os.P_PID, self.handle.identity.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)

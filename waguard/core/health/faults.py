@@ -149,7 +149,7 @@ _SAID: Mapping[Fault, tuple[str, str, str]] = {
     Fault.OUTDATED: (
         "refused",
         "WhatsApp takes this version of its page no more",
-        "It is loaded again by itself; at once: waguard restart CODE. If it lasts, upgrade the browser. The login is kept.",
+        "It is reloaded automatically; at once: waguard restart CODE. If it lasts, upgrade the browser. The login is kept.",
     ),
     Fault.PROXY_BLOCKED: (
         "refused",
@@ -162,7 +162,7 @@ _SAID: Mapping[Fault, tuple[str, str, str]] = {
         "Ask for a review on the phone, then: waguard restart CODE. The login is kept.",
     ),
     Fault.ELSEWHERE: ("page_failed", "The page has left WhatsApp Web", "Is there a portal to sign in to?"),
-    Fault.NOTICE_OPEN: ("page_failed", "A notice lies over the page", "It is clicked away by itself."),
+    Fault.NOTICE_OPEN: ("page_failed", "A notice lies over the page", "It is clicked away automatically."),
     Fault.DIALOG_OPEN: (
         "page_failed",
         "A dialog lies over the page, and nobody here knows what it wants",
