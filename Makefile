@@ -4,6 +4,8 @@
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
+# Tests wait more than they compute; each worker has a browser or three.
+WORKERS = $(shell cpus=$$(nproc); echo $$((cpus < 7 ? cpus + 1 : 8)))
 CORE_TESTS := $(addprefix tests/test_,catalogue.py learning.py machine.py news.py plain_text.py retention.py stats.py)
 
 .PHONY: help demo test run check coverage reference docs bench deb deb-test vm-test setup clean
@@ -16,7 +18,7 @@ demo: setup ## See it work: two sessions on a simulated WhatsApp Web, one killed
 
 test: BOOTSTRAP := --tests
 test: check ## Lint, types, and all tests, those with a real Chromium too
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 run: setup ## Run the daemon against the real WhatsApp Web, as config.toml says
 	@$(BIN)/waguard run $(ARGS)

@@ -37,6 +37,11 @@ DYING_S = 5.0
 # That a busy machine draws slowly says nothing of a rule.
 settings.register_profile("waguard", suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("waguard")
+LONGEST = (
+    *("adoption", "custody", "logins", "install", "service", "bench", "disk", "sweep", "daemon", "browser"),
+    *("hostile_page", "simulator", "check", "api", "sandbox"),
+)
+"""Files of tests, the one that takes longest first. `make test` gives its workers whole files: the last ones should be short."""
 QR_ONLY = zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode)
 
 
@@ -54,6 +59,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
     for item in items:
         function = getattr(item, "function", None)
         if asyncio.iscoroutinefunction(function) and isinstance(item, pytest.Function):
