@@ -8,7 +8,7 @@ from pathlib import Path
 import damage
 import pytest
 from bare_browser import BINARY
-from crashes import STEPS, crash_points
+from crashes import STEPS, crashes_that_show
 from house import DEMO, DEMO2, GO, USER, House
 from trees import tree
 from written import VERSION, Written
@@ -259,6 +259,7 @@ class Crashes:
     def __init__(self, house: House) -> None:
         self.house = house
         self._kept = house.root.with_name("kept")
+        self._generation = house.generation
         shutil.copytree(house.root, self._kept, symlinks=True)
 
     def back(self) -> None:
@@ -270,6 +271,7 @@ class Crashes:
         for path in (self.house.root / ".profiles").glob("*/"):
             if USER is not None:
                 os.chown(path, USER.uid, USER.gid)
+        self.house.generation = self._generation
         self.house.again()
 
 
@@ -296,7 +298,7 @@ def test_a_daemon_that_dies_at_any_step_loses_no_login(house: House, work: str) 
                 house.snapshot()
 
     points = 0
-    for _ in crash_points(do, among=STEPS):
+    for _ in crashes_that_show(do, STEPS, house.root):
         points += 1
         shutil.rmtree(house.root / "room", ignore_errors=True)  # the test's own
         whole(house, generation)
@@ -315,7 +317,7 @@ def test_a_daemon_that_dies_at_any_step_of_a_cleanup_has_dropped_it_whole_or_not
         house.profiles.drop_lock(profile)
 
     outcomes = set()
-    for _ in crash_points(clean, among=STEPS):
+    for _ in crashes_that_show(clean, STEPS, house.root):
         house.again()
         house.sweep()
         assert house.sweep() == []
