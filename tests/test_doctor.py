@@ -210,7 +210,7 @@ def test_a_browser_that_starts_and_loads_no_page(tmp_path: Path, monkeypatch: py
     seen = doctor.browser(config(browser={"path": broken}, deadlines={"start": 5}))
     assert seen.grade is Grade.PROBLEM
     assert f"{broken}, " in seen.what
-    assert "loads no page: Stage start: loading a page took longer than 10 s." in seen.what
+    assert "loads no page: " in seen.what  # for its navigation fails, or does not end, as it comes
     assert "Network service crashed or was terminated" in seen.what
 
 
