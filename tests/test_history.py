@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,8 @@ from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Stage, Status
 from waguard.core.stats import Happening
 from waguard.errors import HistoryFailed
-from waguard.history import store as module
 from waguard.history.learned import Learned
-from waguard.history.store import FILE, KEPT, History
+from waguard.history.store import FILE, KEPT, Bounds, History
 from waguard.observe.bus import Event
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
@@ -47,18 +47,20 @@ ATTEMPT: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_GATHER_S", 0.01)
-    monkeypatch.setattr(module, "_RETRY_S", 0.02)
+QUICK = Bounds(gather_s=0.01, retry_s=0.02)
 
 
 @asynccontextmanager
 async def keeping(
-    root: Path, journal: Journal, *, keep_days: float = 90.0, now: Callable[[], float] = lambda: NOW
+    root: Path,
+    journal: Journal,
+    *,
+    keep_days: float = 90.0,
+    now: Callable[[], float] = lambda: NOW,
+    bounds: Bounds = QUICK,
 ) -> AsyncIterator[tuple[History, Learned]]:
     """A history and what was learned from it, both subscribed."""
-    history, learned = History(root, keep_days, journal.bus, now), Learned(Config(), now)
+    history, learned = History(root, keep_days, journal.bus, now, bounds), Learned(Config(), now)
     await history.start(learned)
     journal.bus.subscribe(history.heard)
     journal.bus.subscribe(learned.heard)
@@ -175,11 +177,8 @@ async def test_what_is_past_its_time_is_deleted(tmp_path: Path, journal: Journal
         assert db.execute("SELECT count(*), sum(seen_s) FROM activity").fetchone() == (29, 29 * 60.0)
 
 
-async def test_never_more_are_kept_than_there_is_room_for(
-    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_MOST_KEPT", 10)
-    async with keeping(tmp_path, journal) as (history, _):
+async def test_never_more_are_kept_than_there_is_room_for(tmp_path: Path, journal: Journal) -> None:
+    async with keeping(tmp_path, journal, bounds=replace(QUICK, kept=10)) as (history, _):
         for number in range(25):
             journal.bus.publish("attempt.done", client=DEMO, attempt=str(number))
         await until(lambda: not history._left)
@@ -236,11 +235,9 @@ async def test_what_was_learned_is_the_same_after_a_restart(tmp_path: Path, jour
 
 
 async def test_what_clients_do_is_kept_when_nothing_else_happens_too(
-    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, journal: Journal
 ) -> None:
-    monkeypatch.setattr(module, "_IDLE_S", 0.02)
-    monkeypatch.setattr(module, "_BUSY_S", 0.01)
-    async with keeping(tmp_path, journal) as (history, _):
+    async with keeping(tmp_path, journal, bounds=replace(QUICK, idle_s=0.02, busy_s=0.01)) as (history, _):
         journal.bus.publish("health.activity", client=DEMO, cpu_s=1.0, period_s=60.0)
         await until(lambda: not history._left)
         with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:
@@ -329,11 +326,8 @@ def _event(name: str, code: ClientCode) -> Event:
     return Event(name, client=code, fields=ATTEMPT)
 
 
-async def test_more_than_can_wait_is_counted(
-    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_MOST_WAITING", 10)
-    async with keeping(tmp_path, journal) as (history, _):
+async def test_more_than_can_wait_is_counted(tmp_path: Path, journal: Journal) -> None:
+    async with keeping(tmp_path, journal, bounds=replace(QUICK, waiting=10)) as (history, _):
         for _ in range(25):
             journal.bus.publish("attempt.done", client=DEMO, **ATTEMPT)
         await until(lambda: journal.named("history.lost"))
@@ -354,9 +348,8 @@ from waguard.history import store as history
 from waguard.history.learned import Learned
 
 async def main():
-    history._GATHER_S = 0.001
     bus = Bus()
-    kept = history.History(Path(sys.argv[1]), 90, bus)
+    kept = history.History(Path(sys.argv[1]), 90, bus, bounds=history.Bounds(gather_s=0.001))
     await kept.start(Learned(Config()))
     bus.subscribe(kept.heard)
     number = 0
@@ -437,11 +430,8 @@ async def test_on_a_full_disk_events_wait_until_there_is_space(
         assert learned.activity(DEMO) == 2.0
 
 
-async def test_somebody_else_who_holds_the_file_is_waited_for(
-    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_BUSY_S", 0.01)
-    async with keeping(tmp_path, journal) as (history, _):
+async def test_somebody_else_who_holds_the_file_is_waited_for(tmp_path: Path, journal: Journal) -> None:
+    async with keeping(tmp_path, journal, bounds=replace(QUICK, busy_s=0.01)) as (history, _):
         with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             journal.bus.publish("attempt.done", client=DEMO, **ATTEMPT)
@@ -642,10 +632,9 @@ async def test_a_file_of_a_newer_version_is_left_as_it_is(
 async def test_a_disk_that_hangs_holds_up_neither_an_event_nor_the_end(
     tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PATIENCE_S", 0.05)
     released = threading.Event()
     try:
-        async with keeping(tmp_path, journal) as (history, _):
+        async with keeping(tmp_path, journal, bounds=replace(QUICK, end_s=0.05)) as (history, _):
             write = history._write
             monkeypatch.setattr(history, "_write", lambda db: (released.wait(), write(db)))
             began = time.monotonic()

@@ -16,6 +16,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,21 +82,8 @@ _ACTIVE = (
 _HEALTH = ("health.finding", "health.remedy", "health.recovered")
 _COUNTED = ("attempt.done", "connect.refused", "stage.late", *_HEALTH)
 
-_MOST_WAITING = 20_000
 _BATCH = 2000
-_GATHER_S = 0.2
-"""So long rows gather for one transaction."""
-_RETRY_S = 2.0
-_IDLE_S = 60.0
-"""What clients did is written so often, also when nothing else happens."""
-_PRUNE_S = 3600.0
-_PATIENCE_S = 5.0
-"""Deadline of the last write, when the daemon ends."""
-_BUSY_S = 1.0
-"""How long somebody else who has the file open may hold it."""
 _ACTIVITY_DAYS = 28.0
-_MOST_KEPT = 1_000_000
-"""Events, some 300 MB, however young they are."""
 _NEWEST = "id > (SELECT max(id) FROM events) - 200000"
 """Of so many events is learned, and made statistics: that takes seconds."""
 _DAY_S, _HOUR_S = 86_400.0, 3600
@@ -116,9 +104,36 @@ class _TooNewError(Exception):
     """A later version of waguard has written the file."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long what may take, in seconds, and how many events there may be."""
+
+    gather_s: float = 0.2
+    """So long rows gather for one transaction."""
+    retry_s: float = 2.0
+    idle_s: float = 60.0
+    """What clients did is written so often, also when nothing else happens."""
+    prune_s: float = 3600.0
+    end_s: float = 5.0
+    """Deadline of the last write, when the daemon ends."""
+    busy_s: float = 1.0
+    """How long somebody else who has the file open may hold it."""
+    waiting: int = 20_000
+    kept: int = 1_000_000
+    """Some 300 MB, however young they are."""
+
+
 class History:
-    def __init__(self, root: Path, keep_days: float, bus: Bus, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        root: Path,
+        keep_days: float,
+        bus: Bus,
+        now: Callable[[], float] = time.time,
+        bounds: Bounds = Bounds(),
+    ) -> None:
         """``root`` is ``sessions.dir``. With 0 days nothing is kept, and no file is made."""
+        self._bounds = bounds
         self._path = root / FILE
         self._keep_days = keep_days
         self._publish = bus.publish
@@ -126,7 +141,7 @@ class History:
         self._off = keep_days == 0
         self._active = _nobody()
         self._due = asyncio.Event()
-        self._outbox = Outbox[Row](_MOST_WAITING, self._due.set)
+        self._outbox = Outbox[Row](bounds.waiting, self._due.set)
         self._lost_told = 0
         self._failing = ""
         self._writer: asyncio.Task[None] | None = None
@@ -186,7 +201,7 @@ class History:
             self._writer.cancel()
             await asyncio.wait([self._writer])
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(self._bounds.end_s):
                 await self._in_thread(bool)  # whatever the writer was at has ended then
                 while self._left and not self._off and await self._write_some():
                     pass
@@ -207,17 +222,17 @@ class History:
         return self._outbox.dropped - self._lost_told
 
     async def _write_for_ever(self) -> None:
-        pruned = -_PRUNE_S
+        pruned = -self._bounds.prune_s
         while not self._off:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_IDLE_S):
+                async with asyncio.timeout(self._bounds.idle_s):
                     await self._due.wait()
-            await asyncio.sleep(_GATHER_S)
+            await asyncio.sleep(self._bounds.gather_s)
             self._due.clear()
             while self._left and not self._off:
                 if not await self._write_some():
-                    await asyncio.sleep(_RETRY_S)
-            if time.monotonic() - pruned >= _PRUNE_S:
+                    await asyncio.sleep(self._bounds.retry_s)
+            if time.monotonic() - pruned >= self._bounds.prune_s:
                 pruned = time.monotonic()
                 await self.prune()
 
@@ -236,7 +251,9 @@ class History:
 
         def prune(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM events WHERE at < ?", (now - self._keep_days * _DAY_S,))
-            db.execute("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", (_MOST_KEPT,))
+            db.execute(
+                "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", (self._bounds.kept,)
+            )
             db.execute("DELETE FROM activity WHERE hour < ?", ((now - days * _DAY_S) // _HOUR_S,))
 
         if not self._off:
@@ -381,7 +398,7 @@ class History:
         # Before SQLite, which would complete what a crash has left, touches it.
         if head.startswith(b"SQLite format 3\0") and int.from_bytes(head[60:64], "big") > _VERSION:
             raise _TooNewError
-        db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
+        db = sqlite3.connect(self._path, timeout=self._bounds.busy_s, isolation_level=None)
         try:
             db.text_factory = lambda data: data.decode("utf-8", "replace")
             (version,) = db.execute("PRAGMA user_version").fetchone()
