@@ -29,6 +29,7 @@ def published() -> Iterator[tuple[str, str, dict[str | None, ast.expr]]]:
                         args=[ast.Constant(value=str(name)), *_],
                     )
                     | ast.Call(func=ast.Name(id="News"), args=[ast.Constant(value=str(name))])
+                    | ast.Call(func=ast.Name(id="Announce"), args=[ast.Constant(value=str(name)), *_])
                 ):
                     yield f"{path.name}:{node.lineno}", name, {one.arg: one.value for one in node.keywords}
                 case ast.Call(

@@ -1,13 +1,25 @@
-"""What a page tells of a login: pure, and never a logout where nobody has logged out."""
+"""What becomes of a login: each case, as transcripts, and over any run of events. Never a logout where nobody has logged out."""
 
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from difflib import ndiff
+from itertools import product
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waguard.core.login import Judgement, judge
-from waguard.core.model import Link, Reading, Reason
+from waguard.core import catalogue
+from waguard.core.login import events as e
+from waguard.core.login import orders as o
+from waguard.core.login.events import PageQuiet, told
+from waguard.core.login.state import HELD, ON_DISK, UNSAVED, LoginState, Standing
+from waguard.core.login.table import TABLE, decide, hangs_on_snapshots
+from waguard.core.model import ClientCode, Link, Login, Reading, Reason
+from waguard.profile.store import Profiles
+from waguard.session.registry import Record, Registry, as_written, login_of
 
 READINGS = st.builds(
     Reading,
@@ -19,51 +31,293 @@ READINGS = st.builds(
 CODE, LOGGED_OUT = (Reading(Link.AWAITING_SCAN, why, marks=False) for why in (None, Reason.LOGGED_OUT))
 MARKED, BLIND = (Reading(Link.AWAITING_SCAN, marks=marks) for marks in (True, None))
 GONE = Reading(Link.LOST, Reason.LOGGED_OUT)
+NONE, KEPT, RESTORED = LoginState(), LoginState(Standing.KEPT), LoginState(Standing.RESTORED, "S")
+SHOWN = replace(KEPT, shown=True)
+
+
+def says(reading: Reading, damage: str = "", *snapshots: str) -> PageQuiet:
+    return told(reading)(reading.marks, damage, frozenset(snapshots))
 
 
 @pytest.mark.parametrize(
-    ("reading", "login", "restored", "had", "found"),
+    ("reading", "before", "after"),
     [
-        (Reading(Link.CONNECTED), False, False, False, Judgement.ACCEPTED),
-        (Reading(Link.SYNCING), True, True, False, Judgement.ACCEPTED),
-        (CODE, False, False, False, Judgement.NOTHING),
-        (CODE, True, False, False, Judgement.LOST),
-        (CODE, True, False, True, Judgement.LOGGED_OUT),
-        (MARKED, True, False, True, Judgement.UNPAIRED),
-        (MARKED, True, False, False, Judgement.UNPAIRED),
-        (MARKED, False, True, False, Judgement.UNPAIRED),
-        (MARKED, False, False, False, Judgement.NOTHING),
-        (BLIND, True, False, False, Judgement.UNPAIRED),
-        (replace(LOGGED_OUT, marks=True), True, False, True, Judgement.LOGGED_OUT),
-        (LOGGED_OUT, True, False, False, Judgement.LOGGED_OUT),
-        (GONE, True, False, False, Judgement.LOGGED_OUT),
-        (LOGGED_OUT, False, False, False, Judgement.NOTHING),
-        (CODE, False, True, False, Judgement.REFUSED),
-        (CODE, False, True, True, Judgement.REFUSED),
-        (GONE, False, True, False, Judgement.REFUSED),
-        (Reading(Link.LOST, Reason.OFFLINE), True, True, False, Judgement.NOTHING),
-        (Reading(Link.LOST, Reason.CONFLICT), True, True, False, Judgement.NOTHING),
-        (Reading(Link.LOADING), True, True, False, Judgement.NOTHING),
-        (Reading(Link.UNKNOWN), True, True, False, Judgement.NOTHING),
+        (Reading(Link.CONNECTED), NONE, Standing.SCANNED),
+        (Reading(Link.SYNCING), RESTORED, Standing.SAVED),
+        (Reading(Link.CONNECTED), KEPT, Standing.KEPT),
+        (CODE, NONE, Standing.NONE),
+        (CODE, KEPT, Standing.LOST),
+        (CODE, SHOWN, Standing.LOGGED_OUT),
+        (MARKED, SHOWN, Standing.KEPT),
+        (MARKED, KEPT, Standing.KEPT),
+        (MARKED, RESTORED, Standing.RESTORED),
+        (MARKED, NONE, Standing.NONE),
+        (BLIND, KEPT, Standing.KEPT),
+        (replace(LOGGED_OUT, marks=True), SHOWN, Standing.LOGGED_OUT),
+        (LOGGED_OUT, KEPT, Standing.LOGGED_OUT),
+        (GONE, KEPT, Standing.LOGGED_OUT),
+        (LOGGED_OUT, NONE, Standing.NONE),
+        (CODE, RESTORED, Standing.LOGGED_OUT),
+        (CODE, replace(RESTORED, shown=True), Standing.LOGGED_OUT),
+        (GONE, RESTORED, Standing.LOGGED_OUT),
+        (Reading(Link.LOST, Reason.OFFLINE), KEPT, Standing.KEPT),
+        (Reading(Link.LOST, Reason.CONFLICT), KEPT, Standing.KEPT),
+        (Reading(Link.LOADING), RESTORED, Standing.RESTORED),
+        (Reading(Link.UNKNOWN), KEPT, Standing.KEPT),
+        (Reading(Link.AWAITING_SCAN, Reason.PASSKEY_REQUIRED, marks=False), KEPT, Standing.KEPT),
     ],
 )
-def test_each_case(reading: Reading, login: bool, restored: bool, had: bool, found: Judgement) -> None:
-    assert judge(reading, login=login, restored=restored, had=had) is found
+def test_each_case(reading: Reading, before: LoginState, after: Standing) -> None:
+    state, _ = decide(before, says(reading), 1.0)
+    assert state.standing is after
 
 
-@given(reading=READINGS, login=st.booleans(), restored=st.booleans(), had=st.booleans())
-def test_nothing_is_lost_that_was_not_there_and_nothing_refused_that_was_not_restored(
-    reading: Reading, login: bool, restored: bool, had: bool
+def play(transcript: str, *happened: e.Event, state: LoginState = NONE) -> LoginState:
+    """Each line is what comes of one event: how the login stands then, and what is to be done."""
+    lines = []
+    for event in happened:
+        state, orders = decide(state, event, 1.0)
+        doing = [f"{one.name}" if isinstance(one, o.Announce) else type(one).__name__ for one in orders]
+        lines.append(f"{type(event).__name__} -> {state.standing}: {' '.join(doing) or '-'}")
+    expected = [line.strip() for line in transcript.strip().splitlines()]
+    assert lines == expected, "\n" + "\n".join(ndiff(expected, lines))
+    return state
+
+
+def test_a_scan_until_it_is_kept() -> None:
+    state = play(
+        """
+        ProfileFresh -> none: -
+        PageAsksScan -> none: -
+        PageConnected -> scanned: Hold
+        PageConnected -> scanned: -
+        MarkSeen -> on_disk: -
+        SnapshotTaken -> kept: -
+        """,
+        e.ProfileFresh(),
+        says(MARKED),
+        *[says(Reading(Link.CONNECTED))] * 2,
+        e.MarkSeen(),
+        e.SnapshotTaken(),
+    )
+    assert (state.word, state.outlives_a_kill) == (Login.ON_DISK, True)
+
+
+def test_damage_goes_down_the_ladder_until_nothing_is_left() -> None:
+    play(
+        """
+        PageEmpty -> doubted: login.lost
+        SnapshotTaken -> doubted: -
+        ProfileRestored -> restored: -
+        PageEmpty -> doubted: login.lost MarkRefused
+        ProfileRestored -> restored: -
+        PageEmpty -> lost: login.lost MarkRefused Note LetGo
+        PageConnected -> scanned: Hold
+        """,
+        says(CODE, "", "A", "B"),
+        e.SnapshotTaken(),
+        e.ProfileRestored("A"),
+        says(CODE, "it was wiped", "A", "B"),
+        e.ProfileRestored("B"),
+        says(CODE, "it was wiped", "B"),
+        says(Reading(Link.CONNECTED)),
+        state=KEPT,
+    )
+
+
+def test_a_full_disk_is_no_reason_to_drop_the_snapshot() -> None:
+    play(
+        "PageEmpty -> doubted: login.lost",
+        says(CODE, "IO error: No space left on device", "S"),
+        state=RESTORED,
+    )
+
+
+def test_a_logout_that_may_be_damage_costs_one_try() -> None:
+    play(
+        """
+        ProfileKept -> kept: -
+        PageLoggedOut -> doubted: login.doubted
+        ProfileRestored -> restored: -
+        PageLoggedOut -> logged_out: Note backup.login_refused MarkRefused LetGo
+        """,
+        e.ProfileKept(proved=False),
+        says(LOGGED_OUT, "", "A"),
+        e.ProfileRestored("A"),
+        says(LOGGED_OUT, "", "A"),
+        state=KEPT,
+    )
+
+
+def test_whoever_scans_at_a_page_that_asked_in_spite_of_a_login_has_another_one() -> None:
+    play(
+        """
+        PageAsksScan -> kept: -
+        PageConnected -> on_disk: Hold
+        SnapshotTaken -> kept: -
+        PageConnected -> kept: -
+        """,
+        says(MARKED),
+        says(Reading(Link.CONNECTED)),
+        e.SnapshotTaken(),
+        says(Reading(Link.CONNECTED)),
+        state=KEPT,
+    )
+
+
+def test_a_browser_of_an_earlier_daemon_has_what_that_one_has_seen() -> None:
+    play(
+        """
+        Adopted -> kept: Hold
+        PageLoggedOut -> logged_out: LetGo
+        """,
+        e.Adopted(taken=True),
+        says(LOGGED_OUT, "", "A"),
+        state=KEPT,
+    )
+    play(
+        """
+        Adopted -> kept: -
+        PageLoggedOut -> doubted: login.doubted
+        """,
+        e.Adopted(taken=False),
+        says(LOGGED_OUT, "", "A"),
+        state=KEPT,
+    )
+
+
+def test_a_transcript_that_does_not_match_prints_its_difference() -> None:
+    with pytest.raises(AssertionError, match=r"(?s)- CleanedUp -> kept: -.*\+ CleanedUp -> none: -"):
+        play("CleanedUp -> kept: -", e.CleanedUp(), state=KEPT)
+
+
+def test_every_pair_has_a_rule() -> None:
+    assert set(TABLE) == set(product(Standing, e.Event.__args__))
+
+
+# --- any run of events ------------------------------------------------------------------------------------
+
+_snapshots = st.frozensets(st.sampled_from("ABC"), max_size=2)
+_damage = st.sampled_from(["", "it was wiped", "No space left on device"])
+_pages = st.builds(lambda reading, why, those: says(reading, why, *those), READINGS, _damage, _snapshots)
+EVENTS: st.SearchStrategy[e.Event] = st.one_of(
+    _pages,
+    _pages,
+    st.builds(e.ProfileKept, st.booleans()),
+    st.builds(e.ProfileRestored, st.sampled_from("ABC")),
+    st.builds(e.ProfileFresh, st.booleans()),
+    st.builds(e.Adopted, st.booleans()),
+    st.builds(e.DamageSeen, st.just("it was wiped")),
+    *(st.just(kind()) for kind in (e.MarkSeen, e.SnapshotTaken, e.SnapshotTaken, e.CleanedUp)),
+)
+RUNS = st.lists(EVENTS, max_size=30)
+
+
+def steps_of(run: Sequence[e.Event]) -> Iterator[tuple[LoginState, e.Event, LoginState, tuple[o.Order, ...]]]:
+    state = LoginState()
+    for now, event in enumerate(run):
+        before = state
+        state, orders = decide(before, event, float(now))
+        yield before, event, state, orders
+
+
+@given(RUNS)
+def test_what_was_lost_comes_back_by_a_scan_or_a_restore_alone(run: Sequence[e.Event]) -> None:
+    for before, event, state, _ in steps_of(run):
+        if not before.may_be and state.may_be:
+            assert isinstance(event, e.PageConnected | e.ProfileRestored)
+        if before.standing is Standing.DOUBTED and state.standing is not Standing.DOUBTED:
+            assert isinstance(event, e.ProfileKept | e.ProfileRestored | e.ProfileFresh | e.CleanedUp)
+
+
+@given(RUNS)
+def test_a_snapshot_counts_for_a_login_that_nobody_doubts_alone(run: Sequence[e.Event]) -> None:
+    for before, event, state, orders in steps_of(run):
+        if isinstance(event, e.SnapshotTaken) and before.standing not in UNSAVED:
+            assert (state, orders) == (before, ())
+        if state.on_record in UNSAVED and before.on_record not in UNSAVED:
+            assert isinstance(event, e.PageConnected)
+
+
+@given(RUNS)
+def test_what_follows_is_neither_more_nor_less_than_what_was_seen(run: Sequence[e.Event]) -> None:
+    for before, event, state, orders in steps_of(run):
+        refused = [one.snapshot for one in orders if isinstance(one, o.MarkRefused)]
+        assert refused in ([], [before.snapshot])
+        assert not refused or before.standing is Standing.RESTORED
+        if state.standing is Standing.LOST is not before.standing:
+            assert before.may_be
+            assert isinstance(event, e.ProfileFresh) or not set(event.snapshots) - {before.snapshot}  # type: ignore[union-attr]
+        if state.standing is Standing.LOGGED_OUT is not before.standing:
+            assert isinstance(event, e.PageEmpty | e.PageLoggedOut)
+            seen = before.shown or before.taken_at is not None or before.standing is Standing.RESTORED
+            assert seen or isinstance(event, e.PageLoggedOut), "nobody has logged it out"
+        if state.standing is Standing.DOUBTED is not before.standing:
+            assert isinstance(event, e.DamageSeen) or set(event.snapshots)  # type: ignore[union-attr]
+        for one in orders:
+            if isinstance(one, o.Announce):
+                catalogue.level_of(one.name, None, dict(one.fields))
+        assert state.word is not Login.NONE or state.outlives_a_kill is None
+
+
+@given(RUNS)
+def test_which_snapshots_there_are_is_asked_where_it_matters(run: Sequence[e.Event]) -> None:
+    for before, event, state, orders in steps_of(run):
+        if isinstance(event, PageQuiet) and not hangs_on_snapshots(before, type(event), event.damage):
+            assert decide(before, replace(event, snapshots=frozenset()), 1.0)[0].standing is state.standing
+            assert decide(before, replace(event, snapshots=frozenset("XY")), 1.0)[1] == orders
+
+
+# --- what is on record ------------------------------------------------------------------------------------
+
+
+@given(RUNS)
+def test_the_next_daemon_finds_what_is_on_record(run: Sequence[e.Event]) -> None:
+    for _, _, state, _ in steps_of(run):
+        found = login_of(replace(Record(), **as_written(state)))
+        snapshot = state.snapshot if state.on_record is Standing.RESTORED else ""
+        assert found == LoginState(state.on_record, snapshot)
+
+
+BEFORE = [
+    ({}, Standing.NONE),
+    ({"login": True}, Standing.SAVED),
+    ({"login": True, "marked": True}, Standing.KEPT),
+    ({"login": True, "unsaved": True}, Standing.SCANNED),
+    ({"login": True, "marked": True, "unsaved": True}, Standing.ON_DISK),
+    ({"restored": "20240102T030405-0123abcd"}, Standing.RESTORED),
+    ({"ended": "logged_out"}, Standing.LOGGED_OUT),
+    ({"ended": "damaged"}, Standing.LOST),
+    ({"login": True, "restored": "20240102T030405-0123abcd"}, Standing.SAVED),
+]
+
+
+@pytest.mark.parametrize(("written", "standing"), BEFORE, ids=str)
+def test_a_record_that_an_earlier_version_has_written_is_read_rightly(
+    tmp_path: Path, written: dict[str, object], standing: Standing
 ) -> None:
-    found = judge(reading, login=login, restored=restored, had=had)
-    if found in {Judgement.LOST, Judgement.LOGGED_OUT}:
-        assert login
-        assert not restored
-    if found is Judgement.LOST:
-        assert not had
-    if found in {Judgement.REFUSED, Judgement.UNPAIRED}:
-        assert restored or login
-    if found is Judgement.REFUSED:
-        assert restored
-    if reading.link is Link.CONNECTED:
-        assert found is Judgement.ACCEPTED
+    profiles = Profiles(tmp_path / "sessions", None)
+    profiles.make_room()
+    demo = ClientCode("demo")
+    whole = {"login": False, "marked": False, "unsaved": False, "ended": None, "restored": "", **written}
+    for kept in (written, whole):
+        home = tmp_path / "sessions" / demo
+        home.mkdir(exist_ok=True)
+        (home / "session.json").write_text(json.dumps({"wanted": "up", **kept, "schema": 1}))
+        record = Registry(profiles).read(demo)
+        state = login_of(record)
+        assert state.standing is standing
+        assert state.snapshot == (written.get("restored", "") if standing is Standing.RESTORED else "")
+        assert state.held == bool(written.get("login", False))
+        # An earlier version reads what this one writes, too: the same fields mean the same.
+        again = as_written(state)
+        assert again == {**whole, "restored": state.snapshot, "ended": written.get("ended")}
+
+
+def test_the_words_for_people_have_not_changed() -> None:
+    assert {one: LoginState(one).word for one in Standing if one is not Standing.DOUBTED} == {
+        **dict.fromkeys(HELD - ON_DISK, Login.NEW),
+        **dict.fromkeys(ON_DISK, Login.ON_DISK),
+        **dict.fromkeys((Standing.NONE, Standing.LOST, Standing.LOGGED_OUT), Login.NONE),
+        Standing.RESTORED: Login.RESTORED,
+    }

@@ -24,6 +24,7 @@ from waiting import until
 from written import Written, write
 
 from waguard.cli import archive
+from waguard.core.login.events import DamageSeen
 from waguard.core.model import ClientCode, Link, Reason, Status, Wait
 from waguard.errors import BackupRefused, LoginInUse
 from waguard.profile import login
@@ -326,6 +327,21 @@ async def test_a_restored_login_that_whatsapp_refuses_is_marked_and_not_tried_tw
         shutil.rmtree(profile_of(sessions_dir))
         again = await supervisor.connect(DEMO)
         assert (again.status, again.profile) == (Status.AWAITING_SCAN, "fresh")
+
+
+async def test_no_snapshot_is_taken_of_a_login_in_doubt_and_the_next_launch_does_not_use_it(
+    start: Daemon, simulator: Simulator, sessions_dir: Path
+) -> None:
+    async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, _):
+        await log_in(supervisor, simulator, DEMO)
+        good = await stopped(supervisor)
+        known = len(await supervisor.backups(DEMO))
+        await supervisor._sessions[DEMO].login.tell(DamageSeen("a database was wiped"))
+        with pytest.raises(BackupRefused, match="a database was wiped"):
+            await supervisor.backup(DEMO)
+        assert len(await supervisor.backups(DEMO)) == known
+        again = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
+        assert (again.status, again.profile, again.backup) == (Status.CONNECTED, "restored", good)
 
 
 # --- by hand ----------------------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from waguard.core.login import table as login
 from waguard.core.session import table, treatment
-from waguard.core.session.rules import ignore
 
 Rules = Mapping[Any, Sequence[Callable[..., Any]]]
 
@@ -25,6 +25,12 @@ def as_text() -> str:
             treatment.COLUMNS,
             treatment.ROWS,
         ),
+        _part(
+            "A login",
+            "What happens to a login, and what the page says of it (rows), by how it stands (columns): `waguard/core/login/table.py`.",
+            login.COLUMNS,
+            login.ROWS,
+        ),
     )
     lines = [
         "# The state tables",
@@ -37,12 +43,14 @@ def as_text() -> str:
 
 
 def _part(title: str, about: str, columns: Sequence[str], rows: Rules) -> Iterator[str]:
-    words = {rule.__name__: rule.__doc__ for rules in rows.values() for rule in rules if rule is not ignore}
+    words = {
+        rule.__name__: rule.__doc__ for rules in rows.values() for rule in rules if rule.__name__ != "ignore"
+    }
     yield from ("", f"## {title}", "", about, "")
     yield "| | " + " | ".join(columns) + " |"
     yield "|" + "---|" * (len(columns) + 1)
     for event, rules in rows.items():
-        cells = ("" if rule is ignore else rule.__name__ for rule in rules)
+        cells = ("" if rule.__name__ == "ignore" else rule.__name__ for rule in rules)
         yield f"| {event if isinstance(event, str) else event.__name__} | " + " | ".join(cells) + " |"
     yield ""
     yield from (f"- `{name}`: {text}" for name, text in words.items())

@@ -57,7 +57,7 @@ class Announcer:
 
     def _for_a_person(self, state: State) -> str:
         """What somebody has to do something about. A scan is needed until somebody has scanned, whatever else is found."""
-        if state.wanted is Wanted.UP and (ended := self._login.ended) is not None:
+        if state.wanted is Wanted.UP and (ended := self._login.state.ended) is not None:
             return _SCAN_NEEDED[ended]
         treatment = state.treatment
         if treatment is None or treatment.finding.fault not in FOR_A_PERSON:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from waguard.core.catalogue import mistake
+from waguard.core.login import events
 from waguard.core.model import Stage
 from waguard.core.shown import Step
 from waguard.errors import NotProvedGone, WaguardError
@@ -68,11 +69,9 @@ class Cleanup:
             _, profile = await in_thread(profiles.find, instance.code)
             async with instance.using:
                 place = await in_thread(
-                    partial(instance.custody.retire, "cleanup", has_login=self._login.has_login)
+                    partial(instance.custody.retire, "cleanup", has_login=self._login.held)
                 )
-            await instance.save(
-                login=False, marked=False, unsaved=False, restored="", ended=None, generation="", elsewhere={}
-            )
+            await self._login.tell(events.CleanedUp(), generation="", elsewhere={})
             return None if place is None else f"retired as {place.name}"
 
         async def unlock() -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from waguard.backup.snapshot import About
 from waguard.core.model import Stage
-from waguard.errors import BackupFailed, WaguardError
+from waguard.errors import BackupFailed, BackupRefused, WaguardError
 from waguard.session.instance import Instance
 from waguard.session.lease import PageLease
 from waguard.session.login import ClientLogin
@@ -25,6 +25,8 @@ class Copies:
         """Copy the login's part of the profile into an empty directory, from a running browser too, which is held still for
         milliseconds. Raises `BackupFailed`, `BackupRefused`, `StorageFailed`, `ProfileLocked`, `DiskFull`.
         """
+        if why := self._login.doubt:
+            raise BackupRefused(f"The profile is damaged: {why}.", reason="damaged")
         async with self._instance.using:
             browser = self._instance.browser
             # Whoever has the lock now has it for a launch: it is not ours to use, nor to give back.
@@ -42,7 +44,7 @@ class Copies:
                 self._instance.custody.copy,
                 into,
                 reason,
-                has_login=self._login.has_login,
+                has_login=self._login.held,
                 held_still=held_still,
             )
             return await in_thread(copied)
@@ -60,7 +62,7 @@ class Copies:
         try:
             deadline = self._instance.resources.config.deadlines.backup
             async with within(Stage.BACKUP, deadline, "sealing the profile"), self._instance.using:
-                work = partial(self._instance.custody.seal, stop, has_login=self._login.has_login)
+                work = partial(self._instance.custody.seal, stop, has_login=self._login.held)
                 sealed = not self._instance.in_use and await in_thread(work, stop=stop)
         except WaguardError as error:
             self._instance.publish("profile.seal_failed", code=error.code, error=error.message)

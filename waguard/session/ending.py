@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from waguard.browser.launch import Browser
 from waguard.core.health.plans import Remedy
+from waguard.core.login import events
 from waguard.core.model import Stage
 from waguard.errors import NotProvedGone, WaguardError
 from waguard.sandbox import reaper
@@ -91,7 +92,8 @@ class Ending:
             await self._login.see_mark()
         except WaguardError as error:
             self._instance.publish("profile.unwitnessed", code=error.code, error=error.message)
-            self._login.distrust = self._login.distrust or await in_thread(self._instance.custody.wiped)
+            if why := await in_thread(self._instance.custody.wiped):
+                await self._login.tell(events.DamageSeen(why))
 
     async def end_leftovers(self) -> bool:
         """Prove gone whatever an earlier launch left: one we hold, or one the registry knows. False: there was none.

@@ -2,16 +2,16 @@
 
 import os
 import secrets
-import time
 from contextlib import ExitStack
 from functools import partial
 
 from waguard.browser.launch import PIPES, Browser
+from waguard.core.login import events
 from waguard.sandbox.adopt import adopt
 from waguard.session.enclosure import Enclosure
 from waguard.session.instance import Instance
 from waguard.session.login import ClientLogin
-from waguard.session.registry import Record
+from waguard.session.registry import Record, login_of
 from waguard.system.files import in_thread
 
 
@@ -46,18 +46,11 @@ class Handover:
             useless.pop_all()
         instance.pipes.keep(launch, instance.browser)  # what the one before us could not have kept
         memory = instance.memory
-        memory.attempt, memory.profile, memory.how, memory.proved = (
-            secrets.token_hex(4),
-            profile,
-            "kept",
-            False,
-        )
+        memory.attempt, memory.profile, memory.how = secrets.token_hex(4), profile, "kept"
         memory.version = launch.version
         await self._enclosure.short_of_memory()  # what is news starts here
         instance.custody.version = launch.version or instance.custody.version
-        if launch.accepted and self._login.has_login:
-            await self._login.hold()
-            memory.accepted_at = time.monotonic()
+        await self._login.tell(events.Adopted(taken=launch.accepted))
         instance.publish("session.adopted", profile=profile.generation, launched_at=launch.started_at)
         return True
 
@@ -85,7 +78,7 @@ async def find_profile(instance: Instance) -> Record:
     """
     record = instance.record
     known = record.generation or (record.launch.generation if record.launch is not None else "")
-    if what := await in_thread(partial(instance.custody.mend_link, known, has_login=record.login)):
+    if what := await in_thread(partial(instance.custody.mend_link, known, has_login=login_of(record).held)):
         instance.publish("profile.link_mended", why=what)
     _, profile = await in_thread(instance.resources.profiles.find, instance.code)
     if (generation := profile.generation if profile is not None else "") != record.generation:

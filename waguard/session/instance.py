@@ -103,8 +103,7 @@ class Instance:
         memory.check = None
         memory.how = memory.backup = ""
         memory.version = ""
-        memory.logged_out = memory.had = memory.unpaired = False
-        memory.accepted_at = 0.0
+        memory.logged_out = False
 
     @property
     def in_use(self) -> frozenset[str]:

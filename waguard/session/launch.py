@@ -12,7 +12,8 @@ from pathlib import Path
 from waguard.browser import authorities
 from waguard.browser.find import Binary
 from waguard.browser.launch import Browser
-from waguard.core.model import Reason, Source, Stage, Verdict
+from waguard.core.login import events
+from waguard.core.model import Source, Stage, Verdict
 from waguard.errors import NotProvedGone, ProfileLocked, WaguardError
 from waguard.profile import login, witness
 from waguard.profile.examiners import Evidence, Report
@@ -72,10 +73,10 @@ class Launcher:
                     instance.custody.take,
                     stop,
                     source,
-                    self._login.distrust,
+                    self._login.doubt,
                     lambda: span.enter(Stage.RESTORE, deadlines.restore, "restoring the profile"),
-                    has_login=self._login.has_login,
-                    marked=instance.record.marked,
+                    has_login=self._login.held,
+                    marked=self._login.on_disk,
                     generation=instance.record.generation,
                 )
                 try:
@@ -83,25 +84,24 @@ class Launcher:
                 except ProfileLocked as error:
                     await self._end_holders(Path(error.details.get("lock", "")))
                     taken = await in_thread(take, stop=stop)  # a sweep may have ended them before us
-        self._login.distrust = ""
         instance.memory.profile, instance.memory.how = taken.profile, taken.how
         instance.memory.backup, instance.memory.check = taken.backup, taken.check
-        instance.memory.proved = taken.proved
         self._tell_taken(taken)
         self._tell_elsewhere(taken)
-        if taken.how != "kept":
-            lost = taken.how == "fresh" and self._login.may_have_login and taken.check is not None
-            ended = Reason.DAMAGED if lost else None
-            await instance.save(
-                login=False,
-                marked=False,
-                unsaved=False,
-                restored=taken.backup,
-                ended=ended,
-                elsewhere={},
-            )
-        await instance.save(generation=taken.profile.generation)
+        await self._tell_login(taken)
         instance.stage_done(Stage.PREPARE, began)
+
+    async def _tell_login(self, taken: Taken) -> None:
+        """What the profile of this launch means for the login; those of other pages went with the profile."""
+        generation = taken.profile.generation
+        if taken.how == "kept":
+            await self._login.tell(events.ProfileKept(taken.proved), generation=generation)
+        elif taken.how == "restored":
+            restored = events.ProfileRestored(taken.backup)
+            await self._login.tell(restored, generation=generation, elsewhere={})
+        else:
+            fresh = events.ProfileFresh(damaged=taken.check is not None)
+            await self._login.tell(fresh, generation=generation, elsewhere={})
 
     async def _end_holders(self, lock: Path) -> None:
         """End what an earlier launch left that no record knows of, and that holds the profile."""
@@ -113,7 +113,7 @@ class Launcher:
     def _tell_elsewhere(self, taken: Taken) -> None:
         """A profile may have logins of several pages: those of others are kept for when `whatsapp.url` names them again."""
         origins = [one for one, its in self._instance.record.elsewhere.items() if its.login or its.restored]
-        if self._login.may_have_login or taken.how != "kept" or not origins:
+        if self._login.state.may_be or taken.how != "kept" or not origins:
             return
         here, there = login.address_of(self._instance.origin), ", ".join(map(login.address_of, origins))
         what = f"its login is of {there}, and is kept; whatsapp.url is of {here}, where it has none"

@@ -37,15 +37,7 @@ class Memory:
     stages: dict[str, float] = field(default_factory=dict)
     """Milliseconds that each stage of the last attempt took."""
     automatic_restarts: int = 0
-    proved: bool = True
-    """See `Taken`."""
-    accepted_at: float = 0.0
-    """When WhatsApp has taken the login in this launch, monotonic; 0 if it has not."""
     logged_out: bool = False
     """The page's address has said so, and nobody has scanned since."""
-    had: bool = False
-    """The login's marks were seen in the page's storage in this launch."""
-    unpaired: bool = False
-    """The page has asked for a scan in this launch, and had a login: whose it is then accepted nobody knows."""
     version: str = ""
     """Of the browser that runs."""

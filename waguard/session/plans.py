@@ -49,7 +49,7 @@ class Plans:
             if fault is Fault.PAGE_NOT_LOADED:  # else it may load for nobody, and no profile is to blame
                 replace_it = replace_it and gate.others_reach(code)
             snapshot = replace_it and await self._login.find_snapshot()
-            empty = replace_it and (self._fresh or not self._login.may_have_login)
+            empty = replace_it and (self._fresh or not self._login.state.may_be)
             allowed = {Remedy.RESTORE: snapshot, Remedy.FRESH: empty}
             plan = [one for one in plan if allowed.get(one, True)]
         return tuple(plan), BY_COST

@@ -8,10 +8,11 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from waguard.core.login.state import ON_DISK, UNSAVED, LoginState, Standing
 from waguard.core.model import ClientCode, Reason, Wanted
 from waguard.errors import RecordCorrupt
 from waguard.profile.store import Profiles
@@ -65,6 +66,30 @@ class Record:
         if left != Elsewhere():
             elsewhere[self.origin] = left
         return replace(self, origin=origin, elsewhere=elsewhere, **asdict(there))
+
+
+def login_of(record: Record) -> LoginState:
+    """How the login stands by what is on record: of a version before, too."""
+    if record.login:
+        on_disk, elsewhere = (
+            (Standing.ON_DISK, Standing.SCANNED) if record.unsaved else (Standing.KEPT, Standing.SAVED)
+        )
+        return LoginState(on_disk if record.marked else elsewhere)
+    if record.restored:
+        return LoginState(Standing.RESTORED, record.restored)
+    ends = {Reason.DAMAGED: Standing.LOST, Reason.LOGGED_OUT: Standing.LOGGED_OUT}
+    return LoginState(ends.get(record.ended, Standing.NONE) if record.ended is not None else Standing.NONE)
+
+
+def as_written(login: LoginState) -> Mapping[str, Any]:
+    """The fields of a record that are about the login."""
+    return {
+        "login": login.held,
+        "marked": login.on_record in ON_DISK,
+        "unsaved": login.on_record in UNSAVED,
+        "ended": login.ended,
+        "restored": login.snapshot if login.on_record is Standing.RESTORED else "",
+    }
 
 
 _RECORD = TypeAdapter(Record)

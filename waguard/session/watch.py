@@ -333,9 +333,9 @@ class Watch:
             )
             judged = await self._login.judge(reading)
             if judged is None:
-                lost = Failure("refused", f"The login was lost: {self._login.distrust}.", Stage.OPEN)
+                lost = Failure("refused", f"The login was lost: {self._login.doubt}.", Stage.OPEN)
                 shown = ", ".join(reading.signs) or "nothing"
-                evidence = (self._login.distrust, f"the page shows {shown}")
+                evidence = (self._login.doubt, f"the page shows {shown}")
                 self._inbox.put(events.LoginLost(epoch, lost, evidence))
                 return
             reading = judged

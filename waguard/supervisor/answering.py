@@ -25,7 +25,7 @@ class Answering:
         deadlines = self._deadlines
         limit = timeout_s
         if limit is None:
-            limit = deadlines.restore if session.state.source or session.login.distrust else 0.0
+            limit = deadlines.restore if session.state.source or session.login.doubt else 0.0
             limit += deadlines.close + deadlines.kill + deadlines.admit
             limit += sum(self._learned.limit_s(session.code, one) for one in (Stage.PREPARE, Stage.START))
             # A page that does not get on is told sooner.

@@ -38,8 +38,8 @@ def session_view(session: Session, sandbox: str) -> SessionView:
             else None
         ),
         generation=memory.profile.generation if memory.profile else None,
-        login=session.login.standing,
-        saved=session.login.saved,
+        login=session.login.state.word,
+        saved=session.login.state.outlives_a_kill,
         wid=reading.wid if reading else None,
         push_name=reading.push_name if reading else None,
         page_version=reading.page_version if reading else None,

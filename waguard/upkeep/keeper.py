@@ -10,6 +10,7 @@ from itertools import product
 from waguard.backup.snapshot import About
 from waguard.backup.store import Backup, when
 from waguard.core import retention
+from waguard.core.login.events import SnapshotTaken
 from waguard.core.model import ClientCode, Link, Process, Stage
 from waguard.errors import BackupFailed
 from waguard.observe.bus import Event
@@ -87,7 +88,7 @@ class Keeper:
             if not login.unsaved and await in_thread(self._has_snapshot, session.code, profile.lineage):
                 return
             if await self._try(session, "settled"):
-                await login.note_saved()
+                await login.tell(SnapshotTaken())
                 return
             await asyncio.sleep(self._config.settle_s)  # a disk that is full may have space again
 
@@ -101,7 +102,7 @@ class Keeper:
             raise BackupFailed(f"No snapshot could be made of {', '.join(failed)}.")
 
     async def _take_due(self, session: Session) -> bool:
-        if not session.login.has_login:
+        if not session.login.held:
             return True
         if session.at_rest and await in_thread(self._unchanged, session.code):
             return True
