@@ -266,7 +266,7 @@ async def test_a_page_that_loops_is_cleaned_at_once(start: Daemon, simulator: Si
 
 
 def silent(supervisor: Supervisor) -> bool:
-    return supervisor._sessions[DEMO]._watch._renderer.silent
+    return supervisor._sessions[DEMO]._watch.probing.renderer.silent
 
 
 async def test_logged_out_by_the_phone_is_said_and_a_new_code_shown(

@@ -114,7 +114,7 @@ async def test_what_needs_a_person_is_not_forgotten_over_the_cure_of_something_e
         await supervisor.connect(DEMO)
         session = supervisor._sessions[DEMO]
         epoch = session.state.epoch
-        await session._watch._complain(epoch, 0, finding(Fault.GPU_HUNG, "it is not drawn", 1.0))
+        await session._watch._visit.complain(epoch, 0, finding(Fault.GPU_HUNG, "it is not drawn", 1.0))
         await until(lambda: supervisor.view(DEMO).finding is not None, "a cure is under way")
         take_up(supervisor, DEMO, "conflict", always=True)
         await until(lambda: supervisor.view(DEMO).reason == "conflict", "open elsewhere")

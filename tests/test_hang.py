@@ -30,7 +30,7 @@ async def simulator() -> AsyncIterator[Simulator]:
 
 
 async def members(supervisor: Supervisor, role: str) -> list[Member]:
-    found = await supervisor._sessions[DEMO]._watch._members()
+    found = await supervisor._sessions[DEMO]._watch.probing.members()
     return [one for one in found if one.role == role]
 
 

@@ -277,7 +277,7 @@ async def test_a_page_that_takes_memory_quickly_loses_it_between_two_looks(
         async with asyncio.timeout(70):  # its first look falls anywhere into the first minute
             while not supervisor._sessions[DEMO].usages.memory_mb:
                 await asyncio.sleep(0.1)
-                watch._wake[Fault.MEMORY_HIGH].set()
+                watch.probing.wake(Fault.MEMORY_HIGH)
         began = time.monotonic()
         await simulator.inject("memory_burst", value="6000")
         await until(lambda: bool(journal.named("health.recovered")), "cured", 30)

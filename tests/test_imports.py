@@ -34,7 +34,8 @@ STOREYS = (
 OF_A_SESSION = (
     *("registry", "memory", "custody", "resources", "pipes", "lease", "instance", "login", "enclosure"),
     *("copies", "ending", "launch", "handover", "cleanup"),
-    *("inbox", "crew", "plans", "usage", "watch", "start", "announcer", "task", "sessions"),
+    *("inbox", "crew", "plans", "usage", "visit", "opening", "probing", "reading", "curing", "watch"),
+    *("start", "announcer", "task", "sessions"),
 )
 """From the bottom up, inside that room."""
 APART = ("simulator",)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from waguard.core.login import table as login
-from waguard.core.session import table, treatment
+from waguard.core.session import table, treatment, visit
 
 Rules = Mapping[Any, Sequence[Callable[..., Any]]]
 
@@ -30,6 +30,12 @@ def as_text() -> str:
             "What happens to a login, and what the page says of it (rows), by how it stands (columns): `waguard/core/login/table.py`.",
             login.COLUMNS,
             login.ROWS,
+        ),
+        _part(
+            "The visit of a page",
+            "What happens to a page (rows) by where its visit stands (columns): `waguard/core/session/visit.py`.",
+            visit.COLUMNS,
+            visit.ROWS,
         ),
     )
     lines = [

@@ -103,7 +103,6 @@ class Instance:
         memory.check = None
         memory.how = memory.backup = ""
         memory.version = ""
-        memory.logged_out = False
 
     @property
     def in_use(self) -> frozenset[str]:

@@ -111,12 +111,6 @@ class ClientLogin:
             await self.tell(events.MarkSeen())
         return self.on_disk
 
-    def hear_logged_out(self) -> bool:
-        """The page's address says that it was logged out; whether that is news."""
-        memory = self._instance.memory
-        known, memory.logged_out = memory.logged_out, True
-        return not known
-
     async def settle(self, limit_s: float) -> None:
         """Wait until the login of a client that has just been connected is on disk, ``limit_s`` after that at most.
 
@@ -161,10 +155,7 @@ class ClientLogin:
             damage = await in_thread(self._damage_of, browser)
         looked = hangs_on_snapshots(self._state, kind, damage)
         snapshots = await self._snapshots() if looked else frozenset()
-        had = self._state.held
         await self.tell(kind(reading.marks, damage, snapshots))
-        if self._state.held and not had:
-            self._instance.memory.logged_out = False
         if self._state.standing is Standing.DOUBTED:
             return None
         if kind is events.PageAsksScan and self._state.at_stake:

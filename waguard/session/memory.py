@@ -9,7 +9,7 @@ from waguard.profile.generation import Profile
 
 @dataclass(slots=True)
 class Seen:
-    """What the page has shown; the watch alone writes it down, and forgets it when it stops."""
+    """What the page has shown; who looks at the page writes it down, and it is forgotten when the watch stops."""
 
     reading: Reading | None = None
     """The last one that was news."""
@@ -37,7 +37,5 @@ class Memory:
     stages: dict[str, float] = field(default_factory=dict)
     """Milliseconds that each stage of the last attempt took."""
     automatic_restarts: int = 0
-    logged_out: bool = False
-    """The page's address has said so, and nobody has scanned since."""
     version: str = ""
     """Of the browser that runs."""
