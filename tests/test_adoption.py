@@ -114,7 +114,7 @@ async def test_whose_record_cannot_be_read_is_left_alone_until_it_can(posing: Se
     record.rename(record.with_suffix(".away"))
     record.symlink_to(record)  # to read it is an error (ELOOP), as it is of a disk that fails
     await posing.start()
-    await posing.until(lambda: posing.events("registry.unread", "one"), "told")
+    await posing.until(lambda: posing.events("registry.unavailable", "one"), "told")
     await posing.ask("POST", "/v1/reap")
     for verb in ("connect", "cleanup", "disconnect"):
         with pytest.raises(AssertionError, match="Cannot read"):

@@ -140,7 +140,7 @@ async def test_a_record_that_cannot_be_understood_is_set_aside(
         views = await asyncio.gather(supervisor.connect(DEMO), supervisor.connect(DEMO2))
     (sessions_dir / "demo" / "session.json").write_bytes(torn)
     async with pose() as (supervisor, _):
-        (event,) = journal.named("registry.unreadable")
+        (event,) = journal.named("registry.corrupt")
         assert event.client == DEMO
         assert "cannot be understood" in event.fields["error"]
         assert Path(event.fields["kept_as"]).read_bytes() == torn

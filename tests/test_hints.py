@@ -157,7 +157,7 @@ def test_a_deadline_that_passes_names_the_setting_that_it_is_from() -> None:
     for where, stage, origin, setting in waits():
         seen.add(setting)
         if setting is None:
-            assert f"deadlines.{stage}" in origin or f"deadline(Stage.{stage.upper()})" in origin, (
+            assert f"deadlines.{stage}" in origin or f"_limit_s(Stage.{stage.upper()})" in origin, (
                 where,
                 origin,
             )

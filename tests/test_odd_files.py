@@ -338,7 +338,7 @@ async def test_a_record_with_an_odd_value_costs_no_other_client_the_start(
     async with pose("connected") as (supervisor, _):
         assert (await supervisor.connect(DEMO)).status is Status.CONNECTED
         assert (await supervisor.connect(ClientCode("odd"))).status is Status.CONNECTED
-    (told,) = journal.named("registry.unreadable")
+    (told,) = journal.named("registry.corrupt")
     assert Path(told.fields["kept_as"]).read_bytes() == ODD_RECORDS[kind]
 
 

@@ -57,7 +57,7 @@ async def test_who_may_and_what_may_be_sent(
         if route.options is not AnyOptions:
             status, told = await asked(ADMIN, "?wiat=qr")
             assert (status, told["code"]) == (400, "invalid_request")
-            assert told["detail"] == "wiat: is not known here."
+            assert told["detail"] == "wiat: is unknown."
         assert supervisor.views() == []
 
 

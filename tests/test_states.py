@@ -79,7 +79,7 @@ async def test_a_first_connect_that_meets_an_outage_is_told_so_before_its_deadli
         async with asyncio.timeout(10):
             with pytest.raises(PageFailed, match="HTTP 500") as caught:
                 await supervisor.connect(DEMO)
-        assert "tried again by itself" in caught.value.hint
+        assert "tried again automatically" in caught.value.hint
 
 
 async def test_a_page_that_is_not_reached_is_told_with_the_browsers_own_word(

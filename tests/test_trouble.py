@@ -469,7 +469,7 @@ async def test_one_clients_leftover_keeps_no_daemon_from_starting(
         monkeypatch.setattr(reaper, "reap", not_permitted)
     async with pose("ok") as (supervisor, _):
         assert (await supervisor.connect(DEMO2)).status is Status.AWAITING_SCAN
-    (told,) = journal.named("registry.unreadable" if trouble == "set_aside" else "reaper.failed")
+    (told,) = journal.named("registry.corrupt" if trouble == "set_aside" else "reaper.failed")
     assert told.client == DEMO
 
 
@@ -488,7 +488,7 @@ async def test_a_record_that_cannot_be_read_for_a_moment_is_read_again(
     monkeypatch.setattr(Registry, "read", reading)
     async with pose("ok") as (supervisor, _):
         assert supervisor.view(DEMO).wanted is Wanted.UP
-    assert not journal.named("registry.unread")
+    assert not journal.named("registry.unavailable")
 
 
 @pytest.mark.parametrize("verb", ["connect", "cleanup"])

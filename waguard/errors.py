@@ -176,7 +176,7 @@ class BrowserNotFound(ProcessError, code="browser_not_found", http=503):
 class BrowserFailed(ProcessError, code="browser_failed", http=502, again=True):
     """The browser did not start, hangs, or ended while it was needed; ``stderr`` has its last lines."""
 
-    do = "It is tried again by itself. If it goes on: waguard doctor"
+    do = "It is tried again automatically. If it goes on: waguard doctor"
 
 
 class SandboxFailed(ProcessError, code="sandbox_failed", http=503):
@@ -201,13 +201,13 @@ class PageError(WaguardError):
 class PageFailed(PageError, code="page_failed", http=502, again=True):
     """The browser runs, and its page crashed, hangs or does not do what it should."""
 
-    do = "It is tried again by itself. See: waguard status CODE"
+    do = "It is tried again automatically. See: waguard status CODE"
 
 
 class PageUnreachable(PageFailed, code="page_unreachable", http=502, again=True):
     """WhatsApp Web is not reached."""
 
-    do = "Is the network up? It is tried again by itself."
+    do = "Is the network up? It is tried again automatically."
 
 
 class NoPage(PageError, code="no_page", http=409):

@@ -100,7 +100,7 @@ class Gate:
         why = self._breaker.why or "too many automatic starts in too little time"
         return BreakerOpen(
             f"No browser is started at the moment: {why.removesuffix('.')}.",
-            hint="It is tried again by itself. See: waguard doctor",
+            hint="It is tried again automatically. See: waguard doctor",
             retry_after_s=max(1, math.ceil(wait_s)),
         )
 

@@ -83,8 +83,8 @@ class Room:
         stalled = await in_thread(host.stalled, host.MEMORY_PRESSURE, *ours)
         if stalled is not None and stalled > limit:
             raise NoMemory(
-                f"For {stalled:g} % of the last ten seconds nothing got on for want of memory; limits.memory_pressure is {limit:g}.",
-                hint="It is tried again by itself where it was wanted. Disconnect a session, or add memory.",
+                f"Memory pressure is {stalled:g} % (limit {limit:g} %, limits.memory_pressure): the machine is thrashing.",
+                hint="A session that is wanted is tried again automatically. Disconnect a session, or add memory.",
                 retry_after_s=15,
             )
 
@@ -112,5 +112,5 @@ class Room:
             return f"{disk} MiB of disk are free below {root}, less than limits.reserve_disk_mb = {reserve}{besides}."
         files = _INODES + more_files
         if inodes is not None and inodes < files and (reserve or more_files):
-            return f"Only {inodes} more files can be made below {root}; a session needs {files}."
+            return f"Only {inodes} more files can be created below {root}; a session needs {files}."
         return ""

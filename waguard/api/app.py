@@ -104,7 +104,7 @@ def make(
                 )
                 if known is None:
                     bus.bug("api", error, _client(request, request.get(CALLER)))
-                    said = "Something unexpected went wrong; the log has it."
+                    said = "An unexpected error; the log has the details."
                     known = Internal(said, request=request_id)
                 answer = _problem(request, supervisor, known)
                 if isinstance(error, web.HTTPMethodNotAllowed):
@@ -126,7 +126,7 @@ def make(
         if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
             raise CrossSite("Requests from other sites' pages are refused.")
         if request.headers.get("Expect", _CONTINUE).lower() != _CONTINUE:
-            raise ExpectationFailed(f"Nothing is expected here but {_CONTINUE}.")
+            raise ExpectationFailed(f"The Expect header may only be {_CONTINUE}.")
         if (encoding := request.headers.get("Content-Encoding", "identity").lower()) not in ENCODINGS:
             raise InvalidRequest(f"The Content-Encoding {encoding[:80]!r} is not read here.", hint=ENCODED)
         streamed = route is not None and route.streamed is Streamed.IN
@@ -181,9 +181,9 @@ def _caller(request: web.Request, tokens: Tokens) -> Caller:
     caller = tokens.caller(given)
     if caller is None:
         raise Unauthorized(
-            "This token is not known here." if given else "This needs a token: Authorization: Bearer TOKEN.",
-            hint="The admin's is what waguard token prints for the daemon's user, of a service for root. Tokens that "
-            "have been changed since the daemon's start are known from its next one on.",
+            "This token is unknown." if given else "This needs a token: Authorization: Bearer TOKEN.",
+            hint="waguard token prints the admin's, to the daemon's user, or for a service to root. Restart "
+            "the daemon after changing tokens.",
         )
     return caller
 

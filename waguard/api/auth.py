@@ -56,7 +56,7 @@ class Caller:
         if scope not in self.scopes:
             if scope is Scope.OWN:
                 raise Forbidden("This token is no client's.", hint="Use the client's own: waguard token CODE")
-            raise Forbidden("This is for the admin.", hint="Use the admin's token: waguard token")
+            raise Forbidden("Only the admin may do this.", hint="Use the admin's token: waguard token")
         if code is not None and not self.may(code):
             raise Forbidden(
                 f"This token is not for {code!r}.", hint="Use the client's own token, or the admin's."
@@ -147,7 +147,7 @@ def _read(path: Path, others: int, closed: Callable[[str], None] | None) -> Stor
 
 def parse(data: bytes, path: Path) -> StoredTokens:
     """What a file of tokens holds. Raises `ConfigError`."""
-    hint = "Mend it, or remove it to have new tokens made."
+    hint = "Fix it, or remove it: new tokens are made then."
     try:
         stored = _STORED.validate_python(json.loads(data))
         for code in stored.clients:

@@ -122,7 +122,7 @@ def _problem(status: int, error: BaseException | None, message: str) -> WaguardE
     if 400 <= status < 500:
         what = message.split("\n", maxsplit=1)[0].rstrip(".:")[:200]  # what follows quotes the request
         return InvalidRequest(f"This is not a valid HTTP request: {what}.")
-    return Internal("Something unexpected went wrong; the log has it.")
+    return Internal("An unexpected error; the log has the details.")
 
 
 class _Closed(asyncio.Protocol):

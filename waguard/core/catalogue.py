@@ -287,10 +287,10 @@ EVENTS: Mapping[str, Kind] = {
     "reaper.failed": _kind("What is left of an earlier launch could not be ended.", "error", "error"),
     "cleanup.step": _kind("A step of a cleanup.", "step outcome duration_ms detail", "info", "error"),
     # --- records ---
-    "registry.unread": _kind(
+    "registry.unavailable": _kind(
         "A session's record could not be read: the session waits.", "error hint", "error"
     ),
-    "registry.unreadable": _kind(
+    "registry.corrupt": _kind(
         "A session's record made no sense, and was put aside.", "error kept_as", "error"
     ),
     "registry.write_failed": _kind("A session's record could not be written.", "code error", "error"),

@@ -54,7 +54,7 @@ class Curing:
             await self._awake(verify_s)
             while reload and self._opening.runs:  # it gets on
                 await self._awake(AGAIN_S)
-            why = f"{verify_s:g} s after it nothing was better"
+            why = f"{verify_s:g} s later the fault was still there"
         self._visit.tell(events.NotCured(epoch, why, step=step))
 
     async def _reload(self, page: Page, fault: Fault, step: int, limit_s: float) -> None:

@@ -9,7 +9,7 @@ from waguard.session.instance import Instance
 from waguard.session.login import ClientLogin
 from waguard.whatsapp.page import ERROR_PAGE
 
-_NETWORK = "most sessions are offline: it is the network"
+_NETWORK = "most sessions are offline: the network is at fault"
 
 
 class Plans:
@@ -43,7 +43,7 @@ class Plans:
             no_way = reading is None or ERROR_PAGE in reading.signs
             return ((Remedy.RELOAD,) if no_way else ()), _NETWORK
         if fault is Fault.PAGE_UNREAD and not gate.alone(code, fault):
-            return (), "others are not understood either: it is the page, or its reader"
+            return (), "other pages are not understood either: the page or its reader has changed"
         if REPLACING & set(plan):
             replace_it = gate.alone(code, fault)
             if fault is Fault.PAGE_NOT_LOADED:  # else it may load for nobody, and no profile is to blame

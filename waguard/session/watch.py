@@ -165,7 +165,7 @@ class Watch:
 
     async def _watch_exit(self, epoch: int, browser: Browser) -> None:
         how = await browser.run.exited()
-        killed = "Somebody killed it, or the kernel for lack of memory: see dmesg."
+        killed = "It was killed by a person, or by the kernel for lack of memory: see dmesg."
         words = list(browser.last_words())
         error = shortage.of_last_words(words) or BrowserFailed(
             f"The browser ended by itself ({how}).", hint=killed if "SIGKILL" in how else "", stderr=words

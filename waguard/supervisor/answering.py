@@ -89,7 +89,7 @@ def outcome_of(session: Session, failure: Failure) -> WaguardError:
             **{**error.details, "cause": failure.code},
         )
     if process is Process.BACKOFF:
-        error.hint = f"{error.hint} It is tried again by itself.".strip()
+        error.hint = f"{error.hint} It is tried again automatically.".strip()
     return error
 
 

@@ -58,7 +58,7 @@ class Startup:
             self._resources.bus.bug("adopt", error, client=code)
             if code not in self._sessions:
                 self._sessions.unread[code] = (
-                    "What is kept of this client cannot be dealt with; the log has it."
+                    "What is stored of this client cannot be used; the log has the reason."
                 )
 
     async def _adopt_one(self, code: ClientCode) -> None:
@@ -67,7 +67,7 @@ class Startup:
             record = await self._read(code)
         except RecordCorrupt as error:
             resources.bus.publish(
-                "registry.unreadable",
+                "registry.corrupt",
                 client=code,
                 error=error.message,
                 kept_as=await self._set_aside(code),
@@ -77,7 +77,7 @@ class Startup:
             record = Record(wanted=Wanted.UP if launch else Wanted.DOWN, launch=launch)
         except (StorageFailed, LimitReached) as error:
             self._sessions.unread[code] = error.message
-            resources.bus.publish("registry.unread", client=code, error=error.message, hint=READ_LATER)
+            resources.bus.publish("registry.unavailable", client=code, error=error.message, hint=READ_LATER)
             return
         try:
             record = await handover.find_profile(Instance(code, record, resources))

@@ -184,7 +184,7 @@ class Supervisor:
         return (self._config.sessions.dir / code).exists() or bool(self._resources.backups.of(code))
 
     async def reap(self, *, dry_run: bool) -> Sweep:
-        """Deal with what browsers, crashes and time have left behind. Raises like `Sweeper.sweep`, and `NotReady`."""
+        """Find and remove what browsers, crashes and time have left behind. Raises like `Sweeper.sweep`, and `NotReady`."""
         self._check_open()
         return await self.sweeper.sweep(dry_run=dry_run)
 
@@ -300,7 +300,7 @@ class Supervisor:
                 Status.CONNECTED: "It is connected: no scan is needed.",
                 Status.STOPPED: f"Start it: waguard connect {code}",
                 Status.FAILED: f"See why: waguard status {code}",
-                Status.LOGGED_OUT: f"A new code comes by itself; if not: waguard restart {code}",
+                Status.LOGGED_OUT: f"A new code appears automatically; if not: waguard restart {code}",
             }.get(status, "Ask again in a moment.")
             raise NoQrCode(f"{code} shows no QR code: it is {status}.", hint=hint, status=status.value)
         return found
@@ -341,7 +341,7 @@ class Supervisor:
         if self._closing:
             raise ShuttingDown("The daemon is shutting down.")
         if not self.ready:
-            raise NotReady("The daemon is still dealing with what an earlier one left.", retry_after_s=1)
+            raise NotReady("The daemon is still cleaning up after an earlier one.", retry_after_s=1)
 
     async def refusals(self) -> Sequence[str]:
         """Why no connect at all is taken now, by code; empty if they are. Memory is another matter: who is up stays up, and who finds

@@ -111,7 +111,7 @@ _SAID: Mapping[Fault, tuple[str, str, str]] = {
     Fault.PAGE_WRONG: (
         "page_failed",
         "What is shown is not WhatsApp Web",
-        "Is there a portal to sign in to, or a proxy that wants a password? It is tried again by itself.",
+        "Is there a portal to sign in to, or a proxy that wants a password? It is tried again automatically.",
     ),
     Fault.PAGE_UNREAD: (
         "page_failed",
