@@ -23,7 +23,7 @@ import structlog
 
 from waguard.config.sections import Log
 from waguard.core.model import ClientCode
-from waguard.observe import journal, logs, patient
+from waguard.observe import journal, logs
 from waguard.observe.bus import Event
 from waguard.observe.journal import Journal
 from waguard.observe.patient import Patient
@@ -111,10 +111,14 @@ def said(stream: io.TextIOWrapper) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def writing(
-    journald: Journald, stderr: io.TextIOWrapper, most: int = 10_000, **settings: Any
+    journald: Journald,
+    stderr: io.TextIOWrapper,
+    most: int = 10_000,
+    last_words_s: float = 2.0,
+    **settings: Any,
 ) -> Iterator[Callable[[Event], None]]:
     outlet = Journal(stderr, journald.path)
-    with Patient(stderr, most, outlet) as stream:
+    with Patient(stderr, most, outlet, last_words_s) as stream:
         yield logs.configure(Log(**settings), stream, entries=True)
 
 
@@ -247,10 +251,9 @@ def _until(true: Callable[[], object]) -> None:
 
 
 def test_a_journal_that_does_not_read_holds_nobody_up_and_is_told_what_it_missed(
-    journald: Journald, stderr: io.TextIOWrapper, monkeypatch: pytest.MonkeyPatch
+    journald: Journald, stderr: io.TextIOWrapper
 ) -> None:
-    monkeypatch.setattr(patient, "_LAST_WORDS_S", 0.1)
-    with writing(journald, stderr, most=100) as write:
+    with writing(journald, stderr, most=100, last_words_s=0.1) as write:
         began = time.monotonic()
         for number in range(3000):  # 100 wait, and some are in the socket
             write(Event("x", fields={"n": number}))
@@ -269,13 +272,12 @@ def test_a_journal_that_does_not_read_holds_nobody_up_and_is_told_what_it_missed
 
 @pytest.mark.parametrize("away", [True, False])
 def test_a_journal_that_never_reads_is_not_waited_for_at_the_end(
-    journald: Journald, stderr: io.TextIOWrapper, monkeypatch: pytest.MonkeyPatch, away: bool
+    journald: Journald, stderr: io.TextIOWrapper, away: bool
 ) -> None:
-    monkeypatch.setattr(patient, "_LAST_WORDS_S", 0.2)
     if away:
         journald.go()
     began = time.monotonic()
-    with writing(journald, stderr, most=100) as write:
+    with writing(journald, stderr, most=100, last_words_s=0.2) as write:
         for _ in range(3000):
             write(Event("x"))
     assert time.monotonic() - began < 10

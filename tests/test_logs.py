@@ -17,7 +17,7 @@ import structlog
 
 from waguard.config.sections import Log
 from waguard.core.model import ClientCode
-from waguard.observe import logs, patient
+from waguard.observe import logs
 from waguard.observe.bus import Bus, Event
 from waguard.observe.patient import Patient
 
@@ -187,11 +187,10 @@ def test_a_reader_that_stops_reading_holds_nobody_up_and_is_told_what_it_missed(
     assert int(str(lines[-1]["lines"])) > 0
 
 
-def test_a_reader_that_never_reads_is_not_waited_for_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patient, "_LAST_WORDS_S", 0.05)
+def test_a_reader_that_never_reads_is_not_waited_for_at_the_end() -> None:
     read, write = os.pipe()
     with os.fdopen(read):
-        with os.fdopen(write, "w") as stream, Patient(stream, most=100) as writing:
+        with os.fdopen(write, "w") as stream, Patient(stream, most=100, last_words_s=0.05) as writing:
             for _ in range(500):
                 writing.write("y" * 4096 + "\n")
         assert stream.closed

@@ -38,8 +38,18 @@ class Patient:
     moment for the reader. A dead stream swallows what it is given.
     """
 
-    def __init__(self, stream: TextIO, most: int = _MOST_LINES, outlet: Outlet | None = None) -> None:
-        """``stream`` has a file descriptor, and is not written to by others; without an ``outlet`` it is written to."""
+    def __init__(
+        self,
+        stream: TextIO,
+        most: int = _MOST_LINES,
+        outlet: Outlet | None = None,
+        last_words_s: float = _LAST_WORDS_S,
+    ) -> None:
+        """``stream`` has a file descriptor, and is not written to by others; without an ``outlet`` it is written to.
+
+        A reader that reads nothing is waited for ``last_words_s`` at the end.
+        """
+        self._last_words_s = last_words_s
         self._stream = stream
         self._outlet: Outlet = outlet or _Lines(stream)
         self._due = threading.Event()
@@ -56,7 +66,7 @@ class Patient:
     ) -> None:
         self._over = True
         self._due.set()
-        self._thread.join(_LAST_WORDS_S)
+        self._thread.join(self._last_words_s)
         if self._thread.is_alive() and self._outlet.give_up():
             self._thread.join(_GIVING_UP_S)
         if not self._thread.is_alive():
