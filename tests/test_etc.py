@@ -19,7 +19,7 @@ from bare_browser import BINARIES
 from conftest import Journal
 
 from waguard.sandbox.etc import NAMES, Etc
-from waguard.system.files import in_thread
+from waguard.system.threads import in_thread
 
 NAME = "wa.test"
 

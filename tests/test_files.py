@@ -14,7 +14,8 @@ from crashes import crash_points
 
 from waguard.errors import DiskFull, StorageFailed
 from waguard.system import files
-from waguard.system.files import PARTIAL, in_thread, write_atomically
+from waguard.system.files import PARTIAL, write_atomically
+from waguard.system.threads import in_thread
 
 OLD, NEW = b"old" * 50_000, b"new" * 60_000
 

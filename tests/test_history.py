@@ -645,7 +645,7 @@ async def test_a_disk_that_hangs_holds_up_neither_an_event_nor_the_end(
         assert [event.fields["events"] for event in journal.named("history.lost")] == [100]
     finally:
         released.set()
-        await until(lambda: all(one.name != "history_0" for one in threading.enumerate()))
+        await until(lambda: all(one.name != "history" for one in threading.enumerate()))
         history._drop()
 
 

@@ -16,8 +16,8 @@ from waguard.profile.store import Profiles
 from waguard.session.login import ClientLogin
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import host, tasks
-from waguard.system.files import in_thread
 from waguard.system.tasks import background
+from waguard.system.threads import in_thread
 from waguard.upkeep.keeper import Keeper
 from waguard.upkeep.sweep.sweeper import Sweeper
 

@@ -12,7 +12,7 @@ from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Process
 from waguard.errors import DiskFull, NoMemory
 from waguard.system import host
-from waguard.system.files import in_thread
+from waguard.system.threads import in_thread
 
 A, B, C = (ClientCode(code) for code in "abc")
 ENOUGH = {"reserve_memory_mb": 0, "session_memory_mb": 0, "reserve_disk_mb": 0, "memory_pressure": 0.0}

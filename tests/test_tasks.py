@@ -9,8 +9,8 @@ from waiting import until
 
 from waguard.core.model import ClientCode
 from waguard.errors import ShuttingDown
-from waguard.system.files import in_thread
 from waguard.system.tasks import forget
+from waguard.system.threads import in_thread
 
 DEMO = ClientCode("demo")
 

@@ -45,7 +45,7 @@ from waguard.sandbox.plain import Plain
 from waguard.session.registry import Record, Registry
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import host
-from waguard.system.files import in_thread
+from waguard.system.threads import in_thread
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
 QUICK = {"poll_s": 0.02, "poll_loading_s": 0.02, "read_s": 0.2, "unknown_after": 2}

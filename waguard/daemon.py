@@ -9,7 +9,6 @@ import resource
 import signal
 import socket
 import sys
-import threading
 import time
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -36,7 +35,7 @@ from waguard.config.sections import Config
 from waguard.core.health import recycle
 from waguard.core.health.breaker import BreakerPolicy
 from waguard.core.session.restart import RestartPolicy
-from waguard.errors import AlreadyRunning, ConfigError, LimitReached, WaguardError
+from waguard.errors import AlreadyRunning, ConfigError, WaguardError
 from waguard.health.probes.census import Census
 from waguard.health.probes.falls import Falls
 from waguard.health.probes.pulse import Pulse
@@ -44,6 +43,7 @@ from waguard.history.learned import Learned
 from waguard.history.store import History
 from waguard.observe import logs
 from waguard.observe.bus import Bus
+from waguard.observe.hangs import Hangs
 from waguard.observe.status import StatusLine
 from waguard.profile.store import Profiles
 from waguard.sandbox import User, choose, unprivileged_user
@@ -54,10 +54,11 @@ from waguard.session.registry import Registry
 from waguard.session.resources import Resources, Services, SharedProbes
 from waguard.session.sessions import Sessions
 from waguard.supervisor.supervisor import Supervisor
-from waguard.system import heap, shortage, signals
-from waguard.system.files import as_storage_error, in_thread
+from waguard.system import heap, signals, threads
+from waguard.system.files import as_storage_error
 from waguard.system.systemd import CONTROL, Manager
 from waguard.system.tasks import background
+from waguard.system.threads import Kind, in_thread
 from waguard.upkeep.keeper import Keeper
 from waguard.upkeep.sweep.sweeper import Sweeper
 from waguard.whatsapp import page as whatsapp
@@ -96,7 +97,8 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
     for number in signals.ENDING:
         loop.add_signal_handler(number, heard.put_nowait, number)
     heap.share()
-    loop.set_default_executor(_threads())
+    threads.of_this_loop().start()
+    loop.set_default_executor(ThreadPoolExecutor(1, initializer=signals.deaf))  # which looks up names
     if sys.version_info < (3, 12):  # before that a thread waits for each child, which there may be none for
         watcher = asyncio.PidfdChildWatcher()
         watcher.attach_loop(loop)
@@ -128,23 +130,6 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
             signal.raise_signal(number)  # for whoever comes, who has the browsers; until then it waits
     manager.tell("WATCHDOG=1")  # the next one begins to beat when it is loaded
     return manager.heirlooms()
-
-
-def _threads() -> ThreadPoolExecutor:
-    """For what blocks, all of them at once: what is given to a pool that can start no more is refused, and done all the same.
-
-    Raises `LimitReached`.
-    """
-    most = min(32, (os.cpu_count() or 1) + 4)
-    pool, all_there = ThreadPoolExecutor(most, initializer=signals.deaf), threading.Barrier(most)
-    try:
-        with shortage.told():
-            for _ in range(most):
-                pool.submit(all_there.wait)
-    except LimitReached:
-        all_there.abort()
-        raise
-    return pool
 
 
 async def _until_told(heard: asyncio.Queue[signal.Signals], bus: Bus, port: int | None) -> signal.Signals:
@@ -285,11 +270,13 @@ async def running(
         keeper = Keeper(resources, sessions)
         sweeper = Sweeper(resources, sessions, keeper.save)
         room = Room(config, resources.cgroups, sweeper.make_room)
+        gate = Gate(BreakerPolicy(), bus.publish, installed, room)
+        threads.of_this_loop().heard = Hangs(bus.publish, gate.alerts).heard
         services = Services(
             resources,
             turns=Turns(config.limits.concurrent_starts),
             probes=SharedProbes(pulse, Census(), falls, probe),
-            gate=Gate(BreakerPolicy(), bus.publish, installed, room),
+            gate=gate,
             policy=RestartPolicy(
                 budget=config.restart.budget,
                 window_s=config.restart.window_s,
@@ -364,7 +351,9 @@ async def _cgroups(config: Config, bus: Bus) -> Cgroups | None:
     settings = config.cgroup
     if not settings.enabled:
         return None
-    found = await in_thread(Cgroups.find, Ceiling(settings.memory_max_mb, settings.pids_max))
+    found = await in_thread(
+        Cgroups.find, Ceiling(settings.memory_max_mb, settings.pids_max), kind=Kind.MACHINE
+    )
     if isinstance(found, str):
         bus.publish("cgroup.none", why=found)
         return None

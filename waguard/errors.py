@@ -70,6 +70,13 @@ class DiskFull(StorageError, code="disk_full", http=507, again=True):
     do = "Free some space. Sessions that are up go on."
 
 
+class StorageHangs(StorageError, code="storage_hangs", http=503, again=True):
+    """A client's disk does not answer, and nothing of that client goes on before it does; ``stage`` and ``retry_after_s``."""
+
+    passing = True
+    do = "See to the disk. It is tried again by itself, and other clients are not touched."
+
+
 class RecordCorrupt(StorageError, code="record_corrupt"):
     """A session's record can be read, and makes no sense."""
 

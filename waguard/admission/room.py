@@ -10,7 +10,7 @@ from waguard.core.model import ClientCode, Process
 from waguard.errors import DiskFull, NoMemory
 from waguard.sandbox.cgroup import Cgroups
 from waguard.system import host
-from waguard.system.files import in_thread
+from waguard.system.threads import Kind, in_thread
 
 _ON_ITS_WAY = frozenset({Process.PREPARING, Process.STARTING})
 _NO_BROWSER = frozenset({Process.DOWN, Process.FAILED})
@@ -64,7 +64,7 @@ class Room:
             )
         # Browsers on their way up have not taken their memory yet: count what they will take.
         needed = self._limits.reserve_memory_mb + self._limits.session_memory_mb * (coming + 1)
-        free = await in_thread(host.available_memory_mb)
+        free = await in_thread(host.available_memory_mb, kind=Kind.MACHINE)
         if free < needed:
             raise NoMemory(
                 f"{free} MiB of memory are free, and one more session needs {needed} MiB.",
@@ -80,7 +80,7 @@ class Room:
         if not limit:
             return
         ours = [self._cgroups.memory_pressure] if self._cgroups is not None else []
-        stalled = await in_thread(host.stalled, host.MEMORY_PRESSURE, *ours)
+        stalled = await in_thread(host.stalled, host.MEMORY_PRESSURE, *ours, kind=Kind.MACHINE)
         if stalled is not None and stalled > limit:
             raise NoMemory(
                 f"Memory pressure is {stalled:g} % (limit {limit:g} %, limits.memory_pressure): the machine is thrashing.",

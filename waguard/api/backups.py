@@ -9,7 +9,7 @@ from waguard.api.asked import Asked
 from waguard.api.schemas import ExportOptions, ImportOptions, Options, RestoreOptions, arriving
 from waguard.core.shown import BackupList, BackupTried, BackupView, SessionView
 from waguard.errors import LoginInUse
-from waguard.system.files import in_thread
+from waguard.system.threads import Kind, in_thread
 
 _PIECE = 256 * 1024
 
@@ -47,7 +47,7 @@ async def export(asked: Asked, options: ExportOptions) -> web.StreamResponse:
             }
         )
         await answer.prepare(asked.request)
-        while piece := await in_thread(file.read, _PIECE):
+        while piece := await in_thread(file.read, _PIECE, kind=Kind.COPIES):
             async with arriving(asked.request):
                 await answer.write(piece)
         await answer.write_eof()

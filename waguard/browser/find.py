@@ -11,7 +11,7 @@ from waguard.core.model import Stage
 from waguard.errors import BrowserFailed, BrowserNotFound, WaguardError
 from waguard.system import shortage
 from waguard.system.deadline import within
-from waguard.system.files import in_thread
+from waguard.system.threads import Kind, in_thread
 
 # Best first. headless-shell takes less than half the memory of a full Chromium and starts sooner (docs/design.md).
 KNOWN: Sequence[Path] = tuple(
@@ -161,8 +161,8 @@ class Installed:
     async def _look(self, wanted: Callable[[_Stamp], bool]) -> Binary:
         came = self._questions
         async with self._turn:
-            path = await in_thread(locate, self._configured)
-            stamp = await in_thread(_stamp, path)
+            path = await in_thread(locate, self._configured, kind=Kind.MACHINE)
+            stamp = await in_thread(_stamp, path, kind=Kind.MACHINE)
             if self._questions != came and stamp == self._asked:  # asked after we came
                 if self._failure is not None:
                     raise copy(self._failure)

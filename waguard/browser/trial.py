@@ -15,7 +15,8 @@ from waguard.core.model import Stage
 from waguard.errors import BrowserFailed, WaguardError
 from waguard.sandbox import Sandbox, User
 from waguard.system.deadline import within
-from waguard.system.files import in_thread, remove_tree
+from waguard.system.files import remove_tree
+from waguard.system.threads import in_thread
 
 _TITLE = "It works"
 _PAGE = f"<!DOCTYPE html><title>{_TITLE}</title>".encode()

@@ -36,6 +36,7 @@ FIELDS: Mapping[str, str] = {
     "deadline_s": "the deadline, seconds",
     "detail": "the details",
     "directory": "the directory's name",
+    "doing": "what was being done",
     "dry_run": "true: it was only reported what would be done",
     "duration_ms": "how long it took, milliseconds",
     "error": "what went wrong",
@@ -154,6 +155,17 @@ EVENTS: Mapping[str, Kind] = {
     ),
     "task.failed": _kind(
         "A background task has failed, and is started again.", "where code error left_out", "error"
+    ),
+    "storage.hangs": _kind(
+        "A call on a client's disk does not end, and nothing of that client goes on before it does.",
+        "stage doing waited_s",
+        "error",
+        differs={"waited_s": "how long it has taken, seconds"},
+    ),
+    "storage.answers": _kind(
+        "A call that did not end has ended.",
+        "stage doing waited_s",
+        differs={"waited_s": "how long it has taken, seconds"},
     ),
     "secrets.closed": _kind(
         "A file of secrets could be read by others; its mode was corrected.", "error hint", "warning"

@@ -225,6 +225,8 @@ class Alert(StrEnum):
     """There is no room for one more session, so no connect is taken."""
     NO_ROOM = "no_room"
     """Sessions that are wanted wait for memory or disk."""
+    STORAGE_HANGS = "storage_hangs"
+    """A client's disk does not answer: nothing of it goes on."""
     KEYS_LOST = "keys_lost"
     """Snapshots were sealed with keys that are not there any more: none can be opened, and none is taken."""
 

@@ -15,8 +15,8 @@ import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,8 +32,8 @@ from waguard.history.learned import RECALLED, Learned, activity_of
 from waguard.observe.bus import Bus, Event
 from waguard.observe.outbox import Outbox
 from waguard.system.files import Below, NotPlain
-from waguard.system.signals import deaf
 from waguard.system.tasks import background, forget
+from waguard.system.threads import Lone
 
 T = TypeVar("T")
 
@@ -148,7 +148,7 @@ class History:
         self._unwritten: tuple[Sequence[Row], Active] | None = None
         """Given to the thread, which takes it away once it is committed."""
         # The thread's alone:
-        self._thread = ThreadPoolExecutor(1, "history", deaf)
+        self._thread = Lone("history")
         self._db: sqlite3.Connection | None = None
         self._aside: deque[tuple[str, str]] = deque()
         """Files that were moved out of the way and why, to be told by the loop."""
@@ -209,7 +209,7 @@ class History:
         if lost := self._left + self._lost:
             self._publish("history.lost", path=str(self._path), events=lost)
         self._off = True
-        self._thread.shutdown(wait=False)
+        self._thread.end()
 
     @property
     def _left(self) -> int:
@@ -338,7 +338,7 @@ class History:
     async def _in_thread(self, call: Callable[..., T], *args: object) -> T:
         """Called off, it goes on in the thread, and what comes next waits for it there."""
         try:
-            work = asyncio.wrap_future(self._thread.submit(call, *args))
+            work = self._thread.submit(partial(call, *args))
             forget(work)  # whoever is not called off is told all the same
             return await asyncio.shield(work)
         finally:

@@ -13,7 +13,7 @@ from waguard.sandbox.fence import Fence
 from waguard.sandbox.plain import Plain, become_subreaper
 from waguard.system import shortage
 from waguard.system.deadline import within
-from waguard.system.files import in_thread
+from waguard.system.threads import Kind, in_thread
 
 INSTALL_HINT = "Install it: apt-get install bubblewrap"
 _TRIAL_S = 10.0
@@ -31,7 +31,7 @@ async def choose(
     """
     if kind != "plain":
         problem: str | None = "bubblewrap is not installed."
-        if program := await in_thread(Bubblewrap.find):
+        if program := await in_thread(Bubblewrap.find, kind=Kind.MACHINE):
             for one in dict.fromkeys((fence, None)):
                 if (problem := await bubblewrap_problem(program, user, one)) is None:
                     return Bubblewrap(program, user, one, etc), None
@@ -62,7 +62,7 @@ async def bubblewrap_problem(program: Path, user: User | None, fence: Fence | No
                 await run.kill()
             run.close()
         os.set_blocking(error_read, False)
-        said = await in_thread(_text, error_read)
+        said = await in_thread(_text, error_read, kind=Kind.MACHINE)
     except LimitReached:  # it may work in a moment, and the other one is for the daemon's life
         raise
     except WaguardError as error:

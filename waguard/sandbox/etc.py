@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from waguard.observe.bus import Bus
-from waguard.system.files import in_thread, read_state
+from waguard.system.files import read_state
+from waguard.system.threads import in_thread
 
 NAMES: Sequence[str] = ("resolv.conf", "hosts", "nsswitch.conf", "localtime")
 _ZONES = Path("/usr/share/zoneinfo")

@@ -16,7 +16,7 @@ from waguard.sandbox.fence import Fence, started
 from waguard.sandbox.identity import TOKEN_VARIABLE, Identity, handles_on
 from waguard.sandbox.spawn import Child, collect_strays, kill_and_prove, spawn
 from waguard.system import host
-from waguard.system.files import in_thread
+from waguard.system.threads import Kind, in_thread
 
 _LOCK_FD = 5
 _PR_SET_CHILD_SUBREAPER = 36
@@ -118,11 +118,11 @@ async def end_tree(leader: Identity, token: str) -> None:
     known = {leader}
     empty = 0
     while empty < 2:
-        found = await in_thread(_sweep, leader, known, token)
+        found = await in_thread(_sweep, leader, known, token, kind=Kind.MACHINE)
         known |= found
         with handles_on(found) as handles:
             await kill_and_prove(handles)
-        await in_thread(collect_strays)
+        await in_thread(collect_strays, kind=Kind.MACHINE)
         empty = 0 if found else empty + 1
 
 

@@ -8,7 +8,7 @@ from waguard.sandbox.identity import TOKEN_VARIABLE, Identity, handles_on
 from waguard.sandbox.plain import end_tree
 from waguard.sandbox.spawn import collect_strays, kill_and_prove, kill_carriers
 from waguard.system import host
-from waguard.system.files import in_thread
+from waguard.system.threads import Kind, in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ async def reap(launch: Launch) -> Sequence[int]:
     if not launch.processes or launch.kind == "plain":
         # The daemon died between spawn and writing the pid down, or there is no namespace that ends the strays.
         killed += await kill_carriers(launch.token)
-    await in_thread(collect_strays)
+    await in_thread(collect_strays, kind=Kind.MACHINE)
     return killed
 
 

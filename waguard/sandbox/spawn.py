@@ -12,7 +12,7 @@ from typing import Self
 from waguard.sandbox.identity import Handle, Identity, carriers, handles_on
 from waguard.system import host, shortage
 from waguard.system.fds import inheritable
-from waguard.system.files import in_thread
+from waguard.system.threads import Kind, in_thread
 
 # dup2 onto 0..9 in the child must not hit a source fd, so sources are moved above.
 _FIRST_SOURCE_FD = 64
@@ -157,7 +157,7 @@ async def kill_and_prove(handles: Sequence[Handle]) -> None:
 async def kill_carriers(token: str) -> list[int]:
     """Kill whoever carries a launch's token, until a look finds nobody; returns their pids. The caller sets the deadline."""
     killed = []
-    while found := await in_thread(carriers, token):
+    while found := await in_thread(carriers, token, kind=Kind.MACHINE):
         with handles_on(found) as handles:
             await kill_and_prove(handles)
         killed += [identity.pid for identity in found]

@@ -16,8 +16,9 @@ from waguard.core.shown import JobView
 from waguard.errors import ShuttingDown, WaguardError
 from waguard.schedule.rule import Rule, believed, jitter_bound_s, next_run
 from waguard.system import shortage
-from waguard.system.files import in_thread, read_state, write_atomically
+from waguard.system.files import read_state, write_atomically
 from waguard.system.tasks import background
+from waguard.system.threads import in_thread
 
 LOOK_S = 60.0
 """The wall clock is looked at this often at least, however far off the next run is."""

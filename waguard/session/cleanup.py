@@ -15,7 +15,7 @@ from waguard.session.login import ClientLogin
 from waguard.session.memory import Memory
 from waguard.system import shortage
 from waguard.system.deadline import within
-from waguard.system.files import in_thread
+from waguard.system.threads import in_thread
 
 
 class _Skipped(Exception):

@@ -12,7 +12,7 @@ from waguard.session.instance import Instance
 from waguard.session.lease import PageLease
 from waguard.session.login import ClientLogin
 from waguard.system.deadline import within
-from waguard.system.files import in_thread
+from waguard.system.threads import Kind, in_thread
 
 
 class Copies:
@@ -47,12 +47,16 @@ class Copies:
                 has_login=self._login.held,
                 held_still=held_still,
             )
-            return await in_thread(copied)
+            return await in_thread(copied, kind=Kind.COPIES)
 
     async def prune(self, limit_bytes: int) -> int:
         """Drop the caches of a profile that no browser uses, if they take more. Raises `StorageFailed`, `ProfileLocked`."""
         async with self._instance.using:
-            return 0 if self._instance.in_use else await in_thread(self._instance.custody.prune, limit_bytes)
+            return (
+                0
+                if self._instance.in_use
+                else await in_thread(self._instance.custody.prune, limit_bytes, kind=Kind.COPIES)
+            )
 
     async def seal(self) -> None:
         """Leave only the sealed form of a profile that no browser uses. What goes wrong is told, and tried again later."""
@@ -63,7 +67,7 @@ class Copies:
             deadline = self._instance.resources.config.deadlines.backup
             async with within(Stage.BACKUP, deadline, "sealing the profile"), self._instance.using:
                 work = partial(self._instance.custody.seal, stop, has_login=self._login.held)
-                sealed = not self._instance.in_use and await in_thread(work, stop=stop)
+                sealed = not self._instance.in_use and await in_thread(work, stop=stop, kind=Kind.COPIES)
         except WaguardError as error:
             self._instance.publish("profile.seal_failed", code=error.code, error=error.message)
         else:

@@ -6,7 +6,7 @@ from waguard.browser.launch import Browser
 from waguard.sandbox import reaper
 from waguard.sandbox.cgroup import Kills
 from waguard.session.instance import Instance
-from waguard.system.files import in_thread
+from waguard.system.threads import Kind, in_thread
 
 
 class Enclosure:
@@ -21,7 +21,14 @@ class Enclosure:
         if (cgroups := self._instance.resources.cgroups) is None:
             return
         try:
-            await in_thread(cgroups.take, self._instance.code, launch.token, browser.run, launch.processes)
+            await in_thread(
+                cgroups.take,
+                self._instance.code,
+                launch.token,
+                browser.run,
+                launch.processes,
+                kind=Kind.MACHINE,
+            )
         except OSError as error:
             self._instance.publish("cgroup.failed", error=str(error))
 
@@ -32,7 +39,9 @@ class Enclosure:
         ) is None:
             return ""
         before = self._kills
-        self._kills = now = await in_thread(cgroups.leaf(self._instance.code, launch.token).kills)
+        self._kills = now = await in_thread(
+            cgroups.leaf(self._instance.code, launch.token).kills, kind=Kind.MACHINE
+        )
         if now.killed <= before.killed:
             return ""
         most = self._instance.resources.config.cgroup.memory_max_mb
@@ -48,7 +57,7 @@ class Enclosure:
         stop = threading.Event()
         try:
             leaf = cgroups.leaf(self._instance.code, launch.token)
-            used = await in_thread(leaf.end, stop, stop=stop)
+            used = await in_thread(leaf.end, stop, stop=stop, kind=Kind.MACHINE)
         except OSError as error:
             self._instance.publish("cgroup.failed", error=str(error))
             return

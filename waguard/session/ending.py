@@ -15,7 +15,7 @@ from waguard.session.instance import Instance
 from waguard.session.lease import PageLease
 from waguard.session.login import ClientLogin
 from waguard.system.deadline import within
-from waguard.system.files import in_thread
+from waguard.system.threads import Kind, in_thread
 
 
 class Ending:
@@ -49,7 +49,7 @@ class Ending:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._deadlines.close):
                 await self._lease.pull(Remedy.RESTART, "its browser is closed")
-        return await in_thread(browser.run.stopped)
+        return await in_thread(browser.run.stopped, kind=Kind.MACHINE)
 
     async def end(self, *, polite: bool) -> None:
         """Close the browser if there is one, kill what is left, prove it gone. Raises `NotProvedGone`."""

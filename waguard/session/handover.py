@@ -12,7 +12,7 @@ from waguard.session.enclosure import Enclosure
 from waguard.session.instance import Instance
 from waguard.session.login import ClientLogin
 from waguard.session.registry import Record, login_of
-from waguard.system.files import in_thread
+from waguard.system.threads import Kind, in_thread
 
 
 class Handover:
@@ -39,7 +39,7 @@ class Handover:
                     return False
                 if profile is None or profile.generation != launch.generation:
                     return False
-                if (run := await in_thread(adopt, launch)) is None:
+                if (run := await in_thread(adopt, launch, kind=Kind.MACHINE)) is None:
                     return False
                 ours.pop_all()
             instance.browser = await Browser.adopt(run, fds, launch.page, launch.target)

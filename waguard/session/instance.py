@@ -20,7 +20,7 @@ from waguard.session.pipes import Pipes
 from waguard.session.registry import Record
 from waguard.session.resources import Resources
 from waguard.system import host
-from waguard.system.files import in_thread
+from waguard.system.threads import in_thread
 
 
 class Instance:

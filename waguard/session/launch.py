@@ -27,7 +27,7 @@ from waguard.session.instance import Instance
 from waguard.session.login import ClientLogin
 from waguard.system import host, shortage
 from waguard.system.deadline import within
-from waguard.system.files import in_thread
+from waguard.system.threads import Kind, in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,12 @@ class Launcher:
                     generation=instance.record.generation,
                 )
                 try:
-                    taken = await in_thread(take, stop=stop)
+                    taken = await in_thread(take, stop=stop, kind=Kind.PROFILES)
                 except ProfileLocked as error:
                     await self._end_holders(Path(error.details.get("lock", "")))
-                    taken = await in_thread(take, stop=stop)  # a sweep may have ended them before us
+                    taken = await in_thread(
+                        take, stop=stop, kind=Kind.PROFILES
+                    )  # a sweep may have ended them before us
         instance.memory.profile, instance.memory.how = taken.profile, taken.how
         instance.memory.backup, instance.memory.check = taken.backup, taken.check
         self._tell_taken(taken)
@@ -169,7 +171,7 @@ class Launcher:
         before = await in_thread(witness.read, profile.witness)
         await in_thread(witness.write, profile.witness, Witness(before.browser if before else version))
         await in_thread(authorities.put, profile.path, resources.authorities, resources.profiles.user)
-        restraints = await in_thread(limits.command, resources.config.cgroup.memory_max_mb)
+        restraints = await in_thread(limits.command, resources.config.cgroup.memory_max_mb, kind=Kind.MACHINE)
         browser = instance.browser = Browser.spawn(
             resources.sandbox,
             binary,
@@ -192,7 +194,9 @@ class Launcher:
         instance.memory.version = binary.version
         instance.publish("browser.spawned", sandbox=browser.run.kind)
         page = await browser.go(binary, instance.resources.config.browser)
-        await in_thread(lambda: limits.volunteer([*launch.processes, *browser.run.members()]))
+        await in_thread(
+            lambda: limits.volunteer([*launch.processes, *browser.run.members()]), kind=Kind.MACHINE
+        )
         await instance.save(launch=replace(launch, page=page.session_id, target=page.target))
         if spawned.before is not None and spawned.before.browser != binary.version:
             await in_thread(witness.write, spawned.profile.witness, Witness(binary.version))

@@ -18,7 +18,7 @@ from waguard.profile import leveldb, login
 from waguard.profile.examiners import Evidence, Report
 from waguard.session.instance import Instance
 from waguard.session.registry import as_written, login_of
-from waguard.system.files import in_thread
+from waguard.system.threads import in_thread
 
 _LOOK_S = 0.5
 """How often is looked whether a login has reached the disk, in seconds."""

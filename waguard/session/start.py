@@ -1,5 +1,6 @@
 """The way up, stage by stage: admitted, in turn, prepared, launched, opened. Each ends with the event that it has come to."""
 
+import asyncio
 import time
 
 from waguard.core.model import Cause, Failure, Stage
@@ -13,6 +14,9 @@ from waguard.system.tasks import Changes
 
 _HELD_S = 5.0
 """How long waits at most who found no place among those that start."""
+
+_PLACE_S = 1.0
+"""How long a profile that is not there yet keeps a place among those that start."""
 
 
 class Start:
@@ -57,7 +61,14 @@ class Start:
                     raise  # somebody waits for it
                 return _held(order.epoch, error)
             self._instance.stage_done(Stage.ADMIT, began)
-            await self._launcher.prepare(order.source, self._limit_s(Stage.PREPARE))
+            # A disk that hangs has no need of a place where others could start.
+            lent = asyncio.get_running_loop().call_later(_PLACE_S, self.give_place_back)
+            try:
+                await self._launcher.prepare(order.source, self._limit_s(Stage.PREPARE))
+            finally:
+                lent.cancel()
+            if not self._placed:
+                await self._take_place()
         except WaguardError as error:
             self.give_place_back()
             await self._tell_late(error)

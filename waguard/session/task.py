@@ -41,6 +41,7 @@ from waguard.session.usage import Usages
 from waguard.session.watch import Watch
 from waguard.system.deadline import Span, within
 from waguard.system.tasks import Changes
+from waguard.system.threads import working_for
 
 
 class Session:
@@ -245,6 +246,10 @@ class Session:
 
     async def run(self) -> None:
         """The session's life; ends when cancelled, and then leaves nothing running."""
+        with working_for(self.code):
+            await self._run()
+
+    async def _run(self) -> None:
         try:
             while True:
                 event = await self._inbox.next()

@@ -1,6 +1,7 @@
 """What a daemon does with what an earlier one has left: it goes on with browsers, or ends them, and starts again what was wanted."""
 
 import asyncio
+from collections.abc import Sequence
 
 from waguard.core.model import Alert, ClientCode, Process, Wanted, client_code
 from waguard.core.session import events
@@ -19,7 +20,7 @@ from waguard.session.registry import Record
 from waguard.session.resources import Services
 from waguard.session.sessions import Sessions
 from waguard.session.task import Session
-from waguard.system.files import in_thread
+from waguard.system.threads import in_thread, working_for
 
 READ_LATER = "What runs of this client is left alone. When the file can be read: systemctl reload waguard, or restart the daemon."
 _READS, _READ_AGAIN_S = 3, 0.3
@@ -32,6 +33,8 @@ class Startup:
         self._sessions = sessions
         self._resources = services.resources
         self._config = services.resources.config
+        self._late: set[asyncio.Task[None]] = set()
+        """Of clients that could not be read in time."""
 
     async def take_over(self) -> None:
         """Read every record, go on with its browser or end it; pipes of nobody are closed."""
@@ -43,17 +46,45 @@ class Startup:
                 self._resources.bus.publish("registry.foreign_directory", directory=name)
         lost = await in_thread(self._resources.backups.keys_lost)
         self._services.gate.alerts.set(Alert.KEYS_LOST, lost)
-        await asyncio.gather(*(self._adopt(code) for code in codes))
+        await self._adopt_all(codes)
         # Of no session that we know: its browser ends with its pipe.
         handed = self._resources.manager.handed()
         for name in set(handed).difference(*(kept_names(code, handed) for code in self._sessions.unread)):
             self._resources.bus.publish("daemon.unknown_fd", fd=name)
             self._resources.manager.drop(name)
 
+    async def _adopt_all(self, codes: Sequence[ClientCode]) -> None:
+        """A client whose disk hangs comes in when it answers; the others do not wait for it."""
+        adopting = {asyncio.create_task(self._adopt(code), name=f"{code}:adopt"): code for code in codes}
+        if not adopting:
+            return
+        _, late = await asyncio.wait(
+            adopting, timeout=self._config.deadlines.prepare + self._config.deadlines.kill
+        )
+        for task in late:
+            self._sessions.unread[adopting[task]] = (
+                "What is kept of this client is still being read: its disk does not answer."
+            )
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+
+    async def close(self) -> None:
+        """Call off what has not been read yet."""
+        late = set(self._late)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+
     async def _adopt(self, code: ClientCode) -> None:
         """Whatever is wrong with what is kept of one client, it costs no other one, and no start."""
         try:
-            await self._adopt_one(code)
+            with working_for(code):
+                await self._adopt_one(code)
+            if code in self._sessions and self._sessions.unread.pop(code, None) is not None:
+                session = self._sessions[code]
+                if (session.state.wanted, session.state.process) == (Wanted.UP, Process.DOWN):
+                    await self._bring(session)
         except Exception as error:  # noqa: BLE001 (a mistake of ours about one client must not keep the daemon from starting)
             self._resources.bus.bug("adopt", error, client=code)
             if code not in self._sessions:

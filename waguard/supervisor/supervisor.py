@@ -33,8 +33,8 @@ from waguard.supervisor.answering import Answering, error_of
 from waguard.supervisor.startup import READ_LATER, Startup
 from waguard.supervisor.views import backup_view, qr_view, session_view
 from waguard.system.deadline import within
-from waguard.system.files import in_thread
 from waguard.system.tasks import background
+from waguard.system.threads import Kind, in_thread, of_this_loop, working_for
 from waguard.upkeep.imports import Imports
 from waguard.upkeep.keeper import Keeper
 from waguard.upkeep.sweep.sweeper import Sweeper
@@ -112,6 +112,8 @@ class Supervisor:
     async def close(self) -> None:
         """Close every browser politely and at once; returns when all are proved gone, but for those that are to be left."""
         self.refuse()
+        of_this_loop().ending = True
+        await self._startup.close()
         await self.schedule.close()
         await self.keeper.close()
         for task in self._own:
@@ -164,8 +166,9 @@ class Supervisor:
         """
         began = time.monotonic()
         self._check_open()
-        if code not in self._sessions and not await in_thread(self._has_traces, code):
-            raise self._unknown(code)
+        with working_for(code):
+            if code not in self._sessions and not await in_thread(self._has_traces, code):
+                raise self._unknown(code)
         session = self._wanted(code)
         try:
             steps = await session.cleanup()
@@ -207,7 +210,7 @@ class Supervisor:
 
     async def _restorable(self, code: ClientCode, backup_id: str) -> Backup:
         backup = await self._opened(code, backup_id)
-        await in_thread(self._twins.refuse, code, backup.about)
+        await self._twins.refuse(code, backup.about)
         if backup.about is not None and backup.about.origin != self._origin:
             here, there = map(login.address_of, (self._origin, backup.about.origin))
             raise BackupRefused(
@@ -220,9 +223,11 @@ class Supervisor:
     async def _opened(self, code: ClientCode, backup_id: str) -> Backup:
         """Open a snapshot from beginning to end. Raises `BackupNotFound`, `BackupRefused`, `DeadlineExceeded`."""
         backups, stop = self._resources.backups, threading.Event()
-        async with within(Stage.RESTORE, self._config.deadlines.restore, "opening the snapshot"):
-            backup = await in_thread(backups.get, code, backup_id, self._origin)
-            await in_thread(backups.read, stop, backup.path, code, stop=stop)
+        seconds = self._config.deadlines.restore
+        with working_for(code):
+            async with within(Stage.RESTORE, seconds, "opening the snapshot"):
+                backup = await in_thread(backups.get, code, backup_id, self._origin)
+                await in_thread(backups.read, stop, backup.path, code, stop=stop, kind=Kind.COPIES)
         return backup
 
     async def restore(
@@ -261,14 +266,15 @@ class Supervisor:
 
         Raises `BackupNotFound`, `BackupRefused`, also while it is read.
         """
-        backup = await in_thread(self._resources.backups.get, code, backup_id, self._origin)
-        if plain:
-            await self._opened(code, backup_id)  # what is given out must not turn out to be torn half-way
-        file = await in_thread(self._resources.backups.open, backup, plain)
-        try:
-            yield file
-        finally:
-            await in_thread(file.close)
+        with working_for(code):
+            backup = await in_thread(self._resources.backups.get, code, backup_id, self._origin)
+            if plain:
+                await self._opened(code, backup_id)  # what is given out must not turn out to be torn half-way
+            file = await in_thread(self._resources.backups.open, backup, plain)
+            try:
+                yield file
+            finally:
+                await in_thread(file.close)
 
     # --- looking --------------------------------------------------------------------------------------
 

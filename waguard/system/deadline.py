@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 
 from waguard.core.model import Stage
 from waguard.errors import DeadlineExceeded
@@ -15,6 +16,7 @@ class Span:
         self.stage, self.seconds, self.doing = stage, seconds, doing
         self._setting = setting
         self.scope = asyncio.timeout(seconds)
+        self.over = False
         self._loop = asyncio.get_running_loop()
 
     def enter(self, stage: Stage, seconds: float, doing: str) -> None:
@@ -39,6 +41,15 @@ class Span:
         )
 
 
+_SPAN: ContextVar[Span | None] = ContextVar("span", default=None)
+
+
+def current() -> Span | None:
+    """The wait that this is in, if it is in one; a task that outlives the wait that has begun it is in none."""
+    span = _SPAN.get()
+    return None if span is None or span.over else span
+
+
 @asynccontextmanager
 async def within(stage: Stage, seconds: float, doing: str, setting: str | None = None) -> AsyncIterator[Span]:
     """Run the body within ``seconds``, or raise `DeadlineExceeded` that names the stage and what was slow.
@@ -46,6 +57,7 @@ async def within(stage: Stage, seconds: float, doing: str, setting: str | None =
     ``setting`` is where the seconds are from: by default the stage's own of `Deadlines`; empty if no setting changes them.
     """
     span = Span(stage, seconds, doing, setting)
+    before = _SPAN.set(span)
     try:
         async with span.scope:
             yield span
@@ -58,3 +70,6 @@ async def within(stage: Stage, seconds: float, doing: str, setting: str | None =
             stage=span.stage.value,
             deadline_s=span.seconds,
         ) from None
+    finally:
+        span.over = True
+        _SPAN.reset(before)

@@ -4,7 +4,6 @@ program could have written: it waits for nobody, follows no link, and takes no m
 Blocking: call from a thread.
 """
 
-import asyncio
 import contextlib
 import errno
 import os
@@ -13,16 +12,14 @@ import secrets
 import shutil
 import stat
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from waguard.errors import ConfigError, DiskFull, StorageFailed
 from waguard.system import shortage
-from waguard.system.tasks import forget
 
 T = TypeVar("T")
 
@@ -344,40 +341,6 @@ def as_storage_error(doing: str) -> Iterator[None]:
             raise limit from None
         kind = DiskFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else StorageFailed
         raise kind(f"Cannot {doing}: {error.strerror or error}.", errno=error.errno) from None
-
-
-async def in_thread(call: Callable[..., T], *args: object, stop: threading.Event | None = None) -> T:
-    """Run blocking file work in a thread. Cancelled, it still waits for the thread: nothing goes on behind our back.
-
-    ``stop`` is set then, for work that is long and looks at it. Raises `LimitReached` if the host gives it no more files.
-    """
-    work = asyncio.get_running_loop().run_in_executor(None, call, *args)
-    try:
-        return await asyncio.shield(work)
-    except OSError as error:
-        if (limit := shortage.reached(error)) is not None:
-            raise limit from None
-        raise
-    except asyncio.CancelledError:
-        if stop is not None:
-            stop.set()
-        forget(work)
-        while not work.done():  # a second cancellation must not abandon it either
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([work])
-        raise
-
-
-@asynccontextmanager
-async def in_threads(block: AbstractContextManager[T]) -> AsyncIterator[T]:
-    """The same block, of a `contextmanager`, whose beginning and end are file work."""
-    try:
-        yield await in_thread(block.__enter__)
-    except BaseException as error:
-        if not await in_thread(block.__exit__, type(error), error, error.__traceback__):
-            raise
-    else:
-        await in_thread(block.__exit__, None, None, None)
 
 
 def credential(name: str, environ: Mapping[str, str] = os.environ) -> Path | None:

@@ -22,8 +22,9 @@ from waguard.profile.generation import new_generation
 from waguard.session.resources import Resources
 from waguard.system import heap, host
 from waguard.system.deadline import within
-from waguard.system.files import as_storage_error, bytes_below, in_thread
+from waguard.system.files import as_storage_error, bytes_below
 from waguard.system.host import MB
+from waguard.system.threads import Kind, in_thread, working_for
 from waguard.upkeep.making import sealed, staged
 from waguard.upkeep.twins import Twins
 
@@ -54,11 +55,12 @@ class Imports:
             raise BackupFailed(f"Another import of {code} is under way.", hint="Wait for its end.")
         self._under_way.add(code)
         try:
-            async with within(Stage.BACKUP, self._config.deadlines.backup, "the import"):
-                backup = await self._bring(code, archive, wanted, keep=keep)
+            with working_for(code):
+                async with within(Stage.BACKUP, self._config.deadlines.backup, "the import"):
+                    backup = await self._bring(code, archive, wanted, keep=keep)
         finally:
             self._under_way.discard(code)
-            await in_thread(heap.give_back)
+            await in_thread(heap.give_back, kind=Kind.COPIES)
         if keep:
             self._bus.publish(
                 "backup.taken", client=code, backup=backup.id, reason="import", bytes=backup.size
@@ -93,17 +95,17 @@ class Imports:
                 see_room=partial(self._see_room, room),
             )
             with as_storage_error("lay out the archive"):
-                await in_thread(lay_out, stop=stop)
-            report = await in_thread(self._look, room)
+                await in_thread(lay_out, stop=stop, kind=Kind.COPIES)
+            report = await in_thread(self._look, room, kind=Kind.COPIES)
             if report.verdict is Verdict.DAMAGED:
                 raise BackupRefused(f"What is in it is damaged: {report.why}", reason="damaged")
             names = await in_thread(identity.read, room, self._origin)
-            await in_thread(self._twins.refuse, code, None, names or ())
-            await in_thread(lambda: self._see_room(self._profiles.root, bytes_below(room)))
+            await self._twins.refuse(code, None, names or ())
+            await in_thread(lambda: self._see_room(self._profiles.root, bytes_below(room)), kind=Kind.COPIES)
             if keep:
                 return await sealed(self._backups, room, about)
             return await in_thread(
-                self._backups.tried, stop, room, spool.with_name("tried"), about, stop=stop
+                self._backups.tried, stop, room, spool.with_name("tried"), about, stop=stop, kind=Kind.COPIES
             )
 
     @asynccontextmanager
@@ -122,7 +124,7 @@ class Imports:
                                 hint="Raise backup.max_import_mb, or bring only the login's part.",
                                 reason="too_large",
                             )
-                        await in_thread(self._put, room, file, piece)
+                        await in_thread(self._put, room, file, piece, kind=Kind.COPIES)
                 finally:
                     await in_thread(file.close)
             yield path

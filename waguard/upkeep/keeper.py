@@ -20,8 +20,8 @@ from waguard.session.resources import Resources
 from waguard.session.task import Session
 from waguard.system import shortage
 from waguard.system.deadline import within
-from waguard.system.files import in_thread
 from waguard.system.tasks import background
+from waguard.system.threads import Kind, in_thread, working_for
 from waguard.upkeep.making import sealed, staged
 
 _AT_A_TIME = 2
@@ -104,9 +104,10 @@ class Keeper:
     async def _take_due(self, session: Session) -> bool:
         if not session.login.held:
             return True
-        if session.at_rest and await in_thread(self._unchanged, session.code):
-            return True
-        return await self._try(session, "schedule")
+        with working_for(session.code):
+            if session.at_rest and await in_thread(self._unchanged, session.code):
+                return True
+            return await self._try(session, "schedule")
 
     def _unchanged(self, code: ClientCode) -> bool:
         """No browser has used the profile since its last snapshot."""
@@ -139,6 +140,10 @@ class Keeper:
 
         Raises `BackupFailed`, `BackupRefused` if the profile is damaged, `DiskFull`, `StorageFailed`, `DeadlineExceeded`.
         """
+        with working_for(session.code):
+            return await self._take(session, reason)
+
+    async def _take(self, session: Session, reason: str) -> Backup:
         began = time.monotonic()
         deadline = self._resources.config.deadlines.backup
         async with within(Stage.BACKUP, deadline, "the snapshot"):
@@ -154,14 +159,17 @@ class Keeper:
             frozen_ms=session.lease.frozen_ms if backup.about is not None and backup.about.live else None,
             duration_ms=round((time.monotonic() - began) * 1000, 1),
         )
-        await in_thread(self._thin, session.code, backup.id)
+        async with within(Stage.BACKUP, deadline, "deleting the snapshots that no rule keeps"):
+            await in_thread(self._thin, session.code, backup.id, kind=Kind.COPIES)
         return backup
 
     async def _make(self, session: Session, reason: str) -> Backup:
         place, profile = await in_thread(self._profiles.find, session.code)
         if place is Place.SEALED and profile is not None:
             stop = threading.Event()
-            return await in_thread(self._backups.copy_sealed, stop, session.code, profile.sealed, stop=stop)
+            return await in_thread(
+                self._backups.copy_sealed, stop, session.code, profile.sealed, stop=stop, kind=Kind.COPIES
+            )
         async with staged(self._profiles, session.code) as room:
             about = await session.copies.copy(room, reason)
             return await sealed(self._backups, room, about)
@@ -202,7 +210,7 @@ class Keeper:
         Raises like `take`.
         """
         said = []
-        origins = await in_thread(self._worth_saving, retired)
+        origins = await in_thread(self._worth_saving, retired, kind=Kind.COPIES)
         for origin in origins:
             about = About(
                 retired.code,
@@ -245,4 +253,5 @@ class Keeper:
         return [one for one in sorted({self._origin, *others}) if login.holds_login(path, one)]
 
     async def list(self, code: ClientCode) -> Sequence[Backup]:
-        return await in_thread(self._backups.of, code)
+        with working_for(code):
+            return await in_thread(self._backups.of, code)

@@ -11,7 +11,8 @@ from waguard.backup.store import Backup, Backups
 from waguard.core.model import ClientCode
 from waguard.profile.store import Profiles
 from waguard.system import files
-from waguard.system.files import as_storage_error, in_thread, in_threads
+from waguard.system.files import as_storage_error
+from waguard.system.threads import Kind, in_thread, in_threads
 
 
 @asynccontextmanager
@@ -27,4 +28,4 @@ async def sealed(backups: Backups, room: Path, about: About, *, counted: bool = 
     """Raises like `Backups.take`."""
     stop = threading.Event()
     take = partial(backups.take, counted=counted)
-    return await in_thread(take, stop, room, about, stop=stop)
+    return await in_thread(take, stop, room, about, stop=stop, kind=Kind.COPIES)

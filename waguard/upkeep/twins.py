@@ -5,10 +5,11 @@ from collections.abc import Collection
 from waguard.backup.snapshot import About
 from waguard.backup.store import about_of
 from waguard.core.model import ClientCode
-from waguard.errors import LoginInUse
+from waguard.errors import LoginInUse, StorageHangs
 from waguard.profile import identity, login
 from waguard.profile.generation import Place
 from waguard.session.resources import Resources
+from waguard.system.threads import in_thread, working_for
 
 
 class Twins:
@@ -17,15 +18,29 @@ class Twins:
         self._backups = resources.backups
         self._origin = login.origin_of(resources.config.whatsapp.url)
 
-    def refuse(self, code: ClientCode, about: About | None, names: Collection[str] = frozenset()) -> None:
-        """Raises `LoginInUse` if another client would come up with the login of a snapshot, or of these ``names``. Blocking."""
-        for other in self._profiles.codes():
-            if other != code and self._comes_up_with(ClientCode(other), about, frozenset(names)):
+    async def refuse(
+        self, code: ClientCode, about: About | None, names: Collection[str] = frozenset()
+    ) -> None:
+        """Raises `LoginInUse` if another client would come up with the login of a snapshot, or of these ``names``; `StorageHangs` if
+        that cannot be told.
+        """
+        for other in await in_thread(self._profiles.codes):
+            if other != code and await self._asked(ClientCode(other), about, frozenset(names)):
                 raise LoginInUse(
                     f"It is the login of {other} already: two browsers with one login drive each other out.",
                     hint=f"Go on with {other}, or have it dropped there first: waguard cleanup {other}",
                     client=other,
                 )
+
+    async def _asked(self, code: ClientCode, about: About | None, names: frozenset[str]) -> bool:
+        try:
+            with working_for(code):
+                return await in_thread(self._comes_up_with, code, about, names)
+        except StorageHangs as error:  # without the name, which is not the caller's to know
+            raise StorageHangs(
+                "Whether another client has this login already cannot be told: a disk does not answer.",
+                **error.details,
+            ) from None
 
     def _comes_up_with(self, code: ClientCode, about: About | None, names: frozenset[str]) -> bool:
         place, profile = self._profiles.find(code)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from waguard.system import host
-from waguard.system.files import in_thread
 from waguard.system.host import ProcessRow
+from waguard.system.threads import Kind, in_thread
 
 _FRESH_S = 0.5
 """A look is not repeated sooner ..."""
@@ -50,7 +50,7 @@ class Census:
         async with self._looking:
             if time.monotonic() > self._next:
                 began = time.monotonic()
-                await in_thread(self._look)
+                await in_thread(self._look, kind=Kind.MACHINE)
                 now, self._began = time.monotonic(), began
                 self._next = now + max(_FRESH_S, _PAUSE * (now - began))
             looked = self._began
@@ -62,7 +62,7 @@ class Census:
                     found[row.pid] = row
                     below.append(row.pid)
         rows = [row for row in found.values() if row.state not in "ZX"]
-        return await in_thread(self._with_roles, rows, looked)
+        return await in_thread(self._with_roles, rows, looked, kind=Kind.MACHINE)
 
     def _look(self) -> None:
         rows = host.process_table()

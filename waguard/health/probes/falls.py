@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from waguard.system import host
-from waguard.system.files import in_thread
+from waguard.system.threads import Kind, in_thread
 
 _TICK_S = 1.0
 _FALL_MB = 200
@@ -20,7 +20,7 @@ class Falls:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            self.tick(await in_thread(self._available_mb))
+            self.tick(await in_thread(self._available_mb, kind=Kind.MACHINE))
             await asyncio.sleep(_TICK_S)
 
     def tick(self, available_mb: int) -> None:

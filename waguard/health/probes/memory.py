@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from waguard.core.health.faults import Fault
 from waguard.health.probes.census import Members
 from waguard.system import host
-from waguard.system.files import in_thread
+from waguard.system.threads import Kind, in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,9 @@ class MemoryProbe:
 
     async def look(self) -> Mapping[Fault, str]:
         members = await self._members()
-        memory = await in_thread(lambda: sum(host.anonymous_mb(one.row.pid) for one in members))
+        memory = await in_thread(
+            lambda: sum(host.anonymous_mb(one.row.pid) for one in members), kind=Kind.MACHINE
+        )
         usage = Usage(memory, sum(one.row.cpu_ticks for one in members) * host.TICKS_S)
         await self._tell(usage)
         return judge(usage, self._hard_mb)

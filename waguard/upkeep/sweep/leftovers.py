@@ -8,7 +8,8 @@ from waguard.backup.store import about_of
 from waguard.core.model import client_code
 from waguard.core.shown import Leftover
 from waguard.profile.generation import Profile, Retired, made_at
-from waguard.system.files import as_storage_error, being_written, bytes_below, in_thread, remove_tree
+from waguard.system.files import as_storage_error, being_written, bytes_below, remove_tree
+from waguard.system.threads import Kind, in_thread
 from waguard.upkeep.sweep import Proposal, Scene
 
 _YOUNG_S = 3600.0
@@ -78,7 +79,7 @@ async def _delete(path: Path) -> str:
             else:
                 path.unlink(missing_ok=True)
 
-    await in_thread(delete)
+    await in_thread(delete, kind=Kind.COPIES)
     return "deleted"
 
 

@@ -14,7 +14,7 @@ from waguard.sandbox.spawn import collect_strays, strays
 from waguard.session.task import Session
 from waguard.system import host
 from waguard.system.deadline import within
-from waguard.system.files import in_thread
+from waguard.system.threads import Kind, in_thread
 from waguard.upkeep.sweep import Proposal, Scene
 
 
@@ -30,7 +30,7 @@ def find(scene: Scene) -> Iterator[Proposal]:
 
 
 async def _collect() -> str:
-    await in_thread(collect_strays)
+    await in_thread(collect_strays, kind=Kind.MACHINE)
     return "collected"
 
 
@@ -77,7 +77,7 @@ def _leaves(scene: Scene) -> Iterator[Proposal]:
 async def _end_leaf(scene: Scene, leaf: Leaf) -> str | None:
     stop = threading.Event()
     async with within(Stage.KILL, scene.config.deadlines.kill, "ending a cgroup"):
-        used = await in_thread(leaf.end, stop, stop=stop)
+        used = await in_thread(leaf.end, stop, stop=stop, kind=Kind.MACHINE)
     return None if used is None else "killed and proved gone"
 
 

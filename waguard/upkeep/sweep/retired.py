@@ -6,7 +6,7 @@ from functools import partial
 
 from waguard.core.shown import Leftover
 from waguard.profile.generation import DAMAGED, DROPPED, NOBODY, Retired, made_at
-from waguard.system.files import in_thread
+from waguard.system.threads import Kind, in_thread
 from waguard.upkeep.sweep import Proposal, Scene
 
 _SLACK_S = 3600.0
@@ -85,7 +85,7 @@ async def _deal_with(scene: Scene, retired: Retired, *, expired: bool) -> str | 
         retired, said = await scene.save(retired)
         done.append(said)
     if expired:
-        await in_thread(scene.profiles.aside.delete, retired.path)
+        await in_thread(scene.profiles.aside.delete, retired.path, kind=Kind.COPIES)
         done.append("deleted")
     return ", ".join(done)
 

@@ -7,8 +7,9 @@ from waguard.core.shown import Leftover
 from waguard.profile import caches
 from waguard.profile.generation import Place, Retired
 from waguard.session.task import Session
-from waguard.system.files import bytes_below, in_thread
+from waguard.system.files import bytes_below
 from waguard.system.host import MB
+from waguard.system.threads import Kind, in_thread
 from waguard.upkeep.sweep import Proposal, Scene
 from waguard.upkeep.sweep.retired import has_expired, may_go
 
@@ -87,4 +88,4 @@ async def _delete(scene: Scene, retired: Retired) -> str | None:
                 return "deleted"
         return None
 
-    return await in_thread(delete)
+    return await in_thread(delete, kind=Kind.COPIES)

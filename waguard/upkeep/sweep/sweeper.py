@@ -3,16 +3,17 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from waguard.core.model import ClientCode
 from waguard.core.shown import Leftover, Sweep
-from waguard.errors import StorageFailed
+from waguard.errors import StorageFailed, StorageHangs
 from waguard.profile.generation import Retired
 from waguard.session.resources import Resources
 from waguard.session.sessions import Sessions
 from waguard.session.task import Session
 from waguard.system import host, shortage
-from waguard.system.files import in_thread
+from waguard.system.threads import Kind, in_thread, of_this_loop, working_for
 from waguard.upkeep.sweep import Proposal, Scene, leftovers, processes, retired, space
 
 Finder = Callable[[Scene], Iterator[Proposal]]
@@ -23,6 +24,10 @@ TAKES_ROOM: Sequence[Finder] = (retired.find, space.find)
 FINDERS = (*IN_THE_WAY, *TAKES_ROOM)
 PUT_ASIDE = (retired.find,)
 """Only what is done with profiles that were put aside."""
+
+
+_MOST_S = 600.0
+"""A look, or what is done about one finding, takes no longer unless a disk hangs."""
 
 
 class Sweeper:
@@ -44,10 +49,10 @@ class Sweeper:
         starting: bool = False,
         among: Sequence[Finder] = FINDERS,
     ) -> Sweep:
-        """Look, and deal with what is found; what fails is told in its finding. Raises `StorageFailed` if it cannot look."""
+        """Look, and deal with what is found; what fails is told in its finding. Raises `StorageFailed`, `StorageHangs` if it cannot look."""
         began = time.monotonic()
         async with self._sweeping:
-            found = await in_thread(self._look, dict(self._sessions), self._in_use(), starting, among)
+            found = await self._found(starting=starting, among=among)
             in_use = self._in_use()  # by now
             proposals = [one for one in found if one.generation not in in_use]
             for proposal in () if dry_run else proposals:
@@ -59,6 +64,18 @@ class Sweeper:
         if not dry_run:
             self._tell(findings, ms)
         return Sweep(dry_run, findings, ms)
+
+    async def _found(self, *, starting: bool, among: Sequence[Finder]) -> Sequence[Proposal]:
+        if of_this_loop().hanging:
+            raise StorageHangs(
+                "What is left behind cannot be told from what is in use while a disk does not answer."
+            )
+        look = partial(self._look, dict(self._sessions), self._in_use(), starting, among)
+        try:
+            async with asyncio.timeout(_MOST_S):
+                return await in_thread(look, kind=Kind.COPIES)
+        except TimeoutError:
+            raise StorageHangs(f"To look for what is left behind took longer than {_MOST_S:g} s.") from None
 
     def _in_use(self) -> frozenset[str]:
         return frozenset().union(*(session.in_use for session in self._sessions.values()))
@@ -112,11 +129,15 @@ class Sweeper:
             finding.outcome = "nothing"
             return
         try:
-            done = await proposal.act()
+            with working_for(finding.client or ""):
+                async with asyncio.timeout(_MOST_S) as scope:
+                    done = await proposal.act()
         except Exception as error:  # noqa: BLE001 (one finding must not keep the others from being dealt with)
             if not isinstance(error, OSError) and shortage.known(error) is None:
                 self._resources.bus.bug(f"sweep.{finding.kind}", error)
-            finding.outcome, finding.detail = "failed", getattr(error, "message", str(error) or repr(error))
+            late = f"It took longer than {_MOST_S:g} s." if scope.expired() else ""
+            finding.outcome = "failed"
+            finding.detail = late or getattr(error, "message", str(error) or repr(error))
         else:
             finding.outcome, finding.detail = ("nothing", "") if done is None else ("done", done)
 
@@ -143,7 +164,7 @@ class Sweeper:
                 if await in_thread(enough):
                     return
                 if retired.may_go(one) and one.generation not in self._in_use():
-                    await in_thread(self._resources.profiles.aside.delete, one.path)
+                    await in_thread(self._resources.profiles.aside.delete, one.path, kind=Kind.COPIES)
                     self._resources.bus.publish(
                         "profile.deleted", profile=one.path.name, why="the disk is full"
                     )
