@@ -17,7 +17,6 @@ from waiting import until
 
 from waguard.core.shown import JobView
 from waguard.errors import ShuttingDown, StorageFailed
-from waguard.schedule import runner
 from waguard.schedule.rule import LOCAL, Rule, believed, jitter_bound_s, next_run
 from waguard.schedule.runner import Schedule
 
@@ -291,10 +290,8 @@ class Clock:
         return self.time
 
 
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that a test turns is looked at soon."""
-    monkeypatch.setattr(runner, "LOOK_S", 0.005)
+LOOK_S = 0.005
+"""A clock that a test turns is looked at soon."""
 
 
 @pytest.fixture
@@ -310,7 +307,7 @@ async def running(
     now: Callable[[], float] = time.time,
     jitter_s: float = 0.0,
 ) -> AsyncIterator[Schedule]:
-    jobs_of = Schedule(path, jitter_s, journal.bus.publish, now)
+    jobs_of = Schedule(path, jitter_s, journal.bus.publish, now, LOOK_S)
     for job in jobs:
         jobs_of.add(*job)
     async with asyncio.timeout(10):

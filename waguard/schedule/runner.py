@@ -78,8 +78,8 @@ class Job:
             at += random.uniform(0, jitter_bound_s(self.rule, at, self._jitter_s))  # noqa: S311 (no secret)
         self._next_at = at
 
-    async def keep(self, run: Callable[[], Awaitable[object]]) -> None:
-        """``run`` whenever it is time, for as long as it ever will be."""
+    async def keep(self, run: Callable[[], Awaitable[object]], look_s: float) -> None:
+        """``run`` whenever it is time, for as long as it ever will be; the clock is looked at every ``look_s`` at least."""
         while (at := self._next_at) is not None:
             now = self._now()
             if now < self._looked:
@@ -88,7 +88,7 @@ class Job:
                 await run()
             else:
                 self._looked = now
-                await asyncio.sleep(min(LOOK_S, at - now))
+                await asyncio.sleep(min(look_s, at - now))
 
     async def do(self) -> Run:
         """The work, once. What it raises is in the answer; only being called off is raised."""
@@ -114,8 +114,14 @@ class Schedule:
     """All jobs, each with a task that waits for its time, and the file that remembers their last runs."""
 
     def __init__(
-        self, path: Path, jitter_s: float, publish: Publish, now: Callable[[], float] = time.time
+        self,
+        path: Path,
+        jitter_s: float,
+        publish: Publish,
+        now: Callable[[], float] = time.time,
+        look_s: float = LOOK_S,
     ) -> None:
+        self._look_s = look_s
         self._path = path
         self._jitter_s = jitter_s
         self._publish = publish
@@ -141,7 +147,7 @@ class Schedule:
         for name, job in self._jobs.items():
             job.last = self._runs.get(name)
             job.plan(now if job.last is None else job.last.at, now)
-            waiting = partial(job.keep, partial(self._join, job))
+            waiting = partial(job.keep, partial(self._join, job), self._look_s)
             self._waiting.append(background(waiting, f"schedule:{name}", self._publish, again=True))
 
     async def close(self) -> None:
