@@ -1,6 +1,7 @@
 """The command line, as people and scripts use it, against a control port that answers what the test says."""
 
 import asyncio
+import codecs
 import json
 import os
 import socket
@@ -232,6 +233,8 @@ def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     place = tmp_path / "closed"
     place.mkdir(mode=0o000)
     monkeypatch.setattr(loading, "SEARCHED", (place / "config.toml",))
+    call("--help")  # what there is to import, since others may not read where Python is
+    codecs.lookup("idna")  # likewise
     me = os.geteuid()
     if me == 0:
         os.seteuid(65534)

@@ -1,9 +1,11 @@
 """Imports point one way, each third party has its one place, and some calls have none at all."""
 
 import ast
+import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -250,32 +252,50 @@ def calls() -> Iterator[tuple[str, ast.Call, str]]:
                 yield f"{name}:{node.lineno}", node, ast.unparse(node.func)
 
 
-def test_a_command_starts_without_what_the_daemon_alone_needs() -> None:
+TOKEN = "0123456789abcdef"
+DAEMONS = {
+    f"waguard.{room}" for room in ("admission", "browser", "health", "session", "upkeep", "supervisor")
+}
+DAEMONS |= {
+    "waguard.daemon",
+    "waguard.cli.doctor",
+    "aiohttp",
+    "cryptography",
+    "psutil",
+    "pyppeteer",
+    "zstandard",
+}
+LOOKED = DAEMONS | {"structlog", "segno", "tarfile", "google_crc32c", "waguard.profile", "waguard.cli.follow"}
+CONFIGURED = LOOKED | {"rich", "http.client", "waguard.core.shown"}
+NOTHING = CONFIGURED | {"pydantic", "waguard.config"}
+
+
+@pytest.mark.parametrize(
+    ("command", "without"),
+    [
+        (("--version",), NOTHING),
+        (("config", "check"), CONFIGURED),
+        (("token",), CONFIGURED),
+        (("status", "--url", "http://127.0.0.1:1"), LOOKED),
+        (("backups", "demo", "--url", "http://127.0.0.1:1"), DAEMONS),
+        (("connect", "demo", "--url", "http://127.0.0.1:1"), DAEMONS),
+        (("--help",), DAEMONS),
+    ],
+)
+def test_a_command_loads_only_what_it_needs(command: Sequence[str], without: set[str]) -> None:
     """Each import is time that whoever types the command waits."""
-    asked = "import sys, waguard.cli.app; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True).stdout
-    rooms = {f"waguard.{room}" for room in ("admission", "session", "upkeep", "supervisor", "daemon")}
-    heavy = {"pyppeteer", "cryptography", "zstandard", "structlog", "psutil", "waguard.cli.doctor"}
-    assert not (rooms | heavy) & set(loaded.split())
-
-
-def test_the_daemon_loads_no_driver_of_pages() -> None:
-    """A driver is for whoever drives a page; with it come a downloader, urllib3 1.26 and websockets 10, see `.vex`."""
-    asked = "import sys, waguard.daemon; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True).stdout
-    assert "waguard.browser.devtools" in loaded.split()
-    assert not {"pyppeteer", "pyee", "urllib3", "websockets", "tqdm", "appdirs"} & set(loaded.split())
-
-
-def test_no_test_imports_from_another() -> None:
-    """What two of them need stands in a module without tests: nobody who moves a test moves that with it."""
-    wrong = [
-        f"{path.name}:{node.lineno}"
-        for path in Path(__file__).parent.glob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("test_")
-    ]
-    assert not wrong
+    own = {"WAGUARD_CONFIG": os.devnull, "WAGUARD_TOKEN": TOKEN, "WAGUARD_API__ADMIN_TOKEN": TOKEN}
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "waguard", *command],
+        env={**os.environ, **own},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    loaded = set(re.findall(r"(?m)^import time:.*\| +(\S+)$", done.stderr))
+    assert "waguard.cli.app" in loaded
+    assert not without & loaded
 
 
 def test_nothing_goes_through_a_shell() -> None:

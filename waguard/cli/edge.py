@@ -10,8 +10,6 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from waguard.api.words import in_shell
-from waguard.cli.show import errors
 from waguard.errors import ConfigError, WaguardError
 from waguard.system import shortage
 from waguard.system.systemd import CONTROL
@@ -58,22 +56,29 @@ def _handed_browsers() -> bool:
 
 
 def _tell(code: str, message: str, hint: str, said: Sequence[str], *, starts: bool) -> None:
-    from waguard.config.sections import Log  # noqa: PLC0415 (only a daemon needs a log)
-    from waguard.observe import journal, logs  # noqa: PLC0415 (likewise)
-    from waguard.observe.bus import Event  # noqa: PLC0415 (likewise)
+    from waguard.api.words import in_shell  # noqa: PLC0415 (only an error needs words)
+    from waguard.cli.show import errors  # noqa: PLC0415 (likewise)
 
     console = errors()
-    # Before there is a configuration there is no log either, but for the journal.
-    if starts and (journal.is_journal(sys.stderr) or not (console.is_terminal or code == ConfigError.code)):
-        with (
-            suppress(RuntimeError),
-            logs.opened(Log(), sys.stderr) as log,
-        ):  # it may be a thread that there is none for
-            log(Event("daemon.failed", "error", None, {"code": code, "error": message, "hint": hint or None}))
-            return
+    if starts and _logged(code, message, hint, shown=console.is_terminal or code == ConfigError.code):
+        return
     for line in (message if code in {"internal", ConfigError.code} else f"{message} [{code}]").splitlines():
         console.print(line, style="red")
     if hint:
         console.print(in_shell(hint))
     for line in said[-_LAST_WORDS:]:
         console.print(f"The browser says: {line}", style="dim")
+
+
+def _logged(code: str, message: str, hint: str, *, shown: bool) -> bool:
+    """Before there is a configuration there is no log either, but for the journal."""
+    from waguard.config.sections import Log  # noqa: PLC0415 (only a daemon needs a log)
+    from waguard.observe import journal, logs  # noqa: PLC0415 (likewise)
+    from waguard.observe.bus import Event  # noqa: PLC0415 (likewise)
+
+    if not shown or journal.is_journal(sys.stderr):
+        # It may be a thread that there is none for.
+        with suppress(RuntimeError), logs.opened(Log(), sys.stderr) as log:
+            log(Event("daemon.failed", "error", None, {"code": code, "error": message, "hint": hint or None}))
+            return True
+    return False

@@ -1,7 +1,6 @@
 """The commands that keep logins: snapshots, what is brought along, what is given out; and the reaper."""
 
 import tempfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -20,12 +19,13 @@ from waguard.cli.sessions import (
     agreed,
     ask,
     bring_up,
-    origin,
+    known,
     print_json,
     until,
 )
 from waguard.core.model import client_code
 from waguard.core.shown import NEWEST
+from waguard.profile.login import origin_of
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be done, and do nothing.")]
 
@@ -122,7 +122,7 @@ def bring(
     """Take over a login from elsewhere: checked, copied, never moved; then connect with it, without a scan."""
     client, limit = client_code(code), until(wait)
     with tempfile.TemporaryFile() as packed:
-        left = archive.write(path, packed, origin=origin(ctx, url), wanted=login)
+        left = archive.write(path, packed, origin=_origin(ctx, url), wanted=login)
         packed.seek(0)
         if dry_run:
             view = ask(ctx, url, lambda daemon: daemon.try_import(client, packed, login=left))
@@ -193,12 +193,6 @@ def schedule(ctx: typer.Context, url: Url = None, json: Json = False) -> None:
         show.schedule(found.jobs, show.output())
 
 
-COMMANDS: Mapping[str, Callable[..., None]] = {
-    "backup": backup,
-    "backups": backups,
-    "restore": restore,
-    "import": bring,
-    "export": export,
-    "reap": reap,
-    "schedule": schedule,
-}
+def _origin(ctx: typer.Context, url: str | None) -> str:
+    """The page's whose logins are meant, as far as is known here."""
+    return origin_of(known(ctx.obj, url)[0].whatsapp.url)

@@ -113,7 +113,7 @@ def _listening(host: str, port: int) -> Iterator[Listener]:
     """Those in this network namespace that a connection to the address may reach, proc_net(5)."""
     for name in ("tcp", "tcp6"):
         try:
-            lines = Path("/proc/self/net", name).read_text(encoding="ascii").splitlines()[1:]
+            lines = Path("/proc/self/net", name).read_text(encoding="utf-8").splitlines()[1:]
         except OSError:
             continue
         for line in lines:

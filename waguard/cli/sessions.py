@@ -13,7 +13,6 @@ from pydantic import TypeAdapter
 from waguard.cli import show
 from waguard.cli.client import Control, control
 from waguard.cli.errors import NotAgreed
-from waguard.cli.follow import follow
 from waguard.cli.service import Service, configured, installed
 from waguard.cli.tokens import given
 from waguard.cli.wire import Meanwhile
@@ -23,7 +22,6 @@ from waguard.core.plain_text import plain_json
 from waguard.core.shown import SessionView
 from waguard.core.stats import Happening
 from waguard.errors import WaguardError
-from waguard.profile import login
 
 T = TypeVar("T")
 
@@ -194,9 +192,6 @@ def cleanup(
         raise typer.Exit(1)
 
 
-COMMANDS = (connect, status, history, disconnect, restart, cleanup)
-
-
 def agreed(what: str, command: str, *, yes: bool) -> None:
     """Before a login goes: a person is asked, and where there is none it has to be said. Raises `NotAgreed`."""
     if yes:
@@ -219,6 +214,8 @@ def bring_up(
     with_qr: bool,
     json: bool,
 ) -> None:
+    from waguard.cli.follow import follow  # noqa: PLC0415 (it draws QR codes: no look needs it)
+
     try:
         if json:
             print_json(ask(ctx, url, lambda daemon: verb(daemon, None)))
@@ -242,7 +239,7 @@ def ask(
     waiting: str = "",
 ) -> T:
     """One conversation with the daemon; ``waiting`` is shown on a terminal as long as it lasts."""
-    config, service = _known(ctx.obj, url)
+    config, service = known(ctx.obj, url)
     if waiting and (console := show.errors()).is_terminal:
         with console.status(f"{waiting} ..."):
             return ask(ctx, url, request)
@@ -251,12 +248,7 @@ def ask(
         return request(daemon)
 
 
-def origin(ctx: typer.Context, url: str | None) -> str:
-    """The page's whose logins are meant, as far as is known here."""
-    return login.origin_of(_known(ctx.obj, url)[0].whatsapp.url)
-
-
-def _known(path: Path | None, url: str | None) -> tuple[Config, Service | None]:
+def known(path: Path | None, url: str | None) -> tuple[Config, Service | None]:
     """Whoever has the daemon's address and a token, as an app's user has, needs no configuration."""
     try:
         loaded, service = configured(path)

@@ -1,0 +1,41 @@
+"""The commands that look at this machine, and need no daemon."""
+
+from typing import Annotated
+
+import typer
+
+from waguard.cli import tokens
+from waguard.cli.findings import Grade
+from waguard.cli.service import configured
+from waguard.core.model import client_code
+
+
+def token(
+    ctx: typer.Context,
+    code: Annotated[
+        str | None, typer.Argument(help="This client's, instead of the admin's.", metavar="[CODE]")
+    ] = None,
+) -> None:
+    """Print the admin's token or a client's, to hand it to an app."""
+    loaded, service = configured(ctx.obj)
+    if code is not None:
+        typer.echo(tokens.client_token(loaded.config, client_code(code), service))
+    else:
+        typer.echo(tokens.admin_token(loaded.config, service))
+
+
+def doctor(
+    ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False
+) -> None:
+    """Report what this machine lacks, and the command that fixes it. Exit code 1 if there is a problem."""
+    from waguard.cli import show  # noqa: PLC0415 (`token` needs nothing of this)
+    from waguard.cli.doctor import examine  # noqa: PLC0415 (likewise)
+    from waguard.cli.sessions import print_json  # noqa: PLC0415 (likewise)
+
+    findings = examine(ctx.obj)
+    if as_json:
+        print_json(findings)
+    else:
+        show.doctor(findings, show.output())
+    if any(finding.grade is Grade.PROBLEM for finding in findings):
+        raise typer.Exit(1)
