@@ -20,6 +20,7 @@ from waguard.session.pipes import Pipes
 from waguard.session.registry import Record
 from waguard.session.resources import Resources
 from waguard.system import host
+from waguard.system.deadline import within
 from waguard.system.threads import in_thread
 
 
@@ -84,8 +85,12 @@ class Instance:
         if record == self._record == self._written:
             return
         self._record = record
+        seconds = self.resources.config.deadlines.prepare
         try:
-            async with self._writing:  # the last one written is the last one meant
+            async with (
+                within(Stage.PREPARE, seconds, "writing its record"),
+                self._writing,  # the last one written is the last one meant
+            ):
                 record = self._record
                 await in_thread(self.resources.registry.write, self.code, record)
                 self._written = record
