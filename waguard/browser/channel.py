@@ -26,7 +26,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 MOST_COMMAND = 96 * 1024 * 1024
 """Bytes of one command: of more than 100 MiB the browser closes its pipe."""
@@ -78,8 +78,7 @@ class Lane:
     """Commands that are not begun."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """An answer or an event, as the browser wrote it: in pieces, so that a long one is neither copied nor parsed on its way."""
 
     lane: Lane
@@ -121,12 +120,6 @@ class Broken:
 Heard = Message | TooLong | Dropped | Broken
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    lane: Lane
-    most: int
-
-
 class Channel:
     """``own``: limits of the daemon's lane. ``numbers_from``: below it are those of an earlier daemon, whose answers are still to come."""
 
@@ -136,7 +129,8 @@ class Channel:
         """Messages for nobody: late answers, sessions that have gone."""
         self._lanes = {self.own}
         self._owners: dict[str, Lane] = {}
-        self._asked: dict[int, _Asked] = {}
+        self._asked: dict[int, tuple[Lane, int]] = {}
+        """By number: who gets the answer, and how long it may be."""
         self._number = numbers_from or 0
         self._assembly = _Assembly()
         # The first may be the end of one that an earlier daemon has begun to read.
@@ -174,7 +168,7 @@ class Channel:
         self._lanes.discard(lane)
         for session in list(lane.sessions):
             self.forget(session)
-        self._asked = {number: asked for number, asked in self._asked.items() if asked.lane is not lane}
+        self._asked = {number: asked for number, asked in self._asked.items() if asked[0] is not lane}
         lane.unsent -= sum(map(len, lane.queue))
         lane.queue.clear()
         if lane in self._turns:
@@ -202,7 +196,7 @@ class Channel:
             self._exceed(
                 lane, f"the browser does not read its pipe: more than {lane.limits.unsent} bytes would wait"
             )
-        self._asked[number] = _Asked(lane, lane.limits.message if most is None else most)
+        self._asked[number] = (lane, lane.limits.message if most is None else most)
         lane.unsent += len(command)
         if not lane.queue and lane is not self.own:
             self._turns.append(lane)
@@ -242,37 +236,40 @@ class Channel:
         """What the browser wrote, in its order. Each is made when the one before was dealt with, which may have changed whose it is."""
         start = 0
         while (end := data.find(b"\0", start)) >= 0:
-            yield from self._take_in(data, start, end)
-            yield from self._ended()
+            for heard in (self._take_in(data, start, end), self._ended()):
+                if heard is not None:
+                    yield heard
             start = end + 1
-        yield from self._take_in(data, start, len(data))
+        if start < len(data) and (heard := self._take_in(data, start, len(data))) is not None:
+            yield heard
 
     @staticmethod
     def done(message: Message) -> None:
         """Whoever got it holds it no more."""
         message.lane.unread -= message.size
 
-    def _take_in(self, data: bytes, start: int, end: int) -> Iterator[Heard]:
+    def _take_in(self, data: bytes, start: int, end: int) -> Heard | None:
         under_way = self._assembly
         under_way.add(data if (start, end) == (0, len(data)) else data[start:end])
         if under_way.skipped:
             if under_way.size > _ENDLESS:
-                yield Broken(f"The browser wrote more than {_ENDLESS} bytes in one message.")
+                return Broken(f"The browser wrote more than {_ENDLESS} bytes in one message.")
         elif under_way.size > self.own.limits.message:
             number, _ = _head(under_way.head())
             if under_way.size > self._most(number):
                 under_way.skip()
                 if number is not None and (asked := self._asked.pop(number, None)) is not None:
-                    yield from self._too_long(asked.lane, number, asked.most)
+                    return self._too_long(asked[0], number, asked[1])
+        return None
 
     def _most(self, number: int | None) -> int:
         """How long the message under way may be. Whose an event is only its end tells."""
         if number is None:
             return max(lane.limits.message for lane in self._lanes)
         asked = self._asked.get(number)
-        return 0 if asked is None else asked.most
+        return 0 if asked is None else asked[1]
 
-    def _ended(self) -> Iterator[Heard]:
+    def _ended(self) -> Heard | None:
         """The message under way is whole, or was skipped."""
         ended, self._assembly = self._assembly, _Assembly()
         forgiving, self._forgiving = self._forgiving, False
@@ -282,42 +279,40 @@ class Channel:
         if number is None and method is None:
             if ended.skipped or ended.size > _ODD:
                 self.strays += 1
-                return
+                return None
             try:
                 number, session = _of_odd(b"".join(ended.parts))
             except (ValueError, RecursionError):
-                if not forgiving:
-                    yield Broken("The browser wrote something that is not JSON.")
-                return
+                return None if forgiving else Broken("The browser wrote something that is not JSON.")
         lane, most = self._whose(number, session)
         if lane is None:
             self.strays += 1
-        elif ended.skipped or ended.size > most:
-            yield from self._too_long(lane, number, most)
-        elif lane is not self.own and lane.unread + ended.size > lane.limits.unread:
-            self.drop(lane, f"more than {lane.limits.unread} bytes wait to be read")
-            yield Dropped(lane)
-        else:
-            if method is not None and (child := _CHILD.match(head)) is not None:
-                self._note_child(lane, child["session"].decode(), attached=child["what"] == b"attachedTo")
-            if lane is not self.own:
-                lane.unread += ended.size
-            yield Message(lane, number, method, session, tuple(map(bytes, ended.parts)), ended.size)
+            return None
+        if ended.skipped or ended.size > most:
+            return self._too_long(lane, number, most)
+        if method is not None and (child := _CHILD.match(head)) is not None:
+            self._note_child(lane, child["session"].decode(), attached=child["what"] == b"attachedTo")
+        if lane is not self.own:
+            if lane.unread + ended.size > lane.limits.unread:
+                return self._drop(lane, f"more than {lane.limits.unread} bytes wait to be read")
+            lane.unread += ended.size
+        return Message(lane, number, method, session, tuple(map(bytes, ended.parts)), ended.size)
 
     def _whose(self, number: int | None, session: str | None) -> tuple[Lane | None, int]:
         """Likewise how long it may be. An answer is whose asked, wherever it comes: of a session that has gone, on the pipe's own."""
         if number is not None:
-            asked = self._asked.pop(number, None)
-            return (None, 0) if asked is None else (asked.lane, asked.most)
+            return self._asked.pop(number, (None, 0))
         lane = self.own if session is None else self._owners.get(session)
         return lane, 0 if lane is None else lane.limits.message
 
-    def _too_long(self, lane: Lane, number: int | None, most: int) -> Iterator[Heard]:
+    def _too_long(self, lane: Lane, number: int | None, most: int) -> Heard | None:
         if lane is not self.own:
-            self.drop(lane, f"a message of more than {most} bytes")
-            yield Dropped(lane)
-        elif number is not None:
-            yield TooLong(number, most)
+            return self._drop(lane, f"a message of more than {most} bytes")
+        return None if number is None else TooLong(number, most)
+
+    def _drop(self, lane: Lane, why: str) -> Dropped:
+        self.drop(lane, why)
+        return Dropped(lane)
 
     def _note_child(self, lane: Lane, session: str, *, attached: bool) -> None:
         if attached and session not in self._owners:
@@ -356,9 +351,13 @@ class _Assembly:
         self.parts = [tail]
 
     def head(self) -> bytes:
+        if len(self.parts) == 1 and not self.skipped:
+            return bytes(self.parts[0][:_ENDS])
         return self._first or b"".join(part[:_ENDS] for part in self.parts[:3])[:_ENDS]
 
     def tail(self) -> bytes:
+        if len(self.parts) == 1:
+            return bytes(self.parts[0][-_ENDS:])
         return b"".join(part[-_ENDS:] for part in self.parts[-3:])[-_ENDS:]
 
 

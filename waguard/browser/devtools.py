@@ -71,7 +71,8 @@ class DevTools:
         self.guests = Guests(self._channel, self.browser.send, self.flush)
         self._sessions: dict[str | None, Session] = {None: self.browser}
         self._pipe: Pipe | None = None
-        self._closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()  # to ask for it costs a system call, each time
+        self._closed: asyncio.Future[str] = self._loop.create_future()
 
     @classmethod
     async def open(cls, read_fd: int, write_fd: int, *, used: bool = False, own: Limits = OWN) -> Self:
@@ -114,7 +115,7 @@ class DevTools:
             number = self._channel.send(self._channel.own, method, params or {}, session, _MOST.get(method))
         except Refused as error:
             raise PageFailed(f"{method}: {error}.") from None
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Any] = self._loop.create_future()
         self._pending[number] = _Command(method, session, answer)
         answer.add_done_callback(lambda _: self._forget(number))
         self.flush()

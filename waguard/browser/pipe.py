@@ -9,6 +9,8 @@ import select
 from collections.abc import Callable
 from typing import Self
 
+from waguard.browser.channel import PIECE
+
 
 class Pipe:
     """Owns both fds.
@@ -48,6 +50,8 @@ class Pipe:
             self._writing, _ = await loop.connect_write_pipe(lambda: _Writer(self), writer)
             self._writing.set_write_buffer_limits(high=0)
             self._reading, _ = await loop.connect_read_pipe(lambda: _Reader(self), reader)
+            # asyncio asks for 256 KiB, for which the C library maps memory and unmaps it again at each read; a pipe holds 64.
+            self._reading.max_size = PIECE  # type: ignore[attr-defined]  # of its transport for pipes, not of the interface
         except BaseException:
             if self._writing is not None:
                 self._writing.abort()
