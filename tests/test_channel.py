@@ -250,6 +250,18 @@ def test_a_long_message_is_neither_copied_nor_parsed_on_its_way() -> None:
     assert lanes["A"].unread == 0
 
 
+@pytest.mark.parametrize("first", [1, 12, 300, 20_000])
+@pytest.mark.parametrize("last", [1, 30, 300, 20_000])
+def test_both_ends_of_a_long_message_are_found_whatever_pieces_they_are_in(first: int, last: int) -> None:
+    limits = replace(GUEST, message=MIB, unread=MIB)
+    channel, lanes = shared("A", limits=limits)
+    raw = event("A", 100_000)
+    cuts = [0, first, first + 1, first + 30_000, len(raw) - last - 1, len(raw) - last, len(raw)]
+    (message,) = heard(channel, *(raw[start:end] for start, end in itertools.pairwise(cuts)))
+    assert isinstance(message, Message)
+    assert (message.lane, message.method, message.whole()) == (lanes["A"], "Log.entryAdded", raw[:-1])
+
+
 def test_a_message_without_end_ends_the_channel() -> None:
     channel, _ = shared()
     block = b"x" * (64 * MIB)

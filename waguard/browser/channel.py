@@ -9,40 +9,27 @@ Facts of Chromium (tried with 156; paths are of its source tree):
 - ``content/browser/devtools/devtools_pipe_handler.cc``: a message ends in NUL, in both directions. ``PipeReaderASCIIZ`` closes the
   pipe over a command of more than 100 MiB (``kReceiveBufferSizeForDevTools``), which would end everybody: hence `MOST_COMMAND`.
   ``PipeWriterBase::Write`` queues what we do not read, without bound: we read always, and drop what nobody takes.
-- ``content/browser/devtools/devtools_session.cc``, ``DispatchProtocolMessageToClient``, and
-  ``third_party/blink/renderer/core/inspector/devtools_session.cc``, ``FinalizeMessage``: the session's id is appended as the last
-  member, by ``AppendString8EntryToCBORMap``; a message of the pipe's own session has none. ``ValidateSessionId`` ends a renderer that
-  names another one. The id of a command that is answered comes first, and so does the method of an event
-  (``third_party/inspector_protocol/crdtp/dispatch.cc``, ``CreateResponse``, ``CreateNotification``).
-- ``DispatchProtocolMessage``, there too: every session of the pipe may be addressed by anybody on it, and a command of a session that has
-  gone is answered without an id of a session. So it is here that a lane is kept to its own sessions, and answers go by number.
+- ``content/browser/devtools/devtools_session.cc``, ``DispatchProtocolMessage``: every session of the pipe may be addressed by anybody on
+  it, and a command of a session that has gone is answered without an id of a session. So it is here that a lane is kept to its own
+  sessions, and answers go by number.
 
-So the two ends of a message tell whose it is, however long it is. Nothing in between can look like its end: a text has its
-quotation marks escaped, hence ``,"sessionId":"`` is a key, and after its text there is room for one closing brace only.
+Whose a message is its two ends tell: `waguard.browser.envelope`.
 """
 
 import json
-import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from waguard.browser.envelope import ODD, Assembly, child_in_head, told_by_all, told_by_head, told_by_tail
+
 MOST_COMMAND = 96 * 1024 * 1024
 """Bytes of one command: of more than 100 MiB the browser closes its pipe."""
 PIECE = 64 * 1024
-"""Bytes that are written at once: what a pipe holds. The daemon's own command waits for no more than the rest of one."""
+"""Bytes that are written at once: what a pipe holds."""
 _ENDLESS = 4 * 1024**3
 """Bytes of one message, and no page can make one so long: V8's longest text, all of it escaped, is 3 GiB."""
-_ODD = 64 * 1024
-"""Bytes of a message that has none of the known forms, and is parsed whole to see whose it is."""
-_ENDS = 256
-"""Bytes in which a message has its number or its method, or its session."""
-_HEAD = re.compile(rb'\{"(?:id": ?(?P<number>\d{1,10})|method": ?"(?P<method>[\w.]{1,128})"),')
-_TAIL = re.compile(rb', ?"sessionId": ?"(?P<session>\w{1,128})"\}$')
-_CHILD = re.compile(
-    rb'\{"method": ?"Target\.(?P<what>attachedTo|detachedFrom)Target", ?"params": ?\{"sessionId": ?"(?P<session>\w{1,128})"'
-)
 
 
 class Refused(Exception):
@@ -132,7 +119,7 @@ class Channel:
         self._asked: dict[int, tuple[Lane, int]] = {}
         """By number: who gets the answer, and how long it may be."""
         self._number = numbers_from or 0
-        self._assembly = _Assembly()
+        self._assembly = Assembly()
         # The first may be the end of one that an earlier daemon has begun to read.
         self._forgiving = numbers_from is not None
         self._writing: tuple[Lane, memoryview] | None = None
@@ -255,7 +242,7 @@ class Channel:
             if under_way.size > _ENDLESS:
                 return Broken(f"The browser wrote more than {_ENDLESS} bytes in one message.")
         elif under_way.size > self.own.limits.message:
-            number, _ = _head(under_way.head())
+            number, _ = told_by_head(under_way.head())
             if under_way.size > self._most(number):
                 under_way.skip()
                 if number is not None and (asked := self._asked.pop(number, None)) is not None:
@@ -271,17 +258,17 @@ class Channel:
 
     def _ended(self) -> Heard | None:
         """The message under way is whole, or was skipped."""
-        ended, self._assembly = self._assembly, _Assembly()
+        ended, self._assembly = self._assembly, Assembly()
         forgiving, self._forgiving = self._forgiving, False
         head = ended.head()
-        number, method = _head(head)
-        session = _tail(ended.tail())
+        number, method = told_by_head(head)
+        session = told_by_tail(ended.tail())
         if number is None and method is None:
-            if ended.skipped or ended.size > _ODD:
+            if ended.skipped or ended.size > ODD:
                 self.strays += 1
                 return None
             try:
-                number, session = _of_odd(b"".join(ended.parts))
+                number, session = told_by_all(b"".join(ended.parts))
             except (ValueError, RecursionError):
                 return None if forgiving else Broken("The browser wrote something that is not JSON.")
         lane, most = self._whose(number, session)
@@ -290,8 +277,8 @@ class Channel:
             return None
         if ended.skipped or ended.size > most:
             return self._too_long(lane, number, most)
-        if method is not None and (child := _CHILD.match(head)) is not None:
-            self._note_child(lane, child["session"].decode(), attached=child["what"] == b"attachedTo")
+        if method is not None and (child := child_in_head(head)) is not None:
+            self._note_child(lane, *child)
         if lane is not self.own:
             if lane.unread + ended.size > lane.limits.unread:
                 return self._drop(lane, f"more than {lane.limits.unread} bytes wait to be read")
@@ -314,70 +301,8 @@ class Channel:
         self.drop(lane, why)
         return Dropped(lane)
 
-    def _note_child(self, lane: Lane, session: str, *, attached: bool) -> None:
+    def _note_child(self, lane: Lane, session: str, attached: bool) -> None:
         if attached and session not in self._owners:
             self.give(session, lane)
         elif not attached and self._owners.get(session) is lane:
             self.forget(session)
-
-
-class _Assembly:
-    """The message under way. It is kept in the pieces that came, so that what it costs does not depend on how long it is."""
-
-    _SMALL = 16 * 1024
-
-    def __init__(self) -> None:
-        self.parts: list[bytes | bytearray] = []
-        """Of the first and the last three, each but the very first and the last is longer than `_ENDS`."""
-        self.size = 0
-        self.skipped = False
-        """It is too long: only its end is kept, which tells whose it is."""
-        self._first = b""
-
-    def add(self, data: bytes) -> None:
-        self.size += len(data)
-        if self.skipped:
-            self.parts = [b"".join((*self.parts, data[-_ENDS:]))[-_ENDS:]]
-        elif len(data) >= self._SMALL or not self.parts:
-            self.parts.append(data)
-        elif isinstance(last := self.parts[-1], bytearray) and len(last) < PIECE:
-            last += data
-        else:
-            self.parts.append(bytearray(data))
-
-    def skip(self) -> None:
-        self._first, tail = self.head(), self.tail()
-        self.skipped = True
-        self.parts = [tail]
-
-    def head(self) -> bytes:
-        if len(self.parts) == 1 and not self.skipped:
-            return bytes(self.parts[0][:_ENDS])
-        return self._first or b"".join(part[:_ENDS] for part in self.parts[:3])[:_ENDS]
-
-    def tail(self) -> bytes:
-        if len(self.parts) == 1:
-            return bytes(self.parts[0][-_ENDS:])
-        return b"".join(part[-_ENDS:] for part in self.parts[-3:])[-_ENDS:]
-
-
-def _head(head: bytes) -> tuple[int | None, str | None]:
-    """The number of an answer, or the method of an event; neither if it has another form."""
-    found = _HEAD.match(head)
-    if found is None:
-        return None, None
-    return (int(found["number"]), None) if found["number"] else (None, found["method"].decode())
-
-
-def _tail(tail: bytes) -> str | None:
-    found = _TAIL.search(tail)
-    return None if found is None else found["session"].decode()
-
-
-def _of_odd(raw: bytes) -> tuple[int | None, str | None]:
-    """The number and the session of a message in another form. Raises `ValueError`, `RecursionError` if it is not JSON."""
-    message = json.loads(raw)
-    if not isinstance(message, dict):
-        return None, None
-    number, session = message.get("id"), message.get("sessionId")
-    return number if type(number) is int else None, session if isinstance(session, str) else None
