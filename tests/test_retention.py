@@ -66,7 +66,7 @@ def test_a_clock_that_is_wrong_now_pushes_none_out_either() -> None:
 
 
 def test_what_was_not_counted_keeps_its_place() -> None:
-    """As an earlier version has written them, before and between those that were counted."""
+    """Of profiles that were put aside, before and between those that were counted."""
     taken = {
         "old": Taken(NOW - 500),
         "future": Taken(NOW + YEARS_S),

@@ -53,7 +53,7 @@ class About:
     login: bool
     """Whether the client was connected with this profile."""
     sequence: Annotated[int, Field(ge=0, le=2**53)] = 0
-    """Which of its client's it is: more than all that there were. 0: of a version that did not count, or not known."""
+    """Which of its client's it is: more than all that there were. 0: not known, of a profile that was put aside."""
     key: str = ""
     """Id of the key that it is sealed with."""
     files: int = 0

@@ -28,7 +28,7 @@ class Taken:
     at: float
     """By the clock, unix time in seconds."""
     sequence: int = 0
-    """Counted; 0: by a version that did not count, or it is not known."""
+    """Counted; 0: not known, of a profile that was put aside."""
     late: bool = False
     """It is what came after the snapshot of this number, when the profile was put aside."""
 

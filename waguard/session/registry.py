@@ -51,7 +51,7 @@ class Record:
     generation: str = ""
     """Of its profile: what the link says too, for when a copy has lost the link. Empty if it has none, or nobody has noted it."""
     origin: str = ""
-    """Of the page that all of this is about; empty if an earlier version has written it."""
+    """Of the page that all of this is about; empty as long as nothing is known."""
     elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict, hash=False)
     """Origin -> what is known of the login there, which is in the same profile."""
     schema: Annotated[int, Field(ge=1, le=1)] = 1
