@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 # Tests wait more than they compute; each worker has a browser or three.
 WORKERS = $(shell cpus=$$(nproc); echo $$((cpus < 7 ? cpus + 1 : 8)))
-CORE_TESTS := $(addprefix tests/test_,catalogue.py learning.py machine.py news.py plain_text.py retention.py stats.py)
+CORE_TESTS := $(addprefix tests/test_,catalogue.py learning.py login.py machine.py news.py plain_text.py retention.py stats.py treatment.py visit.py)
 
 .PHONY: help demo test run check coverage reference docs bench deb deb-test vm-test setup clean
 

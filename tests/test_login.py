@@ -195,34 +195,67 @@ def test_every_pair_has_a_rule() -> None:
     assert set(TABLE) == set(product(Standing, e.Event.__args__))
 
 
+@pytest.mark.parametrize(
+    ("reading", "state", "damage", "asked"),
+    [
+        (CODE, KEPT, "", True),
+        (CODE, SHOWN, "", False),
+        (CODE, SHOWN, "it was wiped", True),
+        (CODE, RESTORED, "", False),
+        (LOGGED_OUT, KEPT, "", False),
+        (LOGGED_OUT, replace(KEPT, proved=False), "", True),
+        (MARKED, replace(KEPT, proved=False), "", False),
+        (CODE, NONE, "", False),
+    ],
+)
+def test_nobody_looks_for_snapshots_where_nothing_hangs_on_them(
+    reading: Reading, state: LoginState, damage: str, asked: bool
+) -> None:
+    assert hangs_on_snapshots(state, told(reading), damage) is asked
+
+
 # --- any run of events ------------------------------------------------------------------------------------
 
 _snapshots = st.frozensets(st.sampled_from("ABC"), max_size=2)
 _damage = st.sampled_from(["", "it was wiped", "No space left on device"])
-_pages = st.builds(lambda reading, why, those: says(reading, why, *those), READINGS, _damage, _snapshots)
-EVENTS: st.SearchStrategy[e.Event] = st.one_of(
-    _pages,
-    _pages,
+_telling = st.sampled_from(
+    [Reading(Link.CONNECTED), CODE, LOGGED_OUT, MARKED, BLIND, GONE, Reading(Link.LOADING)]
+)
+_pages = st.builds(
+    lambda reading, why, those: says(reading, why, *those), _telling | READINGS, _damage, _snapshots
+)
+_others: Sequence[st.SearchStrategy[e.Event]] = (
     st.builds(e.ProfileKept, st.booleans()),
     st.builds(e.ProfileRestored, st.sampled_from("ABC")),
     st.builds(e.ProfileFresh, st.booleans()),
     st.builds(e.Adopted, st.booleans()),
-    st.builds(e.DamageSeen, st.just("it was wiped")),
-    *(st.just(kind()) for kind in (e.MarkSeen, e.SnapshotTaken, e.SnapshotTaken, e.CleanedUp)),
+    st.just(e.DamageSeen("it was wiped")),
+    *(st.just(kind()) for kind in (e.MarkSeen, e.SnapshotTaken, e.CleanedUp)),
 )
-RUNS = st.lists(EVENTS, max_size=30)
+EVENTS = st.sampled_from([*[_pages] * 12, *_others]).flatmap(lambda kind: kind)
+_begun = st.builds(
+    LoginState,
+    st.sampled_from([one for one in Standing if one not in {Standing.RESTORED, Standing.DOUBTED}]),
+    proved=st.booleans(),
+    shown=st.booleans(),
+    asked=st.booleans(),
+    taken_at=st.none() | st.just(0.0),
+) | st.builds(LoginState, st.just(Standing.RESTORED), st.sampled_from("ABC"), asked=st.booleans())
+Run = tuple[LoginState, Sequence[e.Event]]
+RUNS = st.tuples(_begun, st.lists(EVENTS, min_size=1, max_size=12))
+"""How it stands at first, and what happens then."""
 
 
-def steps_of(run: Sequence[e.Event]) -> Iterator[tuple[LoginState, e.Event, LoginState, tuple[o.Order, ...]]]:
-    state = LoginState()
-    for now, event in enumerate(run):
+def steps_of(run: Run) -> Iterator[tuple[LoginState, e.Event, LoginState, tuple[o.Order, ...]]]:
+    state, happened = run
+    for now, event in enumerate(happened):
         before = state
         state, orders = decide(before, event, float(now))
         yield before, event, state, orders
 
 
 @given(RUNS)
-def test_what_was_lost_comes_back_by_a_scan_or_a_restore_alone(run: Sequence[e.Event]) -> None:
+def test_what_was_lost_comes_back_by_a_scan_or_a_restore_alone(run: Run) -> None:
     for before, event, state, _ in steps_of(run):
         if not before.may_be and state.may_be:
             assert isinstance(event, e.PageConnected | e.ProfileRestored)
@@ -231,7 +264,7 @@ def test_what_was_lost_comes_back_by_a_scan_or_a_restore_alone(run: Sequence[e.E
 
 
 @given(RUNS)
-def test_a_snapshot_counts_for_a_login_that_nobody_doubts_alone(run: Sequence[e.Event]) -> None:
+def test_a_snapshot_counts_for_a_login_that_nobody_doubts_alone(run: Run) -> None:
     for before, event, state, orders in steps_of(run):
         if isinstance(event, e.SnapshotTaken) and before.standing not in UNSAVED:
             assert (state, orders) == (before, ())
@@ -240,7 +273,7 @@ def test_a_snapshot_counts_for_a_login_that_nobody_doubts_alone(run: Sequence[e.
 
 
 @given(RUNS)
-def test_what_follows_is_neither_more_nor_less_than_what_was_seen(run: Sequence[e.Event]) -> None:
+def test_what_follows_is_neither_more_nor_less_than_what_was_seen(run: Run) -> None:
     for before, event, state, orders in steps_of(run):
         refused = [one.snapshot for one in orders if isinstance(one, o.MarkRefused)]
         assert refused in ([], [before.snapshot])
@@ -261,7 +294,7 @@ def test_what_follows_is_neither_more_nor_less_than_what_was_seen(run: Sequence[
 
 
 @given(RUNS)
-def test_which_snapshots_there_are_is_asked_where_it_matters(run: Sequence[e.Event]) -> None:
+def test_which_snapshots_there_are_is_asked_where_it_matters(run: Run) -> None:
     for before, event, state, orders in steps_of(run):
         if isinstance(event, PageQuiet) and not hangs_on_snapshots(before, type(event), event.damage):
             assert decide(before, replace(event, snapshots=frozenset()), 1.0)[0].standing is state.standing
@@ -272,7 +305,7 @@ def test_which_snapshots_there_are_is_asked_where_it_matters(run: Sequence[e.Eve
 
 
 @given(RUNS)
-def test_the_next_daemon_finds_what_is_on_record(run: Sequence[e.Event]) -> None:
+def test_the_next_daemon_finds_what_is_on_record(run: Run) -> None:
     for _, _, state, _ in steps_of(run):
         found = login_of(replace(Record(), **as_written(state)))
         snapshot = state.snapshot if state.on_record is Standing.RESTORED else ""

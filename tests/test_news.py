@@ -118,7 +118,7 @@ def test_a_browser_that_ends_and_is_stopped_meanwhile() -> None:
 
 @given(RUNS)
 def test_any_run_announces_what_is_and_each_thing_once(run: Run) -> None:
-    said = "stopped"
+    said = summary_of(run[0]).value
     for before, _event, state, _orders, now in steps_of(run):
         told: Sequence[News] = [*news(before, state, now, Known(attempt_began=1.0))]
         names = [one.name for one in told]

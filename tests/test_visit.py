@@ -104,6 +104,10 @@ def test_an_address_that_says_logged_out_is_remembered_until_somebody_has_scanne
     assert not decide(visit, v.LoginTaken())[0].logged_out
 
 
+def test_why_there_was_no_way_is_kept_for_people() -> None:
+    assert decide(Visit(), v.NoWay("net::ERR_NAME_NOT_RESOLVED"))[0].no_way == "net::ERR_NAME_NOT_RESOLVED"
+
+
 def test_a_transcript_that_does_not_match_prints_its_difference() -> None:
     with pytest.raises(AssertionError, match=r"(?s)- Went -> there 0.*\+ Went -> going 0"):
         play("Went -> there 0", v.Went())
