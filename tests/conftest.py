@@ -39,7 +39,7 @@ settings.register_profile("waguard", suppress_health_check=[HealthCheck.too_slow
 settings.load_profile("waguard")
 LONGEST = (
     *("adoption", "custody", "logins", "install", "service", "bench", "disk", "sweep", "daemon", "browser"),
-    *("hostile_page", "simulator", "check", "api", "sandbox"),
+    *("hostile_page", "simulator", "check", "turns", "api", "sandbox"),
 )
 """Files of tests, the one that takes longest first. `make test` gives its workers whole files: the last ones should be short."""
 QR_ONLY = zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode)
