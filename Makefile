@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 # Tests wait more than they compute; each worker has a browser or three.
 WORKERS = $(shell cpus=$$(nproc); echo $$((cpus < 7 ? cpus + 1 : 8)))
-CORE_TESTS := $(addprefix tests/test_,catalogue.py learning.py login.py machine.py news.py plain_text.py retention.py stats.py treatment.py visit.py)
+CORE_TESTS := $(addprefix tests/test_,catalogue.py health.py learning.py lease.py login.py machine.py news.py plain_text.py retention.py stats.py treatment.py visit.py)
 
 .PHONY: help demo test run check coverage reference docs bench deb deb-test vm-test setup clean
 
@@ -29,7 +29,7 @@ check: setup ## Lint and types only
 	@$(BIN)/mypy $(wildcard waguard tests examples bench deb container scripts)
 
 coverage: setup ## What the tests of the tables (waguard/core) leave out of them
-	@$(BIN)/coverage run -m pytest $(CORE_TESTS) $(ARGS)
+	@$(BIN)/coverage run -m pytest -m "not browser" $(CORE_TESTS) $(ARGS)
 	@$(BIN)/coverage report
 
 reference: setup ## Make the pages of docs/ that follow from the code anew

@@ -49,7 +49,7 @@ def test_no_login_gets_into_the_image() -> None:
     assert lines[0] == "*"
     let = {line.removeprefix("!") for line in lines if line.startswith("!")}
     build = runpy.run_path(str(ROOT / "deb" / "build.py"))
-    needed = ["setup.py", "pyproject.toml", "requirements.lock", "config.toml", *build["DOCS"]]
+    needed = ["setup.py", "pyproject.toml", "requirements.lock", "config.toml", *build["DOCS"], build["VEX"]]
     assert let == {"waguard", "deb", "systemd", *(name.split("/")[0] for name in needed)}
     assert all((ROOT / name).exists() for name in let)
     assert layout.SESSIONS.is_relative_to(
