@@ -46,6 +46,7 @@ from waguard.sandbox import unprivileged_user
 from waguard.sandbox.identity import TOKEN_VARIABLE
 from waguard.sandbox.plain import Plain
 from waguard.session.custody import Custody
+from waguard.session.ladder import Ladder
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import host
 from waguard.system.files import bytes_below
@@ -254,7 +255,7 @@ class Bench:
             pack_ours, backup = timed(self._snapshot, custody, backups)
             unpack_floor, _ = timed(unpack, archive, laid)
             # The whole way: opened, proved, seen onto the disk, checked, made current.
-            unpack_ours, _ = timed(partial(custody.take, has_login=True), GO, Source(backup.id))
+            unpack_ours, _ = timed(partial(Ladder(custody).take, has_login=True), GO, Source(backup.id))
             custody.drop_lock()
             found.size, found.size_floor = backup.size, archive.stat().st_size
             if number:  # the first warms the page cache

@@ -22,7 +22,8 @@ from waguard.profile.store import Profiles
 from waguard.profile.witness import Witness
 from waguard.sandbox import User
 from waguard.sandbox.plain import Plain
-from waguard.session.custody import Custody, Taken
+from waguard.session.custody import Custody
+from waguard.session.ladder import Ladder, Taken
 from waguard.upkeep.sweep import Act, Scene, leftovers
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
@@ -75,7 +76,7 @@ class House:
         return backup
 
     def take(self, source: Source | None = None, distrust: str = "") -> Taken:
-        taken = self.custody.take(GO, source, distrust, has_login=True, generation=self.generation)
+        taken = Ladder(self.custody).take(GO, source, distrust, has_login=True, generation=self.generation)
         self.generation = taken.profile.generation
         self.custody.drop_lock()
         return taken

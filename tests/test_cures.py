@@ -20,7 +20,7 @@ from waguard.core.model import ClientCode, Process, Status, Wait
 from waguard.core.session import events
 from waguard.errors import BreakerOpen, SessionFailed
 from waguard.history.learned import Learned
-from waguard.session.custody import Custody, Taken
+from waguard.session.ladder import Ladder, Taken
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import host
 
@@ -192,14 +192,14 @@ def point(link: Path, program: Path) -> None:
 
 def once_prepared(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:
     """Change something when a session is admitted and has its profile, and its browser is not launched yet."""
-    take = Custody.take
+    take = Ladder.take
 
     def taking(*args: Any, **more: Any) -> Taken:
         taken = take(*args, **more)
         change()
         return taken
 
-    monkeypatch.setattr(Custody, "take", taking)
+    monkeypatch.setattr(Ladder, "take", taking)
 
 
 async def test_a_launch_runs_what_the_link_points_to_then(

@@ -21,6 +21,7 @@ from waguard.profile.generation import Place
 from waguard.profile.witness import Witness
 from waguard.sandbox.plain import Plain
 from waguard.session.custody import Custody
+from waguard.session.ladder import Ladder
 from waguard.system.files import PARTIAL
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")]
@@ -44,7 +45,7 @@ def test_a_sound_profile_is_kept(house: House) -> None:
 
 
 def test_without_a_profile_there_is_an_empty_one(house: House) -> None:
-    taken = house.custody.take(GO, None)
+    taken = Ladder(house.custody).take(GO, None)
     assert (taken.how, taken.check) == ("fresh", None)
     assert not list(taken.profile.path.iterdir())
 

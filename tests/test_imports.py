@@ -34,7 +34,18 @@ STOREYS = (
     ("cli", "__main__"),
 )
 OF_A_SESSION = (
-    *("registry", "memory", "custody", "resources", "pipes", "lease", "instance", "login", "enclosure"),
+    *(
+        "registry",
+        "memory",
+        "custody",
+        "ladder",
+        "resources",
+        "pipes",
+        "lease",
+        "instance",
+        "login",
+        "enclosure",
+    ),
     *("copies", "ending", "launch", "handover", "cleanup"),
     *("inbox", "crew", "plans", "usage", "visit", "opening", "probing", "reading", "curing", "watch"),
     *("start", "announcer", "task", "sessions"),

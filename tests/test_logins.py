@@ -74,8 +74,8 @@ def content(path: Path) -> bytes:
 
 def be_blind(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check before the launch does not look for the login's marks."""
-    look = Custody._look
-    monkeypatch.setattr(Custody, "_look", lambda *given, **_: look(*given))
+    look = Custody.look
+    monkeypatch.setattr(Custody, "look", lambda *given, **_: look(*given))
 
 
 def spoil(profile: Path) -> None:

@@ -40,8 +40,8 @@ from waguard.profile.login import CACHES
 from waguard.profile.store import Profiles
 from waguard.sandbox import reaper
 from waguard.sandbox.identity import TOKEN_VARIABLE
-from waguard.session.custody import Custody, Taken
 from waguard.session.ending import Ending
+from waguard.session.ladder import Ladder, Taken
 from waguard.session.launch import Launcher
 from waguard.session.registry import Registry
 from waguard.session.task import Session
@@ -1219,14 +1219,14 @@ async def test_a_snapshot_asked_for_in_the_middle_of_a_connect_takes_no_lock_fro
     async with unswept(restart={"budget": 0}) as supervisor:
         view = await supervisor.connect(DEMO)
         await supervisor.disconnect(DEMO)
-        take, taking, go = Custody.take, threading.Event(), threading.Event()
+        take, taking, go = Ladder.take, threading.Event(), threading.Event()
 
-        def slow(self: Custody, *arguments: Any, **options: Any) -> Taken:
+        def slow(self: Ladder, *arguments: Any, **options: Any) -> Taken:
             taking.set()
             go.wait(20)
             return take(self, *arguments, **options)
 
-        monkeypatch.setattr(Custody, "take", slow)
+        monkeypatch.setattr(Ladder, "take", slow)
         connecting = asyncio.ensure_future(supervisor.connect(DEMO))
         await until(taking.is_set)
         saving = asyncio.ensure_future(supervisor.backup(DEMO))

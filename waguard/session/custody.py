@@ -1,51 +1,30 @@
-"""One client's profile: taken for a launch, checked, restored, sealed, copied. It owns the profile's lock.
+"""One client's profile while it is in use and at rest: held, sealed, retired, copied. It owns the profile's lock.
 
-Blocking: call from a thread, one call at a time (`Instance` sees to that). Nothing here decides when.
+Blocking: call from a thread, one call at a time (`Instance.using` sees to that). Nothing here decides when; which profile a launch gets is `ladder.py`'s.
 """
 
 import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from waguard.backup.snapshot import About
-from waguard.backup.store import Backup, Backups, about_of, when
-from waguard.core.model import ClientCode, Source, Verdict
-from waguard.core.retention import newest_first
-from waguard.errors import BackupFailed, BackupRefused, ProfileLocked, ProfileTooNew
-from waguard.profile import caches, copied, examiners, leveldb, login, mend, witness
-from waguard.profile.examiners import Evidence, Report
+from waguard.backup.store import Backups, about_of
+from waguard.core.model import ClientCode, Verdict
+from waguard.errors import BackupFailed, BackupRefused, ProfileLocked
+from waguard.profile import caches, copied, examiners, leveldb, login, witness
+from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject
-from waguard.profile.generation import DAMAGED, Place, Profile, new_generation
+from waguard.profile.generation import DAMAGED, Place, Profile
 from waguard.profile.held import Held
 from waguard.profile.store import Profiles
 from waguard.profile.witness import Mark, Witness
 from waguard.sandbox import Sandbox, reaper
 from waguard.system import host
 from waguard.system.files import Below, NotPlain, as_storage_error, partial
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A profile, locked and ready for a launch, and how it came about."""
-
-    profile: Profile
-    how: str
-    """``kept``, ``fresh`` or ``restored``."""
-    check: Report | None = None
-    """What was found on the profile that was there."""
-    proved: bool = True
-    """False: it was kept with no witness of what its files were, since a daemon died while its browser ran."""
-    mended: Sequence[str] = ()
-    backup: str = ""
-    """The snapshot that it was restored from."""
-    refused: Sequence[str] = ()
-    """Snapshots that could not be used, and why."""
-
 
 _MOST_COPIED = login.MOST_BYTES
 """Bytes that a snapshot copies at most: what it cannot link, and a browser is held still meanwhile."""
@@ -61,16 +40,14 @@ class Custody:
         backups: Backups,
         sandbox: Sandbox,
     ) -> None:
-        self._code = code
-        self._origin = origin
+        self.code = code
+        self.origin = origin
         self.version = version
         """Of the browser that is to use the profile, or does."""
-        self._profiles = profiles
-        self._backups = backups
-        self._sandbox = sandbox
-        self._marks: Mapping[str, Mark] = {}
-        self._restoring: Callable[[], None] = lambda: None
-        self._has_login = self._marked = False
+        self.profiles = profiles
+        self.backups = backups
+        self.sandbox = sandbox
+        self.marks: Mapping[str, Mark] = {}
         self._held: Held | None = None
         self.lock_fd = -1
         self.locked = ""
@@ -78,180 +55,34 @@ class Custody:
 
     # --- for a launch -----------------------------------------------------------------------------------
 
-    def take(
-        self,
-        stop: threading.Event,
-        source: Source | None,
-        distrust: str = "",
-        restoring: Callable[[], None] = lambda: None,
-        *,
-        has_login: bool = False,
-        marked: bool = False,
-        generation: str = "",
-    ) -> Taken:
-        """The profile of the next launch, with its lock: what ``source`` names, else the kept one if it is sound, else the
-        newest snapshot that is, else an empty one. What it replaces is put aside whole.
-
-        ``distrust`` is why the kept one is damaged, if that is known already; ``has_login``: the client was connected with
-        it; ``marked``: its mark was seen on disk; ``generation`` is what is on record of it; ``restoring`` is told before a snapshot is opened, which takes longer
-        than all the rest. Raises `ProfileLocked`, `StorageFailed`, `ProfileTooNew`, `DiskFull`, `SandboxFailed`;
-        `BackupNotFound` and `BackupRefused` of the snapshot that was asked for.
-        """
-        self.drop_lock()
-        self._marks = {}
-        self._restoring = restoring
-        self._has_login, self._marked = has_login, marked
-        if source is not None and source.backup:
-            backup = self._backups.get(self._code, source.backup, self._origin)
-            profile = self._restore(stop, backup)
-            return self._switch(Taken(profile, "restored", backup=backup.id), "restore")
-        if source is None:
-            self.mend_link(generation, has_login=has_login)
-        place, kept = self._profiles.find(self._code)
-        if source is not None and kept is not None:
-            self._retire(kept, "fresh")
-            kept = None
-        if kept is None:
-            return self._fresh(Taken(self._profiles.create(self._code), "fresh"))
-        report = self._examine(stop, place, kept, distrust)
-        if report.verdict is not Verdict.DAMAGED:
-            return self._ready(Taken(kept, "kept", report, proved=bool(self._marks)))
-        return self._replace_damaged(stop, kept, report)
-
     def used_by(self, version: str, profile: Profile) -> None:
         """The browser of this version is launched on it, and no longer the one that it was checked for. Raises `ProfileTooNew`."""
         if version == self.version:
             return
         self.version = version
         subject = Subject(
-            profile.path, version, self._origin, self._profiles.uid, witness.read(profile.witness)
+            profile.path, version, self.origin, self.profiles.uid, witness.read(profile.witness)
         )
         examiners.examine(subject, examiners.VERSION)
 
     def mend_link(self, generation: str, *, has_login: bool) -> str:
         """See `copied.mend_link`."""
         return copied.mend_link(
-            self._profiles,
-            self._code,
+            self.profiles,
+            self.code,
             generation,
-            lambda: [one.lineage for one in self._backups.of(self._code) if one.lineage],
+            lambda: [one.lineage for one in self.backups.of(self.code) if one.lineage],
             has_login=has_login,
         )
 
-    def _examine(self, stop: threading.Event, place: Place, kept: Profile, distrust: str) -> Report:
-        """With the lock of what is found sound. What is sealed is laid out first."""
-        if place is Place.LOST:
-            return _damaged("profile", kept.generation, "it is gone, and nobody has dropped it")
-        if place is Place.SEALED:
-            if newer := self._newer_than_sealed(kept):
-                what = f"the host died while its browser ran, and snapshot {newer.id} is newer"
-                return _damaged("sealed", kept.sealed.name, what)
-            try:
-                self._unseal(stop, kept)
-            except BackupRefused as error:
-                return _damaged("sealed", kept.sealed.name, error.message.rstrip("."))
-        self._lock(kept)
-        self._profiles.give(kept)
-        self._sandbox.check(kept.path)
-        known = witness.read(kept.witness)
-        self._marks = known.files or {} if known is not None else {}
-        report = self._look(kept.path, known, marked=self._marked)
-        return _damaged("browser", "Default", distrust) if distrust else report
-
-    def _newer_than_sealed(self, kept: Profile) -> Backup | None:
-        """A snapshot that was taken while a browser went on from the sealed profile, and was not closed."""
-        known, sealed = witness.read(kept.witness), about_of(kept.sealed)
-        newest = next(iter(self._backups.candidates(self._code, kept.lineage, self._origin)), None)
-        if (
-            newest is None
-            or newest.about is None
-            or sealed is None
-            or sealed.origin != self._origin
-            or (known is not None and known.files is not None)
-        ):
-            return None
-        both = {"snapshot": when(newest.about), "sealed": when(sealed)}
-        return newest if newest_first(both, time.time())[0] == "snapshot" else None
-
-    def _look(self, place: Path, known: Witness | None, *, marked: bool = False) -> Report:
-        subject = Subject(place, self.version, self._origin, self._profiles.uid, known, marked)
+    def look(self, place: Path, known: Witness | None, *, marked: bool = False) -> Report:
+        """The check before a launch."""
+        subject = Subject(place, self.version, self.origin, self.profiles.uid, known, marked)
         return examiners.examine(subject)
 
     def _structure(self, place: Path) -> Report:
-        subject = Subject(place, self.version, self._origin, self._profiles.uid)
+        subject = Subject(place, self.version, self.origin, self.profiles.uid)
         return examiners.examine(subject, examiners.STRUCTURE)
-
-    def _replace_damaged(self, stop: threading.Event, kept: Profile, report: Report) -> Taken:
-        """Down the ladder: the newest snapshot that can be used, then older ones, then an empty profile."""
-        self._keep_sealed(kept)
-        refused = []
-        for backup in self._backups.candidates(self._code, kept.lineage, self._origin):
-            try:
-                profile = self._restore(stop, backup)
-            except (BackupRefused, ProfileTooNew) as error:
-                refused.append(f"{backup.id}: {error.message}")
-            else:
-                taken = Taken(profile, "restored", report, backup=backup.id, refused=refused)
-                return self._switch(taken, DAMAGED)
-        self._retire(kept, DAMAGED)
-        return self._fresh(Taken(self._profiles.create(self._code), "fresh", report, refused=refused))
-
-    def _switch(self, taken: Taken, reason: str) -> Taken:
-        """Make it current, and put the one before aside."""
-        _, before = self._profiles.find(self._code)
-        self._profiles.replace(
-            self._code,
-            taken.profile,
-            DAMAGED if before is not None and _lost(before) else reason,
-            worthless=self._worthless(before, has_login=self._has_login),
-            sequence=self._backups.sequence(self._code),
-        )
-        self.drop_lock()
-        if before is not None:
-            self._keep_sealed(before)
-            with contextlib.suppress(ProfileLocked):  # whoever holds it is met by the next sweep
-                self._profiles.drop_lock(before)
-        return self._ready(self._fresh(taken))
-
-    def _fresh(self, taken: Taken) -> Taken:
-        self._lock(taken.profile)
-        self._sandbox.check(taken.profile.path)
-        return taken
-
-    def _ready(self, taken: Taken) -> Taken:
-        """What a killed browser has left is taken away."""
-        profile = taken.profile
-        self._profiles.drop_singletons(profile)
-        tails = mend.torn_tails(profile.path, self._origin)
-        known = witness.read(profile.witness)
-        if tails and known is not None:
-            # Void first: should this launch go no further, what was cut must not count as lost.
-            witness.write(profile.witness, Witness(known.browser))
-        mend.drop_tails(tails)
-        return replace(taken, mended=[f"{file.name} at byte {end}" for file, end in tails])
-
-    def _restore(self, stop: threading.Event, backup: Backup) -> Profile:
-        """Lay out a snapshot as a new generation of its lineage, proved and checked; nobody's yet."""
-        profile = self._profiles.profile(new_generation(backup.lineage))
-        self._lay_out(stop, backup.path, profile)
-        return profile
-
-    def _unseal(self, stop: threading.Event, profile: Profile) -> None:
-        self._lay_out(stop, profile.sealed, profile, check=False)
-
-    def _lay_out(self, stop: threading.Event, file: Path, profile: Profile, *, check: bool = True) -> None:
-        self._restoring()
-        with partial(profile.path) as beside:
-            with as_storage_error(f"create {beside}"):
-                self._profiles.make_directory(beside)
-            about = self._backups.read(stop, file, self._code, beside, self._profiles.user)
-            if check:
-                known = Witness(about.browser)
-                report = self._look(beside, known)
-                if report.verdict is Verdict.DAMAGED:
-                    raise BackupRefused(f"What is in it is damaged: {report.why}", reason="damaged")
-                witness.write(profile.witness, known)
-            self._profiles.complete(beside, profile)
 
     # --- while a browser uses it ------------------------------------------------------------------------
 
@@ -259,7 +90,7 @@ class Custody:
         """From here the databases have the login in them. Raises `StorageFailed`."""
         self.let_go()
         with as_storage_error(f"open {profile.path}"):
-            self._held = Held(profile.path, self._origin)
+            self._held = Held(profile.path, self.origin)
 
     def wiped(self) -> str:
         """Which database has been wiped since `hold`; empty if none, or if nobody can tell."""
@@ -280,8 +111,8 @@ class Custody:
     def witness(self, profile: Profile) -> None:
         """Note what the login's files are, now that no browser can change them. Raises `StorageFailed`, `DiskFull`."""
         if profile.path.is_dir():
-            self._marks = witness.take(profile.path, self._origin, self._marks)
-            witness.write(profile.witness, Witness(self.version, self._marks, self.wiped()))
+            self.marks = witness.take(profile.path, self.origin, self.marks)
+            witness.write(profile.witness, Witness(self.version, self.marks, self.wiped()))
 
     def seal(self, stop: threading.Event, *, has_login: bool) -> bool:
         """Leave nothing of the current profile on disk but its sealed form; false if there was nothing plain.
@@ -289,17 +120,17 @@ class Custody:
         The plain one goes only when the sealed one has been opened. Raises `BackupRefused`, `BackupFailed`, `DiskFull`,
         `StorageFailed`, `ProfileLocked`.
         """
-        place, profile = self._profiles.find(self._code)
+        place, profile = self.profiles.find(self.code)
         if profile is None or place is not Place.PLAIN:
             return False
-        self._lock(profile)
+        self.lock(profile)
         try:
-            if (lost := _lost(profile)) or self._structure(profile.path).verdict is Verdict.DAMAGED:
-                self._keep_sealed(profile)
-            if (there := about_of(profile.sealed)) is not None and there.origin != self._origin:
-                self._keep_sealed(profile)  # of another page: what is sealed now has this one's login alone
+            if (lost := lost_of(profile)) or self._structure(profile.path).verdict is Verdict.DAMAGED:
+                self.keep_sealed(profile)
+            if (there := about_of(profile.sealed)) is not None and there.origin != self.origin:
+                self.keep_sealed(profile)  # of another page: what is sealed now has this one's login alone
             about = self._about(profile, "sealed", has_login=has_login and not lost, live=False)
-            self._backups.write(stop, profile.path, profile.sealed, about)
+            self.backups.write(stop, profile.path, profile.sealed, about)
             with as_storage_error(f"delete {profile.path}"), partial(profile.path) as going:
                 profile.path.rename(going)  # half a profile must never bear a profile's name
         finally:
@@ -308,34 +139,31 @@ class Custody:
 
     def retire(self, reason: str, *, has_login: bool) -> Path | None:
         """Put the current profile aside, and keep what is sealed of it as a snapshot. Raises `StorageFailed`."""
-        _, profile = self._profiles.find(self._code)
-        worthless = self._worthless(profile, has_login=has_login)
-        sequence = self._backups.sequence(self._code)
-        place = self._profiles.retire(self._code, reason, worthless=worthless, sequence=sequence)
+        _, profile = self.profiles.find(self.code)
+        worthless = self.worthless(profile, has_login=has_login)
+        sequence = self.backups.sequence(self.code)
+        place = self.profiles.retire(self.code, reason, worthless=worthless, sequence=sequence)
         if profile is not None and reason != DAMAGED:
-            self._keep_sealed(profile)
+            self.keep_sealed(profile)
         self.drop_lock()
         return place
 
-    def _retire(self, profile: Profile, reason: str) -> None:
-        self.retire(reason, has_login=self._has_login)
-        self._profiles.drop_lock(profile)
-
-    def _worthless(self, profile: Profile | None, *, has_login: bool) -> bool:
+    def worthless(self, profile: Profile | None, *, has_login: bool) -> bool:
         """Whether no login was ever in it, as far as can be told: in a table its mark need not be seen."""
         if has_login or profile is None:
             return False
-        store = Below(profile.path, login.database_names(self._origin)[1])
+        store = Below(profile.path, login.database_names(self.origin)[1])
         with as_storage_error(f"read {profile.path}"):
             try:
-                whose = {self._origin, *login.origins(profile.path)}
+                whose = {self.origin, *login.origins(profile.path)}
                 return store.status() is None or all(login.unmarked(store, origin) for origin in whose)
             except NotPlain:  # nobody can tell
                 return False
 
-    def _keep_sealed(self, profile: Profile) -> None:
+    def keep_sealed(self, profile: Profile) -> None:
+        """What is sealed of it is a snapshot from here."""
         if profile.sealed.is_file():
-            self._backups.adopt(self._code, profile.sealed)
+            self.backups.adopt(self.code, profile.sealed)
 
     # --- a copy -----------------------------------------------------------------------------------------
 
@@ -352,14 +180,14 @@ class Custody:
         ``held_still``: how to hold the browser that uses it; none if there is none. Raises `BackupFailed`,
         `BackupRefused` if what was copied is damaged, `StorageFailed`, `DiskFull`.
         """
-        place, profile = self._profiles.find(self._code)
+        place, profile = self.profiles.find(self.code)
         if profile is None or place is not Place.PLAIN:
             raise BackupFailed(
-                f"{self._code} has no profile to take a snapshot of.",
-                hint=f"Start it: waguard connect {self._code}",
+                f"{self.code} has no profile to take a snapshot of.",
+                hint=f"Start it: waguard connect {self.code}",
             )
         if held_still is None:
-            self._lock(profile)
+            self.lock(profile)
         try:
             with (
                 as_storage_error(f"copy {profile.path}"),
@@ -367,7 +195,7 @@ class Custody:
                 _refusing_oddities(profile.path),
             ):
                 self._copy(profile.path, into)
-                lost = self.wiped() or _lost(profile)
+                lost = self.wiped() or lost_of(profile)
         finally:
             if held_still is None:
                 self.drop_lock()
@@ -381,10 +209,10 @@ class Custody:
         return self._about(profile, reason, has_login=has_login, live=held_still is not None)
 
     def _copy(self, profile: Path, into: Path) -> None:
-        for name, odd in login.oddities(profile, self._origin):
+        for name, odd in login.oddities(profile, self.origin):
             raise NotPlain(odd, profile / name)
         left = _MOST_COPIED
-        for name in login.part(profile, self._origin):
+        for name in login.part(profile, self.origin):
             source, target = Below(profile, name), into / name
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if login.immutable(name):
@@ -395,7 +223,7 @@ class Custody:
 
     def _drop_unnamed(self, into: Path) -> None:
         """Tables that no MANIFEST names: half-written ones, which go on growing."""
-        for database in login.databases(into, self._origin):
+        for database in login.databases(into, self.origin):
             try:
                 named = leveldb.named_tables(database)
             except leveldb.Unreadable:  # the check says so
@@ -409,7 +237,7 @@ class Custody:
         browser = known.browser if known is not None else self.version
         sealed = about_of(profile.sealed)
         return About(
-            *(self._code, profile.generation, reason, time.time(), browser, self._origin, live, has_login),
+            *(self.code, profile.generation, reason, time.time(), browser, self.origin, live, has_login),
             sequence=sealed.sequence if sealed is not None else 0,  # what is older than this, too
         )
 
@@ -418,10 +246,10 @@ class Custody:
 
         Raises `StorageFailed`, `ProfileLocked`.
         """
-        place, profile = self._profiles.find(self._code)
+        place, profile = self.profiles.find(self.code)
         if profile is None or place is not Place.PLAIN:
             return 0
-        self._lock(profile)
+        self.lock(profile)
         try:
             return caches.prune(profile, limit_bytes)
         finally:
@@ -429,10 +257,11 @@ class Custody:
 
     # --- the lock ---------------------------------------------------------------------------------------
 
-    def _lock(self, profile: Profile) -> None:
+    def lock(self, profile: Profile) -> None:
+        """Raises `ProfileLocked` with who has it."""
         self.drop_lock()
         try:
-            self.lock_fd = self._profiles.lock(profile)
+            self.lock_fd = self.profiles.lock(profile)
         except ProfileLocked as error:
             holders = reaper.lock_holders([profile.lock], host.process_table())
             pids = [holder.identity.pid for holder in holders]
@@ -446,7 +275,7 @@ class Custody:
             os.close(fd)
 
 
-def _lost(profile: Profile) -> str:
+def lost_of(profile: Profile) -> str:
     """What was lost of the login while a browser used it, though the files are whole; empty if nothing."""
     known = witness.read(profile.witness)
     return known.lost if known is not None else ""
@@ -459,7 +288,3 @@ def _refusing_oddities(profile: Path) -> Iterator[None]:
     except NotPlain as error:
         what = f"{error.path.relative_to(profile)}: {error.what}"
         raise BackupRefused(f"The profile is damaged: {what}.", reason="damaged") from None
-
-
-def _damaged(examiner: str, path: str, what: str) -> Report:
-    return Report((Evidence(examiner, Verdict.DAMAGED, path, what),))

@@ -20,10 +20,10 @@ from waguard.profile.examiners import Evidence, Report
 from waguard.profile.generation import Profile
 from waguard.profile.witness import Witness
 from waguard.sandbox import limits, reaper
-from waguard.session.custody import Taken
 from waguard.session.enclosure import Enclosure
 from waguard.session.ending import Ending
 from waguard.session.instance import Instance
+from waguard.session.ladder import Ladder, Taken
 from waguard.session.login import ClientLogin
 from waguard.system import host, shortage
 from waguard.system.deadline import within
@@ -70,7 +70,7 @@ class Launcher:
             async with instance.using:
                 instance.custody.version = instance.resources.binary.version
                 take = partial(
-                    instance.custody.take,
+                    Ladder(instance.custody).take,
                     stop,
                     source,
                     self._login.doubt,
