@@ -52,6 +52,7 @@ SPANISH = {
     "deadline_exceeded": "La operación ha tardado demasiado.",
     "disk_full": "No queda espacio en el disco.",
     "storage_failed": "No se ha podido leer o escribir un archivo del servicio.",
+    "storage_hangs": "El disco no responde. Inténtelo más tarde.",
     "record_corrupt": "El registro de la sesión está dañado.",
     "record_unavailable": "El registro de la sesión no se puede leer.",
     "history_failed": "El historial no se puede leer.",
