@@ -24,6 +24,7 @@ SHORTER = {
     "connect": (),
     "profile": (),
     "soak": (),
+    "start": (),
     "probes": ("--window", "1"),
     "faults": ("--only", "dropped"),
     "calm": ("--sessions", "1", "--minutes", "0.1"),
