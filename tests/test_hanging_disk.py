@@ -76,11 +76,16 @@ async def sweep(service: Service) -> None:
         await service.ask("POST", "/v1/reap")
 
 
-async def test_disks_of_two_clients_that_hang_cost_no_other_client_anything(sessions_dir: Path) -> None:
+@pytest.mark.parametrize("what", ["record", "profile"])
+async def test_disks_of_two_clients_that_hang_cost_no_other_client_anything(
+    sessions_dir: Path, what: str
+) -> None:
     async with serving(sessions_dir) as (service, disks):
-        for code in HUNG:
+        for code, disk in zip(HUNG, disks, strict=True):
             await connect(service, code)
             await disconnect(service, code)
+            if what == "profile":
+                disk.path = (sessions_dir / code / "profile").resolve()
         before = [await connect(service, code) for code in OTHERS]
         for code in OTHERS:
             await disconnect(service, code)

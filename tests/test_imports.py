@@ -35,6 +35,7 @@ STOREYS = (
 )
 OF_A_SESSION = (
     *(
+        "tenure",
         "registry",
         "memory",
         "custody",

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import fcntl
 import os
 import pwd
 import resource
@@ -53,6 +52,7 @@ from waguard.sandbox.fence import Fence
 from waguard.session.registry import Registry
 from waguard.session.resources import Resources, Services, SharedProbes
 from waguard.session.sessions import Sessions
+from waguard.session.tenure import Ownership
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import heap, signals, threads
 from waguard.system.files import as_storage_error
@@ -216,7 +216,8 @@ async def running(
         profiles = Profiles(root, user, runtime.absolute() if runtime is not None else None)
         await in_thread(_look_at, root)
         await in_thread(profiles.make_room)
-        stack.callback(os.close, await in_thread(_own, config.sessions.dir))
+        ownership = await in_thread(Ownership.take, config.sessions.dir)
+        stack.callback(ownership.give_up)
         closed: list[str] = []
         backups = await in_thread(_backups, root, config, closed.append)
         tokens = await in_thread(partial(auth.load, config, closed=closed.append))
@@ -252,6 +253,7 @@ async def running(
             installed,
             kind,
             profiles,
+            ownership,
             Registry(profiles),
             backups,
             bus,
@@ -452,21 +454,6 @@ def _look_at(root: Path) -> None:
             f"sessions.dir: Cannot use {root}: this user may make nothing in {there}.",
             hint=f"Give it that directory, or set sessions.dir. Under the unit it also takes: systemctl edit waguard, [Service] ReadWritePaths={root}",
         )
-
-
-def _own(root: Path) -> int:
-    """Be the only daemon of this sessions directory as long as the fd is open. Raises `AlreadyRunning`."""
-    path = root / ".daemon.lock"
-    with as_storage_error(f"open {path}"):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise AlreadyRunning(
-            f"Another waguard owns {root}.", hint=f"See which: fuser -v {path}. Or set sessions.dir."
-        ) from None
-    return fd
 
 
 def _backups(root: Path, config: Config, closed: Callable[[str], None]) -> Backups:

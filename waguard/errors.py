@@ -95,6 +95,13 @@ class HistoryFailed(StorageError, code="history_failed", http=503, again=True):
     do = "The message says why. Sessions go on without it."
 
 
+class TenureLost(StorageError, code="tenure_lost", http=503):
+    """The client is another daemon's by now; this one stops what runs of it, and writes nothing. ``client`` says which."""
+
+    lasting = True
+    do = "Ask the daemon that has it."
+
+
 class NotOurs(StorageError, code="not_ours"):
     """What was to be deleted is nothing of waguard's, and was left as it is."""
 

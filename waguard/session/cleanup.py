@@ -66,6 +66,7 @@ class Cleanup:
 
         async def retire() -> str | None:
             nonlocal profile
+            instance.check_tenure()
             _, profile = await in_thread(profiles.find, instance.code)
             async with instance.using:
                 place = await in_thread(

@@ -27,6 +27,7 @@ class Copies:
         """
         if why := self._login.doubt:
             raise BackupRefused(f"The profile is damaged: {why}.", reason="damaged")
+        self._instance.check_tenure()
         async with self._instance.using:
             browser = self._instance.browser
             # Whoever has the lock now has it for a launch: it is not ours to use, nor to give back.
@@ -51,6 +52,7 @@ class Copies:
 
     async def prune(self, limit_bytes: int) -> int:
         """Drop the caches of a profile that no browser uses, if they take more. Raises `StorageFailed`, `ProfileLocked`."""
+        self._instance.check_tenure()
         async with self._instance.using:
             return (
                 0
@@ -64,6 +66,7 @@ class Copies:
             return
         stop, began = threading.Event(), time.monotonic()
         try:
+            self._instance.check_tenure()
             deadline = self._instance.resources.config.deadlines.backup
             async with within(Stage.BACKUP, deadline, "sealing the profile"), self._instance.using:
                 work = partial(self._instance.custody.seal, stop, has_login=self._login.held)

@@ -85,7 +85,7 @@ class Ending:
     async def _witness(self) -> None:
         """Note what the login's files are, now that no browser can change them. Without it their structure has to do."""
         profile = self._instance.memory.profile
-        if profile is None:
+        if profile is None or not self._instance.ours:
             return
         try:
             await in_thread(self._instance.custody.witness, profile)

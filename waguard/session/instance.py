@@ -11,7 +11,7 @@ from typing import Any
 
 from waguard.browser.launch import Browser
 from waguard.core.model import ClientCode, Stage
-from waguard.errors import WaguardError
+from waguard.errors import TenureLost, WaguardError
 from waguard.profile import login
 from waguard.sandbox import reaper
 from waguard.session.custody import Custody
@@ -43,6 +43,7 @@ class Instance:
         )
         self.using = asyncio.Lock()
         """Held by whoever works on the profile's files: one at a time."""
+        self._tenure = resources.ownership.tenure(code)
         self.pipes = Pipes(code, resources.manager)
         self._writing = asyncio.Lock()
         self._record = self._written = record.at(self.origin)
@@ -55,6 +56,19 @@ class Instance:
     def recorded(self) -> bool:
         """Whether the record on disk is what it should be."""
         return self._record == self._written
+
+    def check_tenure(self) -> None:
+        """Before anything is written or started. Raises `TenureLost`."""
+        self.resources.ownership.check(self._tenure)
+
+    @property
+    def ours(self) -> bool:
+        """Whether its tenure is held."""
+        try:
+            self.check_tenure()
+        except TenureLost:
+            return False
+        return True
 
     @property
     def untouched(self) -> bool:
@@ -91,6 +105,7 @@ class Instance:
                 within(Stage.PREPARE, seconds, "writing its record"),
                 self._writing,  # the last one written is the last one meant
             ):
+                self.check_tenure()
                 record = self._record
                 await in_thread(self.resources.registry.write, self.code, record)
                 self._written = record

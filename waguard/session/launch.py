@@ -58,6 +58,7 @@ class Launcher:
         instance, began = self._instance, time.monotonic()
         deadlines = instance.resources.config.deadlines
         stop = threading.Event()
+        instance.check_tenure()
         async with within(Stage.PREPARE, deadline_s, "preparing the profile") as span:
             try:
                 await self._ending.end_leftovers()
@@ -162,6 +163,7 @@ class Launcher:
         instance = self._instance
         resources, profile = instance.resources, instance.memory.profile
         assert profile is not None  # noqa: S101 (prepared)
+        instance.check_tenure()
         binary = await resources.installed.refresh()  # its turn may have come long after it was admitted
         version = binary.version
         await in_thread(instance.custody.used_by, version, profile)

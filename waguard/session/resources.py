@@ -19,6 +19,7 @@ from waguard.profile.store import Profiles
 from waguard.sandbox import Sandbox
 from waguard.sandbox.cgroup import Cgroups
 from waguard.session.registry import Registry
+from waguard.session.tenure import Ownership
 from waguard.system.systemd import Manager
 
 
@@ -30,6 +31,7 @@ class Resources:
     installed: Installed
     sandbox: Sandbox
     profiles: Profiles
+    ownership: Ownership
     registry: Registry
     backups: Backups
     bus: Bus

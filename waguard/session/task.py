@@ -116,10 +116,12 @@ class Session:
     async def ask(self, event: events.Event) -> None:
         """Put an operator's wish into the inbox; returns when the table has taken it.
 
-        Raises `ShuttingDown`, or `DeadlineExceeded` when something of the session hangs; the wish then still stands.
+        Raises `ShuttingDown`, `TenureLost`, or `DeadlineExceeded` when something of the session hangs; the wish then still stands.
         """
         if self._ended:
             raise ShuttingDown("The daemon is shutting down.")
+        self._stop_if_lost()
+        self._instance.check_tenure()
         taken = self._inbox.ask(event)
         async with within(Stage.KILL, self._config.deadlines.kill, "calling off what is under way"):
             await taken
@@ -274,7 +276,13 @@ class Session:
         self._announcer.announce(before, self.state, why_not)
         if isinstance(event, events.Cleaned):
             self._tell_cleaned()
+        self._stop_if_lost()
         self._changes.tell()
+
+    def _stop_if_lost(self) -> None:
+        """What runs of a client that is another daemon's goes."""
+        if self.state.wanted is Wanted.UP and not self._instance.ours:
+            self._inbox.put(events.DisconnectAsked())
 
     async def _obey(self, order: orders.Order) -> None:
         match order:
