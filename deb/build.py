@@ -29,7 +29,7 @@ PLACES = {
 }
 DOCS = (
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
-    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")),
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.*")),
 )
 VEX = ".vex/waguard.openvex.json"
 """What scanners are told of the advisories of what is packed beside the program."""

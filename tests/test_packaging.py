@@ -113,6 +113,7 @@ def test_ci_runs_what_the_readme_gives_and_nothing_else() -> None:
     commands = [line for line in text(".ci/run").splitlines() if line and not line.startswith("#")]
     assert commands == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "make test"]
     assert "make test" in text("README.md")
+    assert "- run: .ci/run\n" in text(".github/workflows/ci.yml")
 
 
 def test_the_bootstrap_looks_for_browsers_where_the_daemon_does() -> None:
