@@ -54,7 +54,7 @@ def test_what_is_published_is_in_the_catalogue() -> None:
         assert not usual or name in LOG_LINES, f"{where}: the catalogue has its level"
         levels = {one.value for one in ast.walk(level) if isinstance(one, ast.Constant)} if level else set()
         assert levels & {"debug", "info", "warning", "error"} <= set(kind.levels), where
-        others = keywords.keys() - {None, "client", "fields", *kind.fields}
+        others = keywords.keys() - {None, "client", "actor", "fields", *kind.fields}
         assert kind.details or not others, f"{where}: {others}"
 
 

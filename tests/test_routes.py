@@ -86,12 +86,12 @@ async def test_a_route_without_a_scope_is_refused_at_the_start(pose: Daemon, sco
     async with pose("ok") as (supervisor, _):
         stray = replace(ROUTES[2], scope=scope)
         with pytest.raises(ValueError, match=r"GET /v1/sessions: .* is no scope: who may\?"):
-            app.make(supervisor, auth.Tokens({}), Api(), Bus(), Port(1, Bus().publish), [*ROUTES, stray])
+            app.make(supervisor, auth.Tokens({}), Api(), Bus(), Port(1, Bus().publish, 1.0), [*ROUTES, stray])
 
 
 async def test_what_is_served_is_in_the_table(pose: Daemon) -> None:
     async with pose("ok") as (supervisor, _):
-        made = app.make(supervisor, auth.Tokens({}), Api(), Bus(), Port(1, Bus().publish))
+        made = app.make(supervisor, auth.Tokens({}), Api(), Bus(), Port(1, Bus().publish, 1.0))
     served = {
         (one.method, one.resource.canonical)
         for one in made.router.routes()

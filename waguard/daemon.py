@@ -302,9 +302,9 @@ async def running(
         stack.callback(status.close)
         bus.subscribe(status.heard)
         stack.push_async_callback(supervisor.close)
-        connections = Port(most(), bus.publish)
+        connections = Port(most(), bus.publish, config.api.request_s)
         application = app.make(supervisor, tokens, config.api, bus, connections)
-        await _serve(stack, application, config.api.request_s, connections)
+        await _serve(stack, application, connections)
         handed = await _handed_port(manager, config, bus)
         if handed is not None:  # whoever asks meanwhile waits in the socket, and is not refused
             await supervisor.start()
@@ -373,18 +373,15 @@ async def _end(task: "asyncio.Task[None]") -> None:
     await asyncio.wait([task])
 
 
-async def _serve(
-    stack: AsyncExitStack, application: web.Application, request_s: float, connections: Port
-) -> None:
+async def _serve(stack: AsyncExitStack, application: web.Application, connections: Port) -> None:
     # Handlers that wait for a browser are told by the supervisor, so the port itself has little to wait for.
     # A caller that hangs up ends its handler; what it asked for goes on in the session.
     runner = web.AppRunner(
         application,
-        access_log=None,
         handle_signals=False,
         handler_cancellation=True,
         shutdown_timeout=1.0,
-        keepalive_timeout=request_s,  # from the connection or the last answer on, until a whole header is there
+        **connections.settings,
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

@@ -20,6 +20,7 @@ from waguard.api.routes import ROUTES, Route, Streamed
 from waguard.api.schemas import read, respond
 from waguard.api.scopes import SCOPES, Scope
 from waguard.config.sections import Api
+from waguard.core.actor import Actor, ActorKind, acting
 from waguard.core.model import ClientCode, client_code
 from waguard.errors import (
     BodyTooLarge,
@@ -81,6 +82,7 @@ def make(
                 "request.done",
                 level="debug" if looked else "info",
                 client=_client(request, caller),
+                actor=caller and _actor(request, caller),
                 caller=caller and caller.name,
                 method=request.method,
                 route=_path(request),
@@ -164,7 +166,8 @@ def _handler(supervisor: Supervisor, route: Route[Any]) -> Handler:
         request[DRY_RUN] = getattr(options, "dry_run", False)
         caller = request.get(CALLER, NOBODY)
         code = _code(request) or (caller.client if route.scope is Scope.OWN else None)
-        told = await route.handler(Asked(request, supervisor, caller, code or ClientCode("")), options)
+        with acting(_actor(request, caller)):
+            told = await route.handler(Asked(request, supervisor, caller, code or ClientCode("")), options)
         if isinstance(told, web.StreamResponse):
             return told
         if isinstance(told, bytes):
@@ -186,6 +189,10 @@ def _caller(request: web.Request, tokens: Tokens) -> Caller:
             "the daemon after changing tokens.",
         )
     return caller
+
+
+def _actor(request: web.Request, caller: Caller) -> Actor:
+    return Actor(ActorKind.TOKEN, caller.name, request.remote or "", request[REQUEST_ID])
 
 
 def _code(request: web.Request) -> ClientCode | None:

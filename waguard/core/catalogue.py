@@ -13,6 +13,13 @@ Level = Literal["debug", "info", "warning", "error"]
 OF_A_CLIENT = ("client", "attempt", "pid")
 """Any event may say whose it is, and then of which launch, and which process began it."""
 
+OF_AN_ACTOR: Mapping[str, str] = {
+    "actor": "who wanted it: `token:` and whose token it was, `schedule:` and the job, `remedy:` and which, `startup`",
+    "origin": "the address from where",
+    "request": "the id of the request",
+}
+"""Events that somebody's wish causes say whose it was, as far as there is somebody; never a token itself."""
+
 FIELDS: Mapping[str, str] = {
     "action": "what is done about it: `kill`, `collect`, `delete`, `retire`, `seal`, `save`, `date`, `prune`, `report`",
     "alert": "the alert's name",
@@ -115,6 +122,8 @@ class Kind:
     """What a field means here, if that is something else than elsewhere."""
     details: bool = False
     """It has the details of an error besides."""
+    asked: bool = False
+    """A wish may cause it: then it has `OF_AN_ACTOR` besides."""
 
 
 def _kind(
@@ -123,8 +132,9 @@ def _kind(
     *levels: Level,
     differs: Mapping[str, str] | None = None,
     details: bool = False,
+    asked: bool = False,
 ) -> Kind:
-    return Kind(says, tuple(fields.split()), levels or ("info",), differs, details)
+    return Kind(says, tuple(fields.split()), levels or ("info",), differs, details, asked)
 
 
 EVENTS: Mapping[str, Kind] = {
@@ -192,6 +202,7 @@ EVENTS: Mapping[str, Kind] = {
         "caller method route http_status duration_ms left_out dry_run",
         "info",
         "debug",
+        asked=True,
     ),
     "port.full": _kind(
         "The control port has as many connections as it accepts.", "connections closed left_out", "warning"
@@ -203,12 +214,15 @@ EVENTS: Mapping[str, Kind] = {
         "info",
         "warning",
         differs={"duration_ms": "how long it was what it was, milliseconds"},
+        asked=True,
     ),
     "session.failure": _kind(
-        "What a session was about has failed.", "code error stage", "warning", details=True
+        "What a session was about has failed.", "code error stage", "warning", details=True, asked=True
     ),
-    "session.queued": _kind("A session waits for its turn to start.", "before expected_s"),
-    "session.adopted": _kind("The daemon has adopted a browser of an earlier daemon.", "profile launched_at"),
+    "session.queued": _kind("A session waits for its turn to start.", "before expected_s", asked=True),
+    "session.adopted": _kind(
+        "The daemon has adopted a browser of an earlier daemon.", "profile launched_at", asked=True
+    ),
     "session.not_adopted": _kind("A browser of an earlier daemon could not be adopted.", "error", "error"),
     "session.left": _kind("A browser was left up for the next daemon."),
     "session.recycled": _kind("A healthy browser is recycled: closed and started again.", "why"),
@@ -219,7 +233,10 @@ EVENTS: Mapping[str, Kind] = {
         "A session could not be stopped at shutdown.", "where error trace", "error"
     ),
     "sessions.returning": _kind(
-        "Sessions that were up come up again.", "sessions", differs={"sessions": "how many sessions"}
+        "Sessions that were up come up again.",
+        "sessions",
+        differs={"sessions": "how many sessions"},
+        asked=True,
     ),
     "attempt.done": _kind(
         "A launch has ended, usable or not.",
@@ -227,8 +244,11 @@ EVENTS: Mapping[str, Kind] = {
         "info",
         "warning",
         differs={"profile": "`kept`, `fresh` or `restored`"},
+        asked=True,
     ),
-    "connect.refused": _kind("A connect was refused before anything was started.", "code error", "warning"),
+    "connect.refused": _kind(
+        "A connect was refused before anything was started.", "code error", "warning", asked=True
+    ),
     "stage.done": _kind("A stage of a launch is done.", "stage duration_ms"),
     "stage.slow": _kind("A stage takes longer than it usually does.", "stage expected_s"),
     "stage.late": _kind("A stage has missed its deadline.", "stage deadline_s at_work"),
@@ -250,7 +270,7 @@ EVENTS: Mapping[str, Kind] = {
         differs={"why": "why these remedies and no others"},
     ),
     "health.remedy": _kind(
-        "A remedy was tried.", "fault remedy outcome error duration_ms", "info", "warning"
+        "A remedy was tried.", "fault remedy outcome error duration_ms", "info", "warning", asked=True
     ),
     "health.recovered": _kind("A session is well again.", "fault remedy remedies duration_ms"),
     "health.activity": _kind("How much a browser has done.", "cpu_s period_s", "debug"),
@@ -265,7 +285,7 @@ EVENTS: Mapping[str, Kind] = {
     # --- profiles and logins ---
     "profile.suspect": _kind("A profile is suspect, and is used all the same.", "evidence", "warning"),
     "profile.damaged": _kind("A profile is damaged, and is put aside.", "evidence", "error"),
-    "profile.restored": _kind("A profile was restored from a snapshot.", "backup profile"),
+    "profile.restored": _kind("A profile was restored from a snapshot.", "backup profile", asked=True),
     "profile.mended": _kind("The torn ends of a profile's logs were cut off.", "cut"),
     "profile.link_mended": _kind("The link to a profile was made again.", "why", "warning"),
     "profile.not_found": _kind("A profile is gone, and nobody has dropped it.", "error", "error"),
@@ -281,8 +301,10 @@ EVENTS: Mapping[str, Kind] = {
     "login.doubted": _kind("A page says that it was logged out, and is not believed yet.", "why", "warning"),
     "login.elsewhere": _kind("A profile has a login of another page.", "why", "warning"),
     # --- snapshots ---
-    "backup.taken": _kind("A snapshot was taken.", "backup reason bytes live frozen_ms duration_ms"),
-    "backup.failed": _kind("A snapshot could not be taken.", "reason code error", "error"),
+    "backup.taken": _kind(
+        "A snapshot was taken.", "backup reason bytes live frozen_ms duration_ms", asked=True
+    ),
+    "backup.failed": _kind("A snapshot could not be taken.", "reason code error", "error", asked=True),
     "backup.refused": _kind("Snapshots could not be used.", "backups", "error"),
     "backup.login_refused": _kind("WhatsApp does not take the login of a snapshot.", "backup", "warning"),
     "backup.mark_failed": _kind("A snapshot could not be marked as refused.", "backup error", "error"),
@@ -292,12 +314,15 @@ EVENTS: Mapping[str, Kind] = {
         "kind subject evidence action outcome detail",
         "info",
         "warning",
+        asked=True,
     ),
-    "sweep.done": _kind("A sweep has ended.", "findings duration_ms", "debug"),
-    "sweep.failed": _kind("A sweep could not look.", "code error", "error"),
+    "sweep.done": _kind("A sweep has ended.", "findings duration_ms", "debug", asked=True),
+    "sweep.failed": _kind("A sweep could not look.", "code error", "error", asked=True),
     "reaper.killed": _kind("Processes of an earlier launch were killed.", "pids", "warning"),
     "reaper.failed": _kind("What is left of an earlier launch could not be ended.", "error", "error"),
-    "cleanup.step": _kind("A step of a cleanup.", "step outcome duration_ms detail", "info", "error"),
+    "cleanup.step": _kind(
+        "A step of a cleanup.", "step outcome duration_ms detail", "info", "error", asked=True
+    ),
     # --- records ---
     "registry.unavailable": _kind(
         "A session's record could not be read: the session waits.", "error hint", "error"
@@ -362,6 +387,10 @@ def page() -> Iterator[str]:
     yield ""
     yield "Each line of the log is one event. Those of a client say so in `client`, with `attempt` and `pid` of its launch."
     yield "Sizes and durations have their unit in the field's name."
+    yield ""
+    yield "An event that somebody's wish causes says whose it was, as far as there is somebody; a token itself stands nowhere:"
+    yield ""
+    yield from (f"- `{name}`: {meaning}" for name, meaning in OF_AN_ACTOR.items())
     for name, kind in EVENTS.items():
         yield ""
         yield f"## `{name}`"
@@ -373,6 +402,8 @@ def page() -> Iterator[str]:
             yield from (f"- `{one}`: {meanings[one]}" for one in kind.fields)
         if kind.details:
             yield "- and the error's details"
+        if kind.asked:
+            yield "- `actor`, `origin`, `request`: see above"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from waguard.core import catalogue
+from waguard.core.actor import Actor, who_acts
 from waguard.core.catalogue import Level, mistake
 from waguard.core.model import ClientCode
 
@@ -29,10 +30,22 @@ class Bus:
         self._subscribers.append(subscriber)
 
     def publish(
-        self, name: str, *, level: Level | None = None, client: ClientCode | None = None, **fields: Any
+        self,
+        name: str,
+        *,
+        level: Level | None = None,
+        client: ClientCode | None = None,
+        actor: Actor | None = None,
+        **fields: Any,
     ) -> None:
-        """Only what `core.catalogue` has. Without ``level``: the one that is usual for it. Raises `NotInCatalogue`."""
-        self.hand(Event(name, catalogue.level_of(name, level, fields), client, fields))
+        """Only what `core.catalogue` has. Without ``level``: the one that is usual for it. ``actor``: whose wish it comes of, where
+        nobody acts just now. Raises `NotInCatalogue`.
+        """
+        level = catalogue.level_of(name, level, fields)
+        who = who_acts() or actor
+        if who is not None and catalogue.EVENTS[name].asked:
+            fields |= who.fields
+        self.hand(Event(name, level, client, fields))
 
     def hand(self, event: Event) -> None:
         for subscriber in self._subscribers:

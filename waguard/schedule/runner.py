@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from waguard.core.actor import Actor, ActorKind, acting
 from waguard.core.catalogue import mistake
 from waguard.core.shown import JobView
 from waguard.errors import ShuttingDown, WaguardError
@@ -179,7 +180,8 @@ class Schedule:
     async def _join(self, job: Job) -> "asyncio.Task[None]":
         run = job.run
         if run is None or run.done():
-            run = job.run = asyncio.create_task(self._run(job), name=f"schedule:{job.name}:run")
+            with acting(Actor(ActorKind.SCHEDULE, job.name)):
+                run = job.run = asyncio.create_task(self._run(job), name=f"schedule:{job.name}:run")
         await asyncio.wait([run])
         return run
 

@@ -2,10 +2,11 @@
 
 import asyncio
 
+from waguard.core.actor import Actor, who_acts
 from waguard.core.session.events import Event
 from waguard.errors import WaguardError
 
-Item = tuple[Event, asyncio.Future[None] | None]
+Item = tuple[Event, Actor | None, asyncio.Future[None] | None]
 
 
 class Inbox:
@@ -15,21 +16,21 @@ class Inbox:
         """Of the wish that is being taken."""
 
     def put(self, event: Event) -> None:
-        self._items.put_nowait((event, None))
+        self._items.put_nowait((event, None, None))
 
     def ask(self, event: Event) -> asyncio.Future[None]:
         """A wish; done when it has been taken."""
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._items.put_nowait((event, taken))
+        self._items.put_nowait((event, who_acts(), taken))
         return taken
 
     def empty(self) -> bool:
         return self._items.empty()
 
-    async def next(self) -> Event:
-        """Wait for what is to be taken now."""
-        event, self._taking = await self._items.get()
-        return event
+    async def next(self) -> tuple[Event, Actor | None]:
+        """Wait for what is to be taken now, and whose wish it is, if it is one."""
+        event, actor, self._taking = await self._items.get()
+        return event, actor
 
     def taken(self) -> None:
         """The one that was next is dealt with."""
@@ -41,7 +42,7 @@ class Inbox:
         """Nothing is taken any more: whoever waits is told so."""
         waiting = [self._taking]
         while not self._items.empty():
-            waiting.append(self._items.get_nowait()[1])
+            waiting.append(self._items.get_nowait()[2])
         for one in waiting:
             if one is not None and not one.done():
                 one.set_exception(error)

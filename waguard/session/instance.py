@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from waguard.browser.launch import Browser
+from waguard.core.actor import Actor
 from waguard.core.model import ClientCode, Stage
 from waguard.errors import TenureLost, WaguardError
 from waguard.profile import login
@@ -31,6 +32,8 @@ class Instance:
         self.code = code
         self.resources = resources
         self.memory = Memory()
+        self.actor: Actor | None = None
+        """Whose wish is being carried out; None: nobody's."""
         self.browser: Browser | None = None
         self.origin = login.origin_of(resources.config.whatsapp.url)
         self.custody = Custody(
@@ -81,7 +84,7 @@ class Instance:
             fields.setdefault("attempt", self.memory.attempt)
         if (launch := self._record.launch) is not None and launch.processes:
             fields.setdefault("pid", launch.processes[0].pid)
-        self.resources.bus.publish(name, client=self.code, **fields)
+        self.resources.bus.publish(name, client=self.code, actor=self.actor, **fields)
 
     def stage_done(self, stage: Stage, began: float) -> None:
         """Note how long a stage took; ``began`` is monotonic."""

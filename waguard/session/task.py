@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from typing import Any
 
+from waguard.core.actor import Actor, ActorKind, acting
 from waguard.core.health.plans import Remedy
 from waguard.core.model import ClientCode, Failure, Process, Stage, Wanted
 from waguard.core.session import events, orders
@@ -183,7 +184,8 @@ class Session:
             self._instance.publish("session.not_adopted", error=str(error))
             adopted = False
         if adopted:
-            with suppress(WaguardError):  # of no use to whom the daemon ends before it has begun
+            # Of no use to whom the daemon ends before it has begun.
+            with suppress(WaguardError), acting(Actor(ActorKind.STARTUP)):
                 await self.ask(events.Adopted())
             return
         try:
@@ -254,9 +256,9 @@ class Session:
     async def _run(self) -> None:
         try:
             while True:
-                event = await self._inbox.next()
+                event, actor = await self._inbox.next()
                 try:
-                    await self._take(event)
+                    await self._take(event, actor)
                 except Exception as error:  # noqa: BLE001 (one bad event must not end the session)
                     self._crew.report(type(event).__name__, error)
                 self._inbox.taken()
@@ -265,9 +267,13 @@ class Session:
 
     # --- obeying --------------------------------------------------------------------------------------
 
-    async def _take(self, event: events.Event) -> None:
+    async def _take(self, event: events.Event, actor: Actor | None) -> None:
         before = self.state
         self.state, ordered = decide(before, event, time.monotonic(), self._services.policy)
+        if ordered or self.state != before:
+            if isinstance(event, events.Fact | events.RecycleAsked):
+                actor = self._instance.actor or _remedy(self.state, ordered)
+            self._instance.actor = actor
         if self.state.treatment is None or self.state.treatment.remedy is not None:
             self._end_rest()
         for order in ordered:
@@ -278,6 +284,16 @@ class Session:
             self._tell_cleaned()
         self._stop_if_lost()
         self._changes.tell()
+        if self._settled:
+            self._instance.actor = None
+
+    @property
+    def _settled(self) -> bool:
+        """Whether what was wanted last is carried out, or given up: what comes now comes by itself."""
+        treatment, process = self.state.treatment, self.state.process
+        if process is Process.UP:
+            return not self.memory.attempt_began and (treatment is None or treatment.remedy is None)
+        return process in {Process.DOWN, Process.FAILED}
 
     def _stop_if_lost(self) -> None:
         """What runs of a client that is another daemon's goes."""
@@ -411,3 +427,14 @@ class Session:
             self._ended = True
             # Whoever waits for a cleanup has been told by `refuse`.
             self._inbox.refuse(ShuttingDown("The daemon is shutting down."))
+
+
+def _remedy(state: State, ordered: Sequence[orders.Order]) -> Actor | None:
+    """What acts when nobody has asked: a remedy, or whatever makes the session start anew."""
+    for order in ordered:
+        match order:
+            case orders.Cure(remedy=remedy):
+                return Actor(ActorKind.REMEDY, remedy.value)
+            case orders.Prepare() | orders.Stop() | orders.Wait():
+                return Actor(ActorKind.REMEDY, state.cause.value)
+    return None

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
+from waguard.core.actor import Actor, ActorKind, acting
 from waguard.core.model import Alert, ClientCode, Process, Wanted, client_code
 from waguard.core.session import events
 from waguard.errors import (
@@ -159,7 +160,8 @@ class Startup:
         """Returns when it has answered, or is not on its way up any more."""
         deadlines = self._config.deadlines
         try:
-            await session.ask(events.ReturnAsked())
+            with acting(Actor(ActorKind.STARTUP)):
+                await session.ask(events.ReturnAsked())
             async with asyncio.timeout(
                 deadlines.admit + deadlines.prepare + deadlines.restore + deadlines.start
             ):
