@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -352,6 +352,26 @@ def test_which_is_the_newest_is_counted_and_not_timed(profile: Path, backups: Ba
     assert (
         backups.take(GO, profile, replace(ABOUT, taken_at=0.0)).id == backups.get(DEMO, "newest", ORIGIN).id
     )
+
+
+def test_snapshots_whose_headers_do_not_count_stay_readable_and_in_their_order(
+    profile: Path, backups: Backups, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As the version before has written them."""
+    with monkeypatch.context() as before:
+        before.setattr(
+            snapshot,
+            "asdict",
+            lambda about: {name: value for name, value in asdict(about).items() if name != "sequence"},
+        )
+        old = [backups.take(GO, profile, replace(ABOUT, taken_at=at)) for at in (200.0, 100.0)]
+    assert [one.id for one in backups.of(DEMO)] == [one.id for one in old], "by the clock, as ever"
+    assert backups.sequence(DEMO) == 0
+    assert all(one.about is not None and one.about.sequence == 0 for one in backups.of(DEMO))
+    (tmp_path / "out").mkdir()
+    backups.read(GO, old[0].path, DEMO, tmp_path / "out")
+    new = backups.take(GO, profile, replace(ABOUT, taken_at=300.0))
+    assert [one.id for one in backups.of(DEMO)] == [new.id, *(one.id for one in old)]
 
 
 def test_what_was_put_aside_is_not_the_newest_when_it_is_saved_at_last(

@@ -49,7 +49,7 @@ from waguard.sandbox import User, choose, unprivileged_user
 from waguard.sandbox.cgroup import Ceiling, Cgroups
 from waguard.sandbox.etc import Etc
 from waguard.sandbox.fence import Fence
-from waguard.session.registry import Registry
+from waguard.session.registry import FileRecords, Registry
 from waguard.session.resources import Resources, Services, SharedProbes
 from waguard.session.sessions import Sessions
 from waguard.session.tenure import Ownership
@@ -254,7 +254,7 @@ async def running(
             kind,
             profiles,
             ownership,
-            Registry(profiles),
+            FileRecords(Registry(profiles)),
             backups,
             bus,
             manager,

@@ -22,7 +22,6 @@ from waguard.session.registry import Record
 from waguard.session.resources import Resources
 from waguard.system import host
 from waguard.system.deadline import within
-from waguard.system.threads import in_thread
 
 
 class Instance:
@@ -110,7 +109,7 @@ class Instance:
             ):
                 self.check_tenure()
                 record = self._record
-                await in_thread(self.resources.registry.write, self.code, record)
+                await self.resources.records.write(self.code, record)
                 self._written = record
         except WaguardError as error:
             self.publish("registry.write_failed", code=error.code, error=str(error))

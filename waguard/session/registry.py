@@ -1,6 +1,6 @@
 """What must outlive the daemon about each client code: what is wanted, and which processes were started for it.
 
-``sessions/<code>/session.json``, replaced whole and synced. Blocking: call from a thread.
+``sessions/<code>/session.json``, replaced whole and synced.
 """
 
 import re
@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -18,6 +18,7 @@ from waguard.errors import RecordCorrupt
 from waguard.profile.store import Profiles
 from waguard.sandbox.reaper import Launch
 from waguard.system.files import as_storage_error, read_state, write_atomically
+from waguard.system.threads import in_thread, working_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,41 @@ def _names(record: Record) -> Iterator[tuple[str, str]]:
     yield from ((where, name) for where, name in may_be_empty.items() if name)
 
 
+class Records(Protocol):
+    """Each client's record. Each call may raise `StorageHangs` too."""
+
+    async def read(self, code: ClientCode) -> Record:
+        """What is known of the code; an empty record if nothing is. Raises `RecordCorrupt`, or `StorageFailed` if it cannot be read."""
+
+    async def write(self, code: ClientCode, record: Record) -> None:
+        """Raises `DiskFull`, `StorageFailed`; the old record then stands."""
+
+    async def set_aside(self, code: ClientCode) -> str:
+        """Move a record that cannot be understood out of the way, for people to look at; returns where. Raises `StorageFailed`."""
+
+
+class FileRecords:
+    """In `Registry`'s files, each client's in its own share of the threads."""
+
+    def __init__(self, registry: "Registry") -> None:
+        self._registry = registry
+
+    async def read(self, code: ClientCode) -> Record:
+        with working_for(code):
+            return await in_thread(self._registry.read, code)
+
+    async def write(self, code: ClientCode, record: Record) -> None:
+        with working_for(code):
+            await in_thread(self._registry.write, code, record)
+
+    async def set_aside(self, code: ClientCode) -> str:
+        with working_for(code):
+            return str(await in_thread(self._registry.set_aside, code))
+
+
 class Registry:
+    """``sessions/<code>/session.json``. Blocking."""
+
     def __init__(self, profiles: Profiles) -> None:
         self._profiles = profiles
 

@@ -18,7 +18,7 @@ from waguard.observe.bus import Bus
 from waguard.profile.store import Profiles
 from waguard.sandbox import Sandbox
 from waguard.sandbox.cgroup import Cgroups
-from waguard.session.registry import Registry
+from waguard.session.registry import Records
 from waguard.session.tenure import Ownership
 from waguard.system.systemd import Manager
 
@@ -32,7 +32,7 @@ class Resources:
     sandbox: Sandbox
     profiles: Profiles
     ownership: Ownership
-    registry: Registry
+    records: Records
     backups: Backups
     bus: Bus
     manager: Manager

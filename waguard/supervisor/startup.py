@@ -125,16 +125,16 @@ class Startup:
         """What cannot be read is tried again: there may be too many open files for a moment. Raises `RecordCorrupt`, `StorageFailed`."""
         for _ in range(_READS - 1):
             try:
-                return await in_thread(self._resources.registry.read, code)
+                return await self._resources.records.read(code)
             except RecordCorrupt:
                 raise
             except (StorageFailed, LimitReached):
                 await asyncio.sleep(_READ_AGAIN_S)
-        return await in_thread(self._resources.registry.read, code)
+        return await self._resources.records.read(code)
 
     async def _set_aside(self, code: ClientCode) -> str:
         try:
-            return str(await in_thread(self._resources.registry.set_aside, code))
+            return await self._resources.records.set_aside(code)
         except (StorageFailed, LimitReached) as error:
             return f"where it was: {error.message}"
 
