@@ -1,9 +1,10 @@
 """Processes, by an independent look at the process table."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from waguard.system import host
@@ -20,6 +21,16 @@ def family(pid: int) -> set[int]:
 
 def alive(pids: set[int]) -> set[int]:
     return {row.pid for row in host.process_table() if row.pid in pids and row.state not in "ZX"}
+
+
+def commanded(words: bytes) -> set[int]:
+    """Living processes below this one that have these words on their command line. Others beside it, of another run say, are not seen."""
+    found = set()
+    for pid in family(os.getpid()) - {os.getpid()}:
+        with suppress(OSError):
+            if words in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.add(pid)
+    return found
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from processes import commanded
 
 from waguard import daemon
 from waguard.config.sections import Config
@@ -827,14 +828,7 @@ async def test_plain_finds_the_family_that_hides_its_environment(start: Starter)
 
 
 def sleeping(seconds: bytes) -> set[int]:
-    found = set()
-    for row in host.process_table():
-        with contextlib.suppress(OSError):
-            if row.state not in "ZX" and Path(f"/proc/{row.pid}/cmdline").read_bytes().endswith(
-                b"sleep\0" + seconds + b"\0"
-            ):
-                found.add(row.pid)
-    return found
+    return commanded(b"sleep\0" + seconds + b"\0")
 
 
 async def test_a_subreaper_collects_the_strays_it_inherited(start: Starter) -> None:

@@ -1,7 +1,6 @@
 """Sessions against a program that poses as Chromium: every fault has a name."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import threading
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Daemon, Journal
+from processes import commanded
 
 from waguard.core.model import ClientCode, Link, Process, Status, Wait
 from waguard.errors import (
@@ -21,7 +21,6 @@ from waguard.errors import (
 )
 from waguard.session.task import Session
 from waguard.supervisor.supervisor import Supervisor
-from waguard.system import host
 
 DEMO = ClientCode("demo")
 DEMO2 = ClientCode("demo2")
@@ -170,30 +169,19 @@ async def test_ignoring_a_polite_close_costs_its_deadline_and_no_more(
         assert 200 <= report.steps[1].ms < 5000
         assert report.steps[1].outcome == "skipped"
         assert journal.named("browser.close_ignored")
-        assert not _with_word(b"--posing=ignores-close")
+        assert not commanded(b"--posing=ignores-close")
         assert (await supervisor.connect(DEMO)).status is Status.AWAITING_SCAN
 
 
 async def test_a_stray_is_gone_with_its_browser(pose: Daemon, sandbox: dict[str, str]) -> None:
-    others = _with_word(b"leaves-a-stray")
     async with pose("leaves-a-stray", sandbox=sandbox) as (supervisor, _):
         await supervisor.connect(DEMO)
         async with asyncio.timeout(10):  # the one in the middle may just be going
-            while len(_with_word(b"leaves-a-stray") - others) < 2:
+            while len(commanded(b"leaves-a-stray")) < 2:
                 await asyncio.sleep(0.01)
         report = await supervisor.cleanup(DEMO)
         assert report.ok
-        assert not _with_word(b"leaves-a-stray") - others
-
-
-def _with_word(word: bytes) -> set[int]:
-    """Living processes that have it on their command line."""
-    found = set()
-    for row in host.process_table():
-        with contextlib.suppress(OSError):
-            if row.state not in "ZX" and word in Path(f"/proc/{row.pid}/cmdline").read_bytes():
-                found.add(row.pid)
-    return found
+        assert not commanded(b"leaves-a-stray")
 
 
 async def test_a_silent_page_is_called_hung_and_a_connect_starts_it_anew(pose: Daemon) -> None:
