@@ -59,7 +59,7 @@ def test_without_a_manager_nothing_is_told_or_kept() -> None:
     assert not manager.keeps_fds
     assert manager.take(systemd.CONTROL) is None
     manager.keep({"a": 0})
-    assert not manager.bequeath({"a": 0})
+    assert not manager.pass_on({"a": 0})
     manager.drop("a")
 
 
@@ -67,7 +67,7 @@ def test_a_manager_that_is_gone_is_no_error(tmp_path: Path) -> None:
     manager = Manager({"NOTIFY_SOCKET": str(tmp_path / "nobody"), "FDSTORE": "16"})
     manager.tell("READY=1")
     manager.keep({"one": 0})
-    assert not manager.bequeath({"one": 0})
+    assert not manager.pass_on({"one": 0})
 
 
 def test_alive_is_told_four_times_as_often_as_asked_for(ear: Ear) -> None:
@@ -142,12 +142,12 @@ def test_what_a_busy_manager_must_hear_is_told_later_in_order(ear: Ear, readable
     manager.drop("brief")  # it was never kept
     manager.tell("READY=1")
     manager.tell("STATUS=well", again=False)
-    assert not manager.bequeath({"new": readable})  # the next daemon would not get it
+    assert not manager.pass_on({"new": readable})  # the next daemon would not get it
     assert set(texts(ear.heard())) == {"STATUS=busy"}
     manager.alive(1.0)
     assert texts(ear.heard()) == ["FDSTOREREMOVE= old", "FDSTORE= new", "READY=1", "WATCHDOG=1"]
-    assert manager.bequeath({"new": readable})
-    assert not manager.bequeath({"old": readable})
+    assert manager.pass_on({"new": readable})
+    assert not manager.pass_on({"old": readable})
     manager.alive(2.0)
     assert texts(ear.heard()) == ["WATCHDOG=1"]
 
@@ -160,12 +160,12 @@ def test_only_what_there_is_room_for_is_kept_and_that_is_said_once(ear: Ear, rea
     for fds in (one, two, three, three):
         manager.keep(fds)
     assert texts(ear.heard()) == [f"FDSTORE= {name}" for name in [*one, *two]]
-    assert [manager.bequeath(fds) for fds in (one, two, three)] == [True, True, False]
+    assert [manager.pass_on(fds) for fds in (one, two, three)] == [True, True, False]
     assert said == ["daemon.store_full"]
     for name in one:
         manager.drop(name)
     manager.keep(three)
-    assert manager.bequeath(three)
+    assert manager.pass_on(three)
     texts(ear.heard())
 
 
@@ -188,10 +188,10 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 manager = Manager({})
 manager.in_place = True
 count = 0
-while manager.bequeath({f"{count:0250}": 0}):
+while manager.pass_on({f"{count:0250}": 0}):
     count += 1
 told = "import os; print(os.environ['LISTEN_FDS'])"
-os.execve(sys.executable, [sys.executable, "-c", told], os.environ | handing_over(manager.heirlooms()))
+os.execve(sys.executable, [sys.executable, "-c", told], os.environ | handing_over(manager.inherited_fds()))
 """
 
 
@@ -242,17 +242,17 @@ def test_handed_over_in_place_it_is_known_what_is_kept(ear: Ear, readable: int, 
     manager.keep({"kept": readable})
     occupy(ear)
     manager.keep({"late": readable})
-    assert manager.bequeath({"kept": readable, "late": readable})
+    assert manager.pass_on({"kept": readable, "late": readable})
     texts(ear.heard())
-    heirlooms = manager.heirlooms()
+    inherited_fds = manager.inherited_fds()
     manager.drop("late")
-    code = _INHERITED.format(names=list(heirlooms), environment=environment)
+    code = _INHERITED.format(names=list(inherited_fds), environment=environment)
     done = subprocess.run(
         [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=20
     )
     assert done.stdout == "['kept', 'late']\n", done.stderr
     assert texts(ear.heard()) == (["FDSTORE= late"] if stores else [])
-    for fd in heirlooms.values():
+    for fd in inherited_fds.values():
         os.close(fd)
 
 

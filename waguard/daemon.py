@@ -98,7 +98,9 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
         loop.add_signal_handler(number, heard.put_nowait, number)
     heap.share()
     threads.of_this_loop().start()
-    loop.set_default_executor(ThreadPoolExecutor(1, initializer=signals.deaf))  # which looks up names
+    loop.set_default_executor(
+        ThreadPoolExecutor(1, initializer=signals.block_stop_signals)
+    )  # which looks up names
     if sys.version_info < (3, 12):  # before that a thread waits for each child, which there may be none for
         watcher = asyncio.PidfdChildWatcher()
         watcher.attach_loop(loop)
@@ -120,7 +122,7 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
                 manager.tell("STOPPING=1", f"STATUS={'leaving' if leaving else 'closing'} the browsers")
             bus.publish("daemon.stopping", browsers="left" if leaving else "closed")
         bus.publish("daemon.stopped")
-    signals.deaf()
+    signals.block_stop_signals()
     if not manager.in_place:
         return None
     for _ in range(_TURNS):
@@ -129,7 +131,7 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
         if number is not signal.SIGHUP:  # that much is done
             signal.raise_signal(number)  # for whoever comes, who has the browsers; until then it waits
     manager.tell("WATCHDOG=1")  # the next one begins to beat when it is loaded
-    return manager.heirlooms()
+    return manager.inherited_fds()
 
 
 async def _until_told(heard: asyncio.Queue[signal.Signals], bus: Bus, port: int | None) -> signal.Signals:
@@ -434,7 +436,7 @@ def _url(port: asyncio.Server) -> str:
 
 def _bequeath(port: asyncio.Server, manager: Manager) -> None:
     if manager.in_place and len(port.sockets) == 1:
-        manager.bequeath({CONTROL: port.sockets[0].fileno()})
+        manager.pass_on({CONTROL: port.sockets[0].fileno()})
 
 
 def _look_at(root: Path) -> None:

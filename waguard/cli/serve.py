@@ -24,8 +24,8 @@ def run(
     loaded = load(ctx.obj)
     if check:
         daemon.check(loaded)
-    elif (heirlooms := asyncio.run(daemon.serve(loaded))) is not None:
-        environment = os.environ | handing_over(heirlooms)
+    elif (inherited_fds := asyncio.run(daemon.serve(loaded))) is not None:
+        environment = os.environ | handing_over(inherited_fds)
         os.execve(sys.executable, daemon.again(), environment)  # noqa: S606 (our own command line)
 
 

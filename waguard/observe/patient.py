@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from waguard.observe.outbox import Gap, Outbox
-from waguard.system.signals import deaf
+from waguard.system.signals import block_stop_signals
 
 _MOST_LINES = 10_000
 _LAST_WORDS_S = 2.0
@@ -87,7 +87,7 @@ class Patient:
         """Each line is flushed as it is written."""
 
     def _deliver_all(self) -> None:
-        deaf()
+        block_stop_signals()
         while True:
             over = self._over  # what is put before that is delivered
             while (one := self._outbox.take()) is not None:

@@ -62,7 +62,7 @@ class Handover:
             return False
         if instance.custody.wiped():  # which the next daemon could not know
             return False
-        if not browser.connected or not instance.pipes.bequeath(launch, browser):
+        if not browser.connected or not instance.pipes.pass_on(launch, browser):
             return False
         browser.close()
         instance.custody.let_go()

@@ -19,9 +19,9 @@ class Pipes:
     def keep(self, launch: reaper.Launch, browser: Browser) -> None:
         self._manager.keep(self._named(launch, browser))
 
-    def bequeath(self, launch: reaper.Launch, browser: Browser) -> bool:
+    def pass_on(self, launch: reaper.Launch, browser: Browser) -> bool:
         """Whether the next daemon will have them."""
-        return self._manager.bequeath(self._named(launch, browser))
+        return self._manager.pass_on(self._named(launch, browser))
 
     def take(self, launch: reaper.Launch) -> dict[str, int]:
         """By `PIPES`: those that an earlier daemon has left us."""

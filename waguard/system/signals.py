@@ -8,6 +8,6 @@ import signal
 ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP})
 
 
-def deaf() -> None:
+def block_stop_signals() -> None:
     """From here on this thread takes none of them: what is sent waits for one that does."""
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)

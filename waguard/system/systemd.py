@@ -159,7 +159,7 @@ class Manager:
                 hint="The others are closed at a restart. Raise FileDescriptorStoreMax= and FDSTORE= of the unit, or shorten codes.",
             )
 
-    def bequeath(self, fds: Mapping[str, int]) -> bool:
+    def pass_on(self, fds: Mapping[str, int]) -> bool:
         """We are about to end, and these are for whoever comes after us: whether it gets all of them. Raises `OSError`."""
         if not self.in_place:
             return self._kept.issuperset(fds)
@@ -169,8 +169,8 @@ class Manager:
         self._heirlooms |= {name: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0) for name, fd in fds.items()}
         return True
 
-    def heirlooms(self) -> Mapping[str, int]:
-        """What was bequeathed in place, and what nobody has taken, for `handing_over`."""
+    def inherited_fds(self) -> Mapping[str, int]:
+        """What was passed on in place, and what nobody has taken, for `handing_over`."""
         fds = {name: first for name, (first, *_) in self._handed.items()} | self._heirlooms
         lacking = fds.keys() - self._kept if self.keeps_fds else ()
         return {name + _NOT_KEPT if name in lacking else name: fd for name, fd in fds.items()}

@@ -205,7 +205,7 @@ class _Bulkhead:
 def _serve(
     given: "SimpleQueue[_Call | None]", done: Callable[[_Call, object, BaseException | None], None]
 ) -> None:
-    signals.deaf()
+    signals.block_stop_signals()
     while (call := given.get()) is not None:
         result = error = None
         work, call.work = call.work, None
