@@ -16,10 +16,6 @@ ROOM = {"reserve_memory_mb": 0, "session_memory_mb": 0, "reserve_disk_mb": 0, "m
 CODES = [ClientCode(f"c{number}") for number in range(100)]
 
 
-def nothing() -> None:
-    pass
-
-
 async def test_a_hundred_connects_at_once_are_all_answered_however_long_the_queue(
     pose: Daemon, journal: Journal
 ) -> None:
@@ -92,7 +88,8 @@ async def test_turns_are_taken_in_order_and_a_place_is_never_lost() -> None:
         async def come(
             code: ClientCode, turns: Turns = turns, inside: Any = inside, entered: Any = entered
         ) -> None:
-            await turns.take(code, 5.0, nothing)
+            if not turns.take(code):
+                await turns.wait(code, 5.0)
             inside.append(code)
             entered.append(code)
             assert len(inside) <= 2
@@ -114,14 +111,15 @@ async def test_turns_are_taken_in_order_and_a_place_is_never_lost() -> None:
                     await task
         assert entered == sorted(entered)
         for code in CODES[:places]:
-            await turns.take(code, 0.1, nothing)
+            assert turns.take(code)
         assert turns.before(CODES[0]) is None
 
 
 async def test_how_long_a_turn_takes_is_known_from_the_last_ones() -> None:
     turns = Turns(1)
-    await turns.take(CODES[0], 1.0, nothing)
-    waiting = [asyncio.create_task(turns.take(code, 1.0, nothing)) for code in CODES[1:3]]
+    assert turns.take(CODES[0])
+    assert not any(turns.take(code) for code in CODES[1:3])
+    waiting = [asyncio.create_task(turns.wait(code, 1.0)) for code in CODES[1:3]]
     await asyncio.sleep(0)
     assert [turns.before(code) for code in CODES[:3]] == [None, 0, 1]
     assert turns.expected_s(CODES[1]) is None

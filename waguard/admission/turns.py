@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
 
 from waguard.core.model import ClientCode, Stage
 from waguard.errors import DeadlineExceeded
@@ -32,17 +31,19 @@ class Turns:
             return None
         return (before // self._places + 1) * sum(self._took) / len(self._took)
 
-    async def take(self, code: ClientCode, stuck_s: float, queued: Callable[[], None]) -> None:
-        """Wait for a place; whoever has one gives it back. ``queued`` is called if there is none now.
-
-        Raises `DeadlineExceeded` if for so long nobody has given one back.
+    def take(self, code: ClientCode) -> bool:
+        """Take a place, or the end of the queue, and say whether it is a place. Whoever has one gives it back; whoever is in the
+        queue waits at once.
         """
         if self._free and not self._waiting:
             self._enter(code)
-            return
-        turn = self._waiting[code] = asyncio.get_running_loop().create_future()
-        came = time.monotonic()
-        queued()
+            return True
+        self._waiting[code] = asyncio.get_running_loop().create_future()
+        return False
+
+    async def wait(self, code: ClientCode, stuck_s: float) -> None:
+        """Leave the queue with a place. Raises `DeadlineExceeded` if for so long nobody has given one back."""
+        turn, came = self._waiting[code], time.monotonic()
         try:
             while not turn.done():
                 left = max(came, self._moved) + stuck_s - time.monotonic()

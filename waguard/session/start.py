@@ -100,12 +100,11 @@ class Start:
             self._turns.give_back(self._instance.code)
 
     async def _take_place(self) -> None:
-        await self._turns.take(self._instance.code, self._admit_s, self._queued)
+        if not self._turns.take(self._instance.code):
+            self._instance.publish("session.queued", before=self.before, expected_s=self.queued_s)
+            self._changes.tell()
+            await self._turns.wait(self._instance.code, self._admit_s)
         self._placed = True
-        self._changes.tell()
-
-    def _queued(self) -> None:
-        self._instance.publish("session.queued", before=self.before, expected_s=self.queued_s)
         self._changes.tell()
 
     async def _tell_late(self, error: WaguardError) -> None:
