@@ -155,7 +155,7 @@ def test_a_browser_that_has_a_database_open_is_in_the_way(tmp_path: Path, within
     assert singleton_of(subject) == []
 
 
-@pytest.mark.parametrize("pid", [1, os.getpid(), "x\x1b[2J"])
+@pytest.mark.parametrize("pid", [1, os.getpid(), "x\x1b[2J"], ids=["the first", "this one", "none"])
 def test_a_number_of_a_process_that_is_another_one_by_now_is_in_nobodys_way(
     tmp_path: Path, pid: object
 ) -> None:
