@@ -52,9 +52,9 @@ class Profiles:
         self._plain = runtime or self._profiles
         # One on each file system: what is put aside goes by a rename.
         self.aside = Aside(root, (root, runtime or root))
-        self._trying = threading.Lock()
-        """So that nobody who only looks at a lock, or removes it, is met by whoever wants it; and none has a lock whose
-        file is gone."""
+        self._trying: dict[str, threading.Lock] = {}
+        """Of each profile, so that nobody who only looks at its lock, or removes it, is met by whoever wants it, and none has a lock whose
+        file is gone. No two share one: the disk of either may hang."""
 
     def make_room(self) -> None:
         """Create the directories. Raises `ConfigError` where there can be no links, `StorageFailed`."""
@@ -240,8 +240,11 @@ class Profiles:
 
         Raises `ProfileLocked` when somebody holds it.
         """
-        with self._trying:
+        with self._turn(profile):
             return self._take(profile)
+
+    def _turn(self, profile: Profile) -> threading.Lock:
+        return self._trying.setdefault(profile.generation, threading.Lock())
 
     @staticmethod
     def _take(profile: Profile) -> int:
@@ -269,7 +272,7 @@ class Profiles:
             except FileNotFoundError:
                 return False
         try:
-            with self._trying:
+            with self._turn(profile):
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 fcntl.flock(fd, fcntl.LOCK_UN)
         except BlockingIOError:
@@ -307,7 +310,7 @@ class Profiles:
 
     def drop_lock(self, profile: Profile) -> None:
         """Prove that nobody holds a retired profile's lock, by taking it, and remove what lies beside the profile. Raises `ProfileLocked`."""
-        with self._trying:
+        with self._turn(profile):
             fd = self._take(profile)
             try:
                 with as_storage_error(f"delete {profile.lock}"):
