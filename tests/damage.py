@@ -234,7 +234,7 @@ UNSEEN = {
         "Local Storage, large: first table with a flipped bit at its beginning",
     },
 }
-"""What cannot be told from a sound profile where there is no witness: see docs/design.md, "Profiles"."""
+"""What cannot be told from a sound profile where there is no witness: see docs/explanation/profiles.md."""
 
 STILL_UNSEEN = {
     "IndexedDB: log cut in half",

@@ -101,7 +101,7 @@ def test_of_a_client_that_was_connected_less_is_unseen(small: Written, large: Wr
 
 
 def test_what_cannot_be_seen_is_listed_in_the_design() -> None:
-    design = (Path(__file__).parent.parent / "docs" / "design.md").read_text()
+    design = (Path(__file__).parent.parent / "docs" / "explanation" / "profiles.md").read_text()
     for kind in UNSEEN:
         assert kind in " ".join(design.split())
     names = {way.name for way in (*SMALL, *LARGE)}

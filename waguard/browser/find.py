@@ -13,7 +13,7 @@ from waguard.system import shortage
 from waguard.system.deadline import within
 from waguard.system.threads import Kind, in_thread
 
-# Best first. headless-shell takes less than half the memory of a full Chromium and starts sooner (docs/design.md).
+# Best first. headless-shell takes less than half the memory of a full Chromium and starts sooner (docs/explanation/rooms.md).
 KNOWN: Sequence[Path] = tuple(
     Path(name)
     for name in (

@@ -1,7 +1,7 @@
 """Which sockets a browser may make, seccomp(2): those that Landlock sees, and none that go round it.
 
 Landlock asks at connect(2) and bind(2) of plain TCP. MPTCP and SMC reach the same listeners without being TCP to it, MSG_FASTOPEN
-connects without connect(2), and io_uring makes calls that no filter sees (tried with Linux 6.18, docs/design.md). A filter sees
+connects without connect(2), and io_uring makes calls that no filter sees (tried with Linux 6.18, docs/explanation/processes.md). A filter sees
 numbers and no memory, so it cannot tell addresses: UDP is left open.
 """
 
