@@ -356,7 +356,7 @@ async def test_a_mistake_of_ours_about_one_client_costs_no_other_one_the_start(
     (sessions_dir / "odd").mkdir(parents=True)
     async with pose("connected") as (supervisor, _):
         assert (await supervisor.connect(DEMO)).status is Status.CONNECTED
-        with pytest.raises(RecordUnavailable, match="the log has it"):
+        with pytest.raises(RecordUnavailable, match="the log has the reason"):
             await supervisor.connect(ClientCode("odd"))
     (told,) = journal.named("internal.error")
     assert (told.client, told.fields["where"]) == ("odd", "adopt")
