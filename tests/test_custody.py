@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import damage
@@ -15,7 +17,7 @@ from written import VERSION, Written
 
 from waguard.backup.snapshot import About
 from waguard.core.model import Source, Verdict
-from waguard.errors import BackupFailed, BackupNotFound, BackupRefused, ProfileLocked
+from waguard.errors import BackupFailed, BackupNotFound, BackupRefused, ProfileLocked, WaguardError
 from waguard.profile import witness
 from waguard.profile.generation import Place
 from waguard.profile.witness import Witness
@@ -42,6 +44,15 @@ def test_a_sound_profile_is_kept(house: House) -> None:
     generation = house.log_in()
     taken = house.take()
     assert (taken.how, taken.profile.generation, taken.backup) == ("kept", generation, "")
+
+
+def test_a_take_that_was_called_off_leaves_no_lock(house: House) -> None:
+    house.log_in()
+    stop = threading.Event()
+    stop.set()
+    with suppress(WaguardError):
+        Ladder(house.custody).take(stop, None, has_login=True, generation=house.generation)
+    assert (house.custody.locked, house.custody.lock_fd, house.custody.taking) == ("", -1, False)
 
 
 def test_without_a_profile_there_is_an_empty_one(house: House) -> None:

@@ -145,6 +145,32 @@ async def test_at_the_end_of_the_daemon_nothing_is_waited_for_without_a_limit(
     await quickly(threads, "other")
 
 
+async def test_what_is_long_has_its_callers_deadline_at_the_end_too(
+    threads: Threads, gate: threading.Event
+) -> None:
+    """Sealing a profile may have to wait for others': given up unbegun, what it would save is lost."""
+    threads.ending = True
+    ahead = [begin(threads, f"client{number}", gate.wait, Kind.COPIES) for number in range(Kind.COPIES.most)]
+    seal = begin(threads, "demo", lambda: "sealed", Kind.COPIES)
+    done, _ = await asyncio.wait([seal], timeout=3 * QUICK.last)
+    assert not done
+    gate.set()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await seal == "sealed"
+    await asyncio.gather(*ahead)
+
+
+async def test_a_client_by_the_name_of_a_kind_stops_nobody_else(
+    threads: Threads, gate: threading.Event
+) -> None:
+    left = begin(threads, Kind.FILES.name, gate.wait)
+    await quickly(threads, "other")
+    left.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await left
+    await quickly(threads, "")
+
+
 async def test_a_disk_that_hangs_is_logged_and_an_alert_until_it_answers(
     threads: Threads, gate: threading.Event, journal: Journal
 ) -> None:

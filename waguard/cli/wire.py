@@ -118,7 +118,11 @@ class Wire:
 
     def _new(self) -> HTTPConnection:
         kind = HTTPSConnection if self.url.startswith("https:") else HTTPConnection
-        return kind(*host_and_port(self.url), timeout=LOOK_S)
+        made = kind(*host_and_port(self.url), timeout=LOOK_S)
+        made.auto_open = (
+            0  # what is closed under a request connects to nobody again: only `_connect` proves who listens
+        )
+        return made
 
     def _connect(self, connection: HTTPConnection) -> None:
         """Nothing is sent before it is known who listens."""

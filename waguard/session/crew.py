@@ -7,7 +7,7 @@ from typing import Any
 from waguard.core.catalogue import mistake
 from waguard.core.model import Failure
 from waguard.core.session.events import Event
-from waguard.errors import LimitReached
+from waguard.errors import LimitReached, WaguardError
 from waguard.session.inbox import Inbox
 from waguard.session.instance import Instance
 from waguard.system import shortage
@@ -17,7 +17,7 @@ Work = Callable[[], Coroutine[Any, Any, Event | None]]
 """What it comes to is the event that it returns, if any."""
 
 _LOOK_AGAIN_S = 1.0
-"""After a look for which there were no files or threads left."""
+"""After a look for which there were no files or threads left, or whose disk does not answer."""
 
 
 class Crew:
@@ -48,7 +48,7 @@ class Crew:
                 try:
                     await look()
                 except Exception as error:  # noqa: BLE001 (likewise)
-                    if _limit(error) is not None:
+                    if _limit(error) is not None or (isinstance(error, WaguardError) and error.passing):
                         await asyncio.sleep(_LOOK_AGAIN_S)
                         continue
                     self.report(name, error)

@@ -52,6 +52,8 @@ class Custody:
         self.lock_fd = -1
         self.locked = ""
         """The generation whose lock it has."""
+        self.taking = False
+        """A thread is at it, and lets go of the lock itself if it was called off."""
 
     # --- for a launch -----------------------------------------------------------------------------------
 

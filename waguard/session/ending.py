@@ -57,7 +57,8 @@ class Ending:
             if polite:
                 await self.ask_to_close()
             await self._end_browser(self._instance.browser)
-        self._instance.custody.drop_lock()
+        if not self._instance.custody.taking:  # else whoever takes it lets go of it
+            self._instance.custody.drop_lock()
 
     async def _end_browser(self, browser: Browser) -> None:
         began, launch = time.monotonic(), self._instance.record.launch
@@ -78,9 +79,12 @@ class Ending:
         self._instance.browser = None
         self._instance.memory.version = ""
         self._instance.stage_done(Stage.KILL, began)
-        await self._witness()
-        await in_thread(self._instance.custody.let_go)
-        await self._forget(launch)
+        try:
+            await self._witness()
+            with suppress(WaguardError):  # the next hold does
+                await in_thread(self._instance.custody.let_go)
+        finally:  # it is gone, whatever its disk says
+            await self._forget(launch)
 
     async def _witness(self) -> None:
         """Note what the login's files are, now that no browser can change them. Without it their structure has to do."""
@@ -92,8 +96,9 @@ class Ending:
             await self._login.see_mark()
         except WaguardError as error:
             self._instance.publish("profile.unwitnessed", code=error.code, error=error.message)
-            if why := await in_thread(self._instance.custody.wiped):
-                await self._login.tell(events.DamageSeen(why))
+            with suppress(WaguardError):  # the disk was asked, and does not answer
+                if why := await in_thread(self._instance.custody.wiped):
+                    await self._login.tell(events.DamageSeen(why))
 
     async def end_leftovers(self) -> bool:
         """Prove gone whatever an earlier launch left: one we hold, or one the registry knows. False: there was none.

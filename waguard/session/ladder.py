@@ -71,12 +71,21 @@ class Ladder:
         self._custody.marks = {}
         self._restoring = restoring
         self._has_login, self._marked = has_login, marked
+        self._custody.taking = True
+        try:
+            return self._take(stop, source, distrust, generation)
+        finally:
+            if stop.is_set():  # nobody waits for it any more: what was locked after the call was called off is locked for nobody
+                self._custody.drop_lock()
+            self._custody.taking = False
+
+    def _take(self, stop: threading.Event, source: Source | None, distrust: str, generation: str) -> Taken:
         if source is not None and source.backup:
             backup = self._custody.backups.get(self._custody.code, source.backup, self._custody.origin)
             profile = self._restore(stop, backup)
             return self._switch(Taken(profile, "restored", backup=backup.id), "restore")
         if source is None:
-            self._custody.mend_link(generation, has_login=has_login)
+            self._custody.mend_link(generation, has_login=self._has_login)
         place, kept = self._custody.profiles.find(self._custody.code)
         if source is not None and kept is not None:
             self._retire(kept, "fresh")

@@ -12,8 +12,11 @@ from waguard.core.health.plans import Remedy
 from waguard.errors import BackupFailed
 from waguard.sandbox import freeze
 
-_FREEZE_S = 1.0
-"""Deadline for a browser to stand still, and for one that is held to go on, in seconds."""
+_FREEZE_S = 3.0
+"""Deadline for a browser to stand still, and for one that is held to go on, in seconds.
+
+A full Chromium has some 200 threads: on a machine with five times the work that it can do, more than 1 s passed.
+"""
 _LOOK_S = 0.02
 """How often it is looked whether what is held still goes on."""
 

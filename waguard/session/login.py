@@ -64,10 +64,14 @@ class ClientLogin:
         """
         before = self._state
         self._state, ordered = decide(before, event, time.monotonic())
-        for order in ordered:
-            await self._obey(order)
-        if self._state == before and not more and not isinstance(event, events.PageConnected):
-            return
+        try:
+            for order in ordered:
+                await self._obey(order)
+        finally:  # an order that fails leaves the record none the wiser
+            if self._state != before or more or isinstance(event, events.PageConnected):
+                await self._write(more)
+
+    async def _write(self, more: dict[str, Any]) -> None:
         launch = self._instance.record.launch
         if launch is not None and not launch.accepted and self._state.taken_at is not None:
             more["launch"] = replace(launch, accepted=True)

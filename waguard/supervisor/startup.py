@@ -88,7 +88,9 @@ class Startup:
                     await self._bring(session)
         except Exception as error:  # noqa: BLE001 (a mistake of ours about one client must not keep the daemon from starting)
             self._resources.bus.bug("adopt", error, client=code)
-            if code not in self._sessions:
+            if code in self._sessions:
+                self._sessions.unread.pop(code, None)
+            else:
                 self._sessions.unread[code] = (
                     "What is stored of this client cannot be used; the log has the reason."
                 )
@@ -144,6 +146,8 @@ class Startup:
             one
             for one in self._sessions.values()
             if (one.state.wanted, one.state.process) == (Wanted.UP, Process.DOWN)
+            and one.code
+            not in self._sessions.unread  # it is still being taken over, and is brought back by that
         ]
         wanted.sort(key=lambda one: self._services.learned.activity(one.code), reverse=True)
         self._resources.bus.publish("sessions.returning", sessions=len(wanted))

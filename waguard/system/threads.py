@@ -40,7 +40,7 @@ class Timing:
     told: float = 10.0
     """A call of a quick kind is reported when it has taken so long, also if nobody has called it off."""
     last: float = 15.0
-    """No call is waited for longer than this when the daemon ends."""
+    """No call of a quick kind is waited for longer than this when the daemon ends."""
 
 
 class Kind(Enum):
@@ -59,6 +59,11 @@ class Kind(Enum):
 
     def __init__(self, most: int, each: int, lent_s: float) -> None:
         self.most, self.each, self.lent_s = most, each, lent_s
+
+
+_QUICK = frozenset({Kind.MACHINE, Kind.FILES})
+_Whose = tuple[str, str]
+"""Whose the files are: a client's, or, for what is everybody's, a kind's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +174,7 @@ class _Bulkhead:
         self._at_work[call.client] += 1
         later = call.outcome.get_loop().call_later
         call.timers.append(later(self._kind.lent_s, self._lend, call))
-        if self._kind in {Kind.MACHINE, Kind.FILES}:
+        if self._kind in _QUICK:
             call.timers.append(later(self._told_s, self.report, call))
         self._given.put(call)
 
@@ -251,8 +256,8 @@ class Threads:
     def __init__(self, timing: Timing = Timing()) -> None:
         self._timing = timing
         self._bulkheads = {kind: _Bulkhead(kind, timing.told, self._tell) for kind in Kind}
-        self._left: dict[str, list[_Call]] = {}
-        """Calls that were left behind and have not ended, by whose the files are."""
+        self._left: dict[_Whose, list[_Call]] = {}
+        """Calls that were left behind and have not ended."""
         self._hanging: Counter[str] = Counter()
         self.heard: Callable[[Hang], object] = lambda _: None
         """Is told what hangs, and when that is over."""
@@ -283,13 +288,15 @@ class Threads:
         """See `in_thread`."""
         client, bulkhead = _CLIENT.get(), self._bulkheads[kind]
         # What asks the kernel works on nothing that the next call could meet.
-        whose = "" if kind is Kind.MACHINE else client or kind.name
-        if left := self._left.get(whose):
+        whose = None if kind is Kind.MACHINE else (client, "" if client else kind.name)
+        if whose is not None and (left := self._left.get(whose)):
             raise _hangs(left[0])
         call = _Call(work, client, asyncio.get_running_loop().create_future(), deadline.current())
         bulkhead.submit(call)
         try:
-            await asyncio.wait([call.outcome], timeout=self._timing.last if self.ending else None)
+            # What is long has its caller's deadline: a seal may wait for others', and what it would save is a login.
+            limited = self.ending and kind in _QUICK
+            await asyncio.wait([call.outcome], timeout=self._timing.last if limited else None)
         except asyncio.CancelledError:
             if not bulkhead.withdraw(call):
                 if stop is not None:
@@ -304,14 +311,14 @@ class Threads:
             self._leave(call, bulkhead, whose)
         raise _hangs(call)
 
-    def _leave(self, call: _Call, bulkhead: _Bulkhead, whose: str) -> None:
+    def _leave(self, call: _Call, bulkhead: _Bulkhead, whose: _Whose | None) -> None:
         forget(call.outcome)
         bulkhead.report(call)
-        if whose and not call.outcome.done():
+        if whose is not None and not call.outcome.done():
             self._left.setdefault(whose, []).append(call)
             call.outcome.add_done_callback(lambda _: self._back(call, whose))
 
-    def _back(self, call: _Call, whose: str) -> None:
+    def _back(self, call: _Call, whose: _Whose) -> None:
         self._left[whose].remove(call)
         if not self._left[whose]:
             del self._left[whose]

@@ -60,7 +60,7 @@ class Imports:
                     backup = await self._bring(code, archive, wanted, keep=keep)
         finally:
             self._under_way.discard(code)
-            await in_thread(heap.give_back, kind=Kind.COPIES)
+            await in_thread(heap.give_back, kind=Kind.MACHINE)  # it touches no disk
         if keep:
             self._bus.publish(
                 "backup.taken", client=code, backup=backup.id, reason="import", bytes=backup.size

@@ -74,11 +74,15 @@ class Keeper:
             task.add_done_callback(self._ending.discard)
         if session.state.link is Link.CONNECTED and session.state.process is Process.UP:
             self._settling[session.code] = background(
-                partial(self._settle, session),
+                partial(self._settling_of, session),
                 f"{session.code}:settle",
                 self._resources.bus.publish,
                 again=True,
             )
+
+    async def _settling_of(self, session: Session) -> None:
+        with working_for(session.code):
+            await self._settle(session)
 
     async def _settle(self, session: Session) -> None:
         login, memory = session.login, session.memory

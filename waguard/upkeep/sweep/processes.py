@@ -38,7 +38,7 @@ def _leftovers(scene: Scene) -> Iterator[Proposal]:
     """Launches on record that have no browser which their session holds."""
     for code, session in scene.sessions.items():
         launch = session.leftover
-        if launch is not None and session.at_rest:
+        if launch is not None and session.at_rest and code not in scene.unread:
             alive = ", ".join(str(one.pid) for one in launch.processes if one.current())
             evidence = (
                 f"a launch of {launch.generation} is on record; of its processes {alive or 'none'} is there"
