@@ -629,7 +629,7 @@ async def test_a_login_that_the_browser_wipes_under_its_page_is_restored(
             await supervisor.disconnect(DEMO)
             if then == "stops":
                 with pytest.raises(
-                    BackupRefused, match="has been wiped|is damaged"
+                    BackupRefused, match=r"has been wiped|is damaged"
                 ):  # a full disk may tear another file too
                     await supervisor.backup(DEMO)
             again = await supervisor.connect(DEMO)
