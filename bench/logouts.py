@@ -108,6 +108,7 @@ async def _one(
                 print(f"    {line.at - since:+.2f} s {line.told()}")
     for fault in faults:
         await own.clear(fault, wid=wid)
+    await own.journal.first("alert.raised", client=code, since=since, seconds=TOLD_WITHIN_S)
     await asyncio.sleep(chance.uniform(0, SCANS_AFTER_S))
     before = [
         line.event for line in own.journal.all("alert.raised", "alert.cleared", client=code, since=since)
