@@ -4,7 +4,7 @@
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
-# One test after the other: beside each other (WORKERS=2) they take two thirds of the time, and a worker was lost once for no known reason.
+# One test after the other; beside each other (WORKERS=2) they take two thirds of the time.
 WORKERS = 0
 CORE_TESTS := $(addprefix tests/test_,catalogue.py health.py learning.py lease.py login.py machine.py news.py plain_text.py retention.py stats.py treatment.py visit.py)
 

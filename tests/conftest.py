@@ -9,7 +9,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,24 @@ def pytest_configure() -> None:
     become_subreaper()  # orphans of daemons that a test kills come to this process, and not to PID 1
     # A shell has it ignored for what it runs in the background, and programs under test would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """What a test logs or shows may have lone surrogates in it, on which a worker that reports it to xdist would end."""
+    return _without_surrogates((yield))
+
+
+def _without_surrogates(data: Any) -> Any:
+    match data:
+        case str():
+            return data.encode(errors="backslashreplace").decode()
+        case dict():
+            return {_without_surrogates(key): _without_surrogates(value) for key, value in data.items()}
+        case list() | tuple():
+            return [_without_surrogates(one) for one in data]
+        case _:
+            return data
 
 
 def pytest_collection_finish() -> None:

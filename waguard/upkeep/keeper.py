@@ -74,27 +74,24 @@ class Keeper:
             task.add_done_callback(self._ending.discard)
         if session.state.link is Link.CONNECTED and session.state.process is Process.UP:
             self._settling[session.code] = background(
-                partial(self._settling_of, session),
+                partial(self._settle, session),
                 f"{session.code}:settle",
                 self._resources.bus.publish,
                 again=True,
             )
 
-    async def _settling_of(self, session: Session) -> None:
-        with working_for(session.code):
-            await self._settle(session)
-
     async def _settle(self, session: Session) -> None:
         login, memory = session.login, session.memory
-        await login.settle(self._config.settle_s)
-        while (profile := memory.profile) is not None:
-            # After a logout the snapshots of its lineage have another login, which is of no use any more.
-            if not login.unsaved and await in_thread(self._has_snapshot, session.code, profile.lineage):
-                return
-            if await self._try(session, "settled"):
-                await login.tell(SnapshotTaken())
-                return
-            await asyncio.sleep(self._config.settle_s)  # a disk that is full may have space again
+        with working_for(session.code):
+            await login.settle(self._config.settle_s)
+            while (profile := memory.profile) is not None:
+                # After a logout the snapshots of its lineage have another login, which is of no use any more.
+                if not login.unsaved and await in_thread(self._has_snapshot, session.code, profile.lineage):
+                    return
+                if await self._try(session, "settled"):
+                    await login.tell(SnapshotTaken())
+                    return
+                await asyncio.sleep(self._config.settle_s)  # a disk that is full may have space again
 
     def _has_snapshot(self, code: ClientCode, lineage: str) -> bool:
         return bool(self._backups.candidates(code, lineage, self._origin))
