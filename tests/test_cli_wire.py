@@ -1,10 +1,12 @@
 """How a request comes to the daemon and its answer back, against sockets that do what is wrong."""
 
+import errno
 import io
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http.client import NotConnected
 from time import monotonic
 
 import pytest
@@ -192,3 +194,24 @@ def test_being_called_away_ends_the_request() -> None:
         with pytest.raises(KeyboardInterrupt):
             wire.ask("POST", "/", meanwhile=(0.01, leave), limit_s=LIMIT_S)
         assert ended.wait(10)
+
+
+def test_what_goes_wrong_meanwhile_is_not_the_daemons_doing() -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def held(connection: socket.socket) -> None:
+        asked(connection)
+        connection.recv(1)
+
+    with (
+        answering(held) as wire,
+        pytest.raises(OSError, match="No space left on device"),
+    ):
+        wire.ask("GET", "/v1/sessions", limit_s=LIMIT_S, meanwhile=(0.01, full))
+
+
+def test_what_is_closed_under_a_request_connects_to_nobody_by_itself() -> None:
+    """Who listens by then has proved nothing."""
+    with answering() as wire, pytest.raises(NotConnected):
+        wire._new().request("GET", "/v1/sessions", headers={"Authorization": "Bearer a-token"})

@@ -64,11 +64,14 @@ class Wire:
         """The whole answer, which comes within ``limit_s``. Raises `NoDaemon`, `NoAnswer`, `NotTheDaemon`."""
 
         def whole() -> Answer:
-            answer = self._sent(connection, method, target, "application/json", body)
-            return Answer(answer.status, answer.headers.get_content_type(), answer.read())
+            with self._on_its_way(
+                limit_s
+            ):  # and not what is done meanwhile: a terminal that is gone is no fault of the daemon's
+                answer = self._sent(connection, method, target, "application/json", body)
+                return Answer(answer.status, answer.headers.get_content_type(), answer.read())
 
-        with self._connected(limit_s) as connection, self._on_its_way(limit_s):
-            return _Call(whole).result(limit_s, meanwhile)
+        with self._connected(limit_s) as connection:
+            return _Call(whole).result(limit_s, meanwhile, self._late(limit_s))
 
     @contextmanager
     def fetch(self, target: str, *, limit_s: float) -> Iterator[tuple[Answer, Iterator[bytes]]]:
@@ -142,11 +145,12 @@ class Wire:
         try:
             yield
         except TimeoutError:
-            raise NoAnswer(
-                f"The daemon at {self.url} did not answer within {limit_s:g} s.", hint=_LOG
-            ) from None
+            raise self._late(limit_s) from None
         except (OSError, HTTPException) as error:
             raise NoAnswer(f"{self.url} broke off: {error or type(error).__name__}.", hint=_LOG) from None
+
+    def _late(self, limit_s: float) -> NoAnswer:
+        return NoAnswer(f"The daemon at {self.url} did not answer within {limit_s:g} s.", hint=_LOG)
 
 
 class _Call:
@@ -159,13 +163,13 @@ class _Call:
         self._error: Exception | None = None
         threading.Thread(target=self._run, daemon=True).start()
 
-    def result(self, limit_s: float, meanwhile: Meanwhile | None) -> Answer:
-        """Raises `TimeoutError`, and what the work raises."""
+    def result(self, limit_s: float, meanwhile: Meanwhile | None, late: NoAnswer) -> Answer:
+        """Raises ``late``, and what the work raises."""
         every_s, look = meanwhile or (limit_s, lambda: None)
         until = monotonic() + limit_s
         while not self._done.wait(max(0.0, min(every_s, until - monotonic()))):
             if monotonic() >= until:
-                raise TimeoutError
+                raise late
             look()
         if self._answer is None:
             assert self._error is not None  # noqa: S101 (it has ended one way or the other)
