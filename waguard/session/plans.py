@@ -30,18 +30,20 @@ class Plans:
 
     def unreachable(self, epoch: int, step: int, failure: Failure) -> events.Unreachable:
         """There is no way to the page: only what goes there again may help where nobody reaches WhatsApp."""
-        plan, why = tuple(PLANS[Fault.OFFLINE]), BY_COST
-        if self._gate.network_down_with(self._instance.code):
-            plan, why = (Remedy.RELOAD,), _NETWORK
+        plan, why = self._offline(no_way=True)
         return events.Unreachable(epoch, failure, plan, why, step=step)
+
+    def _offline(self, *, no_way: bool) -> tuple[tuple[Remedy, ...], str]:
+        if self._gate.network_down_with(self._instance.code):
+            return ((Remedy.RELOAD,) if no_way else ()), _NETWORK
+        return tuple(PLANS[Fault.OFFLINE]), BY_COST
 
     async def _plan(self, fault: Fault, reading: Reading | None) -> tuple[tuple[Remedy, ...], str]:
         """The cheapest first, and why nothing else."""
         code, gate = self._instance.code, self._gate
         plan = PLANS[fault]
-        if fault is Fault.OFFLINE and gate.network_down_with(code):
-            no_way = reading is None or ERROR_PAGE in reading.signs
-            return ((Remedy.RELOAD,) if no_way else ()), _NETWORK
+        if fault is Fault.OFFLINE:
+            return self._offline(no_way=reading is None or ERROR_PAGE in reading.signs)
         if fault is Fault.PAGE_UNREAD and not gate.alone(code, fault):
             return (), "other pages are not understood either: the page or its reader has changed"
         if REPLACING & set(plan):
