@@ -21,7 +21,7 @@ from views import CONNECTED, DOWN, FAILED, SCAN, SNAPSHOT, STARTING, blocks
 
 from waguard import __version__
 from waguard.api import auth, problems
-from waguard.cli import edge, follow, show, tokens
+from waguard.cli import edge, follow, terminal, tokens, units
 from waguard.cli.errors import Foreign
 from waguard.config import load as loading
 from waguard.config.load import load
@@ -430,7 +430,7 @@ WHEN	WHAT
 )
 def test_ages(ago: float, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 1e9 + ago)
-    assert show.age(1e9) == said
+    assert units.age(1e9) == said
 
 
 # --- the verbs ----------------------------------------------------------------------------------------
@@ -574,7 +574,7 @@ class TestCleanup:
 
     def test_a_person_is_asked(self, port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
         port.handlers[self.ROUTE] = always(self.CLEAN)
-        monkeypatch.setattr(show, "on_terminal", lambda: True)
+        monkeypatch.setattr(terminal, "on_terminal", lambda: True)
         refused = ask(port, "cleanup", "demo", input="n\n")
         assert refused.exit_code == 1
         assert "will have to scan" in refused.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Daemon, Journal
 
-from waguard.cli import doctor
+from waguard.cli.checks import storage
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Status
 from waguard.errors import ConfigError, RecordUnavailable
@@ -159,7 +159,7 @@ async def test_a_file_system_without_links_is_said_at_the_start(pose: Daemon) ->
 def test_a_file_system_without_links_is_said_by_doctor(sessions_dir: Path) -> None:
     sessions_dir.mkdir(exist_ok=True)
     with pytest.raises(ConfigError, match="has no symbolic links"):
-        doctor.sessions(Config.model_validate({"sessions": {"dir": sessions_dir}}))
+        storage.sessions(Config.model_validate({"sessions": {"dir": sessions_dir}}))
 
 
 def test_links_that_have_gone_since_the_start_are_said_too(

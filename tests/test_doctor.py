@@ -26,8 +26,8 @@ from waguard.backup.seal import Sealer
 from waguard.browser import find
 from waguard.cli import doctor
 from waguard.cli.app import app
+from waguard.cli.checks import Seen, browsers, machine, running, storage
 from waguard.cli.client import Control
-from waguard.cli.doctor import Seen
 from waguard.cli.errors import NoDaemon, NoUser
 from waguard.cli.findings import Grade
 from waguard.cli.peer import Proof
@@ -119,7 +119,7 @@ def test_a_check_that_fails_is_a_problem_and_the_others_go_on(monkeypatch: pytes
 
     monkeypatch.setattr(doctor, "MACHINE", [])
     monkeypatch.setattr(doctor, "SERVICE", [])
-    monkeypatch.setattr(doctor, "CHECKS", [("a", no_browser), ("b", no_program), ("c", doctor.memory)])
+    monkeypatch.setattr(doctor, "CHECKS", [("a", no_browser), ("b", no_program), ("c", machine.memory)])
     _, first, second, third = doctor.examine(None)
     assert (first.grade, first.seen, first.mend) == (Grade.PROBLEM, "No browser found.", find.INSTALL_HINT)
     assert (second.grade, third.grade) == (Grade.PROBLEM, Grade.OK)
@@ -128,7 +128,7 @@ def test_a_check_that_fails_is_a_problem_and_the_others_go_on(monkeypatch: pytes
 
 def test_with_a_wrong_configuration_only_the_machine_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch, Seen("of the defaults"))
-    monkeypatch.setattr(doctor, "MACHINE", [("python", doctor.python)])
+    monkeypatch.setattr(doctor, "MACHINE", [("python", machine.python)])
     Path("config.toml").write_text("[api]\nport = -1\n")
     wrong, fine = doctor.examine(None)
     assert (wrong.grade, fine.grade, fine.check) == (Grade.PROBLEM, Grade.OK, "python")
@@ -151,34 +151,34 @@ def test_a_configuration_of_others_has_no_line_to_mend(monkeypatch: pytest.Monke
 
 
 def test_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.python().grade is Grade.OK
+    assert machine.python().grade is Grade.OK
     monkeypatch.setattr(sys, "version_info", (3, 10, 9, "final", 0))
-    assert doctor.python().grade is Grade.PROBLEM
+    assert machine.python().grade is Grade.PROBLEM
 
 
 def test_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "unprivileged_user", browsers_run_as(None))
+    monkeypatch.setattr(browsers, "unprivileged_user", browsers_run_as(None))
     me = pwd.getpwuid(os.geteuid()).pw_name
-    assert doctor.user(Config()) == Seen(f"browsers run as {me}, like the daemon")
-    monkeypatch.setattr(doctor, "unprivileged_user", browsers_run_as(NOBODY))
-    seen = doctor.user(Config())
+    assert browsers.user(Config()) == Seen(f"browsers run as {me}, like the daemon")
+    monkeypatch.setattr(browsers, "unprivileged_user", browsers_run_as(NOBODY))
+    seen = browsers.user(Config())
     assert (seen.grade, seen.mend.split()[0]) == (Grade.WARNING, "useradd")
-    monkeypatch.setattr(doctor, "unprivileged_user", browsers_run_as(User("waguard", 999, 999)))
-    assert doctor.user(Config()).grade is Grade.OK
-    monkeypatch.setattr(doctor, "drop_privileges", lambda _user: ["/nowhere/setpriv"])
-    assert doctor.user(Config()).mend == "apt-get install util-linux"
+    monkeypatch.setattr(browsers, "unprivileged_user", browsers_run_as(User("waguard", 999, 999)))
+    assert browsers.user(Config()).grade is Grade.OK
+    monkeypatch.setattr(browsers, "drop_privileges", lambda _user: ["/nowhere/setpriv"])
+    assert browsers.user(Config()).mend == "apt-get install util-linux"
 
 
 def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "unprivileged_user", browsers_run_as(None))
+    monkeypatch.setattr(browsers, "unprivileged_user", browsers_run_as(None))
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
-    assert "4000000" in doctor.user(Config()).what
+    assert "4000000" in browsers.user(Config()).what
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root chooses whom browsers run as")
 def test_a_user_that_does_not_exist() -> None:
     with pytest.raises(ConfigError) as caught:
-        doctor.user(config(browser={"user": "no-such-user"}))
+        browsers.user(config(browser={"user": "no-such-user"}))
     assert "useradd" in caught.value.hint
 
 
@@ -192,7 +192,7 @@ def _program(path: Path, text: str) -> Path:
 @pytest.mark.parametrize("binary", BINARIES, ids=lambda path: path.name)
 @pytest.mark.parametrize("kind", ["bubblewrap", "plain"])
 def test_a_browser_that_loads_a_page(binary: Path, kind: str) -> None:
-    seen = doctor.browser(config(browser={"path": binary}, sandbox={"kind": kind}))
+    seen = browsers.browser(config(browser={"path": binary}, sandbox={"kind": kind}))
     assert seen.grade is Grade.OK
     assert seen.what.startswith(f"{binary}, ")
     assert f", loads a page in {kind}" in seen.what
@@ -202,12 +202,12 @@ def test_a_browser_that_loads_a_page(binary: Path, kind: str) -> None:
 @pytest.mark.browser
 @pytest.mark.skipif(FULL not in BINARIES, reason="no full Chromium is installed")
 def test_a_browser_that_starts_and_loads_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_TRIAL_S", 5.0)
+    monkeypatch.setattr(browsers, "_TRIAL_S", 5.0)
     # Its network service dies at each start.
     for parent in (tmp_path, tmp_path.parent):
         parent.chmod(0o711)  # browsers run as somebody else
     broken = _program(tmp_path / "browser", f'exec {FULL} --disable-crashpad-for-testing "$@"')
-    seen = doctor.browser(config(browser={"path": broken}, deadlines={"start": 5}))
+    seen = browsers.browser(config(browser={"path": broken}, deadlines={"start": 5}))
     assert seen.grade is Grade.PROBLEM
     assert f"{broken}, " in seen.what
     assert "loads no page: " in seen.what  # for its navigation fails, or does not end, as it comes
@@ -216,7 +216,7 @@ def test_a_browser_that_starts_and_loads_no_page(tmp_path: Path, monkeypatch: py
 
 def test_a_browser_that_does_not_start() -> None:
     posing = {"path": POSING, "extra_flags": ["--posing=dies-at-once"]}
-    seen = doctor.browser(config(browser=posing))
+    seen = browsers.browser(config(browser=posing))
     assert seen.grade is Grade.PROBLEM
     assert "loads no page: The browser ended before it answered." in seen.what
     assert "It reports: posing: cannot open the display of my dreams" in seen.what
@@ -225,24 +225,24 @@ def test_a_browser_that_does_not_start() -> None:
 
 def test_no_browser(tmp_path: Path) -> None:
     with pytest.raises(BrowserNotFound) as caught:
-        doctor.browser(config(browser={"path": tmp_path / "none"}))
+        browsers.browser(config(browser={"path": tmp_path / "none"}))
     assert "apt-get install" in caught.value.hint
 
 
 def test_bubblewrap_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Bubblewrap, "find", staticmethod(lambda: None))
-    seen = doctor.bubblewrap(Config())
+    seen = browsers.bubblewrap(Config())
     assert (seen.grade, seen.mend) == (Grade.WARNING, "Install it: apt-get install bubblewrap")
     assert "plain is used instead" in seen.what
-    assert doctor.bubblewrap(config(sandbox={"kind": "bubblewrap"})).grade is Grade.PROBLEM
-    assert doctor.bubblewrap(config(sandbox={"kind": "plain"})).grade is Grade.OK
+    assert browsers.bubblewrap(config(sandbox={"kind": "bubblewrap"})).grade is Grade.PROBLEM
+    assert browsers.bubblewrap(config(sandbox={"kind": "plain"})).grade is Grade.OK
 
 
 def test_bubblewrap_that_does_not_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = _program(tmp_path / "bwrap", "echo 'bwrap: No permissions to create new namespace' >&2; exit 1")
     monkeypatch.setattr(Bubblewrap, "find", staticmethod(lambda: broken))
-    monkeypatch.setattr(doctor, "_SYSCTL", tmp_path)
-    seen = doctor.bubblewrap(Config())
+    monkeypatch.setattr(browsers, "_SYSCTL", tmp_path)
+    seen = browsers.bubblewrap(Config())
     assert seen.grade is Grade.WARNING
     assert "No permissions to create new namespace" in seen.what
     assert "container" in seen.mend
@@ -269,7 +269,7 @@ def test_user_namespaces_that_are_forbidden(
 ) -> None:
     (tmp_path / key).parent.mkdir()
     (tmp_path / key).write_text(f"{value}\n")
-    monkeypatch.setattr(doctor, "_SYSCTL", tmp_path)
+    monkeypatch.setattr(browsers, "_SYSCTL", tmp_path)
     commands: list[Sequence[str]] = []
 
     def run(command: Sequence[str], **_options: Any) -> SimpleNamespace:
@@ -277,51 +277,51 @@ def test_user_namespaces_that_are_forbidden(
         return SimpleNamespace(returncode=1, stderr=f"{UNSHARE_FAILS}\n")
 
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(doctor, "unprivileged_user", browsers_run_as(NOBODY))
-    seen = doctor.user_namespaces(Config())
+    monkeypatch.setattr(browsers, "unprivileged_user", browsers_run_as(NOBODY))
+    seen = browsers.user_namespaces(Config())
     assert (seen.grade, seen.what) == (Grade.PROBLEM, f"do not work unprivileged: {UNSHARE_FAILS}")
     assert seen.mend.startswith(mend)
     assert "--reuid=65534" in commands[0], "tried as the user that browsers run as"
-    assert doctor.user_namespaces(config(browser={"chromium_sandbox": False})).grade is Grade.WARNING
+    assert browsers.user_namespaces(config(browser={"chromium_sandbox": False})).grade is Grade.WARNING
 
 
 def test_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = {"reserve_memory_mb": 256, "session_memory_mb": 300}
     monkeypatch.setattr(host, "available_memory_mb", lambda: 556)
-    assert doctor.memory(config(limits=limits)) == Seen("556 MiB free, room for 1 sessions")
+    assert machine.memory(config(limits=limits)) == Seen("556 MiB free, room for 1 sessions")
     monkeypatch.setattr(host, "available_memory_mb", lambda: 555)
-    assert doctor.memory(config(limits=limits)).grade is Grade.PROBLEM
-    assert doctor.memory(config(limits={**limits, "session_memory_mb": 0})).grade is Grade.OK
+    assert machine.memory(config(limits=limits)).grade is Grade.PROBLEM
+    assert machine.memory(config(limits={**limits, "session_memory_mb": 0})).grade is Grade.OK
 
 
 def test_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "free_disk_mb", lambda _path: 255)
-    assert doctor.disk(config(limits={"reserve_disk_mb": 255})).grade is Grade.OK
-    seen = doctor.disk(config(limits={"reserve_disk_mb": 256}))
+    assert machine.disk(config(limits={"reserve_disk_mb": 255})).grade is Grade.OK
+    seen = machine.disk(config(limits={"reserve_disk_mb": 256}))
     assert (seen.grade, seen.mend.split()[5]) == (Grade.PROBLEM, "du")
 
 
 def test_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "a" / "sessions"
     wanted = config(sessions={"dir": root})
-    assert doctor.sessions(wanted) == Seen(f"{root} will be created")
+    assert storage.sessions(wanted) == Seen(f"{root} will be created")
     root.mkdir(parents=True)
     root.chmod(0o711)
-    assert doctor.sessions(wanted) == Seen(f"{root} can be written")
+    assert storage.sessions(wanted) == Seen(f"{root} can be written")
     root.chmod(0o777)
-    assert doctor.sessions(wanted).mend == f"chmod go-w {root}"
+    assert storage.sessions(wanted).mend == f"chmod go-w {root}"
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
-    seen = doctor.sessions(wanted)
+    seen = storage.sessions(wanted)
     assert (seen.grade, seen.mend) == (
         Grade.WARNING,
         f"Run the daemon as its owner, or: chown -R 4000000 {root}",
     )
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert doctor.sessions(wanted).grade is Grade.PROBLEM
+    assert storage.sessions(wanted).grade is Grade.PROBLEM
     root.rmdir()
     root.write_text("a file")
     monkeypatch.undo()
-    assert doctor.sessions(wanted).grade is Grade.PROBLEM
+    assert storage.sessions(wanted).grade is Grade.PROBLEM
 
 
 def unit(**values: Any) -> Service:
@@ -338,32 +338,32 @@ def test_sessions_are_their_services_all_of_them(tmp_path: Path, monkeypatch: py
     record.touch()
     mend = f"chown -R nobody:nogroup {root}"
     for path in (root, root / "demo", record):  # from the top down, as they are mended
-        seen = doctor.sessions(wanted, service)
+        seen = storage.sessions(wanted, service)
         grade = Grade.PROBLEM if path == root else Grade.WARNING
         assert seen == Seen(f"{path} belongs to root, not to nobody", grade, mend)
         os.chown(path, NOBODY.uid, NOBODY.gid)
-    assert doctor.sessions(wanted, service) == Seen(f"{root} can be written")
+    assert storage.sessions(wanted, service) == Seen(f"{root} can be written")
     inside = root / ".profiles" / "generation" / "Default"  # the browser's business, and there is much of it
     inside.mkdir(parents=True)
     for path in (root / ".profiles", root / ".profiles" / "generation"):
         os.chown(path, NOBODY.uid, NOBODY.gid)
-    assert doctor.sessions(wanted, service).grade is Grade.OK
+    assert storage.sessions(wanted, service).grade is Grade.OK
     # A daemon of root beside it has no more to say there.
-    seen = doctor.sessions(wanted)
+    seen = storage.sessions(wanted)
     assert (seen.grade, seen.mend) == (
         Grade.WARNING,
         "Run the daemon as its owner: runuser -u nobody -- waguard run",
     )
-    monkeypatch.setattr(doctor, "_registry", lambda root: [root, root / "written.partial"])
-    assert doctor.sessions(wanted, service).grade is Grade.OK, "what has vanished is not missed"
+    monkeypatch.setattr(storage, "_registry", lambda root: [root, root / "written.partial"])
+    assert storage.sessions(wanted, service).grade is Grade.OK, "what has vanished is not missed"
     with pytest.raises(NoUser, match="no user no-such-user"):
-        doctor.sessions(wanted, unit(user="no-such-user"))
+        storage.sessions(wanted, unit(user="no-such-user"))
 
 
 def test_keys_that_systemd_hands_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, file = config(sessions={"dir": tmp_path / "sessions"}), tmp_path / "keys"
     service = unit(credentials={keys.CREDENTIAL: file})
-    seen = doctor.backup_keys(wanted, service)
+    seen = storage.backup_keys(wanted, service)
     assert (seen.grade, seen.what) == (
         Grade.PROBLEM,
         f"{file} is missing: the service, whose LoadCredential=waguard.keys names it, does not start",
@@ -372,23 +372,23 @@ def test_keys_that_systemd_hands_over(tmp_path: Path, monkeypatch: pytest.Monkey
     sealed = tmp_path / "sessions" / ".backups" / "demo" / "one.wgb"
     sealed.parent.mkdir(parents=True)
     sealed.touch()
-    seen = doctor.backup_keys(wanted, service)
+    seen = storage.backup_keys(wanted, service)
     assert seen.what.endswith("does not start and no snapshot that was taken so far can be opened")
     assert seen.mend == "Restore your copy of it"
     ring = keys.load(file, make=True)
     write_sealed(sealed, ring)
-    seen = doctor.backup_keys(wanted, service)
+    seen = storage.backup_keys(wanted, service)
     assert seen == Seen(f"{file}: 1, snapshots are sealed with {ring.newest.id}")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert "only root can read" in doctor.backup_keys(wanted, service).what
+    assert "only root can read" in storage.backup_keys(wanted, service).what
     # Beside the sessions they are made at the first start, which this is not.
-    seen = doctor.backup_keys(wanted)
+    seen = storage.backup_keys(wanted)
     assert (seen.grade, seen.mend) == (Grade.PROBLEM, "Restore your copy of it")
     assert "at the first start" not in seen.what
 
 
 def test_a_port_that_systemd_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_TRIAL_S", 0.05)
+    monkeypatch.setattr(running, "_ANSWER_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as kept:  # nobody answers
         number = kept.getsockname()[1]
         wanted, listens = config(api={"port": number}), f"127.0.0.1:{number} (Stream)"
@@ -398,13 +398,13 @@ def test_a_port_that_systemd_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
             (unit(state="activating", kept_fds=7), Grade.WARNING),
             (unit(state="inactive", listens=listens), Grade.OK),
         ):
-            seen = doctor.port(wanted, service)
+            seen = running.port(wanted, service)
             assert (seen.grade, seen.what) == (grade, what + service.state)
         for service in (unit(), unit(listens="127.0.0.1:1 (Stream)")):
-            assert doctor.port(wanted, service).grade is Grade.PROBLEM
-        monkeypatch.setattr(doctor, "_is_waguard", lambda *_: True)
-        assert "answers" in doctor.port(wanted, unit(kept_fds=1)).what
-        assert "kept" in doctor.port(wanted, unit(kept_fds=1, state="inactive")).what, "asked, it is started"
+            assert running.port(wanted, service).grade is Grade.PROBLEM
+        monkeypatch.setattr(running, "_is_waguard", lambda *_: True)
+        assert "answers" in running.port(wanted, unit(kept_fds=1)).what
+        assert "kept" in running.port(wanted, unit(kept_fds=1, state="inactive")).what, "asked, it is started"
 
 
 def write_sealed(path: Path, ring: Keyring) -> None:
@@ -424,9 +424,9 @@ def test_keys_that_open_no_snapshot(tmp_path: Path) -> None:
     write_sealed(place / "20260101.wgb", of_others)
     write_sealed(place / "20260102.wgb", ring)
     write_sealed(place / "20260103.refused.wgb", of_others)
-    assert doctor.backup_keys(wanted).grade is Grade.OK
+    assert storage.backup_keys(wanted).grade is Grade.OK
     write_sealed(place / "20260104.wgb", of_others)
-    seen = doctor.backup_keys(wanted)
+    seen = storage.backup_keys(wanted)
     assert seen.grade is Grade.PROBLEM
     assert (
         f"{place}/20260104.wgb cannot be opened: It was sealed with the key {of_others.newest.id}"
@@ -439,27 +439,27 @@ def test_backup_keys(tmp_path: Path) -> None:
     sessions = tmp_path / "sessions"
     sessions.mkdir()
     beside = config(sessions={"dir": sessions})
-    assert "made at the first start" in doctor.backup_keys(beside).what
+    assert "made at the first start" in storage.backup_keys(beside).what
     keys.load(sessions / ".backup.keys", make=True)
-    assert doctor.backup_keys(beside).grade is Grade.OK
+    assert storage.backup_keys(beside).grade is Grade.OK
     sealed = config(sessions={"dir": sessions}, profile={"at_rest": "sealed"})
-    assert doctor.backup_keys(sealed).grade is Grade.WARNING
+    assert storage.backup_keys(sealed).grade is Grade.WARNING
     with pytest.raises(ConfigError, match="there is no"):
-        doctor.backup_keys(config(backup={"key_file": tmp_path / "missing"}))
+        storage.backup_keys(config(backup={"key_file": tmp_path / "missing"}))
 
 
 def test_port() -> None:
-    assert doctor.port(config(api={"port": 0})).grade is Grade.OK
+    assert running.port(config(api={"port": 0})).grade is Grade.OK
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         number = other.getsockname()[1]
-        seen = doctor.port(config(api={"port": number}))
+        seen = running.port(config(api={"port": number}))
         assert (seen.grade, seen.what) == (
             Grade.PROBLEM,
             f"127.0.0.1:{number} is taken by another program",
         )
         assert f"ss -ltnp 'sport = :{number}'" in seen.mend
-    assert doctor.port(config(api={"port": number})) == Seen(f"127.0.0.1:{number} is free")
+    assert running.port(config(api={"port": number})) == Seen(f"127.0.0.1:{number} is free")
 
 
 def running_daemon(monkeypatch: pytest.MonkeyPatch, answer: SandboxView | WaguardError | None) -> None:
@@ -473,7 +473,7 @@ def running_daemon(monkeypatch: pytest.MonkeyPatch, answer: SandboxView | Waguar
     def control(*_: object) -> Iterator[Running]:
         yield Running()
 
-    monkeypatch.setattr(doctor, "control", control)
+    monkeypatch.setattr(running, "control", control)
 
 
 @pytest.mark.parametrize(
@@ -495,28 +495,28 @@ def test_daemon(
     monkeypatch: pytest.MonkeyPatch, answer: SandboxView | WaguardError | None, grade: Grade, what: str
 ) -> None:
     running_daemon(monkeypatch, answer)
-    seen = doctor.daemon(Config())
+    seen = running.daemon(Config())
     assert (seen.grade, seen.what) == (grade, what)
-    assert ("a line of waguard.service" in doctor.daemon(Config(), unit()).mend) == ("instead" in what)
+    assert ("a line of waguard.service" in running.daemon(Config(), unit()).mend) == ("instead" in what)
 
 
 def test_a_daemon_that_is_down_is_not_started_by_asking(monkeypatch: pytest.MonkeyPatch) -> None:
     running_daemon(monkeypatch, WaguardError("It was asked."))
     for state in ("inactive", "activating"):
-        assert doctor.daemon(Config(), unit(state=state)) == Seen(f"waguard.service is {state}")
-        assert doctor.alerts(Config(), unit(state=state)) == Seen("there is no daemon to ask")
-    seen = doctor.daemon(Config(), unit(state="failed"))
+        assert running.daemon(Config(), unit(state=state)) == Seen(f"waguard.service is {state}")
+        assert running.alerts(Config(), unit(state=state)) == Seen("there is no daemon to ask")
+    seen = running.daemon(Config(), unit(state="failed"))
     assert (seen.grade, seen.what) == (Grade.PROBLEM, "waguard.service has failed")
-    seen = doctor.daemon(Config(), unit(state="activating", restarts=7))
+    seen = running.daemon(Config(), unit(state="activating", restarts=7))
     assert (seen.grade, seen.what) == (
         Grade.PROBLEM,
         "waguard.service keeps ending: systemd has restarted it 7 times",
     )
     assert "journalctl -u waguard" in seen.mend
-    seen = doctor.daemon(Config(), unit(state="inactive", enabled=True))
+    seen = running.daemon(Config(), unit(state="inactive", enabled=True))
     assert (seen.grade, seen.what) == (Grade.WARNING, "waguard.service is enabled, and down")
     by_its_socket = unit(state="inactive", enabled=True, listens="127.0.0.1:8717 (Stream)")
-    assert doctor.daemon(Config(), by_its_socket).grade is Grade.OK
+    assert running.daemon(Config(), by_its_socket).grade is Grade.OK
 
 
 async def test_what_a_running_daemon_says_is_wrong(pose: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -527,8 +527,8 @@ async def test_what_a_running_daemon_says_is_wrong(pose: Daemon, monkeypatch: py
             with Wire(url, json.loads(own)["admin"], proof, "") as wire:
                 yield Control(wire, 10.0)
 
-        monkeypatch.setattr(doctor, "control", control)
-        return doctor.alerts(config)
+        monkeypatch.setattr(running, "control", control)
+        return running.alerts(config)
 
     own = ""
     reserve = {"reserve_disk_mb": 10**9, "reserve_memory_mb": 0, "session_memory_mb": 0}
@@ -560,21 +560,21 @@ async def test_what_a_running_daemon_says_is_wrong(pose: Daemon, monkeypatch: py
 
 
 def test_fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_FONTS", (tmp_path / "none", tmp_path))
+    monkeypatch.setattr(machine, "_FONTS", (tmp_path / "none", tmp_path))
     (tmp_path / "fonts.cache").touch()
-    seen = doctor.fonts()
+    seen = machine.fonts()
     assert (seen.grade, seen.mend) == (Grade.WARNING, "apt-get install fonts-liberation")
     (tmp_path / "truetype").mkdir()
     (tmp_path / "truetype" / "Some.ttf").touch()
-    assert doctor.fonts().grade is Grade.OK
+    assert machine.fonts().grade is Grade.OK
 
 
 def test_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = {"mb": 64}
-    monkeypatch.setattr(doctor, "_SHM", tmp_path)
+    monkeypatch.setattr(machine, "_SHM", tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free["mb"] * host.MB))
-    assert doctor.shared_memory().grade is Grade.WARNING
+    assert machine.shared_memory().grade is Grade.WARNING
     free["mb"] = 256
-    assert doctor.shared_memory().grade is Grade.OK
-    monkeypatch.setattr(doctor, "_SHM", tmp_path / "none")
-    assert doctor.shared_memory().grade is Grade.WARNING
+    assert machine.shared_memory().grade is Grade.OK
+    monkeypatch.setattr(machine, "_SHM", tmp_path / "none")
+    assert machine.shared_memory().grade is Grade.WARNING

@@ -27,8 +27,9 @@ from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Stage, Status
 from waguard.core.stats import Happening
 from waguard.errors import HistoryFailed
+from waguard.history.database import FILE
 from waguard.history.learned import Learned
-from waguard.history.store import FILE, KEPT, Bounds, History
+from waguard.history.store import KEPT, Bounds, History
 from waguard.observe.bus import Event
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
@@ -646,15 +647,15 @@ async def test_a_disk_that_hangs_holds_up_neither_an_event_nor_the_end(
     finally:
         released.set()
         await until(lambda: all(one.name != "history" for one in threading.enumerate()))
-        history._drop()
+        history._database._drop()
 
 
 async def test_a_file_that_cannot_be_read_is_an_error_of_who_asks(
     tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with keeping(tmp_path, journal) as (history, _):
-        await history._in_thread(history._drop)
-        monkeypatch.setattr(history, "_path", tmp_path / "nowhere" / FILE)
+        await history._database.close()
+        monkeypatch.setattr(history._database, "_path", tmp_path / "nowhere" / FILE)
         with pytest.raises(HistoryFailed, match="Cannot read"):
             await history.happened(DEMO, 10)
 

@@ -70,7 +70,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "config/",
         "session/registry.py",
         "schedule/runner.py",
-        "history/store.py",
+        "history/database.py",
         "profile/witness.py",
         "backup/snapshot.py",
         "api/",
@@ -348,7 +348,7 @@ def test_what_a_browser_could_have_made_is_opened_by_files_alone() -> None:
         ),
         *(
             "waguard.schedule",
-            "waguard.history.store",
+            "waguard.history.database",
             "waguard.api.auth",
         ),
     )

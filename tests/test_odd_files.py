@@ -21,8 +21,9 @@ from waguard.backup.store import Backups, about_of
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Status, Verdict
 from waguard.errors import BackupRefused, RecordUnavailable, StorageFailed
+from waguard.history.database import FILE
 from waguard.history.learned import Learned
-from waguard.history.store import FILE, History
+from waguard.history.store import History
 from waguard.profile import examiners, leveldb, login, witness
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject

@@ -18,8 +18,9 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from waguard.api.problems import response
-from waguard.cli import app, edge, show
+from waguard.cli import app, edge
 from waguard.cli.table import Column, table
+from waguard.cli.terminal import Harmless
 from waguard.config.sections import Log
 from waguard.core.model import Alert
 from waguard.core.plain_text import MOST, plain, plain_data, plain_json
@@ -152,7 +153,7 @@ def test_no_alert_has_it(text: str) -> None:
 @given(text=TEXTS)
 def test_no_terminal_gets_it(terminal: bool, text: str) -> None:
     stream = io.StringIO()
-    console = show.Harmless(
+    console = Harmless(
         file=stream,
         force_terminal=terminal,
         width=80,

@@ -57,7 +57,7 @@ def _handed_browsers() -> bool:
 
 def _tell(code: str, message: str, hint: str, said: Sequence[str], *, starts: bool) -> None:
     from waguard.api.words import in_shell  # noqa: PLC0415 (only an error needs words)
-    from waguard.cli.show import errors  # noqa: PLC0415 (likewise)
+    from waguard.cli.terminal import errors  # noqa: PLC0415 (likewise)
 
     console = errors()
     if starts and _logged(code, message, hint, shown=console.is_terminal or code == ConfigError.code):

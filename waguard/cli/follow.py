@@ -13,7 +13,8 @@ from rich.text import Text
 
 from waguard.api import qr as drawing
 from waguard.cli.client import Control
-from waguard.cli.show import headline, milliseconds
+from waguard.cli.show import headline
+from waguard.cli.units import milliseconds
 from waguard.cli.wire import Meanwhile
 from waguard.core.model import ClientCode, Status, Verdict
 from waguard.core.shown import CheckView, QrView, SessionView

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 import waguard
 from waguard.backup import keys
-from waguard.cli import show
+from waguard.cli import terminal
 from waguard.cli import uninstall as taking_away
 from waguard.cli.errors import InstallFailed, KeyLost, NoSystemd, NotRoot, NoUninstall, ProgramUnfit
 from waguard.cli.findings import Finding, Grade
@@ -128,11 +128,13 @@ def _install(work: Work, program: str, *, start: bool) -> None:
         enabled = running and ok("systemctl", "is-enabled", "--quiet", UNITS[0])
         work.command("systemctl", "enable", "--now", UNITS[0], needed=not enabled)
     if status := shown("StatusText"):
-        show.output().print(f"Running now: {status}")
+        terminal.output().print(f"Running now: {status}")
     if running and changed:
-        show.output().print("It goes on as it was. For units that have changed: systemctl restart waguard")
+        terminal.output().print(
+            "It goes on as it was. For units that have changed: systemctl restart waguard"
+        )
     elif not work.dry_run:
-        show.output().print(
+        terminal.output().print(
             f"Its log: journalctl -u waguard. The admin's token: {program} --config {CONFIG} token"
         )
 
@@ -150,9 +152,9 @@ def _examine(work: Work, *command: str) -> None:
 
     work.step(" ".join(command), look)
     for lack in lacks:
-        show.output().print(f"  {lack.grade.value:<9} {lack.check}: {lack.seen}", style="bold yellow")
+        terminal.output().print(f"  {lack.grade.value:<9} {lack.check}: {lack.seen}", style="bold yellow")
         if lack.mend:
-            show.output().print(f"            -> {lack.mend}")
+            terminal.output().print(f"            -> {lack.mend}")
     if any(lack.grade is Grade.PROBLEM for lack in lacks):
         raise InstallFailed("The service could not work here: see the problems above.", hint=AGAIN)
 

@@ -28,7 +28,7 @@ def doctor(
     ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False
 ) -> None:
     """Report what this machine lacks, and the command that fixes it. Exit code 1 if there is a problem."""
-    from waguard.cli import show  # noqa: PLC0415 (`token` needs nothing of this)
+    from waguard.cli import show, terminal  # noqa: PLC0415 (`token` needs nothing of this)
     from waguard.cli.doctor import examine  # noqa: PLC0415 (likewise)
     from waguard.cli.sessions import print_json  # noqa: PLC0415 (likewise)
 
@@ -36,6 +36,6 @@ def doctor(
     if as_json:
         print_json(findings)
     else:
-        show.doctor(findings, show.output())
+        show.doctor(findings, terminal.output())
     if any(finding.grade is Grade.PROBLEM for finding in findings):
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from waguard.cli import archive, show
+from waguard.cli import archive, show, terminal, units
 from waguard.cli.client import Control
 from waguard.cli.errors import FileExists, NoFile
 from waguard.cli.sessions import (
@@ -37,7 +37,7 @@ def backup(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) 
     if json:
         print_json(view)
     else:
-        show.output().print(f"{client} has a snapshot: {view.id} ({show.size(view.bytes)}).")
+        terminal.output().print(f"{client} has a snapshot: {view.id} ({units.size(view.bytes)}).")
 
 
 def backups(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) -> None:
@@ -47,9 +47,9 @@ def backups(ctx: typer.Context, code: Code, url: Url = None, json: Json = False)
     if json:
         print_json(found)
     elif found.backups:
-        show.backups(found.backups, show.output())
+        show.backups(found.backups, terminal.output())
     else:
-        show.output().print(f"{client} has no snapshots yet. Take one: waguard backup {client}")
+        terminal.output().print(f"{client} has no snapshots yet. Take one: waguard backup {client}")
 
 
 def restore(
@@ -75,8 +75,8 @@ def restore(
         if json:
             print_json(view)
         else:
-            show.output().print(
-                f"The snapshot {view.id} is whole ({show.size(view.bytes)}, taken {show.when(view.taken_at)}). "
+            terminal.output().print(
+                f"The snapshot {view.id} is whole ({units.size(view.bytes)}, taken {units.when(view.taken_at)}). "
                 f"It would take the place of the profile of {client}, which would be put aside."
             )
         return
@@ -129,7 +129,7 @@ def bring(
             if json:
                 print_json(view)
             else:
-                show.output().print(f"{path} holds a login that can be taken over. Nothing was changed.")
+                terminal.output().print(f"{path} holds a login that can be taken over. Nothing was changed.")
             return
         bring_up(
             ctx,
@@ -170,7 +170,9 @@ def export(
         return chosen
 
     chosen = ask(ctx, url, fetch, waiting=f"Writing {file}")
-    show.output().print(f"{file} holds the snapshot {chosen} of {client} ({show.size(file.stat().st_size)}).")
+    terminal.output().print(
+        f"{file} holds the snapshot {chosen} of {client} ({units.size(file.stat().st_size)})."
+    )
 
 
 def reap(ctx: typer.Context, dry_run: DryRun = False, url: Url = None, json: Json = False) -> None:
@@ -179,7 +181,7 @@ def reap(ctx: typer.Context, dry_run: DryRun = False, url: Url = None, json: Jso
     if json:
         print_json(found)
     else:
-        show.sweep(found, show.output())
+        show.sweep(found, terminal.output())
     if any(finding.outcome == "failed" for finding in found.findings):
         raise typer.Exit(1)
 
@@ -190,7 +192,7 @@ def schedule(ctx: typer.Context, url: Url = None, json: Json = False) -> None:
     if json:
         print_json(found)
     else:
-        show.schedule(found.jobs, show.output())
+        show.schedule(found.jobs, terminal.output())
 
 
 def _origin(ctx: typer.Context, url: str | None) -> str:

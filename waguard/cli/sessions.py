@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import TypeAdapter
 
-from waguard.cli import show
+from waguard.cli import happenings, show, terminal, units
 from waguard.cli.client import Control, control
 from waguard.cli.errors import NotAgreed
 from waguard.cli.service import Service, configured, installed
@@ -115,15 +115,15 @@ def status(
             print_json(ask(ctx, url, lambda daemon: daemon.session(client)))
         else:
             view, lately, saved = ask(ctx, url, lambda daemon: _in_detail(daemon, client))
-            show.session(view, show.output(), lately=lately, saved=saved)
+            show.session(view, terminal.output(), lately=lately, saved=saved)
         return
     found = ask(ctx, url, lambda daemon: daemon.sessions())
     if json:
         print_json(found)
     elif found.sessions:
-        show.sessions(found.sessions, show.output())
+        show.sessions(found.sessions, terminal.output())
     else:
-        show.output().print("No sessions yet. Start one: waguard connect CODE")
+        terminal.output().print("No sessions yet. Start one: waguard connect CODE")
 
 
 def _in_detail(daemon: Control, code: ClientCode) -> tuple[SessionView, Sequence[Happening], str]:
@@ -133,12 +133,12 @@ def _in_detail(daemon: Control, code: ClientCode) -> tuple[SessionView, Sequence
     saved = ""
     with suppress(WaguardError):
         found = (daemon.history(code, limit=_LOOK_BACK)).history
-        lately = [one for one in found if one.name in show.TURNS][:_LATELY]
+        lately = [one for one in found if one.name in happenings.TURNS][:_LATELY]
     with suppress(WaguardError):
         usable = [one for one in (daemon.backups(code)).backups if one.login and not one.refused]
         ages = [one.taken_at for one in usable if one.taken_at is not None]
         saved = (
-            f"{len(usable)} with a login, the newest {show.age(max(ages))} old"
+            f"{len(usable)} with a login, the newest {units.age(max(ages))} old"
             if ages
             else "none with a login"
         )
@@ -158,9 +158,9 @@ def history(
     if json:
         print_json(found)
     elif found.history:
-        show.history(found.history, show.output())
+        happenings.history(found.history, terminal.output())
     else:
-        show.output().print(f"There is no history of {client}.")
+        terminal.output().print(f"There is no history of {client}.")
 
 
 def disconnect(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) -> None:
@@ -170,7 +170,7 @@ def disconnect(ctx: typer.Context, code: Code, url: Url = None, json: Json = Fal
     if json:
         print_json(view)
     else:
-        show.output().print(show.headline(view))
+        terminal.output().print(show.headline(view))
 
 
 def cleanup(
@@ -187,7 +187,7 @@ def cleanup(
     if json:
         print_json(view)
     else:
-        show.cleanup(view, show.output())
+        show.cleanup(view, terminal.output())
     if not view.ok:
         raise typer.Exit(1)
 
@@ -196,13 +196,13 @@ def agreed(what: str, command: str, *, yes: bool) -> None:
     """Before a login goes: a person is asked, and where there is none it has to be said. Raises `NotAgreed`."""
     if yes:
         return
-    if not show.on_terminal():
+    if not terminal.on_terminal():
         raise NotAgreed(what, hint=f"There is no terminal to confirm on. If you mean it: {command} --yes")
     typer.confirm(f"{what} Go on?", abort=True, err=True)
 
 
 def until(wait: Wait | None) -> Wait:
-    return wait or (Wait.CONNECTED if show.output().is_terminal else Wait.QR)
+    return wait or (Wait.CONNECTED if terminal.output().is_terminal else Wait.QR)
 
 
 def bring_up(
@@ -220,14 +220,14 @@ def bring_up(
         if json:
             print_json(ask(ctx, url, lambda daemon: verb(daemon, None)))
         else:
-            console = show.output()
+            console = terminal.output()
             ask(
                 ctx,
                 url,
                 lambda daemon: follow(daemon, code, partial(verb, daemon), console=console, with_qr=with_qr),
             )
     except KeyboardInterrupt:
-        show.errors().print(f"{code} goes on in the background. See: waguard status {code}")
+        terminal.errors().print(f"{code} goes on in the background. See: waguard status {code}")
         raise
 
 
@@ -240,7 +240,7 @@ def ask(
 ) -> T:
     """One conversation with the daemon; ``waiting`` is shown on a terminal as long as it lasts."""
     config, service = known(ctx.obj, url)
-    if waiting and (console := show.errors()).is_terminal:
+    if waiting and (console := terminal.errors()).is_terminal:
         with console.status(f"{waiting} ..."):
             return ask(ctx, url, request)
 

@@ -1,33 +1,20 @@
-"""What people see: rich on a terminal, plain elsewhere."""
+"""Sessions, snapshots, sweeps and checks as tables and lists for people."""
 
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
+from rich.console import Console
 from rich.text import Text
 
 from waguard.api.words import in_shell
 from waguard.cli.findings import Finding, Grade
+from waguard.cli.happenings import STYLES, history
 from waguard.cli.table import Column, facts, table
+from waguard.cli.units import age, milliseconds, number, size, stages, when
 from waguard.core.model import Login, Status
-from waguard.core.plain_text import plain
 from waguard.core.shown import BackupView, CleanupView, FindingView, JobView, SessionView, Sweep
 from waguard.core.stats import Happening
 
-_STYLES = {
-    Status.CONNECTED: "green",
-    Status.AWAITING_SCAN: "yellow",
-    Status.SYNCING: "cyan",
-    Status.STARTING: "cyan",
-    Status.RECOVERING: "magenta",
-    Status.LOGGED_OUT: "red",
-    Status.FAILED: "bold red",
-    Status.STOPPED: "dim",
-}
 _URGENT = (Status.FAILED, Status.LOGGED_OUT, Status.RECOVERING)
 _CALM = (Status.AWAITING_SCAN, Status.STARTING, Status.SYNCING, Status.CONNECTED, Status.STOPPED)
 _WELL = len(_URGENT) + 1
@@ -39,39 +26,6 @@ _LOGINS = {
 }
 _OUTCOMES = {"done": "green", "nothing": "dim", "skipped": "yellow", "failed": "red", "reported": "yellow"}
 _GRADES = {Grade.OK: "green", Grade.WARNING: "yellow", Grade.PROBLEM: "bold red"}
-Fields = Mapping[str, Any]
-_UNBROKEN = 10_000
-"""Columns of what is not a terminal: whoever reads it there breaks lines itself."""
-
-
-class Harmless(Console):
-    """What others say (a page, an archive, another program) reaches a terminal as text alone, whatever prints it."""
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        for segment in super().render(renderable, options):
-            if segment.control:  # our own
-                yield segment
-            else:
-                yield Segment(plain(segment.text, lines=True), segment.style)
-
-
-def output() -> Console:
-    return _console(Harmless(highlight=False, markup=False, emoji=False))
-
-
-def errors() -> Console:
-    return _console(Harmless(highlight=False, markup=False, emoji=False, stderr=True))
-
-
-def _console(console: Console) -> Console:
-    if not console.is_terminal:
-        console.width = _UNBROKEN
-    return console
-
-
-def on_terminal() -> bool:
-    """Whether a person sits at both ends."""
-    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def headline(view: SessionView) -> Text:
@@ -133,7 +87,7 @@ def _summary(views: Sequence[SessionView], width: int) -> Text:
             text.rstrip()
             text.append("\n")
             at = 0
-        text.append(one, f"not bold {_STYLES[status]}").append(", " if left else "", "not bold")
+        text.append(one, f"not bold {STYLES[status]}").append(", " if left else "", "not bold")
         at += len(one) + 2
     return text
 
@@ -201,11 +155,6 @@ def _queue(view: SessionView) -> str:
         return ""
     about = f", about {view.queued_s:.0f} s" if view.queued_s is not None else ""
     return f"{view.before} ahead of it{about}" if view.before else f"next to start{about}"
-
-
-def history(found: Sequence[Happening], console: Console) -> None:
-    columns = (Column("WHEN"), Column("WHAT", text=True))
-    table(columns, [(when(one.at), happening(one)) for one in found], console)
 
 
 def cleanup(view: CleanupView, console: Console) -> None:
@@ -291,90 +240,6 @@ def schedule(jobs: Sequence[JobView], console: Console) -> None:
     table(columns, rows, console)
 
 
-def happening(one: Happening) -> Text:
-    """What has happened, in a sentence; what a later version tells is shown as it is."""
-    tell = _HAPPENED.get(one.name)
-    try:
-        return tell(one.fields) if tell is not None else Text(f"{one.name} {dict(one.fields)}")
-    except (KeyError, TypeError, ValueError):
-        return Text(f"{one.name} {dict(one.fields)}")
-
-
-def _changed(fields: Fields) -> Text:
-    status = fields["status"]
-    reason = f" ({fields['reason']})" if fields.get("reason") else ""
-    before = f"{fields['process']}; was {fields['was']} for {milliseconds(fields['duration_ms'])}"
-    return Text.assemble((status, _STYLES.get(status, "")), f"{reason}, ", (before, "dim"))
-
-
-def _attempt(fields: Fields) -> Text:
-    how = {"connect": "started", "restart": "restarted", "return": "started with the daemon"}.get(
-        fields["why"], f"restarted automatically ({fields['why']})"
-    )
-    took = milliseconds(fields["duration_ms"])
-    if fields["outcome"] == "usable":
-        return Text(f"{how}: {fields['link']} after {took}", "green")
-    why = ", ".join(filter(None, (fields.get("code"), fields.get("stage") and f"stage {fields['stage']}")))
-    return Text(f"{how}: {fields['outcome']} after {took}{f' [{why}]' if why else ''}", "red")
-
-
-def _found(fields: Fields) -> Text:
-    remedies = ", ".join(fields.get("remedies") or ()) or "nothing"
-    return (
-        Text("found ")
-        .append(fields["fault"], "yellow")
-        .append(f": {'; '.join(fields['evidence'])}; to be tried: {remedies}", "dim")
-    )
-
-
-def _remedy(fields: Fields) -> Text:
-    style = {"cured": "green", "failed": "red"}.get(fields["outcome"], "")
-    took = milliseconds(fields["duration_ms"])
-    return Text(f"{fields['remedy']} against {fields['fault']}: ").append(
-        f"{fields['outcome']} after {took}", style
-    )
-
-
-def _recovered(fields: Fields) -> Text:
-    by = f"by {fields['remedy']}" if fields["remedy"] != "none" else "by itself"
-    return Text(
-        f"{fields['fault']} is over {by}, {milliseconds(fields['duration_ms'])} after it was found", "green"
-    )
-
-
-def _late(fields: Fields) -> Text:
-    return Text(f"stage {fields['stage']} was not done within {fields['deadline_s']:g} s", "yellow")
-
-
-_HAPPENED: Mapping[str, Callable[[Fields], Text]] = {
-    "session.changed": _changed,
-    "attempt.done": _attempt,
-    "health.finding": _found,
-    "health.remedy": _remedy,
-    "health.recovered": _recovered,
-    "stage.late": _late,
-}
-TURNS = _HAPPENED.keys() - {"session.changed", "stage.late"}
-"""What of it shows how a session fares; the others are the steps between."""
-
-
-def number(wid: str | None) -> str:
-    """As people write it: whatsapp's own form has more."""
-    return f"+{wid.partition('@')[0].partition(':')[0]}" if wid else ""
-
-
-def when(at: float | None) -> str:
-    """A unix time as people here write it."""
-    return "-" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-
-
-def size(count: int) -> str:
-    """Bytes, for people."""
-    if count < 1024:
-        return f"{count} bytes"
-    return f"{count / 1024:.1f} KiB" if count < 1024**2 else f"{count / 1024**2:.1f} MiB"
-
-
 def doctor(findings: Sequence[Finding], console: Console) -> None:
     columns = (Column("GRADE"), Column("WHAT"), Column("SEEN", text=True))
     rows = []
@@ -388,25 +253,8 @@ def doctor(findings: Sequence[Finding], console: Console) -> None:
     console.print(", ".join(counts))
 
 
-def stages(ms: dict[str, float]) -> str:
-    return ", ".join(f"{stage} {milliseconds(took)}" for stage, took in ms.items())
-
-
-def milliseconds(ms: float) -> str:
-    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
-
-
-def age(since: float) -> str:
-    """How long ago a unix time was."""
-    seconds = max(0, int(time.time() - since))
-    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds // length} {unit}"
-    return f"{seconds} s"
-
-
 def _status(view: SessionView) -> Text:
-    return Text(view.status.value, _STYLES[view.status])
+    return Text(view.status.value, STYLES[view.status])
 
 
 def _link(view: SessionView) -> str:

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from waguard.cli import show
+from waguard.cli import terminal, units
 from waguard.cli.sessions import Json, Url, ask, print_json
 from waguard.core.model import client_code
 from waguard.core.shown import DeadlineView, StatsView
@@ -32,7 +32,7 @@ def stats(
     if json:
         print_json(found)
     else:
-        render(found, show.output())
+        render(found, terminal.output())
 
 
 def render(view: StatsView, console: Console) -> None:
@@ -85,7 +85,7 @@ def _durations(attempts: AttemptStats) -> Table:
 def _spread(spread: Spread | None) -> Iterable[str]:
     if spread is None:
         return "0", "-", "-", "-"
-    return str(spread.count), *map(show.milliseconds, (spread.p50_ms, spread.p90_ms, spread.p99_ms))
+    return str(spread.count), *map(units.milliseconds, (spread.p50_ms, spread.p90_ms, spread.p99_ms))
 
 
 def _late(count: int) -> Text:
@@ -117,7 +117,7 @@ def _times(count: int) -> str:
 
 
 def _middle(spread: Spread | None) -> Iterable[str]:
-    return ("-", "-") if spread is None else map(show.milliseconds, (spread.p50_ms, spread.p90_ms))
+    return ("-", "-") if spread is None else map(units.milliseconds, (spread.p50_ms, spread.p90_ms))
 
 
 def _deadlines(deadlines: Iterable[DeadlineView]) -> Table:

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from waguard.cli import show
+from waguard.cli import terminal
 from waguard.cli.errors import InstallFailed
 from waguard.errors import DiskFull, StorageFailed
 from waguard.system.files import replacing
@@ -21,7 +21,7 @@ class Work:
 
     def __init__(self, *, dry_run: bool) -> None:
         self.dry_run = dry_run
-        self._out = show.output()
+        self._out = terminal.output()
 
     def step(self, what: str, do: Callable[[], object], *, needed: bool = True) -> bool:
         """Returns whether something has changed."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from waguard.cli import show
+from waguard.cli import terminal
 from waguard.cli.errors import Undecided
 from waguard.cli.layout import (
     CONFIG,
@@ -63,14 +63,14 @@ def uninstall(work: Work, *, keep: bool, purge: bool) -> None:
             mine = user() and not stranger()
             work.step(f"remove what is {USER}'s in {place}", partial(_remove_own, place), needed=mine)
             if place.exists() and not work.dry_run:
-                show.output().print(
+                terminal.output().print(
                     f"{place} stays, with what is not {USER}'s. Is it not needed: rm -r {place}"
                 )
     work.command("systemctl", "daemon-reload")
     if why := stranger():
-        show.output().print(f"The user {USER} stays, who is not the service's: {why}.")
+        terminal.output().print(f"The user {USER} stays, who is not the service's: {why}.")
     elif keep and is_elsewhere(place) and not place.exists():
-        show.output().print(
+        terminal.output().print(
             f"The user {USER} stays: what is in {place} belongs to it, and that is not there now."
         )
     else:  # at the end: it fails while anything runs as this user

@@ -72,12 +72,9 @@ class ClientLogin:
                 await self._write(more)
 
     async def _write(self, more: dict[str, Any]) -> None:
-        if (launch := self._instance.record.launch) is not None:
-            taken = self._state.taken_at is not None
-            databases = self._instance.custody.identities if taken else {}
-            now = replace(launch, accepted=launch.accepted or taken, databases=databases)
-            if now != launch:
-                more["launch"] = now
+        launch = self._instance.record.launch
+        if launch is not None and not launch.accepted and self._state.taken_at is not None:
+            more["launch"] = replace(launch, accepted=True)
         await self._instance.save(**as_written(self._state), **more)
 
     async def _obey(self, order: orders.Order) -> None:
@@ -94,11 +91,10 @@ class ClientLogin:
                 self._instance.memory.check = Report((Evidence("page", verdict, "login", what),))
 
     async def _hold(self) -> None:
-        profile, launch = self._instance.memory.profile, self._instance.record.launch
-        if profile is None or launch is None:
+        if (profile := self._instance.memory.profile) is None:
             return
         try:
-            await in_thread(self._instance.custody.hold, profile, launch.databases)
+            await in_thread(self._instance.custody.hold, profile)
         except WaguardError as error:
             self._instance.publish("profile.unwitnessed", code=error.code, error=error.message)
 

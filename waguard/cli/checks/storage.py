@@ -1,0 +1,136 @@
+"""The sessions directory and the keys of its snapshots: whose they are, and whether they can be used."""
+
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from waguard.backup import keys
+from waguard.backup.seal import Opener
+from waguard.cli.checks import Seen, user_name
+from waguard.cli.errors import NoUser
+from waguard.cli.findings import Grade
+from waguard.cli.service import UNIT, Service
+from waguard.config.sections import Config
+from waguard.errors import BackupRefused
+from waguard.profile.links import look_for_links
+from waguard.system.files import as_storage_error
+
+_MOST_ENTRIES = 10_000
+"""How many files and directories are looked at."""
+_MOST_SNAPSHOTS = 100
+"""How many are opened."""
+
+
+def sessions(config: Config, service: Service | None = None) -> Seen:
+    root, owner = (
+        config.sessions.dir.absolute(),
+        service.user if service is not None else user_name(os.geteuid()),
+    )
+    there = next(path for path in (root, *root.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return Seen(
+            f"{there} cannot be written by {user_name(os.geteuid())}",
+            Grade.PROBLEM,
+            f"install -d -m 711 -o {owner} {root}",
+        )
+    with as_storage_error(f"write {there}"):
+        look_for_links(there)
+    if there != root:
+        return Seen(f"{root} will be created")
+    uid = _uid(owner)
+    # What a daemon of root has made for its browsers is theirs.
+    looked_at = islice(_registry(root), _MOST_ENTRIES) if uid != 0 else (root,)
+    for path in looked_at:
+        try:
+            other = path.lstat().st_uid
+        except FileNotFoundError:  # a daemon at work
+            continue
+        if other == uid:
+            continue
+        what = f"{path} belongs to {user_name(other)}, not to {owner}"
+        if service is not None:
+            # One client's may be another's business; without the directory itself there is no service.
+            grade = Grade.PROBLEM if path == root else Grade.WARNING
+            return Seen(what, grade, f"chown -R {owner}:{service.group} {root}")
+        if uid == 0:
+            mend = f"Run the daemon as its owner: runuser -u {user_name(other)} -- waguard run"
+        else:
+            mend = f"Run the daemon as its owner, or: chown -R {owner} {root}"
+        return Seen(what, Grade.WARNING, mend)
+    if root.stat().st_mode & 0o022:
+        return Seen(f"{root} can be written by others", Grade.WARNING, f"chmod go-w {root}")
+    return Seen(f"{root} can be written")
+
+
+def _registry(root: Path) -> Iterator[Path]:
+    """The sessions directory, what is in it, and what is in that: all that the daemon itself writes, and no profile's inside."""
+    yield root
+    for path in root.iterdir():
+        yield path
+        with suppress(
+            OSError
+        ):  # it is gone meanwhile, or not ours to look into, which its owner has told already
+            if path.is_dir() and not path.is_symlink():
+                yield from path.iterdir()
+
+
+def _uid(name: str) -> int:
+    if name.isdecimal():
+        return int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise NoUser(
+            f"There is no user {name}, as whom {UNIT} runs.",
+            hint="systemd-sysusers waguard.conf",
+        ) from None
+
+
+def backup_keys(config: Config, service: Service | None = None) -> Seen:
+    """Without them no snapshot can be opened; beside the snapshots they protect from nobody who has the disk."""
+    named, root = config.backup.key_file, config.sessions.dir
+    handed = service.credentials.get(keys.CREDENTIAL) if service is not None and named is None else None
+    place = handed or keys.place(named, root)
+    beside = place.parent == root
+    if (handed is not None or beside) and not place.exists():
+        return _no_keys(place, handed=handed is not None, sealed=any(root.glob(".backups/*/*.wgb")))
+    if handed is not None and not os.access(place, os.R_OK):
+        return Seen(f"{place}, which systemd passes to the service; only root can read it")
+    ring = keys.load(place, make=False)
+    what = f"{place}: {len(ring.keys)}, snapshots are sealed with {ring.newest.id}"
+    for snapshot in _newest_snapshots(root):
+        try:
+            with snapshot.open("rb") as file:
+                Opener(file, ring).read(1)
+        except BackupRefused as error:
+            mend = error.hint or "See the others: waguard backups " + snapshot.parent.name
+            return Seen(f"{what}; {snapshot} cannot be opened: {error.message}", Grade.PROBLEM, mend)
+        except OSError as error:  # it is gone meanwhile, or not ours to read
+            return Seen(f"{what}; it could not be tried on {snapshot}: {error.strerror}")
+    if beside and config.profile.at_rest == "sealed":
+        mend = "Put them elsewhere: backup.key_file, or the systemd credential waguard.keys"
+        return Seen(f"{what}; stored beside the snapshots that they seal", Grade.WARNING, mend)
+    return Seen(what)
+
+
+def _newest_snapshots(root: Path) -> Iterator[Path]:
+    """Of each client, but for those that WhatsApp has refused."""
+    for of_one in islice(root.glob(".backups/*"), _MOST_SNAPSHOTS):
+        there = [path for path in of_one.glob("*.wgb") if not path.name.endswith(".refused.wgb")]
+        if there:
+            yield max(there, key=lambda path: path.name)
+
+
+def _no_keys(place: Path, *, handed: bool, sealed: bool) -> Seen:
+    if not handed and not sealed:
+        return Seen(f"{place} is made at the first start")
+    lacks = []
+    if handed:
+        lacks.append(f"the service, whose LoadCredential={keys.CREDENTIAL} names it, does not start")
+    if sealed:
+        lacks.append("no snapshot that was taken so far can be opened")
+    mend = "Restore your copy of it" if sealed else f"Make it: {keys.recipe(place)}"
+    return Seen(f"{place} is missing: {' and '.join(lacks)}", Grade.PROBLEM, mend)
