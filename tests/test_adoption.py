@@ -591,23 +591,52 @@ async def test_a_page_that_was_sent_nowhere_yet_is_opened_by_the_next_daemon(
     assert not real.events("health.finding")
 
 
+def wipe(profile: Path) -> None:
+    """Another directory in the place of the login's database, as Chromium makes it while the page goes on."""
+    database = next((profile / "Default" / "IndexedDB").glob("*.leveldb"))
+    shutil.copytree(database, away := database.with_suffix(".old"))
+    shutil.rmtree(database)
+    shutil.copytree(away, database, copy_function=shutil.copy)
+    for path in (database, *database.iterdir()):
+        os.chown(path, profile.stat().st_uid, profile.stat().st_gid)
+
+
 async def test_a_login_that_was_wiped_is_not_handed_over(real: Service, simulator: Simulator) -> None:
     """The next daemon could not tell the new database from the one that had the login."""
     await real.start()
     await up(real, "one")
     simulator.scan((await real.view("one"))["qr"]["text"], "34600000000")
     await real.until(lambda: real.events("backup.taken"), "saved")
-    profile = (real.sessions / "one" / "profile").resolve()
-    database = next((profile / "Default" / "IndexedDB").glob("*.leveldb"))
-    database.rename(database.with_suffix(".old"))  # as Chromium would, while the page goes on
-    shutil.copytree(database.with_suffix(".old"), database, copy_function=shutil.copy)
-    for path in (database, *database.iterdir()):
-        os.chown(path, profile.stat().st_uid, profile.stat().st_gid)
+    wipe((real.sessions / "one" / "profile").resolve())
     await real.end(signal.SIGUSR2)
     await real.start()
     await real.until(lambda: real.events("profile.restored"), "restored")
     await real.until(lambda: connected(real, "one"), "connected")
     assert not real.events("session.adopted")
+    assert "has been wiped" in real.events("profile.damaged")[0]["evidence"][0]
+
+
+@pytest.mark.parametrize("daemons", [1, 2])
+async def test_a_login_that_was_wiped_between_two_daemons_is_not_taken_for_a_good_one(
+    real: Service, simulator: Simulator, daemons: int
+) -> None:
+    await real.start()
+    await up(real, "one")
+    simulator.scan((await real.view("one"))["qr"]["text"], "34600000000")
+    await real.until(lambda: real.events("backup.taken"), "saved")
+    await real.end(signal.SIGKILL)
+    wipe((real.sessions / "one" / "profile").resolve())
+    await real.start()
+    await real.until(lambda: connected(real, "one"), "connected: the page goes on")
+    for _ in range(1, daemons):  # what one has not got to see, the next one does
+        await die(real, "kill")
+        await real.until(lambda: connected(real, "one"), "connected")
+    with pytest.raises(AssertionError, match="has been wiped"):
+        await real.ask("POST", "/v1/sessions/one/backups")
+    await real.ask("POST", "/v1/sessions/one/restart")
+    await real.until(lambda: real.events("profile.restored"), "restored")
+    await real.until(lambda: connected(real, "one"), "connected")
+    assert len(real.events("session.adopted")) == daemons
     assert "has been wiped" in real.events("profile.damaged")[0]["evidence"][0]
 
 

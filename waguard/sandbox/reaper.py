@@ -1,7 +1,7 @@
 """End what an earlier launch left behind, known from the registry's record of it. Never by name, always by identity."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from waguard.sandbox.identity import TOKEN_VARIABLE, Identity, handles_on
@@ -30,6 +30,8 @@ class Launch:
     """The page's DevTools target."""
     accepted: bool = False
     """WhatsApp has taken the login in it: that it is logged out later is no damage."""
+    databases: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Identities of the directories that the login is in since then, by their path below the profile: one that is wiped is another one."""
 
 
 async def reap(launch: Launch) -> Sequence[int]:

@@ -88,11 +88,17 @@ class Custody:
 
     # --- while a browser uses it ------------------------------------------------------------------------
 
-    def hold(self, profile: Profile) -> None:
-        """From here the databases have the login in them. Raises `StorageFailed`."""
+    def hold(self, profile: Profile, written: Mapping[str, str]) -> None:
+        """From here the databases have the login in them. ``written``: see `Held`. Raises `StorageFailed`."""
         self.let_go()
         with as_storage_error(f"open {profile.path}"):
-            self._held = Held(profile.path, self.origin)
+            self._held = Held(profile.path, self.origin, written)
+
+    @property
+    def identities(self) -> Mapping[str, str]:
+        """Of the databases that are held, for the daemon that comes after this one."""
+        held = self._held
+        return held.identities if held is not None else {}
 
     def wiped(self) -> str:
         """Which database has been wiped since `hold`; empty if none, or if nobody can tell."""

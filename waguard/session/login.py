@@ -72,9 +72,12 @@ class ClientLogin:
                 await self._write(more)
 
     async def _write(self, more: dict[str, Any]) -> None:
-        launch = self._instance.record.launch
-        if launch is not None and not launch.accepted and self._state.taken_at is not None:
-            more["launch"] = replace(launch, accepted=True)
+        if (launch := self._instance.record.launch) is not None:
+            taken = self._state.taken_at is not None
+            databases = self._instance.custody.identities if taken else {}
+            now = replace(launch, accepted=launch.accepted or taken, databases=databases)
+            if now != launch:
+                more["launch"] = now
         await self._instance.save(**as_written(self._state), **more)
 
     async def _obey(self, order: orders.Order) -> None:
@@ -91,10 +94,11 @@ class ClientLogin:
                 self._instance.memory.check = Report((Evidence("page", verdict, "login", what),))
 
     async def _hold(self) -> None:
-        if (profile := self._instance.memory.profile) is None:
+        profile, launch = self._instance.memory.profile, self._instance.record.launch
+        if profile is None or launch is None:
             return
         try:
-            await in_thread(self._instance.custody.hold, profile)
+            await in_thread(self._instance.custody.hold, profile, launch.databases)
         except WaguardError as error:
             self._instance.publish("profile.unwitnessed", code=error.code, error=error.message)
 
