@@ -32,8 +32,6 @@ import zstandard
 from figures import Figures, options, room, rounds, simulator
 
 from waguard import daemon
-from waguard.backup import keys
-from waguard.backup.store import Backup, Backups
 from waguard.browser import find
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Source, Status, Verdict, Wait
@@ -47,6 +45,8 @@ from waguard.sandbox.identity import TOKEN_VARIABLE
 from waguard.sandbox.plain import Plain
 from waguard.session.custody import Custody
 from waguard.session.ladder import Ladder
+from waguard.snapshots import keys
+from waguard.snapshots.store import Backup, Backups
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import host
 from waguard.system.files import bytes_below

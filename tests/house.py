@@ -12,8 +12,6 @@ import damage
 from bare_browser import NOBODY
 from written import VERSION, Written
 
-from waguard.backup.keys import Key, Keyring
-from waguard.backup.store import Backup, Backups
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Source
 from waguard.profile import login, witness
@@ -24,6 +22,8 @@ from waguard.sandbox import User
 from waguard.sandbox.plain import Plain
 from waguard.session.custody import Custody
 from waguard.session.ladder import Ladder, Taken
+from waguard.snapshots.keys import Key, Keyring
+from waguard.snapshots.store import Backup, Backups
 from waguard.upkeep.sweep import Act, Scene, leftovers
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")

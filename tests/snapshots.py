@@ -3,8 +3,8 @@
 import threading
 from pathlib import Path
 
-from waguard.backup.keys import Key, Keyring
-from waguard.backup.snapshot import About
+from waguard.snapshots.keys import Key, Keyring
+from waguard.snapshots.packing import About
 
 ORIGIN = "https_web.whatsapp.com_0"
 KEY, OTHER = Key("k1", bytes(range(32))), Key("k2", bytes(32))

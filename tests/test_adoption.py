@@ -129,7 +129,7 @@ async def test_whose_record_cannot_be_read_is_left_alone_until_it_can(posing: Se
 async def test_snapshots_that_cannot_be_read_cost_no_browser(posing: Service, tmp_path: Path) -> None:
     broken = changed(
         tmp_path,
-        "backup/store.py",
+        "snapshots/store.py",
         "        found = []\n",
         "        raise StorageFailed('Input/output error')\n",
     )

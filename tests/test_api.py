@@ -24,7 +24,7 @@ from control_port import ADMIN, API, TOKEN, TOKEN2, Answer, Port, is_problem, is
 from pydantic import SecretStr
 from trees import snapshot
 
-from waguard.api import auth, backups, compat, problems, routes, words
+from waguard.api import auth, compat, problems, routes, snapshots, words
 from waguard.api.scopes import Scope
 from waguard.config.sections import Api, Config, Log, Sessions
 from waguard.core.catalogue import EVENTS
@@ -1266,7 +1266,7 @@ async def test_a_mistake_in_an_answer_that_is_under_way_breaks_it_off(
     async with port("connected", backup={"settle_s": 0.05}) as asked:
         await asked.supervisor.connect(DEMO)
         path = f"/v1/sessions/demo/backups/{(await asked.supervisor.backup(DEMO)).id}"
-        monkeypatch.setattr(backups, "_PIECE", 64)
+        monkeypatch.setattr(snapshots, "_PIECE", 64)
         pieces = [b"a" * 64, b"b" * 64]
 
         @asynccontextmanager

@@ -15,7 +15,6 @@ from house import DEMO, DEMO2, GO, USER, House
 from trees import tree
 from written import VERSION, Written
 
-from waguard.backup.snapshot import About
 from waguard.core.model import Source, Verdict
 from waguard.errors import BackupFailed, BackupNotFound, BackupRefused, ProfileLocked, WaguardError
 from waguard.profile import witness
@@ -24,6 +23,7 @@ from waguard.profile.witness import Witness
 from waguard.sandbox.plain import Plain
 from waguard.session.custody import Custody
 from waguard.session.ladder import Ladder
+from waguard.snapshots.packing import About
 from waguard.system.files import PARTIAL
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")]

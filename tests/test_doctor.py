@@ -20,9 +20,6 @@ from bare_browser import BINARIES
 from conftest import POSING, Daemon
 from typer.testing import CliRunner
 
-from waguard.backup import keys
-from waguard.backup.keys import Keyring
-from waguard.backup.seal import Sealer
 from waguard.browser import find
 from waguard.cli import doctor
 from waguard.cli.app import app
@@ -39,6 +36,9 @@ from waguard.core.shown import AllSessions, SandboxView
 from waguard.errors import BrowserNotFound, ConfigError, DiskFull, Unauthorized, WaguardError
 from waguard.sandbox import User
 from waguard.sandbox.bubblewrap import Bubblewrap
+from waguard.snapshots import keys
+from waguard.snapshots.keys import Keyring
+from waguard.snapshots.seal import Sealer
 from waguard.system import host
 
 FULL = Path("/usr/lib/chromium/chromium")

@@ -25,7 +25,7 @@ STOREYS = (
     ("observe",),
     ("history", "sandbox", "whatsapp"),
     ("browser", "profile"),
-    ("admission", "backup", "health"),
+    ("admission", "snapshots", "health"),
     ("session",),
     ("upkeep",),
     ("supervisor",),
@@ -63,8 +63,8 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "typer": ("cli/",),
     "rich": ("cli/",),
     "aiohttp": ("api/", "daemon.py", "simulator/"),
-    "cryptography": ("backup/seal.py", "browser/authorities.py"),
-    "zstandard": ("backup/",),
+    "cryptography": ("snapshots/seal.py", "browser/authorities.py"),
+    "zstandard": ("snapshots/",),
     "google_crc32c": ("profile/",),
     "pydantic": (
         "config/",
@@ -72,7 +72,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "schedule/runner.py",
         "history/database.py",
         "profile/witness.py",
-        "backup/snapshot.py",
+        "snapshots/packing.py",
         "api/",
         "simulator/",
         "cli/",
@@ -342,7 +342,7 @@ def test_what_a_browser_could_have_made_is_opened_by_files_alone() -> None:
     readers = (
         *(
             "waguard.profile",
-            "waguard.backup",
+            "waguard.snapshots",
             "waguard.session",
             "waguard.upkeep",
         ),

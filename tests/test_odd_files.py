@@ -16,8 +16,6 @@ from conftest import Daemon, Journal
 from snapshots import ABOUT, GO, ORIGIN, RING
 
 from waguard.api import auth
-from waguard.backup import keys
-from waguard.backup.store import Backups, about_of
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Status, Verdict
 from waguard.errors import BackupRefused, RecordUnavailable, StorageFailed
@@ -31,6 +29,8 @@ from waguard.profile.store import Profiles
 from waguard.session import handover
 from waguard.session.instance import Instance
 from waguard.session.registry import Record, Registry
+from waguard.snapshots import keys
+from waguard.snapshots.store import Backups, about_of
 from waguard.system.files import Below, NotPlain
 
 DEMO = ClientCode("demo")

@@ -31,7 +31,6 @@ from trees import snapshot
 from victim import LIFE, Victim
 from waiting import until
 
-from waguard.backup.snapshot import About
 from waguard.core.model import ClientCode, Process, Status, Wait
 from waguard.core.shown import Leftover, Sweep
 from waguard.errors import BackupFailed, NoMemory, NotReady, ProfileLocked, WaguardError
@@ -45,6 +44,7 @@ from waguard.session.ladder import Ladder, Taken
 from waguard.session.launch import Launcher
 from waguard.session.registry import Registry
 from waguard.session.task import Session
+from waguard.snapshots.packing import About
 from waguard.supervisor.startup import Startup
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import files, host

@@ -26,8 +26,6 @@ from waguard.admission.room import Room
 from waguard.admission.turns import Turns
 from waguard.api import app, auth
 from waguard.api.port import Port, most
-from waguard.backup import keys
-from waguard.backup.store import Backups
 from waguard.browser import authorities, find
 from waguard.config.load import Loaded
 from waguard.config.sections import Config
@@ -53,6 +51,8 @@ from waguard.session.registry import FileRecords, Registry
 from waguard.session.resources import Resources, Services, SharedProbes
 from waguard.session.sessions import Sessions
 from waguard.session.tenure import Ownership
+from waguard.snapshots import keys
+from waguard.snapshots.store import Backups
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import heap, signals, threads
 from waguard.system.files import as_storage_error

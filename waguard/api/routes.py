@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Generic, Literal, TypeVar
 
-from waguard.api import admin, alive, backups, compat, qr, sessions, stats
+from waguard.api import admin, alive, compat, qr, sessions, snapshots, stats
 from waguard.api.asked import Asked
 from waguard.api.schemas import (
     AnyOptions,
@@ -90,11 +90,13 @@ ROUTES: Sequence[Route[Any]] = (
     Route("GET", ONE + "/screenshot", SESSION, Options, bytes, sessions.screenshot, PNG),
     Route("GET", ONE + "/history", SESSION, PageOptions, HistoryList, stats.history),
     Route("GET", ONE + "/findings", SESSION, PageOptions, FindingList, stats.findings),
-    Route("GET", ONE + "/backups", SESSION, Options, BackupList, backups.list_backups),
-    Route("POST", ONE + "/backups", SESSION, Options, BackupView, backups.take),
-    Route("GET", ONE + "/backups/{id}", SESSION, ExportOptions, bytes, backups.export, ARCHIVE, Streamed.OUT),
-    Route("POST", ONE + "/backups/{id}/restore", SESSION, RestoreOptions, Restored, backups.restore),
-    Route("POST", ONE + "/import", SESSION, ImportOptions, Restored, backups.bring, JSON, Streamed.IN),
+    Route("GET", ONE + "/backups", SESSION, Options, BackupList, snapshots.list_backups),
+    Route("POST", ONE + "/backups", SESSION, Options, BackupView, snapshots.take),
+    Route(
+        "GET", ONE + "/backups/{id}", SESSION, ExportOptions, bytes, snapshots.export, ARCHIVE, Streamed.OUT
+    ),
+    Route("POST", ONE + "/backups/{id}/restore", SESSION, RestoreOptions, Restored, snapshots.restore),
+    Route("POST", ONE + "/import", SESSION, ImportOptions, Restored, snapshots.bring, JSON, Streamed.IN),
     Route("GET", "/v1/stats", DAEMON, StatsOptions, StatsView, stats.stats),
     Route("GET", "/v1/schedule", DAEMON, Options, JobList, admin.schedule),
     Route("POST", "/v1/reap", DAEMON, ReapOptions, Sweep, admin.reap),

@@ -15,7 +15,6 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 import waguard
-from waguard.backup import keys
 from waguard.cli import terminal
 from waguard.cli import uninstall as taking_away
 from waguard.cli.errors import InstallFailed, KeyLost, NoSystemd, NotRoot, NoUninstall, ProgramUnfit
@@ -45,6 +44,7 @@ from waguard.cli.layout import (
 from waguard.cli.service import BOOTED, LOCK
 from waguard.cli.steps import AGAIN, Work, failed, is_own, ok, own, run, write
 from waguard.config.sections import Config
+from waguard.snapshots import keys
 from waguard.system.files import write_atomically
 
 _HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108 (nothing is put there)

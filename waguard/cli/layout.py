@@ -9,12 +9,12 @@ import subprocess
 from pathlib import Path
 
 import waguard
-from waguard.backup import keys
 from waguard.cli.errors import OtherUser, PackageIncomplete, UnitMasked
 from waguard.cli.service import installed
 from waguard.cli.steps import COMMAND_S
 from waguard.config.load import ENV_FILE, load
 from waguard.config.sections import Config
+from waguard.snapshots import keys
 
 USER = "waguard"
 CONFIG = Path("/etc/waguard/config.toml")

@@ -5,12 +5,12 @@ import time
 from functools import partial
 from pathlib import Path
 
-from waguard.backup.snapshot import About
 from waguard.core.model import Stage
 from waguard.errors import BackupFailed, BackupRefused, WaguardError
 from waguard.session.instance import Instance
 from waguard.session.lease import PageLease
 from waguard.session.login import ClientLogin
+from waguard.snapshots.packing import About
 from waguard.system.deadline import within
 from waguard.system.threads import Kind, in_thread
 

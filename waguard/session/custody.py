@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from waguard.backup.snapshot import About
-from waguard.backup.store import Backups, about_of
 from waguard.core.model import ClientCode, Verdict
 from waguard.errors import BackupFailed, BackupRefused, ProfileLocked
 from waguard.profile import caches, copied, examiners, leveldb, login, witness
@@ -23,6 +21,8 @@ from waguard.profile.held import Held
 from waguard.profile.store import Profiles
 from waguard.profile.witness import Mark, Witness
 from waguard.sandbox import Sandbox, reaper
+from waguard.snapshots.packing import About
+from waguard.snapshots.store import Backups, about_of
 from waguard.system import host
 from waguard.system.files import Below, NotPlain, as_storage_error, partial
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from waguard.backup.store import Backup, about_of, when
 from waguard.core.model import Source, Verdict
 from waguard.core.retention import newest_first
 from waguard.errors import BackupRefused, ProfileLocked, ProfileTooNew
@@ -19,6 +18,7 @@ from waguard.profile.examiners import Evidence, Report
 from waguard.profile.generation import DAMAGED, Place, Profile, new_generation
 from waguard.profile.witness import Witness
 from waguard.session.custody import Custody, lost_of
+from waguard.snapshots.store import Backup, about_of, when
 from waguard.system.files import as_storage_error, partial
 
 

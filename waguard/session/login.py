@@ -6,7 +6,6 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from waguard.backup.store import about_of
 from waguard.browser.launch import Browser
 from waguard.core.login import events, orders
 from waguard.core.login.events import told
@@ -18,6 +17,7 @@ from waguard.profile import leveldb, login
 from waguard.profile.examiners import Evidence, Report
 from waguard.session.instance import Instance
 from waguard.session.registry import as_written, login_of
+from waguard.snapshots.store import about_of
 from waguard.system.threads import in_thread
 
 _LOOK_S = 0.5

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from waguard.admission.gate import Gate
 from waguard.admission.turns import Turns
-from waguard.backup.store import Backups
 from waguard.browser.find import Binary, Installed
 from waguard.config.sections import Config
 from waguard.core.health import recycle
@@ -20,6 +19,7 @@ from waguard.sandbox import Sandbox
 from waguard.sandbox.cgroup import Cgroups
 from waguard.session.registry import Records
 from waguard.session.tenure import Ownership
+from waguard.snapshots.store import Backups
 from waguard.system.systemd import Manager
 
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import IO
 
-from waguard.backup.store import Backup
 from waguard.core.model import Alert, ClientCode, Process, Stage, Status, Wait
 from waguard.core.session import events
 from waguard.core.session.state import summary_of
@@ -29,6 +28,7 @@ from waguard.session.registry import Record
 from waguard.session.resources import Services
 from waguard.session.sessions import Sessions
 from waguard.session.task import Session
+from waguard.snapshots.store import Backup
 from waguard.supervisor.answering import Answering, error_of
 from waguard.supervisor.startup import READ_LATER, Startup
 from waguard.supervisor.views import backup_view, qr_view, session_view

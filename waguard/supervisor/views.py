@@ -2,7 +2,6 @@
 
 import time
 
-from waguard.backup.store import Backup
 from waguard.core.model import Status
 from waguard.core.session.state import summary_of
 from waguard.core.shown import (
@@ -15,6 +14,7 @@ from waguard.core.shown import (
     SessionView,
 )
 from waguard.session.task import Session
+from waguard.snapshots.store import Backup
 
 
 def session_view(session: Session, sandbox: str) -> SessionView:

@@ -10,9 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from waguard.backup import bring
-from waguard.backup.snapshot import About
-from waguard.backup.store import Backup
 from waguard.core.model import ClientCode, Stage, Verdict
 from waguard.errors import BackupFailed, BackupRefused, DiskFull
 from waguard.profile import examiners, identity, login
@@ -20,6 +17,9 @@ from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject
 from waguard.profile.generation import new_generation
 from waguard.session.resources import Resources
+from waguard.snapshots import bring
+from waguard.snapshots.packing import About
+from waguard.snapshots.store import Backup
 from waguard.system import heap, host
 from waguard.system.deadline import within
 from waguard.system.files import as_storage_error, bytes_below

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
 
-from waguard.backup.snapshot import About
-from waguard.backup.store import Backup, when
 from waguard.core import retention
 from waguard.core.login.events import SnapshotTaken
 from waguard.core.model import ClientCode, Link, Process, Stage
@@ -18,6 +16,8 @@ from waguard.profile import login
 from waguard.profile.generation import DAMAGED, DROPPED, Place, Retired
 from waguard.session.resources import Resources
 from waguard.session.task import Session
+from waguard.snapshots.packing import About
+from waguard.snapshots.store import Backup, when
 from waguard.system import shortage
 from waguard.system.deadline import within
 from waguard.system.tasks import background

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from waguard.backup.snapshot import About
-from waguard.backup.store import Backup, Backups
 from waguard.core.model import ClientCode
 from waguard.profile.store import Profiles
+from waguard.snapshots.packing import About
+from waguard.snapshots.store import Backup, Backups
 from waguard.system import files
 from waguard.system.files import as_storage_error
 from waguard.system.threads import Kind, in_thread, in_threads

@@ -2,13 +2,13 @@
 
 from collections.abc import Collection
 
-from waguard.backup.snapshot import About
-from waguard.backup.store import about_of
 from waguard.core.model import ClientCode
 from waguard.errors import LoginInUse, StorageHangs
 from waguard.profile import identity, login
 from waguard.profile.generation import Place
 from waguard.session.resources import Resources
+from waguard.snapshots.packing import About
+from waguard.snapshots.store import about_of
 from waguard.system.threads import in_thread, working_for
 
 

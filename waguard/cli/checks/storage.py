@@ -7,8 +7,6 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from waguard.backup import keys
-from waguard.backup.seal import Opener
 from waguard.cli.checks import Seen, user_name
 from waguard.cli.errors import NoUser
 from waguard.cli.findings import Grade
@@ -16,6 +14,8 @@ from waguard.cli.service import UNIT, Service
 from waguard.config.sections import Config
 from waguard.errors import BackupRefused
 from waguard.profile.links import look_for_links
+from waguard.snapshots import keys
+from waguard.snapshots.seal import Opener
 from waguard.system.files import as_storage_error
 
 _MOST_ENTRIES = 10_000

@@ -7,7 +7,6 @@ proved to be ours is reported and left alone.
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from waguard.backup.store import Backups
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode
 from waguard.core.shown import Leftover
@@ -15,6 +14,7 @@ from waguard.profile.generation import Retired
 from waguard.profile.store import Profiles
 from waguard.sandbox.cgroup import Cgroups
 from waguard.session.task import Session
+from waguard.snapshots.store import Backups
 from waguard.system import host
 
 Act = Callable[[], Awaitable[str | None]]

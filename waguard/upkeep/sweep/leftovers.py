@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from waguard.backup.store import about_of
 from waguard.core.model import client_code
 from waguard.core.shown import Leftover
 from waguard.profile.generation import Profile, Retired, made_at
+from waguard.snapshots.store import about_of
 from waguard.system.files import as_storage_error, being_written, bytes_below, remove_tree
 from waguard.system.threads import Kind, in_thread
 from waguard.upkeep.sweep import Proposal, Scene

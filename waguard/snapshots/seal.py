@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from waguard.backup.keys import Key, Keyring
 from waguard.errors import BackupRefused
+from waguard.snapshots.keys import Key, Keyring
 
 _MAGIC = b"WGB1"
 _LENGTH = struct.Struct(">I")

@@ -18,11 +18,11 @@ from typing import IO, Annotated, Any, BinaryIO, Protocol, cast
 import zstandard
 from pydantic import Field, TypeAdapter, ValidationError
 
-from waguard.backup.keys import Key, Keyring
-from waguard.backup.seal import Opener, Sealer, read_header
 from waguard.errors import BackupFailed, BackupRefused
 from waguard.profile import identity, login
 from waguard.sandbox import User
+from waguard.snapshots.keys import Key, Keyring
+from waguard.snapshots.seal import Opener, Sealer, read_header
 from waguard.system.files import Below, sync_directory
 
 _MANIFEST = ".manifest.json"

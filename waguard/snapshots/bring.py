@@ -15,11 +15,11 @@ from typing import IO, BinaryIO, Self, cast
 
 import zstandard
 
-from waguard.backup.keys import Keyring
-from waguard.backup.seal import Opener
-from waguard.backup.snapshot import create
 from waguard.errors import BackupFailed, BackupRefused, WaguardError
 from waguard.profile import login, trees
+from waguard.snapshots.keys import Keyring
+from waguard.snapshots.packing import create
+from waguard.snapshots.seal import Opener
 from waguard.system.files import Below
 
 _PIECE = 1024 * 1024

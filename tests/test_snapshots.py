@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from snapshots import ABOUT, GO, KEY, ORIGIN, OTHER, RING
 from trees import tree
 
-from waguard.backup import bring, keys, snapshot
-from waguard.backup.keys import Key, Keyring
-from waguard.backup.seal import Opener, Sealer, read_header
-from waguard.backup.store import Backups
 from waguard.core.model import ClientCode
 from waguard.errors import BackupFailed, BackupNotFound, BackupRefused, ConfigError
 from waguard.profile import login
+from waguard.snapshots import bring, keys, packing
+from waguard.snapshots.keys import Key, Keyring
+from waguard.snapshots.seal import Opener, Sealer, read_header
+from waguard.snapshots.store import Backups
 from waguard.system.files import PARTIAL
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
@@ -256,7 +256,7 @@ def forged(members: dict[str, bytes], manifest: bytes | None, tmp_path: Path) ->
     """A snapshot that whoever has the key could make."""
     path = tmp_path / "forged.wgb"
     with path.open("wb") as file:
-        sealer = Sealer(file, KEY, {**snapshot._ABOUT.dump_python(ABOUT)})
+        sealer = Sealer(file, KEY, {**packing._ABOUT.dump_python(ABOUT)})
         with (
             zstandard.ZstdCompressor().stream_writer(sealer, closefd=False) as packed,  # type: ignore[arg-type]
             tarfile.open(fileobj=packed, mode="w|") as tar,
@@ -291,7 +291,7 @@ def test_a_snapshot_that_lies_is_refused_and_writes_nowhere_else(
     out = tmp_path / "a" / "b" / "out"
     out.mkdir(parents=True)
     with pytest.raises(BackupRefused, match=what), path.open("rb") as file:
-        snapshot.read(GO, file, RING, "demo", out)
+        packing.read(GO, file, RING, "demo", out)
     assert set(tree(tmp_path)) <= {"forged.wgb", "a/b/out/Local State"}
 
 
@@ -360,7 +360,7 @@ def test_snapshots_whose_headers_do_not_count_stay_readable_and_in_their_order(
     """As the version before has written them."""
     with monkeypatch.context() as before:
         before.setattr(
-            snapshot,
+            packing,
             "asdict",
             lambda about: {name: value for name, value in asdict(about).items() if name != "sequence"},
         )

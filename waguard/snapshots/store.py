@@ -14,10 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from waguard.backup import snapshot
-from waguard.backup.keys import BACK, Keyring
-from waguard.backup.seal import Opener
-from waguard.backup.snapshot import About
 from waguard.core import retention
 from waguard.core.model import ClientCode
 from waguard.core.retention import Taken
@@ -26,6 +22,10 @@ from waguard.errors import BackupFailed, BackupNotFound, BackupRefused
 from waguard.profile import identity, login
 from waguard.profile.generation import PUT_ASIDE, lineage_of
 from waguard.sandbox import User
+from waguard.snapshots import packing
+from waguard.snapshots.keys import BACK, Keyring
+from waguard.snapshots.packing import About
+from waguard.snapshots.seal import Opener
 from waguard.system.files import Below, as_storage_error, replacing, sync_directory
 
 _FILE = re.compile(r"(?P<id>\d{8}T\d{6}-[0-9a-f]{8})(?P<refused>\.refused)?\.wgb")
@@ -170,9 +170,9 @@ class Backups:
             newest = max(about.sequence, self.sequence(ClientCode(about.client)))
             about = dataclasses.replace(about, sequence=newest + 1)
         with replacing(path) as file:
-            about = snapshot.pack(stop, staged, file, self.keyring.newest, about)
+            about = packing.pack(stop, staged, file, self.keyring.newest, about)
             file.seek(0)
-            snapshot.read(stop, file, self.keyring, about.client)
+            packing.read(stop, file, self.keyring, about.client)
         return about
 
     def read(
@@ -188,7 +188,7 @@ class Backups:
             as_storage_error(f"read {path}" if into is None else f"restore {path.name}"),
             Below(path).reading(sys.maxsize) as file,
         ):
-            return snapshot.read(stop, file, self.keyring, code, into, user)
+            return packing.read(stop, file, self.keyring, code, into, user)
 
     def open(self, backup: Backup, plain: bool) -> IO[bytes]:
         """The file, or the compressed archive (tar.zst) that is in it. Raises `BackupRefused`, `StorageFailed`."""
@@ -254,6 +254,6 @@ def when(about: About) -> Taken:
 def about_of(path: Path) -> About | None:
     """What a file says of itself, unproved; none if it says nothing."""
     try:
-        return snapshot.about(path)
+        return packing.about(path)
     except (BackupRefused, OSError):
         return None
