@@ -68,7 +68,7 @@ class Bed:
     async def settled(self) -> str:
         """The same, and the login has reached the disk: one that has not does not outlive a SIGKILL."""
         wid = await self.logged_in()
-        if await self.journal.first("backup.taken", client=self.code, seconds=90) is None:
+        if await self.journal.first("snapshot.taken", client=self.code, seconds=90) is None:
             raise Unexpected("the login did not reach the disk within 90 s")
         return wid
 

@@ -247,9 +247,9 @@ async def logged_out(bed: Bed) -> None:
 async def conflict(bed: Bed) -> None:
     """A second real browser has the same login: another daemon's, by the first one's snapshot."""
     wid = await bed.logged_in()
-    taken = await bed.fleet.do(bed.code, "backups")
+    taken = await bed.fleet.do(bed.code, "snapshots")
     _, archive = await bed.fleet.ask(
-        "GET", f"/v1/sessions/{bed.code}/backups/{taken['id']}", params={"form": "plain"}
+        "GET", f"/v1/sessions/{bed.code}/snapshots/{taken['id']}", params={"form": "plain"}
     )
     other = heard_daemon(bed.fleet.place / "other", bed.fleet.page_url)
     url, token, _ = await asyncio.to_thread(other.__enter__)
@@ -275,7 +275,7 @@ async def conflict(bed: Bed) -> None:
 async def profile_damaged(bed: Bed) -> None:
     await bed.logged_in()
     await bed.fleet.do(bed.code, "disconnect")
-    await bed.fleet.do(bed.code, "backups")
+    await bed.fleet.do(bed.code, "snapshots")
     profile = (bed.fleet.sessions / bed.code / "profile").resolve()
     for manifest in (profile / "Default" / "IndexedDB").glob("*.indexeddb.leveldb/MANIFEST-*"):
         manifest.write_bytes(bytes(manifest.stat().st_size))

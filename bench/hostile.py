@@ -41,7 +41,7 @@ QUICK_VERB_S = 0.2
 """Below this a verb's time says more of the machine than of the daemon: it counts as this long."""
 FEW_FILES = ("prlimit", "--nofile=1024")
 """What a shell gives by default: a daemon must not count on more."""
-VERBS = ("view", "connect", "screenshot", "backup", "restart")
+VERBS = ("view", "connect", "screenshot", "snapshot", "restart")
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ Attack = Callable[[Stage], Coroutine[Any, Any, None]]
 async def _its_own_verbs(stage: Stage) -> None:
     """What makes the daemon read the profile: again and again, whatever comes of it."""
     while True:
-        for verb in ("backups", "restart?wait=none", "disconnect", "connect?wait=none"):
+        for verb in ("snapshots", "restart?wait=none", "disconnect", "connect?wait=none"):
             await _post(stage, verb)
             await asyncio.sleep(0.5)
 
@@ -209,8 +209,8 @@ async def verbs(own: Fleet, code: str) -> dict[str, float]:
                 status, picture = await own.ask("GET", f"/v1/sessions/{code}/screenshot")
                 if status != 200:
                     raise Unexpected(f"screenshot of {code}: {status} {picture}")
-            case "backup":
-                await own.do(code, "backups")
+            case "snapshot":
+                await own.do(code, "snapshots")
             case "restart":
                 await own.do(code, "restart", params={"wait": "connected", "timeout_s": "60"})
         took[verb] = time.monotonic() - began
@@ -240,7 +240,7 @@ async def tried(kind: str, attack: Attack, minutes: float, *, quick: bool) -> Ou
     async with fleet(settings, through=FEW_FILES) as own, _stage(own) as stage:
         for code in HEALTHY:
             await own.log_in(code)
-            if await own.journal.first("backup.taken", client=code, seconds=90) is None:
+            if await own.journal.first("snapshot.taken", client=code, seconds=90) is None:
                 outcome.faults.append(f"{code}: not saved within 90 s")
         outcome.usual_s = await rounds(own, 10 if quick else 30, outcome)
         daemon = psutil.Process(own.pid)

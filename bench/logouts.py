@@ -67,7 +67,7 @@ def _more(parser: argparse.ArgumentParser) -> None:
 
 async def _begin(own: Fleet, code: str) -> str:
     wid = await own.log_in(code)
-    if await own.journal.first("backup.taken", client=code, seconds=90) is None:
+    if await own.journal.first("snapshot.taken", client=code, seconds=90) is None:
         raise Unexpected(f"{code} has no snapshot: nothing would be shown")
     return wid
 

@@ -46,7 +46,7 @@ from waguard.sandbox.plain import Plain
 from waguard.session.custody import Custody
 from waguard.session.ladder import Ladder
 from waguard.snapshots import keys
-from waguard.snapshots.store import Backup, Backups
+from waguard.snapshots.store import Snapshot, Snapshots
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import host
 from waguard.system.files import bytes_below
@@ -204,16 +204,16 @@ class Bench:
             await evaluate(supervisor, WRITE % DATABASE_MB)
             await until_written(supervisor, DATABASE_MB * MB)
             async with asyncio.timeout(PATIENCE_S):
-                while not named(heard, "backup.taken"):  # of the new login, by itself
+                while not named(heard, "snapshot.taken"):  # of the new login, by itself
                     await asyncio.sleep(0.05)
             lay_caches(self._profiles.profile(view.generation).path)
             await evaluate(supervisor, WRITE % 0)
             before = await until_written(supervisor, MB)
             heard.clear()
             for _ in rounds(count):
-                await supervisor.backup(CODE)
+                await supervisor.snapshot(CODE)
             written = await until_written(supervisor, before) - before
-            taken = [event.fields for event in named(heard, "backup.taken")]
+            taken = [event.fields for event in named(heard, "snapshot.taken")]
             changes = len(named(heard, "session.changed"))
             assert all(one["live"] for one in taken), taken
             assert supervisor.view(CODE).status is Status.CONNECTED
@@ -244,28 +244,28 @@ class Bench:
             found.check_bare.append(check(None))
             forget([profile.path / name for name in names])
             found.check_cold.append(check(known))
-        backups = Backups(self._root, keys.load(keys.place(None, self._root), make=False))
-        custody = Custody(CODE, self._origin, version, self._profiles, backups, Plain(self._user))
+        snapshots = Snapshots(self._root, keys.load(keys.place(None, self._root), make=False))
+        custody = Custody(CODE, self._origin, version, self._profiles, snapshots, Plain(self._user))
         listed = place / "listed"
         for number in rounds(turns + 1):
             top, archive, laid = self._current().path, place / "floor.tar.zst", place / "floor"
             laid.mkdir()
             listed.write_text("\n".join(login.part(top, self._origin)))
             pack_floor, _ = timed(pack, top, listed, archive)
-            pack_ours, backup = timed(self._snapshot, custody, backups)
+            pack_ours, snapshot = timed(self._snapshot, custody, snapshots)
             unpack_floor, _ = timed(unpack, archive, laid)
             # The whole way: opened, proved, seen onto the disk, checked, made current.
-            unpack_ours, _ = timed(partial(Ladder(custody).take, has_login=True), GO, Source(backup.id))
+            unpack_ours, _ = timed(partial(Ladder(custody).take, has_login=True), GO, Source(snapshot.id))
             custody.drop_lock()
-            found.size, found.size_floor = backup.size, archive.stat().st_size
+            found.size, found.size_floor = snapshot.size, archive.stat().st_size
             if number:  # the first warms the page cache
                 found.pack_floor.append(pack_floor)
                 found.pack.append(pack_ours)
                 found.unpack_floor.append(unpack_floor)
                 found.unpack.append(unpack_ours)
             shutil.rmtree(laid)
-            for one in backups.of(CODE):
-                backups.delete(one)
+            for one in snapshots.of(CODE):
+                snapshots.delete(one)
             for retired in self._profiles.aside.all():
                 self._profiles.aside.delete(retired.path)
         return found
@@ -275,13 +275,13 @@ class Bench:
         assert profile is not None
         return profile
 
-    def _snapshot(self, custody: Custody, backups: Backups) -> Backup:
+    def _snapshot(self, custody: Custody, snapshots: Snapshots) -> Snapshot:
         staged = self._profiles.staging(CODE)
         staged.mkdir(mode=0o700)
         about = custody.copy(staged, "bench", has_login=True, held_still=None)
-        backup = backups.take(GO, staged, about)
+        snapshot = snapshots.take(GO, staged, about)
         shutil.rmtree(staged)
-        return backup
+        return snapshot
 
 
 def lay_caches(profile: Path) -> None:

@@ -23,7 +23,7 @@ from waguard.sandbox.plain import Plain
 from waguard.session.custody import Custody
 from waguard.session.ladder import Ladder, Taken
 from waguard.snapshots.keys import Key, Keyring
-from waguard.snapshots.store import Backup, Backups
+from waguard.snapshots.store import Snapshot, Snapshots
 from waguard.upkeep.sweep import Act, Scene, leftovers
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
@@ -46,13 +46,13 @@ class House:
         """As on record."""
         self.again()
         self.profiles.make_room()
-        self.backups.make_room()
+        self.snapshots.make_room()
 
     def again(self) -> None:
         """As after a restart of the daemon."""
         self.profiles = Profiles(self.root, USER, self.runtime)
-        self.backups = Backups(self.root, RING)
-        self.custody = Custody(DEMO, self.written.origin, VERSION, self.profiles, self.backups, Plain(None))
+        self.snapshots = Snapshots(self.root, RING)
+        self.custody = Custody(DEMO, self.written.origin, VERSION, self.profiles, self.snapshots, Plain(None))
 
     def log_in(self) -> str:
         """A profile with the login, as its browser left it; its generation."""
@@ -67,13 +67,13 @@ class House:
         self.generation = profile.generation
         return profile.generation
 
-    def snapshot(self, reason: str = "request") -> Backup:
+    def snapshot(self, reason: str = "request") -> Snapshot:
         room = self.root / "room"
         room.mkdir()
         about = self.custody.copy(room, reason, has_login=True, held_still=None)
-        backup = self.backups.take(GO, room, about)
+        snapshot = self.snapshots.take(GO, room, about)
         shutil.rmtree(room)
-        return backup
+        return snapshot
 
     def take(self, source: Source | None = None, distrust: str = "") -> Taken:
         taken = Ladder(self.custody).take(GO, source, distrust, has_login=True, generation=self.generation)
@@ -104,7 +104,7 @@ class House:
         scene = Scene(
             Config(),
             self.profiles,
-            self.backups,
+            self.snapshots,
             {},
             (),  # no finder of leftovers asks for processes
             linked,

@@ -119,7 +119,7 @@ async def until_adopted(service: Service, since: float) -> None:
 
 
 async def saved(service: Service, code: str) -> bool:
-    return bool((await service.ask("GET", f"/v1/sessions/{code}/backups"))["backups"])
+    return bool((await service.ask("GET", f"/v1/sessions/{code}/snapshots"))["snapshots"])
 
 
 async def until(service: Service, code: str, done: Callable[[Service, str], Awaitable[bool]]) -> None:

@@ -73,14 +73,14 @@ async def test_what_a_request_causes_says_whose_it_was(pose: Daemon, journal: Jo
 
 
 async def test_a_snapshot_says_who_asked_for_it(pose: Daemon, journal: Journal) -> None:
-    async with pose("connected", backup={"settle_s": 0.05}) as (supervisor, _):
+    async with pose("connected", snapshots={"settle_s": 0.05}) as (supervisor, _):
         await supervisor.connect(DEMO)
-        await until(lambda: journal.named("backup.taken"))
+        await until(lambda: journal.named("snapshot.taken"))
         with acting(Actor(ActorKind.TOKEN, "demo")):
-            await supervisor.backup(DEMO)
-        await supervisor.schedule.run_now("backup")
-    told = {one.fields["reason"]: one.fields.get("actor") for one in journal.named("backup.taken")}
-    assert told == {"settled": None, "request": "token:demo", "schedule": "schedule:backup"}
+            await supervisor.snapshot(DEMO)
+        await supervisor.schedule.run_now("snapshot")
+    told = {one.fields["reason"]: one.fields.get("actor") for one in journal.named("snapshot.taken")}
+    assert told == {"settled": None, "request": "token:demo", "schedule": "schedule:snapshot"}
 
 
 async def test_what_comes_by_itself_afterwards_is_nobodys_wish(pose: Daemon, journal: Journal) -> None:
@@ -132,6 +132,6 @@ async def test_the_schedule_and_the_start_say_so(pose: Daemon, journal: Journal)
 
 def test_what_a_wish_may_cause_is_declared() -> None:
     declared = {name for name, kind in EVENTS.items() if kind.asked}
-    assert {"session.changed", "attempt.done", "request.done", "backup.taken", "cleanup.step"} <= declared
+    assert {"session.changed", "attempt.done", "request.done", "snapshot.taken", "cleanup.step"} <= declared
     for name in declared:
         assert not {*EVENTS[name].fields} & {*OF_AN_ACTOR}

@@ -91,14 +91,14 @@ async def test_the_next_daemon_goes_on_with_what_is_up(posing: Service, how: str
 
 async def test_logins_that_were_not_saved_before_are_saved_by_the_next_daemon(posing: Service) -> None:
     browser = {"path": str(POSING), "extra_flags": ["--posing=connected"]}
-    posing.configure(browser=browser, backup={"settle_s": 3600})  # longer than the first one lives
+    posing.configure(browser=browser, snapshots={"settle_s": 3600})  # longer than the first one lives
     await posing.start()
     await up(posing, *CODES)
     await posing.until(lambda: connected(posing, *CODES), "connected")
-    posing.configure(browser=browser, backup={"settle_s": 0.1})
+    posing.configure(browser=browser, snapshots={"settle_s": 0.1})
     await die(posing, "kill")
-    await posing.until(lambda: len(posing.events("backup.taken")) == len(CODES), "saved")
-    assert {(one["client"], one["reason"]) for one in posing.events("backup.taken")} == {
+    await posing.until(lambda: len(posing.events("snapshot.taken")) == len(CODES), "saved")
+    assert {(one["client"], one["reason"]) for one in posing.events("snapshot.taken")} == {
         (code, "settled") for code in CODES
     }
     assert len(posing.events("browser.spawned")) == len(CODES)
@@ -133,7 +133,7 @@ async def test_snapshots_that_cannot_be_read_cost_no_browser(posing: Service, tm
         "        found = []\n",
         "        raise StorageFailed('Input/output error')\n",
     )
-    store = broken / "waguard" / "backup" / "store.py"
+    store = broken / "waguard" / "snapshots" / "store.py"
     store.write_text("from waguard.errors import StorageFailed\n" + store.read_text())
     await posing.start()
     await up(posing, *CODES)
@@ -606,7 +606,7 @@ async def test_a_login_that_was_wiped_is_not_handed_over(real: Service, simulato
     await real.start()
     await up(real, "one")
     simulator.scan((await real.view("one"))["qr"]["text"], "34600000000")
-    await real.until(lambda: real.events("backup.taken"), "saved")
+    await real.until(lambda: real.events("snapshot.taken"), "saved")
     wipe((real.sessions / "one" / "profile").resolve())
     await real.end(signal.SIGUSR2)
     await real.start()
@@ -623,7 +623,7 @@ async def test_a_login_that_was_wiped_between_two_daemons_is_not_taken_for_a_goo
     await real.start()
     await up(real, "one")
     simulator.scan((await real.view("one"))["qr"]["text"], "34600000000")
-    await real.until(lambda: real.events("backup.taken"), "saved")
+    await real.until(lambda: real.events("snapshot.taken"), "saved")
     await real.end(signal.SIGKILL)
     wipe((real.sessions / "one" / "profile").resolve())
     await real.start()
@@ -632,7 +632,7 @@ async def test_a_login_that_was_wiped_between_two_daemons_is_not_taken_for_a_goo
         await die(real, "kill")
         await real.until(lambda: connected(real, "one"), "connected")
     with pytest.raises(AssertionError, match="has been wiped"):
-        await real.ask("POST", "/v1/sessions/one/backups")
+        await real.ask("POST", "/v1/sessions/one/snapshots")
     await real.ask("POST", "/v1/sessions/one/restart")
     await real.until(lambda: real.events("profile.restored"), "restored")
     await real.until(lambda: connected(real, "one"), "connected")
@@ -649,7 +649,7 @@ async def test_the_next_daemon_knows_what_became_of_a_login(real: Service, simul
     await real.start()
     await up(real, "one")
     await scan(1)
-    await real.until(lambda: len(real.events("backup.taken")) == 1, "the snapshot of the first login")
+    await real.until(lambda: len(real.events("snapshot.taken")) == 1, "the snapshot of the first login")
     before = processes(real, "one")
     await real.end(signal.SIGKILL)
     await simulator.log_out(simulator.devices[0].wid)
@@ -663,12 +663,12 @@ async def test_the_next_daemon_knows_what_became_of_a_login(real: Service, simul
     place.rename(place.with_name("away"))
     place.touch()  # no snapshot can be made
     await scan(2)
-    await real.until(lambda: real.events("backup.failed"), "no snapshot of the second login")
+    await real.until(lambda: real.events("snapshot.failed"), "no snapshot of the second login")
     await real.end(signal.SIGKILL)
     place.unlink()
     place.with_name("away").rename(place)
     await real.start()
-    await real.until(lambda: len(real.events("backup.taken")) == 2, "the snapshot of the second login")
+    await real.until(lambda: len(real.events("snapshot.taken")) == 2, "the snapshot of the second login")
     assert processes(real, "one") == before
 
     def record() -> Any:
@@ -678,7 +678,7 @@ async def test_the_next_daemon_knows_what_became_of_a_login(real: Service, simul
     await die(real, "kill")
     await real.until(lambda: connected(real, "one"), "connected")
     assert (record()["login"], record()["launch"]["accepted"]) == (True, True)
-    assert len(real.events("backup.taken")) == 2
+    assert len(real.events("snapshot.taken")) == 2
 
 
 @pytest.mark.parametrize("strips", ["at_once", "navigates"])
@@ -689,7 +689,7 @@ async def test_a_logout_that_nobody_saw_is_told_by_the_next_daemon(
     await up(real, "one")
     await real.until(lambda: real.events("session.qr_shown"), "a code")
     simulator.scan((await real.view("one"))["qr"]["text"], "34600000000")
-    await real.until(lambda: real.events("backup.taken"), "connected, and a snapshot")
+    await real.until(lambda: real.events("snapshot.taken"), "connected, and a snapshot")
     before = processes(real, "one")
     await real.end(signal.SIGKILL)
     await simulator.inject("strips_post_logout", strips)

@@ -30,7 +30,7 @@ from waguard.config.sections import Api, Config, Log, Sessions
 from waguard.core.catalogue import EVENTS
 from waguard.core.health.faults import Fault
 from waguard.core.model import ClientCode, Failure, Process, Stage, Verdict, Wanted
-from waguard.core.shown import BackupView, CheckView, CleanupView, FailureView, FindingView, QrView, Step
+from waguard.core.shown import CheckView, CleanupView, FailureView, FindingView, QrView, SnapshotView, Step
 from waguard.core.stats import Happening
 from waguard.errors import BY_CODE, BreakerOpen, ConfigError, LimitReached, StorageFailed
 from waguard.observe import logs
@@ -768,8 +768,8 @@ SAID = [
     ("waguard connect demo --fresh.", "POST /v1/sessions/demo/connect?fresh=true."),
     ("See: waguard status A-_9, or wait", "See: GET /v1/sessions/A-_9, or wait"),
     ("waguard restart CODE. The login is kept.", "POST /v1/sessions/CODE/restart. The login is kept."),
-    ("See which there are: waguard backups demo", "See which there are: GET /v1/sessions/demo/backups"),
-    ("waguard backup demo", "POST /v1/sessions/demo/backups"),
+    ("See which there are: waguard snapshots demo", "See which there are: GET /v1/sessions/demo/snapshots"),
+    ("waguard snapshot demo", "POST /v1/sessions/demo/snapshots"),
 ]
 
 
@@ -1069,14 +1069,14 @@ async def test_no_answer_to_a_clients_token_names_a_path_of_the_daemons(
             finding=FindingView(Fault.BROWSER_HUNG, ["seen:"], None, [], 1.0, None),
             check=CheckView(Verdict.DAMAGED, "Why:"),
         )
-        backup = BackupView("1", "demo", 1.0, "request", True, False, True, "1.2", "g", 9)
+        snapshot = SnapshotView("1", "demo", 1.0, "request", True, False, True, "1.2", "g", 9)
         happening = Happening(1, 1.0, "demo", "health.finding", {"evidence": ["seen:"], "why": "So:"})
         cleanup = CleanupView("demo", ok=False, steps=[Step("retire", "failed", detail="No:")], ms=1.0)
         answers: dict[str, object] = {
             **dict.fromkeys(("view", "connect", "restart", "disconnect", "restore"), session),
-            **dict.fromkeys(("check_backup", "backup", "bring"), backup),
+            **dict.fromkeys(("check_snapshot", "snapshot", "bring"), snapshot),
             "views": [session],
-            "backups": [backup],
+            "snapshots": [snapshot],
             "cleanup": cleanup,
             "qr": session.qr,
         }
@@ -1263,9 +1263,9 @@ async def test_a_mistake_in_an_answer_that_is_under_way_breaks_it_off(
     port: Any, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody takes for whole what is half, nor for a part of it what is an error."""
-    async with port("connected", backup={"settle_s": 0.05}) as asked:
+    async with port("connected", snapshots={"settle_s": 0.05}) as asked:
         await asked.supervisor.connect(DEMO)
-        path = f"/v1/sessions/demo/backups/{(await asked.supervisor.backup(DEMO)).id}"
+        path = f"/v1/sessions/demo/snapshots/{(await asked.supervisor.snapshot(DEMO)).id}"
         monkeypatch.setattr(snapshots, "_PIECE", 64)
         pieces = [b"a" * 64, b"b" * 64]
 
@@ -1273,7 +1273,7 @@ async def test_a_mistake_in_an_answer_that_is_under_way_breaks_it_off(
         async def breaking(*_: Any, **__: Any) -> AsyncIterator[Any]:
             yield Mock(read=lambda _: pieces.pop(0))
 
-        monkeypatch.setattr(asked.supervisor, "backup_stream", breaking)
+        monkeypatch.setattr(asked.supervisor, "snapshot_stream", breaking)
         with pytest.raises(aiohttp.ClientError):
             await asked.ask("GET", path)
         assert not pieces
@@ -1282,7 +1282,7 @@ async def test_a_mistake_in_an_answer_that_is_under_way_breaks_it_off(
         assert "in export" in event.fields["trace"]
         journal.events.remove(event)
         async with asyncio.timeout(5):
-            while "/v1/sessions/{code}/backups/{id}" not in str(journal.named("request.done")[-1].fields):
+            while "/v1/sessions/{code}/snapshots/{id}" not in str(journal.named("request.done")[-1].fields):
                 await asyncio.sleep(0.01)
         assert journal.named("request.done")[-1].fields["http_status"] == 500
 

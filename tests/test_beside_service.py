@@ -214,20 +214,20 @@ def findings(machine: Box, *become: str) -> dict[str, dict[str, str]]:
 def test_the_doctor_knows_whose_things_they_are(machine: Box) -> None:
     found = findings(machine)
     assert found["sessions"]["seen"] == f"{SESSIONS} can be written"
-    assert found["backup keys"]["seen"].startswith("/etc/waguard/keys: 1, snapshots are sealed with ")
+    assert found["snapshot keys"]["seen"].startswith("/etc/waguard/keys: 1, snapshots are sealed with ")
     machine.run("mkdir", f"{SESSIONS}/demo")  # as a daemon of root would
     machine.run("mv", "/etc/waguard/keys", "/etc/waguard/keys.away")
     found = findings(machine)
-    assert found["sessions"]["mend"] == f"chown -R waguard:waguard {SESSIONS}"
-    assert found["backup keys"]["grade"] == "problem"
+    assert found["sessions"]["hint"] == f"chown -R waguard:waguard {SESSIONS}"
+    assert found["snapshot keys"]["grade"] == "problem"
     machine.run("systemctl", "start", "waguard", ok=False)
     assert machine.show("waguard", "ActiveState") != "active", "it does not start without them, as is said"
     machine.run("systemctl", "stop", "waguard")
     machine.run("mv", "/etc/waguard/keys.away", "/etc/waguard/keys")
-    machine.run(*found["sessions"]["mend"].split())
+    machine.run(*found["sessions"]["hint"].split())
     as_itself = findings(machine, "runuser", "-u", "waguard", "--")
     assert as_itself["sessions"]["grade"] == "ok"
-    assert "only root can read" in as_itself["backup keys"]["seen"]
+    assert "only root can read" in as_itself["snapshot keys"]["seen"]
     assert findings(machine, "runuser", "-u", "nobody", "--").keys() == {
         "config",
         "python",

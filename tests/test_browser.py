@@ -105,7 +105,7 @@ async def test_a_login_that_is_called_saved_outlives_a_kill_the_second_one_too(
     start: Daemon, simulator: Simulator, journal: Journal
 ) -> None:
     """The marks of the first one are still in the log when the second is scanned."""
-    async with start(whatsapp={"url": simulator.url}, backup={"settle_s": 30.0}) as (supervisor, _):
+    async with start(whatsapp={"url": simulator.url}, snapshots={"settle_s": 30.0}) as (supervisor, _):
         await supervisor.connect(DEMO)
         assert supervisor.view(DEMO).saved is None
         for scan in range(3):
@@ -288,7 +288,7 @@ async def test_a_logout_is_told_however_quickly_the_page_leaves_its_address(
     """With the usual rhythm of looks, and a snapshot that it could be taken for damage with."""
     async with start(whatsapp={"url": simulator.url}) as (supervisor, _):
         (view,) = await log_in(supervisor, simulator, DEMO)
-        await supervisor.backup(DEMO)
+        await supervisor.snapshot(DEMO)
         await simulator.inject("strips_post_logout", strips)
         await simulator.inject("boot", boot)
         await simulator.log_out(simulator.devices[0].wid)
@@ -346,7 +346,7 @@ async def test_a_page_that_asks_for_a_scan_and_has_its_login_gets_the_cheapest_r
         _,
     ):
         (view,) = await log_in(supervisor, simulator, DEMO)
-        await supervisor.backup(DEMO)
+        await supervisor.snapshot(DEMO)
         wid = simulator.devices[0].wid
         await simulator.inject("unpaired_with_marks", until_when, wid=wid if helps else None)
         if helps:

@@ -379,8 +379,8 @@ class TestStatus:
     def test_one_with_what_happened_lately(self, port: Port) -> None:
         port.handlers["GET /v1/sessions/demo"] = always(CONNECTED)
         port.handlers["GET /v1/sessions/demo/history"] = always({"history": HAPPENED})
-        port.handlers["GET /v1/sessions/demo/backups"] = always(
-            {"backups": [SNAPSHOT, {**SNAPSHOT, "login": False}]}
+        port.handlers["GET /v1/sessions/demo/snapshots"] = always(
+            {"snapshots": [SNAPSHOT, {**SNAPSHOT, "login": False}]}
         )
         said = ask(port, "status", "demo").stdout
         assert "snapshots\t1 with a login, the newest " in said

@@ -22,8 +22,8 @@ from waguard.cli.client import Control, control
 from waguard.cli.errors import NoAnswer
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Wait
-from waguard.core.shown import BackupView
-from waguard.errors import BackupRefused, ProfileLocked, WaguardError
+from waguard.core.shown import SnapshotView
+from waguard.errors import ProfileLocked, SnapshotRefused, WaguardError
 
 DEMO = ClientCode("demo")
 ORIGIN = "https_web.whatsapp.com_0"
@@ -121,11 +121,11 @@ def test_of_several_one_must_be_named(tmp_path: Path) -> None:
                 )
     for source in (tmp_path, zip_of_two):
         with pytest.raises(
-            BackupRefused, match=r"several logins in it: b\\x1b\[2J/session-b, session-a\."
+            SnapshotRefused, match=r"several logins in it: b\\x1b\[2J/session-b, session-a\."
         ) as caught:
             packed(source)
         assert caught.value.details["logins"] == ["b\\x1b[2J/session-b", "session-a"]
-        with pytest.raises(BackupRefused, match="no login 'session-c' in it, but"):
+        with pytest.raises(SnapshotRefused, match="no login 'session-c' in it, but"):
             packed(source, "session-c")
         assert packed(source, "session-a") == LOGIN | {"Local State": b"of a"}
         assert packed(source, "b\\x1b[2J/session-b") == LOGIN
@@ -193,7 +193,7 @@ def test_the_number_of_a_process_that_is_none_of_the_profiles_says_nothing(tmp_p
 
 # --- the daemon's answers ---------------------------------------------------------------------------------------
 
-BACKUP = {
+SNAPSHOT = {
     "id": "20260101T000000-01234567",
     "client": "demo",
     "taken_at": 1.0,
@@ -217,23 +217,23 @@ async def daemon() -> AsyncIterator[tuple[Control, list[tuple[str, str, dict[str
         asked.append((request.method, request.path, dict(request.query), len(body)))
         if "torn" in request.path:
             problem = {
-                "code": "backup_refused",
+                "code": "snapshot_refused",
                 "detail": "It is damaged.",
                 "reason": "damaged",
                 "status": 422,
             }
             return web.json_response(problem, status=422, content_type="application/problem+json")
-        if request.path.endswith("/backups") and request.method == "GET":
-            return web.json_response({"backups": [BACKUP]})
+        if request.path.endswith("/snapshots") and request.method == "GET":
+            return web.json_response({"snapshots": [SNAPSHOT]})
         if "dry_run" in request.query and "reap" not in request.path:
-            return web.json_response({"dry_run": True, "backup": BACKUP})
+            return web.json_response({"dry_run": True, "snapshot": SNAPSHOT})
         if request.path == "/v1/reap":
             return web.json_response({"dry_run": True, "findings": [], "ms": 1.0})
         if request.path == "/v1/schedule":
             return web.json_response({"jobs": []})
         if request.method == "GET":
             return web.Response(body=b"a file", content_type="application/octet-stream")
-        return web.json_response(BACKUP)
+        return web.json_response(SNAPSHOT)
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
@@ -251,28 +251,28 @@ async def test_each_command_asks_for_what_it_means(
     daemon: tuple[Control, list[tuple[str, str, dict[str, str], int]]], tmp_path: Path
 ) -> None:
     talking, asked = daemon
-    assert (await asyncio.to_thread(talking.backup, DEMO)).id == BACKUP["id"]
-    assert len((await asyncio.to_thread(talking.backups, DEMO)).backups) == 1
-    assert (await asyncio.to_thread(talking.check_backup, DEMO, "a/b")).reason == "request"
+    assert (await asyncio.to_thread(talking.snapshot, DEMO)).id == SNAPSHOT["id"]
+    assert len((await asyncio.to_thread(talking.snapshots, DEMO)).snapshots) == 1
+    assert (await asyncio.to_thread(talking.check_snapshot, DEMO, "a/b")).reason == "request"
     assert (await asyncio.to_thread(talking.try_import, DEMO, io.BytesIO(b"tar"))).login
     assert not (await asyncio.to_thread(talking.reap, dry_run=True)).findings
     assert not (await asyncio.to_thread(talking.schedule)).jobs
     await asyncio.to_thread(talking.export, DEMO, "x", tmp_path / "out", plain=True)
     assert (tmp_path / "out").read_bytes() == b"a file"
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o600
-    with pytest.raises(BackupRefused, match="It is damaged") as caught:
+    with pytest.raises(SnapshotRefused, match="It is damaged") as caught:
         await asyncio.to_thread(talking.restore, DEMO, "torn", wait=Wait.QR, timeout_s=None)
     assert caught.value.details["reason"] == "damaged"
     base = "/v1/sessions/demo"
     assert [(method, path, query) for method, path, query, _ in asked] == [
-        ("POST", f"{base}/backups", {}),
-        ("GET", f"{base}/backups", {}),
-        ("POST", f"{base}/backups/a/b/restore", {"dry_run": "true"}),
+        ("POST", f"{base}/snapshots", {}),
+        ("GET", f"{base}/snapshots", {}),
+        ("POST", f"{base}/snapshots/a/b/restore", {"dry_run": "true"}),
         ("POST", f"{base}/import", {"dry_run": "true"}),
         ("POST", "/v1/reap", {"dry_run": "true"}),
         ("GET", "/v1/schedule", {}),
-        ("GET", f"{base}/backups/x", {"form": "plain"}),
-        ("POST", f"{base}/backups/torn/restore", {"wait": "qr"}),
+        ("GET", f"{base}/snapshots/x", {"form": "plain"}),
+        ("POST", f"{base}/snapshots/torn/restore", {"wait": "qr"}),
     ]
 
 
@@ -330,5 +330,5 @@ async def test_an_export_that_ends_too_soon_leaves_no_file(sender: str, in_memor
 
 
 def test_the_views_of_the_daemon_are_those_that_the_commands_read() -> None:
-    view = TypeAdapter(BackupView).validate_python(BACKUP)
-    assert json.loads(TypeAdapter(Any).dump_json(view)) == BACKUP
+    view = TypeAdapter(SnapshotView).validate_python(SNAPSHOT)
+    assert json.loads(TypeAdapter(Any).dump_json(view)) == SNAPSHOT

@@ -15,7 +15,7 @@ from views import CONNECTED, DOWN, FAILED, SNAPSHOT
 
 from waguard.cli import show, stats
 from waguard.core.model import Login
-from waguard.core.shown import NEWEST, BackupView, DeadlineView, FailureView, SessionView
+from waguard.core.shown import NEWEST, DeadlineView, FailureView, SessionView, SnapshotView
 from waguard.core.stats import Slow
 
 
@@ -148,9 +148,9 @@ def test_colours_only_where_they_are_wanted(now: float) -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_the_id_that_restore_wants_is_whole(width: int) -> None:
-    views = [BackupView(**{**SNAPSHOT, "id": f"20260101T000000-{one:08x}"}) for one in range(3)]  # type: ignore[arg-type]
+    views = [SnapshotView(**{**SNAPSHOT, "id": f"20260101T000000-{one:08x}"}) for one in range(3)]  # type: ignore[arg-type]
     console = screen(width)
-    show.backups(views, console)
+    show.snapshots(views, console)
     said = console.file.getvalue()  # type: ignore[attr-defined]
     for view in views:
         assert view.id in said.split()

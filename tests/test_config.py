@@ -159,7 +159,9 @@ WRONG = [
     ("[api]\nprot = 1\n", 2, "api.prot", "no such key. Did you mean 'port'?"),
     ("[log]\nzzz = 1\n", 2, "log.zzz", "no such key. Known are: format, level."),
     ("[apy]\nport = 1\n", 1, "apy", "no such section. Did you mean 'api'?"),
-    ("[zzz]\n", 1, "zzz", "no such section. Known are: api, backup, browser, cgroup,"),
+    ("[zzz]\n", 1, "zzz", "no such section. Known are: api, browser, cgroup,"),
+    ("[backup]\nkeep_last = 1\n", 1, "backup", "no such section. It is called [snapshots] now."),
+    ('[schedule]\nbackup = "1d"\n', 2, "schedule.backup", "no such key. It is called snapshot now."),
     ("port = 1\n", 1, "port", "no such section. Known are:"),
     # values that would undo what is promised
     ('[api]\nhost = "0.0.0.0"\n', 2, "api.host", "must be a loopback address: put a reverse proxy"),

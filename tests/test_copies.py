@@ -67,9 +67,9 @@ def earlier(sessions: Path) -> None:
 async def test_a_copy_without_its_links_gives_each_login_back(
     pose: Daemon, journal: Journal, sessions_dir: Path, copied: Callable[[Path], None], *, old: bool
 ) -> None:
-    async with pose("connected", backup=QUICK) as (supervisor, _):
+    async with pose("connected", snapshots=QUICK) as (supervisor, _):
         await supervisor.connect(DEMO)
-        await supervisor.backup(DEMO)
+        await supervisor.snapshot(DEMO)
         await supervisor.disconnect(DEMO)
     link = sessions_dir / "demo" / "profile"
     profile = link.resolve()
@@ -77,7 +77,7 @@ async def test_a_copy_without_its_links_gives_each_login_back(
     if old:
         earlier(sessions_dir)
     copied(link)
-    async with pose("connected", backup=QUICK) as (supervisor, _):
+    async with pose("connected", snapshots=QUICK) as (supervisor, _):
         view = await supervisor.connect(DEMO)
         assert (view.status, view.profile) == (Status.CONNECTED, "kept")
     assert (link / "mine").read_text() == "kept"
@@ -92,7 +92,7 @@ async def test_a_copy_without_its_links_gives_each_login_back(
 async def test_where_nobody_knows_nothing_is_started_in_its_place(
     pose: Daemon, sessions_dir: Path, journal: Journal
 ) -> None:
-    async with pose("connected", backup={"settle_s": 3600}) as (supervisor, _):
+    async with pose("connected", snapshots={"settle_s": 3600}) as (supervisor, _):
         await supervisor.connect(DEMO)
     link = sessions_dir / "demo" / "profile"
     profile = link.resolve()

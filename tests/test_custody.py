@@ -16,7 +16,7 @@ from trees import tree
 from written import VERSION, Written
 
 from waguard.core.model import Source, Verdict
-from waguard.errors import BackupFailed, BackupNotFound, BackupRefused, ProfileLocked, WaguardError
+from waguard.errors import ProfileLocked, SnapshotFailed, SnapshotNotFound, SnapshotRefused, WaguardError
 from waguard.profile import witness
 from waguard.profile.generation import Place
 from waguard.profile.witness import Witness
@@ -43,7 +43,7 @@ def house(in_memory: Path, small: Written) -> Iterator[House]:
 def test_a_sound_profile_is_kept(house: House) -> None:
     generation = house.log_in()
     taken = house.take()
-    assert (taken.how, taken.profile.generation, taken.backup) == ("kept", generation, "")
+    assert (taken.how, taken.profile.generation, taken.snapshot) == ("kept", generation, "")
 
 
 def test_a_take_that_was_called_off_leaves_no_lock(house: House) -> None:
@@ -63,11 +63,11 @@ def test_without_a_profile_there_is_an_empty_one(house: House) -> None:
 
 def test_a_damaged_profile_is_replaced_by_its_snapshot_and_put_aside_whole(house: House) -> None:
     generation = house.log_in()
-    backup = house.snapshot()
+    snapshot = house.snapshot()
     house.spoil()
     before = tree(house.profiles.profile(generation).path)
     taken = house.take()
-    assert (taken.how, taken.backup) == ("restored", backup.id)
+    assert (taken.how, taken.snapshot) == ("restored", snapshot.id)
     assert taken.check is not None
     assert taken.check.verdict is Verdict.DAMAGED
     assert house.has_login(taken.profile.path)
@@ -88,18 +88,18 @@ def test_a_spoilt_snapshot_gives_way_to_an_older_one(house: House) -> None:
     newer.path.write_bytes(data)
     house.spoil()
     taken = house.take()
-    assert (taken.how, taken.backup) == ("restored", older.id)
+    assert (taken.how, taken.snapshot) == ("restored", older.id)
     assert [one.split(":")[0] for one in taken.refused] == [newer.id]
     assert "changed" in taken.refused[0]
 
 
 def test_when_no_snapshot_can_be_used_the_answer_says_why(house: House) -> None:
     generation = house.log_in()
-    backup = house.snapshot()
-    backup.path.write_bytes(b"torn")
+    snapshot = house.snapshot()
+    snapshot.path.write_bytes(b"torn")
     house.spoil()
     taken = house.take()
-    assert (taken.how, taken.backup) == ("fresh", "")
+    assert (taken.how, taken.snapshot) == ("fresh", "")
     assert taken.check is not None
     assert "MANIFEST" in taken.check.why
     assert house.retired() == [f"{generation}.damaged"]
@@ -107,10 +107,10 @@ def test_when_no_snapshot_can_be_used_the_answer_says_why(house: House) -> None:
 
 def test_a_profile_that_somebody_deleted_by_hand_comes_back(house: House) -> None:
     generation = house.log_in()
-    backup = house.snapshot()
+    snapshot = house.snapshot()
     shutil.rmtree(house.profiles.profile(generation).path)
     taken = house.take()
-    assert (taken.how, taken.backup) == ("restored", backup.id)
+    assert (taken.how, taken.snapshot) == ("restored", snapshot.id)
     assert taken.check is not None
     assert "nobody has dropped it" in taken.check.why
 
@@ -129,11 +129,11 @@ def test_what_was_dropped_does_not_come_back(house: House) -> None:
 
 def test_a_snapshot_that_is_asked_for_takes_the_profiles_place(house: House) -> None:
     generation = house.log_in()
-    backup = house.snapshot()
+    snapshot = house.snapshot()
     house.custody.retire("cleanup", has_login=True)
     fresh = house.take().profile.generation
-    taken = house.take(Source(backup.id))
-    assert (taken.how, taken.backup) == ("restored", backup.id)
+    taken = house.take(Source(snapshot.id))
+    assert (taken.how, taken.snapshot) == ("restored", snapshot.id)
     assert house.has_login(taken.profile.path)
     assert house.retired() == [f"{generation}.cleanup", f"{fresh}.restore"]
 
@@ -141,20 +141,20 @@ def test_a_snapshot_that_is_asked_for_takes_the_profiles_place(house: House) -> 
 @pytest.mark.parametrize("what", ["missing", "torn", "another client's"])
 def test_a_snapshot_that_cannot_be_used_changes_nothing(house: House, what: str) -> None:
     generation = house.log_in()
-    backup = house.snapshot()
-    chosen = backup.id
+    snapshot = house.snapshot()
+    chosen = snapshot.id
     if what == "missing":
         chosen = "20300101T000000-01234567"
     elif what == "torn":
-        os.truncate(backup.path, backup.size - 1)
+        os.truncate(snapshot.path, snapshot.size - 1)
     else:
         shutil.move(house.root / ".backups" / "demo", house.root / ".backups" / "demo2")
         house.custody = Custody(
-            DEMO2, house.written.origin, VERSION, house.profiles, house.backups, Plain(None)
+            DEMO2, house.written.origin, VERSION, house.profiles, house.snapshots, Plain(None)
         )
         house.profiles.create(DEMO2)
     before = tree(house.root)
-    with pytest.raises((BackupNotFound, BackupRefused)):
+    with pytest.raises((SnapshotNotFound, SnapshotRefused)):
         house.take(Source(chosen))
     assert tree(house.root) == before
     assert house.profiles.profile(generation).path.is_dir()
@@ -162,9 +162,9 @@ def test_a_snapshot_that_cannot_be_used_changes_nothing(house: House, what: str)
 
 def test_what_the_browser_found_damaged_is_not_used_again(house: House) -> None:
     house.log_in()
-    backup = house.snapshot()
+    snapshot = house.snapshot()
     taken = house.take(distrust="the browser has wiped it")
-    assert (taken.how, taken.backup) == ("restored", backup.id)
+    assert (taken.how, taken.snapshot) == ("restored", snapshot.id)
 
 
 # --- sealed -------------------------------------------------------------------------------------------------
@@ -191,14 +191,14 @@ def test_a_sealed_profile_leaves_nothing_plain_and_comes_back_as_it_was(
 
 def test_a_sealed_profile_that_was_touched_gives_way_to_a_snapshot(house: House) -> None:
     house.log_in()
-    backup = house.snapshot()
+    snapshot = house.snapshot()
     house.custody.seal(GO, has_login=True)
     (sealed,) = (house.root / ".profiles").glob("*.wgb")
     data = bytearray(sealed.read_bytes())
     data[-1] ^= 1
     sealed.write_bytes(data)
     taken = house.take()
-    assert (taken.how, taken.backup) == ("restored", backup.id)
+    assert (taken.how, taken.snapshot) == ("restored", snapshot.id)
     assert taken.check is not None
     assert "changed" in taken.check.why
 
@@ -218,8 +218,8 @@ def test_a_sealed_profile_that_is_dropped_stays_as_a_snapshot(house: House) -> N
     house.custody.seal(GO, has_login=True)
     house.custody.retire("cleanup", has_login=True)
     assert house.profiles.find(DEMO)[0] is Place.NONE
-    (backup,) = house.backups.of(DEMO)
-    assert house.has_login(house.take(Source(backup.id)).profile.path)
+    (snapshot,) = house.snapshots.of(DEMO)
+    assert house.has_login(house.take(Source(snapshot.id)).profile.path)
 
 
 # --- a copy -------------------------------------------------------------------------------------------------
@@ -228,9 +228,9 @@ def test_a_sealed_profile_that_is_dropped_stays_as_a_snapshot(house: House) -> N
 def test_a_damaged_profile_makes_no_snapshot(house: House) -> None:
     house.log_in()
     house.spoil()
-    with pytest.raises(BackupRefused, match=r"The profile is damaged: .*MANIFEST"):
+    with pytest.raises(SnapshotRefused, match=r"The profile is damaged: .*MANIFEST"):
         house.snapshot()
-    assert house.backups.of(DEMO) == []
+    assert house.snapshots.of(DEMO) == []
 
 
 def test_a_profile_that_others_use_is_not_copied(house: House, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_profile_that_others_use_is_not_copied(house: House, tmp_path: Path) -
 
 
 def test_without_a_profile_there_is_nothing_to_copy(house: House, tmp_path: Path) -> None:
-    with pytest.raises(BackupFailed, match="no profile to take a snapshot of"):
+    with pytest.raises(SnapshotFailed, match="no profile to take a snapshot of"):
         house.custody.copy(tmp_path, "request", has_login=True, held_still=None)
 
 
@@ -256,8 +256,8 @@ def whole(house: House, generation: str) -> None:
     house.sweep()
     assert house.sweep() == [], "a second sweep finds nothing"
     assert not list(house.root.rglob(f"*{PARTIAL}"))
-    for backup in house.backups.of(DEMO):
-        house.backups.read(GO, backup.path, DEMO)
+    for snapshot in house.snapshots.of(DEMO):
+        house.snapshots.read(GO, snapshot.path, DEMO)
     taken = house.take()
     assert house.has_login(taken.profile.path), taken
     directories = [path for path in (house.root / ".profiles").iterdir() if path.is_dir()]
@@ -290,7 +290,7 @@ class Crashes:
 @pytest.mark.parametrize("work", ["ladder", "asked for", "seal", "unseal", "copy"])
 def test_a_daemon_that_dies_at_any_step_loses_no_login(house: House, work: str) -> None:
     generation = house.log_in()
-    backup = house.snapshot() if work in {"ladder", "asked for"} else None
+    snapshot = house.snapshot() if work in {"ladder", "asked for"} else None
     if work == "ladder":
         house.spoil()
     if work == "unseal":
@@ -302,8 +302,8 @@ def test_a_daemon_that_dies_at_any_step_loses_no_login(house: House, work: str) 
             case "ladder" | "unseal":
                 assert house.take().how == ("restored" if work == "ladder" else "kept")
             case "asked for":
-                assert backup is not None
-                assert house.take(Source(backup.id)).how == "restored"
+                assert snapshot is not None
+                assert house.take(Source(snapshot.id)).how == "restored"
             case "seal":
                 assert house.custody.seal(GO, has_login=True)
             case _:
@@ -374,10 +374,10 @@ def test_after_the_host_has_died_a_snapshot_that_is_newer_goes_before_the_sealed
     house.custody.seal(GO, has_login=True)
     profile = house.take().profile
     witness.write(profile.witness, Witness(VERSION))  # a browser was started
-    backup = house.snapshot()
+    snapshot = house.snapshot()
     shutil.rmtree(profile.path)  # it was on a tmpfs
     taken = house.take()
-    assert (taken.how, taken.backup) == ("restored", backup.id)
+    assert (taken.how, taken.snapshot) == ("restored", snapshot.id)
     house.custody.seal(GO, has_login=True)
     assert house.take().how == "kept"
 

@@ -24,7 +24,7 @@ from waiting import until
 from written import Written
 
 from waguard.core.model import ClientCode, Link, Source, Status, Wait
-from waguard.errors import BackupRefused, DiskFull, SessionFailed, WaguardError
+from waguard.errors import DiskFull, SessionFailed, SnapshotRefused, WaguardError
 from waguard.profile.generation import Place, new_generation
 from waguard.simulator.server import Cadence, Simulator
 from waguard.supervisor.supervisor import REAP, Supervisor
@@ -138,7 +138,7 @@ def logged_in(pose: Daemon, disk: Disk, small: Written, journal: Journal) -> Dae
         async with pose("connected", **sections) as (supervisor, url):
             await supervisor.connect(DEMO)
             plant(disk.path, small)
-            await until(lambda: journal.named("backup.taken"))
+            await until(lambda: journal.named("snapshot.taken"))
             session = supervisor._sessions[DEMO]
             await until(lambda: not session.login.unsaved and session._instance.recorded)
             yield supervisor, url
@@ -290,7 +290,7 @@ async def test_a_cleanup_on_a_full_disk_is_done_and_its_snapshot_made_up_for(
         await supervisor.sweeper.sweep()
         (retired,) = (disk.path / ".retired").iterdir()
         assert retired.name.endswith(".cleanup.saved")
-        assert [one.reason for one in await supervisor.backups(DEMO)] == ["cleanup", "settled"]
+        assert [one.reason for one in await supervisor.snapshots(DEMO)] == ["cleanup", "settled"]
         assert (await supervisor.connect(DEMO)).status is Status.CONNECTED
 
 
@@ -316,13 +316,13 @@ async def test_a_snapshot_on_a_full_disk_fails_and_leaves_nothing_behind(
         fill(disk)
         before, changes = disk.tree(), len(journal.named("session.changed"))
         with pytest.raises(DiskFull, match=f"Cannot {doing} .*: No space left on device"):
-            await supervisor.backup(DEMO)
+            await supervisor.snapshot(DEMO)
         assert disk.tree() == before
         assert len(journal.named("session.changed")) == changes
         disk.empty()
-        backup = await supervisor.backup(DEMO)
-        assert backup.live is running
-        await supervisor.check_backup(DEMO, backup.id)
+        snapshot = await supervisor.snapshot(DEMO)
+        assert snapshot.live is running
+        await supervisor.check_snapshot(DEMO, snapshot.id)
         assert supervisor.view(DEMO).status is (Status.CONNECTED if running else Status.STOPPED)
 
 
@@ -332,29 +332,29 @@ async def test_a_scheduled_snapshot_on_a_full_disk_is_told(
     async with logged_in() as (supervisor, _):
         for fill in FULL.values():
             fill(disk)
-            view = await supervisor.schedule.run_now("backup")
+            view = await supervisor.schedule.run_now("snapshot")
             assert view.last_error == "No snapshot could be made of demo."
-            (told,) = journal.named("backup.failed")
+            (told,) = journal.named("snapshot.failed")
             assert told.fields["code"] == "disk_full"
             disk.empty()
             journal.events.clear()
-            assert (await supervisor.schedule.run_now("backup")).last_ok
+            assert (await supervisor.schedule.run_now("snapshot")).last_ok
 
 
 async def test_the_first_snapshot_of_a_login_is_made_as_soon_as_there_is_space(
     pose: Daemon, disk: Disk, journal: Journal, small: Written
 ) -> None:
-    sections = {"whatsapp": {"url": url_of(small.origin)}, "backup": {"settle_s": 0.1}, "page": QUICK}
+    sections = {"whatsapp": {"url": url_of(small.origin)}, "snapshots": {"settle_s": 0.1}, "page": QUICK}
     async with pose("ok", **sections) as (supervisor, _):
         await supervisor.connect(DEMO)
         plant(disk.path, small)
         disk.fill()
         shows(supervisor, CONNECTED)
-        await until(lambda: journal.named("backup.failed"))
+        await until(lambda: journal.named("snapshot.failed"))
         disk.empty()
-        await until(lambda: journal.named("backup.taken"))
-        (backup,) = await supervisor.backups(DEMO)
-        assert backup.reason == "settled"
+        await until(lambda: journal.named("snapshot.taken"))
+        (snapshot,) = await supervisor.snapshots(DEMO)
+        assert snapshot.reason == "settled"
 
 
 # --- sealed -------------------------------------------------------------------------------------------------
@@ -400,17 +400,17 @@ async def test_a_restore_on_a_full_disk_is_refused_and_touches_nothing(
     async with logged_in() as (supervisor, _):
         profile = profile_of(DEMO, disk.path)
         data = (profile / LOGIN).read_bytes()
-        (backup,) = await supervisor.backups(DEMO)
+        (snapshot,) = await supervisor.snapshots(DEMO)
         if not running:
             await supervisor.disconnect(DEMO)
         fill(disk)
         before, changes = disk.tree(), len(journal.named("session.changed"))
         with pytest.raises(DiskFull):
-            await supervisor.restore(DEMO, backup.id)
+            await supervisor.restore(DEMO, snapshot.id)
         assert disk.tree() == before
         assert len(journal.named("session.changed")) == changes, "what runs goes on"
         disk.empty()
-        view = await supervisor.restore(DEMO, backup.id)
+        view = await supervisor.restore(DEMO, snapshot.id)
         assert (view.status, view.profile) == (Status.CONNECTED, "restored")
         assert (profile_of(DEMO, disk.path) / LOGIN).read_bytes() == data
         assert profile_of(DEMO, disk.path) != profile
@@ -420,17 +420,17 @@ async def test_a_restore_on_a_full_disk_is_refused_and_touches_nothing(
 def test_what_is_to_be_replaced_stays_until_there_is_space(disk: Disk, small: Written, fill: Fill) -> None:
     house = House(disk.path, small)
     generation = house.log_in()
-    backup = house.snapshot()
+    snapshot = house.snapshot()
     house.spoil()
     fill(disk)
     before = disk.tree()
-    for source in (None, Source(backup.id)):
+    for source in (None, Source(snapshot.id)):
         with pytest.raises(DiskFull):
             house.take(source)
         assert disk.tree() == before
     disk.empty()
     taken = house.take()
-    assert (taken.how, taken.backup) == ("restored", backup.id)
+    assert (taken.how, taken.snapshot) == ("restored", snapshot.id)
     assert house.has_login(taken.profile.path)
     assert house.retired() == [f"{generation}.damaged"]
 
@@ -535,7 +535,7 @@ async def is_refused(supervisor: Supervisor, disk: Disk) -> bool:
     """Whether a snapshot finds the disk full; until it does, the browser may still have made a little space."""
     disk.fill()
     try:
-        await supervisor.backup(DEMO)
+        await supervisor.snapshot(DEMO)
     except DiskFull:
         return True
     return False
@@ -543,8 +543,8 @@ async def is_refused(supervisor: Supervisor, disk: Disk) -> bool:
 
 async def is_damaged(supervisor: Supervisor, how: str = "") -> bool:
     try:
-        await supervisor.backup(DEMO)
-    except BackupRefused as refused:
+        await supervisor.snapshot(DEMO)
+    except SnapshotRefused as refused:
         return "The profile is damaged" in refused.message and how in refused.message
     return False
 
@@ -567,7 +567,7 @@ async def test_a_disk_that_fills_up_under_a_browser_costs_no_scan(
         assert view.qr is not None
         simulator.scan(view.qr.text, "34600000000")
         await supervisor.connect(DEMO, wait=Wait.CONNECTED)
-        await until(lambda: journal.named("backup.taken"))  # the login has reached the disk
+        await until(lambda: journal.named("snapshot.taken"))  # the login has reached the disk
         scans = len(journal.named("session.qr_shown"))
         await on_page(supervisor, WRITES_ON)
         await until_more(supervisor, "written")
@@ -613,8 +613,8 @@ async def test_a_login_that_the_browser_wipes_under_its_page_is_restored(
         assert view.qr is not None
         simulator.scan(view.qr.text, "34600000000")
         await supervisor.connect(DEMO, wait=Wait.CONNECTED)
-        await until(lambda: journal.named("backup.taken"))
-        (good,) = await supervisor.backups(DEMO)
+        await until(lambda: journal.named("snapshot.taken"))
+        (good,) = await supervisor.snapshots(DEMO)
         await on_page(supervisor, WRITES_ON)
         await until_more(supervisor, "written")
         async with asyncio.timeout(60):
@@ -629,9 +629,9 @@ async def test_a_login_that_the_browser_wipes_under_its_page_is_restored(
             await supervisor.disconnect(DEMO)
             if then == "stops":
                 with pytest.raises(
-                    BackupRefused, match=r"has been wiped|is damaged"
+                    SnapshotRefused, match=r"has been wiped|is damaged"
                 ):  # a full disk may tear another file too
-                    await supervisor.backup(DEMO)
+                    await supervisor.snapshot(DEMO)
             again = await supervisor.connect(DEMO)
             assert (again.status, again.profile) == (Status.CONNECTED, "restored")
         else:
@@ -639,9 +639,9 @@ async def test_a_login_that_the_browser_wipes_under_its_page_is_restored(
             await until(lambda: journal.named("profile.restored"))
             await supervisor.connect(DEMO, wait=Wait.CONNECTED)
             assert journal.named("login.lost")
-        assert not journal.named("backup.login_refused")
+        assert not journal.named("snapshot.login_refused")
         assert len(simulator.devices) == 1
-        assert good.id in [one.id for one in await supervisor.backups(DEMO)]
+        assert good.id in [one.id for one in await supervisor.snapshots(DEMO)]
 
 
 async def on_page(supervisor: Supervisor, expression: str) -> Any:

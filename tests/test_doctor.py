@@ -23,10 +23,9 @@ from typer.testing import CliRunner
 from waguard.browser import find
 from waguard.cli import doctor
 from waguard.cli.app import app
-from waguard.cli.checks import Seen, browsers, machine, running, storage
+from waguard.cli.checks import Grade, Seen, browsers, machine, running, storage
 from waguard.cli.client import Control
 from waguard.cli.errors import NoDaemon, NoUser
-from waguard.cli.findings import Grade
 from waguard.cli.peer import Proof
 from waguard.cli.service import Service
 from waguard.cli.wire import Wire
@@ -81,7 +80,7 @@ def test_on_this_machine_every_check_has_a_verdict() -> None:
     for finding in findings:
         assert finding.seen
         assert "Traceback" not in finding.seen
-        assert finding.grade is Grade.OK or finding.mend, f"{finding.check} does not say what to do"
+        assert finding.grade is Grade.OK or finding.hint, f"{finding.check} does not say what to do"
 
 
 def test_a_warning_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +105,7 @@ def test_a_problem_is(monkeypatch: pytest.MonkeyPatch) -> None:
         "check": "check 0",
         "grade": "problem",
         "seen": "broken",
-        "mend": "mend it",
+        "hint": "mend it",
     }
 
 
@@ -121,7 +120,7 @@ def test_a_check_that_fails_is_a_problem_and_the_others_go_on(monkeypatch: pytes
     monkeypatch.setattr(doctor, "SERVICE", [])
     monkeypatch.setattr(doctor, "CHECKS", [("a", no_browser), ("b", no_program), ("c", machine.memory)])
     _, first, second, third = doctor.examine(None)
-    assert (first.grade, first.seen, first.mend) == (Grade.PROBLEM, "No browser found.", find.INSTALL_HINT)
+    assert (first.grade, first.seen, first.hint) == (Grade.PROBLEM, "No browser found.", find.INSTALL_HINT)
     assert (second.grade, third.grade) == (Grade.PROBLEM, Grade.OK)
     assert "/nowhere" in second.seen
 
@@ -133,7 +132,7 @@ def test_with_a_wrong_configuration_only_the_machine_is_looked_at(monkeypatch: p
     wrong, fine = doctor.examine(None)
     assert (wrong.grade, fine.grade, fine.check) == (Grade.PROBLEM, Grade.OK, "python")
     assert wrong.seen.startswith("config.toml:2: api.port: ")
-    assert wrong.mend == "Fix what it names. Checks that depend on it were skipped."
+    assert wrong.hint == "Fix what it names. Checks that depend on it were skipped."
 
 
 def test_a_configuration_of_others_has_no_line_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +141,7 @@ def test_a_configuration_of_others_has_no_line_to_mend(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(doctor, "configured", closed)
     monkeypatch.setattr(doctor, "MACHINE", [])
-    assert [finding.mend for finding in doctor.examine(None)] == [
+    assert [finding.hint for finding in doctor.examine(None)] == [
         "sudo Checks that depend on it were skipped."
     ]
 
@@ -162,11 +161,11 @@ def test_user(monkeypatch: pytest.MonkeyPatch) -> None:
     assert browsers.user(Config()) == Seen(f"browsers run as {me}, like the daemon")
     monkeypatch.setattr(browsers, "unprivileged_user", browsers_run_as(NOBODY))
     seen = browsers.user(Config())
-    assert (seen.grade, seen.mend.split()[0]) == (Grade.WARNING, "useradd")
+    assert (seen.grade, seen.hint.split()[0]) == (Grade.WARNING, "useradd")
     monkeypatch.setattr(browsers, "unprivileged_user", browsers_run_as(User("waguard", 999, 999)))
     assert browsers.user(Config()).grade is Grade.OK
     monkeypatch.setattr(browsers, "drop_privileges", lambda _user: ["/nowhere/setpriv"])
-    assert browsers.user(Config()).mend == "apt-get install util-linux"
+    assert browsers.user(Config()).hint == "apt-get install util-linux"
 
 
 def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +219,7 @@ def test_a_browser_that_does_not_start() -> None:
     assert seen.grade is Grade.PROBLEM
     assert "loads no page: The browser ended before it answered." in seen.what
     assert "It reports: posing: cannot open the display of my dreams" in seen.what
-    assert seen.mend
+    assert seen.hint
 
 
 def test_no_browser(tmp_path: Path) -> None:
@@ -232,7 +231,7 @@ def test_no_browser(tmp_path: Path) -> None:
 def test_bubblewrap_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Bubblewrap, "find", staticmethod(lambda: None))
     seen = browsers.bubblewrap(Config())
-    assert (seen.grade, seen.mend) == (Grade.WARNING, "Install it: apt-get install bubblewrap")
+    assert (seen.grade, seen.hint) == (Grade.WARNING, "Install it: apt-get install bubblewrap")
     assert "plain is used instead" in seen.what
     assert browsers.bubblewrap(config(sandbox={"kind": "bubblewrap"})).grade is Grade.PROBLEM
     assert browsers.bubblewrap(config(sandbox={"kind": "plain"})).grade is Grade.OK
@@ -245,14 +244,14 @@ def test_bubblewrap_that_does_not_work(tmp_path: Path, monkeypatch: pytest.Monke
     seen = browsers.bubblewrap(Config())
     assert seen.grade is Grade.WARNING
     assert "No permissions to create new namespace" in seen.what
-    assert "container" in seen.mend
+    assert "container" in seen.hint
 
 
 UNSHARE_FAILS = "unshare: unshare failed: Operation not permitted"
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "mend"),
+    ("key", "value", "hint"),
     [
         ("user/max_user_namespaces", "0", "echo user.max_user_namespaces=15000 > "),
         ("kernel/unprivileged_userns_clone", "0", "echo kernel.unprivileged_userns_clone=1 > "),
@@ -265,7 +264,7 @@ UNSHARE_FAILS = "unshare: unshare failed: Operation not permitted"
     ],
 )
 def test_user_namespaces_that_are_forbidden(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: str, mend: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: str, hint: str
 ) -> None:
     (tmp_path / key).parent.mkdir()
     (tmp_path / key).write_text(f"{value}\n")
@@ -280,7 +279,7 @@ def test_user_namespaces_that_are_forbidden(
     monkeypatch.setattr(browsers, "unprivileged_user", browsers_run_as(NOBODY))
     seen = browsers.user_namespaces(Config())
     assert (seen.grade, seen.what) == (Grade.PROBLEM, f"do not work unprivileged: {UNSHARE_FAILS}")
-    assert seen.mend.startswith(mend)
+    assert seen.hint.startswith(hint)
     assert "--reuid=65534" in commands[0], "tried as the user that browsers run as"
     assert browsers.user_namespaces(config(browser={"chromium_sandbox": False})).grade is Grade.WARNING
 
@@ -298,7 +297,7 @@ def test_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "free_disk_mb", lambda _path: 255)
     assert machine.disk(config(limits={"reserve_disk_mb": 255})).grade is Grade.OK
     seen = machine.disk(config(limits={"reserve_disk_mb": 256}))
-    assert (seen.grade, seen.mend.split()[5]) == (Grade.PROBLEM, "du")
+    assert (seen.grade, seen.hint.split()[5]) == (Grade.PROBLEM, "du")
 
 
 def test_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,10 +308,10 @@ def test_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root.chmod(0o711)
     assert storage.sessions(wanted) == Seen(f"{root} can be written")
     root.chmod(0o777)
-    assert storage.sessions(wanted).mend == f"chmod go-w {root}"
+    assert storage.sessions(wanted).hint == f"chmod go-w {root}"
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
     seen = storage.sessions(wanted)
-    assert (seen.grade, seen.mend) == (
+    assert (seen.grade, seen.hint) == (
         Grade.WARNING,
         f"Run the daemon as its owner, or: chown -R 4000000 {root}",
     )
@@ -336,11 +335,11 @@ def test_sessions_are_their_services_all_of_them(tmp_path: Path, monkeypatch: py
     record = root / "demo" / "session.json"
     record.parent.mkdir(parents=True)
     record.touch()
-    mend = f"chown -R nobody:nogroup {root}"
+    hint = f"chown -R nobody:nogroup {root}"
     for path in (root, root / "demo", record):  # from the top down, as they are mended
         seen = storage.sessions(wanted, service)
         grade = Grade.PROBLEM if path == root else Grade.WARNING
-        assert seen == Seen(f"{path} belongs to root, not to nobody", grade, mend)
+        assert seen == Seen(f"{path} belongs to root, not to nobody", grade, hint)
         os.chown(path, NOBODY.uid, NOBODY.gid)
     assert storage.sessions(wanted, service) == Seen(f"{root} can be written")
     inside = root / ".profiles" / "generation" / "Default"  # the browser's business, and there is much of it
@@ -350,7 +349,7 @@ def test_sessions_are_their_services_all_of_them(tmp_path: Path, monkeypatch: py
     assert storage.sessions(wanted, service).grade is Grade.OK
     # A daemon of root beside it has no more to say there.
     seen = storage.sessions(wanted)
-    assert (seen.grade, seen.mend) == (
+    assert (seen.grade, seen.hint) == (
         Grade.WARNING,
         "Run the daemon as its owner: runuser -u nobody -- waguard run",
     )
@@ -363,27 +362,27 @@ def test_sessions_are_their_services_all_of_them(tmp_path: Path, monkeypatch: py
 def test_keys_that_systemd_hands_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, file = config(sessions={"dir": tmp_path / "sessions"}), tmp_path / "keys"
     service = unit(credentials={keys.CREDENTIAL: file})
-    seen = storage.backup_keys(wanted, service)
+    seen = storage.snapshot_keys(wanted, service)
     assert (seen.grade, seen.what) == (
         Grade.PROBLEM,
         f"{file} is missing: the service, whose LoadCredential=waguard.keys names it, does not start",
     )
-    assert seen.mend.startswith("Make it: (umask 077; openssl")
+    assert seen.hint.startswith("Make it: (umask 077; openssl")
     sealed = tmp_path / "sessions" / ".backups" / "demo" / "one.wgb"
     sealed.parent.mkdir(parents=True)
     sealed.touch()
-    seen = storage.backup_keys(wanted, service)
+    seen = storage.snapshot_keys(wanted, service)
     assert seen.what.endswith("does not start and no snapshot that was taken so far can be opened")
-    assert seen.mend == "Restore your copy of it"
+    assert seen.hint == "Restore your copy of it"
     ring = keys.load(file, make=True)
     write_sealed(sealed, ring)
-    seen = storage.backup_keys(wanted, service)
+    seen = storage.snapshot_keys(wanted, service)
     assert seen == Seen(f"{file}: 1, snapshots are sealed with {ring.newest.id}")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert "only root can read" in storage.backup_keys(wanted, service).what
+    assert "only root can read" in storage.snapshot_keys(wanted, service).what
     # Beside the sessions they are made at the first start, which this is not.
-    seen = storage.backup_keys(wanted)
-    assert (seen.grade, seen.mend) == (Grade.PROBLEM, "Restore your copy of it")
+    seen = storage.snapshot_keys(wanted)
+    assert (seen.grade, seen.hint) == (Grade.PROBLEM, "Restore your copy of it")
     assert "at the first start" not in seen.what
 
 
@@ -424,28 +423,28 @@ def test_keys_that_open_no_snapshot(tmp_path: Path) -> None:
     write_sealed(place / "20260101.wgb", of_others)
     write_sealed(place / "20260102.wgb", ring)
     write_sealed(place / "20260103.refused.wgb", of_others)
-    assert storage.backup_keys(wanted).grade is Grade.OK
+    assert storage.snapshot_keys(wanted).grade is Grade.OK
     write_sealed(place / "20260104.wgb", of_others)
-    seen = storage.backup_keys(wanted)
+    seen = storage.snapshot_keys(wanted)
     assert seen.grade is Grade.PROBLEM
     assert (
         f"{place}/20260104.wgb cannot be opened: It was sealed with the key {of_others.newest.id}"
         in seen.what
     )
-    assert seen.mend == "Put that key back, on a line of its own."
+    assert seen.hint == "Put that key back, on a line of its own."
 
 
-def test_backup_keys(tmp_path: Path) -> None:
+def test_snapshot_keys(tmp_path: Path) -> None:
     sessions = tmp_path / "sessions"
     sessions.mkdir()
     beside = config(sessions={"dir": sessions})
-    assert "made at the first start" in storage.backup_keys(beside).what
+    assert "made at the first start" in storage.snapshot_keys(beside).what
     keys.load(sessions / ".backup.keys", make=True)
-    assert storage.backup_keys(beside).grade is Grade.OK
+    assert storage.snapshot_keys(beside).grade is Grade.OK
     sealed = config(sessions={"dir": sessions}, profile={"at_rest": "sealed"})
-    assert storage.backup_keys(sealed).grade is Grade.WARNING
+    assert storage.snapshot_keys(sealed).grade is Grade.WARNING
     with pytest.raises(ConfigError, match="there is no"):
-        storage.backup_keys(config(backup={"key_file": tmp_path / "missing"}))
+        storage.snapshot_keys(config(snapshots={"key_file": tmp_path / "missing"}))
 
 
 def test_port() -> None:
@@ -458,7 +457,7 @@ def test_port() -> None:
             Grade.PROBLEM,
             f"127.0.0.1:{number} is taken by another program",
         )
-        assert f"ss -ltnp 'sport = :{number}'" in seen.mend
+        assert f"ss -ltnp 'sport = :{number}'" in seen.hint
     assert running.port(config(api={"port": number})) == Seen(f"127.0.0.1:{number} is free")
 
 
@@ -497,7 +496,7 @@ def test_daemon(
     running_daemon(monkeypatch, answer)
     seen = running.daemon(Config())
     assert (seen.grade, seen.what) == (grade, what)
-    assert ("a line of waguard.service" in running.daemon(Config(), unit()).mend) == ("instead" in what)
+    assert ("a line of waguard.service" in running.daemon(Config(), unit()).hint) == ("instead" in what)
 
 
 def test_a_daemon_that_is_down_is_not_started_by_asking(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -512,7 +511,7 @@ def test_a_daemon_that_is_down_is_not_started_by_asking(monkeypatch: pytest.Monk
         Grade.PROBLEM,
         "waguard.service keeps ending: systemd has restarted it 7 times",
     )
-    assert "journalctl -u waguard" in seen.mend
+    assert "journalctl -u waguard" in seen.hint
     seen = running.daemon(Config(), unit(state="inactive", enabled=True))
     assert (seen.grade, seen.what) == (Grade.WARNING, "waguard.service is enabled, and down")
     by_its_socket = unit(state="inactive", enabled=True, listens="127.0.0.1:8717 (Stream)")
@@ -563,7 +562,7 @@ def test_fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_FONTS", (tmp_path / "none", tmp_path))
     (tmp_path / "fonts.cache").touch()
     seen = machine.fonts()
-    assert (seen.grade, seen.mend) == (Grade.WARNING, "apt-get install fonts-liberation")
+    assert (seen.grade, seen.hint) == (Grade.WARNING, "apt-get install fonts-liberation")
     (tmp_path / "truetype").mkdir()
     (tmp_path / "truetype" / "Some.ttf").touch()
     assert machine.fonts().grade is Grade.OK

@@ -49,7 +49,7 @@ async def test_the_process_that_hangs_is_found_and_cured_without_a_scan(
     async with start(whatsapp={"url": simulator.url}, **SECTIONS) as (supervisor, _):
         (before,) = await log_in(supervisor, simulator, DEMO)
         if role == BROWSER:  # whatever kills it earlier loses the login
-            await until(lambda: bool(journal.named("backup.taken")), "the login on disk")
+            await until(lambda: bool(journal.named("snapshot.taken")), "the login on disk")
         for one in await members(supervisor, role):
             os.kill(one.row.pid, signal.SIGSTOP)
         await until(lambda: bool(journal.named("health.recovered")), "cured")

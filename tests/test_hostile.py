@@ -16,7 +16,7 @@ from conftest import Daemon, Journal
 from waiting import until
 
 from waguard.core.model import ClientCode
-from waguard.errors import BackupFailed, BackupRefused
+from waguard.errors import SnapshotFailed, SnapshotRefused
 from waguard.system.files import partial, remove_tree, walk
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
@@ -59,20 +59,20 @@ async def test_no_cache_keeps_the_daemon_from_starting(pose: Daemon, sessions_di
 async def test_links_in_a_circle_cost_no_other_client_its_snapshot(
     pose: Daemon, journal: Journal, sessions_dir: Path
 ) -> None:
-    async with pose("connected", backup=QUICK) as (supervisor, _):
+    async with pose("connected", snapshots=QUICK) as (supervisor, _):
         for code in (DEMO, DEMO2):
             await supervisor.connect(code)
         place = (sessions_dir / "demo" / "profile").resolve() / "Default" / "IndexedDB"
         place.parent.mkdir(exist_ok=True)
         place.symlink_to("IndexedDB")
-        await supervisor.schedule.run_now("backup")
-        taken = {one.client for one in journal.named("backup.taken") if one.fields["reason"] == "schedule"}
+        await supervisor.schedule.run_now("snapshot")
+        taken = {one.client for one in journal.named("snapshot.taken") if one.fields["reason"] == "schedule"}
         assert DEMO2 in taken
 
 
 async def test_a_snapshot_that_was_asked_for_is_still_there_afterwards(pose: Daemon) -> None:
     """Those of a sealed profile all have the time when it was sealed."""
-    async with pose("connected", profile={"at_rest": "sealed"}, backup={**QUICK, "keep_last": 1}) as (
+    async with pose("connected", profile={"at_rest": "sealed"}, snapshots={**QUICK, "keep_last": 1}) as (
         supervisor,
         _,
     ):
@@ -80,17 +80,17 @@ async def test_a_snapshot_that_was_asked_for_is_still_there_afterwards(pose: Dae
         await asyncio.sleep(0.3)
         await supervisor.disconnect(DEMO)
         for _ in range(8):
-            made = (await supervisor.backup(DEMO)).id
-            assert made in [one.id for one in await supervisor.backups(DEMO)]
+            made = (await supervisor.snapshot(DEMO)).id
+            assert made in [one.id for one in await supervisor.snapshots(DEMO)]
 
 
 async def test_an_export_has_the_headers_of_every_answer_and_no_head(pose: Daemon) -> None:
-    async with pose("connected", backup=QUICK) as (supervisor, url):
+    async with pose("connected", snapshots=QUICK) as (supervisor, url):
         await supervisor.connect(DEMO)
-        backup = (await supervisor.backup(DEMO)).id
+        snapshot = (await supervisor.snapshot(DEMO)).id
         headers = {"Authorization": f"Bearer {token(supervisor)}"}
         async with aiohttp.ClientSession(headers=headers) as http:
-            address = f"{url}/v1/sessions/demo/backups/{backup}"
+            address = f"{url}/v1/sessions/demo/snapshots/{snapshot}"
             async with http.get(address) as answer:
                 assert (answer.status, answer.headers["Cache-Control"]) == (200, "no-store")
                 assert len(answer.headers["X-Request-Id"]) == 8
@@ -121,13 +121,13 @@ async def test_whoever_sends_slowly_keeps_no_snapshot_waiting(pose: Daemon) -> N
         async with aiohttp.ClientSession(headers=headers) as http:
             await http.post(f"{url}/v1/sessions/demo/import", data=pieces())
 
-    async with pose("connected", backup=QUICK) as (supervisor, url):
+    async with pose("connected", snapshots=QUICK) as (supervisor, url):
         await supervisor.connect(DEMO2)
         senders = [asyncio.create_task(slowly()) for _ in range(3)]
         await sent.wait()
         await asyncio.sleep(0.3)
         async with asyncio.timeout(10):
-            await supervisor.backup(DEMO2)
+            await supervisor.snapshot(DEMO2)
         for sender in senders:
             sender.cancel()
         await asyncio.wait(senders)
@@ -167,11 +167,11 @@ async def test_archives_that_take_long_keep_no_snapshot_waiting(pose: Daemon, se
     def spooled() -> int:
         return sum(file.stat().st_size > len(body) for file in sessions_dir.glob(".profiles/*/archive"))
 
-    async with pose("connected", backup=QUICK) as (supervisor, url):
+    async with pose("connected", snapshots=QUICK) as (supervisor, url):
         await supervisor.connect(DEMO2)
         imports = [asyncio.create_task(bring(ClientCode(f"other{number}"))) for number in range(2)]
         await until(lambda: spooled() == len(imports), "both archives have arrived", 60)
-        await supervisor.backup(DEMO2)
+        await supervisor.snapshot(DEMO2)
         assert not any(task.done() for task in imports)
         for task in imports:
             task.cancel()
@@ -192,14 +192,14 @@ async def test_a_client_has_one_import_at_a_time(pose: Daemon) -> None:
     async with pose() as (supervisor, _):
         first = asyncio.create_task(supervisor.bring(DEMO, slowly(), keep=True))
         await sent.wait()
-        with pytest.raises(BackupFailed, match="Another import of demo is under way"):
+        with pytest.raises(SnapshotFailed, match="Another import of demo is under way"):
             await supervisor.bring(DEMO, at_once(b"x"), keep=True)
-        with pytest.raises(BackupRefused):
+        with pytest.raises(SnapshotRefused):
             await supervisor.bring(DEMO2, at_once(b"x"), keep=True)
         go_on.set()
-        with pytest.raises(BackupRefused):
+        with pytest.raises(SnapshotRefused):
             await first
-        with pytest.raises(BackupRefused):
+        with pytest.raises(SnapshotRefused):
             await supervisor.bring(DEMO, at_once(b"x"), keep=True)
 
 
@@ -208,9 +208,9 @@ async def test_whoever_takes_no_export_any_more_is_left_and_never_sent_two_answe
 ) -> None:
     def exported() -> list[int]:
         done = [one.fields for one in journal.named("request.done")]
-        return [one["http_status"] for one in done if one["route"].endswith("/backups/{id}")]
+        return [one["http_status"] for one in done if one["route"].endswith("/snapshots/{id}")]
 
-    async with pose("connected", backup=QUICK, api={"request_s": 0.5}) as (supervisor, url):
+    async with pose("connected", snapshots=QUICK, api={"request_s": 0.5}) as (supervisor, url):
         await supervisor.connect(DEMO)
         blob = (
             sessions_dir
@@ -220,11 +220,11 @@ async def test_whoever_takes_no_export_any_more_is_left_and_never_sent_two_answe
         )
         blob.parent.mkdir(parents=True)
         blob.write_bytes(os.urandom(32 << 20))  # more than sockets hold
-        backup = (await supervisor.backup(DEMO)).id
+        snapshot = (await supervisor.snapshot(DEMO)).id
         address = urlsplit(url)
         reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=4096)
         try:
-            request = f"GET /v1/sessions/demo/backups/{backup} HTTP/1.1\r\nHost: {address.netloc}\r\n"
+            request = f"GET /v1/sessions/demo/snapshots/{snapshot} HTTP/1.1\r\nHost: {address.netloc}\r\n"
             writer.write(f"{request}Authorization: Bearer {token(supervisor)}\r\n\r\n".encode())
             await until(lambda: bool(exported()), "left")
             received = b""

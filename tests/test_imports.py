@@ -289,7 +289,7 @@ NOTHING = CONFIGURED | {"pydantic", "waguard.config"}
         (("config", "check"), CONFIGURED),
         (("token",), CONFIGURED),
         (("status", "--url", "http://127.0.0.1:1"), LOOKED),
-        (("backups", "demo", "--url", "http://127.0.0.1:1"), DAEMONS),
+        (("snapshots", "demo", "--url", "http://127.0.0.1:1"), DAEMONS),
         (("connect", "demo", "--url", "http://127.0.0.1:1"), DAEMONS),
         (("--help",), DAEMONS),
     ],

@@ -16,19 +16,19 @@ ONE = {"keep_last": 1, "keep_daily": 0, "keep_weekly": 0, "keep_monthly": 0}
 
 
 async def test_snapshots_without_a_login_push_none_out_that_has_one(pose: Daemon, tmp_path: Path) -> None:
-    async with pose("ok", backup=ONE) as (supervisor, _):
-        backups = supervisor._resources.backups
+    async with pose("ok", snapshots=ONE) as (supervisor, _):
+        snapshots = supervisor._resources.snapshots
         lines = [replace(ABOUT, taken_at=at, generation=f"20260101T000000-0000000{at}") for at in (1, 2)]
         (tmp_path / "empty").mkdir()
         made = [
-            await asyncio.to_thread(backups.take, threading.Event(), tmp_path / "empty", about)
+            await asyncio.to_thread(snapshots.take, threading.Event(), tmp_path / "empty", about)
             for about in lines
         ]
         await supervisor.connect(DEMO)
         for _ in range(3):
-            last = await supervisor.backup(DEMO)
+            last = await supervisor.snapshot(DEMO)
         assert not last.login
-        assert [one.id for one in await supervisor.backups(DEMO)] == [last.id, made[1].id]
+        assert [one.id for one in await supervisor.snapshots(DEMO)] == [last.id, made[1].id]
 
 
 async def test_of_a_damaged_profile_whatever_is_left_is_saved(pose: Daemon, tmp_path: Path) -> None:

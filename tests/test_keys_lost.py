@@ -7,7 +7,7 @@ from conftest import Daemon
 from control_port import ADMIN, API
 
 from waguard.core.model import Alert, ClientCode
-from waguard.errors import BackupFailed, BackupRefused
+from waguard.errors import SnapshotFailed, SnapshotRefused
 from waguard.supervisor.supervisor import Supervisor
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
@@ -19,9 +19,9 @@ def lost(supervisor: Supervisor) -> list[str]:
 
 
 async def saved(pose: Daemon, code: ClientCode = DEMO) -> str:
-    async with pose("connected", backup=QUICK) as (supervisor, _):
+    async with pose("connected", snapshots=QUICK) as (supervisor, _):
         await supervisor.connect(code)
-        return (await supervisor.backup(code)).id
+        return (await supervisor.snapshot(code)).id
 
 
 def other(keys: Path) -> None:
@@ -34,57 +34,57 @@ def other(keys: Path) -> None:
 async def test_no_snapshot_is_taken_with_a_key_that_does_not_open_the_others(
     pose: Daemon, sessions_dir: Path, *, gone: bool
 ) -> None:
-    backup = await saved(pose)
+    snapshot = await saved(pose)
     keys = sessions_dir / ".backup.keys"
     copy = keys.read_bytes()
     keys.unlink()
     if not gone:
         other(keys)
     for _ in range(2):
-        async with pose("connected", backup=QUICK) as (supervisor, _):
+        async with pose("connected", snapshots=QUICK) as (supervisor, _):
             (text,) = lost(supervisor)
             assert str(keys) in text
             assert "demo" in text
-            assert "backup.without_old_keys = true" in text
+            assert "snapshots.without_old_keys = true" in text
             await supervisor.connect(DEMO)
-            with pytest.raises(BackupFailed, match=r"is missing|not there any more") as caught:
-                await supervisor.backup(DEMO)
+            with pytest.raises(SnapshotFailed, match=r"is missing|not there any more") as caught:
+                await supervisor.snapshot(DEMO)
             assert "Restore your copy of the keys" in caught.value.hint
-            with pytest.raises(BackupRefused, match="sealed with the key"):
-                await supervisor.check_backup(DEMO, backup)
+            with pytest.raises(SnapshotRefused, match="sealed with the key"):
+                await supervisor.check_snapshot(DEMO, snapshot)
             await supervisor.cleanup(DEMO)
     assert keys.exists() is not gone, "none is made in its place"
     keys.write_bytes(copy)
     keys.chmod(0o600)
-    async with pose("connected", backup=QUICK) as (supervisor, _):
+    async with pose("connected", snapshots=QUICK) as (supervisor, _):
         assert not lost(supervisor)
-        assert (await supervisor.check_backup(DEMO, backup)).id == backup
+        assert (await supervisor.check_snapshot(DEMO, snapshot)).id == snapshot
 
 
 async def test_who_says_so_goes_on_with_a_new_key(pose: Daemon, sessions_dir: Path) -> None:
-    backup = await saved(pose)
+    snapshot = await saved(pose)
     (sessions_dir / ".backup.keys").unlink()
-    async with pose("connected", backup={**QUICK, "without_old_keys": True}) as (supervisor, _):
+    async with pose("connected", snapshots={**QUICK, "without_old_keys": True}) as (supervisor, _):
         assert not lost(supervisor)
         await supervisor.connect(DEMO)
-        made = (await supervisor.backup(DEMO)).id
-        assert (await supervisor.check_backup(DEMO, made)).id == made
-        assert backup in [one.id for one in await supervisor.backups(DEMO)], (
+        made = (await supervisor.snapshot(DEMO)).id
+        assert (await supervisor.check_snapshot(DEMO, made)).id == made
+        assert snapshot in [one.id for one in await supervisor.snapshots(DEMO)], (
             "kept, for a key that is found yet"
         )
 
 
 async def test_keys_that_were_rotated_are_not_lost(pose: Daemon, sessions_dir: Path) -> None:
-    backup = await saved(pose)
+    snapshot = await saved(pose)
     keys = sessions_dir / ".backup.keys"
     old = keys.read_text()
     other(keys)
     keys.write_text(keys.read_text() + old)
-    async with pose("connected", backup=QUICK) as (supervisor, _):
+    async with pose("connected", snapshots=QUICK) as (supervisor, _):
         assert not lost(supervisor)
         await supervisor.connect(DEMO)
-        await supervisor.backup(DEMO)
-        assert (await supervisor.check_backup(DEMO, backup)).id == backup
+        await supervisor.snapshot(DEMO)
+        assert (await supervisor.check_snapshot(DEMO, snapshot)).id == snapshot
 
 
 async def test_the_first_start_makes_a_key(pose: Daemon, sessions_dir: Path) -> None:

@@ -15,7 +15,7 @@ from waguard.core.health.faults import Fault
 from waguard.core.health.lease import FREE, PULLS, Held, Hold, Lease, Use
 from waguard.core.health.plans import Remedy
 from waguard.core.model import ClientCode
-from waguard.errors import BackupFailed
+from waguard.errors import SnapshotFailed
 from waguard.session.lease import PageLease
 from waguard.session.task import Session
 
@@ -137,7 +137,7 @@ def holding(session: Session, most_s: float = 60.0) -> Iterator[tuple[threading.
             with session.lease.still(browser, "a snapshot", most_s):
                 held.set()
                 go_on.wait(10)
-        except BackupFailed as error:
+        except SnapshotFailed as error:
             failed.append(error)
 
     thread = threading.Thread(target=snapshot)
@@ -204,7 +204,7 @@ async def test_a_second_snapshot_does_not_wait_for_ever_for_one_that_hangs(pose:
                 with session.lease.still(browser, "a snapshot", 60.0):
                     pass
 
-            with pytest.raises(BackupFailed, match="earlier snapshot"):
+            with pytest.raises(SnapshotFailed, match="earlier snapshot"):
                 await asyncio.to_thread(second)
             go_on.set()
         assert [str(error) for error in failed] == [

@@ -139,7 +139,7 @@ def test_a_logout_that_may_be_damage_costs_one_try() -> None:
         ProfileKept -> kept: -
         PageLoggedOut -> doubted: login.doubted
         ProfileRestored -> restored: -
-        PageLoggedOut -> logged_out: Note backup.login_refused MarkRefused LetGo
+        PageLoggedOut -> logged_out: Note snapshot.login_refused MarkRefused LetGo
         """,
         e.ProfileKept(proved=False),
         says(LOGGED_OUT, "", "A"),

@@ -26,7 +26,7 @@ from written import Written, write
 from waguard.cli import archive
 from waguard.core.login.events import DamageSeen
 from waguard.core.model import ClientCode, Link, Reason, Status, Wait
-from waguard.errors import BackupRefused, LoginInUse
+from waguard.errors import LoginInUse, SnapshotRefused
 from waguard.profile import login
 from waguard.session.custody import Custody
 from waguard.simulator.server import Cadence, Simulator
@@ -52,13 +52,15 @@ async def settled(journal: Journal, reason: str = "settled", count: int = 1) -> 
 
 
 def taken(journal: Journal, reason: str) -> list[str]:
-    return [one.fields["backup"] for one in journal.named("backup.taken") if one.fields["reason"] == reason]
+    return [
+        one.fields["snapshot"] for one in journal.named("snapshot.taken") if one.fields["reason"] == reason
+    ]
 
 
 async def stopped(supervisor: Supervisor) -> str:
     """A snapshot of the client's login, whose browser has been closed; its id."""
     await supervisor.disconnect(DEMO)
-    return (await supervisor.backup(DEMO)).id
+    return (await supervisor.snapshot(DEMO)).id
 
 
 def profile_of(sessions: Path, code: ClientCode = DEMO) -> Path:
@@ -102,20 +104,20 @@ async def test_a_session_stays_connected_through_its_snapshots_and_they_have_its
         changes = len(journal.named("session.changed"))
         sockets = len(simulator.devices)
         for _ in range(2):
-            backup = await supervisor.backup(DEMO)
-            assert backup.live
-            assert backup.login
+            snapshot = await supervisor.snapshot(DEMO)
+            assert snapshot.live
+            assert snapshot.login
         now = supervisor.view(DEMO)
         assert (now.status, now.attempt, pid_of(now)) == (Status.CONNECTED, view.attempt, pid_of(view))
         assert len(journal.named("session.changed")) == changes
         assert len(simulator.devices) == sockets
-        frozen = [one.fields["frozen_ms"] for one in journal.named("backup.taken")]
+        frozen = [one.fields["frozen_ms"] for one in journal.named("snapshot.taken")]
         assert all(ms is not None for ms in frozen)
         # Each of them logs in again, where the profile itself is gone for good.
         await supervisor.cleanup(DEMO)
-        for chosen in (first, backup.id):
+        for chosen in (first, snapshot.id):
             again = await supervisor.restore(DEMO, chosen, wait=Wait.CONNECTED)
-            assert (again.status, again.profile, again.backup) == (Status.CONNECTED, "restored", chosen)
+            assert (again.status, again.profile, again.snapshot) == (Status.CONNECTED, "restored", chosen)
 
 
 async def test_a_snapshot_right_after_the_scan_waits_until_the_login_is_on_disk(
@@ -124,10 +126,10 @@ async def test_a_snapshot_right_after_the_scan_waits_until_the_login_is_on_disk(
     """As long as Chromium takes by itself."""
     async with start(whatsapp={"url": simulator.url}, page=QUICK, browser={}) as (supervisor, _):
         await log_in(supervisor, simulator, DEMO)
-        backup = await supervisor.backup(DEMO)
+        snapshot = await supervisor.snapshot(DEMO)
         await supervisor.cleanup(DEMO)
-        again = await supervisor.restore(DEMO, backup.id, wait=Wait.CONNECTED)
-        assert (again.status, again.backup) == (Status.CONNECTED, backup.id)
+        again = await supervisor.restore(DEMO, snapshot.id, wait=Wait.CONNECTED)
+        assert (again.status, again.snapshot) == (Status.CONNECTED, snapshot.id)
 
 
 async def test_of_a_snapshot_without_its_login_an_older_one_is_tried(
@@ -140,12 +142,12 @@ async def test_of_a_snapshot_without_its_login_an_older_one_is_tried(
         await supervisor.disconnect(DEMO)
         profile = profile_of(sessions_dir)
         shutil.rmtree(damage.indexed_db(profile))
-        bad = (await supervisor.backup(DEMO)).id
+        bad = (await supervisor.snapshot(DEMO)).id
         spoil_local_storage(profile)
         again = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
-        assert (again.status, again.profile, again.backup) == (Status.CONNECTED, "restored", good)
-        assert [one.id for one in await supervisor.backups(DEMO) if one.refused] == [bad]
-        assert not journal.named("backup.login_refused")
+        assert (again.status, again.profile, again.snapshot) == (Status.CONNECTED, "restored", good)
+        assert [one.id for one in await supervisor.snapshots(DEMO) if one.refused] == [bad]
+        assert not journal.named("snapshot.login_refused")
         assert len(journal.named("login.lost")) == 1
 
 
@@ -163,13 +165,13 @@ async def test_a_scheduled_snapshot_is_taken_only_of_what_was_used(
         await settled(journal)
         await supervisor.disconnect(DEMO)
         for expected in (1, 1):
-            view = await supervisor.schedule.run_now("backup")
+            view = await supervisor.schedule.run_now("snapshot")
             assert view.last_ok, view.last_error
             assert len(taken(journal, "schedule")) == expected
         await supervisor.connect(DEMO, wait=Wait.CONNECTED)
-        await supervisor.schedule.run_now("backup")
+        await supervisor.schedule.run_now("snapshot")
         assert len(taken(journal, "schedule")) == 2
-        assert {one.client for one in journal.named("backup.taken")} == {DEMO}
+        assert {one.client for one in journal.named("snapshot.taken")} == {DEMO}
 
 
 # --- damage -----------------------------------------------------------------------------------------------------
@@ -183,7 +185,7 @@ async def test_a_profile_that_is_damaged_while_stopped_comes_back_without_a_scan
         (view,) = await log_in(supervisor, simulator, DEMO)
         right = await stopped(supervisor)
         if newest == "damaged":
-            wrong = (await supervisor.backup(DEMO)).id
+            wrong = (await supervisor.snapshot(DEMO)).id
             file = sessions_dir / ".backups" / "demo" / f"{wrong}.wgb"
             data = bytearray(file.read_bytes())
             data[len(data) // 2] ^= 1
@@ -191,7 +193,7 @@ async def test_a_profile_that_is_damaged_while_stopped_comes_back_without_a_scan
         spoil(profile_of(sessions_dir))
         before = tree(profile_of(sessions_dir))
         again = await supervisor.connect(DEMO, wait=Wait.QR)
-        assert (again.status, again.profile, again.backup) == (Status.CONNECTED, "restored", right)
+        assert (again.status, again.profile, again.snapshot) == (Status.CONNECTED, "restored", right)
         assert again.qr is None
         assert again.check is not None
         assert again.check.verdict == "damaged"
@@ -203,8 +205,8 @@ async def test_a_profile_that_is_damaged_while_stopped_comes_back_without_a_scan
         assert after == before
         assert len(simulator.devices) == 1, "no second scan"
         if newest == "damaged":
-            (told,) = journal.named("backup.refused")
-            assert wrong in told.fields["backups"][0]
+            (told,) = journal.named("snapshot.refused")
+            assert wrong in told.fields["snapshots"][0]
 
 
 UNWITNESSED = sorted(set().union(*damage.UNSEEN.values()) & {way.name for way in damage.SMALL})
@@ -240,7 +242,7 @@ async def test_damage_without_a_witness_is_no_logout_and_comes_back_too(
         ).unlink()  # as if the daemon had died meanwhile
         way.do(profile_of(sessions_dir))
         again = await supervisor.connect(DEMO, wait=Wait.QR)
-        assert (again.status, again.profile, again.backup) == (Status.CONNECTED, "restored", right)
+        assert (again.status, again.profile, again.snapshot) == (Status.CONNECTED, "restored", right)
         after = bool(journal.named("login.lost") or journal.named("login.doubted"))
         assert after == (blind or what in damage.STILL_UNSEEN)
         assert retired(sessions_dir) == ["damaged"]
@@ -255,8 +257,8 @@ async def test_damage_without_a_snapshot_is_said_and_not_called_a_logout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     be_blind(monkeypatch)
-    backup = {"settle_s": 3600.0}
-    async with start(whatsapp={"url": simulator.url}, page=QUICK, backup=backup) as (supervisor, _):
+    late = {"settle_s": 3600.0}
+    async with start(whatsapp={"url": simulator.url}, page=QUICK, snapshots=late) as (supervisor, _):
         (view,) = await log_in(supervisor, simulator, DEMO)
         await supervisor.disconnect(DEMO)
         for path in (sessions_dir / ".backups").rglob("*.wgb"):
@@ -306,7 +308,7 @@ async def test_a_logout_while_no_daemon_looked_costs_one_try(
         again = await supervisor.connect(DEMO)
         assert (again.status, again.reason, again.profile) == (Status.AWAITING_SCAN, "logged_out", "restored")
         assert len(journal.named("login.doubted")) == 1
-        assert (await supervisor.backups(DEMO))[0].refused
+        assert (await supervisor.snapshots(DEMO))[0].refused
 
 
 async def test_a_restored_login_that_whatsapp_refuses_is_marked_and_not_tried_twice(
@@ -318,11 +320,11 @@ async def test_a_restored_login_that_whatsapp_refuses_is_marked_and_not_tried_tw
         await simulator.log_out(simulator.devices[0].wid)
         spoil(profile_of(sessions_dir))
         again = await supervisor.connect(DEMO)
-        assert (again.status, again.profile, again.backup) == (Status.AWAITING_SCAN, "restored", tried)
+        assert (again.status, again.profile, again.snapshot) == (Status.AWAITING_SCAN, "restored", tried)
         assert again.check is not None
         assert "WhatsApp did not take it" in again.check.why
-        (backup,) = await supervisor.backups(DEMO)
-        assert backup.refused
+        (snapshot,) = await supervisor.snapshots(DEMO)
+        assert snapshot.refused
         await supervisor.disconnect(DEMO)
         shutil.rmtree(profile_of(sessions_dir))
         again = await supervisor.connect(DEMO)
@@ -335,13 +337,13 @@ async def test_no_snapshot_is_taken_of_a_login_in_doubt_and_the_next_launch_does
     async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, _):
         await log_in(supervisor, simulator, DEMO)
         good = await stopped(supervisor)
-        known = len(await supervisor.backups(DEMO))
+        known = len(await supervisor.snapshots(DEMO))
         await supervisor._sessions[DEMO].login.tell(DamageSeen("a database was wiped"))
-        with pytest.raises(BackupRefused, match="a database was wiped"):
-            await supervisor.backup(DEMO)
-        assert len(await supervisor.backups(DEMO)) == known
+        with pytest.raises(SnapshotRefused, match="a database was wiped"):
+            await supervisor.snapshot(DEMO)
+        assert len(await supervisor.snapshots(DEMO)) == known
         again = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
-        assert (again.status, again.profile, again.backup) == (Status.CONNECTED, "restored", good)
+        assert (again.status, again.profile, again.snapshot) == (Status.CONNECTED, "restored", good)
 
 
 # --- by hand ----------------------------------------------------------------------------------------------------
@@ -357,26 +359,26 @@ async def test_restore_over_http_tries_refuses_and_restores(
         tokens = json.loads((sessions_dir / ".tokens.json").read_text())["clients"]
         headers = {"Authorization": f"Bearer {tokens['demo']}"}
         async with aiohttp.ClientSession(url, headers=headers) as http:
-            async with http.post("/v1/sessions/demo/backups") as answer:
+            async with http.post("/v1/sessions/demo/snapshots") as answer:
                 made = await answer.json()
                 assert (answer.status, made["reason"], made["live"]) == (200, "request", True)
-            async with http.get("/v1/sessions/demo/backups") as answer:
-                listed = (await answer.json())["backups"]
+            async with http.get("/v1/sessions/demo/snapshots") as answer:
+                listed = (await answer.json())["snapshots"]
                 assert [one["reason"] for one in listed] == ["request", "settled"]
-            path = f"/v1/sessions/demo/backups/{made['id']}/restore"
+            path = f"/v1/sessions/demo/snapshots/{made['id']}/restore"
             async with http.post(path, json={"dry_run": True}) as answer:
-                assert (await answer.json())["backup"]["id"] == made["id"]
+                assert (await answer.json())["snapshot"]["id"] == made["id"]
             assert supervisor.view(DEMO).attempt == view.attempt
-            async with http.post("/v1/sessions/demo/backups/nothing/restore") as answer:
-                assert (answer.status, (await answer.json())["code"]) == (404, "backup_not_found")
+            async with http.post("/v1/sessions/demo/snapshots/nothing/restore") as answer:
+                assert (answer.status, (await answer.json())["code"]) == (404, "snapshot_not_found")
             other = {"Authorization": f"Bearer {tokens['demo2']}"}
-            async with http.get("/v1/sessions/demo/backups", headers=other) as answer:
+            async with http.get("/v1/sessions/demo/snapshots", headers=other) as answer:
                 assert answer.status == 403
             async with http.post("/v1/reap") as answer:
                 assert answer.status == 403
             async with http.post(path, params={"wait": "connected"}) as answer:
                 again = await answer.json()
-                assert (answer.status, again["status"], again["backup"]) == (200, "connected", made["id"])
+                assert (answer.status, again["status"], again["snapshot"]) == (200, "connected", made["id"])
             # The one before was put aside, and is saved in its turn.
             await settled(journal, "restore")
             file = sessions_dir / ".backups" / "demo" / f"{made['id']}.wgb"
@@ -384,7 +386,7 @@ async def test_restore_over_http_tries_refuses_and_restores(
             before = supervisor.view(DEMO)
             async with http.post(path) as answer:
                 said = await answer.json()
-                assert (answer.status, said["code"], said["reason"]) == (422, "backup_refused", "damaged")
+                assert (answer.status, said["code"], said["reason"]) == (422, "snapshot_refused", "damaged")
             assert supervisor.view(DEMO).attempt == before.attempt
 
 
@@ -416,7 +418,7 @@ async def test_a_stopped_session_leaves_nothing_plain_and_connects_without_a_sca
         again = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
         assert (again.status, again.profile) == (Status.CONNECTED, "kept")
         await supervisor.disconnect(DEMO)
-        assert (await supervisor.backup(DEMO)).reason == "sealed"
+        assert (await supervisor.snapshot(DEMO)).reason == "sealed"
         await supervisor.connect(DEMO, wait=Wait.CONNECTED)
     assert not plain(), "the daemon's end is a stop too"
     async with start(**sections) as (supervisor, _):
@@ -506,15 +508,15 @@ async def test_what_is_only_tried_writes_nothing_tells_nobody_and_is_no_activity
                 return answers
 
             for said in await only_tried(*["/v1/sessions/demo/import"] * 2):
-                assert (said["backup"]["id"], said["backup"]["client"]) == ("", "demo")
-                assert said["backup"]["bytes"] > 0
+                assert (said["snapshot"]["id"], said["snapshot"]["client"]) == ("", "demo")
+                assert said["snapshot"]["bytes"] > 0
             await ask("/v1/sessions/demo/import", wait="connected")
             await ask("/v1/sessions/demo/disconnect")
             assert supervisor.learned.activity(DEMO) > 0
-            (backup,) = await supervisor.backups(DEMO)
-            assert backup.id
-            await only_tried("/v1/sessions/demo/backups/newest/restore", "/v1/reap")
-            assert [one.fields["backup"] for one in journal.named("backup.taken")] == [backup.id]
+            (snapshot,) = await supervisor.snapshots(DEMO)
+            assert snapshot.id
+            await only_tried("/v1/sessions/demo/snapshots/newest/restore", "/v1/reap")
+            assert [one.fields["snapshot"] for one in journal.named("snapshot.taken")] == [snapshot.id]
 
 
 @pytest.mark.parametrize(
@@ -533,7 +535,7 @@ async def test_a_login_from_elsewhere_connects_without_a_scan_and_its_source_sta
             with packed.open("wb") as target:
                 await asyncio.to_thread(archive.write, source, target, origin=origin)
             for options, keys in (
-                ({"dry_run": "true"}, {"dry_run", "backup"}),
+                ({"dry_run": "true"}, {"dry_run", "snapshot"}),
                 ({"wait": "connected"}, None),
             ):
                 with packed.open("rb") as body:
@@ -542,7 +544,7 @@ async def test_a_login_from_elsewhere_connects_without_a_scan_and_its_source_sta
                         assert answer.status == 200, said
                 if keys:
                     assert said.keys() == keys
-                    assert await supervisor.backups(DEMO) == []
+                    assert await supervisor.snapshots(DEMO) == []
         assert (said["status"], said["profile"]) == ("connected", "restored")
         assert len(simulator.devices) == 1
     assert tree(elsewhere) == contents
@@ -561,12 +563,12 @@ async def test_a_login_that_is_damaged_or_none_is_not_taken_over(
         packed = tmp_path / "packed"
         with packed.open("wb") as target:
             await asyncio.to_thread(archive.write, elsewhere, target, origin=login.origin_of(simulator.url))
-        with pytest.raises(BackupRefused, match=r"damaged: .*MANIFEST"):
+        with pytest.raises(SnapshotRefused, match=r"damaged: .*MANIFEST"):
             await supervisor.bring(DEMO, pieces(packed), keep=True)
         await asyncio.to_thread(packed.write_bytes, os.urandom(10_000))
-        with pytest.raises(BackupRefused):
+        with pytest.raises(SnapshotRefused):
             await supervisor.bring(DEMO, pieces(packed), keep=True)
-        assert await supervisor.backups(DEMO) == []
+        assert await supervisor.snapshots(DEMO) == []
 
 
 async def test_an_export_can_be_imported_by_another_client_or_host(
@@ -574,10 +576,10 @@ async def test_an_export_can_be_imported_by_another_client_or_host(
 ) -> None:
     async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, _):
         await log_in(supervisor, simulator, DEMO)
-        backup = await stopped(supervisor)
+        snapshot = await stopped(supervisor)
         files = {}
         for plain in (False, True):
-            async with supervisor.backup_stream(DEMO, backup, plain=plain) as file:
+            async with supervisor.snapshot_stream(DEMO, snapshot, plain=plain) as file:
                 pieces = []
                 while piece := await asyncio.to_thread(file.read, 10_000):
                     pieces.append(piece)
@@ -586,7 +588,7 @@ async def test_an_export_can_be_imported_by_another_client_or_host(
         async def stream(data: bytes) -> AsyncIterator[bytes]:
             yield data
 
-        with pytest.raises(BackupRefused, match="of another client"):
+        with pytest.raises(SnapshotRefused, match="of another client"):
             await supervisor.bring(DEMO2, stream(files[False]), keep=True)
         with pytest.raises(LoginInUse, match="login of demo already"):
             await supervisor.bring(DEMO2, stream(files[True]), keep=True)
@@ -597,9 +599,9 @@ async def test_an_export_can_be_imported_by_another_client_or_host(
         with pytest.raises(LoginInUse, match="login of demo2 already"):
             await supervisor.bring(DEMO, stream(files[False]), keep=True)
         assert await supervisor.bring(DEMO2, stream(files[True]), keep=True), "its own once more"
-        for asked in (supervisor.check_backup, supervisor.restore):
+        for asked in (supervisor.check_snapshot, supervisor.restore):
             with pytest.raises(LoginInUse, match="login of demo2 already"):
-                await asked(DEMO, backup)
+                await asked(DEMO, snapshot)
 
 
 @pytest.mark.parametrize("how", ["runs", "stopped", "sealed", "lost"])
@@ -611,8 +613,8 @@ async def test_the_login_of_another_client_is_not_taken_over_and_only_the_admin_
     sections = {"whatsapp": {"url": simulator.url}, "page": QUICK, "profile": profile, "api": api}
     async with start(**sections) as (supervisor, url):
         await log_in(supervisor, simulator, DEMO)
-        backup = await settled(journal)
-        async with supervisor.backup_stream(DEMO, backup, plain=True) as file:
+        snapshot = await settled(journal)
+        async with supervisor.snapshot_stream(DEMO, snapshot, plain=True) as file:
             body = await asyncio.to_thread(file.read)
         if how != "runs":
             await supervisor.disconnect(DEMO)
@@ -629,7 +631,7 @@ async def test_the_login_of_another_client_is_not_taken_over_and_only_the_admin_
             assert (answer.status, said["code"]) == (409, "login_in_use")
             assert (said.get("client") == "demo", "of demo already" in said["detail"]) == (tells, tells)
             assert ("demo " in str(said)) is tells
-        assert await supervisor.backups(DEMO2) == []
+        assert await supervisor.snapshots(DEMO2) == []
     assert "34600000000" not in str([event.fields for event in journal.events])
 
 

@@ -10,7 +10,7 @@ from conftest import Daemon, Journal
 from waiting import until
 
 from waguard.core.model import ClientCode
-from waguard.errors import BackupFailed, NotReady, StorageFailed
+from waguard.errors import NotReady, SnapshotFailed, StorageFailed
 from waguard.observe.bus import Event
 from waguard.profile.store import Profiles
 from waguard.session.login import ClientLogin
@@ -115,9 +115,9 @@ async def test_a_snapshot_that_is_due_is_made_after_a_mistake(
         await settle(login, limit_s)
 
     monkeypatch.setattr(ClientLogin, "settle", settling)
-    async with pose("connected", backup=LOGIN) as (supervisor, _):
+    async with pose("connected", snapshots=LOGIN) as (supervisor, _):
         await supervisor.connect(DEMO)
-        await until(lambda: journal.named("backup.taken"))
+        await until(lambda: journal.named("snapshot.taken"))
     assert [one.fields["code"] for one in journal.named("task.failed")] == ["storage_failed"]
     (told,) = taken(journal, "demo:settle")
     assert "in settling" in told.fields["trace"]
@@ -132,7 +132,7 @@ async def scheduled(supervisor: Supervisor) -> None:
 
 async def saved(supervisor: Supervisor) -> None:
     await supervisor.connect(DEMO)
-    with pytest.raises(BackupFailed):
+    with pytest.raises(SnapshotFailed):
         await supervisor.keeper.take_all()
 
 
@@ -151,7 +151,7 @@ async def reaped(supervisor: Supervisor) -> None:
 
 MISTAKES: dict[str, tuple[type, str, Callable[[Supervisor], Awaitable[None]]]] = {
     "schedule.reap": (Sweeper, "sweep", scheduled),
-    "backup": (Keeper, "take", saved),
+    "snapshot": (Keeper, "take", saved),
     "cleanup.profile": (Profiles, "retire", cleaned),
     "sweep.half_written": (Profiles, "partials", reaped),
 }

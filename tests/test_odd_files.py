@@ -18,7 +18,7 @@ from snapshots import ABOUT, GO, ORIGIN, RING
 from waguard.api import auth
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Status, Verdict
-from waguard.errors import BackupRefused, RecordUnavailable, StorageFailed
+from waguard.errors import RecordUnavailable, SnapshotRefused, StorageFailed
 from waguard.history.database import FILE
 from waguard.history.learned import Learned
 from waguard.history.store import History
@@ -30,7 +30,7 @@ from waguard.session import handover
 from waguard.session.instance import Instance
 from waguard.session.registry import Record, Registry
 from waguard.snapshots import keys
-from waguard.snapshots.store import Backups, about_of
+from waguard.snapshots.store import Snapshots, about_of
 from waguard.system.files import Below, NotPlain
 
 DEMO = ClientCode("demo")
@@ -161,11 +161,11 @@ def test_what_is_no_file_is_not_left_out_of_a_snapshot(
 ) -> None:
     put(profile, name, kind)
     (tmp_path / "sessions").mkdir()
-    backups = Backups(tmp_path / "sessions", RING)
-    backups.make_room()
-    with pytest.raises(BackupRefused, match=kind.removesuffix(" to nothing")):
-        backups.take(GO, profile, ABOUT)
-    assert not backups.of(DEMO)
+    snapshots = Snapshots(tmp_path / "sessions", RING)
+    snapshots.make_room()
+    with pytest.raises(SnapshotRefused, match=kind.removesuffix(" to nothing")):
+        snapshots.take(GO, profile, ABOUT)
+    assert not snapshots.of(DEMO)
 
 
 @pytest.mark.timeout(20, func_only=True)
@@ -389,16 +389,16 @@ async def test_fifos_of_one_client_cost_no_other_one_anything(
     pose: Daemon, journal: Journal, hostile: Callable[[ClientCode], None]
 ) -> None:
     many = [ClientCode(f"hostile{number}") for number in range(8)]
-    async with pose("connected", backup={"settle_s": 0.1}) as (supervisor, _):
+    async with pose("connected", snapshots={"settle_s": 0.1}) as (supervisor, _):
         for code in many:
             await supervisor.connect(code)
             hostile(code)
         for code in many:
-            with pytest.raises(BackupRefused, match="a FIFO"):
-                await supervisor.backup(code)
+            with pytest.raises(SnapshotRefused, match="a FIFO"):
+                await supervisor.snapshot(code)
         await supervisor.connect(DEMO)
         async with asyncio.timeout(10):
-            await supervisor.backup(DEMO)
+            await supervisor.snapshot(DEMO)
             for code in many:
                 await supervisor.disconnect(code)
                 await supervisor.connect(code)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waguard.core.model import ClientCode, Reason, Status, Verdict, Wait
-from waguard.errors import BackupNotFound, BackupRefused
+from waguard.errors import SnapshotNotFound, SnapshotRefused
 from waguard.profile import login
 from waguard.session.registry import Elsewhere, Record
 from waguard.simulator.server import Cadence, Simulator
@@ -57,7 +57,7 @@ async def test_another_page_is_no_damage_and_the_first_has_its_login_still(
     first, second = pages
     async with start(whatsapp={"url": first.url}) as (supervisor, _):
         profile = await logged_in(supervisor, first, sessions_dir)
-        backup = (await supervisor.backup(DEMO)).id
+        snapshot = (await supervisor.snapshot(DEMO)).id
     assert json.loads((sessions_dir / "demo" / "session.json").read_bytes())["marked"] is True
     async with start(whatsapp={"url": second.url}) as (supervisor, _):
         view = await supervisor.connect(DEMO)
@@ -66,29 +66,29 @@ async def test_another_page_is_no_damage_and_the_first_has_its_login_still(
         assert view.check.verdict is Verdict.SUSPECT
         assert login.address_of(login.origin_of(first.url)) in view.check.why
         assert view.qr is not None
-        for ask in (supervisor.restore, supervisor.check_backup):
-            with pytest.raises(BackupRefused, match="It has a login of"):
-                await ask(DEMO, backup)
-        async with supervisor.backup_stream(DEMO, backup, plain=True) as file:
+        for ask in (supervisor.restore, supervisor.check_snapshot):
+            with pytest.raises(SnapshotRefused, match="It has a login of"):
+                await ask(DEMO, snapshot)
+        async with supervisor.snapshot_stream(DEMO, snapshot, plain=True) as file:
             assert (
                 await asyncio.to_thread(file.read, 4) == b"\x28\xb5\x2f\xfd"
             )  # what cannot be restored here can still be taken elsewhere
-        with pytest.raises(BackupNotFound, match="no snapshot with a login of"):
+        with pytest.raises(SnapshotNotFound, match="no snapshot with a login of"):
             await supervisor.restore(DEMO, "newest")
         view = await supervisor.connect(DEMO)
         assert view.qr is not None
         second.scan(view.qr.text, "34600000001")
         await supervisor.connect(DEMO, wait=Wait.CONNECTED)
-        theirs = (await supervisor.backup(DEMO)).id
-    for page, mine in ((first, backup), (second, theirs), (first, backup)):
+        theirs = (await supervisor.snapshot(DEMO)).id
+    for page, mine in ((first, snapshot), (second, theirs), (first, snapshot)):
         async with start(whatsapp={"url": page.url}) as (supervisor, _):
             view = await supervisor.connect(DEMO, wait=Wait.CONNECTED)
             assert (view.status, view.profile) == (Status.CONNECTED, "kept")
-            assert mine in [one.id for one in await supervisor.backups(DEMO) if not one.refused]
+            assert mine in [one.id for one in await supervisor.snapshots(DEMO) if not one.refused]
     assert (sessions_dir / "demo" / "profile").resolve() == profile
     assert not list((sessions_dir / ".retired").iterdir())
     assert [event.client for event in journal.named("login.elsewhere")][:1] == [DEMO]
-    for name in ("profile.damaged", "login.lost", "backup.login_refused"):
+    for name in ("profile.damaged", "login.lost", "snapshot.login_refused"):
         assert not journal.named(name), name
 
 
@@ -104,7 +104,7 @@ async def test_what_is_dropped_on_another_page_is_saved_for_each(
         await supervisor.connect(DEMO)
         await supervisor.cleanup(DEMO)
         await supervisor.reap(dry_run=False)
-        assert [one.login for one in await supervisor.backups(DEMO) if one.reason == "cleanup"] == [True]
+        assert [one.login for one in await supervisor.snapshots(DEMO) if one.reason == "cleanup"] == [True]
     async with start(whatsapp={"url": first.url}) as (supervisor, _):
         await supervisor.restore(DEMO, "newest")
         assert (await supervisor.connect(DEMO, wait=Wait.CONNECTED)).status is Status.CONNECTED

@@ -28,7 +28,7 @@ NOT_LITERAL = {
     "api.admin_token",
     "limits.concurrent_starts",
     "profile.runtime_dir",
-    "backup.key_file",
+    "snapshots.key_file",
 }
 """Their defaults cannot be written down: there is none, or this machine decides. An example stands there."""
 

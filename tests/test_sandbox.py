@@ -27,7 +27,7 @@ from processes import commanded
 
 from waguard import daemon
 from waguard.config.sections import Config
-from waguard.errors import BackupFailed, LimitReached, SandboxFailed
+from waguard.errors import LimitReached, SandboxFailed, SnapshotFailed
 from waguard.sandbox import (
     Run,
     Sandbox,
@@ -1119,7 +1119,7 @@ async def test_what_does_not_stand_still_in_time_is_said_and_goes_on(
             with freeze.frozen(started.run.members, 0.05):
                 raise AssertionError
 
-        with pytest.raises(BackupFailed, match=r"could not be held still within 0.05 s"):
+        with pytest.raises(SnapshotFailed, match=r"could not be held still within 0.05 s"):
             await asyncio.to_thread(hold)
         monkeypatch.undo()
         async with asyncio.timeout(5):

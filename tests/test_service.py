@@ -358,9 +358,9 @@ async def do(service: Service, chance: random.Random, code: str, wanted: dict[st
     verbs = {
         "connect": "up",
         "restart": "up",
-        "backups": "",
+        "snapshots": "",
         "disconnect": "down",
-        "backups/newest/restore": "up",
+        "snapshots/newest/restore": "up",
     }
     if code in DROPPED:
         verbs["cleanup"] = "down"

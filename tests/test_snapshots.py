@@ -22,12 +22,12 @@ from snapshots import ABOUT, GO, KEY, ORIGIN, OTHER, RING
 from trees import tree
 
 from waguard.core.model import ClientCode
-from waguard.errors import BackupFailed, BackupNotFound, BackupRefused, ConfigError
+from waguard.errors import ConfigError, SnapshotFailed, SnapshotNotFound, SnapshotRefused
 from waguard.profile import login
 from waguard.snapshots import bring, keys, packing
 from waguard.snapshots.keys import Key, Keyring
 from waguard.snapshots.seal import Opener, Sealer, read_header
-from waguard.snapshots.store import Backups
+from waguard.snapshots.store import Snapshots
 from waguard.system.files import PARTIAL
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
@@ -71,9 +71,9 @@ def profile(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def backups(tmp_path: Path) -> Backups:
+def snapshots(tmp_path: Path) -> Snapshots:
     (tmp_path / "sessions").mkdir()
-    made = Backups(tmp_path / "sessions", RING)
+    made = Snapshots(tmp_path / "sessions", RING)
     made.make_room()
     return made
 
@@ -94,14 +94,14 @@ def test_what_is_opened_is_what_was_sealed(size: int) -> None:
 def test_a_flipped_bit_anywhere_is_found(at: int, bit: int) -> None:
     data = bytearray(_LONG)
     data[at % len(data)] ^= 1 << bit
-    with pytest.raises(BackupRefused):
+    with pytest.raises(SnapshotRefused):
         opened(bytes(data))
 
 
 @settings(max_examples=150, deadline=None)
 @given(size=st.integers(0, 2 * CHUNK + 400))
 def test_a_file_that_is_cut_anywhere_is_found(size: int) -> None:
-    with pytest.raises(BackupRefused):
+    with pytest.raises(SnapshotRefused):
         opened(_LONG[: min(size, len(_LONG) - 1)])
 
 
@@ -112,7 +112,7 @@ def test_chunks_that_change_places_are_found_and_so_is_one_more() -> None:
     start = len(_LONG) - 2 * (CHUNK + 16)
     header, one, two = _LONG[:start], _LONG[start : start + CHUNK + 16], _LONG[start + CHUNK + 16 :]
     for wrong in (header + two + one, header + two, header + one + one + two, header + one + two + one):
-        with pytest.raises(BackupRefused):
+        with pytest.raises(SnapshotRefused):
             opened(wrong)
     assert opened(header + one + two) == bytes(2 * CHUNK)
 
@@ -122,11 +122,11 @@ def test_the_same_twice_does_not_look_the_same() -> None:
 
 
 def test_a_wrong_key_is_said_and_an_older_key_still_opens() -> None:
-    with pytest.raises(BackupRefused, match="the key k2, which keys does not have") as caught:
+    with pytest.raises(SnapshotRefused, match="the key k2, which keys does not have") as caught:
         opened(sealed(MARKER, OTHER))
     assert caught.value.details["reason"] == "wrong_key"
     assert opened(sealed(MARKER, OTHER), Keyring([KEY, OTHER], Path("keys"))) == MARKER
-    with pytest.raises(BackupRefused, match="changed, cut off, or sealed by others"):
+    with pytest.raises(SnapshotRefused, match="changed, cut off, or sealed by others"):
         opened(sealed(MARKER, Key("k1", bytes(32))))
 
 
@@ -134,7 +134,7 @@ def test_a_wrong_key_is_said_and_an_older_key_still_opens() -> None:
     "data", [b"", b"WGB1", b"PK\x03\x04 a zip", b"WGB1\x00\x00\x00\x02[]", b"WGB1\xff\xff\xff\xff{}"]
 )
 def test_what_is_no_snapshot_is_said(data: bytes) -> None:
-    with pytest.raises(BackupRefused):
+    with pytest.raises(SnapshotRefused):
         read_header(io.BytesIO(data))
 
 
@@ -188,12 +188,12 @@ def test_a_named_file_must_be_there_and_a_credential_goes_before_the_default(tmp
 
 
 def test_a_snapshot_has_the_logins_part_and_nothing_else(
-    profile: Path, backups: Backups, tmp_path: Path
+    profile: Path, snapshots: Snapshots, tmp_path: Path
 ) -> None:
-    backup = backups.take(GO, profile, ABOUT)
+    snapshot = snapshots.take(GO, profile, ABOUT)
     out = tmp_path / "out"
     out.mkdir()
-    about = backups.read(GO, backup.path, DEMO, out)
+    about = snapshots.read(GO, snapshot.path, DEMO, out)
     here = tree(profile)
     left_out = {
         name for name in here if "other.example" in name or name.endswith(("LOCK", "History", "data_0"))
@@ -216,8 +216,8 @@ def test_links_in_a_profile_bring_nothing_into_a_snapshot(profile: Path, tmp_pat
     assert len(login.databases(profile, ORIGIN)) < 2 or link == "Local State"
 
 
-def test_nothing_of_a_login_can_be_read_in_a_snapshot(profile: Path, backups: Backups) -> None:
-    data = backups.take(GO, profile, ABOUT).path.read_bytes()
+def test_nothing_of_a_login_can_be_read_in_a_snapshot(profile: Path, snapshots: Snapshots) -> None:
+    data = snapshots.take(GO, profile, ABOUT).path.read_bytes()
     for word in (MARKER, b"34600000000", b"last-wid-md", b"IndexedDB", b"a picture"):
         assert word not in data
 
@@ -236,19 +236,19 @@ def test_nothing_of_a_login_can_be_read_in_a_snapshot(profile: Path, backups: Ba
     ],
 )
 def test_a_spoilt_snapshot_is_refused_with_the_reason(
-    profile: Path, backups: Backups, spoil: object, reason: str, tmp_path: Path
+    profile: Path, snapshots: Snapshots, spoil: object, reason: str, tmp_path: Path
 ) -> None:
-    backup = backups.take(GO, profile, ABOUT)
-    backup.path.write_bytes(spoil(backup.path.read_bytes()))  # type: ignore[operator]  # a parameter
-    with pytest.raises(BackupRefused) as caught:
-        backups.read(GO, backup.path, DEMO)
+    snapshot = snapshots.take(GO, profile, ABOUT)
+    snapshot.path.write_bytes(spoil(snapshot.path.read_bytes()))  # type: ignore[operator]  # a parameter
+    with pytest.raises(SnapshotRefused) as caught:
+        snapshots.read(GO, snapshot.path, DEMO)
     assert caught.value.details["reason"] == reason
 
 
-def test_another_clients_snapshot_is_refused(profile: Path, backups: Backups) -> None:
-    backup = backups.take(GO, profile, ABOUT)
-    with pytest.raises(BackupRefused, match="of another client: demo") as caught:
-        backups.read(GO, backup.path, DEMO2)
+def test_another_clients_snapshot_is_refused(profile: Path, snapshots: Snapshots) -> None:
+    snapshot = snapshots.take(GO, profile, ABOUT)
+    with pytest.raises(SnapshotRefused, match="of another client: demo") as caught:
+        snapshots.read(GO, snapshot.path, DEMO2)
     assert caught.value.details["reason"] == "other_client"
 
 
@@ -290,32 +290,32 @@ def test_a_snapshot_that_lies_is_refused_and_writes_nowhere_else(
     path = forged(members, manifest, tmp_path)
     out = tmp_path / "a" / "b" / "out"
     out.mkdir(parents=True)
-    with pytest.raises(BackupRefused, match=what), path.open("rb") as file:
+    with pytest.raises(SnapshotRefused, match=what), path.open("rb") as file:
         packing.read(GO, file, RING, "demo", out)
     assert set(tree(tmp_path)) <= {"forged.wgb", "a/b/out/Local State"}
 
 
 def test_a_snapshot_that_is_called_off_leaves_nothing(
-    profile: Path, backups: Backups, tmp_path: Path
+    profile: Path, snapshots: Snapshots, tmp_path: Path
 ) -> None:
     stop = threading.Event()
     stop.set()
-    with pytest.raises(BackupFailed, match="called off"):
-        backups.take(stop, profile, ABOUT)
+    with pytest.raises(SnapshotFailed, match="called off"):
+        snapshots.take(stop, profile, ABOUT)
     assert not list((tmp_path / "sessions" / ".backups" / "demo").iterdir())
 
 
 def test_a_crash_at_any_step_of_a_snapshot_leaves_none_or_a_whole_one(
-    profile: Path, backups: Backups
+    profile: Path, snapshots: Snapshots
 ) -> None:
     seen = set()
-    for _ in crash_points(lambda: backups.take(GO, profile, ABOUT), among=STEPS):
-        found = backups.of(DEMO)
+    for _ in crash_points(lambda: snapshots.take(GO, profile, ABOUT), among=STEPS):
+        found = snapshots.of(DEMO)
         seen.add(len(found))
-        for backup in found:
-            backups.read(GO, backup.path, DEMO)
-            backups.delete(backup)
-        place = backups._root / "demo"
+        for snapshot in found:
+            snapshots.read(GO, snapshot.path, DEMO)
+            snapshots.delete(snapshot)
+        place = snapshots._root / "demo"
         for path in place.iterdir() if place.is_dir() else ():
             assert path.name.endswith(PARTIAL)
             path.unlink()
@@ -325,37 +325,38 @@ def test_a_crash_at_any_step_of_a_snapshot_leaves_none_or_a_whole_one(
 # --- the store ----------------------------------------------------------------------------------------------
 
 
-def test_the_newest_comes_first_and_what_cannot_be_read_last(profile: Path, backups: Backups) -> None:
-    ids = [backups.take(GO, profile, replace(ABOUT, taken_at=at)).id for at in (5e8, 7e8, 6e8)]
-    (backups._root / "demo" / "20300101T000000-01234567.wgb").write_bytes(b"torn")
-    (backups._root / "demo" / "notes.txt").write_text("mine")
-    found = backups.of(DEMO)
+def test_the_newest_comes_first_and_what_cannot_be_read_last(profile: Path, snapshots: Snapshots) -> None:
+    ids = [snapshots.take(GO, profile, replace(ABOUT, taken_at=at)).id for at in (5e8, 7e8, 6e8)]
+    (snapshots._root / "demo" / "20300101T000000-01234567.wgb").write_bytes(b"torn")
+    (snapshots._root / "demo" / "notes.txt").write_text("mine")
+    found = snapshots.of(DEMO)
     assert [one.id for one in found] == [ids[2], ids[1], ids[0], "20300101T000000-01234567"], (
         "whatever the clock said"
     )
     assert found[-1].about is None
-    assert backups.of(DEMO2) == []
-    assert backups.get(DEMO, ids[0], ORIGIN).id == ids[0]
+    assert snapshots.of(DEMO2) == []
+    assert snapshots.get(DEMO, ids[0], ORIGIN).id == ids[0]
     for wrong in ("", "../demo2/x", "20300101T000000-0123456", "*"):
-        with pytest.raises(BackupNotFound, match="no snapshot"):
-            backups.get(DEMO, wrong, ORIGIN)
+        with pytest.raises(SnapshotNotFound, match="no snapshot"):
+            snapshots.get(DEMO, wrong, ORIGIN)
 
 
-def test_which_is_the_newest_is_counted_and_not_timed(profile: Path, backups: Backups) -> None:
+def test_which_is_the_newest_is_counted_and_not_timed(profile: Path, snapshots: Snapshots) -> None:
     """The clock was in 2038 when the first were taken."""
-    wrong = [backups.take(GO, profile, replace(ABOUT, taken_at=2_145_916_800.0 + n)).id for n in range(3)]
-    right = backups.take(GO, profile, replace(ABOUT, taken_at=1.0)).id
-    assert [one.id for one in backups.of(DEMO)] == [right, *reversed(wrong)]
-    assert backups.get(DEMO, "newest", ORIGIN).id == right
-    assert backups.candidates(DEMO, "0123abcd", ORIGIN)[0].id == right
-    backups.delete(backups.get(DEMO, wrong[0], ORIGIN))
+    wrong = [snapshots.take(GO, profile, replace(ABOUT, taken_at=2_145_916_800.0 + n)).id for n in range(3)]
+    right = snapshots.take(GO, profile, replace(ABOUT, taken_at=1.0)).id
+    assert [one.id for one in snapshots.of(DEMO)] == [right, *reversed(wrong)]
+    assert snapshots.get(DEMO, "newest", ORIGIN).id == right
+    assert snapshots.candidates(DEMO, "0123abcd", ORIGIN)[0].id == right
+    snapshots.delete(snapshots.get(DEMO, wrong[0], ORIGIN))
     assert (
-        backups.take(GO, profile, replace(ABOUT, taken_at=0.0)).id == backups.get(DEMO, "newest", ORIGIN).id
+        snapshots.take(GO, profile, replace(ABOUT, taken_at=0.0)).id
+        == snapshots.get(DEMO, "newest", ORIGIN).id
     )
 
 
 def test_snapshots_whose_headers_do_not_count_stay_readable_and_in_their_order(
-    profile: Path, backups: Backups, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    profile: Path, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As the version before has written them."""
     with monkeypatch.context() as before:
@@ -364,45 +365,45 @@ def test_snapshots_whose_headers_do_not_count_stay_readable_and_in_their_order(
             "asdict",
             lambda about: {name: value for name, value in asdict(about).items() if name != "sequence"},
         )
-        old = [backups.take(GO, profile, replace(ABOUT, taken_at=at)) for at in (200.0, 100.0)]
-    assert [one.id for one in backups.of(DEMO)] == [one.id for one in old], "by the clock, as ever"
-    assert backups.sequence(DEMO) == 0
-    assert all(one.about is not None and one.about.sequence == 0 for one in backups.of(DEMO))
+        old = [snapshots.take(GO, profile, replace(ABOUT, taken_at=at)) for at in (200.0, 100.0)]
+    assert [one.id for one in snapshots.of(DEMO)] == [one.id for one in old], "by the clock, as ever"
+    assert snapshots.sequence(DEMO) == 0
+    assert all(one.about is not None and one.about.sequence == 0 for one in snapshots.of(DEMO))
     (tmp_path / "out").mkdir()
-    backups.read(GO, old[0].path, DEMO, tmp_path / "out")
-    new = backups.take(GO, profile, replace(ABOUT, taken_at=300.0))
-    assert [one.id for one in backups.of(DEMO)] == [new.id, *(one.id for one in old)]
+    snapshots.read(GO, old[0].path, DEMO, tmp_path / "out")
+    new = snapshots.take(GO, profile, replace(ABOUT, taken_at=300.0))
+    assert [one.id for one in snapshots.of(DEMO)] == [new.id, *(one.id for one in old)]
 
 
 def test_what_was_put_aside_is_not_the_newest_when_it_is_saved_at_last(
-    profile: Path, backups: Backups
+    profile: Path, snapshots: Snapshots
 ) -> None:
-    before = backups.take(GO, profile, ABOUT).id
-    noted = backups.sequence(DEMO)
-    after = backups.take(GO, profile, ABOUT).id
+    before = snapshots.take(GO, profile, ABOUT).id
+    noted = snapshots.sequence(DEMO)
+    after = snapshots.take(GO, profile, ABOUT).id
     about = replace(ABOUT, reason="cleanup", taken_at=3e9, sequence=noted)
-    aside = backups.take(GO, profile, about, counted=False).id
-    assert [one.id for one in backups.of(DEMO)] == [after, aside, before]
+    aside = snapshots.take(GO, profile, about, counted=False).id
+    assert [one.id for one in snapshots.of(DEMO)] == [after, aside, before]
 
 
 def test_only_logins_of_the_same_lineage_that_whatsapp_takes_may_stand_in(
-    profile: Path, backups: Backups
+    profile: Path, snapshots: Snapshots
 ) -> None:
     about = replace(ABOUT, generation="20260101T000000-0123abcd-ffff")
-    usable = backups.take(GO, profile, replace(about, taken_at=10.0))
-    refused = backups.take(GO, profile, replace(about, taken_at=20.0))
-    backups.take(GO, profile, replace(about, taken_at=30.0, login=False))
-    backups.take(GO, profile, replace(about, taken_at=40.0, generation="20260101T000000-deadbeef"))
-    backups.mark_refused(DEMO, refused.id)
-    assert [one.id for one in backups.candidates(DEMO, "0123abcd", ORIGIN)] == [usable.id]
-    assert backups.get(DEMO, refused.id, ORIGIN).refused
-    elsewhere = backups.get(DEMO, "newest", ORIGIN)
+    usable = snapshots.take(GO, profile, replace(about, taken_at=10.0))
+    refused = snapshots.take(GO, profile, replace(about, taken_at=20.0))
+    snapshots.take(GO, profile, replace(about, taken_at=30.0, login=False))
+    snapshots.take(GO, profile, replace(about, taken_at=40.0, generation="20260101T000000-deadbeef"))
+    snapshots.mark_refused(DEMO, refused.id)
+    assert [one.id for one in snapshots.candidates(DEMO, "0123abcd", ORIGIN)] == [usable.id]
+    assert snapshots.get(DEMO, refused.id, ORIGIN).refused
+    elsewhere = snapshots.get(DEMO, "newest", ORIGIN)
     assert elsewhere.about is not None
     assert elsewhere.about.taken_at == 40.0, "of any lineage, since somebody asks for it"
-    with pytest.raises(BackupNotFound, match="no snapshot with a login"):
-        backups.get(DEMO2, "newest", ORIGIN)
-    backups.mark_refused(DEMO, refused.id)
-    backups.mark_refused(DEMO, "20300101T000000-01234567")
+    with pytest.raises(SnapshotNotFound, match="no snapshot with a login"):
+        snapshots.get(DEMO2, "newest", ORIGIN)
+    snapshots.mark_refused(DEMO, refused.id)
+    snapshots.mark_refused(DEMO, "20300101T000000-01234567")
 
 
 # --- what comes from elsewhere --------------------------------------------------------------------------------
@@ -426,7 +427,7 @@ def test_an_archive_with_another_pages_login_says_whose(profile: Path, tmp_path:
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(
-        BackupRefused, match=r"no login of http_here_1 in it.*https_web.whatsapp.com_0"
+        SnapshotRefused, match=r"no login of http_here_1 in it.*https_web.whatsapp.com_0"
     ) as caught:
         bring.lay_out(GO, packed(profile, tmp_path / "a.tar"), RING, "demo", out, "http_here_1", 10**9)
     assert caught.value.details["reason"] == "no_login"
@@ -444,7 +445,7 @@ def test_a_torn_archive_is_refused(profile: Path, tmp_path: Path, spoil: object,
     archive, out = packed(profile, tmp_path / "a.tar"), tmp_path / "out"
     out.mkdir()
     spoil(archive)  # type: ignore[operator]  # a parameter
-    with pytest.raises(BackupRefused) as caught:
+    with pytest.raises(SnapshotRefused) as caught:
         bring.lay_out(GO, archive, RING, "demo", out, ORIGIN, 10**9)
     assert caught.value.details["reason"] in {reason, "damaged"}
 
@@ -452,7 +453,7 @@ def test_a_torn_archive_is_refused(profile: Path, tmp_path: Path, spoil: object,
 def test_an_archive_that_is_too_large_is_refused(profile: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    with pytest.raises(BackupRefused, match=r"more than 0 MiB.*max_import_mb"):
+    with pytest.raises(SnapshotRefused, match=r"more than 0 MiB.*max_import_mb"):
         bring.lay_out(GO, packed(profile, tmp_path / "a.tar"), RING, "demo", out, ORIGIN, 1000)
 
 
@@ -486,7 +487,7 @@ def test_of_several_logins_the_one_that_is_named_is_taken(profile: Path, tmp_pat
 
     names = ["auth/session-a", "auth/session-a/Profile 1", "auth/session-b\\x1b[2J"]
     for wanted in ("", "auth/session-c"):
-        with pytest.raises(BackupRefused) as caught:
+        with pytest.raises(SnapshotRefused) as caught:
             brought(wanted)
         assert caught.value.details == {"reason": "several_logins", "logins": names}
         assert caught.value.message.isprintable()
@@ -501,18 +502,18 @@ def test_of_several_logins_the_one_that_is_named_is_taken(profile: Path, tmp_pat
 
 
 def test_a_snapshot_and_its_plain_form_can_be_brought_back(
-    profile: Path, backups: Backups, tmp_path: Path
+    profile: Path, snapshots: Snapshots, tmp_path: Path
 ) -> None:
-    backup = backups.take(GO, profile, ABOUT)
-    with backups.open(backup, plain=True) as file:
+    snapshot = snapshots.take(GO, profile, ABOUT)
+    with snapshots.open(snapshot, plain=True) as file:
         plain = tmp_path / "plain.tar.zst"
         plain.write_bytes(b"".join(iter(partial(file.read, 100_000), b"")))
-    for number, archive in enumerate((backup.path, plain)):
+    for number, archive in enumerate((snapshot.path, plain)):
         out = tmp_path / f"out{number}"
         out.mkdir()
         assert bring.lay_out(GO, archive, RING, "demo", out, ORIGIN, 10**9) == 7
-    with pytest.raises(BackupRefused, match="of another client"):
-        bring.lay_out(GO, backup.path, RING, "demo2", tmp_path, ORIGIN, 10**9)
+    with pytest.raises(SnapshotRefused, match="of another client"):
+        bring.lay_out(GO, snapshot.path, RING, "demo2", tmp_path, ORIGIN, 10**9)
 
 
 def bomb(target: Path, entry: tarfile.TarInfo, mib: int) -> Path:
@@ -529,9 +530,9 @@ def test_an_archive_that_unpacks_for_ever_can_be_called_off_and_ends_at_its_limi
     junk.size = 2**40
     archive, called_off = bomb(tmp_path / "a.tar.zst", junk, 64), threading.Event()
     called_off.set()
-    with pytest.raises(BackupFailed, match="called off"):
+    with pytest.raises(SnapshotFailed, match="called off"):
         bring.lay_out(called_off, archive, RING, "demo", tmp_path, ORIGIN, 10**9)
-    with pytest.raises(BackupRefused, match="Unpacked the archive has more than 16 MiB"):
+    with pytest.raises(SnapshotRefused, match="Unpacked the archive has more than 16 MiB"):
         bring.lay_out(GO, archive, RING, "demo", tmp_path, ORIGIN, 2**23)
 
 
@@ -539,7 +540,7 @@ def test_an_archive_that_unpacks_for_ever_can_be_called_off_and_ends_at_its_limi
 def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path, kind: bytes) -> None:
     entry = tarfile.TarInfo("x")
     entry.type, entry.size = kind, 2**33
-    with pytest.raises(BackupRefused, match="a header is too long"):
+    with pytest.raises(SnapshotRefused, match="a header is too long"):
         bring.lay_out(GO, bomb(tmp_path / "a.tar.zst", entry, 4), RING, "demo", tmp_path, ORIGIN, 10**9)
 
 
@@ -581,7 +582,7 @@ def sparse(version: str) -> bytes:
 def test_headers_without_end_and_maps_that_are_none_are_refused(tmp_path: Path, data: bytes) -> None:
     archive = tmp_path / "a.tar"
     archive.write_bytes(data + bytes(1024))
-    with pytest.raises(BackupRefused) as caught:
+    with pytest.raises(SnapshotRefused) as caught:
         bring.lay_out(GO, archive, RING, "demo", tmp_path, ORIGIN, 10**9)
     assert caught.value.details["reason"] == "damaged"
 
@@ -608,7 +609,7 @@ def test_an_archive_of_too_many_files_is_refused(
     archive.write_bytes(
         data + bytes(-len(data) % 512) + b"".join(headers[name] for name in names) + bytes(1024)
     )
-    with pytest.raises(BackupRefused, match=what) as caught:
+    with pytest.raises(SnapshotRefused, match=what) as caught:
         bring.lay_out(GO, archive, RING, "demo", out, ORIGIN, 10**9)
     assert caught.value.details["reason"] == "too_large"
 
@@ -618,7 +619,7 @@ def test_a_size_beyond_all_measure_is_not_skipped_over(tmp_path: Path) -> None:
     junk.size = 2**62
     archive = tmp_path / "a.tar"
     archive.write_bytes(junk.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    with pytest.raises(BackupRefused, match="Unpacked the archive has more than"):
+    with pytest.raises(SnapshotRefused, match="Unpacked the archive has more than"):
         bring.lay_out(GO, archive, RING, "demo", tmp_path, ORIGIN, 10**9)
 
 
@@ -694,7 +695,7 @@ def test_whatever_is_sent_is_a_login_or_refused_with_a_reason(
         try:
             assert bring.lay_out(GO, archive, RING, "demo", out, ORIGIN, 10**7) >= 2
             return
-        except BackupRefused as error:
+        except SnapshotRefused as error:
             refused = error
         assert changes
         assert refused.details["reason"]
@@ -711,7 +712,7 @@ def test_no_name_is_a_blobs_that_chromium_would_not_give_one(name: str) -> None:
     assert not login.belongs(f"Default/Local Storage/leveldb/{name}.ldb", ORIGIN)
 
 
-def test_a_header_with_a_time_that_is_none_says_nothing(profile: Path, backups: Backups) -> None:
-    backup = backups.take(GO, profile, replace(ABOUT, taken_at=1.25))
-    backup.path.write_bytes(backup.path.read_bytes().replace(b'"taken_at":1.25', b'"taken_at":9e99', 1))
-    assert [one.about for one in backups.of(DEMO)] == [None]
+def test_a_header_with_a_time_that_is_none_says_nothing(profile: Path, snapshots: Snapshots) -> None:
+    snapshot = snapshots.take(GO, profile, replace(ABOUT, taken_at=1.25))
+    snapshot.path.write_bytes(snapshot.path.read_bytes().replace(b'"taken_at":1.25', b'"taken_at":9e99', 1))
+    assert [one.about for one in snapshots.of(DEMO)] == [None]

@@ -33,7 +33,7 @@ from waiting import until
 
 from waguard.core.model import ClientCode, Process, Status, Wait
 from waguard.core.shown import Leftover, Sweep
-from waguard.errors import BackupFailed, NoMemory, NotReady, ProfileLocked, WaguardError
+from waguard.errors import NoMemory, NotReady, ProfileLocked, SnapshotFailed, WaguardError
 from waguard.profile.generation import Retired, new_generation
 from waguard.profile.login import CACHES
 from waguard.profile.store import Profiles
@@ -1032,8 +1032,8 @@ async def test_a_sealed_profile_without_an_owner_becomes_a_snapshot_of_its_clien
         lay(staged / file)
     async with unswept() as supervisor:
         about = About("demo", OLD, "sealed", 1.0, "156.0.0.0", ORIGIN, live=False, login=True)
-        backups, sealed = supervisor._resources.backups, root / ".profiles" / f"{OLD}.wgb"
-        await asyncio.to_thread(backups.write, threading.Event(), staged, sealed, about)
+        snapshots, sealed = supervisor._resources.snapshots, root / ".profiles" / f"{OLD}.wgb"
+        await asyncio.to_thread(snapshots.write, threading.Event(), staged, sealed, about)
         torn = root / ".profiles" / f"{OLD2}.wgb"
         torn.write_bytes(sealed.read_bytes()[:20])
         (found, _) = await finds(
@@ -1044,7 +1044,7 @@ async def test_a_sealed_profile_without_an_owner_becomes_a_snapshot_of_its_clien
         assert found.client == "demo"
         assert not sealed.exists()
         assert torn.exists(), "a person may know whose it is"
-        (kept,) = await supervisor.backups(DEMO)
+        (kept,) = await supervisor.snapshots(DEMO)
         assert (kept.generation, kept.login, kept.reason) == (OLD, True, "sealed")
 
 
@@ -1067,7 +1067,7 @@ async def test_retired_profiles_are_saved_and_go_in_their_time(unswept: Start, r
             ("not_saved", places[3].name, "save"),
         )
         assert [one.client for one in found] == ["demo", "demo", "demo2"]
-        assert [len(await supervisor.backups(code)) for code in (DEMO, DEMO2)] == [1, 1]
+        assert [len(await supervisor.snapshots(code)) for code in (DEMO, DEMO2)] == [1, 1]
     left = sorted(path.name for path in (root / ".retired").iterdir())
     assert left == [f"demo.{OLD3}.damaged", f"demo2.{OLD}.restore.saved", f"demo2.{OLD2}.fresh.empty"]
 
@@ -1081,7 +1081,7 @@ async def test_what_cannot_be_saved_is_not_deleted(
         def full(*_: object, **__: object) -> None:
             raise WaguardError("No space left on device.")
 
-        monkeypatch.setattr(type(supervisor._resources.backups), "take", full)
+        monkeypatch.setattr(type(supervisor._resources.snapshots), "take", full)
         (found,) = findings(await supervisor.reap(dry_run=False))
         assert (found.kind, found.outcome, found.detail) == ("expired", "failed", "No space left on device.")
     assert (place / LOGIN[0]).exists()
@@ -1229,13 +1229,13 @@ async def test_a_snapshot_asked_for_in_the_middle_of_a_connect_takes_no_lock_fro
         monkeypatch.setattr(Ladder, "take", slow)
         connecting = asyncio.ensure_future(supervisor.connect(DEMO))
         await until(taking.is_set)
-        saving = asyncio.ensure_future(supervisor.backup(DEMO))
+        saving = asyncio.ensure_future(supervisor.snapshot(DEMO))
         using = supervisor._sessions[DEMO]._instance.using
         await until(lambda: using._waiters)
         go.set()
         after = await connecting
         await asyncio.wait([saving])
-        assert isinstance(saving.exception(), BackupFailed)
+        assert isinstance(saving.exception(), SnapshotFailed)
         assert (after.status, after.generation) == (Status.AWAITING_SCAN, view.generation)
         profiles = supervisor._resources.profiles
         assert await asyncio.to_thread(lambda: profiles.held(profiles.profile(str(view.generation))))

@@ -52,7 +52,7 @@ from waguard.session.resources import Resources, Services, SharedProbes
 from waguard.session.sessions import Sessions
 from waguard.session.tenure import Ownership
 from waguard.snapshots import keys
-from waguard.snapshots.store import Backups
+from waguard.snapshots.store import Snapshots
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import heap, signals, threads
 from waguard.system.files import as_storage_error
@@ -178,7 +178,7 @@ def check(loaded: Loaded) -> None:
     user = unprivileged_user(config.browser.user, root)
     _look_at(root)
     auth.load(config, make=False)
-    place = keys.place(config.backup.key_file, root)
+    place = keys.place(config.snapshots.key_file, root)
     if place.parent != root or place.exists():  # else it is made at the start
         keys.load(place, make=False)
     _probe(config.whatsapp.probe)
@@ -221,7 +221,7 @@ async def running(
         ownership = await in_thread(Ownership.take, config.sessions.dir)
         stack.callback(ownership.give_up)
         closed: list[str] = []
-        backups = await in_thread(_backups, root, config, closed.append)
+        snapshots = await in_thread(_snapshots, root, config, closed.append)
         tokens = await in_thread(partial(auth.load, config, closed=closed.append))
         for one in closed:  # a mount may do so, with an fsGroup of Kubernetes at each start of a pod
             hint = "If somebody else is in that group, or on this machine: make new ones."
@@ -257,7 +257,7 @@ async def running(
             profiles,
             ownership,
             FileRecords(Registry(profiles)),
-            backups,
+            snapshots,
             bus,
             manager,
             trusted,
@@ -455,14 +455,14 @@ def _look_at(root: Path) -> None:
         )
 
 
-def _backups(root: Path, config: Config, closed: Callable[[str], None]) -> Backups:
-    place, without = keys.place(config.backup.key_file, root), config.backup.without_old_keys
+def _snapshots(root: Path, config: Config, closed: Callable[[str], None]) -> Snapshots:
+    place, without = keys.place(config.snapshots.key_file, root), config.snapshots.without_old_keys
     # None of the same name is made in the place of one that is needed.
     needed = partial(_sealed_below, root) if not without else lambda: False
     ring = keys.load(place, make=place.parent == root, closed=closed, needed=needed)
-    backups = Backups(root, ring, without_old_keys=without)
-    backups.make_room()
-    return backups
+    snapshots = Snapshots(root, ring, without_old_keys=without)
+    snapshots.make_room()
+    return snapshots
 
 
 def _sealed_below(root: Path) -> bool:

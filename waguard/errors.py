@@ -139,13 +139,13 @@ class ProfileNotOwned(LoginError, code="profile_not_owned"):
     do = "The hint has the command that gives them back to it."
 
 
-class BackupNotFound(LoginError, code="backup_not_found", http=404):
+class SnapshotNotFound(LoginError, code="snapshot_not_found", http=404):
     """The client has no snapshot of this id, or none that can be used."""
 
-    do = "See which there are: waguard backups CODE"
+    do = "See which there are: waguard snapshots CODE"
 
 
-class BackupRefused(LoginError, code="backup_refused", http=422):
+class SnapshotRefused(LoginError, code="snapshot_refused", http=422):
     """A snapshot, or what was brought to be one, cannot be used. What was there before is untouched.
 
     ``reason``: ``damaged``, ``wrong_key``, ``other_client``, ``other_origin``, ``no_snapshot``, ``no_login``, ``several_logins``
@@ -155,7 +155,7 @@ class BackupRefused(LoginError, code="backup_refused", http=422):
     do = "`reason` says why. Use another snapshot or archive."
 
 
-class BackupFailed(LoginError, code="backup_failed", http=503, again=True):
+class SnapshotFailed(LoginError, code="snapshot_failed", http=503, again=True):
     """A snapshot could not be taken now."""
 
     do = "The message says why. The next one is taken automatically."

@@ -26,9 +26,6 @@ from waguard.api.schemas import (
 from waguard.api.scopes import Scope
 from waguard.core.shown import (
     AllSessions,
-    BackupList,
-    BackupTried,
-    BackupView,
     CleanupView,
     FindingList,
     HistoryList,
@@ -36,6 +33,9 @@ from waguard.core.shown import (
     QrView,
     SessionList,
     SessionView,
+    SnapshotList,
+    SnapshotTried,
+    SnapshotView,
     StatsView,
     Sweep,
 )
@@ -75,7 +75,7 @@ class Route(Generic[O]):
 
 ONE, OLD = "/v1/sessions/{code}", compat.PREFIX
 OPEN, SESSION, OWN, DAEMON = Scope.OPEN, Scope.SESSION, Scope.OWN, Scope.DAEMON
-Restored = SessionView | BackupTried
+Restored = SessionView | SnapshotTried
 
 ROUTES: Sequence[Route[Any]] = (
     Route("GET", "/livez", OPEN, QueryOptions, alive.Alive, alive.livez),
@@ -90,12 +90,12 @@ ROUTES: Sequence[Route[Any]] = (
     Route("GET", ONE + "/screenshot", SESSION, Options, bytes, sessions.screenshot, PNG),
     Route("GET", ONE + "/history", SESSION, PageOptions, HistoryList, stats.history),
     Route("GET", ONE + "/findings", SESSION, PageOptions, FindingList, stats.findings),
-    Route("GET", ONE + "/backups", SESSION, Options, BackupList, snapshots.list_backups),
-    Route("POST", ONE + "/backups", SESSION, Options, BackupView, snapshots.take),
+    Route("GET", ONE + "/snapshots", SESSION, Options, SnapshotList, snapshots.list_snapshots),
+    Route("POST", ONE + "/snapshots", SESSION, Options, SnapshotView, snapshots.take),
     Route(
-        "GET", ONE + "/backups/{id}", SESSION, ExportOptions, bytes, snapshots.export, ARCHIVE, Streamed.OUT
+        "GET", ONE + "/snapshots/{id}", SESSION, ExportOptions, bytes, snapshots.export, ARCHIVE, Streamed.OUT
     ),
-    Route("POST", ONE + "/backups/{id}/restore", SESSION, RestoreOptions, Restored, snapshots.restore),
+    Route("POST", ONE + "/snapshots/{id}/restore", SESSION, RestoreOptions, Restored, snapshots.restore),
     Route("POST", ONE + "/import", SESSION, ImportOptions, Restored, snapshots.bring, JSON, Streamed.IN),
     Route("GET", "/v1/stats", DAEMON, StatsOptions, StatsView, stats.stats),
     Route("GET", "/v1/schedule", DAEMON, Options, JobList, admin.schedule),

@@ -7,39 +7,41 @@ from aiohttp import web
 
 from waguard.api.asked import Asked
 from waguard.api.schemas import ExportOptions, ImportOptions, Options, RestoreOptions, arriving
-from waguard.core.shown import BackupList, BackupTried, BackupView, SessionView
+from waguard.core.shown import SessionView, SnapshotList, SnapshotTried, SnapshotView
 from waguard.errors import LoginInUse
 from waguard.system.threads import Kind, in_thread
 
 _PIECE = 256 * 1024
 
 
-async def list_backups(asked: Asked, _options: Options) -> BackupList:
+async def list_snapshots(asked: Asked, _options: Options) -> SnapshotList:
     """The client's snapshots, the newest first, also of one that has no session any more."""
-    return BackupList(await asked.supervisor.backups(asked.code))
+    return SnapshotList(await asked.supervisor.snapshots(asked.code))
 
 
-async def take(asked: Asked, _options: Options) -> BackupView:
+async def take(asked: Asked, _options: Options) -> SnapshotView:
     """Take a snapshot now."""
-    return await asked.supervisor.backup(asked.code)
+    return await asked.supervisor.snapshot(asked.code)
 
 
-async def restore(asked: Asked, options: RestoreOptions) -> SessionView | BackupTried:
+async def restore(asked: Asked, options: RestoreOptions) -> SessionView | SnapshotTried:
     """Put a snapshot in the place of the client's profile, which is put aside, and connect with it. ``newest`` may stand for the
     id. ``dry_run``: only look whether that could be done.
     """
-    supervisor, backup_id = asked.supervisor, asked.request.match_info["id"]
+    supervisor, snapshot_id = asked.supervisor, asked.request.match_info["id"]
     with _discreet(asked):
         if options.dry_run:
-            return BackupTried(await supervisor.check_backup(asked.code, backup_id))
-        return await supervisor.restore(asked.code, backup_id, wait=options.wait, timeout_s=options.timeout_s)
+            return SnapshotTried(await supervisor.check_snapshot(asked.code, snapshot_id))
+        return await supervisor.restore(
+            asked.code, snapshot_id, wait=options.wait, timeout_s=options.timeout_s
+        )
 
 
 async def export(asked: Asked, options: ExportOptions) -> web.StreamResponse:
     """The snapshot's file: sealed as it is, or with ``form=plain`` the tar.zst that is in it."""
-    code, backup_id, plain = asked.code, asked.request.match_info["id"], options.form == "plain"
-    async with asked.supervisor.backup_stream(code, backup_id, plain=plain) as file:
-        name = f"{code}-{backup_id}.{'tar.zst' if plain else 'wgb'}"
+    code, snapshot_id, plain = asked.code, asked.request.match_info["id"], options.form == "plain"
+    async with asked.supervisor.snapshot_stream(code, snapshot_id, plain=plain) as file:
+        name = f"{code}-{snapshot_id}.{'tar.zst' if plain else 'wgb'}"
         answer = web.StreamResponse(
             headers={
                 "Content-Type": "application/zstd" if plain else "application/octet-stream",
@@ -54,19 +56,21 @@ async def export(asked: Asked, options: ExportOptions) -> web.StreamResponse:
         return answer
 
 
-async def bring(asked: Asked, options: ImportOptions) -> SessionView | BackupTried:
+async def bring(asked: Asked, options: ImportOptions) -> SessionView | SnapshotTried:
     """Make a snapshot of the login in an archive, and connect with it. The body is the archive, with a Chromium user data
     directory in it: tar, tar.gz, tar.zst, or a snapshot of waguard's. ``login``: which one, if there are several.
     """
     supervisor = asked.supervisor
     with _discreet(asked):
         async with aclosing(_pieces(asked.request)) as pieces:
-            backup = await supervisor.bring(
+            snapshot = await supervisor.bring(
                 asked.code, pieces, wanted=options.login, keep=not options.dry_run
             )
         if options.dry_run:
-            return BackupTried(backup)
-        return await supervisor.restore(asked.code, backup.id, wait=options.wait, timeout_s=options.timeout_s)
+            return SnapshotTried(snapshot)
+        return await supervisor.restore(
+            asked.code, snapshot.id, wait=options.wait, timeout_s=options.timeout_s
+        )
 
 
 @contextmanager

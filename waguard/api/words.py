@@ -14,8 +14,8 @@ _VERBS = {
     "cleanup": ("POST", "/cleanup"),
     "status": ("GET", ""),
     "history": ("GET", "/history"),
-    "backups": ("GET", "/backups"),
-    "backup": ("POST", "/backups"),
+    "snapshots": ("GET", "/snapshots"),
+    "snapshot": ("POST", "/snapshots"),
 }
 _REQUESTS = {request: verb for verb, request in _VERBS.items()}
 _CODE = "[A-Za-z0-9][A-Za-z0-9_-]*"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from waguard.cli.errors import NoFile
-from waguard.errors import BackupRefused, ProfileLocked
+from waguard.errors import ProfileLocked, SnapshotRefused
 from waguard.profile import in_use, login, trees
 from waguard.system.files import Below, NotPlain, as_storage_error
 
@@ -21,7 +21,7 @@ def write(source: Path, target: IO[bytes], *, origin: str, wanted: str = "") -> 
     ``origin`` the page's that is meant; a file of another form as it is.
 
     ``wanted``: which login, if there are several; returns what the daemon has to be told of that. Raises `NoFile`,
-    `BackupRefused`, `ProfileLocked`, `StorageFailed`.
+    `SnapshotRefused`, `ProfileLocked`, `StorageFailed`.
     """
     with as_storage_error(f"read {source}"):
         if not source.exists():
@@ -112,4 +112,4 @@ def _repack(source: Path, target: IO[bytes], origin: str, wanted: str) -> None:
                     with archive.open(entry) as file:
                         tar.addfile(info, file)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise BackupRefused(f"{source} cannot be read: {error}.", reason="damaged") from None
+        raise SnapshotRefused(f"{source} cannot be read: {error}.", reason="damaged") from None

@@ -18,13 +18,13 @@ from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Wait
 from waguard.core.shown import (
     AllSessions,
-    BackupList,
-    BackupTried,
-    BackupView,
     CleanupView,
     HistoryList,
     JobList,
     SessionView,
+    SnapshotList,
+    SnapshotTried,
+    SnapshotView,
     StatsView,
     Sweep,
 )
@@ -79,28 +79,28 @@ class Control:
         path = f"/v1/sessions/{code}/history"
         return self._parsed(HistoryList, self._ask("GET", path, {"limit": str(limit)}))
 
-    def backups(self, code: ClientCode) -> BackupList:
-        return self._parsed(BackupList, self._ask("GET", f"/v1/sessions/{code}/backups"))
+    def snapshots(self, code: ClientCode) -> SnapshotList:
+        return self._parsed(SnapshotList, self._ask("GET", f"/v1/sessions/{code}/snapshots"))
 
-    def backup(self, code: ClientCode) -> BackupView:
-        path = f"/v1/sessions/{code}/backups"
-        return self._parsed(BackupView, self._ask("POST", path, limit_s=self._patience_s))
+    def snapshot(self, code: ClientCode) -> SnapshotView:
+        path = f"/v1/sessions/{code}/snapshots"
+        return self._parsed(SnapshotView, self._ask("POST", path, limit_s=self._patience_s))
 
-    def check_backup(self, code: ClientCode, backup_id: str) -> BackupView:
-        path = f"/v1/sessions/{code}/backups/{quote(backup_id, safe='')}/restore"
+    def check_snapshot(self, code: ClientCode, snapshot_id: str) -> SnapshotView:
+        path = f"/v1/sessions/{code}/snapshots/{quote(snapshot_id, safe='')}/restore"
         body = self._ask("POST", path, {"dry_run": "true"}, limit_s=self._patience_s)
-        return self._parsed(BackupTried, body).backup
+        return self._parsed(SnapshotTried, body).snapshot
 
     def restore(
         self,
         code: ClientCode,
-        backup_id: str,
+        snapshot_id: str,
         *,
         wait: Wait,
         timeout_s: float | None,
         meanwhile: Meanwhile | None = None,
     ) -> SessionView:
-        verb = f"backups/{quote(backup_id, safe='')}/restore"
+        verb = f"snapshots/{quote(snapshot_id, safe='')}/restore"
         return self._bring_up(code, verb, wait, timeout_s, meanwhile)
 
     def bring(
@@ -117,15 +117,15 @@ class Control:
         options = {"login": login} if login else {}
         return self._bring_up(code, "import", wait, timeout_s, meanwhile, body=archive, **options)
 
-    def try_import(self, code: ClientCode, archive: IO[bytes], *, login: str = "") -> BackupView:
+    def try_import(self, code: ClientCode, archive: IO[bytes], *, login: str = "") -> SnapshotView:
         path = f"/v1/sessions/{code}/import"
         options = {"dry_run": "true"} | ({"login": login} if login else {})
         body = self._ask("POST", path, options, limit_s=self._patience_s, body=archive)
-        return self._parsed(BackupTried, body).backup
+        return self._parsed(SnapshotTried, body).snapshot
 
-    def export(self, code: ClientCode, backup_id: str, file: Path, *, plain: bool) -> None:
+    def export(self, code: ClientCode, snapshot_id: str, file: Path, *, plain: bool) -> None:
         """Write a snapshot into a file that is not there yet; one that does not arrive whole leaves none."""
-        path = f"/v1/sessions/{code}/backups/{quote(backup_id, safe='')}"
+        path = f"/v1/sessions/{code}/snapshots/{quote(snapshot_id, safe='')}"
         target = f"{path}?form={'plain' if plain else 'sealed'}"
         # However long it is: only that nothing comes has a deadline.
         with self._wire.fetch(target, limit_s=self._patience_s) as (answer, pieces):

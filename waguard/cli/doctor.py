@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from waguard.cli.checks import Seen, browsers, machine, running, storage
-from waguard.cli.findings import Finding, Grade
+from waguard.cli.checks import CheckResult, Grade, Seen, browsers, machine, running, storage
 from waguard.cli.service import UNIT, Service, configured
 from waguard.config.sections import Config
 from waguard.errors import WaguardError
@@ -27,7 +26,7 @@ CHECKS: Sequence[tuple[str, Callable[[Config], Seen]]] = (
 )
 SERVICE: Sequence[tuple[str, Callable[[Config, Service | None], Seen]]] = (
     ("sessions", storage.sessions),
-    ("backup keys", storage.backup_keys),
+    ("snapshot keys", storage.snapshot_keys),
     ("port", running.port),
     ("daemon", running.daemon),
     ("alerts", running.alerts),
@@ -35,18 +34,18 @@ SERVICE: Sequence[tuple[str, Callable[[Config, Service | None], Seen]]] = (
 """Of what is the service's, where the configuration is."""
 
 
-def examine(path: Path | None) -> list[Finding]:
+def examine(path: Path | None) -> list[CheckResult]:
     """Every check in order. A wrong configuration is a problem among others; what depends on it is not looked at then."""
     try:
         loaded, service = configured(path)
     except WaguardError as error:
-        mend = f"{error.hint or 'Fix what it names.'} Checks that depend on it were skipped."
-        findings = [Finding("config", Grade.PROBLEM, error.message, mend)]
+        hint = f"{error.hint or 'Fix what it names.'} Checks that depend on it were skipped."
+        results = [CheckResult("config", Grade.PROBLEM, error.message, hint)]
         checks = list(MACHINE)
     else:
         where = str(loaded.path.absolute() if loaded.path else "defaults, there is no file")
-        findings = [
-            Finding("config", Grade.OK, f"{where}, with the settings of {UNIT}" if service else where)
+        results = [
+            CheckResult("config", Grade.OK, f"{where}, with the settings of {UNIT}" if service else where)
         ]
         checks = [
             *MACHINE,
@@ -60,5 +59,5 @@ def examine(path: Path | None) -> list[Finding]:
             seen = Seen(error.message, Grade.PROBLEM, error.hint)
         except (OSError, subprocess.SubprocessError) as error:
             seen = Seen(str(error), Grade.PROBLEM)
-        findings.append(Finding(name, seen.grade, seen.what, seen.mend))
-    return findings
+        results.append(CheckResult(name, seen.grade, seen.what, seen.hint))
+    return results

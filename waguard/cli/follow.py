@@ -135,7 +135,8 @@ def _check(view: SessionView, check: CheckView) -> Text:
         return Text(f"The profile is {check.verdict}: {check.why}", "yellow")
     if view.profile == "restored":
         return Text(
-            f"The profile was damaged: {check.why} Its snapshot {view.backup} has taken its place.", "yellow"
+            f"The profile was damaged: {check.why} Its snapshot {view.snapshot} has taken its place.",
+            "yellow",
         )
     return Text(f"The profile is damaged: {check.why} A scan is needed; what was there is put aside.", "red")
 

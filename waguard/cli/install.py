@@ -17,8 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 import waguard
 from waguard.cli import terminal
 from waguard.cli import uninstall as taking_away
+from waguard.cli.checks import CheckResult, Grade
 from waguard.cli.errors import InstallFailed, KeyLost, NoSystemd, NotRoot, NoUninstall, ProgramUnfit
-from waguard.cli.findings import Finding, Grade
 from waguard.cli.layout import (
     CONFIG,
     FILES,
@@ -141,11 +141,11 @@ def _install(work: Work, program: str, *, start: bool) -> None:
 
 def _examine(work: Work, *command: str) -> None:
     """Shows what `doctor` does not find well. Raises `InstallFailed` if the service could not work with it."""
-    lacks: list[Finding] = []
+    lacks: list[CheckResult] = []
 
     def look() -> None:
         try:
-            found = TypeAdapter(list[Finding]).validate_json(run(command, codes=(0, 1)))
+            found = TypeAdapter(list[CheckResult]).validate_json(run(command, codes=(0, 1)))
         except ValidationError:
             raise failed(" ".join(command), "it reported nothing") from None
         lacks.extend(one for one in found if one.grade is not Grade.OK)
@@ -153,8 +153,8 @@ def _examine(work: Work, *command: str) -> None:
     work.step(" ".join(command), look)
     for lack in lacks:
         terminal.output().print(f"  {lack.grade.value:<9} {lack.check}: {lack.seen}", style="bold yellow")
-        if lack.mend:
-            terminal.output().print(f"            -> {lack.mend}")
+        if lack.hint:
+            terminal.output().print(f"            -> {lack.hint}")
     if any(lack.grade is Grade.PROBLEM for lack in lacks):
         raise InstallFailed("The service could not work here: see the problems above.", hint=AGAIN)
 
@@ -202,7 +202,7 @@ def _configure() -> None:
 
 def _refuse_lost_key(config: Config, place: Path) -> None:
     """Raises `KeyLost` if there are snapshots, and the key that opens them is gone: a new one would not."""
-    there = config.backup.key_file is not None or KEYS.exists() or kept_keys(place).exists()
+    there = config.snapshots.key_file is not None or KEYS.exists() or kept_keys(place).exists()
     snapshots = place / ".backups"
     if not there and any(path.is_file() for path in snapshots.rglob("*")):
         raise KeyLost(

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from waguard.cli import tokens
-from waguard.cli.findings import Grade
+from waguard.cli.checks import Grade
 from waguard.cli.service import configured
 from waguard.core.model import client_code
 
@@ -32,10 +32,10 @@ def doctor(
     from waguard.cli.doctor import examine  # noqa: PLC0415 (likewise)
     from waguard.cli.sessions import print_json  # noqa: PLC0415 (likewise)
 
-    findings = examine(ctx.obj)
+    results = examine(ctx.obj)
     if as_json:
-        print_json(findings)
+        print_json(results)
     else:
-        show.doctor(findings, terminal.output())
-    if any(finding.grade is Grade.PROBLEM for finding in findings):
+        show.doctor(results, terminal.output())
+    if any(result.grade is Grade.PROBLEM for result in results):
         raise typer.Exit(1)

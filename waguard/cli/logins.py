@@ -30,32 +30,32 @@ from waguard.profile.login import origin_of
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be done, and do nothing.")]
 
 
-def backup(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) -> None:
+def snapshot(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) -> None:
     """Take a snapshot of a client's login now; its session goes on meanwhile."""
     client = client_code(code)
-    view = ask(ctx, url, lambda daemon: daemon.backup(client), waiting=f"Taking a snapshot of {client}")
+    view = ask(ctx, url, lambda daemon: daemon.snapshot(client), waiting=f"Taking a snapshot of {client}")
     if json:
         print_json(view)
     else:
         terminal.output().print(f"{client} has a snapshot: {view.id} ({units.size(view.bytes)}).")
 
 
-def backups(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) -> None:
+def snapshots(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) -> None:
     """List a client's snapshots, the newest first."""
     client = client_code(code)
-    found = ask(ctx, url, lambda daemon: daemon.backups(client))
+    found = ask(ctx, url, lambda daemon: daemon.snapshots(client))
     if json:
         print_json(found)
-    elif found.backups:
-        show.backups(found.backups, terminal.output())
+    elif found.snapshots:
+        show.snapshots(found.snapshots, terminal.output())
     else:
-        terminal.output().print(f"{client} has no snapshots yet. Take one: waguard backup {client}")
+        terminal.output().print(f"{client} has no snapshots yet. Take one: waguard snapshot {client}")
 
 
 def restore(
     ctx: typer.Context,
     code: Code,
-    backup_id: Annotated[
+    snapshot_id: Annotated[
         str | None,
         typer.Argument(help="Which snapshot; by default the newest that has a login.", metavar="[ID]"),
     ] = None,
@@ -69,9 +69,9 @@ def restore(
 ) -> None:
     """Put a snapshot in the place of a client's login, and connect with it; what was there is put aside."""
     client = client_code(code)
-    chosen = backup_id or NEWEST
+    chosen = snapshot_id or NEWEST
     if dry_run:
-        view = ask(ctx, url, lambda daemon: daemon.check_backup(client, chosen))
+        view = ask(ctx, url, lambda daemon: daemon.check_snapshot(client, chosen))
         if json:
             print_json(view)
         else:
@@ -80,8 +80,8 @@ def restore(
                 f"It would take the place of the profile of {client}, which would be put aside."
             )
         return
-    snapshot = f"the snapshot {backup_id}" if backup_id else "its newest snapshot"
-    command = f"waguard restore {client}{f' {backup_id}' if backup_id else ''}"
+    snapshot = f"the snapshot {snapshot_id}" if snapshot_id else "its newest snapshot"
+    command = f"waguard restore {client}{f' {snapshot_id}' if snapshot_id else ''}"
     agreed(f"{client} will be restarted with {snapshot}.", command, yes=yes)
     limit = until(wait)
     bring_up(
@@ -147,9 +147,9 @@ def export(
     ctx: typer.Context,
     code: Code,
     file: Annotated[Path, typer.Argument(help="Where to; it must not be there yet.", metavar="FILE")],
-    backup_id: Annotated[
+    snapshot_id: Annotated[
         str | None,
-        typer.Option("--backup", help="Which snapshot; by default one is taken now.", metavar="ID"),
+        typer.Option("--snapshot", help="Which snapshot; by default one is taken now.", metavar="ID"),
     ] = None,
     plain: Annotated[
         bool,
@@ -165,7 +165,7 @@ def export(
         raise NoFile(f"There is no directory {file.parent}.")
 
     def fetch(daemon: Control) -> str:
-        chosen = backup_id or (daemon.backup(client)).id
+        chosen = snapshot_id or (daemon.snapshot(client)).id
         daemon.export(client, chosen, file, plain=plain)
         return chosen
 

@@ -135,7 +135,7 @@ def _in_detail(daemon: Control, code: ClientCode) -> tuple[SessionView, Sequence
         found = (daemon.history(code, limit=_LOOK_BACK)).history
         lately = [one for one in found if one.name in happenings.TURNS][:_LATELY]
     with suppress(WaguardError):
-        usable = [one for one in (daemon.backups(code)).backups if one.login and not one.refused]
+        usable = [one for one in (daemon.snapshots(code)).snapshots if one.login and not one.refused]
         ages = [one.taken_at for one in usable if one.taken_at is not None]
         saved = (
             f"{len(usable)} with a login, the newest {units.age(max(ages))} old"

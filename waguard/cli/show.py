@@ -7,12 +7,12 @@ from rich.console import Console
 from rich.text import Text
 
 from waguard.api.words import in_shell
-from waguard.cli.findings import Finding, Grade
+from waguard.cli.checks import CheckResult, Grade
 from waguard.cli.happenings import STYLES, history
 from waguard.cli.table import Column, facts, table
 from waguard.cli.units import age, milliseconds, number, size, stages, when
 from waguard.core.model import Login, Status
-from waguard.core.shown import BackupView, CleanupView, FindingView, JobView, SessionView, Sweep
+from waguard.core.shown import CleanupView, FindingView, JobView, SessionView, SnapshotView, Sweep
 from waguard.core.stats import Happening
 
 _URGENT = (Status.FAILED, Status.LOGGED_OUT, Status.RECOVERING)
@@ -126,7 +126,7 @@ def session(
         ("number", " ".join(filter(None, (number(view.wid), view.push_name)))),
         ("login", _LOGINS[view.login]),
         ("snapshots", saved),
-        ("profile", f"{view.profile} ({view.backup or view.generation})" if view.profile else ""),
+        ("profile", f"{view.profile} ({view.snapshot or view.generation})" if view.profile else ""),
         ("check", f"{view.check.verdict}: {view.check.why}" if view.check else ""),
         ("qr code", f"{view.qr.age_s:.0f} s old" if view.qr else ""),
         ("signs", ", ".join(view.signs)),
@@ -167,7 +167,7 @@ def cleanup(view: CleanupView, console: Console) -> None:
     console.print(f"{view.client} is {'clean' if view.ok else 'not clean'} ({milliseconds(view.ms)}).")
 
 
-def backups(views: Sequence[BackupView], console: Console) -> None:
+def snapshots(views: Sequence[SnapshotView], console: Console) -> None:
     columns = (
         Column("ID"),
         Column("TAKEN"),
@@ -240,16 +240,16 @@ def schedule(jobs: Sequence[JobView], console: Console) -> None:
     table(columns, rows, console)
 
 
-def doctor(findings: Sequence[Finding], console: Console) -> None:
+def doctor(results: Sequence[CheckResult], console: Console) -> None:
     columns = (Column("GRADE"), Column("WHAT"), Column("SEEN", text=True))
     rows = []
-    for finding in findings:
-        seen = Text(finding.seen)
-        if finding.mend:
-            seen.append(f"\n-> {finding.mend}", "bold")
-        rows.append((Text(finding.grade.value, _GRADES[finding.grade]), finding.check, seen))
+    for result in results:
+        seen = Text(result.seen)
+        if result.hint:
+            seen.append(f"\n-> {result.hint}", "bold")
+        rows.append((Text(result.grade.value, _GRADES[result.grade]), result.check, seen))
     table(columns, rows, console)
-    counts = [f"{sum(one.grade is grade for one in findings)} {grade}" for grade in Grade]
+    counts = [f"{sum(one.grade is grade for one in results)} {grade}" for grade in Grade]
     console.print(", ".join(counts))
 
 

@@ -55,7 +55,7 @@ def uninstall(work: Work, *, keep: bool, purge: bool) -> None:
             work.step(f"remove {aside(path)}", aside(path).unlink)
     drop_ins = [Path(f"{FILES[unit]}.d") for unit in UNITS]
     if keep:
-        _keep(work, place, config.backup.key_file, drop_ins)
+        _keep(work, place, config.snapshots.key_file, drop_ins)
     else:
         for path in (*drop_ins, STATE, CONFIG.parent):
             work.step(f"remove {path}", partial(remove_tree, path), needed=path.exists())

@@ -16,6 +16,9 @@ _RIGHT = {
 }
 """What would be right, where pydantic says only what was wrong."""
 
+_RENAMED = {"backup": "[snapshots]", "schedule.backup": "snapshot", "deadlines.backup": "snapshot"}
+"""What a configuration of before may have, and what it is called now."""
+
 
 def explain(problem: Any, origins: Mapping[str, str], file: Path | None) -> str:
     """One pydantic error as a sentence: where, which key, what was wrong, what would be right."""
@@ -26,7 +29,8 @@ def explain(problem: Any, origins: Mapping[str, str], file: Path | None) -> str:
         if len(location) > 1:
             known = known[location[0]].annotation.model_fields
         kind = "key" if len(location) > 1 else "section"
-        message = f"there is no such {kind}.{close(location[-1], known)}"
+        near = f" It is called {_RENAMED[key]} now." if key in _RENAMED else close(location[-1], known)
+        message = f"there is no such {kind}.{near}"
         return f"{_where(location, message, origins, file)}: {key}: {message}"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if problem["type"] == "model_type":

@@ -64,7 +64,7 @@ class Profile(_Section):
     """Caches of a stopped profile that take more are dropped; 0 sets no limit."""
 
 
-class Backup(_Section):
+class Snapshots(_Section):
     key_file: AnyPath | None = None
     """By default the systemd credential ``waguard.keys``, else ``.backup.keys`` below ``sessions.dir``."""
     without_old_keys: bool = False
@@ -150,10 +150,10 @@ class Schedule(_Section):
     """When the daemon does what by itself: an interval (``6h``), a cron expression (``30 3 * * *``), or ``never``."""
 
     reap: str = "1h"
-    backup: str = "1d"
+    snapshot: str = "1d"
     jitter_s: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 300.0
 
-    @field_validator("reap", "backup")
+    @field_validator("reap", "snapshot")
     @classmethod
     def _rule(cls, text: str) -> str:
         Rule.parse(text)
@@ -170,7 +170,7 @@ class Deadlines(_Section):
     close: Seconds = 5.0
     kill: Seconds = 10.0
     restore: Seconds = 60.0
-    backup: Seconds = 300.0
+    snapshot: Seconds = 300.0
     scan: Seconds = 120.0
     """How long a caller of ``connect?wait=connected`` waits for the phone by default."""
 
@@ -340,7 +340,7 @@ class Log(_Section):
 class Config(_Section):
     sessions: Sessions = Sessions()
     profile: Profile = Profile()
-    backup: Backup = Backup()
+    snapshots: Snapshots = Snapshots()
     whatsapp: WhatsApp = WhatsApp()
     browser: Browser = Browser()
     sandbox: Sandbox = Sandbox()

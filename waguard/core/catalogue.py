@@ -25,8 +25,8 @@ FIELDS: Mapping[str, str] = {
     "alert": "the alert's name",
     "at_work": "whether the browser worked meanwhile, and is not stuck",
     "attempt": "id of the launch",
-    "backup": "id of the snapshot",
-    "backups": "ids of the snapshots that could not be used, each with why",
+    "snapshot": "id of the snapshot",
+    "snapshots": "ids of the snapshots that could not be used, each with why",
     "before": "how many sessions are ahead of it in the queue",
     "browser": "path of the browser's program",
     "browser_version": "version of the browser",
@@ -285,7 +285,7 @@ EVENTS: Mapping[str, Kind] = {
     # --- profiles and logins ---
     "profile.suspect": _kind("A profile is suspect, and is used all the same.", "evidence", "warning"),
     "profile.damaged": _kind("A profile is damaged, and is put aside.", "evidence", "error"),
-    "profile.restored": _kind("A profile was restored from a snapshot.", "backup profile", asked=True),
+    "profile.restored": _kind("A profile was restored from a snapshot.", "snapshot profile", asked=True),
     "profile.mended": _kind("The torn ends of a profile's logs were cut off.", "cut"),
     "profile.link_mended": _kind("The link to a profile was made again.", "why", "warning"),
     "profile.not_found": _kind("A profile is gone, and nobody has dropped it.", "error", "error"),
@@ -301,13 +301,13 @@ EVENTS: Mapping[str, Kind] = {
     "login.doubted": _kind("A page says that it was logged out, and is not believed yet.", "why", "warning"),
     "login.elsewhere": _kind("A profile has a login of another page.", "why", "warning"),
     # --- snapshots ---
-    "backup.taken": _kind(
-        "A snapshot was taken.", "backup reason bytes live frozen_ms duration_ms", asked=True
+    "snapshot.taken": _kind(
+        "A snapshot was taken.", "snapshot reason bytes live frozen_ms duration_ms", asked=True
     ),
-    "backup.failed": _kind("A snapshot could not be taken.", "reason code error", "error", asked=True),
-    "backup.refused": _kind("Snapshots could not be used.", "backups", "error"),
-    "backup.login_refused": _kind("WhatsApp does not take the login of a snapshot.", "backup", "warning"),
-    "backup.mark_failed": _kind("A snapshot could not be marked as refused.", "backup error", "error"),
+    "snapshot.failed": _kind("A snapshot could not be taken.", "reason code error", "error", asked=True),
+    "snapshot.refused": _kind("Snapshots could not be used.", "snapshots", "error"),
+    "snapshot.login_refused": _kind("WhatsApp does not take the login of a snapshot.", "snapshot", "warning"),
+    "snapshot.mark_failed": _kind("A snapshot could not be marked as refused.", "snapshot error", "error"),
     # --- what is left behind ---
     "sweep.finding": _kind(
         "Something was left behind.",

@@ -136,14 +136,14 @@ class Stage(StrEnum):
     CLOSE = "close"
     KILL = "kill"
     RESTORE = "restore"
-    BACKUP = "backup"
+    SNAPSHOT = "snapshot"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """What takes the place of the kept profile."""
 
-    backup: str = ""
+    snapshot: str = ""
     """Id of the snapshot that it is restored from; none: an empty profile."""
 
 

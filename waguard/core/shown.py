@@ -86,7 +86,7 @@ class SessionView:
     """What is on the page to be scanned now; none while there is nothing to scan."""
     profile: str | None
     """``kept``, ``fresh`` or ``restored``; none while there is none."""
-    backup: str | None
+    snapshot: str | None
     """Id of the snapshot that the profile was restored from for this launch."""
     check: CheckView | None
     """What the check before the last launch had to say of the profile that was there; none if nothing."""
@@ -140,7 +140,7 @@ class CleanupView:
 
 
 @dataclass(frozen=True, slots=True)
-class BackupView:
+class SnapshotView:
     """What the control port shows of a snapshot."""
 
     id: str
@@ -258,15 +258,15 @@ class AllSessions(SessionList):
 
 
 @dataclass(frozen=True, slots=True)
-class BackupList:
-    backups: Sequence[BackupView]
+class SnapshotList:
+    snapshots: Sequence[SnapshotView]
 
 
 @dataclass(frozen=True, slots=True)
-class BackupTried:
+class SnapshotTried:
     """The answer to a dry run."""
 
-    backup: BackupView
+    snapshot: SnapshotView
     dry_run: bool = True
 
 

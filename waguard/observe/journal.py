@@ -22,7 +22,7 @@ from waguard.core.plain_text import plain, plain_json
 
 SOCKET = Path("/run/systemd/journal/socket")
 INDEXED = (
-    *("client", "event", "attempt", "actor", "request", "pid", "profile", "backup"),
+    *("client", "event", "attempt", "actor", "request", "pid", "profile", "snapshot"),
     *("code", "stage", "finding", "fault", "remedy", "alert", "job"),
 )
 """Fields of an event that its entry has as ``WAGUARD_<NAME>`` too, if they are there."""

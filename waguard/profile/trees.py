@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from waguard.core.plain_text import plain
-from waguard.errors import BackupRefused
+from waguard.errors import SnapshotRefused
 from waguard.profile import login
 
 _LONGEST_NAME = 1024
@@ -32,13 +32,13 @@ class Tree:
         self._marks: set[str] = set()
 
     def see(self, name: str) -> None:
-        """``name`` is `clean`. Raises `BackupRefused` when there are too many to be listed."""
+        """``name`` is `clean`. Raises `SnapshotRefused` when there are too many to be listed."""
         if (found := _DATABASE.fullmatch(name)) is not None and login.holds_records(found["file"]):
             self._databases.add((found["profile"], found["origin"]))
         elif (found := _MARKS.fullmatch(name)) is not None and login.holds_records(found["file"]):
             self._marks.add(found["profile"])
         if max(len(self._databases), len(self._marks)) > _MOST_LOGINS:
-            raise BackupRefused(f"There are more than {_MOST_LOGINS} logins in it.", reason="too_large")
+            raise SnapshotRefused(f"There are more than {_MOST_LOGINS} logins in it.", reason="too_large")
 
     @property
     def logins(self) -> Sequence[tuple[str, str]]:
@@ -48,7 +48,7 @@ class Tree:
     def choose(self, origin: str, wanted: str = "") -> str:
         """The directory of the login that is meant: the only one of this origin, or the one that is called ``wanted``.
 
-        Raises `BackupRefused` with those there are.
+        Raises `SnapshotRefused` with those there are.
         """
         there = {label(profile): profile for profile, whose in self.logins if whose == origin}
         chosen = [profile for name, profile in there.items() if wanted in {"", name, plain(name)}]
@@ -56,7 +56,7 @@ class Tree:
             return chosen[0]
         if not there:
             others = ", ".join(sorted({plain(whose, 100) for _, whose in self.logins})[:5])
-            raise BackupRefused(
+            raise SnapshotRefused(
                 f"There is no login of {origin} in it." + (f" There is one of {others}." if others else ""),
                 hint="A Chromium user data directory has Default/IndexedDB and 'Default/Local Storage' in it. "
                 "Was the browser closed?",
@@ -69,7 +69,7 @@ class Tree:
             if wanted
             else "There are several logins in it:"
         )
-        raise BackupRefused(
+        raise SnapshotRefused(
             f"{what} {listed}.",
             hint="Name the one that is meant with the option login.",
             reason="several_logins",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from waguard.errors import BackupFailed
+from waguard.errors import SnapshotFailed
 from waguard.sandbox.identity import Handle, Identity
 from waguard.system import host
 
@@ -20,7 +20,7 @@ _LOOK_MS = 1
 def frozen(members: Callable[[], Iterable[Identity]], deadline_s: float) -> Iterator[None]:
     """Stop them all, also those that are born meanwhile; every one is let go on at the end of the block.
 
-    One that was stopped before stays so. Raises `BackupFailed` when they do not stand still in time.
+    One that was stopped before stays so. Raises `SnapshotFailed` when they do not stand still in time.
     """
     deadline = time.monotonic() + deadline_s
     known: set[Identity] = set()
@@ -31,7 +31,7 @@ def frozen(members: Callable[[], Iterable[Identity]], deadline_s: float) -> Iter
             moving = [one for one in members() if not host.all_threads_stopped(one.pid)]
             still = 0 if moving else still + 1
             if time.monotonic() > deadline:
-                raise BackupFailed(f"The browser could not be held still within {deadline_s:g} s.")
+                raise SnapshotFailed(f"The browser could not be held still within {deadline_s:g} s.")
             fresh = [one for one in moving if one not in known]
             for one in fresh:
                 known.add(one)

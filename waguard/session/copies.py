@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from waguard.core.model import Stage
-from waguard.errors import BackupFailed, BackupRefused, WaguardError
+from waguard.errors import SnapshotFailed, SnapshotRefused, WaguardError
 from waguard.session.instance import Instance
 from waguard.session.lease import PageLease
 from waguard.session.login import ClientLogin
@@ -23,10 +23,10 @@ class Copies:
 
     async def copy(self, into: Path, reason: str) -> About:
         """Copy the login's part of the profile into an empty directory, from a running browser too, which is held still for
-        milliseconds. Raises `BackupFailed`, `BackupRefused`, `StorageFailed`, `ProfileLocked`, `DiskFull`.
+        milliseconds. Raises `SnapshotFailed`, `SnapshotRefused`, `StorageFailed`, `ProfileLocked`, `DiskFull`.
         """
         if why := self._login.doubt:
-            raise BackupRefused(f"The profile is damaged: {why}.", reason="damaged")
+            raise SnapshotRefused(f"The profile is damaged: {why}.", reason="damaged")
         self._instance.check_tenure()
         async with self._instance.using:
             browser = self._instance.browser
@@ -34,10 +34,10 @@ class Copies:
             if (browser is None and self._instance.custody.locked) or (
                 browser is not None and not browser.connected
             ):
-                raise BackupFailed(
+                raise SnapshotFailed(
                     f"{self._instance.code} is just starting or stopping.", hint="Try again in a moment."
                 )
-            most_s = self._instance.resources.config.deadlines.backup
+            most_s = self._instance.resources.config.deadlines.snapshot
             held_still = (
                 None if browser is None else partial(self._lease.still, browser, "a snapshot", most_s)
             )
@@ -67,8 +67,8 @@ class Copies:
         stop, began = threading.Event(), time.monotonic()
         try:
             self._instance.check_tenure()
-            deadline = self._instance.resources.config.deadlines.backup
-            async with within(Stage.BACKUP, deadline, "sealing the profile"), self._instance.using:
+            deadline = self._instance.resources.config.deadlines.snapshot
+            async with within(Stage.SNAPSHOT, deadline, "sealing the profile"), self._instance.using:
                 work = partial(self._instance.custody.seal, stop, has_login=self._login.held)
                 sealed = not self._instance.in_use and await in_thread(work, stop=stop, kind=Kind.COPIES)
         except WaguardError as error:

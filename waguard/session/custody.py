@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from waguard.core.model import ClientCode, Verdict
-from waguard.errors import BackupFailed, BackupRefused, ProfileLocked
+from waguard.errors import ProfileLocked, SnapshotFailed, SnapshotRefused
 from waguard.profile import caches, copied, examiners, leveldb, login, witness
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject
@@ -22,7 +22,7 @@ from waguard.profile.store import Profiles
 from waguard.profile.witness import Mark, Witness
 from waguard.sandbox import Sandbox, reaper
 from waguard.snapshots.packing import About
-from waguard.snapshots.store import Backups, about_of
+from waguard.snapshots.store import Snapshots, about_of
 from waguard.system import host
 from waguard.system.files import Below, NotPlain, as_storage_error, partial
 
@@ -37,7 +37,7 @@ class Custody:
         origin: str,
         version: str,
         profiles: Profiles,
-        backups: Backups,
+        snapshots: Snapshots,
         sandbox: Sandbox,
     ) -> None:
         self.code = code
@@ -45,7 +45,7 @@ class Custody:
         self.version = version
         """Of the browser that is to use the profile, or does."""
         self.profiles = profiles
-        self.backups = backups
+        self.snapshots = snapshots
         self.sandbox = sandbox
         self.marks: Mapping[str, Mark] = {}
         self._held: Held | None = None
@@ -73,7 +73,7 @@ class Custody:
             self.profiles,
             self.code,
             generation,
-            lambda: [one.lineage for one in self.backups.of(self.code) if one.lineage],
+            lambda: [one.lineage for one in self.snapshots.of(self.code) if one.lineage],
             has_login=has_login,
         )
 
@@ -125,7 +125,7 @@ class Custody:
     def seal(self, stop: threading.Event, *, has_login: bool) -> bool:
         """Leave nothing of the current profile on disk but its sealed form; false if there was nothing plain.
 
-        The plain one goes only when the sealed one has been opened. Raises `BackupRefused`, `BackupFailed`, `DiskFull`,
+        The plain one goes only when the sealed one has been opened. Raises `SnapshotRefused`, `SnapshotFailed`, `DiskFull`,
         `StorageFailed`, `ProfileLocked`.
         """
         place, profile = self.profiles.find(self.code)
@@ -138,7 +138,7 @@ class Custody:
             if (there := about_of(profile.sealed)) is not None and there.origin != self.origin:
                 self.keep_sealed(profile)  # of another page: what is sealed now has this one's login alone
             about = self._about(profile, "sealed", has_login=has_login and not lost, live=False)
-            self.backups.write(stop, profile.path, profile.sealed, about)
+            self.snapshots.write(stop, profile.path, profile.sealed, about)
             with as_storage_error(f"delete {profile.path}"), partial(profile.path) as going:
                 profile.path.rename(going)  # half a profile must never bear a profile's name
         finally:
@@ -149,7 +149,7 @@ class Custody:
         """Put the current profile aside, and keep what is sealed of it as a snapshot. Raises `StorageFailed`."""
         _, profile = self.profiles.find(self.code)
         worthless = self.worthless(profile, has_login=has_login)
-        sequence = self.backups.sequence(self.code)
+        sequence = self.snapshots.sequence(self.code)
         place = self.profiles.retire(self.code, reason, worthless=worthless, sequence=sequence)
         if profile is not None and reason != DAMAGED:
             self.keep_sealed(profile)
@@ -171,7 +171,7 @@ class Custody:
     def keep_sealed(self, profile: Profile) -> None:
         """What is sealed of it is a snapshot from here."""
         if profile.sealed.is_file():
-            self.backups.adopt(self.code, profile.sealed)
+            self.snapshots.adopt(self.code, profile.sealed)
 
     # --- a copy -----------------------------------------------------------------------------------------
 
@@ -185,12 +185,12 @@ class Custody:
     ) -> About:
         """Copy the login's part of the current profile into an empty directory, for a snapshot.
 
-        ``held_still``: how to hold the browser that uses it; none if there is none. Raises `BackupFailed`,
-        `BackupRefused` if what was copied is damaged, `StorageFailed`, `DiskFull`.
+        ``held_still``: how to hold the browser that uses it; none if there is none. Raises `SnapshotFailed`,
+        `SnapshotRefused` if what was copied is damaged, `StorageFailed`, `DiskFull`.
         """
         place, profile = self.profiles.find(self.code)
         if profile is None or place is not Place.PLAIN:
-            raise BackupFailed(
+            raise SnapshotFailed(
                 f"{self.code} has no profile to take a snapshot of.",
                 hint=f"Start it: waguard connect {self.code}",
             )
@@ -211,9 +211,9 @@ class Custody:
             self._drop_unnamed(into)
         report = self._structure(into)
         if report.verdict is Verdict.DAMAGED:
-            raise BackupRefused(f"The profile is damaged: {report.why}", reason="damaged")
+            raise SnapshotRefused(f"The profile is damaged: {report.why}", reason="damaged")
         if lost:
-            raise BackupRefused(f"The profile is damaged: {lost}.", reason="damaged")
+            raise SnapshotRefused(f"The profile is damaged: {lost}.", reason="damaged")
         return self._about(profile, reason, has_login=has_login, live=held_still is not None)
 
     def _copy(self, profile: Path, into: Path) -> None:
@@ -295,4 +295,4 @@ def _refusing_oddities(profile: Path) -> Iterator[None]:
         yield
     except NotPlain as error:
         what = f"{error.path.relative_to(profile)}: {error.what}"
-        raise BackupRefused(f"The profile is damaged: {what}.", reason="damaged") from None
+        raise SnapshotRefused(f"The profile is damaged: {what}.", reason="damaged") from None

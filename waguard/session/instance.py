@@ -40,7 +40,7 @@ class Instance:
             self.origin,
             resources.binary.version,
             resources.profiles,
-            resources.backups,
+            resources.snapshots,
             resources.sandbox,
         )
         self.using = asyncio.Lock()
@@ -123,7 +123,7 @@ class Instance:
         memory.attempt, memory.attempt_began = secrets.token_hex(4), began
         memory.stages = {}
         memory.check = None
-        memory.how = memory.backup = ""
+        memory.how = memory.snapshot = ""
         memory.version = ""
 
     @property

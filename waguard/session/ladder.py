@@ -12,13 +12,13 @@ from pathlib import Path
 
 from waguard.core.model import Source, Verdict
 from waguard.core.retention import newest_first
-from waguard.errors import BackupRefused, ProfileLocked, ProfileTooNew
+from waguard.errors import ProfileLocked, ProfileTooNew, SnapshotRefused
 from waguard.profile import mend, witness
 from waguard.profile.examiners import Evidence, Report
 from waguard.profile.generation import DAMAGED, Place, Profile, new_generation
 from waguard.profile.witness import Witness
 from waguard.session.custody import Custody, lost_of
-from waguard.snapshots.store import Backup, about_of, when
+from waguard.snapshots.store import Snapshot, about_of, when
 from waguard.system.files import as_storage_error, partial
 
 
@@ -34,7 +34,7 @@ class Taken:
     proved: bool = True
     """False: it was kept with no witness of what its files were, since a daemon died while its browser ran."""
     mended: Sequence[str] = ()
-    backup: str = ""
+    snapshot: str = ""
     """The snapshot that it was restored from."""
     refused: Sequence[str] = ()
     """Snapshots that could not be used, and why."""
@@ -65,7 +65,7 @@ class Ladder:
         ``distrust`` is why the kept one is damaged, if that is known already; ``has_login``: the client was connected with
         it; ``marked``: its mark was seen on disk; ``generation`` is what is on record of it; ``restoring`` is told before a snapshot is opened, which takes longer
         than all the rest. Raises `ProfileLocked`, `StorageFailed`, `ProfileTooNew`, `DiskFull`, `SandboxFailed`;
-        `BackupNotFound` and `BackupRefused` of the snapshot that was asked for.
+        `SnapshotNotFound` and `SnapshotRefused` of the snapshot that was asked for.
         """
         self._custody.drop_lock()
         self._custody.marks = {}
@@ -80,10 +80,10 @@ class Ladder:
             self._custody.taking = False
 
     def _take(self, stop: threading.Event, source: Source | None, distrust: str, generation: str) -> Taken:
-        if source is not None and source.backup:
-            backup = self._custody.backups.get(self._custody.code, source.backup, self._custody.origin)
-            profile = self._restore(stop, backup)
-            return self._switch(Taken(profile, "restored", backup=backup.id), "restore")
+        if source is not None and source.snapshot:
+            snapshot = self._custody.snapshots.get(self._custody.code, source.snapshot, self._custody.origin)
+            profile = self._restore(stop, snapshot)
+            return self._switch(Taken(profile, "restored", snapshot=snapshot.id), "restore")
         if source is None:
             self._custody.mend_link(generation, has_login=self._has_login)
         place, kept = self._custody.profiles.find(self._custody.code)
@@ -107,7 +107,7 @@ class Ladder:
                 return _damaged("sealed", kept.sealed.name, what)
             try:
                 self._unseal(stop, kept)
-            except BackupRefused as error:
+            except SnapshotRefused as error:
                 return _damaged("sealed", kept.sealed.name, error.message.rstrip("."))
         self._custody.lock(kept)
         self._custody.profiles.give(kept)
@@ -117,11 +117,11 @@ class Ladder:
         report = self._custody.look(kept.path, known, marked=self._marked)
         return _damaged("browser", "Default", distrust) if distrust else report
 
-    def _newer_than_sealed(self, kept: Profile) -> Backup | None:
+    def _newer_than_sealed(self, kept: Profile) -> Snapshot | None:
         """A snapshot that was taken while a browser went on from the sealed profile, and was not closed."""
         known, sealed = witness.read(kept.witness), about_of(kept.sealed)
         newest = next(
-            iter(self._custody.backups.candidates(self._custody.code, kept.lineage, self._custody.origin)),
+            iter(self._custody.snapshots.candidates(self._custody.code, kept.lineage, self._custody.origin)),
             None,
         )
         if (
@@ -139,15 +139,15 @@ class Ladder:
         """Down the ladder: the newest snapshot that can be used, then older ones, then an empty profile."""
         self._custody.keep_sealed(kept)
         refused = []
-        for backup in self._custody.backups.candidates(
+        for snapshot in self._custody.snapshots.candidates(
             self._custody.code, kept.lineage, self._custody.origin
         ):
             try:
-                profile = self._restore(stop, backup)
-            except (BackupRefused, ProfileTooNew) as error:
-                refused.append(f"{backup.id}: {error.message}")
+                profile = self._restore(stop, snapshot)
+            except (SnapshotRefused, ProfileTooNew) as error:
+                refused.append(f"{snapshot.id}: {error.message}")
             else:
-                taken = Taken(profile, "restored", report, backup=backup.id, refused=refused)
+                taken = Taken(profile, "restored", report, snapshot=snapshot.id, refused=refused)
                 return self._switch(taken, DAMAGED)
         self._retire(kept, DAMAGED)
         return self._fresh(
@@ -162,7 +162,7 @@ class Ladder:
             taken.profile,
             DAMAGED if before is not None and lost_of(before) else reason,
             worthless=self._custody.worthless(before, has_login=self._has_login),
-            sequence=self._custody.backups.sequence(self._custody.code),
+            sequence=self._custody.snapshots.sequence(self._custody.code),
         )
         self._custody.drop_lock()
         if before is not None:
@@ -188,10 +188,10 @@ class Ladder:
         mend.drop_tails(tails)
         return replace(taken, mended=[f"{file.name} at byte {end}" for file, end in tails])
 
-    def _restore(self, stop: threading.Event, backup: Backup) -> Profile:
+    def _restore(self, stop: threading.Event, snapshot: Snapshot) -> Profile:
         """Lay out a snapshot as a new generation of its lineage, proved and checked; nobody's yet."""
-        profile = self._custody.profiles.profile(new_generation(backup.lineage))
-        self._lay_out(stop, backup.path, profile)
+        profile = self._custody.profiles.profile(new_generation(snapshot.lineage))
+        self._lay_out(stop, snapshot.path, profile)
         return profile
 
     def _unseal(self, stop: threading.Event, profile: Profile) -> None:
@@ -202,14 +202,14 @@ class Ladder:
         with partial(profile.path) as beside:
             with as_storage_error(f"create {beside}"):
                 self._custody.profiles.make_directory(beside)
-            about = self._custody.backups.read(
+            about = self._custody.snapshots.read(
                 stop, file, self._custody.code, beside, self._custody.profiles.user
             )
             if check:
                 known = Witness(about.browser)
                 report = self._custody.look(beside, known)
                 if report.verdict is Verdict.DAMAGED:
-                    raise BackupRefused(f"What is in it is damaged: {report.why}", reason="damaged")
+                    raise SnapshotRefused(f"What is in it is damaged: {report.why}", reason="damaged")
                 witness.write(profile.witness, known)
             self._custody.profiles.complete(beside, profile)
 

@@ -52,7 +52,7 @@ class Launcher:
     async def prepare(self, source: Source | None, deadline_s: float) -> None:
         """See that nothing of this client runs, and have a profile with its lock taken.
 
-        Raises `NotProvedGone`, `ProfileLocked`, `StorageFailed`, `ProfileTooNew`, `BackupNotFound`, `BackupRefused`,
+        Raises `NotProvedGone`, `ProfileLocked`, `StorageFailed`, `ProfileTooNew`, `SnapshotNotFound`, `SnapshotRefused`,
         `DiskFull`, `SandboxFailed`, `DeadlineExceeded`.
         """
         instance, began = self._instance, time.monotonic()
@@ -88,7 +88,7 @@ class Launcher:
                         take, stop=stop, kind=Kind.PROFILES
                     )  # a sweep may have ended them before us
         instance.memory.profile, instance.memory.how = taken.profile, taken.how
-        instance.memory.backup, instance.memory.check = taken.backup, taken.check
+        instance.memory.snapshot, instance.memory.check = taken.snapshot, taken.check
         self._tell_taken(taken)
         self._tell_elsewhere(taken)
         await self._tell_login(taken)
@@ -100,7 +100,7 @@ class Launcher:
         if taken.how == "kept":
             await self._login.tell(events.ProfileKept(taken.proved), generation=generation)
         elif taken.how == "restored":
-            restored = events.ProfileRestored(taken.backup)
+            restored = events.ProfileRestored(taken.snapshot)
             await self._login.tell(restored, generation=generation, elsewhere={})
         else:
             fresh = events.ProfileFresh(damaged=taken.check is not None)
@@ -134,9 +134,11 @@ class Launcher:
                 f"profile.{report.verdict}", level="error" if damaged else "warning", evidence=evidence
             )
         if taken.refused:
-            self._instance.publish("backup.refused", backups=taken.refused)
-        if taken.backup:
-            self._instance.publish("profile.restored", backup=taken.backup, profile=taken.profile.generation)
+            self._instance.publish("snapshot.refused", snapshots=taken.refused)
+        if taken.snapshot:
+            self._instance.publish(
+                "profile.restored", snapshot=taken.snapshot, profile=taken.profile.generation
+            )
         if taken.mended:
             self._instance.publish("profile.mended", cut=taken.mended)
 

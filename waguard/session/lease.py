@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from waguard.browser.launch import Browser
 from waguard.core.health.lease import FREE, Hold, Use
 from waguard.core.health.plans import Remedy
-from waguard.errors import BackupFailed
+from waguard.errors import SnapshotFailed
 from waguard.sandbox import freeze
 
 _FREEZE_S = 3.0
@@ -42,9 +42,9 @@ class PageLease:
 
     @contextmanager
     def still(self, browser: Browser, holder: str, most_s: float) -> Iterator[None]:
-        """Hold the browser still. Blocking: in a thread. Raises `BackupFailed` if it does not stand still, or was not held throughout."""
+        """Hold the browser still. Blocking: in a thread. Raises `SnapshotFailed` if it does not stand still, or was not held throughout."""
         if not self._still.acquire(timeout=_FREEZE_S):
-            raise BackupFailed(
+            raise SnapshotFailed(
                 "An earlier snapshot still copies its files: is the disk slow?", hint="Try again later."
             )
         try:
@@ -62,7 +62,7 @@ class PageLease:
             self._still.release()
         self.frozen_ms = round((time.monotonic() - began) * 1000, 1)
         if ended >= hold.until_s:
-            raise BackupFailed(
+            raise SnapshotFailed(
                 f"Its files were not copied within {most_s:g} s, and it may have gone on meanwhile."
             )
 

@@ -104,9 +104,9 @@ class ClientLogin:
 
     async def _mark_refused(self, snapshot: str) -> None:
         try:
-            await in_thread(self._instance.resources.backups.mark_refused, self._instance.code, snapshot)
+            await in_thread(self._instance.resources.snapshots.mark_refused, self._instance.code, snapshot)
         except WaguardError as error:
-            self._instance.publish("backup.mark_failed", backup=snapshot, error=error.message)
+            self._instance.publish("snapshot.mark_failed", snapshot=snapshot, error=error.message)
 
     # --- what the disk says -----------------------------------------------------------------------------
 
@@ -142,9 +142,9 @@ class ClientLogin:
         return bool(self.newest_snapshot)
 
     async def _candidates(self, lineage: str) -> list[str]:
-        backups, instance = self._instance.resources.backups, self._instance
+        snapshots, instance = self._instance.resources.snapshots, self._instance
         return [
-            one.id for one in await in_thread(backups.candidates, instance.code, lineage, instance.origin)
+            one.id for one in await in_thread(snapshots.candidates, instance.code, lineage, instance.origin)
         ]
 
     # --- what the page says -----------------------------------------------------------------------------

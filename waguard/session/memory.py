@@ -30,7 +30,7 @@ class Memory:
     profile: Profile | None = None
     how: str = ""
     """How the profile came about: ``kept``, ``fresh`` or ``restored``."""
-    backup: str = ""
+    snapshot: str = ""
     """The snapshot that it was restored from."""
     check: Report | None = None
     """What the check before the launch found on the profile that was there, or the browser after it."""

@@ -19,7 +19,7 @@ from waguard.sandbox import Sandbox
 from waguard.sandbox.cgroup import Cgroups
 from waguard.session.registry import Records
 from waguard.session.tenure import Ownership
-from waguard.snapshots.store import Backups
+from waguard.snapshots.store import Snapshots
 from waguard.system.systemd import Manager
 
 
@@ -33,7 +33,7 @@ class Resources:
     profiles: Profiles
     ownership: Ownership
     records: Records
-    backups: Backups
+    snapshots: Snapshots
     bus: Bus
     manager: Manager
     authorities: bytes

@@ -15,7 +15,7 @@ from typing import IO, BinaryIO, Self, cast
 
 import zstandard
 
-from waguard.errors import BackupFailed, BackupRefused, WaguardError
+from waguard.errors import SnapshotFailed, SnapshotRefused, WaguardError
 from waguard.profile import login, trees
 from waguard.snapshots.keys import Keyring
 from waguard.snapshots.packing import create
@@ -62,8 +62,8 @@ def lay_out(
 ) -> int:
     """Lay out the login's part of an archive (`FORMS`) in an empty directory; how many files it had.
 
-    ``wanted``: which login, if there are several; ``see_room`` raises when the disk has none left. Raises `BackupRefused`,
-    `BackupFailed` when called off, `OSError`.
+    ``wanted``: which login, if there are several; ``see_room`` raises when the disk has none left. Raises `SnapshotRefused`,
+    `SnapshotFailed` when called off, `OSError`.
     """
     tree = trees.Tree()
     for name, _, _ in _files(file, keyring, client, stop, most_bytes):
@@ -136,23 +136,23 @@ def _parsing() -> Iterator[None]:
     except (WaguardError, OSError):
         raise
     except Exception as error:  # noqa: BLE001 (tarfile lets through what int() or a dict says)
-        raise BackupRefused(f"The archive cannot be read: {error}.", reason="damaged") from None
+        raise SnapshotRefused(f"The archive cannot be read: {error}.", reason="damaged") from None
 
 
-def _damaged(what: str) -> BackupRefused:
-    return BackupRefused(f"The archive cannot be read: {what}.", reason="damaged")
+def _damaged(what: str) -> SnapshotRefused:
+    return SnapshotRefused(f"The archive cannot be read: {what}.", reason="damaged")
 
 
-def _too_large(what: str, most_bytes: int) -> BackupRefused:
-    return BackupRefused(
+def _too_large(what: str, most_bytes: int) -> SnapshotRefused:
+    return SnapshotRefused(
         f"{what} more than {most_bytes // 2**20} MiB.",
-        hint="Raise backup.max_import_mb, or bring only the login's part.",
+        hint="Raise snapshots.max_import_mb, or bring only the login's part.",
         reason="too_large",
     )
 
 
-def _too_many(what: str, most: int) -> BackupRefused:
-    return BackupRefused(
+def _too_many(what: str, most: int) -> SnapshotRefused:
+    return SnapshotRefused(
         f"{what} more than {most} files.", hint="Bring only the login's part.", reason="too_large"
     )
 
@@ -166,7 +166,7 @@ class _Measured:
 
     def read(self, size: int = -1) -> bytes:
         if self._stop.is_set():
-            raise BackupFailed("The import was called off.")
+            raise SnapshotFailed("The import was called off.")
         data = self._stream.read(size)
         self._size += len(data)
         if self._size > self._most_bytes:
@@ -232,7 +232,7 @@ def _archive(
     if magic == _SNAPSHOT:
         opener = Opener(raw, keyring)
         if opener.header.get("client") != client:
-            raise BackupRefused(
+            raise SnapshotRefused(
                 f"It is a snapshot of another client: {str(opener.header.get('client'))[:80]}.",
                 reason="other_client",
             )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from waguard.errors import BackupFailed, ConfigError
+from waguard.errors import ConfigError, SnapshotFailed
 from waguard.system.files import as_storage_error, close_to_others, credential, read_secret, write_atomically
 
 CREDENTIAL = "waguard.keys"
@@ -21,7 +21,7 @@ CREDENTIAL = "waguard.keys"
 KEY_BYTES = 32
 BACK = (
     "Restore your copy of the keys, on lines of their own, and restart the daemon. If they are lost for good: "
-    "backup.without_old_keys = true goes on with a new key, and what was sealed so far is never opened again."
+    "snapshots.without_old_keys = true goes on with a new key, and what was sealed so far is never opened again."
 )
 """What to do where keys are missing."""
 _ID_BYTES = 6
@@ -44,9 +44,9 @@ class Keyring:
 
     @property
     def newest(self) -> Key:
-        """The one that seals. Raises `BackupFailed` if there is none."""
+        """The one that seals. Raises `SnapshotFailed` if there is none."""
         if not self.keys:
-            raise BackupFailed(f"There are no keys to seal it with: {self.source} is missing.", hint=BACK)
+            raise SnapshotFailed(f"There are no keys to seal it with: {self.source} is missing.", hint=BACK)
         return self.keys[0]
 
     def find(self, key_id: str) -> Key | None:
@@ -78,7 +78,7 @@ def load(
         except FileNotFoundError:
             if not make:
                 raise ConfigError(
-                    f"backup.key_file: there is no {path}.", hint=f"Make one: {recipe(path)}"
+                    f"snapshots.key_file: there is no {path}.", hint=f"Make one: {recipe(path)}"
                 ) from None
             if needed():
                 return Keyring((), path)

@@ -1,6 +1,6 @@
 """A snapshot: the login's part of a profile as a tar with a manifest of hashes, compressed, then sealed (`seal`).
 
-Blocking: call from a thread. Whoever calls a thread off sets ``stop``; the work then ends with `BackupFailed`.
+Blocking: call from a thread. Whoever calls a thread off sets ``stop``; the work then ends with `SnapshotFailed`.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from typing import IO, Annotated, Any, BinaryIO, Protocol, cast
 import zstandard
 from pydantic import Field, TypeAdapter, ValidationError
 
-from waguard.errors import BackupFailed, BackupRefused
+from waguard.errors import SnapshotFailed, SnapshotRefused
 from waguard.profile import identity, login
 from waguard.sandbox import User
 from waguard.snapshots.keys import Key, Keyring
@@ -71,7 +71,7 @@ _FILES = TypeAdapter(dict[str, tuple[int, str]])
 def pack(stop: threading.Event, staged: Path, file: BinaryIO, key: Key, about: About) -> About:
     """Write the login's part of ``staged``, which nobody changes, as a snapshot; returns what the header says.
 
-    Raises `BackupRefused` if anything of it is no file, `BackupFailed` when called off, `OSError`.
+    Raises `SnapshotRefused` if anything of it is no file, `SnapshotFailed` when called off, `OSError`.
     """
     for name, odd in login.oddities(staged, about.origin):
         raise _damaged(f"{name}: {odd}")  # else it would be left out, and deleted with what is saved
@@ -121,14 +121,14 @@ class _Hashing:
 
     def read(self, size: int = -1) -> bytes:
         if self._stop.is_set():
-            raise BackupFailed("The snapshot was called off.")
+            raise SnapshotFailed("The snapshot was called off.")
         data = self._file.read(size)
         self.sum.update(data)
         return data
 
 
 def about(path: Path) -> About:
-    """What a snapshot says of itself, not proved. Raises `BackupRefused`, `OSError`."""
+    """What a snapshot says of itself, not proved. Raises `SnapshotRefused`, `OSError`."""
     with Below(path).reading(sys.maxsize) as file:
         return _about(read_header(file))
 
@@ -144,7 +144,7 @@ def read(
     """Open a snapshot from beginning to end and hold it against its manifest; with ``into``, an empty directory, lay it out
     there and see it onto the disk. What is there before it returns is not proved.
 
-    Raises `BackupRefused`, `BackupFailed`, `OSError`.
+    Raises `SnapshotRefused`, `SnapshotFailed`, `OSError`.
     """
     with opened(file, keyring, client) as (said, tar):
         members: dict[str, tuple[int, str]] = {}
@@ -196,11 +196,11 @@ def _give(path: Path | int, user: User | None) -> None:
 
 @contextmanager
 def opened(file: BinaryIO, keyring: Keyring, client: str | None) -> Iterator[tuple[About, tarfile.TarFile]]:
-    """A snapshot as an archive to be read once, in order. Raises `BackupRefused`, also for what goes wrong in the block."""
+    """A snapshot as an archive to be read once, in order. Raises `SnapshotRefused`, also for what goes wrong in the block."""
     opener = Opener(file, keyring)
     said = _about(opener.header)
     if client is not None and said.client != client:
-        raise BackupRefused(f"It is of another client: {said.client}.", reason="other_client")
+        raise SnapshotRefused(f"It is of another client: {said.client}.", reason="other_client")
     reading = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(
         cast("IO[bytes]", opener), read_size=_PIECE, closefd=False
     )
@@ -233,5 +233,5 @@ def _about(header: Mapping[str, Any]) -> About:
         raise _damaged(f"its header makes no sense: {where}") from None
 
 
-def _damaged(what: str) -> BackupRefused:
-    return BackupRefused(f"It is damaged: {what}.", reason="damaged")
+def _damaged(what: str) -> SnapshotRefused:
+    return SnapshotRefused(f"It is damaged: {what}.", reason="damaged")

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from waguard.errors import BackupRefused
+from waguard.errors import SnapshotRefused
 from waguard.snapshots.keys import Key, Keyring
 
 _MAGIC = b"WGB1"
@@ -65,7 +65,7 @@ class Sealer(io.RawIOBase):
 class Opener(io.RawIOBase):
     """Reads what was sealed into ``file``, each chunk proved before a byte of it is given out.
 
-    Raises `BackupRefused`, here or while it is read. Only what is read to the end is proved to be whole.
+    Raises `SnapshotRefused`, here or while it is read. Only what is read to the end is proved to be whole.
     """
 
     def __init__(self, file: BinaryIO, keyring: Keyring, *, owner: bool = False) -> None:
@@ -75,7 +75,7 @@ class Opener(io.RawIOBase):
         key_id = self.header.get("key")
         key = keyring.find(key_id) if isinstance(key_id, str) else None
         if key is None:
-            raise BackupRefused(
+            raise SnapshotRefused(
                 f"It was sealed with the key {key_id}, which {keyring.source} does not have.",
                 hint="Put that key back, on a line of its own.",
                 reason="wrong_key",
@@ -128,14 +128,14 @@ class Opener(io.RawIOBase):
 
 
 def read_header(file: BinaryIO) -> Mapping[str, Any]:
-    """What the file says of itself: not proved before it is opened. Raises `BackupRefused`."""
+    """What the file says of itself: not proved before it is opened. Raises `SnapshotRefused`."""
     return _header(file)[1]
 
 
 def _header(file: BinaryIO) -> tuple[bytes, dict[str, Any]]:
     prefix = file.read(len(_MAGIC) + _LENGTH.size)
     if not prefix.startswith(_MAGIC) or len(prefix) < len(_MAGIC) + _LENGTH.size:
-        raise BackupRefused("It is no snapshot of waguard's.", reason="no_snapshot")
+        raise SnapshotRefused("It is no snapshot of waguard's.", reason="no_snapshot")
     (length,) = _LENGTH.unpack(prefix[len(_MAGIC) :])
     text = file.read(min(length, _LONGEST_HEADER))
     try:
@@ -147,8 +147,8 @@ def _header(file: BinaryIO) -> tuple[bytes, dict[str, Any]]:
     return prefix + text, header
 
 
-def _damaged(what: str) -> BackupRefused:
-    return BackupRefused(f"It is damaged: {what}.", reason="damaged")
+def _damaged(what: str) -> SnapshotRefused:
+    return SnapshotRefused(f"It is damaged: {what}.", reason="damaged")
 
 
 def _cipher(key: Key, salt: bytes) -> AESGCM:

@@ -18,7 +18,7 @@ from waguard.core import retention
 from waguard.core.model import ClientCode
 from waguard.core.retention import Taken
 from waguard.core.shown import NEWEST
-from waguard.errors import BackupFailed, BackupNotFound, BackupRefused
+from waguard.errors import SnapshotFailed, SnapshotNotFound, SnapshotRefused
 from waguard.profile import identity, login
 from waguard.profile.generation import PUT_ASIDE, lineage_of
 from waguard.sandbox import User
@@ -32,7 +32,7 @@ _FILE = re.compile(r"(?P<id>\d{8}T\d{6}-[0-9a-f]{8})(?P<refused>\.refused)?\.wgb
 
 
 @dataclass(frozen=True, slots=True)
-class Backup:
+class Snapshot:
     """A snapshot on disk."""
 
     id: str
@@ -53,7 +53,7 @@ class Backup:
         return about is not None and about.login and about.origin == origin and not self.refused
 
 
-class Backups:
+class Snapshots:
     """The one owner of the directories below ``root/.backups``."""
 
     def __init__(self, root: Path, keyring: Keyring, *, without_old_keys: bool = False) -> None:
@@ -66,7 +66,7 @@ class Backups:
         with as_storage_error(f"create {self._root}"):
             self._root.mkdir(mode=0o700, exist_ok=True)
 
-    def of(self, code: ClientCode) -> Sequence[Backup]:
+    def of(self, code: ClientCode) -> Sequence[Snapshot]:
         """The snapshots of a client, the newest first. Raises `StorageFailed`."""
         found = []
         directory = self._root / code
@@ -75,7 +75,7 @@ class Backups:
                 if (name := _FILE.fullmatch(path.name)) is not None and path.is_file():
                     about = about_of(path)
                     size = path.stat().st_size
-                    found.append(Backup(name["id"], path, size, name["refused"] is not None, about))
+                    found.append(Snapshot(name["id"], path, size, name["refused"] is not None, about))
         timed = {one.id: when(one.about) for one in found if one.about is not None}
         order = {one: place for place, one in enumerate(retention.newest_first(timed, time.time()))}
         return sorted(found, key=lambda one: (order.get(one.id, len(order)), one.id))
@@ -99,13 +99,13 @@ class Backups:
             f"and no more are taken of these clients. {BACK}"
         )
 
-    def _lost(self, among: Sequence[Backup]) -> Sequence[Backup]:
+    def _lost(self, among: Sequence[Snapshot]) -> Sequence[Snapshot]:
         known = {key.id for key in self.keyring.keys}
         return [one for one in among if one.about is not None and one.about.key not in known]
 
     def _check_keys(self, code: ClientCode) -> None:
         if not self._without_old_keys and (lost := self._lost(self.of(code))):
-            raise BackupFailed(
+            raise SnapshotFailed(
                 f"Snapshot {lost[0].id} of {code} was sealed with a key that is not there any more. None is taken with another one.",
                 hint=BACK,
             )
@@ -114,28 +114,28 @@ class Backups:
         """The newest one's; 0 if there is none that was counted. Raises `StorageFailed`."""
         return max((one.about.sequence for one in self.of(code) if one.about is not None), default=0)
 
-    def get(self, code: ClientCode, backup_id: str, origin: str) -> Backup:
+    def get(self, code: ClientCode, snapshot_id: str, origin: str) -> Snapshot:
         """The snapshot of this id; `NEWEST` is the newest with a login of the page that WhatsApp has not refused.
 
-        Raises `BackupNotFound`, `StorageFailed`.
+        Raises `SnapshotNotFound`, `StorageFailed`.
         """
         found = self.of(code)
-        if backup_id == NEWEST:
+        if snapshot_id == NEWEST:
             if (newest := next((one for one in found if one.usable(origin)), None)) is not None:
                 return newest
-            raise BackupNotFound(
+            raise SnapshotNotFound(
                 f"{code} has no snapshot with a login of {login.address_of(origin)} in it.",
-                hint=f"See which there are: waguard backups {code}",
+                hint=f"See which there are: waguard snapshots {code}",
             )
-        named = next((one for one in found if one.id == backup_id), None)
+        named = next((one for one in found if one.id == snapshot_id), None)
         if named is None:
-            raise BackupNotFound(
-                f"{code} has no snapshot {backup_id[:80]!r}.",
-                hint=f"See which there are: waguard backups {code}",
+            raise SnapshotNotFound(
+                f"{code} has no snapshot {snapshot_id[:80]!r}.",
+                hint=f"See which there are: waguard snapshots {code}",
             )
         return named
 
-    def candidates(self, code: ClientCode, lineage: str, origin: str) -> Sequence[Backup]:
+    def candidates(self, code: ClientCode, lineage: str, origin: str) -> Sequence[Snapshot]:
         """Those that may stand in for a profile of this lineage that is damaged or lost, the best first."""
         return [one for one in self.of(code) if one.lineage == lineage and one.usable(origin)]
 
@@ -144,22 +144,22 @@ class Backups:
         said = set() if about is None else set(about.identity)
         return any(said & set(identity.sealed(names, key.secret)) for key in self.keyring.keys)
 
-    def take(self, stop: threading.Event, staged: Path, about: About, *, counted: bool = True) -> Backup:
+    def take(self, stop: threading.Event, staged: Path, about: About, *, counted: bool = True) -> Snapshot:
         """Make a snapshot of what lies in ``staged``, verified by opening it before it counts; not ``counted`` as the newest
         one: of something that is older.
 
-        Raises `BackupRefused`, `BackupFailed`, `DiskFull`, `StorageFailed`.
+        Raises `SnapshotRefused`, `SnapshotFailed`, `DiskFull`, `StorageFailed`.
         """
-        backup_id, path = self._name(about)
+        snapshot_id, path = self._name(about)
         about = self.write(stop, staged, path, about, counted=counted)
         with as_storage_error(f"read {path}"):
-            return Backup(backup_id, path, path.stat().st_size, refused=False, about=about)
+            return Snapshot(snapshot_id, path, path.stat().st_size, refused=False, about=about)
 
-    def tried(self, stop: threading.Event, staged: Path, path: Path, about: About) -> Backup:
+    def tried(self, stop: threading.Event, staged: Path, path: Path, about: About) -> Snapshot:
         """What `take` would make of it, made in a place where it is no snapshot. Raises like `take`."""
         about = self.write(stop, staged, path, about)
         with as_storage_error(f"read {path}"):
-            return Backup("", path, path.stat().st_size, refused=False, about=about)
+            return Snapshot("", path, path.stat().st_size, refused=False, about=about)
 
     def write(
         self, stop: threading.Event, staged: Path, path: Path, about: About, *, counted: bool = True
@@ -183,17 +183,17 @@ class Backups:
         into: Path | None = None,
         user: User | None = None,
     ) -> About:
-        """Verify a snapshot, and lay it out in ``into``. Raises `BackupRefused`, `BackupFailed`, `DiskFull`, `StorageFailed`."""
+        """Verify a snapshot, and lay it out in ``into``. Raises `SnapshotRefused`, `SnapshotFailed`, `DiskFull`, `StorageFailed`."""
         with (
             as_storage_error(f"read {path}" if into is None else f"restore {path.name}"),
             Below(path).reading(sys.maxsize) as file,
         ):
             return packing.read(stop, file, self.keyring, code, into, user)
 
-    def open(self, backup: Backup, plain: bool) -> IO[bytes]:
-        """The file, or the compressed archive (tar.zst) that is in it. Raises `BackupRefused`, `StorageFailed`."""
-        with as_storage_error(f"read {backup.path}"):
-            raw = Below(backup.path).reading(sys.maxsize)
+    def open(self, snapshot: Snapshot, plain: bool) -> IO[bytes]:
+        """The file, or the compressed archive (tar.zst) that is in it. Raises `SnapshotRefused`, `StorageFailed`."""
+        with as_storage_error(f"read {snapshot.path}"):
+            raw = Below(snapshot.path).reading(sys.maxsize)
         if not plain:
             return raw
         try:
@@ -202,26 +202,26 @@ class Backups:
             raw.close()
             raise
 
-    def adopt(self, code: ClientCode, sealed: Path) -> Backup | None:
+    def adopt(self, code: ClientCode, sealed: Path) -> Snapshot | None:
         """Keep a sealed profile that is no longer anybody's as a snapshot; none if it does not say what it is."""
         about = about_of(sealed)
         if about is None or about.client != code:
             return None
-        backup_id, path = self._name(about)
+        snapshot_id, path = self._name(about)
         with as_storage_error(f"keep {sealed}"):
             sealed.rename(path)
             for directory in (path.parent, sealed.parent):
                 sync_directory(directory)
-            return Backup(backup_id, path, path.stat().st_size, refused=False, about=about)
+            return Snapshot(snapshot_id, path, path.stat().st_size, refused=False, about=about)
 
-    def copy_sealed(self, stop: threading.Event, code: ClientCode, sealed: Path) -> Backup:
-        """A sealed profile as a snapshot, verified. Raises `BackupRefused`, `BackupFailed`, `StorageFailed`."""
+    def copy_sealed(self, stop: threading.Event, code: ClientCode, sealed: Path) -> Snapshot:
+        """A sealed profile as a snapshot, verified. Raises `SnapshotRefused`, `SnapshotFailed`, `StorageFailed`."""
         about = self.read(stop, sealed, code)
-        backup_id, path = self._name(about)
+        snapshot_id, path = self._name(about)
         with as_storage_error(f"keep {sealed}"):
             Below(sealed).link_to(path)  # what is replaced later is the name, never the file
             sync_directory(path.parent)
-            return Backup(backup_id, path, path.stat().st_size, refused=False, about=about)
+            return Snapshot(snapshot_id, path, path.stat().st_size, refused=False, about=about)
 
     def _name(self, about: About) -> tuple[str, Path]:
         """An id for a new snapshot, and its place."""
@@ -229,21 +229,21 @@ class Backups:
         with as_storage_error(f"create {directory}"):
             directory.mkdir(mode=0o700, exist_ok=True)
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(about.taken_at))
-        backup_id = f"{stamp}-{secrets.token_hex(4)}"
-        return backup_id, directory / f"{backup_id}.wgb"
+        snapshot_id = f"{stamp}-{secrets.token_hex(4)}"
+        return snapshot_id, directory / f"{snapshot_id}.wgb"
 
-    def mark_refused(self, code: ClientCode, backup_id: str) -> None:
+    def mark_refused(self, code: ClientCode, snapshot_id: str) -> None:
         """Note that WhatsApp has refused its login: it is not tried again by itself. Raises `StorageFailed`."""
-        path = self._root / code / f"{backup_id}.wgb"
+        path = self._root / code / f"{snapshot_id}.wgb"
         with as_storage_error(f"rename {path}"):
             if path.is_file():
-                path.rename(path.with_name(f"{backup_id}.refused.wgb"))
+                path.rename(path.with_name(f"{snapshot_id}.refused.wgb"))
                 sync_directory(path.parent)
 
-    def delete(self, backup: Backup) -> None:
+    def delete(self, snapshot: Snapshot) -> None:
         """Delete one snapshot for good. Raises `StorageFailed`."""
-        with as_storage_error(f"delete {backup.path}"):
-            backup.path.unlink(missing_ok=True)
+        with as_storage_error(f"delete {snapshot.path}"):
+            snapshot.path.unlink(missing_ok=True)
 
 
 def when(about: About) -> Taken:
@@ -255,5 +255,5 @@ def about_of(path: Path) -> About | None:
     """What a file says of itself, unproved; none if it says nothing."""
     try:
         return packing.about(path)
-    except (BackupRefused, OSError):
+    except (SnapshotRefused, OSError):
         return None

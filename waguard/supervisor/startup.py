@@ -45,7 +45,7 @@ class Startup:
                 codes.append(client_code(name))
             except InvalidClientCode:
                 self._resources.bus.publish("registry.foreign_directory", directory=name)
-        lost = await in_thread(self._resources.backups.keys_lost)
+        lost = await in_thread(self._resources.snapshots.keys_lost)
         self._services.gate.alerts.set(Alert.KEYS_LOST, lost)
         await self._adopt_all(codes)
         # Of no session that we know: its browser ends with its pipe.

@@ -11,15 +11,15 @@ from typing import IO
 from waguard.core.model import Alert, ClientCode, Process, Stage, Status, Wait
 from waguard.core.session import events
 from waguard.core.session.state import summary_of
-from waguard.core.shown import BackupView, CleanupView, QrView, Raised, SandboxView, SessionView, Sweep
+from waguard.core.shown import CleanupView, QrView, Raised, SandboxView, SessionView, SnapshotView, Sweep
 from waguard.errors import (
-    BackupRefused,
     BreakerOpen,
     NoQrCode,
     NotReady,
     RecordUnavailable,
     SessionNotFound,
     ShuttingDown,
+    SnapshotRefused,
 )
 from waguard.profile import login
 from waguard.schedule.rule import Rule
@@ -28,10 +28,10 @@ from waguard.session.registry import Record
 from waguard.session.resources import Services
 from waguard.session.sessions import Sessions
 from waguard.session.task import Session
-from waguard.snapshots.store import Backup
+from waguard.snapshots.store import Snapshot
 from waguard.supervisor.answering import Answering, error_of
 from waguard.supervisor.startup import READ_LATER, Startup
-from waguard.supervisor.views import backup_view, qr_view, session_view
+from waguard.supervisor.views import qr_view, session_view, snapshot_view
 from waguard.system.deadline import within
 from waguard.system.tasks import background
 from waguard.system.threads import Kind, in_thread, of_this_loop, working_for
@@ -42,7 +42,7 @@ from waguard.upkeep.tidying import Tidying
 from waguard.upkeep.twins import Twins
 
 _ON_ITS_WAY = frozenset({Process.PREPARING, Process.STARTING})
-REAP, BACKUP = "reap", "backup"
+REAP, SNAPSHOT = "reap", "snapshot"
 """The jobs of the schedule."""
 _REFUSING = frozenset({Alert.BREAKER_OPEN, Alert.DISK_FULL})
 """While one of these stands, no connect is taken."""
@@ -85,7 +85,7 @@ class Supervisor:
         self._resources.bus.subscribe(self.keeper.heard)
         self.keeper.begin()
         self.schedule.add(REAP, Rule.parse(self._config.schedule.reap), self._reap)
-        self.schedule.add(BACKUP, Rule.parse(self._config.schedule.backup), self.keeper.take_all)
+        self.schedule.add(SNAPSHOT, Rule.parse(self._config.schedule.snapshot), self.keeper.take_all)
         await self.schedule.start()
         self._own = (
             self._tidying.begin(),
@@ -184,7 +184,7 @@ class Supervisor:
 
     def _has_traces(self, code: ClientCode) -> bool:
         """Whether anything on disk is of this client. Blocking."""
-        return (self._config.sessions.dir / code).exists() or bool(self._resources.backups.of(code))
+        return (self._config.sessions.dir / code).exists() or bool(self._resources.snapshots.of(code))
 
     async def reap(self, *, dry_run: bool) -> Sweep:
         """Find and remove what browsers, crashes and time have left behind. Raises like `Sweeper.sweep`, and `NotReady`."""
@@ -193,54 +193,54 @@ class Supervisor:
 
     # --- snapshots ------------------------------------------------------------------------------------
 
-    async def backups(self, code: ClientCode) -> Sequence[BackupView]:
+    async def snapshots(self, code: ClientCode) -> Sequence[SnapshotView]:
         """The client's snapshots, the newest first, also of one that has no session any more. Raises `StorageFailed`."""
-        return [backup_view(one) for one in await self.keeper.list(code)]
+        return [snapshot_view(one) for one in await self.keeper.list(code)]
 
-    async def backup(self, code: ClientCode) -> BackupView:
+    async def snapshot(self, code: ClientCode) -> SnapshotView:
         """Take a snapshot now. Raises like `Keeper.take`, and `SessionNotFound`."""
-        return backup_view(await self.keeper.take(self._known(code), "request"))
+        return snapshot_view(await self.keeper.take(self._known(code), "request"))
 
-    async def check_backup(self, code: ClientCode, backup_id: str) -> BackupView:
+    async def check_snapshot(self, code: ClientCode, snapshot_id: str) -> SnapshotView:
         """What `restore` would refuse it for.
 
-        Raises `BackupNotFound`, `BackupRefused`, `LoginInUse`, `DiskFull`, `DeadlineExceeded`.
+        Raises `SnapshotNotFound`, `SnapshotRefused`, `LoginInUse`, `DiskFull`, `DeadlineExceeded`.
         """
-        return backup_view(await self._restorable(code, backup_id))
+        return snapshot_view(await self._restorable(code, snapshot_id))
 
-    async def _restorable(self, code: ClientCode, backup_id: str) -> Backup:
-        backup = await self._opened(code, backup_id)
-        await self._twins.refuse(code, backup.about)
-        if backup.about is not None and backup.about.origin != self._origin:
-            here, there = map(login.address_of, (self._origin, backup.about.origin))
-            raise BackupRefused(
+    async def _restorable(self, code: ClientCode, snapshot_id: str) -> Snapshot:
+        snapshot = await self._opened(code, snapshot_id)
+        await self._twins.refuse(code, snapshot.about)
+        if snapshot.about is not None and snapshot.about.origin != self._origin:
+            here, there = map(login.address_of, (self._origin, snapshot.about.origin))
+            raise SnapshotRefused(
                 f"It has a login of {there}, and whatsapp.url is of {here}.", reason="other_origin"
             )
-        if (about := backup.about) is not None:
+        if (about := snapshot.about) is not None:
             await self._gate.room.find_disk(about.bytes, about.files)
-        return backup
+        return snapshot
 
-    async def _opened(self, code: ClientCode, backup_id: str) -> Backup:
-        """Open a snapshot from beginning to end. Raises `BackupNotFound`, `BackupRefused`, `DeadlineExceeded`."""
-        backups, stop = self._resources.backups, threading.Event()
+    async def _opened(self, code: ClientCode, snapshot_id: str) -> Snapshot:
+        """Open a snapshot from beginning to end. Raises `SnapshotNotFound`, `SnapshotRefused`, `DeadlineExceeded`."""
+        snapshots, stop = self._resources.snapshots, threading.Event()
         seconds = self._config.deadlines.restore
         with working_for(code):
             async with within(Stage.RESTORE, seconds, "opening the snapshot"):
-                backup = await in_thread(backups.get, code, backup_id, self._origin)
-                await in_thread(backups.read, stop, backup.path, code, stop=stop, kind=Kind.COPIES)
-        return backup
+                snapshot = await in_thread(snapshots.get, code, snapshot_id, self._origin)
+                await in_thread(snapshots.read, stop, snapshot.path, code, stop=stop, kind=Kind.COPIES)
+        return snapshot
 
     async def restore(
-        self, code: ClientCode, backup_id: str, *, wait: Wait = Wait.QR, timeout_s: float | None = None
+        self, code: ClientCode, snapshot_id: str, *, wait: Wait = Wait.QR, timeout_s: float | None = None
     ) -> SessionView:
         """Put a snapshot in the place of the client's profile, which is retired, and connect with it.
 
-        A snapshot that cannot be used, or that there is no room for, changes nothing. Raises like `check_backup` and `connect`.
+        A snapshot that cannot be used, or that there is no room for, changes nothing. Raises like `check_snapshot` and `connect`.
         """
-        backup = await self._restorable(code, backup_id)
+        snapshot = await self._restorable(code, snapshot_id)
         session = self._wanted(code)
         async with self._admitted(session):
-            await session.ask(events.RestoreAsked(backup.id))
+            await session.ask(events.RestoreAsked(snapshot.id))
         try:
             return await self._answer(session, wait, timeout_s)
         finally:
@@ -248,7 +248,7 @@ class Supervisor:
 
     async def bring(
         self, code: ClientCode, archive: AsyncIterator[bytes], *, keep: bool, wanted: str = ""
-    ) -> BackupView:
+    ) -> SnapshotView:
         """Make a snapshot of the login in an archive, for `restore`; without ``keep`` it is only tried. ``wanted``: which
         one, if there are several.
 
@@ -256,21 +256,22 @@ class Supervisor:
         """
         if self._closing:
             raise ShuttingDown("The daemon is shutting down.")
-        return backup_view(await self._imports.bring(code, archive, wanted, keep=keep))
+        return snapshot_view(await self._imports.bring(code, archive, wanted, keep=keep))
 
     @asynccontextmanager
-    async def backup_stream(
-        self, code: ClientCode, backup_id: str, *, plain: bool
+    async def snapshot_stream(
+        self, code: ClientCode, snapshot_id: str, *, plain: bool
     ) -> AsyncIterator[IO[bytes]]:
         """A snapshot's file, or the tar.zst that is in it; each read blocks.
 
-        Raises `BackupNotFound`, `BackupRefused`, also while it is read.
+        Raises `SnapshotNotFound`, `SnapshotRefused`, also while it is read.
         """
         with working_for(code):
-            backup = await in_thread(self._resources.backups.get, code, backup_id, self._origin)
+            snapshot = await in_thread(self._resources.snapshots.get, code, snapshot_id, self._origin)
             if plain:
-                await self._opened(code, backup_id)  # what is given out must not turn out to be torn half-way
-            file = await in_thread(self._resources.backups.open, backup, plain)
+                # What is given out must not turn out to be torn half-way.
+                await self._opened(code, snapshot_id)
+            file = await in_thread(self._resources.snapshots.open, snapshot, plain)
             try:
                 yield file
             finally:

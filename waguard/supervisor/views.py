@@ -5,16 +5,16 @@ import time
 from waguard.core.model import Status
 from waguard.core.session.state import summary_of
 from waguard.core.shown import (
-    BackupView,
     BrowserView,
     CheckView,
     FailureView,
     FindingView,
     QrView,
     SessionView,
+    SnapshotView,
 )
 from waguard.session.task import Session
-from waguard.snapshots.store import Backup
+from waguard.snapshots.store import Snapshot
 
 
 def session_view(session: Session, sandbox: str) -> SessionView:
@@ -31,7 +31,7 @@ def session_view(session: Session, sandbox: str) -> SessionView:
         attempt=memory.attempt or None,
         qr=qr_view(session),
         profile=memory.how or None,
-        backup=memory.backup or None,
+        snapshot=memory.snapshot or None,
         check=(
             CheckView(memory.check.verdict, memory.check.why)
             if memory.check is not None and memory.check.evidence
@@ -89,17 +89,17 @@ def _next_try_s(session: Session) -> float | None:
     return None if at is None else round(max(0.0, at - time.monotonic()), 1)
 
 
-def backup_view(backup: Backup) -> BackupView:
-    about = backup.about
-    return BackupView(
-        id=backup.id,
-        client=about.client if about else backup.path.parent.name,
+def snapshot_view(snapshot: Snapshot) -> SnapshotView:
+    about = snapshot.about
+    return SnapshotView(
+        id=snapshot.id,
+        client=about.client if about else snapshot.path.parent.name,
         taken_at=round(about.taken_at, 3) if about else None,
         reason=about.reason if about else "unreadable",
         login=about is not None and about.login,
-        refused=backup.refused,
+        refused=snapshot.refused,
         live=about is not None and about.live,
         browser=about.browser if about else "",
         generation=about.generation if about else "",
-        bytes=backup.size,
+        bytes=snapshot.size,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from waguard.core.model import ClientCode, Stage, Verdict
-from waguard.errors import BackupFailed, BackupRefused, DiskFull
+from waguard.errors import DiskFull, SnapshotFailed, SnapshotRefused
 from waguard.profile import examiners, identity, login
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject
@@ -19,7 +19,7 @@ from waguard.profile.generation import new_generation
 from waguard.session.resources import Resources
 from waguard.snapshots import bring
 from waguard.snapshots.packing import About
-from waguard.snapshots.store import Backup
+from waguard.snapshots.store import Snapshot
 from waguard.system import heap, host
 from waguard.system.deadline import within
 from waguard.system.files import as_storage_error, bytes_below
@@ -33,7 +33,7 @@ class Imports:
     def __init__(self, resources: Resources, twins: Twins) -> None:
         self._config = resources.config
         self._profiles = resources.profiles
-        self._backups = resources.backups
+        self._snapshots = resources.snapshots
         self._installed = resources.installed
         self._bus = resources.bus
         self._twins = twins
@@ -44,32 +44,32 @@ class Imports:
 
     async def bring(
         self, code: ClientCode, archive: AsyncIterator[bytes], wanted: str = "", *, keep: bool = True
-    ) -> Backup:
+    ) -> Snapshot:
         """Make what an archive holds of a login a snapshot of this client's, checked like any profile; nobody uses it yet.
         Without ``keep`` all of that is tried, and nothing is left of it.
 
-        ``wanted``: which one, if there are several. Raises `BackupRefused` with what is wrong with it,
+        ``wanted``: which one, if there are several. Raises `SnapshotRefused` with what is wrong with it,
         `LoginInUse` if another client has it, and like `take`.
         """
         if code in self._under_way:
-            raise BackupFailed(f"Another import of {code} is under way.", hint="Wait for its end.")
+            raise SnapshotFailed(f"Another import of {code} is under way.", hint="Wait for its end.")
         self._under_way.add(code)
         try:
             with working_for(code):
-                async with within(Stage.BACKUP, self._config.deadlines.backup, "the import"):
-                    backup = await self._bring(code, archive, wanted, keep=keep)
+                async with within(Stage.SNAPSHOT, self._config.deadlines.snapshot, "the import"):
+                    snapshot = await self._bring(code, archive, wanted, keep=keep)
         finally:
             self._under_way.discard(code)
             await in_thread(heap.give_back, kind=Kind.MACHINE)  # it touches no disk
         if keep:
             self._bus.publish(
-                "backup.taken", client=code, backup=backup.id, reason="import", bytes=backup.size
+                "snapshot.taken", client=code, snapshot=snapshot.id, reason="import", bytes=snapshot.size
             )
-        return backup
+        return snapshot
 
     async def _bring(
         self, code: ClientCode, archive: AsyncIterator[bytes], wanted: str, *, keep: bool
-    ) -> Backup:
+    ) -> Snapshot:
         stop = threading.Event()
         about = About(
             code,
@@ -86,11 +86,11 @@ class Imports:
                 bring.lay_out,
                 stop,
                 spool,
-                self._backups.keyring,
+                self._snapshots.keyring,
                 code,
                 room,
                 self._origin,
-                self._config.backup.max_import_mb * MB,
+                self._config.snapshots.max_import_mb * MB,
                 wanted=wanted,
                 see_room=partial(self._see_room, room),
             )
@@ -98,20 +98,26 @@ class Imports:
                 await in_thread(lay_out, stop=stop, kind=Kind.COPIES)
             report = await in_thread(self._look, room, kind=Kind.COPIES)
             if report.verdict is Verdict.DAMAGED:
-                raise BackupRefused(f"What is in it is damaged: {report.why}", reason="damaged")
+                raise SnapshotRefused(f"What is in it is damaged: {report.why}", reason="damaged")
             names = await in_thread(identity.read, room, self._origin)
             await self._twins.refuse(code, None, names or ())
             await in_thread(lambda: self._see_room(self._profiles.root, bytes_below(room)), kind=Kind.COPIES)
             if keep:
-                return await sealed(self._backups, room, about)
+                return await sealed(self._snapshots, room, about)
             return await in_thread(
-                self._backups.tried, stop, room, spool.with_name("tried"), about, stop=stop, kind=Kind.COPIES
+                self._snapshots.tried,
+                stop,
+                room,
+                spool.with_name("tried"),
+                about,
+                stop=stop,
+                kind=Kind.COPIES,
             )
 
     @asynccontextmanager
     async def _spooled(self, code: ClientCode, archive: AsyncIterator[bytes]) -> AsyncIterator[Path]:
         """What arrives, as a file; what is read of it must fit as often as it is laid out."""
-        most, size = 2 * self._config.backup.max_import_mb * MB, 0
+        most, size = 2 * self._config.snapshots.max_import_mb * MB, 0
         async with staged(self._profiles, code) as room:
             path = room / "archive"
             with as_storage_error(f"write {path}"):
@@ -119,9 +125,9 @@ class Imports:
                 try:
                     async for piece in archive:
                         if (size := size + len(piece)) > most:
-                            raise BackupRefused(
+                            raise SnapshotRefused(
                                 f"The archive has more than {most // MB} MiB.",
-                                hint="Raise backup.max_import_mb, or bring only the login's part.",
+                                hint="Raise snapshots.max_import_mb, or bring only the login's part.",
                                 reason="too_large",
                             )
                         await in_thread(self._put, room, file, piece, kind=Kind.COPIES)

@@ -10,14 +10,14 @@ from itertools import product
 from waguard.core import retention
 from waguard.core.login.events import SnapshotTaken
 from waguard.core.model import ClientCode, Link, Process, Stage
-from waguard.errors import BackupFailed
+from waguard.errors import SnapshotFailed
 from waguard.observe.bus import Event
 from waguard.profile import login
 from waguard.profile.generation import DAMAGED, DROPPED, Place, Retired
 from waguard.session.resources import Resources
 from waguard.session.task import Session
 from waguard.snapshots.packing import About
-from waguard.snapshots.store import Backup, when
+from waguard.snapshots.store import Snapshot, when
 from waguard.system import shortage
 from waguard.system.deadline import within
 from waguard.system.tasks import background
@@ -32,8 +32,8 @@ class Keeper:
     def __init__(self, resources: Resources, sessions: Mapping[ClientCode, Session]) -> None:
         self._resources = resources
         self._profiles = resources.profiles
-        self._backups = resources.backups
-        self._config = resources.config.backup
+        self._snapshots = resources.snapshots
+        self._config = resources.config.snapshots
         self._sessions = sessions
         self._origin = login.origin_of(resources.config.whatsapp.url)
         self._places = asyncio.Semaphore(_AT_A_TIME)
@@ -94,13 +94,13 @@ class Keeper:
                 await asyncio.sleep(self._config.settle_s)  # a disk that is full may have space again
 
     def _has_snapshot(self, code: ClientCode, lineage: str) -> bool:
-        return bool(self._backups.candidates(code, lineage, self._origin))
+        return bool(self._snapshots.candidates(code, lineage, self._origin))
 
     async def take_all(self) -> None:
-        """A snapshot of each client that has a login and has used it since the last one. Raises `BackupFailed` if any failed."""
+        """A snapshot of each client that has a login and has used it since the last one. Raises `SnapshotFailed` if any failed."""
         failed = [code for code, session in list(self._sessions.items()) if not await self._take_due(session)]
         if failed:
-            raise BackupFailed(f"No snapshot could be made of {', '.join(failed)}.")
+            raise SnapshotFailed(f"No snapshot could be made of {', '.join(failed)}.")
 
     async def _take_due(self, session: Session) -> bool:
         if not session.login.held:
@@ -115,7 +115,7 @@ class Keeper:
         place, profile = self._profiles.find(code)
         if place is not Place.PLAIN or profile is None:
             return True  # what is sealed is a snapshot itself
-        newest = next(iter(self._backups.candidates(code, profile.lineage, self._origin)), None)
+        newest = next(iter(self._snapshots.candidates(code, profile.lineage, self._origin)), None)
         if newest is None or newest.about is None or not profile.witness.is_file():
             return False
         # One that was taken in the future says nothing of what was used since.
@@ -128,52 +128,52 @@ class Keeper:
         except Exception as error:  # noqa: BLE001 (what one client's files do must not cost the others their snapshots)
             known = shortage.known(error)
             if known is None:
-                self._resources.bus.bug("backup", error, session.code)
+                self._resources.bus.bug("snapshot", error, session.code)
             code, why = (known.code, known.message) if known is not None else ("internal", repr(error))
-            session.publish("backup.failed", reason=reason, code=code, error=why)
+            session.publish("snapshot.failed", reason=reason, code=code, error=why)
             return False
         return True
 
     # --- how --------------------------------------------------------------------------------------------
 
-    async def take(self, session: Session, reason: str) -> Backup:
+    async def take(self, session: Session, reason: str) -> Snapshot:
         """A verified snapshot of a client's login, whether its browser runs or not.
 
-        Raises `BackupFailed`, `BackupRefused` if the profile is damaged, `DiskFull`, `StorageFailed`, `DeadlineExceeded`.
+        Raises `SnapshotFailed`, `SnapshotRefused` if the profile is damaged, `DiskFull`, `StorageFailed`, `DeadlineExceeded`.
         """
         with working_for(session.code):
             return await self._take(session, reason)
 
-    async def _take(self, session: Session, reason: str) -> Backup:
+    async def _take(self, session: Session, reason: str) -> Snapshot:
         began = time.monotonic()
-        deadline = self._resources.config.deadlines.backup
-        async with within(Stage.BACKUP, deadline, "the snapshot"):
+        deadline = self._resources.config.deadlines.snapshot
+        async with within(Stage.SNAPSHOT, deadline, "the snapshot"):
             await session.login.settle(self._config.settle_s)
             async with self._places:
-                backup = await self._make(session, reason)
+                snapshot = await self._make(session, reason)
         session.publish(
-            "backup.taken",
-            backup=backup.id,
+            "snapshot.taken",
+            snapshot=snapshot.id,
             reason=reason,
-            bytes=backup.size,
-            live=backup.about is not None and backup.about.live,
-            frozen_ms=session.lease.frozen_ms if backup.about is not None and backup.about.live else None,
+            bytes=snapshot.size,
+            live=snapshot.about is not None and snapshot.about.live,
+            frozen_ms=session.lease.frozen_ms if snapshot.about is not None and snapshot.about.live else None,
             duration_ms=round((time.monotonic() - began) * 1000, 1),
         )
-        async with within(Stage.BACKUP, deadline, "deleting the snapshots that no rule keeps"):
-            await in_thread(self._thin, session.code, backup.id, kind=Kind.COPIES)
-        return backup
+        async with within(Stage.SNAPSHOT, deadline, "deleting the snapshots that no rule keeps"):
+            await in_thread(self._thin, session.code, snapshot.id, kind=Kind.COPIES)
+        return snapshot
 
-    async def _make(self, session: Session, reason: str) -> Backup:
+    async def _make(self, session: Session, reason: str) -> Snapshot:
         place, profile = await in_thread(self._profiles.find, session.code)
         if place is Place.SEALED and profile is not None:
             stop = threading.Event()
             return await in_thread(
-                self._backups.copy_sealed, stop, session.code, profile.sealed, stop=stop, kind=Kind.COPIES
+                self._snapshots.copy_sealed, stop, session.code, profile.sealed, stop=stop, kind=Kind.COPIES
             )
         async with staged(self._profiles, session.code) as room:
             about = await session.copies.copy(room, reason)
-            return await sealed(self._backups, room, about)
+            return await sealed(self._snapshots, room, about)
 
     def _thin(self, code: ClientCode, made: str) -> None:
         """Delete the snapshots that no rule keeps; the newest one of the login that is in use always stays, and the one
@@ -183,7 +183,7 @@ class Keeper:
         """
         _, profile = self._profiles.find(code)
         lineage = profile.lineage if profile is not None else ""
-        there = {one.id: one for one in self._backups.of(code) if one.about is not None}
+        there = {one.id: one for one in self._snapshots.of(code) if one.about is not None}
         rule = retention.Retention(
             self._config.keep_last,
             self._config.keep_daily,
@@ -193,7 +193,7 @@ class Keeper:
         stay: frozenset[str] = frozenset()
         pages = {one.about.origin for one in there.values() if one.about is not None}
         for origin, usable in product(pages, (True, False)):
-            current = next((one.id for one in self._backups.candidates(code, lineage, origin)), made)
+            current = next((one.id for one in self._snapshots.candidates(code, lineage, origin)), made)
             taken = {
                 name: when(one.about)
                 for name, one in there.items()
@@ -201,7 +201,7 @@ class Keeper:
             }
             stay |= retention.kept(taken, rule, time.time(), always={made, current})
         for name in there.keys() - stay:
-            self._backups.delete(there[name])
+            self._snapshots.delete(there[name])
 
     # --- before a retired profile may go ------------------------------------------------------------------
 
@@ -226,16 +226,16 @@ class Keeper:
                 login=retired.reason in DROPPED | {"restore"},
                 sequence=retired.sequence,
             )
-            deadline = self._resources.config.deadlines.backup
-            async with within(Stage.BACKUP, deadline, "the snapshot"), self._places:
-                backup = await sealed(self._backups, retired.path, about, counted=False)
-            said.append(f"saved as {backup.id}")
+            deadline = self._resources.config.deadlines.snapshot
+            async with within(Stage.SNAPSHOT, deadline, "the snapshot"), self._places:
+                snapshot = await sealed(self._snapshots, retired.path, about, counted=False)
+            said.append(f"saved as {snapshot.id}")
             self._resources.bus.publish(
-                "backup.taken",
+                "snapshot.taken",
                 client=ClientCode(retired.code),
-                backup=backup.id,
+                snapshot=snapshot.id,
                 reason=retired.reason,
-                bytes=backup.size,
+                bytes=snapshot.size,
                 live=False,
             )
         marked = partial(self._profiles.aside.mark_saved, retired, empty=not origins)
@@ -253,6 +253,6 @@ class Keeper:
             return sorted(others)  # on this page there was only a code to scan
         return [one for one in sorted({self._origin, *others}) if login.holds_login(path, one)]
 
-    async def list(self, code: ClientCode) -> Sequence[Backup]:
+    async def list(self, code: ClientCode) -> Sequence[Snapshot]:
         with working_for(code):
-            return await in_thread(self._backups.of, code)
+            return await in_thread(self._snapshots.of, code)

@@ -9,7 +9,7 @@ from pathlib import Path
 from waguard.core.model import ClientCode
 from waguard.profile.store import Profiles
 from waguard.snapshots.packing import About
-from waguard.snapshots.store import Backup, Backups
+from waguard.snapshots.store import Snapshot, Snapshots
 from waguard.system import files
 from waguard.system.files import as_storage_error
 from waguard.system.threads import Kind, in_thread, in_threads
@@ -24,8 +24,8 @@ async def staged(profiles: Profiles, code: ClientCode) -> AsyncIterator[Path]:
         yield room
 
 
-async def sealed(backups: Backups, room: Path, about: About, *, counted: bool = True) -> Backup:
-    """Raises like `Backups.take`."""
+async def sealed(snapshots: Snapshots, room: Path, about: About, *, counted: bool = True) -> Snapshot:
+    """Raises like `Snapshots.take`."""
     stop = threading.Event()
-    take = partial(backups.take, counted=counted)
+    take = partial(snapshots.take, counted=counted)
     return await in_thread(take, stop, room, about, stop=stop, kind=Kind.COPIES)

@@ -15,7 +15,7 @@ from waguard.system.threads import in_thread, working_for
 class Twins:
     def __init__(self, resources: Resources) -> None:
         self._profiles = resources.profiles
-        self._backups = resources.backups
+        self._snapshots = resources.snapshots
         self._origin = login.origin_of(resources.config.whatsapp.url)
 
     async def refuse(
@@ -47,9 +47,10 @@ class Twins:
         if profile is None:
             return False
         if place is Place.PLAIN and (its := identity.read(profile.path, self._origin)) is not None:
-            return bool(its & names) or self._backups.is_of(about, its)
-        newest = [one.about for one in self._backups.candidates(code, profile.lineage, self._origin)[:1]]
+            return bool(its & names) or self._snapshots.is_of(about, its)
+        newest = [one.about for one in self._snapshots.candidates(code, profile.lineage, self._origin)[:1]]
         return any(
-            self._backups.is_of(one, names) or bool(one and about and set(one.identity) & set(about.identity))
+            self._snapshots.is_of(one, names)
+            or bool(one and about and set(one.identity) & set(about.identity))
             for one in (about_of(profile.sealed), *newest)
         )

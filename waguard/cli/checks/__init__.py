@@ -2,8 +2,13 @@
 
 import pwd
 from dataclasses import dataclass
+from enum import StrEnum
 
-from waguard.cli.findings import Grade
+
+class Grade(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +17,18 @@ class Seen:
 
     what: str
     grade: Grade = Grade.OK
-    mend: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """As `doctor --json` prints it, and `install` reads it."""
+
+    check: str
+    grade: Grade
+    seen: str
+    hint: str = ""
+    """The command, or what else to do."""
 
 
 def user_name(uid: int) -> str:

@@ -6,8 +6,7 @@ import subprocess
 from pathlib import Path
 
 from waguard.browser import find, trial
-from waguard.cli.checks import Seen, user_name
-from waguard.cli.findings import Grade
+from waguard.cli.checks import Grade, Seen, user_name
 from waguard.config.sections import Config
 from waguard.errors import SandboxFailed, WaguardError
 from waguard.sandbox import choose, drop_privileges, unprivileged_user
@@ -83,8 +82,8 @@ def bubblewrap(config: Config) -> Seen:
     problem = asyncio.run(choose.bubblewrap_problem(program, browsers))
     if problem is not None:
         # Root needs no user namespace for it.
-        mend = (_allow_namespaces() if browsers is None else "") or _CONTAINER
-        return Seen(f"{program} does not work: {problem}{instead}", lack, mend)
+        hint = (_allow_namespaces() if browsers is None else "") or _CONTAINER
+        return Seen(f"{program} does not work: {problem}{instead}", lack, hint)
     return Seen(f"{program} works")
 
 
@@ -104,10 +103,10 @@ def user_namespaces(config: Config) -> Seen:
     if trial.returncode == 0:
         return Seen("work unprivileged")
     what = f"do not work unprivileged: {trial.stderr.strip()}"
-    mend = _allow_namespaces() or _CONTAINER
+    hint = _allow_namespaces() or _CONTAINER
     if config.browser.chromium_sandbox:
-        return Seen(what, Grade.PROBLEM, f"{mend}. Or set browser.chromium_sandbox = false")
-    return Seen(f"{what}; not used: browser.chromium_sandbox is false", Grade.WARNING, mend)
+        return Seen(what, Grade.PROBLEM, f"{hint}. Or set browser.chromium_sandbox = false")
+    return Seen(f"{what}; not used: browser.chromium_sandbox is false", Grade.WARNING, hint)
 
 
 def _allow_namespaces() -> str:
@@ -129,8 +128,8 @@ def _allow_namespaces() -> str:
 def fence(config: Config) -> Seen:
     ports = config.sandbox.connect_ports
     if gap := Fence.gap_here(ports):
-        mend = "Use Linux 6.7 or newer. Until then only the control port's token keeps a browser out."
-        return Seen(f"browsers connect to any TCP port, and may listen: {gap}", Grade.WARNING, mend)
+        hint = "Use Linux 6.7 or newer. Until then only the control port's token keeps a browser out."
+        return Seen(f"browsers connect to any TCP port, and may listen: {gap}", Grade.WARNING, hint)
     if not ports:
         return Seen("browsers listen on no TCP port, and connect to any: sandbox.connect_ports is empty")
     named = ", ".join(map(str, ports))

@@ -6,8 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from waguard.cli.checks import Seen
-from waguard.cli.findings import Grade
+from waguard.cli.checks import Grade, Seen
 from waguard.config.sections import Config
 from waguard.system import host
 

@@ -4,9 +4,8 @@ import errno
 import http.client
 import socket
 
-from waguard.cli.checks import Seen
+from waguard.cli.checks import Grade, Seen
 from waguard.cli.client import control
-from waguard.cli.findings import Grade
 from waguard.cli.service import UNIT, Service
 from waguard.config.sections import Config
 from waguard.errors import WaguardError
@@ -77,9 +76,9 @@ def daemon(config: Config, service: Service | None = None) -> Seen:
         return Seen("runs; only the admin is shown its sandbox")
     if sandbox.problem:
         what = f"runs, with browsers in {sandbox.kind} instead of bubblewrap: {sandbox.problem}"
-        mend = "If bubblewrap works here, something in the daemon's own environment prevents it"
+        hint = "If bubblewrap works here, something in the daemon's own environment prevents it"
         unit = f", such as a line of {UNIT}" if service is not None else ""
-        return Seen(what, Grade.WARNING, f"{mend}{unit}. It is tried again at the daemon's next start")
+        return Seen(what, Grade.WARNING, f"{hint}{unit}. It is tried again at the daemon's next start")
     return Seen(f"runs, with browsers in {sandbox.kind}")
 
 

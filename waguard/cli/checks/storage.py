@@ -7,12 +7,11 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from waguard.cli.checks import Seen, user_name
+from waguard.cli.checks import Grade, Seen, user_name
 from waguard.cli.errors import NoUser
-from waguard.cli.findings import Grade
 from waguard.cli.service import UNIT, Service
 from waguard.config.sections import Config
-from waguard.errors import BackupRefused
+from waguard.errors import SnapshotRefused
 from waguard.profile.links import look_for_links
 from waguard.snapshots import keys
 from waguard.snapshots.seal import Opener
@@ -56,10 +55,10 @@ def sessions(config: Config, service: Service | None = None) -> Seen:
             grade = Grade.PROBLEM if path == root else Grade.WARNING
             return Seen(what, grade, f"chown -R {owner}:{service.group} {root}")
         if uid == 0:
-            mend = f"Run the daemon as its owner: runuser -u {user_name(other)} -- waguard run"
+            hint = f"Run the daemon as its owner: runuser -u {user_name(other)} -- waguard run"
         else:
-            mend = f"Run the daemon as its owner, or: chown -R {owner} {root}"
-        return Seen(what, Grade.WARNING, mend)
+            hint = f"Run the daemon as its owner, or: chown -R {owner} {root}"
+        return Seen(what, Grade.WARNING, hint)
     if root.stat().st_mode & 0o022:
         return Seen(f"{root} can be written by others", Grade.WARNING, f"chmod go-w {root}")
     return Seen(f"{root} can be written")
@@ -89,9 +88,9 @@ def _uid(name: str) -> int:
         ) from None
 
 
-def backup_keys(config: Config, service: Service | None = None) -> Seen:
+def snapshot_keys(config: Config, service: Service | None = None) -> Seen:
     """Without them no snapshot can be opened; beside the snapshots they protect from nobody who has the disk."""
-    named, root = config.backup.key_file, config.sessions.dir
+    named, root = config.snapshots.key_file, config.sessions.dir
     handed = service.credentials.get(keys.CREDENTIAL) if service is not None and named is None else None
     place = handed or keys.place(named, root)
     beside = place.parent == root
@@ -105,14 +104,14 @@ def backup_keys(config: Config, service: Service | None = None) -> Seen:
         try:
             with snapshot.open("rb") as file:
                 Opener(file, ring).read(1)
-        except BackupRefused as error:
-            mend = error.hint or "See the others: waguard backups " + snapshot.parent.name
-            return Seen(f"{what}; {snapshot} cannot be opened: {error.message}", Grade.PROBLEM, mend)
+        except SnapshotRefused as error:
+            hint = error.hint or "See the others: waguard snapshots " + snapshot.parent.name
+            return Seen(f"{what}; {snapshot} cannot be opened: {error.message}", Grade.PROBLEM, hint)
         except OSError as error:  # it is gone meanwhile, or not ours to read
             return Seen(f"{what}; it could not be tried on {snapshot}: {error.strerror}")
     if beside and config.profile.at_rest == "sealed":
-        mend = "Put them elsewhere: backup.key_file, or the systemd credential waguard.keys"
-        return Seen(f"{what}; stored beside the snapshots that they seal", Grade.WARNING, mend)
+        hint = "Put them elsewhere: snapshots.key_file, or the systemd credential waguard.keys"
+        return Seen(f"{what}; stored beside the snapshots that they seal", Grade.WARNING, hint)
     return Seen(what)
 
 
@@ -132,5 +131,5 @@ def _no_keys(place: Path, *, handed: bool, sealed: bool) -> Seen:
         lacks.append(f"the service, whose LoadCredential={keys.CREDENTIAL} names it, does not start")
     if sealed:
         lacks.append("no snapshot that was taken so far can be opened")
-    mend = "Restore your copy of it" if sealed else f"Make it: {keys.recipe(place)}"
-    return Seen(f"{place} is missing: {' and '.join(lacks)}", Grade.PROBLEM, mend)
+    hint = "Restore your copy of it" if sealed else f"Make it: {keys.recipe(place)}"
+    return Seen(f"{place} is missing: {' and '.join(lacks)}", Grade.PROBLEM, hint)

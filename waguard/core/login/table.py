@@ -151,7 +151,7 @@ def refuse(state: LoginState, event: Event, _now: float) -> Outcome:
     what = f"that of snapshot {state.snapshot} is no longer valid, WhatsApp did not take it: a scan is needed"
     orders = (
         Note(Verdict.SUSPECT, what),
-        Announce("backup.login_refused", (("backup", state.snapshot),)),
+        Announce("snapshot.login_refused", (("snapshot", state.snapshot),)),
         MarkRefused(state.snapshot),
         LetGo(),
     )

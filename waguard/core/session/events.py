@@ -19,7 +19,7 @@ class ConnectAsked:
 class RestoreAsked:
     """Replace the profile by this snapshot, and connect with it."""
 
-    backup: str
+    snapshot: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from waguard.profile.generation import Retired
 from waguard.profile.store import Profiles
 from waguard.sandbox.cgroup import Cgroups
 from waguard.session.task import Session
-from waguard.snapshots.store import Backups
+from waguard.snapshots.store import Snapshots
 from waguard.system import host
 
 Act = Callable[[], Awaitable[str | None]]
@@ -36,7 +36,7 @@ class Scene:
 
     config: Config
     profiles: Profiles
-    backups: Backups
+    snapshots: Snapshots
     sessions: Mapping[ClientCode, Session]
     rows: Sequence[host.ProcessRow]
     """The one look at the process table."""

@@ -89,7 +89,7 @@ async def _retire(scene: Scene, profile: Profile, client: str | None) -> str:
 
     def retire() -> Retired | None:
         place = scene.profiles.retire_ownerless(profile)
-        if client is not None and (kept := scene.backups.adopt(client_code(client), profile.sealed)):
+        if client is not None and (kept := scene.snapshots.adopt(client_code(client), profile.sealed)):
             done.append(f"its sealed form is kept as {kept.id}")
         scene.profiles.drop_lock(profile)
         return next((one for one in scene.profiles.aside.all() if one.path == place), None)

@@ -91,7 +91,7 @@ class Sweeper:
         scene = Scene(
             resources.config,
             resources.profiles,
-            resources.backups,
+            resources.snapshots,
             sessions,
             host.process_table(),
             self._linked(),
