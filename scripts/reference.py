@@ -25,6 +25,7 @@ from waguard.cli.errors import CommandError
 from waguard.config.load import ENV_PREFIX
 from waguard.config.sections import Config
 from waguard.core import catalogue, shown, stats, tables
+from waguard.core.relay import policy
 from waguard.errors import (
     BY_CODE,
     Internal,
@@ -228,6 +229,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/configuration.md": lambda: "\n".join(configuration()) + "\n",
     "reference/commands.md": lambda: "\n".join(commands()) + "\n",
     "reference/events.md": lambda: "\n".join(catalogue.page()) + "\n",
+    "reference/relay-policy.md": lambda: "\n".join(policy.page()) + "\n",
     "reference/errors.md": lambda: "\n".join(errors()) + "\n",
     "reference/http-api.md": lambda: "\n".join(http_api()) + "\n",
     "reference/openapi.json": lambda: json.dumps(openapi.document(), indent=1) + "\n",

@@ -25,7 +25,7 @@ STOREYS = (
     ("observe",),
     ("history", "sandbox", "whatsapp"),
     ("browser", "profile"),
-    ("admission", "snapshots", "health"),
+    ("admission", "snapshots", "health", "relay"),
     ("session",),
     ("upkeep",),
     ("supervisor",),

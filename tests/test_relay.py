@@ -1,0 +1,498 @@
+"""The relay's core against a browser that does whatever it is told in whichever session: three clients, and no cross-talk.
+
+The browser here is a model with what the real one leaves to us: one flat map of sessions, any of which may be addressed by anybody, and errors
+without a session. Between it and the clients is the real channel.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from waguard.browser.channel import Channel, Lane, Limits, Message
+from waguard.core.relay.policy import POLICY, Verdict, judge
+from waguard.relay.acts import ACTS
+from waguard.relay.connection import Block, Connection
+from waguard.relay.seen import Seen
+
+MIB = 1024 * 1024
+LIMITS = Limits(message=MIB, command=MIB, unsent=4 * MIB, unread=4 * MIB)
+HOME = "https://web.whatsapp.com"
+PAGE = {"targetId": "P", "type": "page", "url": HOME, "browserContextId": "default"}
+TAB = {"targetId": "T", "type": "tab", "url": HOME, "browserContextId": "default"}
+
+
+class Browser:
+    """Executes every command in the session that it names, and answers."""
+
+    def __init__(self) -> None:
+        self.channel = Channel(LIMITS)
+        self.sessions: dict[str, str] = {}
+        """Of each the target."""
+        self.targets: dict[str, Mapping[str, Any]] = {"P": PAGE, "T": TAB}
+        self.commands: list[dict[str, Any]] = []
+        self.clients: dict[Lane, Client] = {}
+        self._buffer = b""
+        self._attached = 0
+
+    def admit(self, name: str) -> "Client":
+        root, target = f"root{name}", f"browser{name}"
+        self.sessions[root] = target
+        self.targets[target] = {"targetId": target, "type": "browser", "url": ""}
+        lane = self.channel.open(name, LIMITS, root)
+        client = self.clients[lane] = Client(self, lane, root, target)
+        return client
+
+    def run(self) -> None:
+        """Until nothing waits."""
+        while piece := self.channel.take():
+            self._buffer += bytes(piece)
+            while b"\0" in self._buffer:
+                raw, self._buffer = self._buffer.split(b"\0", 1)
+                self._execute(json.loads(raw))
+
+    def _execute(self, command: dict[str, Any]) -> None:
+        self.commands.append(command)
+        session, method, params = command["sessionId"], command["method"], command["params"]
+        if session not in self.sessions:
+            self.say(
+                {
+                    "id": command["id"],
+                    "error": {"code": -32001, "message": "Session with given id not found."},
+                }
+            )
+            return
+        result: dict[str, Any] = {"echo": params.get("expression"), "ran": method}
+        if method == "Target.attachToTarget":
+            result = {"sessionId": self.attach(params["targetId"], session)}
+        elif method == "Target.attachToBrowserTarget":
+            target = f"nested{len(self.targets)}"
+            self.targets[target] = {"targetId": target, "type": "browser", "url": ""}
+            result = {"sessionId": self.attach(target, session)}
+        elif method == "Target.detachFromTarget":
+            gone = params.get("sessionId")
+            name = self.sessions.pop(str(gone), None)
+            self.say_event("Target.detachedFromTarget", {"sessionId": gone, "targetId": name}, session)
+            result = {}
+        elif method == "Target.getTargets":
+            result = {"targetInfos": list(self.targets.values())}
+        elif method == "Target.getTargetInfo":
+            result = {"targetInfo": self.targets.get(params.get("targetId") or self.sessions[session])}
+        elif method == "Target.createBrowserContext":
+            result = {"browserContextId": f"context{len(self.commands)}"}
+        elif method == "Target.getBrowserContexts":
+            result = {"browserContextIds": ["another's"], "defaultBrowserContextId": "default"}
+        self.say({"id": command["id"], "result": result, "sessionId": session})
+
+    def attach(self, target: str, parent: str, *, waits: bool = False) -> str:
+        self._attached += 1
+        session = f"S{self._attached}"
+        self.sessions[session] = target
+        told = {
+            "sessionId": session,
+            "targetInfo": self.targets.get(target, PAGE),
+            "waitingForDebugger": waits,
+        }
+        self.say_event("Target.attachedToTarget", told, parent)
+        return session
+
+    def say_event(self, method: str, params: Mapping[str, Any], session: str) -> None:
+        self.say({"method": method, "params": params, "sessionId": session})
+
+    def say(self, message: Mapping[str, Any]) -> None:
+        for heard in self.channel.receive(json.dumps(message, separators=(",", ":")).encode() + b"\0"):
+            if isinstance(heard, Message) and heard.lane in self.clients:
+                self.clients[heard.lane].connection.hear(heard)
+                self.channel.done(heard)
+
+
+class Client:
+    """What a connection needs, and what came of it."""
+
+    owner: "Client | None" = None
+
+    def __init__(self, browser: Browser, lane: Lane, root: str, target: str) -> None:
+        self.browser, self.lane, self.root = browser, lane, root
+        self.frames: list[dict[str, Any]] = []
+        self.refusals: list[tuple[str, str]] = []
+        self.blocked: list[tuple[str, Block, bool]] = []
+        self.ended = False
+        self.connection = Connection(Seen(root, target, PAGE, HOME), self, ACTS)
+
+    def send(self, method: str, params: Mapping[str, Any], session: str) -> int:
+        return self.browser.channel.send(self.lane, method, params, session)
+
+    def tell(self, frame: bytes) -> None:
+        self.frames.append(json.loads(frame))
+
+    def take_page(self) -> str:
+        if Client.owner not in {None, self}:
+            return "another has it"
+        Client.owner = self
+        return ""
+
+    def leave_page(self) -> None:
+        Client.owner = None
+
+    def refused(self, method: str, reason: str) -> None:
+        self.refusals.append((method, reason))
+
+    def made(self, context: str) -> None: ...
+
+    def blocks(self, session: str, block: Block, *, begins: bool) -> None:
+        self.blocked.append((session, block, begins))
+
+    def end(self) -> None:
+        self.ended = True
+
+    def sessions(self) -> set[str]:
+        return {*self.connection.seen._sessions}
+
+    # --- as a driver
+
+    def ask(self, number: int, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
+        """The answer, which is the last of this number."""
+        named = {} if session is None else {"sessionId": session}
+        self.connection.take(json.dumps({"id": number, "method": method, "params": params, **named}).encode())
+        self.browser.run()
+        return [one for one in self.frames if one.get("id") == number][-1]
+
+    def attach(self, target: str = "P") -> str:
+        session: str = self.ask(1, "Target.attachToTarget", targetId=target, flatten=True)["result"][
+            "sessionId"
+        ]
+        return session
+
+
+@pytest.fixture
+def browser() -> Browser:
+    Client.owner = None
+    return Browser()
+
+
+def test_an_answer_has_the_number_and_the_session_of_the_question(browser: Browser) -> None:
+    one, other = browser.admit("A"), browser.admit("B")
+    mine, theirs = one.attach(), other.attach()
+    assert one.ask(7, "Runtime.evaluate", mine, expression="a") == {
+        "id": 7, "result": {"echo": "a", "ran": "Runtime.evaluate"}, "sessionId": mine,
+    }  # fmt: skip
+    assert other.ask(7, "Runtime.evaluate", theirs, expression="b")["result"]["echo"] == "b"
+    assert one.ask(7, "Browser.getVersion") == {
+        "id": 7,
+        "result": {"echo": None, "ran": "Browser.getVersion"},
+    }
+
+
+def test_a_session_of_anothers_is_no_session(browser: Browser) -> None:
+    one, other = browser.admit("A"), browser.admit("B")
+    theirs = other.attach()
+    before = len(browser.commands)
+    for session in (theirs, other.root, one.root + "x", "", "\0"):
+        answer = one.ask(9, "Runtime.evaluate", session, expression="x")
+        assert answer == {"id": 9, "error": {"code": -32001, "message": "Session with given id not found."}}
+    for method in ("Target.detachFromTarget", "Target.sendMessageToTarget"):
+        assert one.ask(9, method, sessionId=theirs, message="{}")["error"]["code"] == -32602
+    assert len(browser.commands) == before
+
+
+def test_the_answer_of_a_session_that_has_gone_is_the_questions(browser: Browser) -> None:
+    client = browser.admit("A")
+    session = client.attach()
+    del browser.sessions[session]  # and its end has not been told yet
+    answer = client.ask(5, "Runtime.evaluate", session, expression="x")
+    assert (answer["id"], answer["error"]["code"]) == (5, -32001)
+
+
+def test_another_client_is_not_seen(browser: Browser) -> None:
+    one, _other = browser.admit("A"), browser.admit("B")
+    for target in browser.targets.values():
+        browser.say_event("Target.targetCreated", {"targetInfo": target}, one.root)
+        browser.say_event("Target.targetInfoChanged", {"targetInfo": target}, one.root)
+        browser.say_event("Target.targetDestroyed", {"targetId": target["targetId"]}, one.root)
+    told = [frame["params"].get("targetInfo", frame["params"])["targetId"] for frame in one.frames]
+    assert told == [target for target in ("P", "T", "browserA") for _ in range(3)]
+    infos = one.ask(1, "Target.getTargets")["result"]["targetInfos"]
+    assert {info["targetId"] for info in infos} == {"P", "T", "browserA"}
+    assert one.ask(1, "Target.getBrowserContexts")["result"]["browserContextIds"] == []
+    for method in (
+        "Target.getTargetInfo",
+        "Target.attachToTarget",
+        "Target.activateTarget",
+        "Target.closeTarget",
+    ):
+        assert one.ask(2, method, targetId="browserB", flatten=True)["error"]["code"] == -32602, method
+    assert not [one for one in browser.commands if one["method"] == "Target.attachToTarget"]
+
+
+def test_what_is_attached_by_itself_and_not_to_be_seen_is_detached(browser: Browser) -> None:
+    one, _other = browser.admit("A"), browser.admit("B")
+    session = browser.attach("browserB", one.root)
+    browser.run()
+    assert one.frames == []
+    assert browser.commands[-1]["params"] == {"sessionId": session}
+
+
+def test_one_client_at_a_time_has_the_page(browser: Browser) -> None:
+    one, other = browser.admit("A"), browser.admit("B")
+    assert one.ask(1, "Target.createTarget", url="about:blank")["result"] == {"targetId": "P"}
+    assert "another has it" in other.ask(1, "Target.createTarget", url="about:blank")["error"]["message"]
+    mine, theirs = one.attach(), other.attach()
+    assert "result" in one.ask(2, "Page.reload", mine)
+    assert "not this client's" in other.ask(2, "Page.reload", theirs)["error"]["message"]
+    for url in ("file:///etc/passwd", "https://evil.example/", 7):
+        assert "is refused" in one.ask(3, "Target.createTarget", url=url)["error"]["message"]
+    assert one.ask(4, "Target.closeTarget", targetId="P")["result"] == {"success": True}
+    assert "result" in other.ask(5, "Target.createTarget", url=HOME + "/")
+
+
+def test_a_close_is_acted_out_for_the_client_alone(browser: Browser) -> None:
+    one, other = browser.admit("A"), browser.admit("B")
+    kept = other.attach()
+    for target in (PAGE, TAB):
+        browser.say_event("Target.targetCreated", {"targetInfo": target}, one.root)
+    tab = browser.attach("T", one.root)
+    page = browser.attach("P", tab)
+    one.ask(1, "Target.createTarget", url="about:blank")
+    one.frames.clear()
+    one.ask(2, "Target.closeTarget", targetId="P")
+    assert [frame.get("method", frame.get("result")) for frame in one.frames] == [
+        "Target.detachedFromTarget", "Target.detachedFromTarget", "Target.targetDestroyed", "Target.targetDestroyed", {"success": True},
+    ]  # fmt: skip
+    assert [
+        one.frames[0]["params"]["sessionId"],
+        one.frames[0]["sessionId"],
+        one.frames[1]["params"]["sessionId"],
+    ] == [page, tab, tab]
+    assert not [one for one in browser.commands if one["method"] == "Target.closeTarget"]
+    assert "result" in other.ask(3, "Runtime.evaluate", kept, expression="x")
+    assert not [
+        info for info in one.ask(4, "Target.getTargets")["result"]["targetInfos"] if info["type"] == "page"
+    ]
+    browser.say_event("Target.targetInfoChanged", {"targetInfo": PAGE}, one.root)
+    one.frames.clear()
+    assert one.ask(5, "Target.createTarget", url="about:blank")["result"] == {"targetId": "P"}
+    assert [frame.get("method") for frame in one.frames] == [
+        "Target.targetCreated", "Target.targetCreated", "Target.attachedToTarget", None,
+    ]  # fmt: skip
+    assert one.frames[2]["params"]["targetInfo"]["targetId"] == "T"
+
+
+def test_a_session_of_the_old_form_has_its_messages_in_messages(browser: Browser) -> None:
+    client = browser.admit("A")
+    session = client.ask(1, "Target.attachToTarget", targetId="P")["result"]["sessionId"]
+    assert browser.commands[-1]["params"]["flatten"] is True
+
+    def ask(number: int, method: str, **params: Any) -> dict[str, Any]:
+        inner = json.dumps({"id": number, "method": method, "params": params})
+        assert client.ask(50, "Target.sendMessageToTarget", sessionId=session, message=inner)["result"] == {}
+        wrapped = [
+            one["params"] for one in client.frames if one.get("method") == "Target.receivedMessageFromTarget"
+        ]
+        assert {one["sessionId"] for one in wrapped} == {session}
+        found: dict[str, Any] = json.loads(wrapped[-1]["message"])
+        return found
+
+    assert ask(3, "Runtime.evaluate", expression="\ud83d")["result"]["echo"] == "\ud83d"
+    assert "is refused" in ask(4, "Page.setWebLifecycleState", state="frozen")["error"]["message"]
+    assert "error" in client.ask(5, "Runtime.evaluate", session, expression="x")
+    browser.say_event("Runtime.consoleAPICalled", {"text": 'x","sessionId":"B"}'}, session)
+    assert json.loads(client.frames[-1]["params"]["message"]) == {
+        "method": "Runtime.consoleAPICalled", "params": {"text": 'x","sessionId":"B"}'},
+    }  # fmt: skip
+
+
+def test_what_waits_for_a_client_is_let_go_on_in_its_own_session(browser: Browser) -> None:
+    client = browser.admit("A")
+    session = browser.attach("P", client.root, waits=True)
+    assert client.blocked == [(session, Block.START, True)]
+    client.connection.let_go(session, Block.START)
+    client.connection.let_go(session, Block.START)
+    browser.run()
+    sent = [(one["method"], one["sessionId"]) for one in browser.commands]
+    assert sent == [("Runtime.runIfWaitingForDebugger", session)]
+    assert client.blocked[-1] == (session, Block.START, False)
+    for opens, closes, block, ends in (
+        (
+            "Page.javascriptDialogOpening",
+            "Page.javascriptDialogClosed",
+            Block.DIALOG,
+            "Page.handleJavaScriptDialog",
+        ),
+        ("Debugger.paused", "Debugger.resumed", Block.PAUSE, "Debugger.resume"),
+    ):
+        browser.say_event(opens, {}, session)
+        assert client.blocked[-1] == (session, block, True)
+        client.connection.let_go(session, block)
+        browser.run()
+        assert (browser.commands[-1]["method"], browser.commands[-1]["sessionId"]) == (ends, session)
+        browser.say_event(closes, {}, session)
+        assert client.blocked[-1] == (session, block, False)
+    assert not [frame for frame in client.frames if "id" in frame]
+    browser.say_event("Debugger.paused", {}, session)
+    browser.say_event("Target.detachedFromTarget", {"sessionId": session}, client.root)
+    assert client.blocked[-1] == (session, Block.PAUSE, False)
+
+
+def test_a_stream_is_for_whom_it_was_opened(browser: Browser) -> None:
+    one, other = browser.admit("A"), browser.admit("B")
+    browser.say_event("Tracing.tracingComplete", {"stream": "7"}, one.root)
+    assert "result" in one.ask(1, "IO.read", handle="7")
+    assert "is refused" in other.ask(1, "IO.read", handle="7")["error"]["message"]
+
+
+def test_a_context_of_its_own_goes_with_the_client(browser: Browser) -> None:
+    client = browser.admit("A")
+    context = client.ask(1, "Target.createBrowserContext")["result"]["browserContextId"]
+    assert browser.commands[-1]["params"]["disposeOnDetach"] is True
+    assert client.ask(2, "Target.createTarget", url="https://example.com/", browserContextId=context)[
+        "result"
+    ]["ran"]
+    assert (
+        "is refused"
+        in client.ask(3, "Target.createTarget", url="file:///", browserContextId=context)["error"]["message"]
+    )
+    assert client.ask(4, "Target.createTarget", url="about:blank", browserContextId="another's")["error"]
+
+
+def test_who_closes_the_browser_ends_its_attachment(browser: Browser) -> None:
+    client = browser.admit("A")
+    assert client.ask(1, "Browser.close")["result"] == {}
+    assert client.ended
+    assert browser.commands == []
+
+
+# --- whatever three clients do, and however it is mixed -----------------------------------------------------
+
+METHODS = sorted(
+    {one.method.replace("*", "enable") for one in POLICY} | {"Runtime.evaluate", "Nothing.known"}
+)
+clients = st.integers(0, 2)
+numbers = st.integers(0, 3)
+garbage = st.binary(max_size=40) | st.sampled_from(
+    [
+        b'{"id":1,"method":"Browser.getVersion"}\0{"id":2,"method":"Browser.crash"}',
+        b'{"id":1,"method":"Browser.getVersion","method":"Browser.crash"}',
+        b'{"id":1,"method":"Browser.getVersion","sessionId":"rootA","sessionId":"rootB"}',
+        b'{"id":1,"id":2,"method":"Page.reload","params":{},"params":{"x":1}}',
+        b'{"id":1,"method":"Runtime.evaluate","params":{"expression":"\\ud83d"}}',
+    ]
+)
+
+
+class ThreeClients(RuleBasedStateMachine):
+    @initialize()
+    def begin(self) -> None:
+        Client.owner = None
+        self.browser = Browser()
+        self.clients = [self.browser.admit(name) for name in "ABC"]
+        self.sent = 0
+
+    def _session(self, of: int, which: int) -> str | None:
+        owned = sorted(self.clients[of].lane.sessions - {self.clients[of].root})
+        return owned[which % len(owned)] if owned else None
+
+    @rule(
+        who=clients,
+        of=clients,
+        which=numbers,
+        number=numbers,
+        method=st.sampled_from(METHODS),
+        to=st.sampled_from(["P", "T", "browserA", "browserB"]),
+    )
+    def ask(self, who: int, of: int, which: int, number: int, method: str, to: str) -> None:
+        """In a session of its own, or of another's."""
+        self.sent += 1
+        params = {
+            "targetId": to,
+            "expression": f"client{who}",
+            "sessionId": self._session(of, which),
+            "flatten": which % 2 == 0,
+        }
+        command = {"id": number, "method": method, "params": params}
+        if (session := self._session(of, which)) is not None and number:
+            command["sessionId"] = session
+        self.clients[who].connection.take(json.dumps(command).encode())
+
+    @rule(who=clients, of=clients, which=numbers, method=st.sampled_from(METHODS))
+    def ask_in_a_message(self, who: int, of: int, which: int, method: str) -> None:
+        self.sent += 1
+        inner = json.dumps({"id": 1, "method": method, "params": {"expression": f"client{who}"}})
+        params = {"sessionId": self._session(of, which), "message": inner}
+        command = {"id": 2, "method": "Target.sendMessageToTarget", "params": params}
+        self.clients[who].connection.take(json.dumps(command).encode())
+
+    @rule(who=clients, frame=garbage)
+    def send_garbage(self, who: int, frame: bytes) -> None:
+        self.sent += 1
+        self.clients[who].connection.take(frame)
+
+    @rule(who=clients, which=numbers, to=st.sampled_from(["P", "T", "browserB"]), waits=st.booleans())
+    def attach_by_itself(self, who: int, which: int, to: str, *, waits: bool) -> None:
+        self.browser.attach(to, self._session(who, which) or self.clients[who].root, waits=waits)
+
+    @rule(
+        who=clients,
+        which=numbers,
+        method=st.sampled_from(
+            [
+                "Runtime.consoleAPICalled",
+                "Debugger.paused",
+                "Page.javascriptDialogOpening",
+                "Debugger.resumed",
+            ]
+        ),
+    )
+    def say(self, who: int, which: int, method: str) -> None:
+        session = self._session(who, which) or self.clients[who].root
+        self.browser.say_event(method, {"text": f"client{who}"}, session)
+
+    @rule(who=clients, which=numbers)
+    def lose(self, who: int, which: int) -> None:
+        """A session ends, and that has not been told yet."""
+        self.browser.sessions.pop(self._session(who, which) or "", None)
+
+    @rule()
+    def run(self) -> None:
+        self.browser.run()
+
+    @invariant()
+    def nothing_came_to_the_browser_that_was_not_judged(self) -> None:
+        if not hasattr(self, "browser"):
+            return
+        for command in self.browser.commands:
+            owners = [one for one in self.clients if command["sessionId"] in one.sessions()]
+            for client in owners:
+                at = client.connection.seen.find(command["sessionId"])
+                if at is None:
+                    continue
+                judged = judge(
+                    command["method"], command["params"], client.connection.seen.seat(at, owner=True)
+                )
+                assert judged.verdict in {Verdict.ALLOWED, Verdict.ACTED}, command
+            assert len(owners) <= 1
+            said = command["params"].get("expression", "")
+            if said.startswith("client") and owners:
+                assert said == f"client{self.clients.index(owners[0])}"
+        self.browser.commands.clear()
+
+    @invariant()
+    def nobody_hears_what_is_anothers(self) -> None:
+        if not hasattr(self, "browser"):
+            return
+        for number, client in enumerate(self.clients):
+            others = {f"client{other}" for other in range(3) if other != number}
+            for frame in client.frames:
+                text = json.dumps(frame)
+                assert not [other for other in others if other in text], frame
+                assert frame.get("sessionId", client.root) not in {one.root for one in self.clients} - {
+                    client.root
+                }
+            client.frames.clear()
+
+
+ThreeClients.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestThreeClients = ThreeClients.TestCase

@@ -1,0 +1,138 @@
+"""What a client of the relay may ask: the table is whole, and what costs a login, blinds a probe or reaches the host is refused."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from waguard.core.relay.policy import POLICY, Judged, Seat, Verdict, Where, at_home, judge
+from waguard.relay.acts import ACTS
+
+HOME = "https://web.whatsapp.com"
+OWNER = Seat(Where.PAGE, owner=True, home=HOME, contexts={"own"}, handles={"1"})
+GUEST = Seat(Where.PAGE, owner=False, home=HOME, contexts={"own"})
+BROWSER = Seat(Where.BROWSER, owner=True, home=HOME, contexts={"own"})
+OWN = Seat(Where.OWN, owner=False, home=HOME, contexts={"own"})
+
+REFUSED: list[tuple[Seat, str, dict[str, Any]]] = [
+    (BROWSER, "Browser.crash", {}),
+    (OWNER, "Page.crash", {}),
+    *((OWNER, "Page.navigate", {"url": url}) for url in (
+        "file:///etc/passwd", "view-source:file:///etc/passwd", "chrome://kill", "https://evil.example/",
+        "https://web.whatsapp.com.evil.example/", "https://web.whatsapp.com@evil.example/", "https://web.whatsapp.com:81/",
+        "https://evil.example\\@web.whatsapp.com/", " https://web.whatsapp.com/", "http://web.whatsapp.com/",
+        "https://web.whatsapp.com\t.evil.example/", "javascript:1", "about:gpu", "data:text/html,x", "blob:https://web.whatsapp.com/x",
+    )),
+    *((OWN, "Page.navigate", {"url": url}) for url in (
+        "file:///etc/passwd", "chrome://crash", "about:gpu", "view-source:http://x/", "filesystem:http://x/", "FILE:///x", " file:///x",
+    )),
+    (GUEST, "Page.navigate", {"url": HOME}),
+    (GUEST, "Page.reload", {}),
+    (OWNER, "Page.setWebLifecycleState", {"state": "frozen"}),
+    (OWNER, "Emulation.setVirtualTimePolicy", {"policy": "pause"}),
+    (OWNER, "Emulation.setScriptExecutionDisabled", {"value": True}),
+    (OWNER, "DOM.setFileInputFiles", {"files": ["/etc/passwd"]}),
+    (OWNER, "Page.handleFileChooser", {"action": "accept", "files": ["/profile/x"]}),
+    (OWNER, "Input.dispatchDragEvent", {"data": {"files": ["/etc/passwd"]}}),
+    (OWNER, "Network.loadNetworkResource", {"url": "http://127.0.0.1/"}),
+    (OWNER, "Network.clearBrowserCookies", {}),
+    (OWNER, "IndexedDB.deleteDatabase", {"databaseName": "wawc"}),
+    (OWNER, "ServiceWorker.unregister", {}),
+    (BROWSER, "Storage.clearDataForOrigin", {"origin": HOME}),
+    (BROWSER, "Storage.setCookies", {}),
+    (BROWSER, "Storage.clearCookies", {"browserContextId": "another's"}),
+    (BROWSER, "Security.setIgnoreCertificateErrors", {"ignore": True}),
+    (BROWSER, "Security.setIgnoreCertificateErrors", {}),
+    (BROWSER, "Fetch.enable", {}),
+    (BROWSER, "Target.createBrowserContext", {"proxyServer": "http://evil"}),
+    (BROWSER, "Target.disposeBrowserContext", {"browserContextId": "another's"}),
+    (BROWSER, "Target.exposeDevToolsProtocol", {"targetId": "T"}),
+    (BROWSER, "Tracing.start", {}),
+    (BROWSER, "Tracing.start", {"transferMode": "ReturnAsStream", "tracingBackend": "system"}),
+    (BROWSER, "SystemInfo.getProcessInfo", {}),
+    (BROWSER, "Browser.getBrowserCommandLine", {}),
+    (BROWSER, "Browser.grantPermissions", {"origin": "https://evil.example", "permissions": []}),
+    (BROWSER, "IO.read", {"handle": "1"}),
+    (OWNER, "IO.read", {"handle": "2"}),
+    *((BROWSER, method, {}) for method in (
+        "Extensions.loadUnpacked", "PWA.install", "BluetoothEmulation.enable", "Tethering.bind", "Autofill.trigger", "Nothing.known",
+        "Runtime", "Runtime.", ".evaluate", "runtime.evaluate", "Runtime.evaluate ", "Runtime.evaluate\0", "Runtime.Evaluate", "Runtime.*", "", "*",
+    )),
+]  # fmt: skip
+ALLOWED: list[tuple[Seat, str, dict[str, Any]]] = [
+    (GUEST, "Runtime.evaluate", {"expression": "1"}),
+    (GUEST, "Page.captureScreenshot", {}),
+    (GUEST, "Network.enable", {}),
+    (GUEST, "Emulation.setDeviceMetricsOverride", {}),
+    *((OWNER, "Page.navigate", {"url": HOME + end}) for end in ("", "/", "?a=b", "#x", "/x?y")),
+    (OWNER, "Page.navigate", {"url": "about:blank"}),
+    (OWN, "Page.navigate", {"url": "https://example.com/"}),
+    (OWN, "Network.clearBrowserCookies", {}),
+    (OWN, "Emulation.setUserAgentOverride", {"userAgent": "x"}),
+    (OWNER, "Emulation.setTimezoneOverride", {}),
+    (OWNER, "DOM.setFileInputFiles", {"files": []}),
+    (BROWSER, "Storage.setCookies", {"browserContextId": "own"}),
+    (BROWSER, "Browser.grantPermissions", {"origin": HOME, "permissions": []}),
+    (OWNER, "IO.read", {"handle": "1"}),
+]
+IGNORED: list[tuple[Seat, str, dict[str, Any]]] = [
+    (OWNER, "Network.setUserAgentOverride", {"userAgent": "x"}),
+    (BROWSER, "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": "/profile"}),
+    (BROWSER, "Browser.resetPermissions", {}),
+]
+
+
+@pytest.mark.parametrize(("seat", "method", "params"), REFUSED)
+def test_it_is_refused_with_a_reason(seat: Seat, method: str, params: dict[str, Any]) -> None:
+    judged = judge(method, params, seat)
+    assert judged.verdict is Verdict.REFUSED
+    assert judged.reason
+
+
+@pytest.mark.parametrize(("seat", "method", "params"), ALLOWED)
+def test_it_is_passed_on(seat: Seat, method: str, params: dict[str, Any]) -> None:
+    assert judge(method, params, seat).verdict is Verdict.ALLOWED
+
+
+@pytest.mark.parametrize(("seat", "method", "params"), IGNORED)
+def test_it_is_answered_and_not_passed_on(seat: Seat, method: str, params: dict[str, Any]) -> None:
+    assert judge(method, params, seat).verdict is Verdict.IGNORED
+
+
+def test_what_the_table_says_is_acted_out_is_and_nothing_else() -> None:
+    assert {one.method for one in POLICY if one.verdict is Verdict.ACTED} == ACTS.keys()
+
+
+def test_no_row_can_never_hold() -> None:
+    seen: dict[str, set[Where]] = {}
+    for rule in POLICY:
+        assert rule.reason, rule.method
+        assert rule.where - seen.get(rule.method, set()), (
+            f"{rule.method}: a row before it holds wherever it would"
+        )
+        seen[rule.method] = seen.get(rule.method, set()) | rule.where
+        assert rule.check is None or rule.check.__doc__
+
+
+def test_no_domain_is_passed_on_whole_that_has_no_row() -> None:
+    for domain in (
+        "Browser",
+        "Target",
+        "Storage",
+        "Security",
+        "SystemInfo",
+        "Memory",
+        "ServiceWorker",
+        "Tracing",
+        "IO",
+    ):
+        assert judge(f"{domain}.somethingNew", {}, OWNER) == Judged(
+            Verdict.REFUSED, "it is not in the policy"
+        )
+
+
+@given(st.text(max_size=30))
+def test_only_what_is_of_the_origin_is_at_home(rest: str) -> None:
+    """Whatever follows, the browser's own parser ends the authority at the first of these."""
+    assert at_home(HOME + rest, HOME) is (not rest or rest[0] in "/?#")

@@ -1,0 +1,411 @@
+"""What a client of the relay may ask of a session's browser: each method's verdict, where, and why. Pure.
+
+A list of what is allowed, by domain, with exceptions by method: what is not in it is refused, also what a later Chromium brings.
+Printed by `make reference`. What is *acted out* is answered or changed by `waguard.relay`, which knows the client's targets.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+Params = Mapping[str, Any]
+
+
+class Verdict(StrEnum):
+    ALLOWED = "allowed"
+    OWNER = "owner"
+    IGNORED = "ignored"
+    ACTED = "acted out"
+    REFUSED = "refused"
+
+
+VERDICTS: Mapping[Verdict, str] = {
+    Verdict.ALLOWED: "passed on",
+    Verdict.OWNER: "passed on for the client that owns the page, and in a context that the client has made; else refused",
+    Verdict.IGNORED: "answered with `{}`, and not passed on",
+    Verdict.ACTED: "answered by waguard, or passed on changed or filtered, so that it is about what the client may see",
+    Verdict.REFUSED: "answered with the error -32000, `waguard: METHOD is refused (REASON)`",
+}
+
+
+class Where(StrEnum):
+    """What the DevTools session of the command is with."""
+
+    BROWSER = "browser"
+    PAGE = "page"
+    OWN = "own"
+
+
+PLACES: Mapping[Where, str] = {
+    Where.BROWSER: "the browser itself",
+    Where.PAGE: "the session's page, its frames and its workers",
+    Where.OWN: "a page in a context that the client has made itself",
+}
+EVERYWHERE = frozenset(Where)
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """From where a command comes."""
+
+    where: Where
+    owner: bool = False
+    """Whether the page is this client's."""
+    home: str = ""
+    """The origin of the page."""
+    contexts: Collection[str] = ()
+    """Those that the client has made."""
+    handles: Collection[str] = ()
+    """Of streams that were opened for it."""
+
+
+Check = Callable[[Params, Seat], str]
+"""Why a command with these parameters is refused all the same; empty if it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    method: str
+    """Or ``Domain.*``: each other method of the domain."""
+    verdict: Verdict
+    reason: str
+    where: frozenset[Where] = EVERYWHERE
+    check: Check | None = None
+    """Its docstring says what is looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    verdict: Verdict
+    reason: str
+
+
+# --- what is looked at -------------------------------------------------------------------------------------
+
+
+def goes(params: Params, seat: Seat) -> str:
+    """In the page only its own origin and `about:blank`; elsewhere `http:`, `https:`, `data:` and `about:blank`."""
+    return why_not_there(params.get("url"), seat)
+
+
+def why_not_there(url: object, seat: Seat) -> str:
+    if not isinstance(url, str):
+        return ""  # the browser says what is wrong with it
+    if url == "about:blank":
+        return ""
+    if seat.where is Where.OWN:
+        return "" if re.match(r"https?://|data:", url, re.IGNORECASE) else "only http:, https: and data:"
+    return "" if at_home(url, seat.home) else "it is not of the page's origin"
+
+
+def at_home(url: str, home: str) -> bool:
+    """Whether it is of that origin, by its first letters: nothing is parsed that the browser could read in another way."""
+    start, rest = url[: len(home)], url[len(home) :]
+    return start.lower() == home.lower() and (not rest or rest[0] in "/?#")
+
+
+def _in_own_context(params: Params, seat: Seat) -> str:
+    """`browserContextId` names a context that the client has made."""
+    return "" if params.get("browserContextId") in seat.contexts else "it is not of a context of its own"
+
+
+def _without_proxy(params: Params, _seat: Seat) -> str:
+    """Without `proxyServer`, `proxyBypassList`, `originsWithUniversalNetworkAccess`."""
+    reaching = {"proxyServer", "proxyBypassList", "originsWithUniversalNetworkAccess"} & params.keys()
+    return f"{', '.join(sorted(reaching))} would reach past the fence" if reaching else ""
+
+
+def _for_its_origin(params: Params, seat: Seat) -> str:
+    """`origin` is the page's, or the context the client's own."""
+    if params.get("browserContextId") in seat.contexts or params.get("origin") == seat.home:
+        return ""
+    return "only for the page's origin"
+
+
+def _as_stream(params: Params, _seat: Seat) -> str:
+    """`transferMode` is `ReturnAsStream`; without `tracingBackend`."""
+    if params.get("transferMode") != "ReturnAsStream" or "tracingBackend" in params:
+        return "only with transferMode ReturnAsStream"
+    return ""
+
+
+def _own_handle(params: Params, seat: Seat) -> str:
+    """`handle` came in an answer or an event of the client's."""
+    return "" if params.get("handle") in seat.handles else "the stream is not this client's"
+
+
+def _checks_certificates(params: Params, _seat: Seat) -> str:
+    """`ignore` is false."""
+    return "TLS keeps the login" if params.get("ignore") is not False else ""
+
+
+def _drags_no_files(params: Params, _seat: Seat) -> str:
+    """Without `files`."""
+    data = params.get("data")
+    return "it names files of the host" if isinstance(data, dict) and data.get("files") else ""
+
+
+def _no_files(params: Params, _seat: Seat) -> str:
+    """`files` is empty."""
+    return "it names files of the host" if params.get("files") else ""
+
+
+# --- the table ---------------------------------------------------------------------------------------------
+
+_BROWSER = frozenset({Where.BROWSER})
+_SHARED = frozenset({Where.BROWSER, Where.PAGE})
+_OWN = frozenset({Where.OWN})
+_NOT_BROWSER = frozenset({Where.PAGE, Where.OWN})
+_COSTS = "it costs the login"
+_LASTS = "it outlasts the client, and blinds the daemon's probes"
+_CRASHES = "it ends what others use"
+_SHOWN = "it ends with the client"
+_LOOKS = "it looks, and changes nothing that others see"
+
+
+def _each(
+    methods: str,
+    verdict: Verdict,
+    reason: str,
+    where: frozenset[Where] = EVERYWHERE,
+    check: Check | None = None,
+) -> Iterator[Rule]:
+    yield from (Rule(method, verdict, reason, where, check) for method in methods.split())
+
+
+POLICY: Sequence[Rule] = (
+    # The browser
+    *_each("Browser.close", Verdict.ACTED, "the client's attachment ends, and the browser stays"),
+    *_each("Browser.crash Browser.crashGpuProcess Page.crash", Verdict.REFUSED, _CRASHES),
+    *_each("Browser.getVersion", Verdict.ALLOWED, _LOOKS),
+    *_each("Browser.getWindowForTarget Browser.getWindowBounds", Verdict.ALLOWED, _LOOKS),
+    *_each("Browser.setWindowBounds Browser.setContentsSize", Verdict.OWNER, "it changes what is drawn"),
+    *_each(
+        "Browser.setDownloadBehavior Page.setDownloadBehavior Browser.cancelDownload",
+        Verdict.IGNORED,
+        "it writes to any path, for all of a context; downloads stay denied",
+    ),
+    *_each(
+        "Browser.grantPermissions Browser.setPermission",
+        Verdict.OWNER,
+        "the page may have what its app needs",
+        EVERYWHERE,
+        _for_its_origin,
+    ),
+    *_each("Browser.resetPermissions", Verdict.IGNORED, "the daemon's own would be gone for good"),
+    # Targets
+    *_each(
+        "Target.createTarget",
+        Verdict.ACTED,
+        "it gives the session's own page, to one client at a time; in a context of its own a new one",
+    ),
+    *_each(
+        "Target.closeTarget Page.close",
+        Verdict.ACTED,
+        "closing the session's page is acted out for this client alone",
+    ),
+    *_each(
+        "Target.createBrowserContext",
+        Verdict.ACTED,
+        "it goes with the client: disposeOnDetach is set",
+        EVERYWHERE,
+        _without_proxy,
+    ),
+    *_each(
+        "Target.disposeBrowserContext",
+        Verdict.ALLOWED,
+        "what the client has made",
+        EVERYWHERE,
+        _in_own_context,
+    ),
+    *_each(
+        "Target.getTargets Target.getTargetInfo Target.getBrowserContexts Target.setDiscoverTargets",
+        Verdict.ACTED,
+        "other clients are not shown",
+    ),
+    *_each(
+        "Target.attachToTarget Target.attachToBrowserTarget Target.detachFromTarget Target.activateTarget"
+        " Target.setAutoAttach Target.autoAttachRelated Target.sendMessageToTarget",
+        Verdict.ACTED,
+        "only what the client may see, and in sessions of its own",
+    ),
+    *_each(
+        "Target.exposeDevToolsProtocol Target.setRemoteLocations Target.openDevTools",
+        Verdict.REFUSED,
+        "it gives a page or another host the protocol",
+    ),
+    # The page
+    *_each("Page.navigate", Verdict.OWNER, "a navigation takes the page from everybody", _NOT_BROWSER, goes),
+    *_each(
+        "Page.reload Page.navigateToHistoryEntry Page.stopLoading Page.setDocumentContent Page.setBypassCSP"
+        " Page.resetNavigationHistory Page.setAdBlockingEnabled Page.setPrerenderingAllowed",
+        Verdict.OWNER,
+        "it changes the page for everybody",
+    ),
+    *_each(
+        "Page.handleJavaScriptDialog",
+        Verdict.ACTED,
+        "first come; whoever is late is told that all is well",
+    ),
+    *_each("Page.setWebLifecycleState", Verdict.REFUSED, _LASTS),
+    *_each(
+        "DOM.setFileInputFiles",
+        Verdict.ALLOWED,
+        "no path of the host is opened",
+        EVERYWHERE,
+        _no_files,
+    ),
+    *_each("Page.handleFileChooser", Verdict.REFUSED, "it names files of the host"),
+    *_each("Input.dispatchDragEvent", Verdict.OWNER, "who drives", EVERYWHERE, _drags_no_files),
+    *_each("Page.setFontFamilies Page.setFontSizes Page.setSPCTransactionMode", Verdict.OWNER, _SHOWN),
+    *_each("Page.*", Verdict.ALLOWED, "the page is what clients are here for"),
+    # How the page is made to look
+    *_each(
+        "Emulation.setUserAgentOverride Network.setUserAgentOverride",
+        Verdict.IGNORED,
+        "the linked device would change its face with each client",
+        _SHARED,
+    ),
+    *_each(
+        "Emulation.setVirtualTimePolicy Emulation.setScriptExecutionDisabled",
+        Verdict.REFUSED,
+        _LASTS,
+        _SHARED,
+    ),
+    *_each(
+        "Emulation.setDeviceMetricsOverride Emulation.clearDeviceMetricsOverride Emulation.setTouchEmulationEnabled"
+        " Emulation.setEmitTouchEventsForMouse Emulation.setEmulatedMedia Emulation.setFocusEmulationEnabled"
+        " Emulation.setDefaultBackgroundColorOverride Emulation.canEmulate Emulation.getScreenInfos",
+        Verdict.ALLOWED,
+        "every driver sets it when it attaches; " + _SHOWN,
+    ),
+    *_each("Emulation.*", Verdict.OWNER, _SHOWN),
+    # The network and the storage
+    *_each(
+        "Network.clearBrowserCookies Network.clearBrowserCache Network.deleteCookies Network.setCookie Network.setCookies"
+        " IndexedDB.deleteDatabase IndexedDB.clearObjectStore IndexedDB.deleteObjectStoreEntries DOMStorage.clear"
+        " DOMStorage.removeDOMStorageItem DOMStorage.setDOMStorageItem CacheStorage.deleteCache CacheStorage.deleteEntry",
+        Verdict.REFUSED,
+        _COSTS,
+        _SHARED,
+    ),
+    *_each("Network.loadNetworkResource", Verdict.REFUSED, "it reads what the page itself may not"),
+    *_each(
+        "Network.enable Network.disable Network.getCookies Network.getAllCookies Network.getResponseBody"
+        " Network.getRequestPostData Network.getSecurityIsolationStatus Network.enableReportingApi"
+        " Network.searchInResponseBody Network.getCertificate Network.setAttachDebugStack Network.streamResourceContent",
+        Verdict.ALLOWED,
+        _LOOKS,
+    ),
+    *_each("Network.*", Verdict.OWNER, "it ends with the client", _NOT_BROWSER),
+    *_each(
+        "Fetch.enable",
+        Verdict.REFUSED,
+        "in the browser's session it holds the navigations of all pages",
+        _BROWSER,
+    ),
+    *_each("Fetch.*", Verdict.OWNER, "what is held goes on when the client leaves"),
+    *_each(
+        "Storage.getCookies Storage.getUsageAndQuota Storage.getStorageKey Storage.getStorageKeyForFrame",
+        Verdict.ALLOWED,
+        _LOOKS,
+    ),
+    *_each(
+        "Storage.setCookies Storage.clearCookies",
+        Verdict.ALLOWED,
+        "only in a context of the client's",
+        EVERYWHERE,
+        _in_own_context,
+    ),
+    *_each("Storage.clearDataForOrigin Storage.clearDataForStorageKey", Verdict.REFUSED, _COSTS),
+    *_each("ServiceWorker.enable ServiceWorker.disable", Verdict.ALLOWED, _LOOKS),
+    *_each("IndexedDB.* DOMStorage.* CacheStorage.*", Verdict.ALLOWED, _LOOKS),
+    *_each(
+        "Security.setIgnoreCertificateErrors",
+        Verdict.ALLOWED,
+        "certificates are checked",
+        EVERYWHERE,
+        _checks_certificates,
+    ),
+    *_each("Security.enable Security.disable", Verdict.ALLOWED, _LOOKS),
+    # What is measured
+    *_each("Tracing.start", Verdict.OWNER, "one at a time, and into no file", EVERYWHERE, _as_stream),
+    *_each("Tracing.end Tracing.getCategories", Verdict.OWNER, "whoever has started it"),
+    *_each("IO.read IO.close", Verdict.ALLOWED, "what was opened for it", EVERYWHERE, _own_handle),
+    *_each("IO.resolveBlob", Verdict.ALLOWED, _LOOKS),
+    *_each("HeapProfiler.* Profiler.*", Verdict.OWNER, "it slows the page down"),
+    *_each("Memory.getDOMCounters", Verdict.ALLOWED, _LOOKS),
+    *_each("Performance.* PerformanceTimeline.*", Verdict.ALLOWED, _LOOKS),
+    # What drivers live on
+    *_each("Debugger.*", Verdict.ALLOWED, "who pauses is noted, and what is paused goes on when it leaves"),
+    *_each("Runtime.*", Verdict.ALLOWED, "scripts are what clients are here for"),
+    *_each(
+        "Accessibility.* Animation.* Audits.* CSS.* Console.* DOM.* DOMDebugger.* DOMSnapshot.* EventBreakpoints.*"
+        " Inspector.* LayerTree.* Log.* Media.* Overlay.* Schema.* WebAudio.*",
+        Verdict.ALLOWED,
+        "it ends with the client",
+    ),
+    *_each("Input.*", Verdict.ALLOWED, "keys and clicks are what clients are here for"),
+    *_each("DeviceOrientation.* WebAuthn.*", Verdict.OWNER, _SHOWN),
+)
+
+
+def _by_method(rules: Sequence[Rule]) -> Mapping[str, Sequence[Rule]]:
+    found: dict[str, list[Rule]] = {}
+    for rule in rules:
+        found.setdefault(rule.method, []).append(rule)
+    return found
+
+
+_RULES = _by_method(POLICY)
+_METHOD = re.compile(r"(?P<domain>[A-Z][A-Za-z]{1,40})\.[a-z][A-Za-z]{1,80}", re.ASCII)
+
+
+def judge(method: str, params: Params, seat: Seat) -> Judged:
+    """What becomes of such a command. The exact method goes before its domain; what is in no rule is refused."""
+    form = _METHOD.fullmatch(method)
+    if form is None:
+        return Judged(Verdict.REFUSED, "it is no method")
+    for name in (method, f"{form['domain']}.*"):
+        for rule in _RULES.get(name, ()):
+            if seat.where in rule.where:
+                return _apply(rule, params, seat)
+    return Judged(Verdict.REFUSED, "it is not in the policy")
+
+
+def _apply(rule: Rule, params: Params, seat: Seat) -> Judged:
+    if rule.check is not None and (why := rule.check(params, seat)):
+        return Judged(Verdict.REFUSED, why)
+    if rule.verdict is not Verdict.OWNER:
+        return Judged(rule.verdict, rule.reason)
+    if seat.owner or seat.where is Where.OWN:
+        return Judged(Verdict.ALLOWED, rule.reason)
+    return Judged(
+        Verdict.REFUSED, f"{rule.reason}; the page is not this client's: open it first, by newPage()"
+    )
+
+
+# --- as a page ---------------------------------------------------------------------------------------------
+
+
+def page() -> Iterator[str]:
+    """The reference, in Markdown."""
+    yield "# The relay's policy"
+    yield ""
+    yield "<!-- Made by `make reference`; a test keeps it so. -->"
+    yield ""
+    yield "What a client that drives a session may ask of its browser. What is not in the table is refused. The first row of a method"
+    yield "that fits where it is asked holds; `Domain.*` is each method of the domain that has no row of its own there."
+    yield ""
+    yield from (f"- *{verdict}*: {says}" for verdict, says in VERDICTS.items())
+    yield ""
+    yield from (f"- in *{where}*: {says}" for where, says in PLACES.items())
+    yield ""
+    yield "| method | in | verdict | why | what else is looked at |"
+    yield "|---|---|---|---|---|"
+    for rule in POLICY:
+        where = "all" if rule.where == EVERYWHERE else ", ".join(one for one in Where if one in rule.where)
+        check = " ".join((rule.check.__doc__ or "").split()) if rule.check is not None else ""
+        yield f"| `{rule.method}` | {where} | {rule.verdict} | {rule.reason} | {check} |"

@@ -1,0 +1,320 @@
+"""What the relay does in the browser's place, so that each client has a browser with the one page, and no other client in it.
+
+`Target.createTarget` gives the session's own page, which every driver has attached when it connected: so there is no second tab, and no event to
+be made up. Closing it is acted out: the client's sessions with it are detached, the client alone is told that it has gone, and a later
+`createTarget` tells of it anew. Tried with puppeteer, playwright and pyppeteer, each of which believes other things: pyppeteer raises
+at the end of a target that it was not told of, playwright at a second attachment, and both wait for the end of what they have closed.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from waguard.core.relay.policy import Seat, Where, at_home, why_not_there
+from waguard.relay import wire
+from waguard.relay.connection import Act, Connection, Reply
+from waguard.relay.seen import Attached, Wanted
+
+_NO_TARGET = "No target with given id found"
+
+
+def _close_browser(connection: Connection, reply: Reply, _method: str, _params: dict[str, Any]) -> None:
+    connection.answer(reply, {})
+    connection.around.end()
+
+
+# --- the page -----------------------------------------------------------------------------------------------
+
+
+def _create_target(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
+    seen, context, url = connection.seen, params.get("browserContextId"), params.get("url") or "about:blank"
+    if context in seen.contexts:
+        if why := why_not_there(url, Seat(Where.OWN)):
+            connection.refuse(reply, method, why)
+        else:
+            connection.pass_on(reply, method, params)
+        return
+    if context not in {None, seen.context}:
+        connection.fail(reply, "Failed to find browser context", wire.FAILED)
+        return
+    if not isinstance(url, str) or (url != "about:blank" and not at_home(url, seen.home)):
+        connection.refuse(reply, method, f"the page is of {seen.home}")
+        return
+    if not connection.owner:
+        if why := connection.around.take_page():
+            connection.refuse(reply, method, why)
+            return
+        connection.owner = True
+    if seen.closed:
+        _open_again(connection, reply)
+    else:
+        connection.answer(reply, {"targetId": seen.page})
+
+
+def _open_again(connection: Connection, reply: Reply) -> None:
+    """The client has closed it: it is told of it anew, and what was attached by itself is attached again."""
+    seen = connection.seen
+    closed, seen.closed = seen.closed, {}
+    for target, info in closed.items():
+        if info:
+            seen.told[target] = info
+            connection.say(seen.root, wire.event("Target.targetCreated", {"targetInfo": info}))
+    left = [*seen.reopened]
+    seen.reopened.clear()
+
+    def attach_next(_result: object = None, error: object = None) -> None:
+        while left:
+            parent, target = left.pop(0)
+            if error is None and seen.find(parent.session) is parent:
+                parent.asked.append(Wanted(target, by_itself=True))
+                connection.ask_in(
+                    parent,
+                    reply,
+                    "Target.attachToTarget",
+                    {"targetId": target, "flatten": True},
+                    attach_next,
+                )
+                return
+        connection.answer(reply, {"targetId": seen.page})
+
+    attach_next()
+
+
+def _close_target(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
+    seen, target = connection.seen, params.get("targetId")
+    if method == "Page.close":
+        target = reply.attached.target
+    told = seen.told.get(str(target), {})
+    if target == seen.page or (
+        told and seen.is_page(str(target), str(told.get("type")), told.get("browserContextId"))
+    ):
+        _close_page(connection, reply, {} if method == "Page.close" else {"success": True})
+    elif method == "Page.close":
+        connection.pass_on(reply, method, params)
+    else:
+        _if_visible(connection, reply, params, lambda: connection.pass_on(reply, method, params))
+
+
+def _close_page(connection: Connection, reply: Reply, result: Mapping[str, Any]) -> None:
+    seen = connection.seen
+    tops = [*seen.of_the_page()]
+    seen.reopened = [(top.parent, top.target) for top in tops if top.by_itself and top.parent is not None]
+    for top in tops:
+        for child in [*seen.children(top)]:
+            _say_detached(connection, child)
+    left = len(tops)
+
+    def one_less(_result: object = None, _error: object = None) -> None:
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            _say_destroyed(connection)
+            connection.answer(reply, result)
+
+    if not tops:
+        one_less()
+    for top in tops:
+        # Only in the session in which it was attached does the browser know it.
+        parent = top.parent or seen.root
+        connection.ask_in(parent, reply, "Target.detachFromTarget", {"sessionId": top.session}, one_less)
+
+
+def _say_detached(connection: Connection, attached: Attached) -> None:
+    """Its own first."""
+    for child in [*connection.seen.children(attached)]:
+        _say_detached(connection, child)
+    if attached.parent is not None:
+        gone = {"sessionId": attached.session, "targetId": attached.target}
+        connection.say(attached.parent, wire.event("Target.detachedFromTarget", gone))
+    connection.forget(attached)
+
+
+def _say_destroyed(connection: Connection) -> None:
+    seen = connection.seen
+    seen.closed = {seen.page: {}}
+    for target, info in [*seen.told.items()]:
+        if seen.is_page(target, str(info.get("type")), info.get("browserContextId")):
+            seen.closed[target] = seen.told.pop(target)
+            connection.say(seen.root, wire.event("Target.targetDestroyed", {"targetId": target}))
+    if connection.owner:
+        connection.owner = False
+        connection.around.leave_page()
+
+
+def _handle_dialog(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
+    def answered(result: Mapping[str, Any] | None, error: Mapping[str, Any] | None) -> None:
+        late = error is not None and "No dialog is showing" in str(error.get("message"))
+        connection.finish(reply, {} if late else result, None if late else error)
+
+    connection.ask(reply, method, params, answered)
+
+
+# --- contexts -----------------------------------------------------------------------------------------------
+
+
+def _create_context(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
+    def made(result: Mapping[str, Any] | None, error: Mapping[str, Any] | None) -> None:
+        if isinstance(context := (result or {}).get("browserContextId"), str):
+            connection.seen.contexts.add(context)
+            connection.around.made(context)
+        connection.finish(reply, result, error)
+
+    connection.ask(reply, method, {**params, "disposeOnDetach": True}, made)
+
+
+def _get_contexts(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
+    def found(result: Mapping[str, Any] | None, error: Mapping[str, Any] | None) -> None:
+        if result is not None:
+            own = [one for one in result.get("browserContextIds", ()) if one in connection.seen.contexts]
+            result = {**result, "browserContextIds": own}
+        connection.finish(reply, result, error)
+
+    connection.ask(reply, method, params, found)
+
+
+# --- what there is ------------------------------------------------------------------------------------------
+
+
+def _get_targets(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
+    seen = connection.seen
+
+    def found(result: Mapping[str, Any] | None, error: Mapping[str, Any] | None) -> None:
+        if result is not None:
+            shown = [
+                one
+                for one in result.get("targetInfos", ())
+                if seen.visible(one) and one.get("targetId") not in seen.closed
+            ]
+            result = {**result, "targetInfos": shown}
+        connection.finish(reply, result, error)
+
+    connection.ask(reply, method, params, found)
+
+
+def _get_info(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
+    def found(result: Mapping[str, Any] | None, error: Mapping[str, Any] | None) -> None:
+        if result is not None and not connection.seen.visible(result.get("targetInfo") or {}):
+            connection.fail(reply, _NO_TARGET, wire.PARAMS)
+        else:
+            connection.finish(reply, result, error)
+
+    connection.ask(reply, method, params, found)
+
+
+def _pass(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
+    connection.pass_on(reply, method, params)
+
+
+def _if_visible(
+    connection: Connection, reply: Reply, params: Mapping[str, Any], then: Callable[[], None]
+) -> None:
+    """The browser is asked about a target that it has not told of yet, before anything is done with it."""
+    target = params.get("targetId")
+    if not isinstance(target, str) or connection.seen.known(target):
+        then()
+        return
+
+    def found(result: Mapping[str, Any] | None, _error: object) -> None:
+        if result is not None and connection.seen.visible(result.get("targetInfo") or {}):
+            then()
+        else:
+            connection.fail(reply, _NO_TARGET, wire.PARAMS)
+
+    connection.ask_in(connection.seen.root, reply, "Target.getTargetInfo", {"targetId": target}, found)
+
+
+def _on_visible(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
+    _if_visible(connection, reply, params, lambda: connection.pass_on(reply, method, params))
+
+
+# --- sessions -----------------------------------------------------------------------------------------------
+
+
+def _attach(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
+    target = params.get("targetId")
+    wanted = Wanted(str(target), wrapped=not params.get("flatten", False))
+    if target in connection.seen.closed:
+        connection.fail(reply, _NO_TARGET, wire.PARAMS)
+        return
+
+    def attach() -> None:
+        _attach_as(connection, reply, method, {**params, "flatten": True}, wanted)
+
+    _if_visible(connection, reply, params, attach)
+
+
+def _attach_browser(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
+    _attach_as(connection, reply, method, params, Wanted(""))
+
+
+def _attach_as(
+    connection: Connection, reply: Reply, method: str, params: Mapping[str, Any], wanted: Wanted
+) -> None:
+    under_way = reply.attached.asked
+    under_way.append(wanted)
+
+    def attached(result: Mapping[str, Any] | None, error: Mapping[str, Any] | None) -> None:
+        if result is None and wanted in under_way:
+            under_way.remove(wanted)
+        connection.finish(reply, result, error)
+
+    connection.ask(reply, method, params, attached)
+
+
+def _auto_attach(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
+    reply.attached.wraps = not params.get("flatten", False)
+    flat = {**params, "flatten": True}
+    _if_visible(connection, reply, params, lambda: connection.pass_on(reply, method, flat))
+
+
+def _detach(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
+    """The browser looks among those that were attached in the session in which it is asked."""
+    session, target = params.get("sessionId"), params.get("targetId")
+    for one in connection.seen.children(reply.attached):
+        if one.session == session or (session is None and target is not None and one.target == target):
+            connection.pass_on(reply, method, {"sessionId": one.session})
+            return
+    connection.fail(reply, "No session with given id", wire.PARAMS)
+
+
+def _send_message(connection: Connection, reply: Reply, _method: str, params: dict[str, Any]) -> None:
+    """A command in a command, for a session whose messages are wrapped: it is judged like any other."""
+    session, target, message = params.get("sessionId"), params.get("targetId"), params.get("message")
+    for one in connection.seen.children(reply.attached):
+        named = one.session == session or (session is None and target is not None and one.target == target)
+        if one.wrapped and named:
+            break
+    else:
+        connection.fail(reply, "No session with given id", wire.PARAMS)
+        return
+    try:
+        if not isinstance(message, str):
+            raise wire.Malformed(wire.PARAMS, "message must be a text")
+        inner = wire.parse(message)
+        if inner.session is not None:
+            raise wire.Malformed(wire.PARAMS, "a message in a message is of no other session")
+    except wire.Malformed as error:
+        connection.fail(reply, str(error), error.code)
+        return
+    connection.answer(reply, {})
+    connection.command(one, inner.number, inner.method, inner.params)
+
+
+ACTS: Mapping[str, Act] = {
+    "Browser.close": _close_browser,
+    "Target.createTarget": _create_target,
+    "Target.closeTarget": _close_target,
+    "Page.close": _close_target,
+    "Page.handleJavaScriptDialog": _handle_dialog,
+    "Target.createBrowserContext": _create_context,
+    "Target.getBrowserContexts": _get_contexts,
+    "Target.getTargets": _get_targets,
+    "Target.getTargetInfo": _get_info,
+    "Target.setDiscoverTargets": _pass,
+    "Target.attachToTarget": _attach,
+    "Target.attachToBrowserTarget": _attach_browser,
+    "Target.activateTarget": _on_visible,
+    "Target.setAutoAttach": _auto_attach,
+    "Target.autoAttachRelated": _on_visible,
+    "Target.detachFromTarget": _detach,
+    "Target.sendMessageToTarget": _send_message,
+}

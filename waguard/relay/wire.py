@@ -1,0 +1,176 @@
+"""The two forms of a message at the relay: what a client sends is parsed and written anew, of what the browser says only the ends are.
+
+What a client sends may have a key twice, bytes that are no text, or numbers that only one of two parsers takes: so nobody but `parse`
+reads it, and what the policy has judged is what is written. What the browser says may have 90 MB: its number and its session stand at its
+ends (`waguard.browser.envelope`), and the rest is copied once. ``json`` of the standard library is what passes half of a surrogate pair, which a
+message that was cut in an emoji has; no faster one does.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+_IDS = 2**31
+"""The browser's numbers."""
+_DEEP = 200
+"""Levels of what is in what: the browser takes 300, and does not say whose command it was that had more."""
+_TAIL = ',"sessionId":"'
+PARSE, INVALID, PARAMS, FAILED, NO_SESSION = -32700, -32600, -32602, -32000, -32001
+"""Codes of errors, as the browser has them."""
+
+
+class Malformed(Exception):
+    """A frame is no command; ``number`` and ``session`` if it has them."""
+
+    def __init__(self, code: int, why: str, number: int | None = None, session: str | None = None) -> None:
+        super().__init__(why)
+        self.code = code
+        self.number = number
+        self.session = session
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    number: int
+    method: str
+    params: dict[str, Any]
+    session: str | None
+
+
+def parse(frame: bytes | str) -> Command:
+    """What a client has sent. Raises `Malformed`."""
+    try:
+        said = json.loads(frame, parse_constant=_no_number, parse_float=_number)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(PARSE, f"JSON: {str(error)[:100]}") from None
+    if not isinstance(said, dict):
+        raise Malformed(INVALID, "Message must be an object")
+    number, session = said.get("id"), said.get("sessionId")
+    if type(number) is not int or not -_IDS <= number < _IDS:
+        raise Malformed(INVALID, "Message must have integer 'id' property")
+    if session is not None and not isinstance(session, str):
+        raise Malformed(INVALID, "Message may have string 'sessionId' property", number)
+    method, params = said.get("method"), said.get("params")
+    if not isinstance(method, str):
+        raise Malformed(INVALID, "Message must have string 'method' property", number, session)
+    if params is not None and not isinstance(params, dict):
+        raise Malformed(INVALID, "Message may have object 'params' property", number, session)
+    if params and _deeper(params, _DEEP):
+        raise Malformed(PARSE, f"More than {_DEEP} levels", number, session)
+    return Command(number, method, params or {}, session)
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON's")
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        _no_number(text)
+    return number
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    layer = [value]
+    for _ in range(levels):
+        layer = [
+            inner
+            for one in layer
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, dict | list)
+        ]
+        if not layer:
+            return False
+    return True
+
+
+def written(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
+
+
+def answer(number: int, result: Mapping[str, Any]) -> bytes:
+    return written({"id": number, "result": result})
+
+
+def error(number: int | None, code: int, message: str) -> bytes:
+    named = {} if number is None else {"id": number}
+    return written({**named, "error": {"code": code, "message": message}})
+
+
+def event(method: str, params: Mapping[str, Any]) -> bytes:
+    return written({"method": method, "params": params})
+
+
+def in_session(message: bytes, session: str) -> bytes:
+    """With the session as its last member, as the browser writes it."""
+    return b"".join((memoryview(message)[:-1], f'{_TAIL}{session}"}}'.encode()))
+
+
+def read(parts: Sequence[bytes]) -> dict[str, Any]:
+    """What the browser says, parsed. Raises `ValueError`, `RecursionError`."""
+    said = json.loads(b"".join(parts))
+    if not isinstance(said, dict):
+        raise ValueError("it is no message")  # noqa: TRY004 (what is no JSON is told likewise)
+    return said
+
+
+def renumbered(parts: Sequence[bytes], ours: int, theirs: int, cut: str | None) -> bytes | None:
+    """An answer with the client's number in place of ours; see `without_session`. None if it is of another form."""
+    return _rewritten(parts, f'{{"id":{ours}'.encode(), f'{{"id":{theirs}'.encode(), cut)
+
+
+def without_session(parts: Sequence[bytes], cut: str | None) -> bytes | None:
+    """Without this session at its end; ``cut`` None: as it is. None if it is of another form."""
+    return _rewritten(parts, b"", b"", cut)
+
+
+def _rewritten(parts: Sequence[bytes], head: bytes, new: bytes, cut: str | None) -> bytes | None:
+    tail = b"" if cut is None else f'{_TAIL}{cut}"}}'.encode()
+    first, last = _first(parts, len(head) + 1), _last(parts, len(tail))
+    if not first.startswith(head) or (head and first[len(head) :] != b",") or last != tail:
+        return None
+    pieces = [memoryview(part) for part in parts]
+    if cut is not None:
+        _drop_end(pieces, len(tail))
+        pieces.append(memoryview(b"}"))
+    _drop_begin(pieces, len(head))
+    return b"".join((new, *pieces))
+
+
+def _first(parts: Sequence[bytes], size: int) -> bytes:
+    found = b""
+    for part in parts:
+        found += part[: size - len(found)]
+        if len(found) == size:
+            break
+    return found
+
+
+def _last(parts: Sequence[bytes], size: int) -> bytes:
+    found = b""
+    for part in reversed(parts):
+        if (missing := size - len(found)) == 0:
+            break
+        found = bytes(part[-missing:]) + found
+    return found
+
+
+def _drop_begin(pieces: list[memoryview], size: int) -> None:
+    while size:
+        cut = min(size, len(pieces[0]))
+        pieces[0] = pieces[0][cut:]
+        size -= cut
+        if not pieces[0]:
+            pieces.pop(0)
+
+
+def _drop_end(pieces: list[memoryview], size: int) -> None:
+    while size:
+        cut = min(size, len(pieces[-1]))
+        pieces[-1] = pieces[-1][: len(pieces[-1]) - cut]
+        size -= cut
+        if not pieces[-1]:
+            pieces.pop()
