@@ -10,13 +10,11 @@ import hmac
 import ipaddress
 import json
 import os
-import re
 import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -24,23 +22,10 @@ import segno
 from aiohttp import WSMsgType, web
 
 from waguard.errors import AlreadyRunning, ConfigError
-from waguard.simulator import control
+from waguard.simulator import control, pages
 from waguard.simulator.control import Refusal
 from waguard.simulator.faults import DROPPED_ONCE, DROPS, ONCE, VALUES, Fault
 from waguard.simulator.tab import Device, Tab
-
-_HERE = files("waguard.simulator")
-_PAGE, _REFUSED, _SCRIPT, _WORKER = (
-    _HERE.joinpath(name).read_text(encoding="utf-8")
-    for name in ("page.html", "refused.html", "page.js", "sw.js")
-)
-_COOKIE = "simulator_browser"
-_PORTAL = "<!doctype html><title>Welcome to this network</title><form action=/welcome><button>Sign in</button></form>"
-_REFUSED_AGENT = re.compile(r"HeadlessChrome|Electron/|WhatsApp/")
-_POLICY = (
-    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; "
-    "worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +81,8 @@ class Simulator:
         app = web.Application(client_max_size=16 * 1024, middlewares=[control.guard])
         app.add_routes(
             [
-                web.get("/", self._index),
-                web.get("/page.js", self._static),
-                web.get("/sw.js", self._static),
                 web.get("/ws", self._socket),
+                *pages.routes(self),
                 *control.routes(self),
             ]
         )
@@ -216,14 +199,14 @@ class Simulator:
             self._faults_changed.notify_all()
         await self._tell_faults()
 
-    def _suffered(self, browser: str) -> dict[str, str | None]:
+    def suffered(self, browser: str) -> dict[str, str | None]:
         """The names of a browser's faults, with their values."""
         return {fault.name: fault.value for fault in self._faults if fault.hits(browser)}
 
     async def _tell_faults(self, hit: Collection[Tab] = (), once: Fault | None = None) -> None:
         """Each page what it has to suffer; the pages that are ``hit`` ``once`` also that."""
         for tab in tuple(self._tabs):
-            suffered = self._suffered(tab.browser)
+            suffered = self.suffered(tab.browser)
             if once is not None and tab in hit:
                 suffered[once.name] = once.value
             tab.mute = tab.mute or "never_answers" in suffered
@@ -241,55 +224,23 @@ class Simulator:
 
     # --- the page ---------------------------------------------------------------------------------------
 
-    async def _index(self, request: web.Request) -> web.Response:
-        agent, brands = request.headers.get("User-Agent", ""), request.headers.get("Sec-CH-UA", "")
-        if _REFUSED_AGENT.search(agent) or "HeadlessChrome" in brands:
-            return web.Response(text=_REFUSED, content_type="text/html")
-        await self._hang_if_asked(request)
-        self.loads += 1
-        if (answer := self._wrong_answer(request.cookies.get(_COOKIE, ""))) is not None:
-            return answer
-        nonce = secrets.token_urlsafe(16)
-        strips = self._suffered(request.cookies.get(_COOKIE, "")).get("strips_post_logout") or ""
-        text = _PAGE.replace("{nonce}", nonce).replace("{strips}", strips)
-        response = web.Response(text=text, content_type="text/html")
-        response.headers["Content-Security-Policy"] = _POLICY.format(nonce=nonce)
-        response.headers["Cache-Control"] = "no-store"
-        if _COOKIE not in request.cookies:
-            ten_years = 10 * 365 * 86_400
-            response.set_cookie(
-                _COOKIE, secrets.token_hex(16), max_age=ten_years, httponly=True, samesite="Strict"
-            )
-        return response
+    async def hang_if_asked(self, browser: str) -> None:
+        if "never_answers" in self.suffered(browser):
+            self.hanging += 1
+            await self._closing.wait()
 
-    def _wrong_answer(self, browser: str) -> web.Response | None:
+    def wrong_answer(self, browser: str) -> str | None:
+        """What this load is answered instead of the page; each is for one load."""
         asked = next((one for one in self._faults if one.name == "answers" and one.hits(browser)), None)
         if asked is None:
             return None
         self._faults.remove(asked)
-        headers = {"Cache-Control": "no-store"}
-        if asked.value in {"portal", "empty"}:
-            text = _PORTAL if asked.value == "portal" else ""
-            return web.Response(text=text, content_type="text/html", headers=headers)
-        if asked.value == "407":
-            headers["Proxy-Authenticate"] = 'Basic realm="simulator"'
-        return web.Response(text="Not now.", status=int(asked.value or 500), headers=headers)
-
-    async def _static(self, request: web.Request) -> web.Response:
-        await self._hang_if_asked(request)
-        text = _SCRIPT if request.path == "/page.js" else _WORKER
-        headers = {"Cache-Control": "no-cache"}
-        return web.Response(text=text, content_type="text/javascript", headers=headers)
-
-    async def _hang_if_asked(self, request: web.Request) -> None:
-        if "never_answers" in self._suffered(request.cookies.get(_COOKIE, "")):
-            self.hanging += 1
-            await self._closing.wait()
+        return asked.value or "500"
 
     async def _socket(self, request: web.Request) -> web.WebSocketResponse:
         ws = web.WebSocketResponse(max_msg_size=64 * 1024)
         await ws.prepare(request)
-        tab = Tab(ws, request.transport, request.cookies.get(_COOKIE, ""))
+        tab = Tab(ws, request.transport, request.cookies.get(pages.COOKIE, ""))
         self._tabs.add(tab)
         try:
             async for message in ws:
@@ -325,7 +276,7 @@ class Simulator:
                 await tab.send("failure", code=400)
 
     async def _welcome(self, tab: Tab) -> None:
-        suffered = self._suffered(tab.browser)
+        suffered = self.suffered(tab.browser)
         drops = bool(suffered.keys() & DROPS)
         done = suffered.keys() & (DROPPED_ONCE if drops else ONCE)
         self._faults = [
@@ -345,7 +296,7 @@ class Simulator:
                 await tab.send("qr", ref=ref, rows=_matrix(tab.qr))
                 await asyncio.sleep(self._cadence.next_s if number else self._cadence.first_s)
                 self._expire(tab)
-                if "stale_qr" in self._suffered(tab.browser):
+                if "stale_qr" in self.suffered(tab.browser):
                     return
         except segno.DataOverflowError:
             await tab.send("failure", code=400)
@@ -373,7 +324,7 @@ class Simulator:
     async def _sync(self, tab: Tab, device: Device) -> None:
         await asyncio.sleep(self._cadence.sync_s)
         async with self._faults_changed:
-            await self._faults_changed.wait_for(lambda: "syncing" not in self._suffered(tab.browser))
+            await self._faults_changed.wait_for(lambda: "syncing" not in self.suffered(tab.browser))
         tab.synced = True
         await tab.send("synced", wid=device.wid)
 
