@@ -37,7 +37,9 @@ from waguard.errors import (
     StorageError,
     WaguardError,
 )
+from waguard.simulator import control
 from waguard.simulator.faults import FAULTS, VALUES
+from waguard.simulator.server import Simulator
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = "<!-- Made by `make reference`; a test keeps it so. -->"
@@ -140,10 +142,20 @@ def _text(kind: type[WaguardError]) -> str:
 
 
 def simulated() -> Iterator[str]:
-    yield from ("# Faults of the simulator", "", MADE)
-    yield from ("", "How to inject one: [Test an app without a phone](../how-to/simulator.md#faults).")
+    yield from ("# The simulator", "", MADE)
+    yield from (
+        "",
+        "How to use it: [Test an app without a phone](../how-to/simulator.md).",
+        "",
+        "## Requests",
+        "",
+    )
+    yield "JSON, each key of which is a text. A refusal has a stable `error` and a `message`."
+    for one in control.routes(Simulator()):
+        yield from ("", f"### {one.method} {one.path}", "", " ".join((one.handler.__doc__ or "").split()))
+    yield from ("", "## Faults", "", "How to begin one: [Faults](../how-to/simulator.md#faults).")
     for name, what in FAULTS.items():
-        yield from ("", f"## `{name}`", "", what)
+        yield from ("", f"### `{name}`", "", what)
         if name in VALUES:
             yield from ("", f"Value: {VALUES[name].known}; default: `{VALUES[name].default}`.")
 
@@ -233,7 +245,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/errors.md": lambda: "\n".join(errors()) + "\n",
     "reference/http-api.md": lambda: "\n".join(http_api()) + "\n",
     "reference/openapi.json": lambda: json.dumps(openapi.document(), indent=1) + "\n",
-    "reference/simulator-faults.md": lambda: "\n".join(simulated()) + "\n",
+    "reference/simulator.md": lambda: "\n".join(simulated()) + "\n",
     "state-table.md": tables.as_text,
 }
 

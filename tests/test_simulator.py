@@ -11,100 +11,15 @@ from typing import Any
 import aiohttp
 import pytest
 from bare_browser import AGENT, BINARY, HEADLESS_AGENT, BareBrowser, Page, Refused, browser, make_profile
+from simulated import Client, Wire, simulated
 
 from waguard.core.model import Link, Reading, Reason
 from waguard.errors import AlreadyRunning, ConfigError
 from waguard.simulator.faults import FAULTS, VALUES
 from waguard.simulator.server import Cadence, Simulator, serve
 
-KEYS = ["noise=", "identity=", "adv=", "1"]
 STEADY = Cadence(first_s=60, next_s=60, sync_s=0.01)
 BRIEF = Cadence(first_s=0.05, next_s=0.01, refs=2, sync_s=0.01)
-
-
-class Client:
-    """The simulator's HTTP side, and pages that are no browsers."""
-
-    def __init__(self, http: aiohttp.ClientSession) -> None:
-        self.http = http
-        self.url = str(http._base_url)
-
-    async def ask(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
-        async with self.http.request(method, path, **options) as answer:
-            return answer.status, await answer.json()
-
-    @asynccontextmanager
-    async def page(self, *, cookie: str = "a") -> AsyncIterator["Wire"]:
-        async with self.http.ws_connect("/ws", headers={"Cookie": f"simulator_browser={cookie}"}) as ws:
-            yield Wire(ws)
-
-    async def scan(self, qr: str) -> str:
-        status, body = await self.ask("POST", "/phone/scan", data=qr)
-        assert status == 200, body
-        wid = body["wid"]
-        assert isinstance(wid, str)
-        return wid
-
-    async def pair(self, **options: Any) -> tuple[str, str]:
-        async with self.page(**options) as wire:
-            await self.scan(await wire.code())
-            paired = await wire.hear("pair-success")
-            await wire.say("paired")
-            assert (await wire.hear("stream-error"))["code"] == 515
-        return paired["wid"], paired["key"]
-
-    async def link(self, wid: str) -> str | None:
-        _, body = await self.ask("GET", "/phone/devices")
-        return next((device["link"] for device in body["devices"] if device["wid"] == wid), None)
-
-
-class Wire:
-    """A page's WebSocket."""
-
-    def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
-        self.ws = ws
-
-    async def say(self, kind: str, **values: Any) -> None:
-        await self.ws.send_json({"kind": kind, **values})
-
-    async def hear(self, kind: str) -> Any:
-        message = await self.ws.receive_json()
-        assert message["kind"] == kind, message
-        return message
-
-    async def hello(self) -> list[str]:
-        await self.say("hello")
-        names: list[str] = (await self.hear("welcome"))["names"]
-        return names
-
-    async def code(self) -> str:
-        await self.hello()
-        await self.say("pair", keys=KEYS)
-        return await self.next_code()
-
-    async def next_code(self) -> str:
-        return ",".join([(await self.hear("qr"))["ref"], *KEYS])
-
-    async def log_in(self, wid: str, key: str) -> None:
-        await self.hello()
-        await self.say("login", wid=wid, key=key)
-        await self.hear("success")
-        await self.hear("synced")
-
-    async def ended(self) -> bool:
-        return (await self.ws.receive()).type in {aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR}
-
-
-@asynccontextmanager
-async def simulated(cadence: Cadence) -> AsyncIterator[Client]:
-    agent = {"User-Agent": AGENT}
-    async with (
-        Simulator(cadence=cadence) as simulator,
-        aiohttp.ClientSession(
-            base_url=simulator.url, headers=agent, cookie_jar=aiohttp.DummyCookieJar()
-        ) as http,
-    ):
-        yield Client(http)
 
 
 @pytest.fixture
@@ -282,7 +197,7 @@ async def test_the_page_forbids_inline_scripts(client: Client) -> None:
         ({"Sec-Fetch-Site": "same-site"}, "site_refused"),
     ],
 )
-@pytest.mark.parametrize("path", ["/phone/scan", "/phone/logout", "/faults"])
+@pytest.mark.parametrize("path", ["/phone/scan", "/phone/logout", "/phone/message", "/media", "/faults"])
 async def test_other_web_pages_control_nothing(
     client: Client, path: str, headers: dict[str, str], error: str
 ) -> None:

@@ -1,16 +1,21 @@
-"""A login that an unmodified whatsapp-web.js has made is taken over: https://web.whatsapp.com as it is, the simulator behind it."""
+"""An unmodified whatsapp-web.js with the simulator as https://web.whatsapp.com; and a login of its own is taken over."""
 
 import asyncio
+import base64
 import os
-import shutil
-import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 from bare_browser import BINARY
+from bots import Bot, bot
 from clients import token
 from conftest import Daemon
+from npm import installed, needs_npm
+from simulated import Client
 from tls_front import tls_front
 from trees import tree
 
@@ -20,69 +25,209 @@ from waguard.simulator.server import Cadence, Simulator
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(BINARY is None, reason="no Chromium is installed"),
-    pytest.mark.skipif(shutil.which("npm") is None, reason="no npm is installed"),
+    needs_npm,
 ]
-VERSION = "1.34.7"
+VERSIONS = ("1.31.0", "1.34.7")
+"""Of the older one other modules are asked, in other ways."""
+SYNC_S = 1.5
+"""It has no `ready` for chats that have come before it listens, which it does a moment after the page has loaded."""
+ANA = "5215559998877"
+CHAT = f"{ANA}@c.us"
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
-@pytest.fixture(scope="module")
-def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """whatsapp-web.js as npm has it, without the browser that it would download."""
-    place = tmp_path_factory.mktemp("npm")
-    command = [
-        "npm",
-        "install",
-        "--prefix",
-        str(place),
-        "--no-audit",
-        "--no-fund",
-        "--ignore-scripts",
-        "--silent",
-    ]
-    try:
-        subprocess.run([*command, f"whatsapp-web.js@{VERSION}"], check=True, capture_output=True, timeout=90)
-    except (subprocess.SubprocessError, OSError) as error:
-        pytest.skip(f"whatsapp-web.js cannot be had from npm: {error}")
-    return place / "node_modules"
+class World:
+    """A simulator, its phone, and bots that find it at the real address."""
+
+    def __init__(self, simulator: Simulator, phone: Client, flags: list[str], place: Path) -> None:
+        self.simulator, self.phone, self.flags = simulator, phone, flags
+        self.auth = place / ".wwebjs_auth"
+
+    def bot(self, version: str) -> AbstractAsyncContextManager[Bot]:
+        return bot("wwebjs.cjs", installed(f"whatsapp-web.js@{version}"), self.auth, self.flags)
+
+    async def scan(self, bot: Bot) -> str:
+        return await self.phone.scan((await bot.until("qr"))["text"])
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with world_at(tmp_path) as world:
+        yield world
+
+
+@asynccontextmanager
+async def world_at(place: Path) -> AsyncIterator[World]:
+    async with (
+        Simulator(cadence=Cadence(sync_s=SYNC_S)) as simulator,
+        tls_front(simulator.url, place) as flags,
+        aiohttp.ClientSession(base_url=simulator.url) as http,
+    ):
+        yield World(simulator, Client(http), flags, place)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_it_comes_up_hears_and_answers(world: World, version: str) -> None:
+    phone = world.phone
+    async with world.bot(version) as bot:
+        wid = await world.scan(bot)
+        for event in ("loading_screen", "authenticated", "ready"):
+            await bot.until(event)
+        me = wid.replace(":1@", "@")
+        assert (await bot.do("info"))["wid"] == me
+        assert await bot.do("state") == "CONNECTED"
+
+        question = await phone.write(ANA, body="¿Abren hoy? 🙂", name="Ana")
+        heard = await bot.until("message")
+        assert (heard["id"], heard["body"], heard["from"], heard["to"], heard["type"]) == (
+            question["id"],
+            "¿Abren hoy? 🙂",
+            CHAT,
+            me,
+            "chat",
+        )
+        answer = await bot.do("reply", id=question["id"], body="Sí")
+        for ack in (1, 2):
+            await bot.until("ack", id=answer["id"], ack=ack)
+        assert (await bot.until("created"))["id"] == answer["id"]
+        greeting = await bot.do("send", to=CHAT, body="Hola")
+        await phone.write(ANA, body="Gracias", quoted=greeting["id"])
+        thanks = await bot.until("message")
+        assert (await bot.do("quoted", id=thanks["id"]))["id"] == greeting["id"]
+
+        written = await phone.written()
+        assert [(one["from_me"], one["body"], one["quoted"]) for one in written] == [
+            (False, "¿Abren hoy? 🙂", None),
+            (True, "Sí", question["id"]),
+            (True, "Hola", None),
+            (False, "Gracias", greeting["id"]),
+        ]
+        assert {(one["wid"], one["chat"], one["delivered"]) for one in written} == {(wid, CHAT, True)}
+        ids = [one["id"] for one in written]
+        assert [one["id"] for one in await bot.do("fetch", chat=CHAT, limit=10)] == ids
+        [chat] = await bot.do("chats")
+        assert (chat["id"], chat["name"], chat["last"]) == (CHAT, "Ana", "Gracias")
+        await phone.write(ANA, body="?")
+        await bot.until("message")
+        [chat] = await bot.do("chats")
+        assert chat["unreadCount"] > 0
+        assert await bot.do("seen", chat=CHAT) is True
+        [chat] = await bot.do("chats")
+        assert chat["unreadCount"] == 0
+        assert await bot.do("contact", id=question["id"]) == {"pushname": "Ana", "number": ANA, "isMe": False}
+        assert await bot.do("typing", chat=CHAT) is True
+        assert await bot.do("registered", id="5215550001111@c.us") is True
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_media_come_and_go_whole(world: World, version: str) -> None:
+    phone = world.phone
+    async with world.bot(version) as bot:
+        await world.scan(bot)
+        await bot.until("ready")
+        large = os.urandom(3 << 20)
+        for content, mimetype, kind, filename in (
+            (PNG, "image/png", "image", None),
+            (large, "application/pdf", "document", "invoice.pdf"),
+            (b"OggS", "audio/ogg", "ptt", None),
+        ):
+            path = await phone.put(content, mimetype)
+            named = {} if filename is None else {"filename": filename}
+            sent = await phone.write(ANA, body="see", media=path, type=kind, **named)
+            heard = await bot.until("message")
+            assert (heard["id"], heard["body"], heard["type"], heard["hasMedia"]) == (
+                sent["id"],
+                "see",
+                kind,
+                True,
+            )
+            got = await bot.do("download", id=heard["id"])
+            assert (base64.b64decode(got["data"]), got["mimetype"]) == (content, mimetype)
+            assert got.get("filename") == filename
+        for content, mimetype, kind, options in (
+            (PNG, "image/png", "image", {"caption": "look"}),
+            (PNG, "image/png", "document", {"sendMediaAsDocument": True, "caption": "look"}),
+            (large, "video/mp4", "video", {"caption": "look"}),
+        ):
+            data = base64.b64encode(content).decode()
+            sent = await bot.do("media", to=CHAT, mimetype=mimetype, data=data, filename="a", options=options)
+            await bot.until("ack", id=sent["id"], ack=2)
+            last = (await phone.written())[-1]
+            assert (last["id"], last["body"], last["type"]) == (sent["id"], "look", kind)
+            assert await phone.get(last["media"]["path"]) == (content, mimetype)
+            assert last["media"]["filename"] == ("a" if kind == "document" else None)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_none_of_many_is_lost_or_doubled(world: World, version: str) -> None:
+    bodies = [f"number {number}" for number in range(100)]
+    async with world.bot(version) as bot:
+        await world.scan(bot)
+        await bot.until("ready")
+        for body in bodies:
+            await world.phone.write(ANA, body=body)
+        assert [(await bot.until("message"))["body"] for _ in bodies] == bodies
+        await bot.do("many", to=CHAT, bodies=bodies)
+        sent = [one["body"] for one in await world.phone.written() if one["from_me"]]
+        assert sent == bodies
+        assert not [told for told in bot.heard if told["event"] == "message"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_what_is_destroyed_comes_back_with_its_chats_and_without_a_scan(
+    world: World, version: str
+) -> None:
+    async with world.bot(version) as bot:
+        wid = await world.scan(bot)
+        await bot.until("ready")
+        await bot.do("send", to=CHAT, body="before")
+        await bot.do("destroy")
+    assert await world.phone.link(wid) == "offline"
+    await world.phone.write(ANA, body="meanwhile")
+    async with world.bot(version) as bot:
+        await bot.until("ready")
+        assert not [told for told in bot.heard if told["event"] == "qr"]
+        assert [one["body"] for one in await bot.do("fetch", chat=CHAT, limit=10)] == ["before", "meanwhile"]
+    assert len(world.simulator.devices) == 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_it_logs_out_or_is_logged_out(world: World, version: str) -> None:
+    async with world.bot(version) as bot:
+        wid = await world.scan(bot)
+        await bot.until("ready")
+        assert await world.phone.ask("POST", "/phone/logout", json={"wid": wid}) == (200, {"wid": wid})
+        assert (await bot.until("disconnected"))["said"] == "LOGOUT"
+        await world.scan(bot)
+        await bot.until("ready")
+        await bot.do("logout")
+    assert not world.simulator.devices
 
 
 async def test_its_login_connects_without_a_scan_and_its_folder_stays_as_it_was(
-    start: Daemon, modules: Path, tmp_path: Path
+    start: Daemon, world: World
 ) -> None:
-    auth = tmp_path / ".wwebjs_auth"
-    async with (
-        Simulator(cadence=Cadence(sync_s=0.05)) as simulator,
-        tls_front(simulator.url, tmp_path) as flags,
-    ):
-        script = Path(__file__).with_name("wwebjs.cjs")
-        node = await asyncio.create_subprocess_exec(
-            *map(str, ("node", script, modules, simulator.url, auth, BINARY, *flags)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+    async with world.bot(VERSIONS[-1]) as bot:
+        await world.scan(bot)
+        await bot.until("authenticated")
+        await bot.do("destroy")
+    before = await asyncio.to_thread(tree, world.auth)
+    # The real address leads to a port of this machine here.
+    sections = {"browser": {"extra_flags": world.flags}, "sandbox": {"connect_ports": []}}
+    async with start(**sections) as (supervisor, url):
+        command = ["import", "demo", str(world.auth), "--url", url, "--wait", "connected", "--json"]
+        environ = {**os.environ, "WAGUARD_TOKEN": token(supervisor)}
+        waguard = await asyncio.create_subprocess_exec(
+            *(str(Path(sys.executable).with_name("waguard")), *command),
+            env=environ,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
         )
-        try:
-            async with asyncio.timeout(60):
-                said, _ = await node.communicate()
-        finally:
-            if node.returncode is None:
-                node.kill()
-                await node.wait()
-        assert said.decode().strip().endswith("authenticated"), said.decode()
-        before = await asyncio.to_thread(tree, auth)
-        # The real address leads to a port of this machine here.
-        sections = {"browser": {"extra_flags": flags}, "sandbox": {"connect_ports": []}}
-        async with start(**sections) as (supervisor, url):
-            command = ["import", "demo", str(auth), "--url", url, "--wait", "connected", "--json"]
-            environ = {**os.environ, "WAGUARD_TOKEN": token(supervisor)}
-            waguard = await asyncio.create_subprocess_exec(
-                *(str(Path(sys.executable).with_name("waguard")), *command),
-                env=environ,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            )
-            said, _ = await waguard.communicate()
-            assert waguard.returncode == 0, said.decode()
-            view = await supervisor.connect(ClientCode("demo"), wait=Wait.CONNECTED)
-            assert (view.status, view.profile) == (Status.CONNECTED, "restored")
-        assert len(simulator.devices) == 1, "no second scan"
-    assert await asyncio.to_thread(tree, auth) == before
+        said, _ = await waguard.communicate()
+        assert waguard.returncode == 0, said.decode()
+        view = await supervisor.connect(ClientCode("demo"), wait=Wait.CONNECTED)
+        assert (view.status, view.profile) == (Status.CONNECTED, "restored")
+    assert len(world.simulator.devices) == 1, "no second scan"
+    assert await asyncio.to_thread(tree, world.auth) == before

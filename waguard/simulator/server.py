@@ -1,6 +1,6 @@
-"""A stand-in for WhatsApp Web on loopback: the same signs, no messages, no phone.
+"""A stand-in for WhatsApp Web on loopback: the same signs, the same modules, no phone.
 
-App developers test their integration against it. `Simulator` serves the page and its WebSocket; the phone's side
+App developers test their integration and their bots against it. `Simulator` serves the page and its WebSocket; the phone's side
 and the faults are plain HTTP (`control.py`).
 """
 
@@ -25,6 +25,7 @@ from waguard.errors import AlreadyRunning, ConfigError
 from waguard.simulator import control, pages
 from waguard.simulator.control import Refusal
 from waguard.simulator.faults import DROPPED_ONCE, DROPS, ONCE, VALUES, Fault
+from waguard.simulator.messages import Mailbox, Message, Shelf, read
 from waguard.simulator.tab import Device, Tab
 
 
@@ -49,7 +50,7 @@ class Cadence:
 
 
 Cadence.REAL = Cadence()
-Cadence.QUICK = Cadence(first_s=6.0, next_s=3.0, sync_s=0.3, unlink_s=20.0)
+Cadence.QUICK = Cadence(first_s=6.0, next_s=3.0, sync_s=1.0, unlink_s=20.0)
 
 
 async def serve(host: str, port: int, cadence: Cadence, ready: Callable[[str], None]) -> None:
@@ -72,13 +73,14 @@ class Simulator:
         self._tabs: set[Tab] = set()
         # Bounded: a code that is older than the last thousand is as unknown as one never shown.
         self._expired: deque[str] = deque(maxlen=1000)
+        self.shelf = Shelf()
         self._closing = asyncio.Event()
         self._faults_changed = asyncio.Condition()
         self.hanging = 0
         """How many requests were never answered."""
         self.loads = 0
         """How many times the page was."""
-        app = web.Application(client_max_size=16 * 1024, middlewares=[control.guard])
+        app = web.Application(client_max_size=512 * 1024, middlewares=[control.guard])
         app.add_routes(
             [
                 web.get("/ws", self._socket),
@@ -139,11 +141,23 @@ class Simulator:
 
     async def log_out(self, wid: str) -> None:
         """Unlink a device, as its phone would. Raises `Refusal`."""
-        device = self._devices.pop(wid, None)
-        if device is None:
-            raise Refusal(404, "wid_unknown", "No linked device has this wid.")
+        device = self.device(wid)
+        del self._devices[wid]
         if device.tab is not None:
             await device.tab.send("stream-error", code=516, reason="device_removed")
+
+    async def deliver(self, wid: str, message: Message) -> None:
+        """Have the other side write to a device; one that is not connected gets it when it is. Raises `Refusal`."""
+        device = self.device(wid)
+        device.mailbox.add(message)
+        if device.tab is not None and device.tab.caught_up:
+            await device.tab.send("message", message=message.told())
+
+    def device(self, wid: str) -> Device:
+        """Raises `Refusal`."""
+        if wid not in self._devices:
+            raise Refusal(404, "wid_unknown", "No linked device has this wid.")
+        return self._devices[wid]
 
     def _free_wid(self, phone: str) -> str:
         number = 1
@@ -165,9 +179,7 @@ class Simulator:
             value = VALUES[name].default
         browser = None
         if wid is not None:
-            if wid not in self._devices:
-                raise Refusal(404, "wid_unknown", "No linked device has this wid.")
-            browser = self._devices[wid].browser
+            browser = self.device(wid).browser
         elif ref is not None:
             tab = next((tab for tab in self._tabs if tab.qr is not None and tab.qr.startswith(ref)), None)
             if tab is None:
@@ -238,7 +250,7 @@ class Simulator:
         return asked.value or "500"
 
     async def _socket(self, request: web.Request) -> web.WebSocketResponse:
-        ws = web.WebSocketResponse(max_msg_size=64 * 1024)
+        ws = web.WebSocketResponse(max_msg_size=1 << 20)
         await ws.prepare(request)
         tab = Tab(ws, request.transport, request.cookies.get(pages.COOKIE, ""))
         self._tabs.add(tab)
@@ -270,6 +282,10 @@ class Simulator:
                 await tab.send("stream-error", code=515)
             case {"kind": "login", "wid": str(wid), "key": str(key)}:
                 await self._log_in(tab, wid, key)
+            case {"kind": "received", "chat": str(chat), "id": str(key)} if tab.device is not None:
+                tab.device.mailbox.delivered(chat, key)
+            case {"kind": "message", "message": dict(values)} if tab.device is not None:
+                await self._take(tab, tab.device.mailbox, values)
             case {"kind": "logout"} if tab.device is not None:
                 await self.log_out(tab.device.wid)
             case _:
@@ -325,8 +341,27 @@ class Simulator:
         await asyncio.sleep(self._cadence.sync_s)
         async with self._faults_changed:
             await self._faults_changed.wait_for(lambda: "syncing" not in self.suffered(tab.browser))
+        history = [message.told() for message in device.mailbox.history]
         tab.synced = True
-        await tab.send("synced", wid=device.wid)
+        await tab.send("synced", wid=device.wid, history=history)
+        told: set[str] = set()
+        # One that comes meanwhile waits for its turn.
+        while waiting := [message for message in device.mailbox.waiting if message.id not in told]:
+            for message in waiting:
+                await tab.send("message", message=message.told())
+                told.add(message.id)
+        tab.caught_up = True
+
+    async def _take(self, tab: Tab, mailbox: Mailbox, values: Mapping[str, Any]) -> None:
+        """A message of the app's, which the page sends again until it is acknowledged."""
+        try:
+            message = read(values, self.shelf)
+        except ValueError:
+            await tab.send("failure", code=400)
+            return
+        mailbox.add(message)
+        for ack in (1, 2):
+            await tab.send("ack", id=message.id, ack=ack, t=message.at)
 
 
 def _leave(tab: Tab) -> None:

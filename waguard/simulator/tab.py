@@ -8,6 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
+from waguard.simulator.messages import Mailbox
+
 
 @dataclass(slots=True, eq=False)
 class Device:
@@ -16,6 +18,7 @@ class Device:
     wid: str
     key: str = field(repr=False)
     browser: str
+    mailbox: Mailbox = field(default_factory=Mailbox, repr=False)
     tab: "Tab | None" = None
     connected_since: float | None = None
     """Unix time, seconds."""
@@ -39,6 +42,8 @@ class Tab:
     """The whole string of the code on screen, while a phone can scan it."""
     device: Device | None = None
     synced: bool = False
+    caught_up: bool = False
+    """Has had every message that waited for it."""
     mute: bool = False
     _work: asyncio.Task[None] | None = None
 

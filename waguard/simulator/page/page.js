@@ -1,7 +1,9 @@
 // The page's life: from its load to a code, a login, its chats, and back. What it shows, keeps and suffers stands beside it.
+import { acknowledged, arrive, sendAgain } from './chats.js';
 import { coverAsAsked } from './dialogs.js';
 import { faults } from './faults.js';
-import { Cmd, Socket, link, truth } from './link.js';
+import { becomes, me } from './ids.js';
+import { Cmd, Conn, Socket, link, truth } from './link.js';
 import { base64, find, forget, keys, marked, remember, storedKey, storedWid } from './login.js';
 import { require } from './modules.js';
 import { app, show, showConflict, showMain, showQr, showReload } from './screens.js';
@@ -9,7 +11,8 @@ import { passkeyConfirmed, suffer } from './suffering.js';
 import { attend, connect, hangUp, send, welcomed } from './wire.js';
 
 const channel = new BroadcastChannel('simulator');
-Object.assign(Socket, { logout: () => send('logout'), takeover, reconnect: connect });
+let left = () => {};
+Object.assign(Socket, { logout, takeover, reconnect: connect });
 
 // In the page's own words, since the simulator's reach it only when its script has run.
 const { strips } = document.documentElement.dataset;
@@ -32,7 +35,7 @@ async function bootIn(seconds) {
     await sleep(Math.min(left, 250));
   }
   if (strips === 'booted') strip();
-  window.Debug = { VERSION: '2.3000.0-simulator' };
+  window.Debug = { VERSION: '2.3000.1035000000' };
   window.require = require;
 }
 
@@ -44,8 +47,14 @@ async function dropped(again) {
   if (!paired) show('spinner');
 }
 
+/** Resolves when the phone has let go of the device, and before the page goes. */
+async function logout() {
+  if (send('logout')) await new Promise(done => { left = done; });
+}
+
 async function loggedOut(reason = null) {
   hangUp();
+  left();
   Cmd.trigger('logout');
   await forget();
   if (faults.get('strips_post_logout') === 'never_there') location.replace('/');
@@ -142,10 +151,22 @@ async function receive(message) {
       }
       break;
     case 'synced':
+      becomes(message.wid);
+      Conn.set({ wid: me(), platform: 'android', connected: true });
+      message.history.forEach(one => arrive(one, false));
       showMain(message.wid);
       link({ stream: 'CONNECTED', mode: 'MAIN' });
+      for (const name of ['offline_progress_update', 'offline_progress_update_from_bridge']) Cmd.trigger(name);
       Socket.set({ hasSynced: true });
       coverAsAsked();
+      sendAgain();
+      break;
+    case 'message':
+      arrive(message.message, true);
+      send('received', { chat: message.message.chat, id: message.message.id });
+      break;
+    case 'ack':
+      acknowledged(message.id, message.ack, message.t);
       break;
     case 'stream-error':
       if (message.code === 515) {

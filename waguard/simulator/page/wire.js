@@ -11,8 +11,11 @@ export function attend(receive, drop) {
   [heard, dropped] = [receive, drop];
 }
 
+/** Whether there was anybody to send it to. */
 export function send(kind, values = {}) {
-  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ kind, ...values }));
+  const open = socket?.readyState === WebSocket.OPEN;
+  if (open) socket.send(JSON.stringify({ kind, ...values }));
+  return open;
 }
 
 export function hangUp() {

@@ -1,0 +1,73 @@
+"""Bots in node, unmodified clients of WhatsApp Web, that tell what they see and do what they are told."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from bare_browser import BINARY
+
+
+class Bot:
+    """Speaks lines of JSON with a script beside this file; each event that a test has waited for is gone."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.heard: list[dict[str, Any]] = []
+
+    async def until(self, event: str, **values: Any) -> Any:
+        """The first such event, heard already or not."""
+        passed = 0
+        async with asyncio.timeout(60):
+            while True:
+                for told in self.heard[passed:]:
+                    if told["event"] == event and all(told[name] == value for name, value in values.items()):
+                        self.heard.remove(told)
+                        return told
+                passed = len(self.heard)
+                await self._hear()
+
+    async def do(self, what: str, **values: Any) -> Any:
+        """What has come of it."""
+        stdin = self.process.stdin
+        assert stdin is not None
+        stdin.write(json.dumps({"do": what, **values}).encode() + b"\n")
+        told = await self.until("done", of=what)
+        return told["result"]
+
+    async def _hear(self) -> None:
+        assert self.process.stdout is not None
+        line = await self.process.stdout.readline()
+        assert line, f"it has ended; heard: {self.heard}"
+        told = json.loads(line)
+        assert told["event"] not in {"failed", "unhandled"}, told
+        self.heard.append(told)
+
+
+@asynccontextmanager
+async def bot(script: str, modules: Path, data: Path, flags: Sequence[str]) -> AsyncIterator[Bot]:
+    """With a browser of its own, whose login is kept in ``data``."""
+    # The page refuses a browser whose client hints say that it is headless, and clients leave them as they are.
+    args = ["--no-sandbox", "--disable-features=UserAgentClientHint", *flags]
+    options = {"dataPath": str(data), "puppeteer": {"executablePath": str(BINARY), "args": args}}
+    process = await asyncio.create_subprocess_exec(
+        *("node", str(Path(__file__).with_name(script)), str(modules), json.dumps(options)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=data.parent,  # it writes there, too
+        limit=64 << 20,
+    )
+    assert process.stdin is not None
+    try:
+        yield Bot(process)
+    finally:
+        try:
+            process.stdin.close()  # upon which it closes its browser
+            async with asyncio.timeout(20):
+                await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
