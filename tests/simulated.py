@@ -36,6 +36,12 @@ class Client:
         assert isinstance(wid, str)
         return wid
 
+    async def enter(self, code: str) -> str:
+        """A pairing code, on the phone that it is for."""
+        status, body = await self.ask("POST", "/phone/link", json={"code": code})
+        assert status == 200, body
+        return str(body["wid"])
+
     async def pair(self, **options: Any) -> tuple[str, str]:
         async with self.page(**options) as wire:
             await self.scan(await wire.code())
@@ -99,6 +105,10 @@ class Wire:
 
     async def next_code(self) -> str:
         return ",".join([(await self.hear("qr"))["ref"], *KEYS])
+
+    async def pairing_code(self, phone: str) -> str:
+        await self.say("code", phone=phone)
+        return str((await self.hear("code"))["code"])
 
     async def log_in(self, wid: str, key: str) -> Any:
         await self.hello()

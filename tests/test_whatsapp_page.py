@@ -25,6 +25,7 @@ BLANK: dict[str, Any] = {
     "mode": None,
     "qr": None,
     "reload": False,
+    "pairing": False,
     "panes": False,
     "progress": False,
     "use_here": False,
@@ -58,6 +59,12 @@ def verdict(**signs: Any) -> tuple[Link, Reason | None]:
         pytest.param({"state": "OPENING"}, Link.LOADING, None, id="opening"),
         pytest.param({"state": "OPENING", "logged_in": True}, Link.LOADING, None, id="opening with a login"),
         pytest.param({"state": "UNPAIRED"}, Link.LOADING, None, id="spinner before the code"),
+        pytest.param(
+            {"state": "UNPAIRED", "pairing": True}, Link.AWAITING_SCAN, None, id="a code for the phone"
+        ),
+        pytest.param(
+            {"state": "CONNECTED", "pairing": True}, Link.SYNCING, None, id="a code for the phone, used"
+        ),
         pytest.param({"state": "PAIRING", "qr": QR}, Link.LOADING, None, id="scanned"),
         pytest.param({"state": "UNPAIRED", "qr": QR}, Link.AWAITING_SCAN, None, id="code"),
         pytest.param({"qr": QR}, Link.AWAITING_SCAN, None, id="code, modules out of reach"),

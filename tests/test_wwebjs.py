@@ -122,6 +122,17 @@ async def test_it_comes_up_hears_and_answers(world: World, version: str) -> None
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+async def test_it_links_by_phone_number(world: World, version: str) -> None:
+    async with world.bot(version) as bot:
+        await bot.until("qr")
+        code = await bot.do("code", phone="5215550001111")
+        wid = await world.phone.enter(code)
+        await bot.until("ready")
+        assert wid == "5215550001111:1@c.us"
+        assert await world.phone.link(wid) == "connected"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 async def test_media_come_and_go_whole(world: World, version: str) -> None:
     phone = world.phone
     async with world.bot(version) as bot:

@@ -18,6 +18,7 @@ process.on('unhandledRejection', error => tell('unhandled', { error: String(erro
 
 const received = id => client.getMessageById(id);
 const DO = {
+  code: async ({ phone }) => client.requestPairingCode(phone),
   send: async ({ to, body }) => plain(await client.sendMessage(to, body)),
   media: async ({ to, mimetype, data, filename, options: how }) =>
     plain(await client.sendMessage(to, new MessageMedia(mimetype, data, filename), how)),

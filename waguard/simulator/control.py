@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from waguard.simulator.server import Simulator
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_PHONE = re.compile(r"[0-9]{7,15}")
+PHONE = re.compile(r"[0-9]{7,15}")
 
 
 class Refusal(Exception):
@@ -62,9 +62,17 @@ def routes(simulator: "Simulator") -> Sequence[web.RouteDef]:
             raise Refusal(
                 400, "qr_missing", 'Send the text of the QR code, or {"qr": "...", "phone": "..."}.'
             )
-        if not _PHONE.fullmatch(phone):
+        if not PHONE.fullmatch(phone):
             raise Refusal(400, "phone_invalid", "phone must be 7 to 15 digits, with the country code.")
         device = simulator.scan(body.strip(), phone)
+        return web.json_response({"wid": device.wid})
+
+    async def link(request: web.Request) -> web.Response:
+        """Enter a pairing code on the phone whose number it is for. JSON: `code`; case and a hyphen do not matter."""
+        code = _object(await _text(request), {"code"}).get("code", "")
+        if not code.strip():
+            raise Refusal(400, "code_missing", 'Send {"code": "..."}, as the page shows it.')
+        device = simulator.enter(re.sub(r"[\s-]", "", code).upper())
         return web.json_response({"wid": device.wid})
 
     async def logout(request: web.Request) -> web.Response:
@@ -84,7 +92,7 @@ def routes(simulator: "Simulator") -> Sequence[web.RouteDef]:
         )
         wid = values.get("wid") or _only(simulator)
         sender = values.get("from", "")
-        if not _PHONE.fullmatch(sender):
+        if not PHONE.fullmatch(sender):
             raise Refusal(400, "from_invalid", "from must be 7 to 15 digits, with the country code.")
         media = None
         if "media" in values:
@@ -175,6 +183,7 @@ def routes(simulator: "Simulator") -> Sequence[web.RouteDef]:
     return (
         web.get("/phone/devices", devices),
         web.post("/phone/scan", scan),
+        web.post("/phone/link", link),
         web.post("/phone/logout", logout),
         web.post("/phone/message", message),
         web.get("/phone/messages", messages),

@@ -28,6 +28,10 @@ from waguard.simulator.faults import DROPPED_ONCE, DROPS, ONCE, VALUES, Fault
 from waguard.simulator.messages import Mailbox, Message, Shelf, read
 from waguard.simulator.tab import Device, Tab
 
+_CODE = "123456789ABCDEFGHJKLMNPQRSTVWXYZ"
+"""What a pairing code is made of."""
+_HOUR_S = 3600.0
+
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
@@ -38,6 +42,10 @@ class Cadence:
     next_s: float = 20.0
     refs: int = 6
     """QR codes of a batch; after the last one the page shows a reload button."""
+    code_s: float = 160.0
+    """A pairing code lives this long; then QR codes come back."""
+    code_tries: int = 4
+    """So many pairing codes an hour does a phone number get."""
     sync_s: float = 3.0
     busy_s: float = 30.0
     """A page that is `busy` works this long without a pause."""
@@ -50,7 +58,7 @@ class Cadence:
 
 
 Cadence.REAL = Cadence()
-Cadence.QUICK = Cadence(first_s=6.0, next_s=3.0, sync_s=1.0, unlink_s=20.0)
+Cadence.QUICK = Cadence(first_s=6.0, next_s=3.0, code_s=15.0, code_tries=100, sync_s=1.0, unlink_s=20.0)
 
 
 async def serve(host: str, port: int, cadence: Cadence, ready: Callable[[str], None]) -> None:
@@ -73,6 +81,8 @@ class Simulator:
         self._tabs: set[Tab] = set()
         # Bounded: a code that is older than the last thousand is as unknown as one never shown.
         self._expired: deque[str] = deque(maxlen=1000)
+        self._expired_codes: deque[str] = deque(maxlen=1000)
+        self._tries: dict[str, deque[float]] = {}
         self.shelf = Shelf()
         self._closing = asyncio.Event()
         self._faults_changed = asyncio.Condition()
@@ -128,6 +138,20 @@ class Simulator:
                     410, "qr_expired", "This QR code is used up: it was scanned, replaced or closed."
                 )
             raise Refusal(404, "qr_unknown", "No page of this simulator has shown this QR code.")
+        return self._pair(tab, phone)
+
+    def enter(self, code: str) -> Device:
+        """Link the page that shows this pairing code, on the phone that it is for. Raises `Refusal`."""
+        tab = next((tab for tab in self._tabs if tab.code == code), None)
+        if tab is None:
+            if code in self._expired_codes:
+                raise Refusal(
+                    410, "code_expired", "This pairing code is used up: entered, replaced or too old."
+                )
+            raise Refusal(404, "code_unknown", "No page of this simulator has shown this pairing code.")
+        return self._pair(tab, tab.phone)
+
+    def _pair(self, tab: Tab, phone: str) -> Device:
         self._expire(tab)
         self._faults = [
             fault
@@ -277,7 +301,10 @@ class Simulator:
                 tab.keys = ",".join(keys)
                 tab.begin(self._show_codes(tab), "codes")
             case {"kind": "refs"} if tab.keys and tab.qr is None:
+                self._expire(tab)
                 tab.begin(self._show_codes(tab), "codes")
+            case {"kind": "code", "phone": str(phone)} if tab.keys:
+                await self._offer_code(tab, phone)
             case {"kind": "paired"}:
                 await tab.send("stream-error", code=515)
             case {"kind": "login", "wid": str(wid), "key": str(key)}:
@@ -319,10 +346,33 @@ class Simulator:
         else:
             await tab.send("qr-idle")
 
+    async def _offer_code(self, tab: Tab, phone: str) -> None:
+        if not control.PHONE.fullmatch(phone):
+            await tab.send("code-refused", reason="invalid phone number")
+            return
+        now = time.monotonic()
+        tries = self._tries.setdefault(phone, deque(maxlen=self._cadence.code_tries))
+        if len(tries) == self._cadence.code_tries and now - tries[0] < _HOUR_S:
+            await tab.send("code-refused", reason="rate-overlimit")
+        else:
+            tries.append(now)
+            self._expire(tab)
+            tab.phone, tab.code = phone, "".join(secrets.choice(_CODE) for _ in range(8))
+            tab.begin(self._show_code(tab, tab.code), "code")
+
+    async def _show_code(self, tab: Tab, code: str) -> None:
+        await tab.send("code", code=code)
+        await asyncio.sleep(self._cadence.code_s)
+        self._expire(tab)
+        await self._show_codes(tab)
+
     def _expire(self, tab: Tab) -> None:
+        """What is on screen of it links nothing any more."""
         if tab.qr is not None:
             self._expired.append(tab.qr)
-            tab.qr = None
+        if tab.code is not None:
+            self._expired_codes.append(tab.code)
+        tab.qr = tab.code = None
 
     async def _log_in(self, tab: Tab, wid: str, key: str) -> None:
         device = self._devices.get(wid)

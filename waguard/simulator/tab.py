@@ -32,7 +32,7 @@ class Device:
 
 @dataclass(slots=True, eq=False)
 class Tab:
-    """A page's WebSocket, and the one thing that goes on for it: its QR codes rotate, or its chats sync."""
+    """A page's WebSocket, and the one thing that goes on for it: its codes come and go, or its chats sync."""
 
     ws: web.WebSocketResponse
     transport: asyncio.Transport | None
@@ -40,6 +40,10 @@ class Tab:
     keys: str = ""
     qr: str | None = None
     """The whole string of the code on screen, while a phone can scan it."""
+    code: str | None = None
+    """The pairing code on screen, while a phone can enter it."""
+    phone: str = ""
+    """Whose phone may: the number that the code was asked for."""
     device: Device | None = None
     synced: bool = False
     caught_up: bool = False

@@ -105,6 +105,8 @@ class _Signs:
     splash: bool | None
     synced: bool | None
     reload: bool | None
+    pairing: bool | None
+    """It shows a code that is to be entered on the phone."""
     panes: bool | None
     progress: bool | None
     use_here: bool | None
@@ -149,6 +151,7 @@ class _Signs:
             splash=flag("splash"),
             synced=flag("synced"),
             reload=flag("reload"),
+            pairing=flag("pairing"),
             panes=flag("panes"),
             progress=flag("progress"),
             use_here=flag("use_here"),
@@ -243,7 +246,7 @@ class _Signs:
         return self.use_here is True and not usable
 
     def _awaits_scan(self) -> bool:
-        if self.qr is not None:
+        if self.qr is not None or self.pairing:
             return self.state is None or self.state in _UNPAIRED
         # A page that has a login would not say so while it boots.
         idle = self.logged_in is True and not self.panes and self.state in _UNPAIRED
@@ -285,6 +288,7 @@ class _Signs:
             ("Socket.hasSynced", self.synced),
             ("data-ref", self.qr is not None),
             ("reload button", self.reload),
+            ("data-link-code", self.pairing),
             ("panes", self.panes),
             ("progress", self.progress),
             ("Use Here", self.use_here),

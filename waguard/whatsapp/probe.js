@@ -27,6 +27,7 @@
       splash,
       qr: text(() => document.querySelector('[data-ref]').getAttribute('data-ref'), 1025),
       reload: seen('[data-ref] button'),
+      pairing: seen('[data-link-code]'),
       panes: seen('#side, #pane-side, [data-testid="cell-frame-container"]'),
       progress: sign(() => [...document.querySelectorAll('progress')]
         .some(bar => bar.closest('#wa_web_initial_startup') === null)),

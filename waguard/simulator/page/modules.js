@@ -6,6 +6,7 @@ import { Cmd, Conn, Socket, Stream } from './link.js';
 import { base64, keys } from './login.js';
 import { OpaqueData, downloadAndMaybeDecrypt, getOrCreateMediaObject, msgToMediaType, prepRawMedia, uploadMedia } from './media.js';
 import { Collection, Emitter } from './model.js';
+import { startAltLinkingFlow, toQrCode } from './pairing.js';
 import { send } from './wire.js';
 
 const nothing = async () => {};
@@ -29,7 +30,12 @@ const modules = {
   WAWebConnModel: { Conn },
   WAWebCmd: { Cmd },
   WAWebOfflineHandler: { OfflineMessageHandler: { getOfflineDeliveryProgress: () => 100 } },
-  WAWebAltDeviceLinkingApi: { initializeQRLinking: nothing },
+  WAWebAltDeviceLinkingApi: {
+    setPairingType: () => {},
+    initializeAltDeviceLinking: nothing,
+    startAltLinkingFlow,
+    initializeQRLinking: async () => toQrCode(),
+  },
   WAWebLaunchSocketUtils: { refreshQR: freshCodes },
   WABase64: { encodeB64: base64 },
   WAWebCompanionRegClientUtils: { DEVICE_PLATFORM: keys.platform },

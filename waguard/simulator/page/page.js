@@ -6,6 +6,7 @@ import { becomes, me } from './ids.js';
 import { Cmd, Conn, Socket, link, truth } from './link.js';
 import { base64, find, forget, keys, marked, remember, storedKey, storedWid } from './login.js';
 import { require } from './modules.js';
+import { came, refused } from './pairing.js';
 import { app, show, showConflict, showMain, showQr, showReload } from './screens.js';
 import { passkeyConfirmed, suffer } from './suffering.js';
 import { attend, connect, hangUp, send, welcomed } from './wire.js';
@@ -41,6 +42,7 @@ async function bootIn(seconds) {
 
 async function dropped(again) {
   await boot();
+  refused('offline');
   const paired = marked();
   const offline = paired && again;
   link({ state: offline ? 'TIMEOUT' : 'OPENING', stream: 'DISCONNECTED', mode: offline ? 'OFFLINE' : truth.mode });
@@ -134,6 +136,12 @@ async function receive(message) {
       break;
     case 'qr-idle':
       showReload();
+      break;
+    case 'code':
+      came(message.code);
+      break;
+    case 'code-refused':
+      refused(message.reason);
       break;
     case 'pair-success':
       link({ state: 'PAIRING' });
