@@ -234,7 +234,7 @@ class Bench:
         found.login_mb = sum((profile.path / name).stat().st_size for name in names) / MB
 
         def check(known: witness.Witness | None) -> float:
-            subject = Subject(profile.path, version, self._origin, uid, known, marked=True)
+            subject = Subject(profile.path, version, self._origin, uid, known, login_on_disk=True)
             took, report = timed(examiners.examine, subject)
             assert report.verdict is Verdict.SOUND, report.why
             return took

@@ -75,8 +75,10 @@ class House:
         shutil.rmtree(room)
         return snapshot
 
-    def take(self, source: Source | None = None, distrust: str = "") -> Taken:
-        taken = Ladder(self.custody).take(GO, source, distrust, has_login=True, generation=self.generation)
+    def take(self, source: Source | None = None, damage_reason: str = "") -> Taken:
+        taken = Ladder(self.custody).take(
+            GO, source, damage_reason, has_login=True, generation=self.generation
+        )
         self.generation = taken.profile.generation
         self.custody.drop_lock()
         return taken

@@ -163,7 +163,7 @@ def test_a_snapshot_that_cannot_be_used_changes_nothing(house: House, what: str)
 def test_what_the_browser_found_damaged_is_not_used_again(house: House) -> None:
     house.log_in()
     snapshot = house.snapshot()
-    taken = house.take(distrust="the browser has wiped it")
+    taken = house.take(damage_reason="the browser has wiped it")
     assert (taken.how, taken.snapshot) == ("restored", snapshot.id)
 
 

@@ -490,7 +490,7 @@ async def test_one_that_is_not_there_at_the_start_is_looked_for_until_it_is(
     with pytest.raises(BrowserNotFound) as caught:
         await installed.refresh()
     gate = Gate(POLICY, told.publish, installed, Space())
-    gate.distrust(caught.value)
+    gate.blame_browser(caught.value)
     assert told.news == ["raised breaker_open"]
     assert "there is no file" in str(await held(gate))
     assert await gate.installed_version() == ""

@@ -102,7 +102,7 @@ def record(data: bytes) -> bytes:
 
 
 def look(profile: Path) -> Report:
-    return examiners.examine(Subject(profile, "156.0.0.0", ORIGIN, os.geteuid(), marked=True))
+    return examiners.examine(Subject(profile, "156.0.0.0", ORIGIN, os.geteuid(), login_on_disk=True))
 
 
 def put(profile: Path, name: str, kind: str) -> None:
@@ -112,8 +112,8 @@ def put(profile: Path, name: str, kind: str) -> None:
 
 def test_the_profile_of_these_tests_is_sound(profile: Path) -> None:
     assert look(profile).evidence == ()
-    assert login.marked(profile, ORIGIN)
-    assert not login.marked(profile, "https_other.example_0")
+    assert login.has_mark(profile, ORIGIN)
+    assert not login.has_mark(profile, "https_other.example_0")
 
 
 def test_a_mark_that_was_deleted_since_is_none(profile: Path) -> None:
@@ -127,15 +127,15 @@ def test_a_mark_that_was_deleted_since_is_none(profile: Path) -> None:
         ([put_it * 3 + deleted], False),
     ):
         log.write_bytes(b"".join(record(b"\0" * 12 + batch) for batch in batches))
-        assert login.marked(profile, ORIGIN) is there
-        assert login.unmarked(Below(profile, LOCAL_STORAGE), ORIGIN) is not there
+        assert login.has_mark(profile, ORIGIN) is there
+        assert login.lacks_mark(Below(profile, LOCAL_STORAGE), ORIGIN) is not there
     # However the file is cut into pieces.
     for gap in range(len(key) + 20):
         log.write_bytes(b"\0" * (login._PIECE - gap) + deleted + b"\0" * 9)
-        assert not login.marked(profile, ORIGIN)
+        assert not login.has_mark(profile, ORIGIN)
     # As it is in a later file, whatever an earlier one says.
     log.with_name("000005.log").write_bytes(record(b"\0" * 12 + put_it))
-    assert login.marked(profile, ORIGIN)
+    assert login.has_mark(profile, ORIGIN)
 
 
 @pytest.mark.timeout(20, func_only=True)
@@ -147,7 +147,7 @@ def test_what_is_no_file_is_damage_and_waited_for_by_nobody(profile: Path, name:
     assert report.verdict is Verdict.DAMAGED
     assert {one.path for one in report.evidence if one.verdict is Verdict.DAMAGED} & {name}
     assert kind.removesuffix(" to nothing") in next(one.what for one in report.evidence if one.path == name)
-    login.marked(profile, ORIGIN)
+    login.has_mark(profile, ORIGIN)
     if "leveldb/" in name:
         with pytest.raises(StorageFailed, match=kind.removesuffix(" to nothing")):
             witness.take(profile, ORIGIN, {})
@@ -175,7 +175,7 @@ def test_a_directory_that_has_become_a_link_leads_nowhere(profile: Path, tmp_pat
     (profile / place).rename(theirs)
     (profile / place).symlink_to(theirs)
     assert look(profile).verdict is Verdict.DAMAGED
-    assert not (login.marked(profile, ORIGIN) and place != INDEXED_DB)
+    assert not (login.has_mark(profile, ORIGIN) and place != INDEXED_DB)
     assert not [name for name in login.part(profile, ORIGIN) if name.startswith(f"{place}/")]
 
 
@@ -217,7 +217,7 @@ def test_more_files_than_a_database_has_are_damage(profile: Path) -> None:
     for number in range(20_001):
         (profile / LOCAL_STORAGE / f"junk{number}").touch()
     assert look(profile).verdict is Verdict.DAMAGED
-    assert not login.marked(profile, ORIGIN)
+    assert not login.has_mark(profile, ORIGIN)
 
 
 def test_a_number_without_an_end_is_no_number(profile: Path) -> None:
@@ -238,8 +238,8 @@ from waguard.profile import examiners, login, mend, witness
 from waguard.profile.examiners.subject import Subject
 profile = pathlib.Path({str(profile)!r})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(examiners.examine(Subject(profile, "156.0", {ORIGIN!r}, {os.geteuid()}, marked=True)).verdict)
-print(login.marked(profile, {ORIGIN!r}))
+print(examiners.examine(Subject(profile, "156.0", {ORIGIN!r}, {os.geteuid()}, login_on_disk=True)).verdict)
+print(login.has_mark(profile, {ORIGIN!r}))
 try:
     witness.take(profile, {ORIGIN!r}, {{}})
 except StorageFailed as error:

@@ -296,7 +296,7 @@ async def running(
             learned=learned,
         )
         if unfit is not None:
-            services.gate.distrust(unfit)
+            services.gate.blame_browser(unfit)
         supervisor = Supervisor(services, sessions, keeper, sweeper)
         status = StatusLine(
             lambda line: manager.tell(f"STATUS={line}", again=False), supervisor.statuses, supervisor.alerts

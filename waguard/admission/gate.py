@@ -92,7 +92,7 @@ class Gate:
             self._failed(code, f"the browser does not run: {error.message}", sure=True)
             raise self._open(self._breaker.next_trial - time.monotonic()) from None
 
-    def distrust(self, error: WaguardError) -> None:
+    def blame_browser(self, error: WaguardError) -> None:
         """The browser was seen not to run before anybody wanted one."""
         self._failed(_NOBODY, f"the browser does not run: {error.message}", sure=True)
 

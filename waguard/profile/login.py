@@ -89,7 +89,7 @@ def holds_login(profile: Path, origin: str) -> bool:
     return len({path.path.parent for path in database_files(profile, origin)}) == 2
 
 
-def marked(profile: Path, origin: str) -> bool:
+def has_mark(profile: Path, origin: str) -> bool:
     """Whether the login's mark can be seen on disk. It can be there unseen: tables are compressed. Raises `StorageFailed`."""
     store = Below(profile, _LOCAL_STORAGE)
     with as_storage_error(f"read {store.path}"):
@@ -99,7 +99,7 @@ def marked(profile: Path, origin: str) -> bool:
             return False
 
 
-def unmarked(database: Below, origin: str) -> bool:
+def lacks_mark(database: Below, origin: str) -> bool:
     """Whether a database should have the login's mark and has not: Local Storage, as long as all of it is in its log."""
     if database.name != _LOCAL_STORAGE:
         return False

@@ -77,9 +77,9 @@ class Custody:
             has_login=has_login,
         )
 
-    def look(self, place: Path, known: Witness | None, *, marked: bool = False) -> Report:
+    def look(self, place: Path, known: Witness | None, *, login_on_disk: bool = False) -> Report:
         """The check before a launch."""
-        subject = Subject(place, self.version, self.origin, self.profiles.uid, known, marked)
+        subject = Subject(place, self.version, self.origin, self.profiles.uid, known, login_on_disk)
         return examiners.examine(subject)
 
     def _structure(self, place: Path) -> Report:
@@ -164,7 +164,7 @@ class Custody:
         with as_storage_error(f"read {profile.path}"):
             try:
                 whose = {self.origin, *login.origins(profile.path)}
-                return store.status() is None or all(login.unmarked(store, origin) for origin in whose)
+                return store.status() is None or all(login.lacks_mark(store, origin) for origin in whose)
             except NotPlain:  # nobody can tell
                 return False
 

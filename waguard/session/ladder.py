@@ -46,40 +46,42 @@ class Ladder:
     def __init__(self, custody: Custody) -> None:
         self._custody = custody
         self._restoring: Callable[[], None] = lambda: None
-        self._has_login = self._marked = False
+        self._has_login = self._login_on_disk = False
 
     def take(
         self,
         stop: threading.Event,
         source: Source | None,
-        distrust: str = "",
+        damage_reason: str = "",
         restoring: Callable[[], None] = lambda: None,
         *,
         has_login: bool = False,
-        marked: bool = False,
+        login_on_disk: bool = False,
         generation: str = "",
     ) -> Taken:
         """The profile of the next launch, with its lock: what ``source`` names, else the kept one if it is sound, else the
         newest snapshot that is, else an empty one. What it replaces is put aside whole.
 
-        ``distrust`` is why the kept one is damaged, if that is known already; ``has_login``: the client was connected with
-        it; ``marked``: its mark was seen on disk; ``generation`` is what is on record of it; ``restoring`` is told before a snapshot is opened, which takes longer
+        ``damage_reason`` is why the kept one is damaged, if that is known already; ``has_login``: the client was connected with
+        it; ``login_on_disk``: its mark was seen there; ``generation`` is what is on record of it; ``restoring`` is told before a snapshot is opened, which takes longer
         than all the rest. Raises `ProfileLocked`, `StorageFailed`, `ProfileTooNew`, `DiskFull`, `SandboxFailed`;
         `SnapshotNotFound` and `SnapshotRefused` of the snapshot that was asked for.
         """
         self._custody.drop_lock()
         self._custody.marks = {}
         self._restoring = restoring
-        self._has_login, self._marked = has_login, marked
+        self._has_login, self._login_on_disk = has_login, login_on_disk
         self._custody.taking = True
         try:
-            return self._take(stop, source, distrust, generation)
+            return self._take(stop, source, damage_reason, generation)
         finally:
             if stop.is_set():  # nobody waits for it any more: what was locked after the call was called off is locked for nobody
                 self._custody.drop_lock()
             self._custody.taking = False
 
-    def _take(self, stop: threading.Event, source: Source | None, distrust: str, generation: str) -> Taken:
+    def _take(
+        self, stop: threading.Event, source: Source | None, damage_reason: str, generation: str
+    ) -> Taken:
         if source is not None and source.snapshot:
             snapshot = self._custody.snapshots.get(self._custody.code, source.snapshot, self._custody.origin)
             profile = self._restore(stop, snapshot)
@@ -92,12 +94,12 @@ class Ladder:
             kept = None
         if kept is None:
             return self._fresh(Taken(self._custody.profiles.create(self._custody.code), "fresh"))
-        report = self._examine(stop, place, kept, distrust)
+        report = self._examine(stop, place, kept, damage_reason)
         if report.verdict is not Verdict.DAMAGED:
             return self._ready(Taken(kept, "kept", report, proved=bool(self._custody.marks)))
         return self._replace_damaged(stop, kept, report)
 
-    def _examine(self, stop: threading.Event, place: Place, kept: Profile, distrust: str) -> Report:
+    def _examine(self, stop: threading.Event, place: Place, kept: Profile, damage_reason: str) -> Report:
         """With the lock of what is found sound. What is sealed is laid out first."""
         if place is Place.LOST:
             return _damaged("profile", kept.generation, "it is gone, and nobody has dropped it")
@@ -114,8 +116,8 @@ class Ladder:
         self._custody.sandbox.check(kept.path)
         known = witness.read(kept.witness)
         self._custody.marks = known.files or {} if known is not None else {}
-        report = self._custody.look(kept.path, known, marked=self._marked)
-        return _damaged("browser", "Default", distrust) if distrust else report
+        report = self._custody.look(kept.path, known, login_on_disk=self._login_on_disk)
+        return _damaged("browser", "Default", damage_reason) if damage_reason else report
 
     def _newer_than_sealed(self, kept: Profile) -> Snapshot | None:
         """A snapshot that was taken while a browser went on from the sealed profile, and was not closed."""

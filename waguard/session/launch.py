@@ -77,7 +77,7 @@ class Launcher:
                     self._login.doubt,
                     lambda: span.enter(Stage.RESTORE, deadlines.restore, "restoring the profile"),
                     has_login=self._login.held,
-                    marked=self._login.on_disk,
+                    login_on_disk=self._login.on_disk,
                     generation=instance.record.generation,
                 )
                 try:

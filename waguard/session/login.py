@@ -115,7 +115,7 @@ class ClientLogin:
         profile = self._instance.memory.profile
         if not self.held or self.on_disk or profile is None:
             return self.on_disk
-        if await in_thread(login.marked, profile.path, self._instance.origin):
+        if await in_thread(login.has_mark, profile.path, self._instance.origin):
             await self.tell(events.MarkSeen())
         return self.on_disk
 

@@ -238,17 +238,17 @@ class Keeper:
                 bytes=snapshot.size,
                 live=False,
             )
-        marked = partial(self._profiles.aside.mark_saved, retired, empty=not origins)
-        return await in_thread(marked), ", ".join(said) or "there is no login in it"
+        saved = partial(self._profiles.aside.mark_saved, retired, empty=not origins)
+        return await in_thread(saved), ", ".join(said) or "there is no login in it"
 
     def _worth_saving(self, retired: Retired) -> Sequence[str]:
         """Of which pages there may be a login in it; in one that is damaged whatever is left of it."""
         path = retired.path
-        others = {origin for origin in login.origins(path) if login.marked(path, origin)}
+        others = {origin for origin in login.origins(path) if login.has_mark(path, origin)}
         if retired.reason == DAMAGED:
             return [one for one in sorted({self._origin, *others}) if any(login.part(path, one))]
         if others and all(
-            login.unmarked(one, self._origin) for one in login.databases(path, self._origin)[1:]
+            login.lacks_mark(one, self._origin) for one in login.databases(path, self._origin)[1:]
         ):
             return sorted(others)  # on this page there was only a code to scan
         return [one for one in sorted({self._origin, *others}) if login.holds_login(path, one)]

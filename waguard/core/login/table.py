@@ -31,7 +31,7 @@ Outcome = tuple[LoginState, tuple[Order, ...]]
 Rule = Callable[[LoginState, Event, float], Outcome]
 
 _SAVED = {Standing.SCANNED: Standing.SAVED, Standing.ON_DISK: Standing.KEPT}
-_MARKED = {Standing.SCANNED: Standing.ON_DISK, Standing.SAVED: Standing.KEPT}
+_SEEN_ON_DISK = {Standing.SCANNED: Standing.ON_DISK, Standing.SAVED: Standing.KEPT}
 _OF_ANOTHER = {Standing.SAVED: Standing.SCANNED, Standing.KEPT: Standing.ON_DISK}
 """Nobody knows whose login it is now: the snapshots may have another one."""
 
@@ -80,7 +80,7 @@ def adopt_held(state: LoginState, event: Event, now: float) -> Outcome:
 
 def mark(state: LoginState, _event: Event, _now: float) -> Outcome:
     """It is on disk: another browser finds it there, and if not it is damaged."""
-    return replace(state, standing=_MARKED[state.standing]), ()
+    return replace(state, standing=_SEEN_ON_DISK[state.standing]), ()
 
 
 def save(state: LoginState, _event: Event, _now: float) -> Outcome:

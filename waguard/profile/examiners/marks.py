@@ -9,7 +9,7 @@ from waguard.system.files import Below
 
 
 def examine(subject: Subject) -> Iterator[Doubt]:
-    if not subject.marked:
+    if not subject.login_on_disk:
         return
     for name in login.database_names(subject.origin):
         directory = Below(subject.profile, name)
@@ -22,7 +22,7 @@ def examine(subject: Subject) -> Iterator[Doubt]:
             continue  # `databases` says so
         if empty:
             yield Doubt(Verdict.DAMAGED, name, "it is empty, and the login was in it")
-        elif login.unmarked(directory, subject.origin):
+        elif login.lacks_mark(directory, subject.origin):
             yield Doubt(
                 Verdict.DAMAGED,
                 name,

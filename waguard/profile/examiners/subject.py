@@ -17,7 +17,7 @@ class Subject:
     uid: int
     """Whom it is to run as."""
     witness: Witness | None = None
-    marked: bool = False
+    login_on_disk: bool = False
     """The client was connected with it, and the login's mark was seen on disk. Without that its absence says nothing: the
     page may have another name for it."""
 
