@@ -36,7 +36,7 @@ from waguard.browser import find
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Source, Status, Verdict, Wait
 from waguard.observe.bus import Bus, Event
-from waguard.profile import examiners, login, witness
+from waguard.profile import examiners, login_files, witness
 from waguard.profile.examiners.subject import Subject
 from waguard.profile.generation import Profile, new_generation
 from waguard.profile.store import Profiles
@@ -187,7 +187,7 @@ class AtRest:
 class Bench:
     def __init__(self, root: Path, page: str) -> None:
         self._root, self._page = root, page
-        self._origin = login.origin_of(page)
+        self._origin = login_files.origin_of(page)
         self._user = unprivileged_user("", root)
         self._profiles = Profiles(root, self._user)
 
@@ -229,7 +229,7 @@ class Bench:
         assert known is not None
         assert known.files
         uid = self._profiles.uid
-        names = list(login.part(profile.path, self._origin))
+        names = list(login_files.part(profile.path, self._origin))
         found.profile_mb = bytes_below(profile.path) / MB
         found.login_mb = sum((profile.path / name).stat().st_size for name in names) / MB
 
@@ -250,7 +250,7 @@ class Bench:
         for number in rounds(turns + 1):
             top, archive, laid = self._current().path, place / "floor.tar.zst", place / "floor"
             laid.mkdir()
-            listed.write_text("\n".join(login.part(top, self._origin)))
+            listed.write_text("\n".join(login_files.part(top, self._origin)))
             pack_floor, _ = timed(pack, top, listed, archive)
             pack_ours, snapshot = timed(self._snapshot, custody, snapshots)
             unpack_floor, _ = timed(unpack, archive, laid)

@@ -14,7 +14,7 @@ from written import VERSION, Written
 
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Source
-from waguard.profile import login, witness
+from waguard.profile import login_files, witness
 from waguard.profile.generation import Retired
 from waguard.profile.store import Profiles
 from waguard.profile.witness import Witness
@@ -90,7 +90,7 @@ class House:
         damage.zero(damage.manifest(damage.indexed_db(profile.path)))
 
     def login_at(self, top: Path) -> dict[str, bytes]:
-        return {name: (top / name).read_bytes() for name in login.part(top, self.written.origin)}
+        return {name: (top / name).read_bytes() for name in login_files.part(top, self.written.origin)}
 
     def has_login(self, top: Path) -> bool:
         """Whether the databases are what the browser had written; LevelDB's own log of itself does not count."""

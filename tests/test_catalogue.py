@@ -10,7 +10,7 @@ import pytest
 import waguard
 from waguard.core import catalogue
 from waguard.core.catalogue import EVENTS, FIELDS, OF_A_CLIENT, NotInCatalogue
-from waguard.history.store import KEPT
+from waguard.history.history import KEPT
 from waguard.observe.bus import Bus, Event
 
 ROOT = Path(waguard.__file__).parent

@@ -18,7 +18,7 @@ from written import VERSION, Written
 
 from waguard.core.model import ClientCode, Status, Verdict, Wait
 from waguard.errors import DiskFull, ProfileLocked, ProfileNotOwned, ProfileTooNew, SessionFailed
-from waguard.profile import examiners, in_use, leveldb, login, witness
+from waguard.profile import examiners, in_use, leveldb, login_files, witness
 from waguard.profile.examiners import Report, singleton
 from waguard.profile.examiners.subject import Doubt, Subject
 from waguard.profile.witness import Witness
@@ -299,7 +299,7 @@ def test_what_is_witnessed_is_on_disk_first(small: Written, monkeypatch: pytest.
     monkeypatch.setattr(os, "fsync", noted)
     marks = witness.take(small.profile, small.origin, {})
     assert {small.profile / name for name in marks} <= synced
-    assert {one.path for one in login.databases(small.profile, small.origin)} <= synced
+    assert {one.path for one in login_files.databases(small.profile, small.origin)} <= synced
 
 
 async def test_what_was_cut_off_does_not_count_as_lost_when_the_launch_goes_no_further(
@@ -309,7 +309,7 @@ async def test_what_was_cut_off_does_not_count_as_lost_when_the_launch_goes_no_f
         profile = await logged_in(supervisor, simulator, sessions_dir)
         for _, place in damage.PLACES:
             damage.append(damage.log(place(profile)))
-        beside, origin = profile.with_name(f"{profile.name}.json"), login.origin_of(simulator.url)
+        beside, origin = profile.with_name(f"{profile.name}.json"), login_files.origin_of(simulator.url)
         known = await asyncio.to_thread(witness.read, beside)
         assert known is not None
         # As after a browser that was killed while it wrote: the tear is witnessed too.

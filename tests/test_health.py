@@ -459,7 +459,7 @@ class World:
                 self.due = (self.now + STEP_S, e.Gone(epoch))
             case o.Clean(epoch):
                 self.due = (self.now + STEP_S, e.Cleaned(epoch))
-            case o.Wait(epoch, bound_s):
+            case o.BackOff(epoch, bound_s):
                 self.due = (self.now + bound_s, e.WaitEnded(epoch))
             case o.Cure():
                 self.cure, self.cure_until = order, self.now + 2.0
@@ -513,7 +513,7 @@ class World:
     def _check_budget(self, before: State, event: e.Event, orders: tuple[o.Order, ...]) -> None:
         """Each way in which a browser is started again by itself, told by the orders."""
         for_failure = isinstance(event, e.Gone) and any(
-            isinstance(order, o.Wait) and order.jitter for order in orders
+            isinstance(order, o.BackOff) and order.jitter for order in orders
         )
         lost = isinstance(event, e.LoginLost) and self.state.failure is None and bool(orders)
         rested = isinstance(event, e.WaitEnded) and before.process is Process.FAILED and bool(orders)

@@ -28,8 +28,8 @@ from waguard.core.model import ClientCode, Stage, Status
 from waguard.core.stats import Happening
 from waguard.errors import HistoryFailed
 from waguard.history.database import FILE
+from waguard.history.history import KEPT, Bounds, History
 from waguard.history.learned import Learned
-from waguard.history.store import KEPT, Bounds, History
 from waguard.observe.bus import Event
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from written import Written
 
-from waguard.profile import identity, leveldb, login, values
+from waguard.profile import identity, leveldb, login_files, values
 from waguard.profile.leveldb import Unreadable
 from waguard.system.files import Below
 
@@ -67,7 +67,7 @@ def test_a_login_that_chromium_wrote_is_known_again(request: pytest.FixtureReque
 @pytest.mark.browser
 def test_every_key_of_a_table_is_found(large: Written) -> None:
     store = Below(large.profile, STORE)
-    keys = [login.key_of(large.origin, f"fill{number}") for number in range(40)]
+    keys = [login_files.key_of(large.origin, f"fill{number}") for number in range(40)]
     found = values.read(store, keys)
     assert sorted(found) == sorted(keys)
     assert all(
@@ -98,7 +98,7 @@ def test_a_number_without_a_device_names_no_login(
     tmp_path: Path, wid: str, names: set[str], encoding: str
 ) -> None:
     value = (b"\1" if encoding == "latin-1" else b"\0") + wid.encode(encoding)
-    logged(tmp_path / STORE, batch(1, (login.key_of(ORIGIN), value)))
+    logged(tmp_path / STORE, batch(1, (login_files.key_of(ORIGIN), value)))
     assert identity.read(tmp_path, ORIGIN) == frozenset(names)
 
 

@@ -27,7 +27,7 @@ from waguard.cli import archive
 from waguard.core.login.events import DamageSeen
 from waguard.core.model import ClientCode, Link, Reason, Status, Wait
 from waguard.errors import LoginInUse, SnapshotRefused
-from waguard.profile import login
+from waguard.profile import login_files
 from waguard.session.custody import Custody
 from waguard.simulator.server import Cadence, Simulator
 from waguard.supervisor.supervisor import Supervisor
@@ -481,7 +481,7 @@ async def test_what_is_only_tried_writes_nothing_tells_nobody_and_is_no_activity
 ) -> None:
     packed = tmp_path / "packed"
     with packed.open("wb") as target:
-        await asyncio.to_thread(archive.write, elsewhere, target, origin=login.origin_of(simulator.url))
+        await asyncio.to_thread(archive.write, elsewhere, target, origin=login_files.origin_of(simulator.url))
 
     def places() -> set[str]:
         kept = (path for path in sessions_dir.rglob("*") if not path.name.startswith(".history"))
@@ -525,7 +525,7 @@ async def test_what_is_only_tried_writes_nothing_tells_nobody_and_is_no_activity
 async def test_a_login_from_elsewhere_connects_without_a_scan_and_its_source_stays_as_it_was(
     start: Daemon, simulator: Simulator, elsewhere: Path, tmp_path: Path, form: Callable[[Path], Path]
 ) -> None:
-    source, origin = form(elsewhere), login.origin_of(simulator.url)
+    source, origin = form(elsewhere), login_files.origin_of(simulator.url)
     before = {path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in elsewhere.rglob("*")}
     contents = tree(elsewhere)
     async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, url):
@@ -562,7 +562,9 @@ async def test_a_login_that_is_damaged_or_none_is_not_taken_over(
 
         packed = tmp_path / "packed"
         with packed.open("wb") as target:
-            await asyncio.to_thread(archive.write, elsewhere, target, origin=login.origin_of(simulator.url))
+            await asyncio.to_thread(
+                archive.write, elsewhere, target, origin=login_files.origin_of(simulator.url)
+            )
         with pytest.raises(SnapshotRefused, match=r"damaged: .*MANIFEST"):
             await supervisor.bring(DEMO, pieces(packed), keep=True)
         await asyncio.to_thread(packed.write_bytes, os.urandom(10_000))

@@ -63,7 +63,7 @@ def test_a_failed_fresh_start_is_not_retired_again() -> None:
     play = Playbook()
     play(e.ConnectAsked(fresh=True), o.Remember(Wanted.UP), o.Prepare(1, Source()))
     play(e.Prepared(1), o.Launch(1))(e.Failed(1, FAILURE), o.Stop(1, polite=False))
-    play(e.Gone(1), o.Wait(1, 0.0, jitter=True), process=Process.BACKOFF)
+    play(e.Gone(1), o.BackOff(1, 0.0, jitter=True), process=Process.BACKOFF)
     play(e.WaitEnded(1), o.Prepare(2))
 
 
@@ -79,7 +79,7 @@ def test_a_restore_stops_replaces_and_connects_and_others_join_it() -> None:
 def test_a_restore_that_fails_leaves_the_kept_profile_for_the_next_start() -> None:
     play = Playbook()
     play(e.RestoreAsked("b1"), o.Remember(Wanted.UP), o.Prepare(1, Source("b1")))
-    play(e.Failed(1, FAILURE), o.Stop(1, polite=False))(e.Gone(1), o.Wait(1, 0.0, jitter=True))
+    play(e.Failed(1, FAILURE), o.Stop(1, polite=False))(e.Gone(1), o.BackOff(1, 0.0, jitter=True))
     play(e.WaitEnded(1), o.Prepare(2))
 
 
@@ -90,7 +90,7 @@ def test_a_login_that_is_lost_is_looked_for_at_once_and_only_so_often() -> None:
         play(e.Gone(epoch), o.Prepare(epoch + 1))
         play(e.Prepared(epoch + 1), o.Launch(epoch + 1))(e.Started(epoch + 1), o.Open(epoch + 1))
     play(e.LoginLost(4, FAILURE), o.Stop(4, polite=False), failure=FAILURE)
-    play(e.Gone(4), o.Wait(4, 100, jitter=False), process=Process.FAILED)
+    play(e.Gone(4), o.BackOff(4, 100, jitter=False), process=Process.FAILED)
 
 
 @pytest.mark.parametrize("when", [Process.PREPARING, Process.STARTING])
@@ -135,13 +135,13 @@ def test_a_dead_browser_comes_back_within_its_budget() -> None:
             process=Process.STOPPING,
         )
         play.state, (wait,) = decide(play.state, e.Gone(epoch), play.now, POLICY)
-        assert isinstance(wait, o.Wait)
+        assert isinstance(wait, o.BackOff)
         delays.append(wait.bound_s)
         play(e.WaitEnded(epoch), o.Prepare(epoch + 1))
         play(e.Prepared(epoch + 1), o.Launch(epoch + 1))(e.Started(epoch + 1), o.Open(epoch + 1))
     assert delays == [0.0, 1.0, 2.0]
     play(exited(4), o.Stop(4, polite=False))
-    play(e.Gone(4), o.Wait(4, 100, jitter=False), process=Process.FAILED)
+    play(e.Gone(4), o.BackOff(4, 100, jitter=False), process=Process.FAILED)
     assert summary_of(play.state) is Status.FAILED
     # An operator is not bound by the budget.
     play(e.ConnectAsked(), o.Remember(Wanted.UP), o.Prepare(5), restarts=(), failure=None)
@@ -150,13 +150,13 @@ def test_a_dead_browser_comes_back_within_its_budget() -> None:
 def test_the_window_slides() -> None:
     play = Playbook(State(Wanted.UP, Process.STOPPING, epoch=1, failure=FAILURE, restarts=(1.0, 2.0, 3.0)))
     play.now = 101.5
-    play(e.Gone(1), o.Wait(1, 2.0, jitter=True), process=Process.BACKOFF, restarts=(2.0, 3.0, 101.5))
+    play(e.Gone(1), o.BackOff(1, 2.0, jitter=True), process=Process.BACKOFF, restarts=(2.0, 3.0, 101.5))
 
 
 def test_what_cannot_be_proved_gone_is_not_replaced() -> None:
     play = up()
     play(e.RestartAsked(), o.Stop(1, polite=True))
-    play(e.NotGone(1, FAILURE), o.Wait(1, 50, jitter=False), process=Process.FAILED)
+    play(e.NotGone(1, FAILURE), o.BackOff(1, 50, jitter=False), process=Process.FAILED)
     play(e.WaitEnded(1), o.Prepare(2))
     play = up()
     play(e.CleanupAsked(), o.Remember(Wanted.DOWN), o.Clean(1))
@@ -194,7 +194,7 @@ def test_the_cheapest_remedy_first_and_the_next_one_when_it_does_not_help() -> N
         o.Cure(1, Fault.PAGE_LOOPING, Remedy.RELOAD),
     )
     play(e.NotCured(1), o.Stop(1, polite=True), failure=FAILURE)
-    play(e.Gone(1), o.Wait(1, 0.0, jitter=True))(e.WaitEnded(1), o.Prepare(2))
+    play(e.Gone(1), o.BackOff(1, 0.0, jitter=True))(e.WaitEnded(1), o.Prepare(2))
     play(e.Prepared(2), o.Launch(2))(e.Started(2), o.Open(2))
     assert play.state.treatment is not None
     assert play.state.treatment.tried == (Remedy.TERMINATE, Remedy.RELOAD)
@@ -239,7 +239,7 @@ def test_the_profile_is_replaced_last_and_a_browser_that_hangs_is_not_asked_to_c
         play(again, o.Stop(epoch, polite=True), source=source)
         assert play.state.treatment is not None
         assert play.state.treatment.remedy == remedy
-        play(e.Gone(epoch), o.Wait(epoch, POLICY.delay_bound_s(epoch - 1), jitter=True))
+        play(e.Gone(epoch), o.BackOff(epoch, POLICY.delay_bound_s(epoch - 1), jitter=True))
         play(e.WaitEnded(epoch), o.Prepare(epoch + 1, source))
         play(e.Prepared(epoch + 1), o.Launch(epoch + 1))(e.Started(epoch + 1), o.Open(epoch + 1))
     play = up()
@@ -284,7 +284,7 @@ def test_the_host_holds_a_start_at_no_cost_to_the_budget() -> None:
     play = Playbook(State(Wanted.UP, Process.PREPARING, epoch=3, restarts=(900.0,)))
     play(
         e.Held(3, FAILURE, 7.0),
-        o.Wait(3, 7.0, jitter=True, held=True),
+        o.BackOff(3, 7.0, jitter=True, held=True),
         process=Process.BACKOFF,
         restarts=(900.0,),
     )
@@ -318,7 +318,7 @@ def test_a_session_without_a_budget_rests_until_the_window_lets_it() -> None:
     policy = replace(POLICY, cooldown_s=5)
     state = State(Wanted.UP, Process.STOPPING, epoch=1, failure=FAILURE, restarts=(10.0, 20.0, 30.0))
     state, orders = decide(state, e.Gone(1), 40.0, policy)
-    assert orders == (o.Wait(1, 70.0, jitter=False),)  # until the one at 10 s has left the window of 100 s
+    assert orders == (o.BackOff(1, 70.0, jitter=False),)  # until the one at 10 s has left the window of 100 s
     state, _ = decide(state, e.WaitEnded(1), 110.0, policy)
     assert state.restarts == (20.0, 30.0, 110.0)
 
@@ -349,7 +349,7 @@ def test_who_asks_for_a_scan_with_a_login_is_loaded_again_and_restarted_before_a
         return seen(epoch, Link.AWAITING_SCAN, Reason.UNPAIRED, qr="2@x")
 
     def restarted(epoch: int, source: Source | None = None) -> None:
-        play(e.Gone(epoch), o.Wait(epoch, POLICY.delay_bound_s(epoch - 1), jitter=True))
+        play(e.Gone(epoch), o.BackOff(epoch, POLICY.delay_bound_s(epoch - 1), jitter=True))
         play(e.WaitEnded(epoch), o.Prepare(epoch + 1, source))
         play(e.Prepared(epoch + 1), o.Launch(epoch + 1))(e.Started(epoch + 1), o.Open(epoch + 1))
 
@@ -474,7 +474,7 @@ def test_a_sync_that_does_not_get_on_is_not_over_when_the_new_browser_syncs() ->
     play(seen(1, Link.SYNCING), o.Disarm(), link=Link.SYNCING)
     assert play.state.treatment is not None
     play(e.NotCured(1), o.Stop(1, polite=True))
-    play(e.Gone(1), o.Wait(1, 0.0, jitter=True))(e.WaitEnded(1), o.Prepare(2))
+    play(e.Gone(1), o.BackOff(1, 0.0, jitter=True))(e.WaitEnded(1), o.Prepare(2))
     play(e.Prepared(2), o.Launch(2))(e.Started(2), o.Open(2))(seen(2, Link.SYNCING), o.Disarm())
     assert play.state.treatment is not None
     play(found(2, Fault.SYNC_STUCK), o.Rest(2, Fault.SYNC_STUCK, 2.0, jitter=True), process=Process.UP)
@@ -530,7 +530,7 @@ def test_every_pair_has_a_rule_and_the_table_prints() -> None:
 
 # --- any run of events ------------------------------------------------------------------------------------
 
-SLOW = (o.Prepare, o.Launch, o.Open, o.Stop, o.Clean, o.Wait)
+SLOW = (o.Prepare, o.Launch, o.Open, o.Stop, o.Clean, o.BackOff)
 
 
 @given(RUNS)

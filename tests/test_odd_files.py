@@ -20,9 +20,9 @@ from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Status, Verdict
 from waguard.errors import RecordUnavailable, SnapshotRefused, StorageFailed
 from waguard.history.database import FILE
+from waguard.history.history import History
 from waguard.history.learned import Learned
-from waguard.history.store import History
-from waguard.profile import examiners, leveldb, login, witness
+from waguard.profile import examiners, leveldb, login_files, witness
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject
 from waguard.profile.store import Profiles
@@ -112,8 +112,8 @@ def put(profile: Path, name: str, kind: str) -> None:
 
 def test_the_profile_of_these_tests_is_sound(profile: Path) -> None:
     assert look(profile).evidence == ()
-    assert login.has_mark(profile, ORIGIN)
-    assert not login.has_mark(profile, "https_other.example_0")
+    assert login_files.has_mark(profile, ORIGIN)
+    assert not login_files.has_mark(profile, "https_other.example_0")
 
 
 def test_a_mark_that_was_deleted_since_is_none(profile: Path) -> None:
@@ -127,15 +127,15 @@ def test_a_mark_that_was_deleted_since_is_none(profile: Path) -> None:
         ([put_it * 3 + deleted], False),
     ):
         log.write_bytes(b"".join(record(b"\0" * 12 + batch) for batch in batches))
-        assert login.has_mark(profile, ORIGIN) is there
-        assert login.lacks_mark(Below(profile, LOCAL_STORAGE), ORIGIN) is not there
+        assert login_files.has_mark(profile, ORIGIN) is there
+        assert login_files.lacks_mark(Below(profile, LOCAL_STORAGE), ORIGIN) is not there
     # However the file is cut into pieces.
     for gap in range(len(key) + 20):
-        log.write_bytes(b"\0" * (login._PIECE - gap) + deleted + b"\0" * 9)
-        assert not login.has_mark(profile, ORIGIN)
+        log.write_bytes(b"\0" * (login_files._PIECE - gap) + deleted + b"\0" * 9)
+        assert not login_files.has_mark(profile, ORIGIN)
     # As it is in a later file, whatever an earlier one says.
     log.with_name("000005.log").write_bytes(record(b"\0" * 12 + put_it))
-    assert login.has_mark(profile, ORIGIN)
+    assert login_files.has_mark(profile, ORIGIN)
 
 
 @pytest.mark.timeout(20, func_only=True)
@@ -147,7 +147,7 @@ def test_what_is_no_file_is_damage_and_waited_for_by_nobody(profile: Path, name:
     assert report.verdict is Verdict.DAMAGED
     assert {one.path for one in report.evidence if one.verdict is Verdict.DAMAGED} & {name}
     assert kind.removesuffix(" to nothing") in next(one.what for one in report.evidence if one.path == name)
-    login.has_mark(profile, ORIGIN)
+    login_files.has_mark(profile, ORIGIN)
     if "leveldb/" in name:
         with pytest.raises(StorageFailed, match=kind.removesuffix(" to nothing")):
             witness.take(profile, ORIGIN, {})
@@ -175,8 +175,8 @@ def test_a_directory_that_has_become_a_link_leads_nowhere(profile: Path, tmp_pat
     (profile / place).rename(theirs)
     (profile / place).symlink_to(theirs)
     assert look(profile).verdict is Verdict.DAMAGED
-    assert not (login.has_mark(profile, ORIGIN) and place != INDEXED_DB)
-    assert not [name for name in login.part(profile, ORIGIN) if name.startswith(f"{place}/")]
+    assert not (login_files.has_mark(profile, ORIGIN) and place != INDEXED_DB)
+    assert not [name for name in login_files.part(profile, ORIGIN) if name.startswith(f"{place}/")]
 
 
 def test_a_directory_that_is_exchanged_meanwhile_leads_nowhere(profile: Path, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_more_files_than_a_database_has_are_damage(profile: Path) -> None:
     for number in range(20_001):
         (profile / LOCAL_STORAGE / f"junk{number}").touch()
     assert look(profile).verdict is Verdict.DAMAGED
-    assert not login.has_mark(profile, ORIGIN)
+    assert not login_files.has_mark(profile, ORIGIN)
 
 
 def test_a_number_without_an_end_is_no_number(profile: Path) -> None:
@@ -234,12 +234,12 @@ def test_a_log_of_any_length_takes_no_memory(profile: Path) -> None:
     script = f"""
 import pathlib, resource
 from waguard.errors import StorageFailed
-from waguard.profile import examiners, login, mend, witness
+from waguard.profile import examiners, login_files, mend, witness
 from waguard.profile.examiners.subject import Subject
 profile = pathlib.Path({str(profile)!r})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(examiners.examine(Subject(profile, "156.0", {ORIGIN!r}, {os.geteuid()}, login_on_disk=True)).verdict)
-print(login.has_mark(profile, {ORIGIN!r}))
+print(login_files.has_mark(profile, {ORIGIN!r}))
 try:
     witness.take(profile, {ORIGIN!r}, {{}})
 except StorageFailed as error:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from waguard.core.model import ClientCode, Reason, Status, Verdict, Wait
 from waguard.errors import SnapshotNotFound, SnapshotRefused
-from waguard.profile import login
+from waguard.profile import login_files
 from waguard.session.registry import Elsewhere, Record
 from waguard.simulator.server import Cadence, Simulator
 
@@ -64,7 +64,7 @@ async def test_another_page_is_no_damage_and_the_first_has_its_login_still(
         assert (view.status, view.profile) == (Status.AWAITING_SCAN, "kept")
         assert view.check is not None
         assert view.check.verdict is Verdict.SUSPECT
-        assert login.address_of(login.origin_of(first.url)) in view.check.why
+        assert login_files.address_of(login_files.origin_of(first.url)) in view.check.why
         assert view.qr is not None
         for ask in (supervisor.restore, supervisor.check_snapshot):
             with pytest.raises(SnapshotRefused, match="It has a login of"):

@@ -13,11 +13,11 @@ from waguard.core.model import ClientCode, Wanted
 from waguard.errors import DiskFull, RecordCorrupt, StorageFailed
 from waguard.profile.store import Profiles
 from waguard.sandbox.identity import Identity
-from waguard.sandbox.reaper import Launch
+from waguard.sandbox.reaper import LaunchRecord
 from waguard.session.registry import Record, Registry
 
 DEMO = ClientCode("demo")
-LAUNCH = Launch("token", "bubblewrap", "20240102T030405-0123abcd", 1.5, (Identity(1, 2, "boot"),))
+LAUNCH = LaunchRecord("token", "bubblewrap", "20240102T030405-0123abcd", 1.5, (Identity(1, 2, "boot"),))
 FULL = Record(Wanted.UP, LAUNCH)
 
 
@@ -55,7 +55,7 @@ _identities = st.builds(Identity, st.integers(), st.integers(), st.text())
 _names = st.from_regex(r"[0-9A-Za-z_-]{1,64}", fullmatch=True)
 _finite = st.floats(allow_nan=False, allow_infinity=False)
 _launches = st.builds(
-    Launch, _names, st.text(), _names, _finite, st.lists(_identities, max_size=3).map(tuple)
+    LaunchRecord, _names, st.text(), _names, _finite, st.lists(_identities, max_size=3).map(tuple)
 )
 
 

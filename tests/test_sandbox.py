@@ -44,7 +44,7 @@ from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.sandbox.fence import Fence
 from waguard.sandbox.identity import TOKEN_VARIABLE, Identity
 from waguard.sandbox.plain import Plain, become_subreaper
-from waguard.sandbox.reaper import Launch
+from waguard.sandbox.reaper import LaunchRecord
 from waguard.sandbox.spawn import spawn
 from waguard.system import host
 
@@ -59,14 +59,14 @@ FAMILY = "/usr/bin/setsid /usr/bin/sleep 3601 & /usr/bin/sleep 3602 & echo ready
 class Started:
     """A run with all that belongs to it."""
 
-    def __init__(self, run: Run, output: int, lock: Path, launch: Launch) -> None:
+    def __init__(self, run: Run, output: int, lock: Path, launch: LaunchRecord) -> None:
         self.run = run
         self.lock = lock
         self.launch = launch
         self._output = output
         self._said = b""
 
-    async def identify(self) -> Launch:
+    async def identify(self) -> LaunchRecord:
         """What the registry would know after it."""
         return replace(self.launch, processes=tuple(await self.run.identify()))
 
@@ -195,7 +195,7 @@ def start(sessions_dir: Path) -> Starter:
         finally:
             for fd in (lock_fd, output_write, null):
                 os.close(fd)
-        started = Started(run, output_read, lock, Launch(token, kind.kind, "generation", time.time()))
+        started = Started(run, output_read, lock, LaunchRecord(token, kind.kind, "generation", time.time()))
         try:
             yield started
         finally:
@@ -909,7 +909,7 @@ async def test_an_identity_that_is_not_current_kills_nobody(
         replace(identity, pid=0),
     )
     for processes in (wrong, *((one,) for one in wrong)):
-        assert await reaper.reap(Launch("no such token", kind_name, "", 0.0, processes)) == []
+        assert await reaper.reap(LaunchRecord("no such token", kind_name, "", 0.0, processes)) == []
     for pid in family:
         row = host.process_row(pid)
         assert row is not None

@@ -23,7 +23,7 @@ from trees import tree
 
 from waguard.core.model import ClientCode
 from waguard.errors import ConfigError, SnapshotFailed, SnapshotNotFound, SnapshotRefused
-from waguard.profile import login
+from waguard.profile import login_files
 from waguard.snapshots import bring, keys, packing
 from waguard.snapshots.keys import Key, Keyring
 from waguard.snapshots.seal import Opener, Sealer, read_header
@@ -211,9 +211,9 @@ def test_links_in_a_profile_bring_nothing_into_a_snapshot(profile: Path, tmp_pat
     theirs = tmp_path / "theirs"
     (profile / link).rename(theirs)
     (profile / link).symlink_to(theirs)
-    found = list(login.part(profile, ORIGIN))
+    found = list(login_files.part(profile, ORIGIN))
     assert not [name for name in found if name == link or name.startswith(f"{link}/")]
-    assert len(login.databases(profile, ORIGIN)) < 2 or link == "Local State"
+    assert len(login_files.databases(profile, ORIGIN)) < 2 or link == "Local State"
 
 
 def test_nothing_of_a_login_can_be_read_in_a_snapshot(profile: Path, snapshots: Snapshots) -> None:
@@ -420,7 +420,7 @@ def test_of_an_archive_only_the_login_is_taken(profile: Path, tmp_path: Path) ->
     archive, out = packed(profile, tmp_path / "a.tar"), tmp_path / "out"
     out.mkdir()
     assert bring.lay_out(GO, archive, RING, "demo", out, ORIGIN, 10**9) == 7
-    assert set(tree(out)) == set(login.part(profile, ORIGIN))
+    assert set(tree(out)) == set(login_files.part(profile, ORIGIN))
 
 
 def test_an_archive_with_another_pages_login_says_whose(profile: Path, tmp_path: Path) -> None:
@@ -468,7 +468,9 @@ def test_directories_on_top_and_packed_forms_make_no_difference(
     archive.write_bytes(forms[form])
     out.mkdir()
     bring.lay_out(GO, archive, RING, "demo", out, ORIGIN, 10**9)
-    assert tree(out) == {name: data for name, data in tree(profile).items() if login.belongs(name, ORIGIN)}
+    assert tree(out) == {
+        name: data for name, data in tree(profile).items() if login_files.belongs(name, ORIGIN)
+    }
 
 
 def test_of_several_logins_the_one_that_is_named_is_taken(profile: Path, tmp_path: Path) -> None:
@@ -707,9 +709,9 @@ def test_whatever_is_sent_is_a_login_or_refused_with_a_reason(
     ids=["long", "deep", "no-text", "up", "deeper"],
 )
 def test_no_name_is_a_blobs_that_chromium_would_not_give_one(name: str) -> None:
-    assert login.belongs(f"Default/IndexedDB/{ORIGIN}.indexeddb.blob/1/00/1f", ORIGIN)
-    assert not login.belongs(f"Default/IndexedDB/{ORIGIN}.indexeddb.blob/{name}", ORIGIN)
-    assert not login.belongs(f"Default/Local Storage/leveldb/{name}.ldb", ORIGIN)
+    assert login_files.belongs(f"Default/IndexedDB/{ORIGIN}.indexeddb.blob/1/00/1f", ORIGIN)
+    assert not login_files.belongs(f"Default/IndexedDB/{ORIGIN}.indexeddb.blob/{name}", ORIGIN)
+    assert not login_files.belongs(f"Default/Local Storage/leveldb/{name}.ldb", ORIGIN)
 
 
 def test_a_header_with_a_time_that_is_none_says_nothing(profile: Path, snapshots: Snapshots) -> None:

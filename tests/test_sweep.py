@@ -35,7 +35,7 @@ from waguard.core.model import ClientCode, Process, Status, Wait
 from waguard.core.shown import Leftover, Sweep
 from waguard.errors import NoMemory, NotReady, ProfileLocked, SnapshotFailed, WaguardError
 from waguard.profile.generation import Retired, new_generation
-from waguard.profile.login import CACHES
+from waguard.profile.login_files import CACHES
 from waguard.profile.store import Profiles
 from waguard.sandbox import reaper
 from waguard.sandbox.identity import TOKEN_VARIABLE
@@ -636,7 +636,7 @@ async def test_a_connect_that_overtakes_the_reaping_of_its_leftover_keeps_its_re
         await session._instance.save(launch=launch)
         reap, slow, go = reaper.reap, asyncio.Event(), asyncio.Event()
 
-        async def late(launch: reaper.Launch) -> Sequence[int]:
+        async def late(launch: reaper.LaunchRecord) -> Sequence[int]:
             killed = await reap(launch)
             if not slow.is_set():
                 slow.set()

@@ -19,7 +19,7 @@ from waguard.core.model import Alert, ClientCode, Status
 from waguard.observe.alerts import Alerts
 from waguard.observe.bus import Bus, Event
 from waguard.observe.status import StatusLine
-from waguard.sandbox.reaper import Launch
+from waguard.sandbox.reaper import LaunchRecord
 from waguard.session.pipes import pipe_names
 from waguard.system import systemd
 from waguard.system.systemd import Manager
@@ -170,7 +170,7 @@ def test_only_what_there_is_room_for_is_kept_and_that_is_said_once(ear: Ear, rea
 
 
 def test_the_default_limit_of_browsers_fits_twice_whatever_their_codes() -> None:
-    launch = Launch("0123456789abcdef", "bubblewrap", "", 0.0)
+    launch = LaunchRecord("0123456789abcdef", "bubblewrap", "", 0.0)
     names = [
         name
         for number in range(2 * Config().limits.max_sessions)

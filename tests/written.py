@@ -7,7 +7,7 @@ from pathlib import Path
 from bare_browser import browser, make_profile
 
 from waguard.core.model import Link
-from waguard.profile import login, witness
+from waguard.profile import login_files, witness
 from waguard.profile.witness import Witness
 from waguard.simulator.server import Cadence, Simulator
 
@@ -59,7 +59,7 @@ async def write(*, large: bool, simulator: Simulator | None = None) -> Written:
             if large:
                 await page.evaluate(FILL, awaitPromise=True)
             await running.close()
-    origin = login.origin_of(simulator.url)
+    origin = login_files.origin_of(simulator.url)
     return Written(
         profile, origin, Witness(VERSION, await asyncio.to_thread(witness.take, profile, origin, {}))
     )

@@ -36,8 +36,8 @@ from waguard.errors import AlreadyRunning, ConfigError, WaguardError
 from waguard.health.probes.census import Census
 from waguard.health.probes.falls import Falls
 from waguard.health.probes.pulse import Pulse
+from waguard.history.history import History
 from waguard.history.learned import Learned
-from waguard.history.store import History
 from waguard.observe import logs
 from waguard.observe.bus import Bus
 from waguard.observe.hangs import Hangs

@@ -13,7 +13,7 @@ from aiohttp import HttpVersion11, web
 from waguard.api import compat, problems
 from waguard.api.asked import Asked
 from waguard.api.auth import NOBODY, Caller, Tokens
-from waguard.api.keys import ARRIVES_S, BEGUN, CALLER, DRY_RUN, REQUEST_ID
+from waguard.api.context import ARRIVES_S, BEGUN, CALLER, DRY_RUN, REQUEST_ID
 from waguard.api.port import ENCODED, ENCODINGS, Port
 from waguard.api.problems import response
 from waguard.api.routes import ROUTES, Route, Streamed

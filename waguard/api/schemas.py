@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from waguard.api.context import ARRIVES_S
 from waguard.api.discreet import without_paths
-from waguard.api.keys import ARRIVES_S
 from waguard.api.words import in_http
 from waguard.core.model import Wait
 from waguard.core.plain_text import plain_json

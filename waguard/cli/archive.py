@@ -10,7 +10,7 @@ from typing import IO
 
 from waguard.cli.errors import NoFile
 from waguard.errors import ProfileLocked, SnapshotRefused
-from waguard.profile import in_use, login, trees
+from waguard.profile import in_use, login_files, trees
 from waguard.system.files import Below, NotPlain, as_storage_error
 
 _PIECE = 1024 * 1024
@@ -50,7 +50,7 @@ def _chosen(names: Iterable[str], origin: str, wanted: str) -> tuple[str, Callab
 
     def place(name: str) -> str:
         inside = trees.place(profile, name)
-        return inside if login.belongs(inside, origin) else ""
+        return inside if login_files.belongs(inside, origin) else ""
 
     return profile, place
 
@@ -91,7 +91,7 @@ def _files(directory: Path, only: str = "") -> Iterator[str]:
 def _add(tar: tarfile.TarFile, top: Path, name: str, called: str) -> None:
     """A plain file; a link or whatever else has the name is left out."""
     try:
-        with Below(top, name).reading(login.most_bytes(called)) as file:
+        with Below(top, name).reading(login_files.most_bytes(called)) as file:
             info = tarfile.TarInfo(called)
             info.size = os.fstat(file.fileno()).st_size
             tar.addfile(info, file)

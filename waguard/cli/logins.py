@@ -25,7 +25,7 @@ from waguard.cli.sessions import (
 )
 from waguard.core.model import client_code
 from waguard.core.shown import NEWEST
-from waguard.profile.login import origin_of
+from waguard.profile.login_files import origin_of
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be done, and do nothing.")]
 

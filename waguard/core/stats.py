@@ -1,6 +1,6 @@
 """What the history comes to: how long connects take, what goes wrong, what helps, who is slow and why. Pure.
 
-Made from the events that `waguard.history.store` keeps; what an older version has left out, or is of another type than we write it,
+Made from the events that `waguard.history.history` keeps; what an older version has left out, or is of another type than we write it,
 counts as not there.
 """
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from waguard.profile.generation import Profile
-from waguard.profile.login import CACHES
+from waguard.profile.login_files import CACHES
 from waguard.system.files import as_storage_error, bytes_below, remove_tree
 
 

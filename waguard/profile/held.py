@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from waguard.profile import login
+from waguard.profile import login_files
 from waguard.system import birth
 
 
@@ -27,13 +27,13 @@ class Held:
         """The one that was wiped before."""
         self._one = threading.Lock()  # a number that was closed may be another file's a moment later
         try:
-            for database in login.databases(profile, origin):
+            for database in login_files.databases(profile, origin):
                 self._fds[database] = database.hold()
             self.identities = {database.name: birth.identity(fd) for database, fd in self._fds.items()}
         except OSError:
             self.drop()
             raise
-        had = {name: written[name] for name in login.database_names(origin) if name in written}
+        had = {name: written[name] for name in login_files.database_names(origin) if name in written}
         self._gone = next((name for name, what in had.items() if self.identities.get(name) != what), "")
         self.identities = {**self.identities, **had}
 

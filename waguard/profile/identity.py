@@ -10,7 +10,7 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
-from waguard.profile import login, values
+from waguard.profile import login_files, values
 from waguard.profile.leveldb import Unreadable
 from waguard.system.files import Below
 
@@ -20,15 +20,15 @@ _MOST_CHARACTERS = 64
 
 def read(profile: Path, origin: str) -> frozenset[str] | None:
     """What names its login, nothing if there is none; None if it cannot be told. Never to be logged: it has the number."""
-    store = Below(profile, login.database_names(origin)[1])
-    keys = {login.key_of(origin, name): name for name in (login.MARK, _KEY)}
+    store = Below(profile, login_files.database_names(origin)[1])
+    keys = {login_files.key_of(origin, name): name for name in (login_files.MARK, _KEY)}
     try:
         if not store.is_directory():
             return frozenset()
         found = {keys[key]: value for key, value in values.read(store, keys).items()}
     except (Unreadable, OSError):
         return None
-    wid = number(found.get(login.MARK, b""))
+    wid = number(found.get(login_files.MARK, b""))
     names = {f"wid {wid}"} if ":" in wid else set()
     if key := found.get(_KEY):
         names.add(f"key {hashlib.sha256(key).hexdigest()}")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from waguard.profile import leveldb
-from waguard.profile.login import databases
+from waguard.profile.login_files import databases
 from waguard.system.files import Below, as_storage_error
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from waguard.core.plain_text import plain
 from waguard.errors import SnapshotRefused
-from waguard.profile import login
+from waguard.profile import login_files
 
 _LONGEST_NAME = 1024
 _MOST_LOGINS = 1000
@@ -33,9 +33,9 @@ class Tree:
 
     def see(self, name: str) -> None:
         """``name`` is `clean`. Raises `SnapshotRefused` when there are too many to be listed."""
-        if (found := _DATABASE.fullmatch(name)) is not None and login.holds_records(found["file"]):
+        if (found := _DATABASE.fullmatch(name)) is not None and login_files.holds_records(found["file"]):
             self._databases.add((found["profile"], found["origin"]))
-        elif (found := _MARKS.fullmatch(name)) is not None and login.holds_records(found["file"]):
+        elif (found := _MARKS.fullmatch(name)) is not None and login_files.holds_records(found["file"]):
             self._marks.add(found["profile"])
         if max(len(self._databases), len(self._marks)) > _MOST_LOGINS:
             raise SnapshotRefused(f"There are more than {_MOST_LOGINS} logins in it.", reason="too_large")

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from waguard.profile import leveldb
-from waguard.profile.login import database_files, databases, most_bytes
+from waguard.profile.login_files import database_files, databases, most_bytes
 from waguard.system.files import Below, as_storage_error, read_state, sync_directory, write_atomically
 
 _TABLES_READ = 64 * 1024 * 1024

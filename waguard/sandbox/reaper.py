@@ -12,7 +12,7 @@ from waguard.system.threads import Kind, in_thread
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class LaunchRecord:
     """What the registry knows of one launch: the intent before it, the identities after."""
 
     token: str
@@ -34,7 +34,7 @@ class Launch:
     """Identities of the directories that the login is in since then, by their path below the profile: one that is wiped is another one."""
 
 
-async def reap(launch: Launch) -> Sequence[int]:
+async def reap(launch: LaunchRecord) -> Sequence[int]:
     """Kill what is left of the launch and prove it gone; returns the pids that were killed. The caller sets the deadline.
 
     Processes whose identity does not match any more are somebody else's and are left alone.

@@ -30,7 +30,7 @@ Publish = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class JobRun:
     """A run that has ended by itself, well or with an error. One that was called off is none and will be made up for."""
 
     at: Annotated[float, Field(ge=0, le=32_503_680_000)]  # the year 3000
@@ -40,7 +40,7 @@ class Run:
     """Empty: it went well."""
 
 
-_RUNS = TypeAdapter(dict[str, Run])
+_RUNS = TypeAdapter(dict[str, JobRun])
 
 
 class Job:
@@ -49,7 +49,7 @@ class Job:
     def __init__(self, name: str, rule: Rule, work: Work, jitter_s: float, now: Callable[[], float]) -> None:
         self.name = name
         self.rule = rule
-        self.last: Run | None = None
+        self.last: JobRun | None = None
         self.failure: Exception | None = None
         """What the last run has raised."""
         self.run: asyncio.Task[None] | None = None
@@ -91,7 +91,7 @@ class Job:
                 self._looked = now
                 await asyncio.sleep(min(look_s, at - now))
 
-    async def do(self) -> Run:
+    async def do(self) -> JobRun:
         """The work, once. What it raises is in the answer; only being called off is raised."""
         at, began, error = self._now(), time.monotonic(), ""
         self.failure = None
@@ -107,7 +107,7 @@ class Job:
             self.failure = failure
             error = str(failure) if isinstance(failure, WaguardError) else repr(failure)
         ms = round((time.monotonic() - began) * 1000, 1)
-        self.last = Run(at, ms, error.encode(errors="backslashreplace").decode())
+        self.last = JobRun(at, ms, error.encode(errors="backslashreplace").decode())
         return self.last
 
 
@@ -128,7 +128,7 @@ class Schedule:
         self._publish = publish
         self._now = now
         self._jobs: dict[str, Job] = {}
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, JobRun] = {}
         """As in the file; also of jobs that are not there at present."""
         self._waiting: list[asyncio.Task[None]] = []
         self._open = False

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from waguard.core.model import ClientCode, Verdict
 from waguard.errors import ProfileLocked, SnapshotFailed, SnapshotRefused
-from waguard.profile import caches, copied, examiners, leveldb, login, witness
+from waguard.profile import caches, copied, examiners, leveldb, login_files, witness
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject
 from waguard.profile.generation import DAMAGED, Place, Profile
@@ -26,7 +26,7 @@ from waguard.snapshots.store import Snapshots, about_of
 from waguard.system import host
 from waguard.system.files import Below, NotPlain, as_storage_error, partial
 
-_MOST_COPIED = login.MOST_BYTES
+_MOST_COPIED = login_files.MOST_BYTES
 """Bytes that a snapshot copies at most: what it cannot link, and a browser is held still meanwhile."""
 
 
@@ -160,11 +160,13 @@ class Custody:
         """Whether no login was ever in it, as far as can be told: in a table its mark need not be seen."""
         if has_login or profile is None:
             return False
-        store = Below(profile.path, login.database_names(self.origin)[1])
+        store = Below(profile.path, login_files.database_names(self.origin)[1])
         with as_storage_error(f"read {profile.path}"):
             try:
-                whose = {self.origin, *login.origins(profile.path)}
-                return store.status() is None or all(login.lacks_mark(store, origin) for origin in whose)
+                whose = {self.origin, *login_files.origins(profile.path)}
+                return store.status() is None or all(
+                    login_files.lacks_mark(store, origin) for origin in whose
+                )
             except NotPlain:  # nobody can tell
                 return False
 
@@ -217,21 +219,21 @@ class Custody:
         return self._about(profile, reason, has_login=has_login, live=held_still is not None)
 
     def _copy(self, profile: Path, into: Path) -> None:
-        for name, odd in login.oddities(profile, self.origin):
+        for name, odd in login_files.oddities(profile, self.origin):
             raise NotPlain(odd, profile / name)
         left = _MOST_COPIED
-        for name in login.part(profile, self.origin):
+        for name in login_files.part(profile, self.origin):
             source, target = Below(profile, name), into / name
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if login.immutable(name):
+            if login_files.immutable(name):
                 with contextlib.suppress(OSError):  # a file system that has no links
                     source.link_to(target)
                     continue
-            left -= source.copy_to(target, min(left, login.most_bytes(name)))
+            left -= source.copy_to(target, min(left, login_files.most_bytes(name)))
 
     def _drop_unnamed(self, into: Path) -> None:
         """Tables that no MANIFEST names: half-written ones, which go on growing."""
-        for database in login.databases(into, self.origin):
+        for database in login_files.databases(into, self.origin):
             try:
                 named = leveldb.named_tables(database)
             except leveldb.Unreadable:  # the check says so

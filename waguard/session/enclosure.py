@@ -15,7 +15,7 @@ class Enclosure:
         self._kills = Kills()
         """As of the last look."""
 
-    async def take(self, launch: reaper.Launch, browser: Browser) -> None:
+    async def take(self, launch: reaper.LaunchRecord, browser: Browser) -> None:
         """Give the launch a cgroup of its own; without one it goes on as well."""
         self._kills = Kills()
         if (cgroups := self._instance.resources.cgroups) is None:
@@ -50,7 +50,7 @@ class Enclosure:
         )
         return f"the kernel ended one of its processes {where}"
 
-    async def clear(self, launch: reaper.Launch) -> None:
+    async def clear(self, launch: reaper.LaunchRecord) -> None:
         """Whatever is left in the launch's cgroup is killed and proved gone; the caller sets the deadline."""
         if (cgroups := self._instance.resources.cgroups) is None:
             return

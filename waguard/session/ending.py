@@ -117,7 +117,7 @@ class Ending:
             return False
         return True
 
-    async def _forget(self, launch: reaper.Launch) -> None:
+    async def _forget(self, launch: reaper.LaunchRecord) -> None:
         """It is proved gone: its pipes and its record are of no use; another launch may have begun meanwhile, and keeps its own."""
         self._instance.pipes.drop(launch)
         if (now := self._instance.record.launch) is not None and now.token == launch.token:

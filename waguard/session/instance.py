@@ -13,7 +13,7 @@ from waguard.browser.launch import Browser
 from waguard.core.actor import Actor
 from waguard.core.model import ClientCode, Stage
 from waguard.errors import TenureLost, WaguardError
-from waguard.profile import login
+from waguard.profile import login_files
 from waguard.sandbox import reaper
 from waguard.session.custody import Custody
 from waguard.session.memory import Memory
@@ -34,7 +34,7 @@ class Instance:
         self.actor: Actor | None = None
         """Whose wish is being carried out; None: nobody's."""
         self.browser: Browser | None = None
-        self.origin = login.origin_of(resources.config.whatsapp.url)
+        self.origin = login_files.origin_of(resources.config.whatsapp.url)
         self.custody = Custody(
             code,
             self.origin,
@@ -142,6 +142,6 @@ class Instance:
         return host.age_s(launch.processes[0].start_ticks)
 
     @property
-    def leftover(self) -> reaper.Launch | None:
+    def leftover(self) -> reaper.LaunchRecord | None:
         """A launch that is on record and has no browser that we hold."""
         return self._record.launch if self.browser is None else None

@@ -15,7 +15,7 @@ from waguard.browser.launch import Browser
 from waguard.core.login import events
 from waguard.core.model import Source, Stage, Verdict
 from waguard.errors import NotProvedGone, ProfileLocked, WaguardError
-from waguard.profile import login, witness
+from waguard.profile import login_files, witness
 from waguard.profile.examiners import Evidence, Report
 from waguard.profile.generation import Profile
 from waguard.profile.witness import Witness
@@ -36,7 +36,7 @@ class Spawned:
 
     browser: Browser
     binary: Binary
-    launch: reaper.Launch
+    launch: reaper.LaunchRecord
     profile: Profile
     before: Witness | None
     """What was known of the profile before this launch."""
@@ -118,7 +118,10 @@ class Launcher:
         origins = [one for one, its in self._instance.record.elsewhere.items() if its.login or its.restored]
         if self._login.state.may_be or taken.how != "kept" or not origins:
             return
-        here, there = login.address_of(self._instance.origin), ", ".join(map(login.address_of, origins))
+        here, there = (
+            login_files.address_of(self._instance.origin),
+            ", ".join(map(login_files.address_of, origins)),
+        )
         what = f"its login is of {there}, and is kept; whatsapp.url is of {here}, where it has none"
         self._instance.publish("login.elsewhere", why=what)
         evidence = Evidence("origin", Verdict.SUSPECT, "login", what)
@@ -169,7 +172,9 @@ class Launcher:
         binary = await resources.installed.refresh()  # its turn may have come long after it was admitted
         version = binary.version
         await in_thread(instance.custody.used_by, version, profile)
-        launch = reaper.Launch(secrets.token_hex(8), resources.sandbox.kind, profile.generation, time.time())
+        launch = reaper.LaunchRecord(
+            secrets.token_hex(8), resources.sandbox.kind, profile.generation, time.time()
+        )
         await instance.save(launch=launch)
         # Void from here: a browser may be writing. It has not used the profile before it answers.
         before = await in_thread(witness.read, profile.witness)

@@ -13,7 +13,7 @@ from waguard.core.login.state import ON_DISK, UNSAVED, LoginState, Standing
 from waguard.core.login.table import decide, hangs_on_snapshots
 from waguard.core.model import Link, Reading, Reason
 from waguard.errors import WaguardError
-from waguard.profile import leveldb, login
+from waguard.profile import leveldb, login_files
 from waguard.profile.examiners import Evidence, Report
 from waguard.session.instance import Instance
 from waguard.session.registry import as_written, login_of
@@ -115,7 +115,7 @@ class ClientLogin:
         profile = self._instance.memory.profile
         if not self.held or self.on_disk or profile is None:
             return self.on_disk
-        if await in_thread(login.has_mark, profile.path, self._instance.origin):
+        if await in_thread(login_files.has_mark, profile.path, self._instance.origin):
             await self.tell(events.MarkSeen())
         return self.on_disk
 
@@ -190,7 +190,7 @@ class ClientLogin:
             return damage
         if profile is None or launch is None or self._state.taken_at is not None:
             return ""
-        for database in login.databases(profile.path, self._instance.origin):
+        for database in login_files.databases(profile.path, self._instance.origin):
             try:
                 if leveldb.made_anew(database, launch.started_at):
                     return f"{database.name} was missing and has been made anew"

@@ -16,28 +16,28 @@ class Pipes:
         self._code = code
         self._manager = manager
 
-    def keep(self, launch: reaper.Launch, browser: Browser) -> None:
+    def keep(self, launch: reaper.LaunchRecord, browser: Browser) -> None:
         self._manager.keep(self._named(launch, browser))
 
-    def pass_on(self, launch: reaper.Launch, browser: Browser) -> bool:
+    def pass_on(self, launch: reaper.LaunchRecord, browser: Browser) -> bool:
         """Whether the next daemon will have them."""
         return self._manager.pass_on(self._named(launch, browser))
 
-    def take(self, launch: reaper.Launch) -> dict[str, int]:
+    def take(self, launch: reaper.LaunchRecord) -> dict[str, int]:
         """By `PIPES`: those that an earlier daemon has left us."""
         names = pipe_names(self._code, launch).items()
         return {pipe: fd for pipe, name in names if (fd := self._manager.take(name)) is not None}
 
-    def drop(self, launch: reaper.Launch) -> None:
+    def drop(self, launch: reaper.LaunchRecord) -> None:
         for name in pipe_names(self._code, launch).values():
             self._manager.drop(name)
 
-    def _named(self, launch: reaper.Launch, browser: Browser) -> Mapping[str, int]:
+    def _named(self, launch: reaper.LaunchRecord, browser: Browser) -> Mapping[str, int]:
         fds = browser.pipes()
         return {name: fds[pipe] for pipe, name in pipe_names(self._code, launch).items()}
 
 
-def pipe_names(code: ClientCode, launch: reaper.Launch) -> Mapping[str, str]:
+def pipe_names(code: ClientCode, launch: reaper.LaunchRecord) -> Mapping[str, str]:
     """By `PIPES`: what the service manager knows the launch's pipes by.
 
     Short, since all names of all launches have to fit into one variable; one of them tells whose launch it is.
@@ -52,8 +52,8 @@ def kept_names(code: ClientCode, names: Sequence[str]) -> Collection[str]:
     return () if launch is None else pipe_names(code, launch).values()
 
 
-def kept_launch(code: ClientCode, names: Iterable[str]) -> reaper.Launch | None:
+def kept_launch(code: ClientCode, names: Iterable[str]) -> reaper.LaunchRecord | None:
     """What the names of kept pipes tell of a launch of this client's: enough to end it."""
     form = re.compile(rf"([0-9a-f]+)\.s\.{code}")
     found = (one[1] for name in names if (one := form.fullmatch(name)))
-    return next((reaper.Launch(token, "", "", 0.0) for token in found), None)
+    return next((reaper.LaunchRecord(token, "", "", 0.0) for token in found), None)

@@ -16,7 +16,7 @@ from waguard.core.login.state import ON_DISK, UNSAVED, LoginState, Standing
 from waguard.core.model import ClientCode, Reason, Wanted
 from waguard.errors import RecordCorrupt
 from waguard.profile.store import Profiles
-from waguard.sandbox.reaper import Launch
+from waguard.sandbox.reaper import LaunchRecord
 from waguard.system.files import as_storage_error, read_state, write_atomically
 from waguard.system.threads import in_thread, working_for
 
@@ -37,7 +37,7 @@ class Record:
     """One session.json. Unknown keys are ignored; a higher schema number is not read, since we cannot know what it means."""
 
     wanted: Wanted = Wanted.DOWN
-    launch: Launch | None = None
+    launch: LaunchRecord | None = None
     """The launch that may still have processes: written before it, completed after it, removed when proved gone."""
     login: bool = False
     """The client was connected with its profile, and nobody has logged it out since."""

@@ -11,8 +11,8 @@ from waguard.core.session.restart import RestartPolicy
 from waguard.health.probes.census import Census
 from waguard.health.probes.falls import Falls
 from waguard.health.probes.pulse import Pulse
+from waguard.history.history import History
 from waguard.history.learned import Learned
-from waguard.history.store import History
 from waguard.observe.bus import Bus
 from waguard.profile.store import Profiles
 from waguard.sandbox import Sandbox

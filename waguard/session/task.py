@@ -211,11 +211,11 @@ class Session:
         return self._instance.in_use
 
     @property
-    def launch_on_record(self) -> reaper.Launch | None:
+    def launch_on_record(self) -> reaper.LaunchRecord | None:
         return self._instance.record.launch
 
     @property
-    def leftover(self) -> reaper.Launch | None:
+    def leftover(self) -> reaper.LaunchRecord | None:
         """A launch that is on record and has no browser that we hold."""
         return self._instance.leftover
 
@@ -331,7 +331,7 @@ class Session:
                 await self._begin(partial(self._stop, order), order, partial(events.NotGone, epoch))
             case orders.Clean(epoch):
                 await self._begin(partial(self._clean, epoch), order, partial(events.Cleaned, epoch))
-            case orders.Wait(epoch):
+            case orders.BackOff(epoch):
                 # Jitter needs chance, not secrecy. Known before anybody is told that it waits.
                 seconds = random.uniform(0, order.bound_s) if order.jitter else order.bound_s  # noqa: S311
                 self._next_try = time.monotonic() + seconds
@@ -399,7 +399,7 @@ class Session:
             if not one.done():
                 one.set_result(steps)
 
-    async def _wait(self, order: orders.Wait) -> events.WaitEnded:
+    async def _wait(self, order: orders.BackOff) -> events.WaitEnded:
         seconds = max(0.0, self._next_try - time.monotonic())
         if order.held:
             with suppress(TimeoutError):
@@ -435,6 +435,6 @@ def _remedy(state: State, ordered: Sequence[orders.Order]) -> Actor | None:
         match order:
             case orders.Cure(remedy=remedy):
                 return Actor(ActorKind.REMEDY, remedy.value)
-            case orders.Prepare() | orders.Stop() | orders.Wait():
+            case orders.Prepare() | orders.Stop() | orders.BackOff():
                 return Actor(ActorKind.REMEDY, state.cause.value)
     return None

@@ -16,7 +16,7 @@ from typing import IO, BinaryIO, Self, cast
 import zstandard
 
 from waguard.errors import SnapshotFailed, SnapshotRefused, WaguardError
-from waguard.profile import login, trees
+from waguard.profile import login_files, trees
 from waguard.snapshots.keys import Keyring
 from waguard.snapshots.packing import create
 from waguard.snapshots.seal import Opener
@@ -72,7 +72,7 @@ def lay_out(
     count = left = 0
     for found, size, source in _files(file, keyring, client, stop, most_bytes):
         name = trees.place(profile, found)
-        if not login.belongs(name, origin):
+        if not login_files.belongs(name, origin):
             continue
         count += 1
         left += size

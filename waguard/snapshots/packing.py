@@ -19,7 +19,7 @@ import zstandard
 from pydantic import Field, TypeAdapter, ValidationError
 
 from waguard.errors import SnapshotFailed, SnapshotRefused
-from waguard.profile import identity, login
+from waguard.profile import identity, login_files
 from waguard.sandbox import User
 from waguard.snapshots.keys import Key, Keyring
 from waguard.snapshots.seal import Opener, Sealer, read_header
@@ -73,9 +73,9 @@ def pack(stop: threading.Event, staged: Path, file: BinaryIO, key: Key, about: A
 
     Raises `SnapshotRefused` if anything of it is no file, `SnapshotFailed` when called off, `OSError`.
     """
-    for name, odd in login.oddities(staged, about.origin):
+    for name, odd in login_files.oddities(staged, about.origin):
         raise _damaged(f"{name}: {odd}")  # else it would be left out, and deleted with what is saved
-    names = list(login.part(staged, about.origin))
+    names = list(login_files.part(staged, about.origin))
     size = sum(status.st_size for name in names if (status := Below(staged, name).status()) is not None)
     whose = identity.sealed(identity.read(staged, about.origin) or (), key.secret)
     about = replace(about, files=len(names), bytes=size, identity=whose)
@@ -99,7 +99,7 @@ def pack(stop: threading.Event, staged: Path, file: BinaryIO, key: Key, about: A
 
 def add(tar: tarfile.TarFile, top: Path, name: str, stop: threading.Event) -> tuple[int, str]:
     """Put one file into an archive; its size and SHA-256. Raises `NotPlain`, `OSError`."""
-    with Below(top, name).reading(login.most_bytes(name)) as file:
+    with Below(top, name).reading(login_files.most_bytes(name)) as file:
         status = os.fstat(file.fileno())
         entry = tarfile.TarInfo(name)
         entry.size, entry.mtime, entry.mode = status.st_size, int(status.st_mtime), 0o600
@@ -156,7 +156,7 @@ def read(
                     raise _damaged("its manifest is too long")
                 manifest = source.read()
                 break
-            if source is None or not entry.isreg() or not login.belongs(entry.name, said.origin):
+            if source is None or not entry.isreg() or not login_files.belongs(entry.name, said.origin):
                 raise _damaged(f"it holds {entry.name!r}, which is no part of a login")
             with nullcontext() if into is None else create(into, entry.name, user) as target:
                 hashing = _Hashing(source, stop)

@@ -19,7 +19,7 @@ from waguard.core.model import ClientCode
 from waguard.core.retention import Taken
 from waguard.core.shown import NEWEST
 from waguard.errors import SnapshotFailed, SnapshotNotFound, SnapshotRefused
-from waguard.profile import identity, login
+from waguard.profile import identity, login_files
 from waguard.profile.generation import PUT_ASIDE, lineage_of
 from waguard.sandbox import User
 from waguard.snapshots import packing
@@ -124,7 +124,7 @@ class Snapshots:
             if (newest := next((one for one in found if one.usable(origin)), None)) is not None:
                 return newest
             raise SnapshotNotFound(
-                f"{code} has no snapshot with a login of {login.address_of(origin)} in it.",
+                f"{code} has no snapshot with a login of {login_files.address_of(origin)} in it.",
                 hint=f"See which there are: waguard snapshots {code}",
             )
         named = next((one for one in found if one.id == snapshot_id), None)

@@ -21,7 +21,7 @@ from waguard.errors import (
     ShuttingDown,
     SnapshotRefused,
 )
-from waguard.profile import login
+from waguard.profile import login_files
 from waguard.schedule.rule import Rule
 from waguard.schedule.runner import Schedule
 from waguard.session.registry import Record
@@ -65,7 +65,7 @@ class Supervisor:
         self._tidying = Tidying(sweeper, self._resources.bus)
         self._startup = Startup(services, sessions)
         self._answering = Answering(self._config.deadlines, self.learned)
-        self._origin = login.origin_of(self._config.whatsapp.url)
+        self._origin = login_files.origin_of(self._config.whatsapp.url)
         self.schedule = Schedule(
             self._config.sessions.dir / ".schedule.json",
             self._config.schedule.jitter_s,
@@ -212,7 +212,7 @@ class Supervisor:
         snapshot = await self._opened(code, snapshot_id)
         await self._twins.refuse(code, snapshot.about)
         if snapshot.about is not None and snapshot.about.origin != self._origin:
-            here, there = map(login.address_of, (self._origin, snapshot.about.origin))
+            here, there = map(login_files.address_of, (self._origin, snapshot.about.origin))
             raise SnapshotRefused(
                 f"It has a login of {there}, and whatsapp.url is of {here}.", reason="other_origin"
             )

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from waguard.core.model import ClientCode, Stage, Verdict
 from waguard.errors import DiskFull, SnapshotFailed, SnapshotRefused
-from waguard.profile import examiners, identity, login
+from waguard.profile import examiners, identity, login_files
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject
 from waguard.profile.generation import new_generation
@@ -37,7 +37,7 @@ class Imports:
         self._installed = resources.installed
         self._bus = resources.bus
         self._twins = twins
-        self._origin = login.origin_of(resources.config.whatsapp.url)
+        self._origin = login_files.origin_of(resources.config.whatsapp.url)
         self._places = asyncio.Semaphore(1)
         """Not those of snapshots: what somebody sends may take long, and keeps nobody's snapshot waiting."""
         self._under_way: set[ClientCode] = set()

@@ -12,7 +12,7 @@ from waguard.core.login.events import SnapshotTaken
 from waguard.core.model import ClientCode, Link, Process, Stage
 from waguard.errors import SnapshotFailed
 from waguard.observe.bus import Event
-from waguard.profile import login
+from waguard.profile import login_files
 from waguard.profile.generation import DAMAGED, DROPPED, Place, Retired
 from waguard.session.resources import Resources
 from waguard.session.task import Session
@@ -35,7 +35,7 @@ class Keeper:
         self._snapshots = resources.snapshots
         self._config = resources.config.snapshots
         self._sessions = sessions
-        self._origin = login.origin_of(resources.config.whatsapp.url)
+        self._origin = login_files.origin_of(resources.config.whatsapp.url)
         self._places = asyncio.Semaphore(_AT_A_TIME)
         self._turns = asyncio.Semaphore(_AT_A_TIME)
         """Of snapshots that nobody waits for: however many are due at once, no deadline runs before it is their turn."""
@@ -244,14 +244,14 @@ class Keeper:
     def _worth_saving(self, retired: Retired) -> Sequence[str]:
         """Of which pages there may be a login in it; in one that is damaged whatever is left of it."""
         path = retired.path
-        others = {origin for origin in login.origins(path) if login.has_mark(path, origin)}
+        others = {origin for origin in login_files.origins(path) if login_files.has_mark(path, origin)}
         if retired.reason == DAMAGED:
-            return [one for one in sorted({self._origin, *others}) if any(login.part(path, one))]
+            return [one for one in sorted({self._origin, *others}) if any(login_files.part(path, one))]
         if others and all(
-            login.lacks_mark(one, self._origin) for one in login.databases(path, self._origin)[1:]
+            login_files.lacks_mark(one, self._origin) for one in login_files.databases(path, self._origin)[1:]
         ):
             return sorted(others)  # on this page there was only a code to scan
-        return [one for one in sorted({self._origin, *others}) if login.holds_login(path, one)]
+        return [one for one in sorted({self._origin, *others}) if login_files.holds_login(path, one)]
 
     async def list(self, code: ClientCode) -> Sequence[Snapshot]:
         with working_for(code):

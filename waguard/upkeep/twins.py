@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from waguard.core.model import ClientCode
 from waguard.errors import LoginInUse, StorageHangs
-from waguard.profile import identity, login
+from waguard.profile import identity, login_files
 from waguard.profile.generation import Place
 from waguard.session.resources import Resources
 from waguard.snapshots.packing import About
@@ -16,7 +16,7 @@ class Twins:
     def __init__(self, resources: Resources) -> None:
         self._profiles = resources.profiles
         self._snapshots = resources.snapshots
-        self._origin = login.origin_of(resources.config.whatsapp.url)
+        self._origin = login_files.origin_of(resources.config.whatsapp.url)
 
     async def refuse(
         self, code: ClientCode, about: About | None, names: Collection[str] = frozenset()

@@ -14,7 +14,7 @@ from waguard.core.session.events import (
     RestartAsked,
     RestoreAsked,
 )
-from waguard.core.session.orders import Clean, Launch, Open, Remember, TakeOver, Wait
+from waguard.core.session.orders import BackOff, Clean, Launch, Open, Remember, TakeOver
 from waguard.core.session.restart import RestartPolicy
 from waguard.core.session.rules import Outcome, failure_of, to_preparing, to_stopping
 from waguard.core.session.state import State
@@ -138,7 +138,7 @@ def hold(state: State, event: Event, _now: float, _policy: RestartPolicy) -> Out
     """The host lets none start now: wait, at no cost to the budget."""
     assert isinstance(event, Held)  # noqa: S101 (the table gives this rule no other event)
     after = replace(state, process=Process.BACKOFF, failure=event.failure)
-    return after, (Wait(state.epoch, event.retry_s, jitter=True, held=True),)
+    return after, (BackOff(state.epoch, event.retry_s, jitter=True, held=True),)
 
 
 def launch(state: State, _event: Event, _now: float, _policy: RestartPolicy) -> Outcome:
@@ -172,7 +172,7 @@ def give_up(state: State, event: Event, now: float, _policy: RestartPolicy) -> O
 def _wait_for_the_host(state: State, failure: Failure) -> Outcome:
     """What it lacks may be there again soon: wait, at no cost to the budget."""
     after = replace(state, process=Process.BACKOFF, failure=failure)
-    return after, (Wait(state.epoch, failure.retry_s, jitter=True, held=True),)
+    return after, (BackOff(state.epoch, failure.retry_s, jitter=True, held=True),)
 
 
 def gone(state: State, _event: Event, now: float, policy: RestartPolicy) -> Outcome:
@@ -192,9 +192,9 @@ def gone(state: State, _event: Event, now: float, policy: RestartPolicy) -> Outc
         after = replace(
             state, process=Process.FAILED, restarts=recent, treatment=None, treated=(), source=source
         )
-        return after, (Wait(state.epoch, policy.rest_s(recent, now), jitter=False),)
+        return after, (BackOff(state.epoch, policy.rest_s(recent, now), jitter=False),)
     after = replace(state, process=Process.BACKOFF, restarts=(*recent, now))
-    return after, (Wait(state.epoch, policy.delay_bound_s(len(recent)), jitter=True),)
+    return after, (BackOff(state.epoch, policy.delay_bound_s(len(recent)), jitter=True),)
 
 
 def not_gone(state: State, event: Event, now: float, policy: RestartPolicy) -> Outcome:
@@ -210,7 +210,7 @@ def not_gone(state: State, event: Event, now: float, policy: RestartPolicy) -> O
     if state.wanted is Wanted.DOWN:
         return after, ()
     rest_s = policy.rest_s(policy.recent(state.restarts, now), now)  # the next start counts like any other
-    return after, (Wait(state.epoch, rest_s, jitter=False),)
+    return after, (BackOff(state.epoch, rest_s, jitter=False),)
 
 
 def cleaned(state: State, event: Event, now: float, policy: RestartPolicy) -> Outcome:

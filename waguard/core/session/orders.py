@@ -1,6 +1,6 @@
 """What is to be done, as the table orders it. Data only.
 
-`Prepare`, `Launch`, `Open`, `Stop`, `Clean` and `Wait` are slow and exclude each other: a new one calls off the one under way.
+`Prepare`, `Launch`, `Open`, `Stop`, `Clean` and `BackOff` are slow and exclude each other: a new one calls off the one under way.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Clean:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class BackOff:
     epoch: int
     bound_s: float
     jitter: bool
@@ -121,7 +121,7 @@ Order = (
     | TakeOver
     | Stop
     | Clean
-    | Wait
+    | BackOff
     | Arm
     | Disarm
     | ReloadQr

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 
 from waguard.core.model import Verdict
-from waguard.profile import leveldb, login
+from waguard.profile import leveldb, login_files
 from waguard.profile.examiners.subject import Doubt, Subject
 
 
 def examine(subject: Subject) -> Iterator[Doubt]:
-    for directory in login.databases(subject.profile, subject.origin):
+    for directory in login_files.databases(subject.profile, subject.origin):
         name = directory.name
-        strict = name == login.database_names(subject.origin)[0]
+        strict = name == login_files.database_names(subject.origin)[0]
         try:
             for what in leveldb.examine(directory, strict=strict):
                 yield Doubt(Verdict.SUSPECT, name, what)

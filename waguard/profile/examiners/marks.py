@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from waguard.core.model import Verdict
-from waguard.profile import leveldb, login
+from waguard.profile import leveldb, login_files
 from waguard.profile.examiners.subject import Doubt, Subject
 from waguard.system.files import Below
 
@@ -11,7 +11,7 @@ from waguard.system.files import Below
 def examine(subject: Subject) -> Iterator[Doubt]:
     if not subject.login_on_disk:
         return
-    for name in login.database_names(subject.origin):
+    for name in login_files.database_names(subject.origin):
         directory = Below(subject.profile, name)
         if not directory.is_directory():
             yield Doubt(Verdict.DAMAGED, name, "it is gone, and the login was in it")
@@ -22,7 +22,7 @@ def examine(subject: Subject) -> Iterator[Doubt]:
             continue  # `databases` says so
         if empty:
             yield Doubt(Verdict.DAMAGED, name, "it is empty, and the login was in it")
-        elif login.lacks_mark(directory, subject.origin):
+        elif login_files.lacks_mark(directory, subject.origin):
             yield Doubt(
                 Verdict.DAMAGED,
                 name,

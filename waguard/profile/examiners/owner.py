@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from waguard.errors import ProfileNotOwned
 from waguard.profile.examiners.subject import Doubt, Subject
-from waguard.profile.login import databases
+from waguard.profile.login_files import databases
 from waguard.system.files import Below
 
 

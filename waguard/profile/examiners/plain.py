@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from waguard.core.model import Verdict
-from waguard.profile import login
+from waguard.profile import login_files
 from waguard.profile.examiners.subject import Doubt, Subject
 
 
 def examine(subject: Subject) -> Iterator[Doubt]:
-    for name, odd in login.oddities(subject.profile, subject.origin):
+    for name, odd in login_files.oddities(subject.profile, subject.origin):
         yield Doubt(Verdict.DAMAGED, name, odd)

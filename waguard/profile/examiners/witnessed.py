@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from waguard.core.model import Verdict
-from waguard.profile import login, witness
+from waguard.profile import login_files, witness
 from waguard.profile.examiners.subject import Doubt, Subject
 
 
@@ -16,7 +16,7 @@ def examine(subject: Subject) -> Iterator[Doubt]:
         return
     marks = subject.witness.files
     changed = list(witness.compare(subject.profile, marks))
-    here = {file.name for file in login.database_files(subject.profile, subject.origin)}
+    here = {file.name for file in login_files.database_files(subject.profile, subject.origin)}
     # Databases only ever append and add: then somebody has used the profile, and the structure has the say.
     used = any(grown for _, _, grown in changed) or bool(here - marks.keys())
     for name, what, _ in changed:
