@@ -24,6 +24,7 @@ Give it as ``browser.path`` and a way to misbehave in ``browser.extra_flags``, f
     deaf            answers looks at its page, and no longer what is asked of itself
     no-network      does not answer what its network service would know, until that one is ended
     not-drawn       draws nothing, until its GPU process is ended
+    never-drawn     draws nothing, and a new GPU process is none the better
     gone            its page's renderer is gone, until the page is loaded again
     blocked         its page does not answer, until its renderer is ended and the page is loaded again
     loops           its page works without end, until that is terminated
@@ -93,6 +94,7 @@ SIGNS: "dict[str, dict[str, object]]" = {
 HELPERS = {
     "no-network": ("--type=utility", "--utility-sub-type=network.mojom.NetworkService"),
     "not-drawn": ("--type=gpu-process",),
+    "never-drawn": ("--type=gpu-process",),
     "blocked": ("--type=renderer",),
     "loops-on": ("--type=renderer",),
 }
@@ -220,7 +222,9 @@ def helper_ended(*_: object) -> None:
     pid, _status = os.waitpid(-1, os.WNOHANG)
     if pid != Posing.helper:
         return
-    if "--type=renderer" in HELPERS[Posing.now]:
+    if Posing.now == "never-drawn":
+        Posing.helper = start_helper(HELPERS[Posing.now])
+    elif "--type=renderer" in HELPERS[Posing.now]:
         Posing.now = "gone"
         send({"method": "Inspector.targetCrashed", "params": {}, "sessionId": "S"})
     else:
@@ -264,7 +268,7 @@ def answer(message: dict, pose: str) -> None:  # type: ignore[type-arg]  # runs 
     elif method == "Runtime.evaluate":
         if pose in {"silent", "crashes", "gone", "blocked", "loops", "loops-on"}:
             return
-        if pose == "not-drawn" and "awaitPromise" in message["params"]:
+        if pose in {"not-drawn", "never-drawn"} and "awaitPromise" in message["params"]:
             return
         if pose == "late-answers":
             time.sleep(0.3)

@@ -40,6 +40,7 @@ def kill(supervisor: Supervisor, code: ClientCode) -> None:
         ("cut-off", "offline", "reload"),
         ("no-network", "network_hung", "renew"),
         ("not-drawn", "gpu_hung", "renew"),
+        ("never-drawn", "gpu_hung", "restart"),
         ("deaf", "browser_hung", "restart"),
         ("error-page", "page_wrong", "reload"),
         ("outdated", "outdated", "reload"),

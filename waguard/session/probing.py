@@ -110,20 +110,21 @@ class Probing:
 
     async def _look(self, epoch: int, probe: Probe) -> bool:
         """One look; returns whether it was not answered in time."""
-        began = self._visit.now()
+        began, waited = self._visit.now(), 0.0
         try:
-            async with asyncio.timeout(probe.deadline_s):
-                seen = await probe.look()
-        except TimeoutError:
-            waited = self._visit.now() - began
-            if waited >= 0.8 * probe.deadline_s:  # else it was the daemon that slept
-                await self.saw(epoch, probe.faults, await probe.unanswered(waited), 2 * waited)
-            return True
-        except PageFailed:  # it cannot tell: what it has only suspected is void
+            try:
+                async with asyncio.timeout(probe.deadline_s):
+                    seen = await probe.look()
+            except TimeoutError:
+                waited = self._visit.now() - began
+                if waited < 0.8 * probe.deadline_s:  # it was the daemon that slept
+                    return True
+                seen = await probe.unanswered(waited)
+        except PageFailed:  # it cannot tell: what it has only suspected is void, what it has found is not over
             self._book = patience.doubt(self._book, probe.faults)
-            return False
-        await self.saw(epoch, probe.faults, seen)
-        return False
+        else:
+            await self.saw(epoch, probe.faults, seen, 2 * waited)
+        return waited > 0
 
     async def saw(
         self,

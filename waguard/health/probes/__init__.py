@@ -24,4 +24,4 @@ class Probe(Protocol):
         """The faults that it sees now, each with the evidence in a sentence. Raises `PageFailed` if it cannot tell."""
 
     async def unanswered(self, waited_s: float) -> Mapping[Fault, str]:
-        """What it means that a look was not over within its deadline."""
+        """What it means that a look was not over within its deadline. Raises `PageFailed` if it tells nothing."""

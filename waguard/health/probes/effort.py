@@ -84,12 +84,12 @@ class AnswerProbe:
     async def unanswered(self, waited_s: float) -> Mapping[Fault, str]:
         if not await self._relayed():
             self._efforts = None
-            return {}
+            raise PageFailed(f"Whether the {self._role} answers cannot be seen: nobody relays the question.")
         pids = [one.row.pid for one in await self._members() if one.role == self._role]
         if self._efforts is None:
             self._efforts = Efforts()
             self._efforts.look(pids)
-            return {}
+            raise PageFailed(f"Whether the {self._role} works is seen at the next look.")
         moved = self._efforts.look(pids)
         if moved.at_work(waited_s):
             return {}

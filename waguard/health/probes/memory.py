@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from waguard.core.health.faults import Fault
+from waguard.errors import PageFailed
 from waguard.health.probes.census import Members
 from waguard.system import host
 from waguard.system.threads import Kind, in_thread
@@ -44,7 +45,7 @@ class MemoryProbe:
         return judge(usage, self._hard_mb)
 
     async def unanswered(self, _waited_s: float) -> Mapping[Fault, str]:
-        return {}  # that is this machine's doing
+        raise PageFailed("That is this machine's doing.")
 
 
 def judge(usage: Usage, hard_mb: float) -> Mapping[Fault, str]:

@@ -26,7 +26,7 @@ class ProcessProbe:
         return judge(members)
 
     async def unanswered(self, _waited_s: float) -> Mapping[Fault, str]:
-        return {}  # that is this machine's doing
+        raise PageFailed("That is this machine's doing.")
 
 
 def judge(members: Sequence[Member]) -> Mapping[Fault, str]:
