@@ -310,6 +310,20 @@ def test_a_command_loads_only_what_it_needs(command: Sequence[str], without: set
     assert not without & loaded
 
 
+def test_no_name_of_a_files_own_is_left_over() -> None:
+    """What has moved has taken its constants along."""
+    for path in sorted(ROOT.rglob("*.py")):
+        text = path.read_text()
+        own = [
+            target.id
+            for node in ast.parse(text).body
+            if isinstance(node, ast.Assign | ast.AnnAssign)
+            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+            if isinstance(target, ast.Name) and re.match("_[A-Za-z]", target.id)
+        ]
+        assert [name for name in own if len(re.findall(rf"\b{name}\b", text)) == 1] == [], path
+
+
 def test_nothing_goes_through_a_shell() -> None:
     shells = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
     shells |= {"asyncio.create_subprocess_shell", "os.spawnl", "os.execl"}

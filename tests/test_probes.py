@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waguard.core.health.faults import OF_THE_PAGE, Fault
-from waguard.core.health.plans import PLANS
+from waguard.core.health.plans import PLANS, STOPPING, Remedy
 from waguard.core.model import Link, Reading, Reason
 from waguard.errors import PageFailed
+from waguard.health import remedies
 from waguard.health.probes import Probe, effort, link, memory, qr, renderer
 from waguard.health.probes.browser import browser_probe
 from waguard.health.probes.census import BROWSER, GPU, NETWORK, RENDERER, Census, Member
@@ -329,6 +330,10 @@ async def test_drawing_is_asked_for_only_while_the_page_answers(processes: Proce
     browser.relays = True
     await cannot_tell(probe)
     assert set(await probe.unanswered(EVERY_S)) == {Fault.GPU_HUNG}
+
+
+def test_each_remedy_that_leaves_the_browser_up_has_its_function() -> None:
+    assert remedies._REMEDIES.keys() == set(Remedy) - STOPPING
 
 
 # --- processes, memory ----------------------------------------------------------------------------------------
@@ -757,7 +762,9 @@ def test_memory_that_is_its_own_is_counted_and_a_file_that_is_mapped_is_not() ->
         running(*python(HELD)) as small,
         running(*python("import sys; x = b'x' * (64 << 20); print(flush=True); sys.stdin.read()")) as large,
     ):
-        assert 60 <= host.anonymous_mb(large.pid) - host.anonymous_mb(small.pid) < 72  # they differ by more than x
+        assert (
+            60 <= host.anonymous_mb(large.pid) - host.anonymous_mb(small.pid) < 72
+        )  # they differ by more than x
         assert 0 < host.anonymous_mb(small.pid) < 32
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import IO
 
-from waguard.core.model import Alert, ClientCode, Process, Stage, Status, Wait
+from waguard.core.model import ClientCode, Process, Stage, Status, Wait
 from waguard.core.session import events
 from waguard.core.session.state import summary_of
 from waguard.core.shown import CleanupView, QrView, Raised, SandboxView, SessionView, SnapshotView, Sweep
@@ -41,14 +41,8 @@ from waguard.upkeep.sweep.sweeper import Sweeper
 from waguard.upkeep.tidying import Tidying
 from waguard.upkeep.twins import Twins
 
-_ON_ITS_WAY = frozenset({Process.PREPARING, Process.STARTING})
 REAP, SNAPSHOT = "reap", "snapshot"
 """The jobs of the schedule."""
-_REFUSING = frozenset({Alert.BREAKER_OPEN, Alert.DISK_FULL})
-"""While one of these stands, no connect is taken."""
-_DISK_EVERY_S = 10.0
-_INODES = 1000
-"""Files that a new profile makes, with some to spare."""
 
 
 class Supervisor:

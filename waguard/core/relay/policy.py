@@ -156,7 +156,6 @@ def _no_files(params: Params, _seat: Seat) -> str:
 
 _BROWSER = frozenset({Where.BROWSER})
 _SHARED = frozenset({Where.BROWSER, Where.PAGE})
-_OWN = frozenset({Where.OWN})
 _NOT_BROWSER = frozenset({Where.PAGE, Where.OWN})
 _COSTS = "it costs the login"
 _LASTS = "it outlasts the client, and blinds the daemon's probes"
