@@ -1,6 +1,8 @@
 """What every test gets: nothing may leak, nothing may block the loop; and the ways to start a daemon."""
 
 import asyncio
+import compileall
+import contextlib
 import gc
 import io
 import logging
@@ -24,12 +26,13 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 from written import Written, write
 
+import waguard
 from waguard import daemon
 from waguard.config.sections import Config
 from waguard.observe.bus import Bus, Event
 from waguard.sandbox.plain import become_subreaper
 from waguard.supervisor.supervisor import Supervisor
-from waguard.system import host
+from waguard.system import host, threads
 
 POSING = Path(__file__).parent / "posing_chromium.py"
 DYING_S = 5.0
@@ -46,6 +49,9 @@ QR_ONLY = zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode)
 
 
 def pytest_configure() -> None:
+    # Many tests start the daemon as a program. Where PYTHONDONTWRITEBYTECODE is set each of them would compile it anew, for a third of
+    # what a start takes.
+    compileall.compile_dir(Path(waguard.__file__).parent, quiet=2)
     become_subreaper()  # orphans of daemons that a test kills come to this process, and not to PID 1
     # A shell has it ignored for what it runs in the background, and programs under test would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -82,7 +88,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         function = getattr(item, "function", None)
         if asyncio.iscoroutinefunction(function) and isinstance(item, pytest.Function):
-            item.fixturenames.insert(0, "loop_guard")
+            # Its loop is gone when what has leaked is looked for.
+            item.fixturenames[:0] = ["nothing_leaks", "loop_guard"]
 
 
 UNREAD: list[str] = []
@@ -118,6 +125,7 @@ async def loop_guard() -> AsyncIterator[None]:
                 "waguard/observe/logs.py", {"write"}
             )  # the log is a terminal, a journal or a pipe
         yield
+    threads.of_this_loop().end()  # else they keep it, and all that they could tell, until the last test
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
     assert not left, f"tasks left: {left}"
 
@@ -134,21 +142,35 @@ def _fds() -> dict[str, str]:
 
 def _ours() -> set[int]:
     """Every living descendant of this process, wherever it went: see `pytest_configure`."""
-    rows = host.process_table()
-    found = {os.getpid()}
-    while more := {row.pid for row in rows if row.ppid in found and row.pid not in found}:
+    found: set[int] = set()
+    more = _children(os.getpid())
+    while more:
         found |= more
-    return {row.pid for row in rows if row.pid in found and row.state not in "ZX"} - {os.getpid()}
+        more = set().union(*map(_children, more)) - found
+    return {pid for pid in found if (row := host.process_row(pid)) is not None and row.state not in "ZX"}
+
+
+def _children(pid: int) -> set[int]:
+    """A look at the whole process table after each test would take as long as most tests do."""
+    found: set[int] = set()
+    with contextlib.suppress(OSError):  # it has ended
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found.update(map(int, (task / "children").read_text().split()))
+    return found
 
 
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
     """Processes and fds that outlive the test fail it."""
+    # The search for garbage afterwards is for this test's own alone: what is left of the one before, now that it has let go of its
+    # fixtures, is none.
+    gc.collect()
+    gc.freeze()
     fds, processes = _fds(), _ours()
     UNREAD.clear()
     yield
     gc.collect()
-    gc.freeze()  # what is left is no garbage: the next test's search is for its own alone
     assert not UNREAD
     deadline = time.monotonic() + DYING_S
     while (left := _ours() - processes) and time.monotonic() < deadline:

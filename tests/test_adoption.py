@@ -440,7 +440,7 @@ async def test_a_stop_at_the_last_moment_is_the_next_ones(
 def changed(place: Path, name: str = "__init__.py", old: str = "", new: str = "") -> Path:
     """Another build, whose file of this name has ``new`` in the place of ``old``."""
     build = place / "build"
-    shutil.copytree(PACKAGE, build / "waguard", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PACKAGE, build / "waguard")
     text = (build / "waguard" / name).read_text()
     assert old in text
     (build / "waguard" / name).write_text(text.replace(old, new))

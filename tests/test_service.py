@@ -166,7 +166,7 @@ async def test_browsers_and_links_outlive_every_end_of_the_daemon(
                 await service.run("systemctl", "reload", "waguard")
             elif how == "upgraded":
                 build = tmp_path / "waguard"
-                shutil.copytree(ROOT / "waguard", build, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(ROOT / "waguard", build)
                 shutil.copytree(build, machine.path("/opt/next/waguard"))
                 init = machine.path("/opt/next/waguard/__init__.py")
                 init.write_text(re.sub(r'__version__ = ".*"', '__version__ = "99.0.0"', init.read_text()))
