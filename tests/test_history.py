@@ -345,7 +345,7 @@ from pathlib import Path
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode
 from waguard.observe.bus import Bus
-from waguard.history import store as history
+from waguard.history import history
 from waguard.history.learned import Learned
 
 async def main():
