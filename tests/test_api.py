@@ -344,6 +344,7 @@ EVERYWHERE = [
     ("GET", "/v1/sessions/demo"),
     ("GET", "/v1/sessions/demo/qr"),
     ("GET", "/v1/sessions/demo/screenshot"),
+    ("POST", "/v1/sessions/demo/pairing-code"),
     ("GET", "/nowhere"),
     ("POST", "/api/whatsapp/connect"),
     ("POST", "/api/whatsapp/force-cleanup"),
@@ -1094,6 +1095,8 @@ async def test_no_answer_to_a_clients_token_names_a_path_of_the_daemons(
         for route in routes.ROUTES:
             path = route.path.replace("{code}", "demo").replace("{id}", "1")
             if route.view is bytes or route.scope in {Scope.OPEN, Scope.OWN} or path == "/v1/reap":
+                continue
+            if path.endswith("/pairing-code"):  # what it answers is a code and a time
                 continue
             admins = await asked.ask(route.method, path)
             answer = await asked.ask(route.method, path, TOKEN)

@@ -27,7 +27,7 @@ from waguard.config import load as loading
 from waguard.config.load import load
 from waguard.config.sections import Config
 from waguard.core.model import Login
-from waguard.core.shown import CleanupView, FailureView, QrView, Step
+from waguard.core.shown import CleanupView, FailureView, PairingView, QrView, Step
 from waguard.errors import BrowserFailed, SessionNotFound
 
 _FIELDS: list[tuple[float, str, dict[str, Any]]] = [
@@ -525,6 +525,16 @@ def test_disconnect(port: Port, with_token: None) -> None:
     port.handlers["POST /v1/sessions/demo/disconnect"] = always(DOWN)
     assert ask(port, "disconnect", "demo").stdout == "demo is stopped\n"
     assert json.loads(ask(port, "disconnect", "demo", "--json").stdout)["status"] == "stopped"
+
+
+def test_pair(port: Port, with_token: None) -> None:
+    view = PairingView("ABCD1234", time.time() + 160)
+    port.handlers["POST /v1/sessions/demo/pairing-code"] = always(view)
+    shown = ask(port, "pair", "demo", "5215550001111").stdout
+    assert shown.startswith("ABCD-1234\n")
+    assert "waguard connect demo --wait connected" in shown
+    assert json.loads(ask(port, "pair", "demo", "5215550001111", "--json").stdout)["code"] == "ABCD1234"
+    assert dict(port.requests[-1].query) == {"phone": "5215550001111"}
 
 
 @pytest.mark.usefixtures("with_token")

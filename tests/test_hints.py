@@ -165,4 +165,4 @@ def test_a_deadline_that_passes_names_the_setting_that_it_is_from() -> None:
             assert setting in origin, (where, origin)
         else:
             assert not re.search(r"\b(config|settings|deadlines)\b", origin), (where, origin)
-    assert seen == {None, "", "page.read_s"}
+    assert seen == {None, "", "page.read_s", "page.pairing_s"}

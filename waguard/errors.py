@@ -236,6 +236,18 @@ class NoQrCode(PageError, code="no_qr_code", http=404, again=True):
     do = "The hint says what to do in that status."
 
 
+class NoPairingCode(PageError, code="no_pairing_code", http=409):
+    """The page waits for no phone now: it is connected, starting or stopped; ``status`` says which."""
+
+    do = "Nothing, if it is connected. Else wait until it shows a QR code: waguard connect CODE --wait qr"
+
+
+class PairingRefused(PageError, code="pairing_refused", http=422):
+    """WhatsApp gives no pairing code: there is no such number, or it has had too many."""
+
+    do = "Check the number, with its country code. Wait an hour, or scan the QR code."
+
+
 # --- sessions and the daemon --------------------------------------------------------------------------------------
 
 

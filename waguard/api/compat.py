@@ -24,6 +24,8 @@ SPANISH = {
     "not_found": "La ruta no existe.",
     "session_not_found": "La sesión no existe.",
     "no_qr_code": "No hay código QR en este momento.",
+    "no_pairing_code": "La sesión no espera ningún teléfono en este momento.",
+    "pairing_refused": "WhatsApp no da un código de vinculación para este número.",
     "snapshot_not_found": "La copia de seguridad no existe.",
     "method_not_allowed": "Método no permitido en esta ruta.",
     "not_acceptable": "El formato pedido no está disponible.",

@@ -29,7 +29,8 @@ class Options(BaseModel):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
+            problems = error.errors(include_url=False)
+            problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
             name = ".".join(str(part) for part in problem["loc"])
             known = ", ".join(cls.model_fields) or "none"
             what = "is unknown" if problem["type"] == "extra_forbidden" else problem["msg"]
@@ -67,6 +68,11 @@ class ImportOptions(RestoreOptions):
 
     login: Annotated[str, Field(max_length=1024)] = ""
     """Which one is meant, where there are several."""
+
+
+class PairingOptions(Options):
+    phone: Annotated[str, Field(pattern=r"^\+?[0-9]{7,15}$")]
+    """With its country code."""
 
 
 class ReapOptions(Options):

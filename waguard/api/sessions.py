@@ -6,9 +6,9 @@ from aiohttp import web
 
 from waguard.api import qr
 from waguard.api.asked import Asked
-from waguard.api.schemas import ConnectOptions, Options, WaitOptions
+from waguard.api.schemas import ConnectOptions, Options, PairingOptions, WaitOptions
 from waguard.core.model import client_code
-from waguard.core.shown import AllSessions, CleanupView, QrView, SessionList, SessionView
+from waguard.core.shown import AllSessions, CleanupView, PairingView, QrView, SessionList, SessionView
 from waguard.errors import NotAcceptable
 
 
@@ -71,6 +71,11 @@ async def show_qr(asked: Asked, _options: Options) -> QrView | web.Response:
             charset = "utf-8" if wanted.startswith("text/") else None
             return web.Response(body=qr.FORMATS[wanted](view), content_type=wanted, charset=charset)
     raise NotAcceptable("The QR code comes as application/json, " + ", ".join(qr.FORMATS) + ".")
+
+
+async def pairing_code(asked: Asked, options: PairingOptions) -> PairingView:
+    """Ask the page for a code by which the phone with this number links itself, instead of scanning the QR code."""
+    return await asked.supervisor.pairing_code(asked.code, options.phone.removeprefix("+"))
 
 
 async def screenshot(asked: Asked, _options: Options) -> bytes:

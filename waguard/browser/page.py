@@ -155,8 +155,12 @@ class Page:
         """
         return await self._evaluate({"expression": expression})
 
+    async def promised(self, expression: str) -> Any:
+        """Likewise, of a promise, once it is kept."""
+        return await self._evaluate({"expression": expression, "awaitPromise": True})
+
     async def look(self, expression: str) -> Any:
-        """Likewise, in a world of our own: the same document, and nothing of the page's scripts."""
+        """Like `evaluate`, in a world of our own: the same document, and nothing of the page's scripts."""
         return await self._evaluate({"expression": expression, "contextId": await self._world()})
 
     async def settled(self, expression: str) -> Any:

@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "connect": "sessions:connect",
     "status": "sessions:status",
     "history": "sessions:history",
+    "pair": "sessions:pair",
     "disconnect": "sessions:disconnect",
     "restart": "sessions:restart",
     "cleanup": "sessions:cleanup",

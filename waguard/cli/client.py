@@ -21,6 +21,7 @@ from waguard.core.shown import (
     CleanupView,
     HistoryList,
     JobList,
+    PairingView,
     SessionView,
     SnapshotList,
     SnapshotTried,
@@ -70,6 +71,10 @@ class Control:
     def disconnect(self, code: ClientCode) -> SessionView:
         path = f"/v1/sessions/{code}/disconnect"
         return self._parsed(SessionView, self._ask("POST", path, limit_s=self._patience_s))
+
+    def pairing_code(self, code: ClientCode, phone: str) -> PairingView:
+        path = f"/v1/sessions/{code}/pairing-code"
+        return self._parsed(PairingView, self._ask("POST", path, {"phone": phone}, limit_s=self._patience_s))
 
     def cleanup(self, code: ClientCode) -> CleanupView:
         path = f"/v1/sessions/{code}/cleanup"

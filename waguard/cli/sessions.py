@@ -1,6 +1,7 @@
 """The commands that ask the daemon about sessions."""
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -161,6 +162,28 @@ def history(
         happenings.history(found.history, terminal.output())
     else:
         terminal.output().print(f"There is no history of {client}.")
+
+
+def pair(
+    ctx: typer.Context,
+    code: Code,
+    phone: Annotated[str, typer.Argument(help="Its number, with the country code.", metavar="PHONE")],
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Link by phone number: show the code that is to be entered on the phone, instead of scanning a QR code."""
+    client = client_code(code)
+    view = ask(ctx, url, lambda daemon: daemon.pairing_code(client, phone))
+    if json:
+        print_json(view)
+    else:
+        left = max(0, round(view.expires_at - time.time()))
+        console = terminal.output()
+        console.print(f"{view.code[:4]}-{view.code[4:]}")
+        console.print(
+            f"Enter it on the phone within {left} s: Linked devices, Link a device, Link with phone number instead."
+        )
+        console.print(f"Then: waguard connect {client} --wait connected")
 
 
 def disconnect(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) -> None:

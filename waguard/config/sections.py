@@ -268,6 +268,7 @@ class Page(_Section):
     poll_s: Seconds = 1.0
     read_s: Seconds = 5.0
     """Deadline of one look at the page."""
+    pairing_s: Seconds = 20.0
     unknown_after: Annotated[int, Field(ge=1, le=100)] = 6
     """So many looks in a row that tell nothing, and the link is unknown."""
 

@@ -228,6 +228,7 @@ EVENTS: Mapping[str, Kind] = {
     "session.recycled": _kind("A healthy browser is recycled: closed and started again.", "why"),
     "session.qr_shown": _kind("The page shows a QR code."),
     "session.qr_reloaded": _kind("The page was asked for new QR codes.", "clicked"),
+    "session.pairing_code": _kind("The page gave a code for linking by phone number.", asked=True),
     "session.account": _kind("The page tells whose account is logged in.", "wid"),
     "session.shutdown_failed": _kind(
         "A session could not be stopped at shutdown.", "where error trace", "error"

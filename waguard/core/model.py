@@ -159,6 +159,8 @@ class Reading:
     """Whether the login's marks are in the page's storage; None: not to be seen."""
     qr_exhausted: bool = False
     """All refs are used up; the page shows a reload button instead of a fresh code."""
+    pairing: bool = False
+    """It shows a code that is to be entered on the phone, instead of a QR code."""
     dialog: str | None = None
     """The kind of the modal dialog that lies over the page."""
     cut_off: bool = False

@@ -22,6 +22,14 @@ class QrView:
 
 
 @dataclass(frozen=True, slots=True)
+class PairingView:
+    code: str
+    """Eight characters; on the phone: Linked devices, Link a device, Link with phone number instead."""
+    expires_at: float
+    """Unix time, seconds; about, as WhatsApp does not say it. A QR code comes back then, at the latest."""
+
+
+@dataclass(frozen=True, slots=True)
 class BrowserView:
     pids: Sequence[int]
     """The processes whose end is the end of all."""

@@ -18,6 +18,8 @@ class Seen:
     """Unix time, seconds."""
     qr_seen: float = 0.0
     """Monotonic, seconds."""
+    pairing_until: float = 0.0
+    """Monotonic, seconds: till then somebody may link by a pairing code, and nothing brings QR codes in its place."""
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from waguard.core.health.faults import Fault, Finding, finding
 from waguard.core.model import Failure, Link, Reading, Stage
 from waguard.core.session import events
 from waguard.core.session.visit import LoginTaken, LogoutSeen, PageShown, RendererGone
-from waguard.errors import PageFailed
+from waguard.errors import PageFailed, PairingRefused
 from waguard.health.probes import link, qr
 from waguard.health.probes.census import BROWSER, RENDERER
 from waguard.health.probes.effort import Efforts
@@ -65,7 +65,7 @@ class PageReader:
                 evidence = (self._login.doubt, f"the page shows {shown}")
                 self._visit.tell(events.LoginLost(epoch, lost, evidence))
                 return
-            reading = judged
+            reading = self._paired(judged)
             news = (
                 reading != self._visit.seen.reading or reading.qr_exhausted or self._probing.renderer.silent
             )
@@ -135,8 +135,16 @@ class PageReader:
             return
         await self._see_sync(epoch, reading)
         stale_s = self._visit.config.health.qr_s
-        age = time.monotonic() - max(self._visit.seen.qr_seen, self._opening.opened)
+        began = max(self._visit.seen.qr_seen, self._visit.seen.pairing_until, self._opening.opened)
+        age = time.monotonic() - began
         await self._probing.saw(epoch, qr.FAULTS, qr.judge(reading, age, stale_s), age)
+
+    def _paired(self, reading: Reading) -> Reading:
+        """While a pairing code may be entered, QR codes that are used up are no news."""
+        seen, now = self._visit.seen, time.monotonic()
+        if reading.pairing and not (seen.reading is not None and seen.reading.pairing):
+            seen.pairing_until = max(seen.pairing_until, now + whatsapp.PAIRING_S)
+        return replace(reading, qr_exhausted=False) if now < seen.pairing_until else reading
 
     async def _see_sync(self, epoch: int, reading: Reading) -> None:
         """A sync that does not get on. What loads has yet to show whether it does."""
@@ -196,6 +204,16 @@ class PageReader:
                     whatsapp.part(self._visit.shared.probe, "click", "fresh_codes")
                 )
             self._visit.instance.publish("session.qr_reloaded", clicked=clicked is True)
+
+    async def pairing_code(self, page: Page, phone: str) -> str:
+        """The code by which the phone with this number links itself. Raises `PairingRefused`, `PageFailed`."""
+        asked = whatsapp.part(self._visit.shared.probe, "pairing", phone)
+        code, refused = whatsapp.pairing_code(await page.promised(asked))
+        if not code:
+            raise PairingRefused(f"WhatsApp gives no pairing code for this number: {refused}.")
+        self._visit.seen.pairing_until = time.monotonic() + whatsapp.PAIRING_S
+        self._visit.instance.publish("session.pairing_code")
+        return code
 
     def crashed(self, epoch: int) -> None:
         self._visit.seen.reading = None

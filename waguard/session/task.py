@@ -12,14 +12,15 @@ from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from typing import Any
 
+from waguard.browser.page import Page
 from waguard.core.actor import Actor, ActorKind, acting
 from waguard.core.health.plans import Remedy
-from waguard.core.model import ClientCode, Failure, Process, Stage, Wanted
+from waguard.core.model import ClientCode, Failure, Link, Process, Stage, Wanted
 from waguard.core.session import events, orders
 from waguard.core.session.state import State, summary_of
 from waguard.core.session.table import decide
 from waguard.core.shown import Step
-from waguard.errors import Interrupted, NoPage, ShuttingDown, WaguardError
+from waguard.errors import Interrupted, NoPage, NoPairingCode, ShuttingDown, WaguardError
 from waguard.sandbox import reaper
 from waguard.session.announcer import Announcer
 from waguard.session.cleanup import Cleanup
@@ -239,14 +240,32 @@ class Session:
 
     async def screenshot(self) -> bytes:
         """A PNG of the page. Raises `NoPage` when there is none, `PageFailed`, `DeadlineExceeded`."""
+        page = self._page()
+        async with within(Stage.OPEN, self._config.page.read_s, "the screenshot", setting="page.read_s"):
+            return await page.screenshot()
+
+    async def pairing_code(self, phone: str) -> str:
+        """The code by which the phone with this number links itself.
+
+        Raises `NoPage`, `NoPairingCode`, `PairingRefused`, `PageFailed`, `DeadlineExceeded`.
+        """
+        page = self._page()
+        if self.state.link is not Link.AWAITING_SCAN:
+            status = summary_of(self.state)
+            raise NoPairingCode(f"{self.code} waits for no phone: it is {status}.", status=status.value)
+        seconds = self._config.page.pairing_s
+        async with within(Stage.OPEN, seconds, "the pairing code", setting="page.pairing_s"):
+            return await self._watch.pairing_code(page, phone)
+
+    def _page(self) -> Page:
+        """Raises `NoPage`."""
         browser = self._instance.browser
         if browser is None or browser.page is None:
             raise NoPage(
                 f"{self.code} has no page now: it is {summary_of(self.state)}.",
                 hint=f"Start it: waguard connect {self.code}",
             )
-        async with within(Stage.OPEN, self._config.page.read_s, "the screenshot", setting="page.read_s"):
-            return await browser.page.screenshot()
+        return browser.page
 
     async def run(self) -> None:
         """The session's life; ends when cancelled, and then leaves nothing running."""

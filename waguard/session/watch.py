@@ -144,6 +144,10 @@ class Watch:
         """Ask the page for fresh codes."""
         self._start(self._reader.reload_qr, "reload-qr")
 
+    async def pairing_code(self, page: Page, phone: str) -> str:
+        """See `PageReader.pairing_code`."""
+        return await self._reader.pairing_code(page, phone)
+
     async def worked(self, seconds: float) -> bool:
         """Whether a process of the browser was at work for a good part of its first ``seconds``."""
         return await self.probing.worked(seconds)

@@ -11,7 +11,16 @@ from typing import IO
 from waguard.core.model import ClientCode, Process, Stage, Status, Wait
 from waguard.core.session import events
 from waguard.core.session.state import summary_of
-from waguard.core.shown import CleanupView, QrView, Raised, SandboxView, SessionView, SnapshotView, Sweep
+from waguard.core.shown import (
+    CleanupView,
+    PairingView,
+    QrView,
+    Raised,
+    SandboxView,
+    SessionView,
+    SnapshotView,
+    Sweep,
+)
 from waguard.errors import (
     BreakerOpen,
     NoQrCode,
@@ -40,6 +49,7 @@ from waguard.upkeep.keeper import Keeper
 from waguard.upkeep.sweep.sweeper import Sweeper
 from waguard.upkeep.tidying import Tidying
 from waguard.upkeep.twins import Twins
+from waguard.whatsapp.page import PAIRING_S
 
 REAP, SNAPSHOT = "reap", "snapshot"
 """The jobs of the schedule."""
@@ -305,6 +315,11 @@ class Supervisor:
             }.get(status, "Ask again in a moment.")
             raise NoQrCode(f"{code} shows no QR code: it is {status}.", hint=hint, status=status.value)
         return found
+
+    async def pairing_code(self, code: ClientCode, phone: str) -> PairingView:
+        """A code by which the phone with this number links itself. Raises like `Session.pairing_code`, and `SessionNotFound`."""
+        found = await self._known(code).pairing_code(phone)
+        return PairingView(found, round(time.time() + PAIRING_S, 3))
 
     async def screenshot(self, code: ClientCode) -> bytes:
         """A PNG of the page. Raises `NoPage`, `PageFailed`, `DeadlineExceeded`, `SessionNotFound`."""

@@ -35,12 +35,22 @@ def together(signs: object, words: object) -> object:
     return {**signs, **{name: word for name, word in words.items() if word is not None}}
 
 
+def pairing_code(answer: object) -> tuple[str, str]:
+    """Of what the page has said to `probe.js`'s ``pairing``: the code, or else why there is none."""
+    said = answer if isinstance(answer, Mapping) else {}
+    code = _match(_CODE, said.get("code"))
+    return code or "", "" if code else _match(_WORD, said.get("refused")) or "it does not say why"
+
+
+PAIRING_S = 160.0
+"""A pairing code lives about so long."""
 ERROR_PAGE = "error page"
 """The sign of a page that the browser shows itself, since it reached none."""
 
 _MOST = 2.0**53
 _HTTP_ERROR = 400
 _QR = re.compile(r"[\x20-\x7e]{1,1024}")
+_CODE = re.compile(r"[0-9A-Z]{8}")
 _PLACE = re.compile(r"[\w.:/\[\]-]+", re.ASCII)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]{0,20}:[\w./:-]{0,253}", re.ASCII)
 _WORD = re.compile(r"[\w .:+-]{1,64}", re.ASCII)
@@ -182,6 +192,7 @@ class _Signs:
             qr=self.qr if link is Link.AWAITING_SCAN and not exhausted and reason not in PASSKEYS else None,
             marks=self.logged_in,
             qr_exhausted=exhausted,
+            pairing=link is Link.AWAITING_SCAN and self.pairing is True,
             dialog=self.dialog if link is not Link.LOST else None,
             cut_off=self._cut_off(link),
             wrong=link is Link.UNKNOWN and self._wrong(),

@@ -125,6 +125,20 @@
     };
   },
 
+  // Asks for the code by which the phone with this number is linked, in the page's own world: of the promise comes the code, or why
+  // there is none, each a short text.
+  async pairing(phone) {
+    const word = value => typeof value === 'string' && value.length <= 64 ? value : '';
+    try {
+      const api = window.require('WAWebAltDeviceLinkingApi');
+      api.setPairingType('ALT_DEVICE_LINKING');
+      await api.initializeAltDeviceLinking();
+      return { code: word(await api.startAltLinkingFlow(phone, true)) };
+    } catch (error) {
+      return { refused: word(error.message) };
+    }
+  },
+
   // Clicks a button of the page's, in the world of its own; true if it was there.
   click(name) {
     const buttons = {
