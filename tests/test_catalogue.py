@@ -9,7 +9,7 @@ import pytest
 
 import waguard
 from waguard.core import catalogue
-from waguard.core.catalogue import EVENTS, FIELDS, OF_A_CLIENT, NotInCatalogue
+from waguard.core.catalogue import EVENTS, FIELDS, OF_A_CLIENT, NotInCatalogue, mistake
 from waguard.history.history import KEPT
 from waguard.observe.bus import Bus, Event
 
@@ -95,3 +95,12 @@ def test_the_reference_is_current() -> None:
     """Else: ``python -m waguard.core.catalogue > docs/reference/events.md``."""
     reference = ROOT.parent / "docs" / "reference" / "events.md"
     assert reference.read_text() == "\n".join(catalogue.page()) + "\n"
+
+
+def test_what_nobody_has_foreseen_says_where_and_has_its_trace() -> None:
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        int("x")
+    fields = mistake("a finding", caught.value)
+    assert (fields["where"], fields["error"]) == ("a finding", repr(caught.value))
+    assert "test_catalogue.py" in fields["trace"]
+    assert fields.keys() <= set(EVENTS["internal.error"].fields)

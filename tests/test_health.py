@@ -14,7 +14,7 @@ from waguard.core.health import recycle
 from waguard.core.health.breaker import Breaker, BreakerPolicy
 from waguard.core.health.correlation import network_is_down
 from waguard.core.health.faults import FOR_A_PERSON, GONE, Fault, Finding, finding
-from waguard.core.health.patience import Book, Complaint, Due, update
+from waguard.core.health.patience import LONGER, Book, Complaint, Due, doubt, left_s, update
 from waguard.core.health.plans import (
     AGAIN,
     BY_COST,
@@ -781,3 +781,22 @@ def test_trials_wait_longer_each_time() -> None:
         assert breaker.trials == number + 1
     assert all(before <= after for before, after in pairwise(waits))
     assert waits[-1] == POLICY.max_s
+
+
+# --- what gets on, and who could not tell ---------------------------------------------------------------------
+
+
+@given(moments=st.lists(st.floats(0, 1e6), min_size=3, max_size=3), limit_s=st.floats(0.1, 1e4))
+def test_what_gets_on_is_waited_for_but_not_for_ever(moments: list[float], limit_s: float) -> None:
+    began, moved, now = sorted(moments)
+    left = left_s(began, moved, limit_s, now)
+    assert left <= moved + limit_s - now
+    assert left <= began + LONGER * limit_s - now
+    assert left_s(began, began, limit_s, began) == pytest.approx(limit_s)
+
+
+def test_who_could_not_tell_clears_no_finding_and_keeps_no_suspicion() -> None:
+    told, suspected = Complaint(1.0, found=True), Complaint(1.0)
+    book = {Fault.PAGE_SILENT: told, Fault.PAGE_LOOPING: suspected, Fault.OFFLINE: suspected}
+    after = doubt(book, {Fault.PAGE_SILENT, Fault.PAGE_LOOPING})
+    assert after == {Fault.PAGE_SILENT: told, Fault.OFFLINE: suspected}

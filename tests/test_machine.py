@@ -291,6 +291,26 @@ def test_the_host_holds_a_start_at_no_cost_to_the_budget() -> None:
     play(e.WaitEnded(3), o.Prepare(4), restarts=(900.0,))
 
 
+SHORT = replace(FAILURE, passing=True, details=(("retry_after_s", 7.0),))
+"""For want of something of the host."""
+
+
+def test_what_the_host_lacks_for_a_moment_counts_against_nobody() -> None:
+    held = o.BackOff(1, 7.0, jitter=True, held=True)
+    play = Playbook(State(Wanted.UP, Process.STARTING, epoch=1, restarts=(900.0,)))
+    play(e.Failed(1, SHORT), o.Stop(1, polite=False))
+    play(e.Gone(1), held, process=Process.BACKOFF, failure=SHORT, restarts=(900.0,))
+
+
+def test_what_could_not_be_ended_for_want_of_something_is_ended_later_though_nobody_wants_it_up() -> None:
+    play = Playbook(State(Wanted.DOWN, Process.STOPPING, epoch=1))
+    play(e.NotGone(1, SHORT), o.BackOff(1, 7.0, jitter=True, held=True), process=Process.BACKOFF)
+    play(e.WaitEnded(1), o.Stop(1, polite=False), process=Process.STOPPING, failure=None)
+    play = Playbook(State(Wanted.DOWN, Process.STOPPING, epoch=1))
+    play(e.NotGone(1, FAILURE), process=Process.FAILED, failure=FAILURE)
+    play(e.WaitEnded(1), process=Process.FAILED)
+
+
 def test_what_was_wanted_comes_back_and_what_was_not_does_not() -> None:
     play = Playbook(State(Wanted.UP))
     assert summary_of(play.state) is Status.RECOVERING

@@ -195,3 +195,13 @@ def test_an_error_from_anywhere_prints_as_text(capsys: pytest.CaptureFixture[str
 def test_what_the_tests_are_blind_to() -> None:
     assert len(harmful(EVIL)) == 9
     assert response(NotFound(EVIL), admin=True).status == 404
+
+
+def test_what_is_nested_deeper_than_anything_of_ours_is_cut() -> None:
+    deep: Any = "end"
+    for _ in range(50):
+        deep = [deep]
+    text = repr(plain_data(deep))
+    assert "end" not in text
+    assert "..." in text
+    assert plain_data({1: Path("a\x1b")}) == {1: "a\\x1b"}

@@ -17,7 +17,7 @@ from waguard.core.session import treatment
 from waguard.core.session.remedy import for_a_person
 from waguard.core.session.state import State
 from waguard.core.session.table import decide
-from waguard.core.session.treatment import Course, Report, course_of
+from waguard.core.session.treatment import Course, Report, course_of, report_of
 
 CHEAPEST_FIRST = tuple(Remedy)
 
@@ -128,6 +128,34 @@ def test_a_fault_that_only_a_person_ends_has_no_next_try_and_another_takes_its_p
         link=Link.LOST,
         reason=Reason.CONFLICT,
     )
+
+
+def test_a_page_that_goes_on_loading_proves_no_cure() -> None:
+    play(
+        """
+        Found -> curing: terminate
+        PageRead -> curing: -
+        PageRead -> curing: -
+        """,
+        found(1, Fault.GPU_HUNG, Remedy.TERMINATE),
+        seen(1, Link.LOADING),
+        seen(1, Link.CONNECTED),
+    )
+
+
+def test_a_page_that_speaks_is_not_silent_whatever_it_says() -> None:
+    play(
+        """
+        Found -> reloading: reload
+        PageRead -> none: -
+        """,
+        found(1, Fault.PAGE_SILENT, Remedy.RELOAD),
+        seen(1, Link.LOADING),
+    )
+
+
+def test_what_somebody_asks_for_is_no_report_on_a_treatment() -> None:
+    assert report_of(State(), e.DisconnectAsked()) is None
 
 
 def test_every_pair_has_a_rule() -> None:

@@ -133,10 +133,9 @@ def _new(
     """A treatment of what was found, and what was tried lately."""
     before, found = state.treatment, now
     tried: tuple[Remedy, ...] = ()
-    if before is not None and _same(state, event):
-        found = before.found
-        if before.remedy is not None:  # the new browser has it too
-            tried = (*before.tried, before.remedy)
+    # The new browser has it too; of one that rests the same fault is no new complaint.
+    if before is not None and before.remedy is not None and _same(state, event):
+        found, tried = before.found, (*before.tried, before.remedy)
     treated = state.treated
     began = now - event.finding.lasted_s  # what takes long to be found is back all the same
     if state.well_since is not None and began - state.well_since > policy.relapse_s:
