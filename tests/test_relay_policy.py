@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waguard.core.relay.policy import POLICY, Judged, Seat, Verdict, Where, at_home, judge
+from waguard.core.relay.policy import POLICY, Judged, Seat, Verdict, Where, at_home, judge, page
 from waguard.relay.acts import ACTS
 
 HOME = "https://web.whatsapp.com"
@@ -67,6 +67,8 @@ ALLOWED: list[tuple[Seat, str, dict[str, Any]]] = [
     (GUEST, "Emulation.setDeviceMetricsOverride", {}),
     *((OWNER, "Page.navigate", {"url": HOME + end}) for end in ("", "/", "?a=b", "#x", "/x?y")),
     (OWNER, "Page.navigate", {"url": "about:blank"}),
+    (OWNER, "Page.navigate", {"url": 1}),  # the browser says what is wrong with it
+    (BROWSER, "Tracing.start", {"transferMode": "ReturnAsStream"}),
     (OWN, "Page.navigate", {"url": "https://example.com/"}),
     (OWN, "Network.clearBrowserCookies", {}),
     (OWN, "Emulation.setUserAgentOverride", {"userAgent": "x"}),
@@ -136,3 +138,8 @@ def test_no_domain_is_passed_on_whole_that_has_no_row() -> None:
 def test_only_what_is_of_the_origin_is_at_home(rest: str) -> None:
     """Whatever follows, the browser's own parser ends the authority at the first of these."""
     assert at_home(HOME + rest, HOME) is (not rest or rest[0] in "/?#")
+
+
+def test_its_page_has_every_row_in_order() -> None:
+    rows = [line.split("`")[1] for line in page() if line.startswith("| `")]
+    assert rows == [rule.method for rule in POLICY]
