@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ async def serving(sessions_dir: Path) -> AsyncIterator[tuple[Service, list[Hangi
     settings: dict[str, Any] = {
         "browser": {"path": str(POSING), "extra_flags": ["--posing=ok"]},
         "limits": {"concurrent_starts": 2},
-        "deadlines": {"prepare": 3.0},
+        "deadlines": {"prepare": 3.0, "kill": 5.0},
     }
     for code in HUNG:
         (sessions_dir / code).mkdir(parents=True, mode=0o700)
@@ -121,13 +122,18 @@ async def test_disks_of_two_clients_that_hang_cost_no_other_client_anything(
         assert await service.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_daemon_starts_beside_a_disk_that_hangs_and_its_client_comes_in_when_it_answers(
-    sessions_dir: Path,
+    sessions_dir: Path, how: signal.Signals
 ) -> None:
+    """Once, whatever comes back beside it: its browser is taken over if it is up, and started if not."""
     async with serving(sessions_dir) as (service, disks):
         for code in (*HUNG, *OTHERS):
             await connect(service, code)
-        await service.end(signal.SIGTERM)  # all are wanted
+        for code in (*HUNG, *OTHERS):  # a daemon that is killed has written it
+            await service.until(partial(service.events, "attempt.done", code), f"{code} in the log")
+        before = service.launch(HUNG[0])
+        await service.end(how)  # all are wanted
         disks[0].hang()
         await service.start()
         for code in OTHERS:
@@ -138,6 +144,13 @@ async def test_a_daemon_starts_beside_a_disk_that_hangs_and_its_client_comes_in_
 
         async def back() -> bool:
             views = (await service.ask("GET", "/v1/sessions"))["sessions"]
-            return {one["client"]: one["status"] for one in views}.get(HUNG[0]) == "awaiting_scan"
+            status = {one["client"]: one["status"] for one in views}
+            return {status.get(code) for code in (*HUNG, *OTHERS)} == {"awaiting_scan"}
 
         await service.until(back, "back", 60)
+        adopted = how is signal.SIGKILL
+        for code in (*HUNG, *OTHERS):
+            assert len(service.events("session.adopted", code)) == adopted
+            assert len(service.events("browser.spawned", code)) == 2 - adopted
+        assert (service.launch(HUNG[0]) == before) is adopted
+        assert not service.events("internal.error")

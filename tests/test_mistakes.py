@@ -1,6 +1,7 @@
 """A mistake of ours has its trace in the log, wherever it is made, and ends nothing that was to go on."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ from conftest import Daemon, Journal
 from waiting import until
 
 from waguard.core.model import ClientCode
-from waguard.errors import NotReady, SnapshotFailed, StorageFailed
+from waguard.errors import NotReady, SnapshotFailed, StorageFailed, StorageHangs
 from waguard.observe.bus import Event
 from waguard.profile.store import Profiles
 from waguard.session.login import ClientLogin
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import host, tasks
 from waguard.system.tasks import background
-from waguard.system.threads import in_thread
+from waguard.system.threads import in_thread, working_for
 from waguard.upkeep.keeper import Keeper
 from waguard.upkeep.sweep.sweeper import Sweeper
 
@@ -172,3 +173,36 @@ async def test_what_becomes_an_answer_is_told_with_its_trace(
     (told,) = taken(journal, where)
     assert "in stumble" in told.fields["trace"]
     taken(journal, "sweep")  # the one at the start may have met it too
+
+
+async def test_who_looks_on_looks_again_when_the_disk_answers(pose: Daemon, journal: Journal) -> None:
+    disk, began = threading.Event(), threading.Event()
+    looks = 0
+
+    def hang() -> None:
+        began.set()
+        disk.wait()
+
+    async def look() -> None:
+        nonlocal looks
+        looks += 1
+        await in_thread(disk.is_set)
+
+    async with pose("ok") as (supervisor, _):
+        await supervisor.connect(DEMO)
+        try:
+            with working_for(DEMO):
+                left = asyncio.create_task(in_thread(hang))
+                await until(began.is_set, "in the thread")
+                left.cancel()
+                await asyncio.wait([left])  # it is left behind, and nothing of the client is asked meanwhile
+                with pytest.raises(StorageHangs):
+                    await in_thread(disk.is_set)
+                looking = supervisor._sessions[DEMO]._crew.look_on(look, "look")
+            await until(lambda: looks > 1, "looked again")
+            assert not looking.done()
+        finally:
+            disk.set()
+        async with asyncio.timeout(20):
+            await looking
+        assert not journal.named("internal.error")

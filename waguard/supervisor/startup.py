@@ -21,10 +21,12 @@ from waguard.session.registry import Record
 from waguard.session.resources import Services
 from waguard.session.sessions import Sessions
 from waguard.session.task import Session
-from waguard.system.threads import in_thread, working_for
+from waguard.system.threads import Timing, in_thread, working_for
 
 READ_LATER = "What runs of this client is left alone. When the file can be read: systemctl reload waguard, or restart the daemon."
 _READS, _READ_AGAIN_S = 3, 0.3
+_TOLD_BY_THEN_S = 1.0
+"""After a call should have been reported, it is."""
 _ON_ITS_WAY = frozenset({Process.PREPARING, Process.STARTING})
 
 
@@ -59,9 +61,10 @@ class Startup:
         adopting = {asyncio.create_task(self._adopt(code), name=f"{code}:adopt"): code for code in codes}
         if not adopting:
             return
-        _, late = await asyncio.wait(
-            adopting, timeout=self._config.deadlines.prepare + self._config.deadlines.kill
-        )
+        # Not before a disk that hangs is known to: what looks at all clients' files then would wait for it.
+        deadlines = self._config.deadlines
+        limit_s = max(deadlines.prepare + deadlines.kill, Timing().told + _TOLD_BY_THEN_S)
+        _, late = await asyncio.wait(adopting, timeout=limit_s)
         for task in late:
             self._sessions.unread[adopting[task]] = (
                 "What is kept of this client is still being read: its disk does not answer."

@@ -295,7 +295,8 @@ class Supervisor:
         return [summary_of(one.state) for one in self._sessions.values()]
 
     def views(self) -> Sequence[SessionView]:
-        return [self.view(code) for code in sorted(self._sessions)]
+        known = self._sessions.keys() - self._sessions.unread.keys()  # else it is being taken over just now
+        return [self.view(code) for code in sorted(known)]
 
     def view(self, code: ClientCode) -> SessionView:
         """Raises `SessionNotFound`."""
