@@ -7,6 +7,11 @@ const { dataPath, puppeteer } = JSON.parse(options);
 const tell = (event, values = {}) => console.log(JSON.stringify({ event, ...values }));
 const plain = ({ id, body, from, to, type, hasMedia, fromMe }) => ({ id: id._serialized, body, from, to, type, hasMedia, fromMe });
 const client = new Client({ authStrategy: new LocalAuth({ clientId: 'demo', dataPath }), puppeteer });
+const inject = client.inject.bind(client);
+client.inject = async () => {
+  await inject();
+  tell('listens'); // after which no event of the page's is missed
+};
 client.on('qr', text => tell('qr', { text }));
 for (const name of ['authenticated', 'ready', 'disconnected', 'auth_failure', 'change_state', 'loading_screen']) {
   client.on(name, said => tell(name, { said: typeof said === 'string' ? said : null }));
@@ -14,6 +19,7 @@ for (const name of ['authenticated', 'ready', 'disconnected', 'auth_failure', 'c
 client.on('message', message => tell('message', plain(message)));
 client.on('message_create', message => { if (message.fromMe) tell('created', plain(message)); });
 client.on('message_ack', (message, ack) => tell('ack', { id: message.id._serialized, ack }));
+// Of its own: it looks at pages that have gone.
 process.on('unhandledRejection', error => tell('unhandled', { error: String(error?.stack ?? error) }));
 
 const received = id => client.getMessageById(id);
