@@ -58,6 +58,8 @@ Scan, as its phone would:
     python3 -c 'import json, sys; print(json.load(sys.stdin)["text"])' |
     curl --data-binary @- {url}phone/scan
 Linked devices:          curl {url}phone/devices
+Write to its bot:        curl --data '{{"from": "5215550001111", "body": "Hello"}}' {url}phone/message
+What was written:        curl {url}phone/messages
 Faults there are:        curl {url}faults
 
 Ctrl-C ends it.""")
