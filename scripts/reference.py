@@ -187,6 +187,9 @@ def http_api() -> Iterator[str]:
             yield f"- option `{name}`: {_shape(option)}{default}"
         if route.streamed is Streamed.IN:
             yield "- body: the archive, sent in pieces of any size"
+        if route.streamed is Streamed.BOTH:
+            yield "- answer: a WebSocket"
+            continue
         shape = "a file" if route.view is bytes else _shape(schemas[route.view])
         yield f"- answer: {shape}, as {', '.join(f'`{one}`' for one in route.media)}"
     yield from ("", "## Shapes")

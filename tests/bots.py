@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,17 @@ class Bot:
         self.heard.append(told)
 
 
-@asynccontextmanager
-async def bot(script: str, modules: Path, data: Path, flags: Sequence[str]) -> AsyncIterator[Bot]:
+def bot(script: str, modules: Path, data: Path, flags: Sequence[str]) -> AbstractAsyncContextManager[Bot]:
     """With a browser of its own, whose login is kept in ``data``."""
     # The page refuses a browser whose client hints say that it is headless, and clients leave them as they are.
     args = ["--no-sandbox", "--disable-features=UserAgentClientHint", *flags]
-    options = {"dataPath": str(data), "puppeteer": {"executablePath": str(BINARY), "args": args}}
+    return running(script, modules, data, {"executablePath": str(BINARY), "args": args})
+
+
+@asynccontextmanager
+async def running(script: str, modules: Path, data: Path, puppeteer: Mapping[str, Any]) -> AsyncIterator[Bot]:
+    """With whatever browser puppeteer has by these options."""
+    options = {"dataPath": str(data), "puppeteer": puppeteer}
     process = await asyncio.create_subprocess_exec(
         *("node", str(Path(__file__).with_name(script)), str(modules), json.dumps(options)),
         stdin=asyncio.subprocess.PIPE,

@@ -115,6 +115,7 @@ class Posing:
     leaving: "dict[str, object] | None" = None
     """What is to be answered when the page that is there is left."""
     looks = 0
+    guests = 0
 
 
 def flag(name: str, default: str) -> str:
@@ -242,8 +243,21 @@ def answer(message: dict, pose: str) -> None:  # type: ignore[type-arg]  # runs 
         send({"method": "Target.targetCreated", "params": {"targetInfo": info}})
     elif method == "Target.attachToTarget":
         result = {"sessionId": "S"}
+    elif method == "Target.attachToBrowserTarget":
+        Posing.guests += 1
+        result = {"sessionId": f"G{Posing.guests}"}
+    elif method == "Target.getTargetInfo" and "targetId" in message["params"]:
+        result = {"targetInfo": {"targetId": "T", "type": "page", "url": Posing.url, "browserContextId": "C"}}
     elif method == "Target.getTargetInfo":
-        result = {"targetInfo": {"targetId": "T"}}
+        guest = message.get("sessionId", "").startswith("G")
+        result = {
+            "targetInfo": {"targetId": "B" + message["sessionId"], "type": "browser"}
+            if guest
+            else {"targetId": "T"}
+        }
+    elif method == "Browser.getVersion":
+        words = ("product", "protocolVersion", "userAgent", "jsVersion", "revision")
+        result = dict.fromkeys(words, "posing")
     elif method == "Page.createIsolatedWorld":
         result = {"executionContextId": 2}
     elif method == "Page.getNavigationHistory":

@@ -44,6 +44,7 @@ OF_A_SESSION = (
         "pipes",
         "lease",
         "instance",
+        "driving",
         "login",
         "enclosure",
     ),

@@ -109,17 +109,27 @@ def test_giving_back_who_drives_the_page_says_nothing_of_who_was_still() -> None
 
 async def test_who_drives_the_page_is_told_why_it_is_taken_back_and_has_it_no_more() -> None:
     lease, told = PageLease(), list[str]()
-    end = lease.drive("token bot", "it sends messages", told.append)
+    lease.pulled.observe(told.append)
+    lease.drive("token bot", "it sends messages")
     with pytest.raises(Held, match="token bot holds the page: it sends messages"):
-        lease.drive("token other", "likewise", told.append)
+        lease.drive("token other", "likewise")
     await lease.pull(Remedy.RENEW, "network_hung")
     assert told == []
     await lease.pull(Remedy.RELOAD, "page_blocked")
     assert told == ["page_blocked"]
     assert lease.held(Use.DRIVEN) is None
-    lease.drive("token other", "likewise", told.append)
-    end()  # late
+    lease.drive("token other", "likewise")
     assert lease.held(Use.DRIVEN) is not None
+    lease.end_drive()
+    lease.end_drive()
+    assert lease.held(Use.DRIVEN) is None
+
+
+def test_a_page_is_stalled_as_long_as_anybody_keeps_it_from_answering() -> None:
+    lease = PageLease()
+    for begins, stalled in (("a", True), ("b", True), ("-a", True), ("-a", True), ("-b", False)):
+        lease.stall(begins.removeprefix("-"), begins=not begins.startswith("-"))
+        assert lease.stalled is stalled
 
 
 @contextmanager
@@ -182,12 +192,13 @@ async def test_who_drives_the_page_is_told_of_a_remedy_and_of_the_browsers_end(p
     async with pose("connected") as (supervisor, _):
         await supervisor.connect(DEMO)
         session, told = supervisor._sessions[DEMO], list[str]()
-        session.lease.drive("token bot", "it sends messages", told.append)
+        session.lease.pulled.observe(told.append)
+        session.lease.drive("token bot", "it sends messages")
         session._watch.cure(session.state.epoch, 1, Fault.PAGE_BLOCKED, Remedy.RELOAD, 60.0)
         async with asyncio.timeout(10):
             while not told:
                 await asyncio.sleep(0.01)
-        session.lease.drive("token bot", "it is back", told.append)
+        session.lease.drive("token bot", "it is back")
         await supervisor.disconnect(DEMO)
         assert told == ["reload, because of page_blocked", "its browser is closed"]
 

@@ -53,6 +53,9 @@ REFUSED: list[tuple[Seat, str, dict[str, Any]]] = [
     (BROWSER, "SystemInfo.getProcessInfo", {}),
     (BROWSER, "Browser.getBrowserCommandLine", {}),
     (BROWSER, "Browser.grantPermissions", {"origin": "https://evil.example", "permissions": []}),
+    (BROWSER, "Browser.grantPermissions", {"origin": HOME, "permissions": [], "browserContextId": "another's"}),
+    (BROWSER, "Storage.getCookies", {"browserContextId": "another's"}),
+    (OWNER, "Page.waitForDebugger", {}),
     (BROWSER, "IO.read", {"handle": "1"}),
     (OWNER, "IO.read", {"handle": "2"}),
     *((BROWSER, method, {}) for method in (

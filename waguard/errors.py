@@ -230,6 +230,12 @@ class NoPage(PageError, code="no_page", http=409):
     do = "Start it: waguard connect CODE"
 
 
+class TooManyAttached(PageError, code="too_many_attached", http=503, again=True):
+    """As many clients are attached to the session as `relay.clients` allows."""
+
+    do = "End one of them, or raise `relay.clients`."
+
+
 class NoQrCode(PageError, code="no_qr_code", http=404, again=True):
     """The page shows no QR code now: it is connected, starting or stopped; ``status`` says which."""
 

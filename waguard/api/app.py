@@ -1,6 +1,7 @@
 """The control port: who is let in, how errors leave, which routes there are. It decides nothing about sessions."""
 
 import asyncio
+import base64
 import re
 import secrets
 import time
@@ -13,12 +14,13 @@ from aiohttp import HttpVersion11, web
 from waguard.api import compat, problems
 from waguard.api.asked import Asked
 from waguard.api.auth import NOBODY, Caller, Tokens
-from waguard.api.context import ARRIVES_S, BEGUN, CALLER, DRY_RUN, REQUEST_ID
+from waguard.api.context import ARRIVES_S, BEGUN, CALLER, DRY_RUN, REQUEST_ID, TICKETS
 from waguard.api.port import ENCODED, ENCODINGS, Port
 from waguard.api.problems import response
 from waguard.api.routes import ROUTES, Route, Streamed
 from waguard.api.schemas import read, respond
 from waguard.api.scopes import SCOPES, Scope
+from waguard.api.tickets import Tickets
 from waguard.config.sections import Api
 from waguard.core.actor import Actor, ActorKind, acting
 from waguard.core.model import ClientCode, client_code
@@ -62,6 +64,7 @@ def make(
     allowed = _LOOPBACK | {host.lower() for host in settings.allowed_hosts}
     limit = settings.max_body_kb * 1024
     refused = Repeats(20)
+    tickets = Tickets()
 
     @web.middleware
     async def outer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -125,8 +128,7 @@ def make(
         """Host, then site, then size, then token, then scope and client; before any of it nothing is looked at."""
         route = served.get(request.match_info.handler)
         _check_host(request, allowed)
-        if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
-            raise CrossSite("Requests from other sites' pages are refused.")
+        _check_site(request, route, settings.allowed_origins)
         if request.headers.get("Expect", _CONTINUE).lower() != _CONTINUE:
             raise ExpectationFailed(f"The Expect header may only be {_CONTINUE}.")
         if (encoding := request.headers.get("Content-Encoding", "identity").lower()) not in ENCODINGS:
@@ -137,7 +139,8 @@ def make(
         if route is not None and route.scope is Scope.OPEN:
             return await handler(request)
         # Also for a route that is not there: which there are is not for everybody.
-        caller = request[CALLER] = _caller(request, tokens)
+        drives = route is not None and route.scope is Scope.DRIVE
+        caller = request[CALLER] = _driver(request, tokens, tickets) if drives else _caller(request, tokens)
         if route is not None:
             caller.check(route.scope, _code(request))
         with port.at_work(request):
@@ -145,11 +148,12 @@ def make(
 
     app = web.Application(middlewares=[outer, gate], client_max_size=limit)
     app[ARRIVES_S] = settings.request_s
+    app[TICKETS] = tickets
     app.on_response_prepare.append(stamp)
     for handler, route in served.items():
         path = _IN_BRACES.sub(r"{\1:[^/]*}", route.path)
         if route.method == "GET":
-            head = route.streamed is not Streamed.OUT
+            head = route.streamed not in {Streamed.OUT, Streamed.BOTH}
             app.router.add_get(path, handler, allow_head=head, expect_handler=_go_on)
         else:
             app.router.add_post(path, handler, expect_handler=_go_on)
@@ -191,6 +195,29 @@ def _caller(request: web.Request, tokens: Tokens) -> Caller:
     return caller
 
 
+def _driver(request: web.Request, tokens: Tokens, tickets: Tickets) -> Caller:
+    """Likewise, by what else drivers can send: a password in the address, which they put into a header, or a ticket. Raises `Unauthorized`."""
+    scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
+    ticket = request.query.get("ticket", "")
+    if scheme.lower() == "basic" and not ticket:
+        try:
+            _, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+        except ValueError:
+            password = ""
+        if (caller := tokens.caller(password)) is not None:
+            return caller
+        ticket = password or "none"
+    if not ticket:
+        return _caller(request, tokens)
+    caller = tickets.redeem(ticket, _code(request))
+    if caller is None:
+        raise Unauthorized(
+            "This is neither a token nor a ticket for this session that can still be used.",
+            hint="A ticket is for one attachment, within a minute: POST /v1/sessions/CODE/cdp/tickets makes another.",
+        )
+    return caller
+
+
 def _actor(request: web.Request, caller: Caller) -> Actor:
     return Actor(ActorKind.TOKEN, caller.name, request.remote or "", request[REQUEST_ID])
 
@@ -214,6 +241,19 @@ def _instead(request: web.Request, answer: web.StreamResponse) -> web.StreamResp
     if begun is not answer and request.transport is not None:
         request.transport.abort()
     return begun
+
+
+def _check_site(request: web.Request, route: Route[Any] | None, origins: Sequence[str]) -> None:
+    """Pages of other sites are refused; those that the configuration names may attach. Raises `CrossSite`."""
+    origin = request.headers.get("Origin")
+    if route is not None and route.scope is Scope.DRIVE and origin is not None:
+        if origin not in origins:
+            raise CrossSite(
+                f"Pages of {origin[:200]!r} may not attach.", hint="Name the origin in api.allowed_origins."
+            )
+        return
+    if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+        raise CrossSite("Requests from other sites' pages are refused.")
 
 
 def _check_host(request: web.Request, allowed: frozenset[str]) -> None:

@@ -37,6 +37,7 @@ SPANISH = {
     "limit_reached": "Se ha alcanzado un límite del sistema. Inténtelo más tarde.",
     "interrupted": "Otra petición ha interrumpido la operación.",
     "no_page": "La sesión no tiene ninguna página abierta.",
+    "too_many_attached": "Ya hay demasiados programas conectados a esta sesión.",
     "snapshot_refused": "La copia de seguridad no se puede usar.",
     "body_too_large": "El cuerpo de la petición es demasiado grande.",
     "refused": "WhatsApp ha rechazado la sesión: hace falta una persona.",

@@ -3,9 +3,11 @@
 from aiohttp import web
 
 from waguard.api.auth import Caller
+from waguard.api.tickets import Tickets
 
 ARRIVES_S = web.AppKey("arrives_s", float)
 """Seconds until a body, or the next piece of a long one, has to be there."""
+TICKETS = web.AppKey("tickets", Tickets)
 REQUEST_ID = web.RequestKey("request_id", str)
 CALLER = web.RequestKey("caller", Caller)
 BEGUN = web.RequestKey("begun", web.StreamResponse)

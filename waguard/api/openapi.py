@@ -84,6 +84,9 @@ def _operation(route: Route[Any], schemas: Mapping[Any, Mapping[str, Any]]) -> M
     elif options and route.options.in_body and route.method == "POST":
         schema = {"type": "object", "properties": options, "additionalProperties": False}
         body = {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+    done = {"200": {"description": "What was asked for.", "content": content}}
+    if route.streamed is Streamed.BOTH:
+        done = {"101": {"description": "It is a WebSocket from here."}}
     return {
         "summary": route.says,
         "description": f"Scope `{route.scope}`: {SCOPES[route.scope]}",
@@ -91,7 +94,7 @@ def _operation(route: Route[Any], schemas: Mapping[Any, Mapping[str, Any]]) -> M
         **({"parameters": parameters} if parameters else {}),
         **body,
         "responses": {
-            "200": {"description": "What was asked for.", "content": content},
+            **done,
             "default": {"description": "What was wrong.", "content": problem},
         },
     }

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Generic, Literal, TypeVar
 
-from waguard.api import admin, alive, compat, qr, sessions, snapshots, stats
+from waguard.api import admin, alive, cdp, compat, qr, sessions, snapshots, stats
 from waguard.api.asked import Asked
 from waguard.api.schemas import (
     AnyOptions,
+    AttachOptions,
     ConnectOptions,
     ExportOptions,
     ImportOptions,
@@ -40,11 +41,13 @@ from waguard.core.shown import (
     SnapshotView,
     StatsView,
     Sweep,
+    TicketView,
 )
 
 O = TypeVar("O", bound=Options)  # noqa: E741 (one letter is the custom for type variables)
 JSON = ("application/json",)
 PNG = ("image/png",)
+FRAMES = ("application/octet-stream",)
 ARCHIVE = ("application/octet-stream", "application/zstd")
 
 
@@ -54,6 +57,8 @@ class Streamed(Enum):
     """The body is read piece by piece, with a limit of its own."""
     OUT = auto()
     """The answer is; there is no HEAD, which would send it all the same."""
+    BOTH = auto()
+    """It becomes a WebSocket; there is no HEAD either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,8 @@ class Route(Generic[O]):
 
 
 ONE, OLD = "/v1/sessions/{code}", compat.PREFIX
-OPEN, SESSION, OWN, DAEMON = Scope.OPEN, Scope.SESSION, Scope.OWN, Scope.DAEMON
+CDP = ONE + "/cdp"
+OPEN, SESSION, DRIVE, OWN, DAEMON = Scope.OPEN, Scope.SESSION, Scope.DRIVE, Scope.OWN, Scope.DAEMON
 Restored = SessionView | SnapshotTried
 
 ROUTES: Sequence[Route[Any]] = (
@@ -100,6 +106,12 @@ ROUTES: Sequence[Route[Any]] = (
     ),
     Route("POST", ONE + "/snapshots/{id}/restore", SESSION, RestoreOptions, Restored, snapshots.restore),
     Route("POST", ONE + "/import", SESSION, ImportOptions, Restored, snapshots.bring, JSON, Streamed.IN),
+    Route("GET", CDP, DRIVE, AttachOptions, bytes, cdp.attach, FRAMES, Streamed.BOTH),
+    Route("GET", CDP + "/json/version", DRIVE, AttachOptions, dict[str, str], cdp.version),
+    Route("GET", CDP + "/json/version/", DRIVE, AttachOptions, dict[str, str], cdp.version),
+    Route("GET", CDP + "/json/list", DRIVE, AttachOptions, list[dict[str, str]], cdp.targets),
+    Route("GET", CDP + "/json/list/", DRIVE, AttachOptions, list[dict[str, str]], cdp.targets),
+    Route("POST", CDP + "/tickets", DRIVE, Options, TicketView, cdp.ticket),
     Route("GET", "/v1/stats", DAEMON, StatsOptions, StatsView, stats.stats),
     Route("GET", "/v1/schedule", DAEMON, Options, JobList, admin.schedule),
     Route("POST", "/v1/reap", DAEMON, ReapOptions, Sweep, admin.reap),

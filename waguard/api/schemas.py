@@ -94,6 +94,14 @@ class ExportOptions(Options):
     form: Literal["sealed", "plain"] = "sealed"
 
 
+class AttachOptions(Options):
+    in_body = False
+
+    takeover: bool = False
+    """The page is taken from the client that owns it."""
+    ticket: Annotated[str, Field(max_length=256)] = ""
+
+
 O = TypeVar("O", bound=Options)  # noqa: E741 (one letter is the custom for type variables)
 _JSON_OBJECT = TypeAdapter(dict[str, Any])
 _ANY = TypeAdapter(Any)

@@ -72,6 +72,8 @@ class Page:
         """Each address that the page comes to."""
         self.others = Observers[str](_MOST_ADDRESSES)
         """The target of each other page that its browser opens."""
+        self.apart = set[str]()
+        """Contexts that guests have made: their pages are none of this one's."""
         self._crashes = Observers[None]()
         devtools.browser.observe("Target.targetCreated", self._note_other)
         for told in ("Target.targetCreated", "Target.targetInfoChanged"):
@@ -140,13 +142,14 @@ class Page:
             why, hint = next(told for form, told in _WHY if re.match(form, error))
             raise PageUnreachable(f"{origin} cannot be opened: {error}{why}.", hint=hint)
 
-    async def elsewhere(self, url: str) -> bool:
-        """Whether what it shows is not of the origin of ``url``. The browser says so, for a page that has crashed too.
-
-        Raises `PageFailed`.
-        """
+    async def address(self) -> str:
+        """Of what it shows. The browser says so, for a page that has crashed too. Raises `PageFailed`."""
         answer = await self._session.send("Page.getNavigationHistory")
-        return not same_origin(answer["entries"][answer["currentIndex"]]["url"], url)
+        return str(answer["entries"][answer["currentIndex"]]["url"])
+
+    async def elsewhere(self, url: str) -> bool:
+        """Whether what it shows is not of the origin of ``url``. Raises `PageFailed`."""
+        return not same_origin(await self.address(), url)
 
     async def evaluate(self, expression: str) -> Any:
         """The expression's value as JSON, in the page's own world: whatever it calls may be the page's.
@@ -229,6 +232,8 @@ class Page:
 
     def _note_other(self, params: dict[str, Any]) -> None:
         match params:
+            case {"targetInfo": {"browserContextId": str(context)}} if context in self.apart:
+                return
             case {"targetInfo": {"targetId": str(other), "type": "page"}} if self.target not in {"", other}:
                 self.others.tell(other)
 

@@ -283,6 +283,8 @@ class Api(_Section):
     """Client codes that get a token of their own at the next start."""
     admin_token: SecretStr | None = None
     client_tokens: dict[str, SecretStr] = {}
+    allowed_origins: list[str] = []
+    """Of pages that may attach to sessions: a WebSocket of a browser's has an Origin, one of a program's has none."""
     max_body_kb: Annotated[int, Field(ge=1, le=10_240)] = 64
     request_s: Seconds = 20.0
     """How long a connection may be without a whole header, and a body without its next piece."""
@@ -294,6 +296,14 @@ class Api(_Section):
             if not re.fullmatch(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]", host):
                 raise ValueError(f"{host!r} is not a host name: write it without scheme and port")
         return hosts
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if not re.fullmatch(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d+)?", origin):
+                raise ValueError(f"{origin!r} is not an origin: write scheme://host, in small letters")
+        return origins
 
     @field_validator("host")
     @classmethod
@@ -332,6 +342,15 @@ class Api(_Section):
         return self
 
 
+class Relay(_Section):
+    """Apps that drive a session's page."""
+
+    clients: Annotated[int, Field(ge=1, le=64)] = 8
+    """At a time, of each session."""
+    blocked_s: Seconds = 60.0
+    """How long a client may keep the page waiting by a dialog or a pause."""
+
+
 class Log(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console", "journal"] = "auto"
@@ -357,6 +376,7 @@ class Config(_Section):
     health: Health = Health()
     recycle: Recycle = Recycle()
     api: Api = Api()
+    relay: Relay = Relay()
     log: Log = Log()
 
     @model_validator(mode="after")

@@ -263,6 +263,24 @@ EVENTS: Mapping[str, Kind] = {
         differs={"path": "path of the browser's program", "version": "version of the browser"},
     ),
     "page.popups_closed": _kind("Windows that the page had opened were closed.", "pages", "warning"),
+    # --- who drives a page ---
+    "relay.attached": _kind("A client has attached to a session's browser.", "", asked=True),
+    "relay.detached": _kind("A client was detached.", "reason lasted_ms", asked=True),
+    "relay.page_taken": _kind("A client owns the page from here.", "", asked=True),
+    "relay.page_left": _kind("A client owns the page no more.", "", asked=True),
+    "relay.page_waits": _kind(
+        "A client keeps the page waiting: by a `dialog`, or by a `pause`.", "why", asked=True
+    ),
+    "relay.strangers_ended": _kind(
+        "Clients of an earlier daemon were detached from a browser that was adopted."
+    ),
+    "relay.refused": _kind(
+        "A command of a client's is not allowed.",
+        "method reason left_out",
+        "warning",
+        asked=True,
+        differs={"method": "the method of the DevTools protocol"},
+    ),
     # --- health ---
     "health.finding": _kind(
         "A fault was found.",

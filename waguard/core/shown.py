@@ -148,6 +148,15 @@ class CleanupView:
 
 
 @dataclass(frozen=True, slots=True)
+class TicketView:
+    ticket: str
+    url: str
+    """Of the WebSocket, the ticket in it."""
+    lasts_s: float
+    """How long, and once."""
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotView:
     """What the control port shows of a snapshot."""
 

@@ -127,7 +127,8 @@ class Connection:
 
     def _pass(self, reply: Reply, method: str, params: dict[str, Any]) -> None:
         session = reply.attached.session
-        if (member := _STREAMS.get(method)) is not None and params.get("transferMode") != "ReturnAsBase64":
+        in_one = method == "Page.printToPDF" and params.get("transferMode") != "ReturnAsStream"
+        if (member := _STREAMS.get(method)) is not None and not in_one:
 
             def note(result: Mapping[str, Any] | None, error: Mapping[str, Any] | None) -> None:
                 handle = (result or {}).get(member)

@@ -3,11 +3,12 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
 from waguard.browser.launch import Browser
-from waguard.core.health.lease import FREE, Hold, Use
+from waguard.browser.observers import Observers
+from waguard.core.health.lease import FREE, PULLS, Hold, Use
 from waguard.core.health.plans import Remedy
 from waguard.errors import SnapshotFailed
 from waguard.sandbox import freeze
@@ -29,7 +30,10 @@ class PageLease:
         self._changing = threading.Lock()
         self._still = threading.Lock()
         """Held by the thread that has stopped the processes, for as long as it has."""
-        self._told: dict[Hold, Callable[[str], None]] = {}
+        self._driven: Hold | None = None
+        self._stalls: set[Hashable] = set()
+        self.pulled = Observers[str]()
+        """Tells why, before a remedy takes the page from whoever works in it."""
         self.frozen_ms: float | None = None
         """How long it was held still the last time."""
 
@@ -66,11 +70,26 @@ class PageLease:
                 f"Its files were not copied within {most_s:g} s, and it may have gone on meanwhile."
             )
 
-    def drive(self, holder: str, purpose: str, taken_back: Callable[[str], None]) -> Callable[[], None]:
-        """Somebody works in the page, until what is returned is called, or ``taken_back`` was, with the reason. Raises `Held`."""
-        hold = self._take(Use.DRIVEN, holder, purpose, float("inf"))
-        self._told[hold] = taken_back
-        return lambda: self._give_back(hold)
+    def drive(self, holder: str, purpose: str) -> None:
+        """Somebody owns the page, until `end_drive`. Raises `Held`."""
+        self._driven = self._take(Use.DRIVEN, holder, purpose, float("inf"))
+
+    def end_drive(self) -> None:
+        if self._driven is not None:
+            self._give_back(self._driven)
+            self._driven = None
+
+    def stall(self, key: Hashable, *, begins: bool) -> None:
+        """Who works in the page keeps it from answering, by a dialog or a pause."""
+        if begins:
+            self._stalls.add(key)
+        else:
+            self._stalls.discard(key)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether a page that does not answer is kept from it by who works in it: that is no fault."""
+        return bool(self._stalls)
 
     def _take(self, use: Use, holder: str, purpose: str, most_s: float) -> Hold:
         now = time.monotonic()
@@ -82,13 +101,11 @@ class PageLease:
     def _give_back(self, hold: Hold) -> None:
         with self._changing:
             self._lease = self._lease.give_back(hold, time.monotonic())
-        self._told.pop(hold, None)
 
     async def pull(self, remedy: Remedy, why: str) -> None:
         """Before a remedy: who works in the page is told why and has it no more; what goes on by itself in a moment is waited for."""
-        for hold in self._lease.pulled(remedy, time.monotonic()):
-            if (tell := self._told.get(hold)) is not None:
-                self._give_back(hold)
-                tell(why)
+        if remedy in PULLS[Use.DRIVEN]:
+            self.pulled.tell(why)
+            self.end_drive()
         while self._lease.pulled(remedy, time.monotonic()):  # noqa: ASYNC110 (a thread ends it, or time does)
             await asyncio.sleep(_LOOK_S)

@@ -88,7 +88,13 @@ class Probing:
         return False
 
     async def _page_answers(self) -> bool:
-        return not self._visit.state.away and not self.renderer.silent and await self.browser_answers()
+        quiet = self._visit.state.away or self.stalled or self.renderer.silent
+        return not quiet and await self.browser_answers()
+
+    @property
+    def stalled(self) -> bool:
+        """See `PageLease.stalled`."""
+        return self._lease.stalled
 
     async def keep_looking(self, epoch: int, probe: Probe) -> None:
         wake = asyncio.Event()

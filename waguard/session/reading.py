@@ -104,7 +104,7 @@ class PageReader:
 
     async def _missed(self, epoch: int, page: Page, waited_s: float) -> None:
         """The page has not answered a look: is it at work?"""
-        if self._visit.state.away:
+        if self._visit.state.away or self._probing.stalled:
             self._probing.renderer.answered()
             return
         metrics = None

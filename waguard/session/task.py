@@ -21,11 +21,13 @@ from waguard.core.session.state import State, summary_of
 from waguard.core.session.table import decide
 from waguard.core.shown import Step
 from waguard.errors import Interrupted, NoPage, NoPairingCode, ShuttingDown, WaguardError
+from waguard.relay.client import Closing
 from waguard.sandbox import reaper
 from waguard.session.announcer import Announcer
 from waguard.session.cleanup import Cleanup
 from waguard.session.copies import Copies
 from waguard.session.crew import Crew, Work
+from waguard.session.driving import Driving
 from waguard.session.enclosure import Enclosure
 from waguard.session.ending import Ending
 from waguard.session.handover import Handover
@@ -55,6 +57,7 @@ class Session:
         self._instance = instance = Instance(code, record, services.resources)
         self.login = ClientLogin(instance)
         self.lease = PageLease()
+        self.driving = Driving(instance, self.lease)
         self.copies = Copies(instance, self.login, self.lease)
         enclosure = Enclosure(instance)
         self._ending = Ending(instance, self.login, enclosure, self.lease)
@@ -170,8 +173,10 @@ class Session:
         self._leaving = True
 
     def refuse(self) -> None:
-        """The daemon is about to end: whoever waits is told so."""
+        """The daemon is about to end: whoever waits or drives is told so."""
         self._refusing = True
+        # Detached in the browser too, which may go on without us: what they have paused in it would stay so.
+        self.driving.end_all(Closing.DAEMON, "the daemon ends: attach again to the next one")
         self._changes.tell()
 
     async def take_over(self) -> None:

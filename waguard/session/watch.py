@@ -10,6 +10,7 @@ from functools import partial
 
 from waguard.browser.launch import Browser
 from waguard.browser.page import Page
+from waguard.browser.strangers import end_strangers
 from waguard.core.health.faults import Fault, Finding
 from waguard.core.health.plans import Remedy
 from waguard.core.model import Failure, Stage
@@ -85,8 +86,17 @@ class Watch:
         browser = self._instance.browser
         assert browser is not None  # noqa: S101 (adopted)
         self.begin(epoch, browser)
+        self._start(partial(self._end_strangers, browser), "strangers")
         page = self._watch_page(epoch, deadline_s, expected_s)
         self._start(partial(self._go_on, epoch, page), "go-on")
+
+    async def _end_strangers(self, browser: Browser) -> None:
+        """Clients of a daemon that has died have sessions still, and the page may be paused in one."""
+        assert browser.devtools is not None  # noqa: S101 (adopted)
+        with contextlib.suppress(PageFailed, TimeoutError):
+            async with asyncio.timeout(self._config.page.read_s):
+                if await end_strangers(browser.devtools):
+                    self._instance.publish("relay.strangers_ended")
 
     async def _go_on(self, epoch: int, page: Page) -> None:
         """Its daemon may have died before it sent the page anywhere. One that does not answer is for the probes to judge."""

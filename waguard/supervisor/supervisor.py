@@ -4,10 +4,11 @@ import asyncio
 import difflib
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import IO
 
+from waguard.core.actor import who_acts
 from waguard.core.model import ClientCode, Process, Stage, Status, Wait
 from waguard.core.session import events
 from waguard.core.session.state import summary_of
@@ -31,6 +32,7 @@ from waguard.errors import (
     SnapshotRefused,
 )
 from waguard.profile import login_files
+from waguard.relay.client import Client
 from waguard.schedule.rule import Rule
 from waguard.schedule.runner import Schedule
 from waguard.session.registry import Record
@@ -325,6 +327,23 @@ class Supervisor:
     async def screenshot(self, code: ClientCode) -> bytes:
         """A PNG of the page. Raises `NoPage`, `PageFailed`, `DeadlineExceeded`, `SessionNotFound`."""
         return await self._known(code).screenshot()
+
+    # --- driving --------------------------------------------------------------------------------------
+
+    async def attach(self, code: ClientCode, *, takes_over: bool) -> Client:
+        """Let whoever acts drive the session's page. Raises like `Driving.attach`, and `SessionNotFound`."""
+        actor = who_acts()
+        assert actor is not None  # noqa: S101 (the edge says who)
+        self._check_open()
+        return await self._known(code).driving.attach(actor, takes_over=takes_over)
+
+    async def browser_version(self, code: ClientCode) -> Mapping[str, str]:
+        """See `Driving.browser_version`; raises `SessionNotFound` too."""
+        return await self._known(code).driving.browser_version()
+
+    async def page_target(self, code: ClientCode) -> tuple[str, str]:
+        """See `Driving.page_target`; raises `SessionNotFound` too."""
+        return await self._known(code).driving.page_target()
 
     # --- who and whether ------------------------------------------------------------------------------
 

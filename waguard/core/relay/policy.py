@@ -117,11 +117,16 @@ def _without_proxy(params: Params, _seat: Seat) -> str:
     return f"{', '.join(sorted(reaching))} would reach past the fence" if reaching else ""
 
 
+def _in_no_others_context(params: Params, seat: Seat) -> str:
+    """`browserContextId` is left out, or names a context that the client has made."""
+    return _in_own_context(params, seat) if "browserContextId" in params else ""
+
+
 def _for_its_origin(params: Params, seat: Seat) -> str:
-    """`origin` is the page's, or the context the client's own."""
-    if params.get("browserContextId") in seat.contexts or params.get("origin") == seat.home:
-        return ""
-    return "only for the page's origin"
+    """`origin` is the page's, or `browserContextId` names a context that the client has made."""
+    if "browserContextId" in params:
+        return _in_own_context(params, seat)
+    return "" if params.get("origin") == seat.home else "only for the page's origin"
 
 
 def _as_stream(params: Params, _seat: Seat) -> str:
@@ -249,6 +254,7 @@ POLICY: Sequence[Rule] = (
         "first come; whoever is late is told that all is well",
     ),
     *_each("Page.setWebLifecycleState", Verdict.REFUSED, _LASTS),
+    *_each("Page.waitForDebugger", Verdict.REFUSED, "nobody is told that the page waits; Debugger.pause is"),
     *_each(
         "DOM.setFileInputFiles",
         Verdict.ALLOWED,
@@ -306,8 +312,9 @@ POLICY: Sequence[Rule] = (
         _BROWSER,
     ),
     *_each("Fetch.*", Verdict.OWNER, "what is held goes on when the client leaves"),
+    *_each("Storage.getCookies", Verdict.ALLOWED, _LOOKS, EVERYWHERE, _in_no_others_context),
     *_each(
-        "Storage.getCookies Storage.getUsageAndQuota Storage.getStorageKey Storage.getStorageKeyForFrame",
+        "Storage.getUsageAndQuota Storage.getStorageKey Storage.getStorageKeyForFrame",
         Verdict.ALLOWED,
         _LOOKS,
     ),

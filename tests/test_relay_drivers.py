@@ -1,0 +1,297 @@
+"""Unmodified drivers attach to the session that the daemon keeps: each uses its page, and the session stays what it was."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pyppeteer
+import pytest
+from bare_browser import BINARY
+from clients import BRISK, DEMO, log_in, pid_of, token
+from conftest import Daemon, Journal
+from loop_lag import lag
+from npm import installed, needs_npm
+from pyppeteer_guest import LIMITS, MIB
+
+from waguard.browser.channel import Message
+from waguard.browser.strangers import end_strangers
+from waguard.core.model import Link
+from waguard.relay import client
+from waguard.relay.client import Closing
+from waguard.simulator.server import Simulator
+from waguard.supervisor.supervisor import Supervisor
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(BINARY is None, reason="no Chromium is installed"),
+]
+WORKER = "new Promise(done => { new Worker('{path}').onmessage = told => done(told.data); })"
+PACKAGES = {"puppeteer": "puppeteer-core@25", "playwright": "playwright-core@1"}
+
+
+@asynccontextmanager
+async def logged_in(
+    start: Daemon, journal: Journal, **sections: dict[str, Any]
+) -> AsyncIterator[tuple[Supervisor, Simulator, str]]:
+    """A session that is connected, and stays so in the same browser, with one page and nothing wrong."""
+    async with (
+        Simulator(cadence=BRISK) as simulator,
+        start(**{"page": {"poll_s": 0.05}, **sections, "whatsapp": {"url": simulator.url}}) as (
+            supervisor,
+            url,
+        ),
+    ):
+        (before,) = await log_in(supervisor, simulator, DEMO)
+        yield supervisor, simulator, url
+        async with asyncio.timeout(10):
+            while (after := supervisor.view(DEMO)).link is not Link.CONNECTED:
+                await asyncio.sleep(0.05)
+        assert (pid_of(after), after.attempt) == (pid_of(before), before.attempt)
+        assert supervisor._sessions[DEMO].driving.attached == 0
+        assert not journal.named("health.finding")
+
+
+@asynccontextmanager
+async def attached(url: str, secret: str) -> AsyncIterator[Any]:
+    """Pyppeteer's own browser, by a ticket."""
+    async with aiohttp.ClientSession() as http:
+        asked = http.post(
+            f"{url}/v1/sessions/demo/cdp/tickets", headers={"Authorization": f"Bearer {secret}"}
+        )
+        async with asked as answer:
+            address = (await answer.json())["url"]
+    browser = await pyppeteer.connect(browserWSEndpoint=address, defaultViewport=None)
+    try:
+        yield browser
+    finally:
+        await browser.disconnect()
+
+
+async def ask(ws: aiohttp.ClientWebSocketResponse, method: str, session: str = "", **params: Any) -> Any:
+    named = {"sessionId": session} if session else {}
+    await ws.send_json({"id": 1, "method": method, "params": params, **named})
+    async with asyncio.timeout(10):
+        while (said := await ws.receive_json()).get("id") != 1:
+            pass
+    return said["result"]
+
+
+async def page_of(ws: aiohttp.ClientWebSocketResponse) -> str:
+    infos = (await ask(ws, "Target.getTargets"))["targetInfos"]
+    (page,) = [str(one["targetId"]) for one in infos if one["type"] == "page"]
+    return page
+
+
+async def drive(driver: str, url: str, secret: str, home: str) -> dict[str, Any]:
+    script = Path(__file__).with_name("drivers.mjs")
+    endpoint = f"{url.replace('http', 'ws', 1)}/v1/sessions/demo/cdp"
+    if driver == "playwright":
+        endpoint = f"{url}/v1/sessions/demo/cdp"
+    node = await asyncio.create_subprocess_exec(
+        *map(str, ("node", script, installed(PACKAGES[driver]), driver, endpoint, secret, home)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(60):
+            said, wrong = await node.communicate()
+    finally:
+        if node.returncode is None:
+            node.kill()
+            await node.wait()
+    assert node.returncode == 0, wrong.decode()
+    told: dict[str, Any] = json.loads(said)
+    return told
+
+
+@needs_npm
+@pytest.mark.parametrize("driver", ["puppeteer", "playwright"])
+async def test_it_attaches_uses_the_page_and_leaves_the_session_as_it_was(
+    start: Daemon, journal: Journal, driver: str
+) -> None:
+    async with logged_in(start, journal) as (supervisor, simulator, url):
+        told = await drive(driver, url, token(supervisor), simulator.url)
+        print(told, [dict(one.fields) for one in journal.named("relay.refused")])  # noqa: T201
+        assert (told["evaluate"], told["exposed"], told["console"]) == (42, ["from the page"], "listen")
+        assert (told["screenshot"], told["reloaded"], told["half"]) == ("PNG", True, "\ud83d alone")
+        assert (told["pages"], told["pages_after"], told["closed"], told["again"]) == (1, 1, True, 42)
+        assert "waguard: Page.navigate is refused" in told["elsewhere"]
+        assert told["own"] == 2
+
+
+async def test_pyppeteer_attaches_by_a_ticket_and_has_the_page(start: Daemon, journal: Journal) -> None:
+    async with logged_in(start, journal) as (supervisor, simulator, url):
+        async with attached(url, token(supervisor)) as browser:
+            page = await browser.newPage()
+            assert len(await browser.pages()) == 1
+            assert await page.evaluate("() => 6 * 7") == 42
+            asked: list[int] = []
+            await page.exposeFunction("tell", asked.append)
+            await page.evaluate("() => tell(7)")
+            assert asked == [7]
+            assert (await page.screenshot())[:4] == b"\x89PNG"
+            heard: list[str] = []
+            page.on("console", lambda message: heard.append(message.text))
+            await page.evaluate("() => console.log('listen')")
+            assert heard == ["listen"]
+            await page.goto(simulator.url)
+            assert await page.evaluate("text => text", "\ud83d alone") == "\ud83d alone"
+            await page.close()
+            again = await browser.newPage()
+            assert await again.evaluate("() => 6 * 7") == 42
+            context = await browser.createIncognitoBrowserContext()
+            own = await context.newPage()
+            assert await own.evaluate("() => 1 + 1") == 2
+            await context.close()
+        assert not journal.named("page.popups_closed")
+
+
+async def test_what_a_client_keeps_waiting_is_no_fault_and_ends(start: Daemon, journal: Journal) -> None:
+    """A dialog, and a pause: the page does not answer, which is no finding, and goes on when the client's time is over."""
+    async with (
+        logged_in(
+            start,
+            journal,
+            relay={"blocked_s": 3.0},
+            health={"blocked_s": 1.0},
+            page={"poll_s": 0.05, "read_s": 0.3},
+        ) as (supervisor, _, url),
+        attached(url, token(supervisor)) as browser,
+    ):
+        page = await browser.newPage()
+        driven = supervisor._sessions[DEMO]._instance.browser
+        assert driven is not None
+        assert driven.page is not None
+        for waits in ("() => confirm('?')", "() => { debugger; return false; }"):
+            if "debugger" in waits:
+                await page._client.send("Debugger.enable")
+            began = asyncio.get_running_loop().time()
+            answer = asyncio.ensure_future(page.evaluate(waits))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(2):
+                    await asyncio.shield(answer)
+            async with asyncio.timeout(10):
+                assert await answer is False
+            assert 2.5 < asyncio.get_running_loop().time() - began < 6
+            assert await driven.page.look("6 * 7") == 42
+        waited = [one.fields["why"] for one in journal.named("relay.page_waits")]
+        assert waited == ["dialog", "pause"]
+
+
+async def test_a_client_that_goes_on_blocking_is_detached(start: Daemon, journal: Journal) -> None:
+    async with logged_in(start, journal, relay={"blocked_s": 0.3}) as (supervisor, _, url):
+        async with (
+            aiohttp.ClientSession() as http,
+            http.ws_connect(
+                f"{url}/v1/sessions/demo/cdp", headers={"Authorization": f"Bearer {token(supervisor)}"}
+            ) as ws,
+        ):
+            session = (await ask(ws, "Target.attachToTarget", targetId=await page_of(ws), flatten=True))[
+                "sessionId"
+            ]
+            await ask(ws, "Debugger.enable", session)
+            await ws.send_json(
+                {
+                    "id": 9,
+                    "method": "Runtime.evaluate",
+                    "sessionId": session,
+                    "params": {"expression": "for (;;) debugger"},
+                }
+            )
+            async with asyncio.timeout(20):
+                async for message in ws:
+                    assert message.type is aiohttp.WSMsgType.TEXT
+            assert ws.close_code == Closing.HELD_UP
+        driven = supervisor._sessions[DEMO]._instance.browser
+        assert driven is not None
+        assert driven.page is not None
+        await driven.page.terminate()
+
+
+async def test_who_is_stopped_with_everybody_waiting_for_it_costs_nobody_else_anything(
+    start: Daemon, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has had workers wait for it, has a page talk to it, and does not read. Others go on, and it is the one that goes."""
+    monkeypatch.setattr(client, "LIMITS", replace(client.LIMITS, unread=20 * MIB))
+    async with logged_in(start, journal) as (supervisor, simulator, url):
+        address, secret = f"{url}/v1/sessions/demo/cdp", token(supervisor)
+        program = Path(__file__).with_name("stops_reading.py")
+        stopped = await asyncio.create_subprocess_exec(
+            sys.executable, str(program), address, secret, stdout=subprocess.PIPE
+        )
+        try:
+            assert stopped.stdout is not None
+            async with asyncio.timeout(20):
+                assert await stopped.stdout.readline() == b"here\n"
+            headers = {"Authorization": f"Bearer {secret}"}
+            async with (
+                lag() as worst,
+                aiohttp.ClientSession() as http,
+                http.ws_connect(address, headers=headers) as ws,
+            ):
+                script: Any = {"data": b"postMessage(7)", "headers": {"Content-Type": "text/javascript"}}
+                async with http.post(f"{simulator.url}media", **script) as answered:
+                    worker = WORKER.replace("{path}", (await answered.json())["path"])
+                target = await page_of(ws)
+                session = (await ask(ws, "Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
+                answer = await ask(ws, "Runtime.evaluate", session, expression=worker, awaitPromise=True)
+                assert answer["result"]["value"] == 7
+                async with asyncio.timeout(40):
+                    while supervisor._sessions[DEMO].driving.attached > 1:
+                        await asyncio.sleep(0.05)
+                answer = await ask(ws, "Runtime.evaluate", session, expression="clearInterval(flood), 6 * 7")
+                assert answer["result"]["value"] == 42
+            assert worst[0] < 0.5
+        finally:
+            stopped.kill()
+            await stopped.wait()
+        reasons = [one.fields["reason"] for one in journal.named("relay.detached")]
+        assert reasons[0] == f"more than {20 * MIB} bytes wait to be read"
+
+
+async def test_clients_of_a_daemon_that_died_are_detached_by_the_next_one(
+    start: Daemon, journal: Journal
+) -> None:
+    async with logged_in(start, journal) as (supervisor, _, _url):
+        browser = supervisor._sessions[DEMO]._instance.browser
+        assert browser is not None
+        assert browser.devtools is not None
+        assert browser.page is not None
+        devtools = browser.devtools
+        assert await end_strangers(devtools) == 0
+        gone: list[str] = []
+        browser.devtools.browser.observe(
+            "Target.detachedFromTarget", lambda params: gone.append(params["sessionId"])
+        )
+        heard: list[str | None] = []
+
+        def hear(message: Message) -> None:
+            heard.append(message.method)
+            devtools.guests.done(message)
+
+        guest = await devtools.guests.admit("left", LIMITS, hear, gone.append)
+        guest.send("Target.attachToTarget", {"targetId": browser.page.target, "flatten": True})
+        async with asyncio.timeout(10):
+            while len(guest.lane.sessions) < 2:
+                await asyncio.sleep(0.01)
+        (session,) = guest.lane.sessions - {guest.session}
+        guest.send("Page.enable", {}, session)
+        guest.send("Runtime.evaluate", {"expression": "alert(1)"}, session)
+        async with asyncio.timeout(10):
+            while "Page.javascriptDialogOpening" not in heard:
+                await asyncio.sleep(0.01)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await browser.page.look("6 * 7")
+        assert await end_strangers(browser.devtools) == 1
+        async with asyncio.timeout(5):
+            assert await browser.page.look("6 * 7") == 42
+        guest.leave()
+        assert guest.session in gone

@@ -1,0 +1,286 @@
+"""The relay at the control port: who is let in and by what, what is told of it, and how an attachment ends."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+from clients import DEMO
+from conftest import Daemon, Journal
+from control_port import ADMIN, API, TOKEN, TOKEN2
+
+from waguard.api.auth import Caller
+from waguard.api.scopes import OF_CLIENT
+from waguard.api.tickets import LASTS_S, Tickets
+from waguard.core.health.plans import Remedy
+from waguard.core.model import ClientCode
+from waguard.relay.client import CLOSINGS, Closing
+from waguard.supervisor.supervisor import Supervisor
+
+UPGRADE = {
+    "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}  # fmt: skip
+PATH = "/v1/sessions/demo/cdp"
+
+
+@dataclass
+class Relay:
+    supervisor: Supervisor
+    url: str
+    http: aiohttp.ClientSession
+
+    async def refused(self, query: str = "", path: str = PATH, **headers: str) -> tuple[int, str]:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as error:
+            await self.http.ws_connect(self.url + path + query, headers=headers)
+        async with self.http.get(self.url + path + query, headers={**UPGRADE, **headers}) as answer:
+            assert answer.status == error.value.status
+            return answer.status, (await answer.json())["code"]
+
+    async def attached(self, query: str = "", **headers: str) -> aiohttp.ClientWebSocketResponse:
+        return await self.http.ws_connect(self.url + PATH + query, headers=headers)
+
+    async def ticket(self, token: str = TOKEN) -> dict[str, Any]:
+        async with self.http.post(f"{self.url}{PATH}/tickets", headers=bearer(token)) as answer:
+            assert answer.status == 200
+            found: dict[str, Any] = await answer.json()
+            return found
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def basic(password: str) -> dict[str, str]:
+    return {"Authorization": f"Basic {base64.b64encode(f'x:{password}'.encode()).decode()}"}
+
+
+async def ask(ws: aiohttp.ClientWebSocketResponse, method: str, **params: Any) -> dict[str, Any]:
+    await ws.send_str(json.dumps({"id": 1, "method": method, "params": params}))
+    async with asyncio.timeout(10):
+        found: dict[str, Any] = json.loads((await ws.receive()).data)
+    return found
+
+
+async def end_of(ws: aiohttp.ClientWebSocketResponse) -> tuple[int | None, str]:
+    """Code and reason."""
+    async with asyncio.timeout(10):
+        message = await ws.receive()
+    assert message.type is aiohttp.WSMsgType.CLOSE, message
+    return ws.close_code, str(message.extra)
+
+
+@pytest.fixture
+def relay(pose: Daemon) -> Any:
+    @asynccontextmanager
+    async def serving(**sections: dict[str, Any]) -> AsyncIterator[Relay]:
+        api = {**API, **sections.pop("api", {})}
+        async with (
+            aiohttp.ClientSession() as http,
+            pose("connected", api=api, **sections) as (supervisor, url),
+        ):
+            await supervisor.connect(DEMO)
+            yield Relay(supervisor, url, http)
+
+    return serving
+
+
+async def test_who_is_let_in_and_by_what(relay: Any) -> None:
+    async with relay() as port:
+        for headers in (bearer(TOKEN), bearer(ADMIN), basic(TOKEN), basic((await port.ticket())["ticket"])):
+            async with await port.attached(**headers) as ws:
+                assert (await ask(ws, "Browser.getVersion"))["result"]["product"] == "posing"
+        for headers in (
+            {},
+            bearer("wrong"),
+            basic("wrong"),
+            basic(""),
+            {"Authorization": "Basic %"},
+            {"Authorization": "Basic"},
+        ):
+            assert await port.refused(**headers) == (401, "unauthorized")
+        assert await port.refused(**bearer(TOKEN2)) == (403, "forbidden")
+        assert await port.refused(**basic(TOKEN2)) == (403, "forbidden")
+        # What a driver's routes take in the place of a token is none elsewhere.
+        for path in ("/v1/sessions", "/v1/sessions/demo"):
+            assert await port.refused(path=path, **basic(TOKEN)) == (401, "unauthorized")
+
+
+async def test_a_ticket_is_for_one_session_once(relay: Any) -> None:
+    async with relay() as port:
+        made = await port.ticket()
+        assert made["url"] == f"{port.url.replace('http', 'ws', 1)}{PATH}?ticket={made['ticket']}"
+        async with await port.http.ws_connect(made["url"]) as ws:
+            assert "result" in await ask(ws, "Browser.getVersion")
+        assert await port.refused(f"?ticket={made['ticket']}") == (401, "unauthorized")
+        # A ticket that is given counts, whatever else comes with it.
+        assert await port.refused("?ticket=x", **bearer(TOKEN)) == (401, "unauthorized")
+        other = (await port.ticket())["ticket"]
+        assert await port.refused(f"?ticket={other}", path="/v1/sessions/demo2/cdp") == (401, "unauthorized")
+        assert await port.refused(f"?ticket={other}") == (401, "unauthorized"), "void, since it was tried"
+
+
+def test_a_ticket_that_comes_late_is_none_and_there_is_no_end_of_them() -> None:
+    now, demo, caller = 0.0, ClientCode("demo"), Caller(OF_CLIENT, ClientCode("demo"))
+    tickets = Tickets(lambda: now)
+    first, second = tickets.issue(caller, demo), tickets.issue(caller, demo)
+    now = LASTS_S - 0.1
+    assert tickets.redeem(first, demo) is caller
+    now = LASTS_S
+    assert tickets.redeem(second, demo) is None
+    oldest = tickets.issue(caller, demo)
+    for _ in range(1000):
+        newest = tickets.issue(caller, demo)
+    assert tickets.redeem(oldest, demo) is None
+    assert tickets.redeem(newest, demo) is caller
+
+
+async def test_a_page_of_another_site_is_refused_unless_it_is_configured(relay: Any) -> None:
+    async with relay(api={"allowed_origins": ["https://tools.example"]}) as port:
+        for origin in (
+            "https://evil.example",
+            "null",
+            "http://tools.example",
+            "https://tools.example.evil",
+            "",
+        ):
+            assert await port.refused(**bearer(TOKEN), Origin=origin) == (403, "cross_site")
+        came = {"Origin": "https://tools.example", "Sec-Fetch-Site": "cross-site"}
+        async with await port.attached(**bearer(TOKEN), **came) as ws:
+            assert "result" in await ask(ws, "Browser.getVersion")
+        assert await port.refused(**bearer(TOKEN), **{"Sec-Fetch-Site": "cross-site"}) == (403, "cross_site")
+
+
+async def test_what_drivers_ask_for_before_they_attach(relay: Any) -> None:
+    async with relay() as port:
+        for end in ("", "/"):
+            async with port.http.get(
+                f"{port.url}{PATH}/json/version{end}?takeover=true", headers=basic(TOKEN)
+            ) as answer:
+                version = await answer.json()
+            assert version["Browser"] == version["Protocol-Version"] == "posing"
+            assert version["webSocketDebuggerUrl"].endswith("&takeover=true")
+            async with await port.http.ws_connect(version["webSocketDebuggerUrl"]) as ws:
+                assert "result" in await ask(ws, "Browser.getVersion")
+            async with port.http.get(f"{port.url}{PATH}/json/list{end}", headers=bearer(TOKEN)) as answer:
+                (page,) = await answer.json()
+            assert (page["id"], page["type"]) == ("T", "page")
+        async with port.http.get(f"{port.url}{PATH}", headers=bearer(TOKEN)) as answer:
+            assert (answer.status, (await answer.json())["code"]) == (400, "invalid_request")
+        for path in ("/json/version", "/json/list", "/tickets"):
+            assert (await port.refused(path=PATH + path))[0] in {401, 405}
+
+
+async def test_nothing_is_compressed(relay: Any) -> None:
+    async with (
+        relay() as port,
+        port.http.ws_connect(port.url + PATH, headers=bearer(TOKEN), compress=15) as ws,
+    ):
+        assert ws.compress == 0
+
+
+async def test_a_session_without_a_page_and_one_that_is_full_say_so(relay: Any) -> None:
+    async with relay(relay={"clients": 2}) as port:
+        one, two = [await port.attached(**bearer(TOKEN)) for _ in range(2)]
+        for path in (PATH, f"{PATH}/json/version"):
+            assert await port.refused(path=path, **bearer(TOKEN)) == (503, "too_many_attached")
+        await two.close()
+        async with asyncio.timeout(10):
+            while port.supervisor._sessions[DEMO].driving.attached > 1:
+                await asyncio.sleep(0.01)
+        async with await port.attached(**bearer(TOKEN)) as ws:
+            assert "result" in await ask(ws, "Browser.getVersion")
+        await port.supervisor.disconnect(DEMO)
+        assert await end_of(one) == (Closing.REMEDY, "its browser is closed")
+        assert await port.refused(**bearer(TOKEN)) == (409, "no_page")
+        assert await port.refused(path="/v1/sessions/nobody/cdp", **bearer(ADMIN)) == (
+            404,
+            "session_not_found",
+        )
+
+
+async def test_what_comes_of_it_is_told_with_who_it_was(relay: Any, journal: Journal) -> None:
+    async with relay() as port, await port.attached(**bearer(TOKEN)) as ws:
+        assert (await ask(ws, "Target.createTarget", url="about:blank"))["result"] == {"targetId": "T"}
+        for _ in range(30):
+            assert "is refused" in (await ask(ws, "Browser.crash"))["error"]["message"]
+        assert (await ask(ws, "Browser.close"))["result"] == {}
+        assert await end_of(ws) == (Closing.DONE, CLOSINGS[Closing.DONE])
+        assert port.supervisor.view(DEMO).browser is not None
+    names = [one.name for one in journal.events if one.name.startswith("relay.")]
+    assert names == [
+        "relay.attached",
+        "relay.page_taken",
+        *["relay.refused"] * 20,
+        "relay.page_left",
+        "relay.detached",
+    ]
+    events = [one for one in journal.events if one.name in names]
+    assert {(one.client, one.fields["actor"], one.fields["origin"]) for one in events} == {
+        (DEMO, "token:demo", "127.0.0.1")
+    }
+    assert len({one.fields["request"] for one in events}) == 1
+    assert journal.named("relay.refused")[0].fields["method"] == "Browser.crash"
+
+
+async def test_a_page_that_is_owned_is_refused_with_who_and_since_or_taken_over(relay: Any) -> None:
+    async with (
+        relay() as port,
+        await port.attached(**bearer(TOKEN)) as one,
+        await port.attached(**basic(ADMIN)) as two,
+    ):
+        assert "result" in await ask(one, "Target.createTarget", url="about:blank")
+        why = (await ask(two, "Target.createTarget", url="about:blank"))["error"]["message"]
+        assert "token:demo from 127.0.0.1, request " in why
+        assert "has the page since 20" in why
+        assert "?takeover=true takes it" in why
+        async with await port.attached("?takeover=true", **bearer(ADMIN)) as three:
+            assert "result" in await ask(two, "Browser.getVersion")
+            assert (await ask(three, "Target.createTarget", url="about:blank"))["result"] == {"targetId": "T"}
+            code, reason = await end_of(one)
+            assert (code, reason.startswith("token:admin from 127.0.0.1")) == (Closing.TAKEN_OVER, True)
+            assert "error" in await ask(two, "Target.createTarget", url="about:blank")
+            await three.close()
+        async with asyncio.timeout(10):
+            while "error" in await ask(two, "Target.createTarget", url="about:blank"):
+                await asyncio.sleep(0.01)
+
+
+async def test_a_remedy_and_the_end_of_the_daemon_tell_clients_why(relay: Any) -> None:
+    async with relay() as port:
+        one, two = [await port.attached(**bearer(TOKEN)) for _ in range(2)]
+        await ask(one, "Target.createTarget", url="about:blank")
+        lease = port.supervisor._sessions[DEMO].lease
+        await lease.pull(Remedy.RENEW, "network_hung")
+        assert "result" in await ask(one, "Browser.getVersion")
+        await lease.pull(Remedy.RELOAD, "reload, because of page_blocked")
+        for ws in (one, two):
+            assert await end_of(ws) == (Closing.REMEDY, "reload, because of page_blocked")
+        left = await port.attached(**bearer(TOKEN))
+        ending = asyncio.create_task(end_of(left))
+    assert await ending == (Closing.DAEMON, "the daemon ends: attach again to the next one")
+
+
+async def test_frames_that_are_none_cost_nothing_but_an_answer(relay: Any) -> None:
+    async with relay() as port, await port.attached(**bearer(TOKEN)) as ws:
+        for frame, code in (
+            ("{", -32700),
+            ("[]", -32600),
+            ('{"id":1,"method":"Browser.getVersion"}\0{}', -32700),
+        ):
+            await ws.send_str(frame)
+            assert json.loads((await ws.receive()).data)["error"]["code"] == code
+        assert "result" in await ask(ws, "Browser.getVersion")
+        await ws.send_bytes(b"{}")
+        assert await end_of(ws) == (Closing.NO_TEXT, CLOSINGS[Closing.NO_TEXT])
+
+
+async def test_a_browser_that_ends_ends_its_attachments(relay: Any) -> None:
+    async with relay() as port, await port.attached(**bearer(TOKEN)) as ws:
+        browser = port.supervisor._sessions[DEMO]._instance.browser
+        await browser.kill()
+        assert await end_of(ws) == (Closing.BROWSER, "The browser closed its pipe.")

@@ -1,0 +1,50 @@
+"""Tickets: each lets its bearer attach to one client's session once, soon. For drivers that can send no header."""
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from waguard.api.auth import Caller
+from waguard.core.model import ClientCode
+
+LASTS_S = 60.0
+_MOST = 1000
+"""Not used yet; with more the oldest is void."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    caller: Caller
+    code: ClientCode
+    until_s: float
+
+
+class Tickets:
+    """Their digests; the tickets themselves are not kept."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._tickets: dict[bytes, _Ticket] = {}
+
+    def issue(self, caller: Caller, code: ClientCode) -> str:
+        now = self._clock()
+        self._tickets = {one: its for one, its in self._tickets.items() if its.until_s > now}
+        while len(self._tickets) >= _MOST:
+            del self._tickets[next(iter(self._tickets))]
+        ticket = secrets.token_urlsafe(32)
+        self._tickets[_digest(ticket)] = _Ticket(caller, code, now + LASTS_S)
+        return ticket
+
+    def redeem(self, ticket: str, code: ClientCode | None) -> Caller | None:
+        """Who has asked for it, if it is one for this client, and in time; it is void from then on."""
+        # By its digest: how long the look takes tells nothing of the ticket.
+        found = self._tickets.pop(_digest(ticket), None)
+        if found is None or found.code != code or found.until_s <= self._clock():
+            return None
+        return found.caller
+
+
+def _digest(ticket: str) -> bytes:
+    return hashlib.sha256(ticket.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,281 @@
+"""One client of the relay as long as it is attached: its place on the browser's pipe, its connection, what waits for it to read.
+
+Whoever carries its frames (`waguard.api.cdp`) gives it what comes and takes what is to go; however that ends, its sessions are detached in the
+browser first. What a client keeps waiting is let go on in its own sessions, then without it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Protocol
+
+from waguard.browser.channel import MOST_COMMAND, Limits, Message
+from waguard.browser.devtools import DevTools
+from waguard.browser.guests import Guest
+from waguard.core.actor import Actor
+from waguard.errors import PageFailed
+from waguard.relay import wire
+from waguard.relay.acts import ACTS
+from waguard.relay.connection import Block, Connection
+from waguard.relay.seen import Seen
+
+LIMITS = Limits(message=MOST_COMMAND, command=MOST_COMMAND, unsent=2 * MOST_COMMAND, unread=2 * MOST_COMMAND)
+"""The largest message, and one like it that waits for it, each way."""
+START_S = 2.0
+"""How long a client may keep what starts from starting: with workers and pages everybody waits."""
+AFTERWARDS_S = 2.0
+"""How long a client has that was told, in its own session, that others wait."""
+GAP_S = 1.0
+"""Who keeps the page waiting again so soon has never let it go on."""
+_SHOWN = {Block.DIALOG: "a dialog of the page's was open", Block.PAUSE: "the page was paused"}
+
+
+class Closing(IntEnum):
+    """Why a client is detached: the WebSocket's close code."""
+
+    DONE = 1000
+    DAEMON = 1001
+    NO_TEXT = 1003
+    TAKEN_OVER = 4001
+    REMEDY = 4002
+    BROWSER = 4003
+    TOO_MUCH = 4004
+    HELD_UP = 4005
+    MISTAKE = 1011
+
+
+CLOSINGS: Mapping[Closing, str] = {
+    Closing.DONE: "the client has closed its browser",
+    Closing.DAEMON: "the daemon ends; attach again to the next one",
+    Closing.NO_TEXT: "frames of bytes are not of the protocol",
+    Closing.TAKEN_OVER: "another client has taken the page over",
+    Closing.REMEDY: "the page was needed: the reason says for what; attach again",
+    Closing.BROWSER: "the browser has ended",
+    Closing.TOO_MUCH: "the client did not read, or sent or asked for more than it may",
+    Closing.HELD_UP: "the client kept the page waiting for longer than `relay.blocked_s`",
+    Closing.MISTAKE: "a bug in waguard; the log has it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    code: Closing
+    reason: str
+
+
+class Host(Protocol):
+    """Who knows the other clients of the page."""
+
+    def take_page(self, client: "Client") -> str:
+        """Make it the owner; why not, if it cannot be."""
+
+    def leave_page(self, client: "Client") -> None: ...
+
+    def refused(self, client: "Client", method: str, reason: str) -> None: ...
+
+    def made(self, context: str) -> None: ...
+
+    def stalls(self, client: "Client", session: str, block: Block, *, begins: bool) -> None: ...
+
+    def failed(self, error: Exception) -> None:
+        """A bug."""
+
+    def gone(self, client: "Client", end: End) -> None: ...
+
+
+class Client:
+    def __init__(self, host: Host, actor: Actor, *, takes_over: bool, blocked_s: float) -> None:
+        self.actor = actor
+        self.takes_over = takes_over
+        """Whether it takes the page from whoever has it."""
+        self._host = host
+        self._blocked_s = blocked_s
+        self._loop = asyncio.get_running_loop()
+        self._devtools: DevTools | None = None
+        self._guest: Guest | None = None
+        self._connection: Connection | None = None
+        self._first: dict[int, asyncio.Future[Message]] = {}
+        """Answers that are waited for before there is a connection."""
+        self._waiting: deque[tuple[bytes, Message | None]] = deque()
+        """Frames, each with the message that it ends."""
+        self._bytes = 0
+        """Of frames that no message of the browser's counts for."""
+        self._news = asyncio.Event()
+        self._timers: dict[tuple[str, Block], asyncio.TimerHandle] = {}
+        """What is done next about something that it keeps waiting."""
+        self._gaps: dict[tuple[str, Block], asyncio.TimerHandle] = {}
+        """What goes on, if it still does then."""
+        self._end: End | None = None
+        self._ended: asyncio.Future[End] = self._loop.create_future()
+
+    @property
+    def contexts(self) -> frozenset[str]:
+        """Those that it has made itself; they go with it."""
+        return frozenset(self._connection.seen.contexts if self._connection is not None else ())
+
+    @property
+    def name(self) -> str:
+        where = f" from {self.actor.origin}" if self.actor.origin else ""
+        return f"{self.actor}{where}, request {self.actor.request}"
+
+    async def attach(self, devtools: DevTools, target: str, home: str) -> None:
+        """Let it in. The caller sets the deadline. Raises `PageFailed`."""
+        self._devtools = devtools
+        self._guest = guest = await devtools.guests.admit(self.name, LIMITS, self._heard, self._dropped)
+        own = await self._ask("Target.getTargetInfo", {})
+        page = await self._ask("Target.getTargetInfo", {"targetId": target})
+        self._connection = Connection(Seen(guest.session, own["targetId"], page, home), self, ACTS)
+
+    async def _ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        assert self._guest is not None  # noqa: S101 (it was let in)
+        answer: asyncio.Future[Message] = self._loop.create_future()
+        self._first[self._guest.send(method, params)] = answer
+        message = await answer
+        try:
+            return wire.read(message.parts)["result"]["targetInfo"]  # type: ignore[no-any-return]
+        except (KeyError, TypeError, ValueError):
+            raise PageFailed("The browser does not say what it shows.") from None
+
+    # --- frames
+
+    def take(self, frame: bytes) -> None:
+        """What the client has sent."""
+        if self._end is None and self._connection is not None:
+            try:
+                self._connection.take(frame)
+            except Exception as error:  # noqa: BLE001 (one client's trouble is not the daemon's)
+                self._fail(error)
+
+    async def next_frame(self) -> bytes:
+        """What is to go to the client; `sent` when it has gone. Waits, also for ever."""
+        while not self._waiting:
+            self._news.clear()
+            await self._news.wait()
+        return self._waiting[0][0]
+
+    def sent(self) -> None:
+        frame, message = self._waiting.popleft()
+        if message is None:
+            self._bytes -= len(frame)
+        else:
+            self._done(message)
+
+    @property
+    def all_sent(self) -> bool:
+        return not self._waiting
+
+    def _done(self, message: Message) -> None:
+        if self._guest is not None:
+            self._guest.done(message)
+
+    # --- the end
+
+    def leave(self, code: Closing, reason: str) -> None:
+        """Detach it, in the browser first. Harmless if it has gone; the first reason is the one that counts."""
+        if self._end is not None:
+            return
+        self._end = end = End(code, reason)
+        for session, block in [*self._timers]:
+            if block is not Block.START:
+                self._host.stalls(self, session, block, begins=False)
+        for timers in (self._timers, self._gaps):
+            for timer in timers.values():
+                timer.cancel()
+            timers.clear()
+        if self._guest is not None:
+            self._guest.leave()
+        for answer in self._first.values():
+            if not answer.done():
+                answer.set_exception(PageFailed(f"The client was detached: {reason}."))
+                answer.exception()
+        self._host.gone(self, end)
+        self._ended.set_result(end)
+
+    async def ended(self) -> End:
+        return await asyncio.shield(self._ended)
+
+    def _dropped(self, why: str) -> None:
+        """By the pipe: it has gone, or this client's limits were passed."""
+        there = self._devtools is not None and self._devtools.connected
+        self.leave(Closing.TOO_MUCH if there else Closing.BROWSER, why)
+
+    def _fail(self, error: Exception) -> None:
+        self._host.failed(error)
+        self.leave(Closing.MISTAKE, "a bug in waguard")
+
+    # --- from the browser
+
+    def _heard(self, message: Message) -> None:
+        waiting = len(self._waiting)
+        if (answer := self._first.pop(message.number or -1, None)) is not None:
+            if not answer.done():
+                answer.set_result(message)
+        elif self._connection is not None:
+            try:
+                self._connection.hear(message)
+            except Exception as error:  # noqa: BLE001 (likewise)
+                self._fail(error)
+        if len(self._waiting) == waiting:
+            self._done(message)
+        else:
+            frame, _ = self._waiting.pop()
+            self._bytes -= len(frame)
+            self._waiting.append((frame, message))
+
+    # --- what its connection needs
+
+    def send(self, method: str, params: Mapping[str, Any], session: str) -> int:
+        assert self._guest is not None  # noqa: S101 (it has a connection)
+        return self._guest.send(method, params, session)
+
+    def tell(self, frame: bytes) -> None:
+        self._bytes += len(frame)
+        if self._bytes > LIMITS.unread:
+            self.leave(Closing.TOO_MUCH, f"more than {LIMITS.unread} bytes wait to be read")
+        self._waiting.append((frame, None))
+        self._news.set()
+
+    def take_page(self) -> str:
+        return self._host.take_page(self)
+
+    def leave_page(self) -> None:
+        self._host.leave_page(self)
+
+    def refused(self, method: str, reason: str) -> None:
+        self._host.refused(self, method, reason)
+
+    def made(self, context: str) -> None:
+        self._host.made(context)
+
+    def end(self) -> None:
+        self.leave(Closing.DONE, CLOSINGS[Closing.DONE])
+
+    def blocks(self, session: str, block: Block, *, begins: bool) -> None:
+        if self._end is not None:
+            return
+        key = session, block
+        if not begins:
+            self._gaps[key] = self._loop.call_later(0 if block is Block.START else GAP_S, self._goes_on, *key)
+        elif (gap := self._gaps.pop(key, None)) is not None:
+            gap.cancel()
+        else:
+            seconds = START_S if block is Block.START else self._blocked_s
+            self._timers[key] = self._loop.call_later(seconds, self._let_go, *key)
+            if block is not Block.START:
+                self._host.stalls(self, session, block, begins=True)
+
+    def _goes_on(self, session: str, block: Block) -> None:
+        del self._gaps[session, block]
+        self._timers.pop((session, block)).cancel()
+        if block is not Block.START:
+            self._host.stalls(self, session, block, begins=False)
+
+    def _let_go(self, session: str, block: Block) -> None:
+        assert self._connection is not None  # noqa: S101 (it blocks)
+        if block is not Block.START:
+            why = f"{_SHOWN[block]} for {self._blocked_s:g} s"
+            again = self._loop.call_later(AFTERWARDS_S, self.leave, Closing.HELD_UP, why)
+            self._timers[session, block] = again
+        self._connection.let_go(session, block)

@@ -1,0 +1,150 @@
+"""Who drives the page of one client: those that are attached by the relay, and the one among them that owns the page."""
+
+import time
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from urllib.parse import urlsplit
+
+from waguard.browser.devtools import DevTools
+from waguard.browser.page import Page
+from waguard.core.actor import Actor, acting
+from waguard.core.health.lease import Held
+from waguard.core.model import Stage
+from waguard.errors import NoPage, PageFailed, TooManyAttached
+from waguard.relay.client import Client, Closing, End
+from waguard.relay.connection import Block
+from waguard.session.instance import Instance
+from waguard.session.lease import PageLease
+from waguard.system.deadline import Span, within
+from waguard.system.repeats import Repeats
+
+_REFUSALS = 20
+"""Of each client so many refused commands are told in ten seconds."""
+
+
+class Driving:
+    def __init__(self, instance: Instance, lease: PageLease) -> None:
+        self._instance = instance
+        self._lease = lease
+        parts = urlsplit(instance.resources.config.whatsapp.url)
+        self._home = f"{parts.scheme}://{parts.netloc}"
+        self._since: dict[Client, float] = {}
+        """Those that are attached, monotonic."""
+        self._owner: Client | None = None
+        self._refusals = Repeats(_REFUSALS)
+        lease.pulled.observe(lambda why: self.end_all(Closing.REMEDY, why))
+
+    @property
+    def attached(self) -> int:
+        return len(self._since)
+
+    async def attach(self, actor: Actor, *, takes_over: bool) -> Client:
+        """Let a client in. Raises `NoPage`, `TooManyAttached`, `PageFailed`, `DeadlineExceeded`."""
+        devtools, page = self._shown()
+        config = self._instance.resources.config
+        self._find_room()
+        client = Client(self, actor, takes_over=takes_over, blocked_s=config.relay.blocked_s)
+        self._since[client] = time.monotonic()
+        try:
+            async with self._in_time("attaching a client"):
+                await client.attach(devtools, page.target, self._home)
+        except BaseException:
+            self._since.pop(client, None)
+            client.leave(Closing.BROWSER, "it could not be attached")
+            raise
+        if client not in self._since:
+            raise PageFailed("The browser has gone meanwhile.")
+        self._publish("relay.attached", client)
+        return client
+
+    def _find_room(self) -> None:
+        """Raises `TooManyAttached`."""
+        most = self._instance.resources.config.relay.clients
+        if len(self._since) >= most:
+            raise TooManyAttached(
+                f"{len(self._since)} clients are attached to {self._instance.code}: {most} are the most.",
+                hint="End one, or raise relay.clients.",
+            )
+
+    async def browser_version(self) -> Mapping[str, str]:
+        """What the browser says that it is, in the protocol's words.
+
+        Drivers ask for it before they attach, and show what is answered here, not why a WebSocket is refused. Raises like `attach`.
+        """
+        devtools, _ = self._shown()
+        self._find_room()
+        async with self._in_time("asking the browser"):
+            told = await devtools.browser.send("Browser.getVersion")
+        return {name: str(value) for name, value in told.items()}
+
+    async def page_target(self) -> tuple[str, str]:
+        """The page's DevTools target, and its address. Raises `NoPage`, `PageFailed`, `DeadlineExceeded`."""
+        _, page = self._shown()
+        async with self._in_time("asking the browser"):
+            return page.target, await page.address()
+
+    def _shown(self) -> tuple[DevTools, Page]:
+        """Raises `NoPage`."""
+        browser, code = self._instance.browser, self._instance.code
+        if browser is None or browser.page is None or browser.devtools is None:
+            raise NoPage(f"{code} has no page now.", hint=f"Start it: waguard connect {code}")
+        return browser.devtools, browser.page
+
+    def _in_time(self, doing: str) -> AbstractAsyncContextManager[Span]:
+        seconds = self._instance.resources.config.page.read_s
+        return within(Stage.OPEN, seconds, doing, setting="page.read_s")
+
+    def end_all(self, code: Closing, why: str) -> None:
+        for client in [*self._since]:
+            client.leave(code, why)
+
+    # --- what a client asks for
+
+    def take_page(self, client: Client) -> str:
+        if self._owner is not None and client.takes_over:
+            self._owner.leave(Closing.TAKEN_OVER, f"{client.name} has taken the page over")
+        try:
+            self._lease.drive(client.name, "it drives it")
+        except Held as held:
+            since = time.time() - (time.monotonic() - held.hold.since_s)
+            at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
+            return f"{held.hold.holder} has the page since {at}; ?takeover=true takes it"
+        self._owner = client
+        self._publish("relay.page_taken", client)
+        return ""
+
+    def leave_page(self, client: Client) -> None:
+        if self._owner is client:
+            self._owner = None
+            self._lease.end_drive()
+            self._publish("relay.page_left", client)
+
+    def refused(self, client: Client, method: str, reason: str) -> None:
+        if (left_out := self._refusals.left_out(client)) is not None:
+            self._publish("relay.refused", client, method=method, reason=reason, left_out=left_out)
+
+    def made(self, context: str) -> None:
+        browser = self._instance.browser
+        if browser is not None and browser.page is not None:
+            browser.page.apart.add(context)
+
+    def stalls(self, client: Client, session: str, block: Block, *, begins: bool) -> None:
+        self._lease.stall((client, session, block), begins=begins)
+        if begins:
+            self._publish("relay.page_waits", client, why=block.value)
+
+    def failed(self, error: Exception) -> None:
+        self._instance.resources.bus.bug("relay", error, self._instance.code)
+
+    def gone(self, client: Client, end: End) -> None:
+        self.leave_page(client)
+        browser = self._instance.browser
+        if browser is not None and browser.page is not None:
+            browser.page.apart -= client.contexts
+        if (since := self._since.pop(client, None)) is not None:
+            lasted = round((time.monotonic() - since) * 1000, 1)
+            self._publish("relay.detached", client, reason=end.reason, lasted_ms=lasted)
+
+    def _publish(self, name: str, client: Client, /, **fields: object) -> None:
+        with acting(client.actor):
+            self._instance.publish(name, **fields)
