@@ -31,7 +31,7 @@ STOREYS = (
     ("supervisor",),
     ("api",),
     ("daemon",),
-    ("cli", "__main__"),
+    ("cli", "client", "__main__"),
 )
 OF_A_SESSION = (
     *(
@@ -63,7 +63,8 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "segno": ("api/qr.py", "simulator/server.py"),
     "typer": ("cli/",),
     "rich": ("cli/",),
-    "aiohttp": ("api/", "daemon.py", "simulator/"),
+    "aiohttp": ("api/", "client.py", "daemon.py", "simulator/"),
+    "pyppeteer": ("client.py",),
     "cryptography": ("snapshots/seal.py", "browser/authorities.py"),
     "zstandard": ("snapshots/",),
     "google_crc32c": ("profile/",),
@@ -402,3 +403,12 @@ def test_what_the_tests_are_blind_to() -> None:
         < storey("waguard.session.task")
         < storey("waguard.api")
     )
+
+
+def test_the_daemon_loads_no_driver() -> None:
+    """They are for apps (`waguard.client`), and cost memory and, with what they need, known faults."""
+    looked = "import sys, waguard.daemon; print(*{'pyppeteer', 'urllib3', 'websockets', 'tqdm'} & sys.modules.keys())"
+    done = subprocess.run(
+        [sys.executable, "-c", looked], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == ""

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pyppeteer
 import pytest
 from bare_browser import BINARY
 from clients import BRISK, DEMO, log_in, pid_of, token
 from conftest import Daemon, Journal
 from loop_lag import lag
 from npm import installed, needs_npm
+from pyppeteer.errors import NetworkError
+from pyppeteer.page import Page
 from pyppeteer_guest import LIMITS, MIB
 
 from waguard.browser.channel import Message
 from waguard.browser.strangers import end_strangers
+from waguard.client import Client
 from waguard.core.model import Link
 from waguard.relay import client
 from waguard.relay.client import Closing
@@ -56,22 +58,6 @@ async def logged_in(
         assert (pid_of(after), after.attempt) == (pid_of(before), before.attempt)
         assert supervisor._sessions[DEMO].driving.attached == 0
         assert not journal.named("health.finding")
-
-
-@asynccontextmanager
-async def attached(url: str, secret: str) -> AsyncIterator[Any]:
-    """Pyppeteer's own browser, by a ticket."""
-    async with aiohttp.ClientSession() as http:
-        asked = http.post(
-            f"{url}/v1/sessions/demo/cdp/tickets", headers={"Authorization": f"Bearer {secret}"}
-        )
-        async with asked as answer:
-            address = (await answer.json())["url"]
-    browser = await pyppeteer.connect(browserWSEndpoint=address, defaultViewport=None)
-    try:
-        yield browser
-    finally:
-        await browser.disconnect()
 
 
 async def ask(ws: aiohttp.ClientWebSocketResponse, method: str, session: str = "", **params: Any) -> Any:
@@ -126,10 +112,14 @@ async def test_it_attaches_uses_the_page_and_leaves_the_session_as_it_was(
         assert told["own"] == 2
 
 
-async def test_pyppeteer_attaches_by_a_ticket_and_has_the_page(start: Daemon, journal: Journal) -> None:
+async def test_the_client_library_gives_pyppeteers_own_page(start: Daemon, journal: Journal) -> None:
     async with logged_in(start, journal) as (supervisor, simulator, url):
-        async with attached(url, token(supervisor)) as browser:
-            page = await browser.newPage()
+        async with Client(url, token(supervisor)) as waguard:
+            page = await waguard.page("demo")
+            assert type(page) is Page
+            browser = page.browser
+            with pytest.raises(NetworkError, match=r"token:admin .* has the page since"):
+                await waguard.page("demo")
             assert len(await browser.pages()) == 1
             assert await page.evaluate("() => 6 * 7") == 42
             asked: list[int] = []
@@ -150,6 +140,11 @@ async def test_pyppeteer_attaches_by_a_ticket_and_has_the_page(start: Daemon, jo
             own = await context.newPage()
             assert await own.evaluate("() => 1 + 1") == 2
             await context.close()
+            taken = await waguard.page("demo", takeover=True)
+            assert await taken.evaluate("() => 6 * 7") == 42
+        assert next(one.fields["reason"] for one in journal.named("relay.detached")).endswith(
+            "has taken the page over"
+        )
         assert not journal.named("page.popups_closed")
 
 
@@ -163,9 +158,9 @@ async def test_what_a_client_keeps_waiting_is_no_fault_and_ends(start: Daemon, j
             health={"blocked_s": 1.0},
             page={"poll_s": 0.05, "read_s": 0.3},
         ) as (supervisor, _, url),
-        attached(url, token(supervisor)) as browser,
+        Client(url, token(supervisor)) as waguard,
     ):
-        page = await browser.newPage()
+        page = await waguard.page("demo")
         driven = supervisor._sessions[DEMO]._instance.browser
         assert driven is not None
         assert driven.page is not None

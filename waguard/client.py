@@ -1,0 +1,78 @@
+"""For apps: a genuine pyppeteer `Page` of a session that waguard keeps. The daemon itself imports none of this.
+
+async with Client() as waguard:
+    page = await waguard.page("demo")
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any, Self
+
+import aiohttp
+import pyppeteer
+from pyppeteer.browser import Browser
+from pyppeteer.page import Page
+
+from waguard.core.model import client_code
+from waguard.errors import BY_CODE, Internal, Unauthorized
+
+URL = "http://127.0.0.1:8717"
+ENV_TOKEN = "WAGUARD_TOKEN"  # noqa: S105 (the name of a variable, not a secret)
+_ANSWERS_S = 30.0
+
+
+class Client:
+    """Of one daemon. Leaving it detaches from every page, and leaves each as it is.
+
+    ``url``: the control port's. ``token``: the admin's or the session's own; None: what ``WAGUARD_TOKEN`` holds. Raises `Unauthorized` if
+    there is none.
+    """
+
+    def __init__(
+        self, url: str = URL, token: str | None = None, environ: Mapping[str, str] = os.environ
+    ) -> None:
+        token = environ.get(ENV_TOKEN, "") if token is None else token
+        if not token:
+            raise Unauthorized(
+                f"There is no token, and {ENV_TOKEN} holds none.", hint="waguard token CODE prints one."
+            )
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._url = url.rstrip("/")
+        self._browsers: list[Browser] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        while self._browsers:
+            await self._browsers.pop().disconnect()
+
+    async def page(self, code: str, *, takeover: bool = False) -> Page:
+        """The page of this client's session, owned by us from here; ``takeover``: also if somebody else owns it.
+
+        Raises what the daemon answers, as its `WaguardError` (`NoPage`, `SessionNotFound`, `Forbidden`), `aiohttp.ClientError` or `TimeoutError` if it does not,
+        and pyppeteer's `NetworkError` with who has the page and since when.
+        """
+        # pyppeteer waits for ever for a WebSocket that is refused: what could be wrong is asked before, and there is a ticket in the answer.
+        query = "?takeover=true" if takeover else ""
+        version = await self._ask("GET", f"/v1/sessions/{client_code(code)}/cdp/json/version{query}")
+        async with asyncio.timeout(_ANSWERS_S):
+            # The session's own viewport: pyppeteer's would be set, and seen by everybody.
+            browser = await pyppeteer.connect(
+                browserWSEndpoint=version["webSocketDebuggerUrl"], defaultViewport=None
+            )
+        self._browsers.append(browser)
+        return await browser.newPage()
+
+    async def _ask(self, method: str, path: str) -> Any:
+        timeout = aiohttp.ClientTimeout(total=_ANSWERS_S)
+        async with (
+            aiohttp.ClientSession(headers=self._headers, timeout=timeout) as http,
+            http.request(method, self._url + path, allow_redirects=False) as answer,
+        ):
+            told = await answer.json(content_type=None)
+            if answer.status == 200:
+                return told
+        kind = BY_CODE.get(told.get("code", ""), Internal)
+        raise kind(told.get("detail", f"HTTP {answer.status}"), hint=told.get("hint", ""))
