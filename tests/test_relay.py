@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from waguard.browser.channel import Channel, Lane, Limits, Message
 from waguard.core.relay.policy import POLICY, Verdict, judge
-from waguard.relay.acts import ACTS
+from waguard.relay.acts import ACTS, MOST_SESSIONS, MOST_WRAPPED
 from waguard.relay.connection import Block, Connection
 from waguard.relay.seen import Seen
 
@@ -279,6 +279,92 @@ def test_a_close_is_acted_out_for_the_client_alone(browser: Browser) -> None:
         "Target.targetCreated", "Target.targetCreated", "Target.attachedToTarget", None,
     ]  # fmt: skip
     assert one.frames[2]["params"]["targetInfo"]["targetId"] == "T"
+
+
+@pytest.mark.parametrize("target", ["T", "F", "W"])
+def test_whatever_is_closed_of_the_page_it_stays(browser: Browser, target: str) -> None:
+    """Its tab, a frame, a worker: also those that the client was not told of."""
+    browser.targets |= {
+        "F": {"targetId": "F", "type": "iframe", "url": HOME, "browserContextId": "default"},
+        "W": {"targetId": "W", "type": "worker", "url": HOME, "browserContextId": "default"},
+    }
+    one = browser.admit("A")
+    answer = one.ask(1, "Target.closeTarget", targetId=target)
+    assert answer.get("result") == ({"success": True} if target == "T" else None)
+    if target != "T":  # with which the page was closed for the client
+        one.ask(2, "Page.close", one.attach(target))
+    assert not [one for one in browser.commands if one["method"] in {"Target.closeTarget", "Page.close"}]
+
+
+def test_messages_in_messages_end_somewhere(browser: Browser) -> None:
+    """Each level doubles the escapes of what is in it."""
+    client = browser.admit("A")
+    at, params = client.connection.seen.root, {"targetId": "P"}
+    for depth in range(1, MOST_WRAPPED + 2):
+        client.connection.command(at, depth, "Target.attachToTarget", params)
+        browser.run()
+        newest = [*client.connection.seen.children(at)]
+        assert bool(newest) is (depth <= MOST_WRAPPED)
+        if newest:
+            (at,) = newest
+    assert "use flatten" in json.dumps(client.frames[-1])
+    client.connection.command(at, 8, "Target.setAutoAttach", {"autoAttach": True})
+    assert "use flatten" in json.dumps(client.frames[-1])
+
+
+def test_a_client_has_so_many_sessions_and_no_more(browser: Browser) -> None:
+    client = browser.admit("A")
+    for _ in range(MOST_SESSIONS - 1):
+        client.attach()
+    assert "at most" in client.ask(2, "Target.attachToTarget", targetId="P", flatten=True)["error"]["message"]
+
+
+_ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.sampled_from(["P", "T", "rootA"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+_NAMES = [
+    "targetId",
+    "sessionId",
+    "browserContextId",
+    "handle",
+    "url",
+    "message",
+    "flatten",
+    "autoAttach",
+    "origin",
+    "ignore",
+    "files",
+    "data",
+    "filter",
+    "discover",
+]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([rule.method for rule in POLICY]), st.dictionaries(st.sampled_from(_NAMES), _ODD)
+        ),
+        max_size=5,
+    )
+)
+def test_whatever_stands_in_the_params_each_command_has_an_answer(
+    commands: list[tuple[str, dict[str, Any]]],
+) -> None:
+    Client.owner = None
+    browser = Browser()
+    client = browser.admit("A")
+    session = client.attach()
+    for number, (method, params) in enumerate(commands, 10):
+        client.frames.clear()
+        frame = {"id": number, "method": method.replace("*", "x"), "params": params, "sessionId": session}
+        for _ in range(2):
+            client.connection.take(json.dumps(frame).encode())
+            browser.run()
+            assert [one for one in client.frames if one.get("id") == number], frame
+            frame.pop("sessionId", None)
 
 
 def test_a_session_of_the_old_form_has_its_messages_in_messages(browser: Browser) -> None:

@@ -101,3 +101,16 @@ def test_a_session_is_the_last_member_as_the_browser_writes_it(text: str) -> Non
     frame = wire.in_session(wire.event("A.b", {"text": text}), "ABC")
     assert json.loads(frame) == {"method": "A.b", "params": {"text": text}, "sessionId": "ABC"}
     assert wire.without_session([frame], "ABC") == wire.event("A.b", {"text": text})
+
+
+@pytest.mark.parametrize("frame", ["[" * 600_000, "{}," * 300_000, "1," * 600_000])
+def test_what_takes_too_long_to_parse_is_not_parsed(frame: str) -> None:
+    text = f'{{"id":1,"method":"Runtime.evaluate","params":{{"a":[{frame}{{}}]}}}}'
+    for one in (text, text.encode()):
+        with pytest.raises(wire.Malformed, match="objects, lists and members"):
+            wire.parse(one)
+
+
+def test_a_long_text_is_a_single_value() -> None:
+    script = "f(a);" * 2_000_000
+    assert wire.parse(json.dumps({"id": 1, "method": "x", "params": {"a": script}})).params == {"a": script}

@@ -17,6 +17,8 @@ from waguard.relay.client import CLOSINGS, Client, Closing, End
 
 _CLOSE_S = 2.0
 """How long a client has to take what still waits for it, and to say that it has heard the end."""
+_TURN_S = 0.01
+"""How long one client's frames are read or written before somebody else has a turn."""
 _WRITER_BYTES = 64 * 1024
 _REASON = 120
 """Bytes of a close frame's reason, less than the 123 that it may have."""
@@ -85,8 +87,24 @@ async def _say_end(
         await ws.close(code=end.code, message=reason.encode())
 
 
+class _Turn:
+    """Of the loop: nobody else gets one as long as there is a frame to read, or room to write one."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+
+    async def end(self) -> None:
+        """If it has lasted long enough."""
+        if self._loop.time() - self._began > _TURN_S:
+            await asyncio.sleep(0)
+            self._began = self._loop.time()
+
+
 async def _read(ws: web.WebSocketResponse, client: Client) -> None:
+    turn = _Turn()
     async for message in ws:
+        await turn.end()
         if message.type is not WSMsgType.TEXT:
             client.leave(Closing.NO_TEXT, CLOSINGS[Closing.NO_TEXT])
             return
@@ -94,8 +112,10 @@ async def _read(ws: web.WebSocketResponse, client: Client) -> None:
 
 
 async def _write(ws: web.WebSocketResponse, client: Client) -> None:
+    turn = _Turn()
     with suppress(ConnectionError):
         while True:
+            await turn.end()
             await ws.send_frame(await client.next_frame(), WSMsgType.TEXT)
             client.sent()
 

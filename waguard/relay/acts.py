@@ -11,9 +11,12 @@ from typing import Any
 
 from waguard.core.relay.policy import Seat, Where, at_home, why_not_there
 from waguard.relay import wire
-from waguard.relay.connection import Act, Connection, Reply
+from waguard.relay.connection import Act, Connection, Reply, Then
 from waguard.relay.seen import Attached, Wanted
 
+MOST_SESSIONS = 500
+MOST_WRAPPED = 3
+"""Pyppeteer needs two: the page, and a worker of it."""
 _NO_TARGET = "No target with given id found"
 
 
@@ -27,13 +30,13 @@ def _close_browser(connection: Connection, reply: Reply, _method: str, _params: 
 
 def _create_target(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
     seen, context, url = connection.seen, params.get("browserContextId"), params.get("url") or "about:blank"
-    if context in seen.contexts:
+    if isinstance(context, str) and context in seen.contexts:
         if why := why_not_there(url, Seat(Where.OWN)):
             connection.refuse(reply, method, why)
         else:
             connection.pass_on(reply, method, params)
         return
-    if context not in {None, seen.context}:
+    if context is not None and context != seen.context:
         connection.fail(reply, "Failed to find browser context", wire.FAILED)
         return
     if not isinstance(url, str) or (url != "about:blank" and not at_home(url, seen.home)):
@@ -80,18 +83,27 @@ def _open_again(connection: Connection, reply: Reply) -> None:
 
 
 def _close_target(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
-    seen, target = connection.seen, params.get("targetId")
+    """What is not of a context of the client's own is the page, or goes with it: the browser would close it with any of its frames."""
+    seen = connection.seen
     if method == "Page.close":
-        target = reply.attached.target
-    told = seen.told.get(str(target), {})
-    if target == seen.page or (
-        told and seen.is_page(str(target), str(told.get("type")), told.get("browserContextId"))
-    ):
-        _close_page(connection, reply, {} if method == "Page.close" else {"success": True})
-    elif method == "Page.close":
-        connection.pass_on(reply, method, params)
-    else:
-        _if_visible(connection, reply, params, lambda: connection.pass_on(reply, method, params))
+        if seen.seat(reply.attached, owner=False).where is Where.OWN:
+            connection.pass_on(reply, method, params)
+        else:
+            _close_page(connection, reply, {})
+        return
+
+    def found(result: Mapping[str, Any] | None, _error: object) -> None:
+        info = (result or {}).get("targetInfo") or {}
+        if not seen.visible(info) or info.get("type") == "browser":
+            connection.fail(reply, _NO_TARGET, wire.PARAMS)
+        elif info.get("browserContextId") in seen.contexts:
+            connection.pass_on(reply, method, params)
+        elif seen.is_page(str(info.get("targetId")), str(info.get("type")), info.get("browserContextId")):
+            _close_page(connection, reply, {"success": True})
+        else:
+            connection.refuse(reply, method, "it is a part of the session's page")
+
+    _ask_about(connection, reply, params, found)
 
 
 def _close_page(connection: Connection, reply: Reply, result: Mapping[str, Any]) -> None:
@@ -204,6 +216,11 @@ def _pass(connection: Connection, reply: Reply, method: str, params: dict[str, A
     connection.pass_on(reply, method, params)
 
 
+def _ask_about(connection: Connection, reply: Reply, params: Mapping[str, Any], then: Then) -> None:
+    target = {"targetId": str(params.get("targetId"))}
+    connection.ask_in(connection.seen.root, reply, "Target.getTargetInfo", target, then)
+
+
 def _if_visible(
     connection: Connection, reply: Reply, params: Mapping[str, Any], then: Callable[[], None]
 ) -> None:
@@ -219,7 +236,7 @@ def _if_visible(
         else:
             connection.fail(reply, _NO_TARGET, wire.PARAMS)
 
-    connection.ask_in(connection.seen.root, reply, "Target.getTargetInfo", {"targetId": target}, found)
+    _ask_about(connection, reply, params, found)
 
 
 def _on_visible(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
@@ -230,10 +247,12 @@ def _on_visible(connection: Connection, reply: Reply, method: str, params: dict[
 
 
 def _attach(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
-    target = params.get("targetId")
-    wanted = Wanted(str(target), wrapped=not params.get("flatten", False))
+    target = str(params.get("targetId"))
+    wanted = Wanted(target, wrapped=not params.get("flatten", False))
     if target in connection.seen.closed:
         connection.fail(reply, _NO_TARGET, wire.PARAMS)
+        return
+    if wanted.wrapped and _too_deep(connection, reply):
         return
 
     def attach() -> None:
@@ -250,6 +269,9 @@ def _attach_as(
     connection: Connection, reply: Reply, method: str, params: Mapping[str, Any], wanted: Wanted
 ) -> None:
     under_way = reply.attached.asked
+    if connection.seen.sessions + len(under_way) >= MOST_SESSIONS:
+        connection.fail(reply, f"waguard: a client has at most {MOST_SESSIONS} sessions")
+        return
     under_way.append(wanted)
 
     def attached(result: Mapping[str, Any] | None, error: Mapping[str, Any] | None) -> None:
@@ -261,9 +283,20 @@ def _attach_as(
 
 
 def _auto_attach(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
-    reply.attached.wraps = not params.get("flatten", False)
+    wraps = not params.get("flatten", False)
+    if wraps and params.get("autoAttach") and _too_deep(connection, reply):
+        return
+    reply.attached.wraps = wraps
     flat = {**params, "flatten": True}
     _if_visible(connection, reply, params, lambda: connection.pass_on(reply, method, flat))
+
+
+def _too_deep(connection: Connection, reply: Reply) -> bool:
+    """Whether another level of messages in messages would be too much: each doubles the escapes of what is in it."""
+    if reply.attached.depth < MOST_WRAPPED:
+        return False
+    connection.fail(reply, f"waguard: at most {MOST_WRAPPED} sessions are wrapped in each other: use flatten")
+    return True
 
 
 def _detach(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:

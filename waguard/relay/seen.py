@@ -37,6 +37,8 @@ class Attached:
     """Those that are attached in it by themselves are wrapped."""
     asked: list[Wanted] = field(default_factory=list)
     """What is under way in it."""
+    depth: int = 0
+    """How many messages one of its own is wrapped in."""
 
 
 class Seen:
@@ -64,6 +66,11 @@ class Seen:
 
     # --- sessions
 
+    @property
+    def sessions(self) -> int:
+        """How many there are."""
+        return len(self._sessions)
+
     def find(self, session: str | None) -> Attached | None:
         return self.root if session is None else self._sessions.get(session)
 
@@ -81,6 +88,7 @@ class Seen:
         how = asked or Wanted(target, parent.wraps, by_itself=True)
         context = info.get("browserContextId") or parent.context  # of a worker that does not say so
         found = Attached(session, target, kind, context, parent, how.wrapped, how.by_itself)
+        found.depth = parent.depth + how.wrapped
         self._sessions[session] = found
         return found
 

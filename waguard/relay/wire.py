@@ -16,6 +16,9 @@ _IDS = 2**31
 """The browser's numbers."""
 _DEEP = 200
 """Levels of what is in what: the browser takes 300, and does not say whose command it was that had more."""
+_MOST_VALUES = 300_000
+"""Objects, lists and members of a frame: to parse more than that, and to write it anew, keeps everybody waiting."""
+_SLICE = 256 * 1024
 _TAIL = ',"sessionId":"'
 PARSE, INVALID, PARAMS, FAILED, NO_SESSION = -32700, -32600, -32602, -32000, -32001
 """Codes of errors, as the browser has them."""
@@ -41,6 +44,8 @@ class Command:
 
 def parse(frame: bytes | str) -> Command:
     """What a client has sent. Raises `Malformed`."""
+    if _values(frame) > _MOST_VALUES:
+        raise Malformed(PARSE, f"More than {_MOST_VALUES} objects, lists and members")
     try:
         said = json.loads(frame, parse_constant=_no_number, parse_float=_number)
     except (ValueError, RecursionError) as error:
@@ -60,6 +65,21 @@ def parse(frame: bytes | str) -> Command:
     if params and _deeper(params, _DEEP):
         raise Malformed(PARSE, f"More than {_DEEP} levels", number, session)
     return Command(number, method, params or {}, session)
+
+
+def _values(frame: bytes | str) -> int:
+    """At most so many has it, also those that stand in texts; counted until they are too many."""
+    found = 0
+    for start in range(0, len(frame), _SLICE):
+        piece = frame[start : start + _SLICE]
+        found += (
+            sum(map(piece.count, "{[,"))
+            if isinstance(piece, str)
+            else sum(map(piece.count, (b"{", b"[", b",")))
+        )
+        if found > _MOST_VALUES:
+            break
+    return found
 
 
 def _no_number(text: str) -> NoReturn:

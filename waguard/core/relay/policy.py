@@ -106,9 +106,15 @@ def at_home(url: str, home: str) -> bool:
     return start.lower() == home.lower() and (not rest or rest[0] in "/?#")
 
 
+def _text(params: Params, name: str) -> str:
+    """Empty if it is none: nothing is called so."""
+    value = params.get(name)
+    return value if isinstance(value, str) else ""
+
+
 def _in_own_context(params: Params, seat: Seat) -> str:
     """`browserContextId` names a context that the client has made."""
-    return "" if params.get("browserContextId") in seat.contexts else "it is not of a context of its own"
+    return "" if _text(params, "browserContextId") in seat.contexts else "it is not of a context of its own"
 
 
 def _without_proxy(params: Params, _seat: Seat) -> str:
@@ -138,7 +144,7 @@ def _as_stream(params: Params, _seat: Seat) -> str:
 
 def _own_handle(params: Params, seat: Seat) -> str:
     """`handle` came in an answer or an event of the client's."""
-    return "" if params.get("handle") in seat.handles else "the stream is not this client's"
+    return "" if _text(params, "handle") in seat.handles else "the stream is not this client's"
 
 
 def _checks_certificates(params: Params, _seat: Seat) -> str:
