@@ -73,6 +73,20 @@ def test_every_remedy_waits_for_what_is_held_still_and_some_take_the_page_from_w
     assert PULLS[Use.DRIVEN] == set(Remedy) - left, "does this remedy take the page from who drives it?"
 
 
+async def test_a_remedy_waits_for_nobody_who_comes_while_it_waits() -> None:
+    lease = PageLease()
+    still = lease._take(Use.STILL, "a snapshot", "its files are copied", 30.0)
+    lease.pulled.observe(lambda _why: lease._give_back(still) if came else None)
+    came: list[str] = []
+    pulling = asyncio.create_task(lease.pull(Remedy.RELOAD, "a reload"))
+    await asyncio.sleep(0)
+    lease.drive("app", "it drives it")
+    came.append("app")
+    async with asyncio.timeout(5):
+        await pulling
+    assert lease.held(Use.DRIVEN) is None
+
+
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(Use), st.booleans(), st.floats(0.1, 5.0), st.floats(0.1, 9.0)), max_size=20

@@ -68,7 +68,7 @@ class Browser:
             return
         result: dict[str, Any] = {"echo": params.get("expression"), "ran": method}
         if method == "Target.attachToTarget":
-            result = {"sessionId": self.attach(params["targetId"], session)}
+            result = {"sessionId": self.attach(str(params.get("targetId")), session)}
         elif method == "Target.attachToBrowserTarget":
             target = f"nested{len(self.targets)}"
             self.targets[target] = {"targetId": target, "type": "browser", "url": ""}
@@ -81,7 +81,7 @@ class Browser:
         elif method == "Target.getTargets":
             result = {"targetInfos": list(self.targets.values())}
         elif method == "Target.getTargetInfo":
-            result = {"targetInfo": self.targets.get(params.get("targetId") or self.sessions[session])}
+            result = {"targetInfo": self.targets.get(str(params.get("targetId") or self.sessions[session]))}
         elif method == "Target.createBrowserContext":
             result = {"browserContextId": f"context{len(self.commands)}"}
         elif method == "Target.getBrowserContexts":
@@ -145,6 +145,10 @@ class Client:
 
     def blocks(self, session: str, block: Block, *, begins: bool) -> None:
         self.blocked.append((session, block, begins))
+
+    def forget(self, session: str) -> None:
+        if session in self.lane.sessions:
+            self.browser.channel.forget(session)
 
     def end(self) -> None:
         self.ended = True
@@ -294,6 +298,42 @@ def test_whatever_is_closed_of_the_page_it_stays(browser: Browser, target: str) 
     if target != "T":  # with which the page was closed for the client
         one.ask(2, "Page.close", one.attach(target))
     assert not [one for one in browser.commands if one["method"] in {"Target.closeTarget", "Page.close"}]
+
+
+def test_what_cannot_be_sent_is_answered_once(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = browser.admit("A")
+    sessions = [client.attach() for _ in range(3)]
+    monkeypatch.setattr("waguard.relay.connection.MOST_ASKED", 0)
+    for number, (method, session) in enumerate(
+        [("Target.closeTarget", None), ("Page.close", sessions[0])], 50
+    ):
+        client.ask(number, method, session, targetId="P")
+        assert len([one for one in client.frames if one.get("id") == number]) == 1, method
+
+
+def test_a_page_of_a_clients_own_keeps_nobody_waiting(browser: Browser) -> None:
+    client = browser.admit("A")
+    context = client.ask(1, "Target.createBrowserContext")["result"]["browserContextId"]
+    browser.targets["O"] = {
+        "targetId": "O",
+        "type": "page",
+        "url": "about:blank",
+        "browserContextId": context,
+    }
+    session = client.attach("O")
+    for event in ("Debugger.paused", "Page.javascriptDialogOpening"):
+        browser.say_event(event, {}, session)
+    assert client.blocked == []
+
+
+def test_sessions_that_go_with_another_are_nobodys(browser: Browser) -> None:
+    client = browser.admit("A")
+    tab = client.attach("T")
+    page = browser.attach("P", tab)
+    assert page in client.lane.sessions
+    browser.say_event("Target.detachedFromTarget", {"sessionId": tab, "targetId": "T"}, client.root)
+    assert client.lane.sessions == {client.root}
+    assert client.sessions() == {client.root}
 
 
 def test_messages_in_messages_end_somewhere(browser: Browser) -> None:

@@ -124,19 +124,53 @@ async def test_a_ticket_is_for_one_session_once(relay: Any) -> None:
         assert await port.refused(f"?ticket={other}") == (401, "unauthorized"), "void, since it was tried"
 
 
+def redeemed(tickets: Tickets, ticket: str) -> Caller | None:
+    found = tickets.redeem(ticket, ClientCode("demo"))
+    return found.caller if found is not None else None
+
+
+def test_tickets_of_one_client_cost_another_none() -> None:
+    tickets, caller = Tickets(), Caller(OF_CLIENT, ClientCode("demo"))
+    ticket = tickets.issue(caller, ClientCode("demo"))
+    for _ in range(1000):
+        tickets.issue(Caller(OF_CLIENT, ClientCode("demo2")), ClientCode("demo2"))
+    assert redeemed(tickets, ticket) is caller
+
+
+async def test_a_ticket_makes_none_that_lives_longer(relay: Any) -> None:
+    async with relay() as port:
+        made = (await port.ticket())["ticket"]
+        async with port.http.post(f"{port.url}{PATH}/tickets", headers=basic(made)) as answer:
+            assert (answer.status, (await answer.json())["hint"]) == (401, "Send the token.")
+        made = (await port.ticket())["ticket"]
+        async with port.http.get(f"{port.url}{PATH}/json/version", headers=basic(made)) as answer:
+            told = await answer.json()
+        async with await port.http.ws_connect(told["webSocketDebuggerUrl"]) as ws:
+            assert "result" in await ask(ws, "Browser.getVersion")
+
+
+def test_a_ticket_in_the_place_of_another_lives_no_longer() -> None:
+    now, demo, caller = 0.0, ClientCode("demo"), Caller(OF_CLIENT, ClientCode("demo"))
+    tickets = Tickets(lambda: now)
+    now = LASTS_S - 0.1
+    ticket = tickets.issue(caller, demo, LASTS_S)
+    now = LASTS_S
+    assert redeemed(tickets, ticket) is None
+
+
 def test_a_ticket_that_comes_late_is_none_and_there_is_no_end_of_them() -> None:
     now, demo, caller = 0.0, ClientCode("demo"), Caller(OF_CLIENT, ClientCode("demo"))
     tickets = Tickets(lambda: now)
     first, second = tickets.issue(caller, demo), tickets.issue(caller, demo)
     now = LASTS_S - 0.1
-    assert tickets.redeem(first, demo) is caller
+    assert redeemed(tickets, first) is caller
     now = LASTS_S
     assert tickets.redeem(second, demo) is None
     oldest = tickets.issue(caller, demo)
     for _ in range(1000):
         newest = tickets.issue(caller, demo)
     assert tickets.redeem(oldest, demo) is None
-    assert tickets.redeem(newest, demo) is caller
+    assert redeemed(tickets, newest) is caller
 
 
 async def test_a_page_of_another_site_is_refused_unless_it_is_configured(relay: Any) -> None:

@@ -14,7 +14,7 @@ from aiohttp import HttpVersion11, web
 from waguard.api import compat, problems
 from waguard.api.asked import Asked
 from waguard.api.auth import NOBODY, Caller, Tokens
-from waguard.api.context import ARRIVES_S, BEGUN, CALLER, DRY_RUN, REQUEST_ID, TICKETS
+from waguard.api.context import ARRIVES_S, BEGUN, CALLER, DRY_RUN, REQUEST_ID, TICKET, TICKETS
 from waguard.api.port import ENCODED, ENCODINGS, Port
 from waguard.api.problems import response
 from waguard.api.routes import ROUTES, Route, Streamed
@@ -209,13 +209,14 @@ def _driver(request: web.Request, tokens: Tokens, tickets: Tickets) -> Caller:
         ticket = password or "none"
     if not ticket:
         return _caller(request, tokens)
-    caller = tickets.redeem(ticket, _code(request))
-    if caller is None:
+    found = tickets.redeem(ticket, _code(request))
+    if found is None:
         raise Unauthorized(
             "This is neither a token nor a ticket for this session that can still be used.",
             hint="A ticket is for one attachment, within a minute: POST /v1/sessions/CODE/cdp/tickets makes another.",
         )
-    return caller
+    request[TICKET] = found
+    return found.caller
 
 
 def _actor(request: web.Request, caller: Caller) -> Actor:

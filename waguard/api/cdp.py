@@ -7,12 +7,12 @@ from urllib.parse import urlencode
 from aiohttp import WSMsgType, web
 
 from waguard.api.asked import Asked
-from waguard.api.context import TICKETS
+from waguard.api.context import TICKET, TICKETS
 from waguard.api.schemas import AttachOptions, Options
 from waguard.api.tickets import LASTS_S
 from waguard.browser.channel import MOST_COMMAND
 from waguard.core.shown import TicketView
-from waguard.errors import InvalidRequest
+from waguard.errors import InvalidRequest, Unauthorized
 from waguard.relay.client import CLOSINGS, Client, Closing, End
 
 _CLOSE_S = 2.0
@@ -123,7 +123,9 @@ async def _write(ws: web.WebSocketResponse, client: Client) -> None:
 async def version(asked: Asked, options: AttachOptions) -> dict[str, str]:
     """What a browser's own debugging port answers here; `webSocketDebuggerUrl` has a ticket in it."""
     told = await asked.supervisor.browser_version(asked.code)
-    ticket = asked.request.app[TICKETS].issue(asked.caller, asked.code)
+    by_ticket = asked.request.get(TICKET)
+    until_s = by_ticket.until_s if by_ticket is not None else None
+    ticket = asked.request.app[TICKETS].issue(asked.caller, asked.code, until_s)
     return {
         "Browser": told["product"],
         "Protocol-Version": told["protocolVersion"],
@@ -142,6 +144,8 @@ async def targets(asked: Asked, _options: AttachOptions) -> list[dict[str, str]]
 
 async def ticket(asked: Asked, _options: Options) -> TicketView:
     """A ticket for the session's WebSocket, for a driver that can send no header: once, within a minute."""
+    if asked.request.get(TICKET) is not None:
+        raise Unauthorized("A ticket makes no tickets.", hint="Send the token.")
     made = asked.request.app[TICKETS].issue(asked.caller, asked.code)
     return TicketView(ticket=made, url=_address(asked, made, takeover=False), lasts_s=LASTS_S)
 

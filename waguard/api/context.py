@@ -3,13 +3,15 @@
 from aiohttp import web
 
 from waguard.api.auth import Caller
-from waguard.api.tickets import Tickets
+from waguard.api.tickets import Ticket, Tickets
 
 ARRIVES_S = web.AppKey("arrives_s", float)
 """Seconds until a body, or the next piece of a long one, has to be there."""
 TICKETS = web.AppKey("tickets", Tickets)
 REQUEST_ID = web.RequestKey("request_id", str)
 CALLER = web.RequestKey("caller", Caller)
+TICKET = web.RequestKey("ticket", Ticket)
+"""By which the caller was let in."""
 BEGUN = web.RequestKey("begun", web.StreamResponse)
 """The answer whose head has been sent."""
 DRY_RUN = web.RequestKey("dry_run", bool)

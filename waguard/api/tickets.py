@@ -10,12 +10,12 @@ from waguard.api.auth import Caller
 from waguard.core.model import ClientCode
 
 LASTS_S = 60.0
-_MOST = 1000
-"""Not used yet; with more the oldest is void."""
+_MOST = 50
+"""Of one client, not used yet; with more the oldest is void."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Ticket:
+class Ticket:
     caller: Caller
     code: ClientCode
     until_s: float
@@ -26,24 +26,26 @@ class Tickets:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._tickets: dict[bytes, _Ticket] = {}
+        self._tickets: dict[bytes, Ticket] = {}
 
-    def issue(self, caller: Caller, code: ClientCode) -> str:
+    def issue(self, caller: Caller, code: ClientCode, until_s: float | None = None) -> str:
+        """``until_s``: of the ticket in whose place it is."""
         now = self._clock()
         self._tickets = {one: its for one, its in self._tickets.items() if its.until_s > now}
-        while len(self._tickets) >= _MOST:
-            del self._tickets[next(iter(self._tickets))]
+        of_the_same = [one for one, its in self._tickets.items() if its.code == code]
+        if len(of_the_same) >= _MOST:
+            del self._tickets[of_the_same[0]]
         ticket = secrets.token_urlsafe(32)
-        self._tickets[_digest(ticket)] = _Ticket(caller, code, now + LASTS_S)
+        self._tickets[_digest(ticket)] = Ticket(caller, code, now + LASTS_S if until_s is None else until_s)
         return ticket
 
-    def redeem(self, ticket: str, code: ClientCode | None) -> Caller | None:
-        """Who has asked for it, if it is one for this client, and in time; it is void from then on."""
+    def redeem(self, ticket: str, code: ClientCode | None) -> Ticket | None:
+        """What it was, if it is one for this client, and in time; it is void from then on."""
         # By its digest: how long the look takes tells nothing of the ticket.
         found = self._tickets.pop(_digest(ticket), None)
         if found is None or found.code != code or found.until_s <= self._clock():
             return None
-        return found.caller
+        return found
 
 
 def _digest(ticket: str) -> bytes:

@@ -33,6 +33,10 @@ class Guest:
     def done(self, message: Message) -> None:
         self.guests.done(message)
 
+    def forget(self, session: str) -> None:
+        """It was detached with the one that it was attached in, of which alone the browser tells."""
+        self.guests.forget(self.lane, session)
+
     def leave(self) -> None:
         self.guests.dismiss(self.lane, "it has left")
 
@@ -55,10 +59,28 @@ class Guests:
         self, name: str, limits: Limits, heard: Callable[[Message], None], dropped: Callable[[str], None]
     ) -> Guest:
         """Raises `PageFailed`. The caller sets the deadline."""
-        session = (await self._ask("Target.attachToBrowserTarget", {}))["sessionId"]
+        asking = self._ask("Target.attachToBrowserTarget", {})
+        try:
+            session = (await asyncio.shield(asking))["sessionId"]
+        except asyncio.CancelledError:
+            asking.add_done_callback(self._detach_late)
+            raise
         lane = self._channel.open(name, limits, session)
         guest = self._here[lane] = Guest(lane, session, heard, dropped, self)
         return guest
+
+    def _detach_late(self, asking: "asyncio.Future[Any]") -> None:
+        """Nobody waits for it any more."""
+        if not asking.cancelled() and asking.exception() is None:
+            self._detach(asking.result()["sessionId"])
+
+    def _detach(self, session: str) -> None:
+        with suppress(PageFailed):  # the pipe is closed, and with it every session on it
+            forget(self._ask("Target.detachFromTarget", {"sessionId": session}))
+
+    def forget(self, lane: Lane, session: str) -> None:
+        if session in lane.sessions:
+            self._channel.forget(session)
 
     def send(self, guest: Guest, method: str, params: Mapping[str, Any], session: str) -> int:
         try:
@@ -81,8 +103,7 @@ class Guests:
         if (guest := self._here.pop(lane, None)) is None:
             return
         self._channel.drop(lane, why)
-        with suppress(PageFailed):  # the pipe is closed, and with it every session on it
-            forget(self._ask("Target.detachFromTarget", {"sessionId": guest.session}))
+        self._detach(guest.session)
         guest.dropped(why)
 
     def dismiss_all(self, why: str) -> None:

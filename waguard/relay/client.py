@@ -21,8 +21,17 @@ from waguard.relay.acts import ACTS
 from waguard.relay.connection import Block, Connection
 from waguard.relay.seen import Seen
 
-LIMITS = Limits(message=MOST_COMMAND, command=MOST_COMMAND, unsent=2 * MOST_COMMAND, unread=2 * MOST_COMMAND)
-"""The largest message, and one like it that waits for it, each way."""
+LIMITS = Limits(
+    message=MOST_COMMAND,
+    command=MOST_COMMAND,
+    unsent=2 * MOST_COMMAND,
+    unread=MOST_COMMAND + 32 * 1024 * 1024,
+)
+"""The largest message, and some that wait for it."""
+_OWN_UNREAD = 32 * 1024 * 1024
+"""Bytes of what is answered in the browser's place."""
+_MOST_FRAMES = 100_000
+"""Each takes half a kilobyte in memory besides its bytes."""
 START_S = 2.0
 """How long a client may keep what starts from starting: with workers and pages everybody waits."""
 AFTERWARDS_S = 2.0
@@ -222,7 +231,7 @@ class Client:
         else:
             frame, _ = self._waiting.pop()
             self._bytes -= len(frame)
-            self._waiting.append((frame, message))
+            self._waiting.append((frame, message._replace(parts=())))  # it counts, and is in memory once
 
     # --- what its connection needs
 
@@ -232,8 +241,10 @@ class Client:
 
     def tell(self, frame: bytes) -> None:
         self._bytes += len(frame)
-        if self._bytes > LIMITS.unread:
-            self.leave(Closing.TOO_MUCH, f"more than {LIMITS.unread} bytes wait to be read")
+        if self._bytes > _OWN_UNREAD:
+            self.leave(Closing.TOO_MUCH, f"more than {_OWN_UNREAD} bytes of answers wait to be read")
+        if len(self._waiting) > _MOST_FRAMES:
+            self.leave(Closing.TOO_MUCH, f"more than {_MOST_FRAMES} messages wait to be read")
         self._waiting.append((frame, None))
         self._news.set()
 
@@ -248,6 +259,10 @@ class Client:
 
     def made(self, context: str) -> None:
         self._host.made(context)
+
+    def forget(self, session: str) -> None:
+        if self._guest is not None:
+            self._guest.forget(session)
 
     def end(self) -> None:
         self.leave(Closing.DONE, CLOSINGS[Closing.DONE])

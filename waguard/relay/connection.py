@@ -56,6 +56,9 @@ class Around(Protocol):
 
     def blocks(self, session: str, block: Block, *, begins: bool) -> None: ...
 
+    def forget(self, session: str) -> None:
+        """Nothing comes of it any more, and nobody else tells."""
+
     def end(self) -> None:
         """The client wants no more."""
 
@@ -153,7 +156,7 @@ class Connection:
     def ask_in(
         self, at: Attached, reply: Reply | None, method: str, params: Mapping[str, Any], then: Then
     ) -> None:
-        """Likewise, in any session of the client's; if it cannot be sent that is the answer to ``reply``."""
+        """Likewise, in any session of the client's; that it cannot be sent is an answer too."""
         self._send(reply, method, params, _Asked(at.session, None, then))
 
     def _send(self, reply: Reply | None, method: str, params: Mapping[str, Any], asked: _Asked) -> None:
@@ -166,7 +169,9 @@ class Connection:
                 why = f"waguard: {error}"
             else:
                 return
-        if reply is not None:
+        if asked.then is not None:
+            asked.then(None, {"code": wire.FAILED, "message": why})
+        elif reply is not None:
             self.fail(reply, why)
 
     # --- from the browser -------------------------------------------------------------------------------
@@ -263,7 +268,9 @@ class Connection:
             self._unblock(session, block)
         self.ask_in(attached, None, method, params, lambda _result, _error: None)
 
-    def _block(self, session: str, block: Block) -> None:
+    def _block(self, attached: Attached, session: str, block: Block) -> None:
+        if block is not Block.START and self.seen.apart(attached):
+            return  # nobody else waits for a page that the client has made
         if (session, block) not in self._blocks:
             self._blocks[session, block] = None
             self.around.blocks(session, block, begins=True)
@@ -275,7 +282,8 @@ class Connection:
 
     def forget(self, attached: Attached) -> None:
         """A session has gone, and those that were attached in it."""
-        self.seen.detach(attached)
+        for session in self.seen.detach(attached):
+            self.around.forget(session)
         for session, block in [*self._blocks]:
             if self.seen.find(session) is None:
                 self._unblock(session, block)
@@ -291,7 +299,7 @@ class Connection:
             )
             return False
         if params.get("waitingForDebugger"):
-            self._block(session, Block.START)
+            self._block(attached, session, Block.START)
         return True
 
     def _detached_from(self, _at: Attached, params: Mapping[str, Any]) -> bool:
@@ -330,7 +338,7 @@ class Connection:
         return str(params.get("targetId")) in self.seen.told
 
     def _paused(self, at: Attached, _params: Mapping[str, Any]) -> bool:
-        self._block(at.session, Block.PAUSE)
+        self._block(at, at.session, Block.PAUSE)
         return True
 
     def _resumed(self, at: Attached, _params: Mapping[str, Any]) -> bool:
@@ -338,7 +346,7 @@ class Connection:
         return True
 
     def _dialog_opened(self, at: Attached, _params: Mapping[str, Any]) -> bool:
-        self._block(at.session, Block.DIALOG)
+        self._block(at, at.session, Block.DIALOG)
         return True
 
     def _dialog_closed(self, at: Attached, _params: Mapping[str, Any]) -> bool:

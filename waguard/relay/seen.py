@@ -1,6 +1,6 @@
 """What one client may see of a browser: its own sessions and who made whom, targets, contexts, streams. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -92,13 +92,13 @@ class Seen:
         self._sessions[session] = found
         return found
 
-    def detach(self, attached: Attached) -> None:
-        """With those that were attached in it."""
-        for child in [*self.children(attached)]:
-            self.detach(child)
+    def detach(self, attached: Attached) -> Sequence[str]:
+        """With those that were attached in it; returns all of them."""
+        gone = [session for child in [*self.children(attached)] for session in self.detach(child)]
         self._sessions.pop(attached.session, None)
         if attached.kind == "browser":
             self._browsers.discard(attached.target)
+        return [*gone, attached.session]
 
     def children(self, of: Attached) -> Iterator[Attached]:
         yield from (one for one in self._sessions.values() if one.parent is of)
@@ -135,11 +135,15 @@ class Seen:
         if target != self.page:
             self._known.discard(target)
 
+    def apart(self, attached: Attached) -> bool:
+        """Whether it is with something in a context of the client's own."""
+        return attached.context in self.contexts
+
     def seat(self, attached: Attached, *, owner: bool) -> Seat:
         """From where a command in this session comes."""
         where = Where.PAGE
         if attached.kind == "browser":
             where = Where.BROWSER
-        elif attached.context in self.contexts:
+        elif self.apart(attached):
             where = Where.OWN
         return Seat(where, owner, self.home, self.contexts, self.handles)

@@ -19,6 +19,8 @@ _DEEP = 200
 _MOST_VALUES = 300_000
 """Objects, lists and members of a frame: to parse more than that, and to write it anew, keeps everybody waiting."""
 _SLICE = 256 * 1024
+_DIGITS = 400
+"""Of an integer: more than any number of the browser's has, and the time to write one anew grows with their square."""
 _TAIL = ',"sessionId":"'
 PARSE, INVALID, PARAMS, FAILED, NO_SESSION = -32700, -32600, -32602, -32000, -32001
 """Codes of errors, as the browser has them."""
@@ -47,7 +49,7 @@ def parse(frame: bytes | str) -> Command:
     if _values(frame) > _MOST_VALUES:
         raise Malformed(PARSE, f"More than {_MOST_VALUES} objects, lists and members")
     try:
-        said = json.loads(frame, parse_constant=_no_number, parse_float=_number)
+        said = json.loads(frame, parse_constant=_no_number, parse_float=_number, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise Malformed(PARSE, f"JSON: {str(error)[:100]}") from None
     if not isinstance(said, dict):
@@ -84,6 +86,12 @@ def _values(frame: bytes | str) -> int:
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number of JSON's")
+
+
+def _integer(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
 
 
 def _number(text: str) -> float:

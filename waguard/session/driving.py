@@ -19,7 +19,7 @@ from waguard.system.deadline import Span, within
 from waguard.system.repeats import Repeats
 
 _REFUSALS = 20
-"""Of each client so many refused commands are told in ten seconds."""
+"""So many refused commands of one actor are told in ten seconds."""
 
 
 class Driving:
@@ -120,7 +120,7 @@ class Driving:
             self._publish("relay.page_left", client)
 
     def refused(self, client: Client, method: str, reason: str) -> None:
-        if (left_out := self._refusals.left_out(client)) is not None:
+        if (left_out := self._refusals.left_out(str(client.actor))) is not None:
             self._publish("relay.refused", client, method=method, reason=reason, left_out=left_out)
 
     def made(self, context: str) -> None:

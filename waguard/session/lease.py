@@ -104,8 +104,10 @@ class PageLease:
 
     async def pull(self, remedy: Remedy, why: str) -> None:
         """Before a remedy: who works in the page is told why and has it no more; what goes on by itself in a moment is waited for."""
-        if remedy in PULLS[Use.DRIVEN]:
-            self.pulled.tell(why)
-            self.end_drive()
-        while self._lease.pulled(remedy, time.monotonic()):  # noqa: ASYNC110 (a thread ends it, or time does)
+        while True:
+            if remedy in PULLS[Use.DRIVEN]:  # each time: somebody may have come meanwhile
+                self.pulled.tell(why)
+                self.end_drive()
+            if not self._lease.pulled(remedy, time.monotonic()):
+                return
             await asyncio.sleep(_LOOK_S)

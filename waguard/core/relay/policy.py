@@ -260,6 +260,11 @@ POLICY: Sequence[Rule] = (
         "first come; whoever is late is told that all is well",
     ),
     *_each("Page.setWebLifecycleState", Verdict.REFUSED, _LASTS),
+    *_each(
+        "Page.addCompilationCache Page.produceCompilationCache Page.clearCompilationCache",
+        Verdict.REFUSED,
+        "V8 trusts what it has compiled: a forged one is machine code",
+    ),
     *_each("Page.waitForDebugger", Verdict.REFUSED, "nobody is told that the page waits; Debugger.pause is"),
     *_each(
         "DOM.setFileInputFiles",
