@@ -52,7 +52,13 @@ REFUSED: list[tuple[Seat, str, dict[str, Any]]] = [
     (BROWSER, "Tracing.start", {"transferMode": "ReturnAsStream", "tracingBackend": "system"}),
     (BROWSER, "SystemInfo.getProcessInfo", {}),
     (BROWSER, "Browser.getBrowserCommandLine", {}),
-    (BROWSER, "Browser.grantPermissions", {"origin": "https://evil.example", "permissions": []}),
+    (BROWSER, "Browser.grantPermissions", {"origin": HOME, "permissions": ["notifications"]}),
+    (OWNER, "Browser.setPermission", {"origin": HOME, "permission": {"name": "persistent-storage"}, "setting": "denied"}),
+    (OWNER, "Emulation.addScreen", {}),
+    (OWNER, "Page.addCompilationCache", {"url": HOME, "data": ""}),
+    *((BROWSER, method, {"browserContextId": [], "handle": {}, "origin": []}) for method in (
+        "Browser.grantPermissions", "Target.disposeBrowserContext", "Storage.setCookies", "Storage.getCookies", "IO.read", "IO.close",
+    )),
     (BROWSER, "Browser.grantPermissions", {"origin": HOME, "permissions": [], "browserContextId": "another's"}),
     (BROWSER, "Storage.getCookies", {"browserContextId": "another's"}),
     (OWNER, "Page.waitForDebugger", {}),
@@ -78,7 +84,7 @@ ALLOWED: list[tuple[Seat, str, dict[str, Any]]] = [
     (OWNER, "Emulation.setTimezoneOverride", {}),
     (OWNER, "DOM.setFileInputFiles", {"files": []}),
     (BROWSER, "Storage.setCookies", {"browserContextId": "own"}),
-    (BROWSER, "Browser.grantPermissions", {"origin": HOME, "permissions": []}),
+    (BROWSER, "Browser.grantPermissions", {"origin": HOME, "permissions": [], "browserContextId": "own"}),
     (OWNER, "IO.read", {"handle": "1"}),
 ]
 IGNORED: list[tuple[Seat, str, dict[str, Any]]] = [

@@ -19,8 +19,8 @@ _DEEP = 200
 _MOST_VALUES = 300_000
 """Objects, lists and members of a frame: to parse more than that, and to write it anew, keeps everybody waiting."""
 _SLICE = 256 * 1024
-_DIGITS = 400
-"""Of an integer: more than any number of the browser's has, and the time to write one anew grows with their square."""
+_DIGITS = 300
+"""Of an integer: the browser never answers to what is no number of its, and the time to write one anew grows with their square."""
 _TAIL = ',"sessionId":"'
 PARSE, INVALID, PARAMS, FAILED, NO_SESSION = -32700, -32600, -32602, -32000, -32001
 """Codes of errors, as the browser has them."""

@@ -128,13 +128,6 @@ def _in_no_others_context(params: Params, seat: Seat) -> str:
     return _in_own_context(params, seat) if "browserContextId" in params else ""
 
 
-def _for_its_origin(params: Params, seat: Seat) -> str:
-    """`origin` is the page's, or `browserContextId` names a context that the client has made."""
-    if "browserContextId" in params:
-        return _in_own_context(params, seat)
-    return "" if params.get("origin") == seat.home else "only for the page's origin"
-
-
 def _as_stream(params: Params, _seat: Seat) -> str:
     """`transferMode` is `ReturnAsStream`; without `tracingBackend`."""
     if params.get("transferMode") != "ReturnAsStream" or "tracingBackend" in params:
@@ -191,7 +184,11 @@ POLICY: Sequence[Rule] = (
     *_each("Browser.crash Browser.crashGpuProcess Page.crash", Verdict.REFUSED, _CRASHES),
     *_each("Browser.getVersion", Verdict.ALLOWED, _LOOKS),
     *_each("Browser.getWindowForTarget Browser.getWindowBounds", Verdict.ALLOWED, _LOOKS),
-    *_each("Browser.setWindowBounds Browser.setContentsSize", Verdict.OWNER, "it changes what is drawn"),
+    *_each(
+        "Browser.setWindowBounds Browser.setContentsSize",
+        Verdict.IGNORED,
+        "a window that is minimized stays so, and draws nothing",
+    ),
     *_each(
         "Browser.setDownloadBehavior Page.setDownloadBehavior Browser.cancelDownload",
         Verdict.IGNORED,
@@ -199,10 +196,10 @@ POLICY: Sequence[Rule] = (
     ),
     *_each(
         "Browser.grantPermissions Browser.setPermission",
-        Verdict.OWNER,
-        "the page may have what its app needs",
+        Verdict.ALLOWED,
+        "only in a context of the client's: what is not named is denied, also the daemon's own, and stays so",
         EVERYWHERE,
-        _for_its_origin,
+        _in_own_context,
     ),
     *_each("Browser.resetPermissions", Verdict.IGNORED, "the daemon's own would be gone for good"),
     # Targets
@@ -296,6 +293,11 @@ POLICY: Sequence[Rule] = (
         " Emulation.setDefaultBackgroundColorOverride Emulation.canEmulate Emulation.getScreenInfos",
         Verdict.ALLOWED,
         "every driver sets it when it attaches; " + _SHOWN,
+    ),
+    *_each(
+        "Emulation.addScreen Emulation.removeScreen Emulation.updateScreen Emulation.setPrimaryScreen",
+        Verdict.REFUSED,
+        "it outlasts the client",
     ),
     *_each("Emulation.*", Verdict.OWNER, _SHOWN),
     # The network and the storage
