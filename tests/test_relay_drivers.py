@@ -22,6 +22,7 @@ from pyppeteer.page import Page
 from pyppeteer_guest import LIMITS, MIB
 
 from waguard.browser.channel import Message
+from waguard.browser.find import KNOWN
 from waguard.browser.strangers import end_strangers
 from waguard.client import Client
 from waguard.core.model import Link
@@ -99,17 +100,19 @@ async def drive(driver: str, url: str, secret: str, home: str) -> dict[str, Any]
 
 @needs_npm
 @pytest.mark.parametrize("driver", ["puppeteer", "playwright"])
+@pytest.mark.parametrize("browser", [one for one in KNOWN if one.is_file()], ids=lambda one: one.name)
 async def test_it_attaches_uses_the_page_and_leaves_the_session_as_it_was(
-    start: Daemon, journal: Journal, driver: str
+    start: Daemon, journal: Journal, browser: Path, driver: str
 ) -> None:
-    async with logged_in(start, journal) as (supervisor, simulator, url):
+    async with logged_in(start, journal, browser={"path": browser}) as (supervisor, simulator, url):
         told = await drive(driver, url, token(supervisor), simulator.url)
-        print(told, [dict(one.fields) for one in journal.named("relay.refused")])  # noqa: T201
         assert (told["evaluate"], told["exposed"], told["console"]) == (42, ["from the page"], "listen")
         assert (told["screenshot"], told["reloaded"], told["half"]) == ("PNG", True, "\ud83d alone")
         assert (told["pages"], told["pages_after"], told["closed"], told["again"]) == (1, 1, True, 42)
         assert "waguard: Page.navigate is refused" in told["elsewhere"]
         assert told["own"] == 2
+        refused = {(one.fields["method"], one.fields["reason"]) for one in journal.named("relay.refused")}
+        assert refused == {("Page.navigate", "it is not of the page's origin")}
 
 
 async def test_the_client_library_gives_pyppeteers_own_page(start: Daemon, journal: Journal) -> None:

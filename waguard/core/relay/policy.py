@@ -366,6 +366,11 @@ POLICY: Sequence[Rule] = (
         Verdict.ALLOWED,
         "it ends with the client",
     ),
+    *_each(
+        "WebMCP.enable WebMCP.disable",
+        Verdict.IGNORED,
+        "puppeteer asks it of each page; such tools are no bot's",
+    ),
     *_each("Input.*", Verdict.ALLOWED, "keys and clicks are what clients are here for"),
     *_each("DeviceOrientation.* WebAuthn.*", Verdict.OWNER, _SHOWN),
 )
