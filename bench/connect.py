@@ -27,12 +27,13 @@ from waguard.config.sections import Browser
 from waguard.sandbox import drop_privileges, unprivileged_user
 
 RATIO_AIM = 1.25
+TURNS, QUICK_TURNS = 30, 4
 PATIENCE_S = 30.0
 
 
 def main() -> None:
     chosen = options(__doc__)
-    turns = 4 if chosen.quick else 30
+    turns = QUICK_TURNS if chosen.quick else TURNS
     cold: list[float] = []
     bare: list[float] = []
     cleaned: list[float] = []

@@ -31,6 +31,8 @@ POSED = {
     "WAGUARD_BROWSER__EXTRA_FLAGS": '["--posing=connected"]',
     "WAGUARD_LIMITS__SESSION_MEMORY_MB": "0",
 }
+STEPS: Sequence[tuple[str, int]] = (("real", 1), ("real", 10), ("posing", 10), ("posing", 100))
+QUICK_STEPS: Sequence[tuple[str, int]] = (("real", 1), ("posing", 10), ("posing", 40))
 GROWTH_AIM = 1.5
 """For each session, at a hundred against ten."""
 CALM_S = 5.0
@@ -51,11 +53,7 @@ async def main() -> int:
     chosen = options(__doc__, _more)
     window = chosen.window or (10.0 if chosen.quick else 60.0)
     turns = 1 if chosen.quick else 2
-    steps: Sequence[tuple[str, int]] = (
-        (("real", 1), ("posing", 10), ("posing", 40))
-        if chosen.quick
-        else (("real", 1), ("real", 10), ("posing", 10), ("posing", 100))
-    )
+    steps = QUICK_STEPS if chosen.quick else STEPS
     figures = Figures("probes")
     daemons: dict[tuple[str, int], float] = {}
     said = []

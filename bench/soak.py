@@ -22,6 +22,7 @@ from waguard.config.sections import Config
 from waguard.observe.bus import Bus, Event
 
 CODES = ("soak", "soak2", "soak-2")
+ROUNDS, QUICK_ROUNDS = 300, 15
 WARM = 10
 """Rounds before the baseline."""
 MEMORY_AIM_MB = 8.0
@@ -30,7 +31,7 @@ SETTLE_S = 30.0
 
 async def main() -> None:
     chosen = options(__doc__)
-    count = 15 if chosen.quick else 300
+    count = QUICK_ROUNDS if chosen.quick else ROUNDS
     troubles: list[Event] = []
     bus = Bus()
     bus.subscribe(lambda event: troubles.append(event) if event.level in {"warning", "error"} else None)

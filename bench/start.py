@@ -19,6 +19,7 @@ from figures import WAGUARD, Figures, heard_daemon, options, room, rounds
 NOWHERE = "http://127.0.0.1:9/"
 """No session looks at the page."""
 STATUS_AIM_S = 0.25
+ROUNDS, QUICK_ROUNDS = 15, 3
 BARE = "python"
 COMMANDS: Mapping[str, Sequence[str]] = {
     BARE: (sys.executable, "-c", "pass"),
@@ -44,7 +45,7 @@ def took(command: Sequence[str], environ: Mapping[str, str]) -> float:
 def main() -> int:
     asked = options(__doc__)
     figures = Figures("start")
-    count = 3 if asked.quick else 15
+    count = QUICK_ROUNDS if asked.quick else ROUNDS
     ready, memory = [], []
     least = dict.fromkeys(COMMANDS, float("inf"))
     for _ in range(1 if asked.quick else 3):
