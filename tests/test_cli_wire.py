@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import NotConnected
+from select import select
 from time import monotonic
 
 import pytest
@@ -21,17 +22,25 @@ GOOD = HEAD + b"\r\n{}"
 LIMIT_S = 10.0
 
 
+Talk = Callable[[socket.socket], threading.Thread | None]
+"""What is done with a connection; returns who goes on with it, if anybody does."""
+
+
 @contextmanager
-def answering(*talks: Callable[[socket.socket], None]) -> Iterator[Wire]:
+def answering(*talks: Talk) -> Iterator[Wire]:
     """A wire to a listener that deals with its connections one after the other, each in its way."""
     over = threading.Event()
 
     def serve() -> None:
+        beside = []
         for talk in talks:
             connection, _ = server.accept()
             with connection, suppress(ConnectionError):
-                talk(connection)
+                beside.append(talk(connection))
         over.wait(10)
+        for other in beside:
+            if other is not None:
+                other.join(10)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=serve)
@@ -57,17 +66,19 @@ def good(connection: socket.socket) -> None:
     connection.sendall(GOOD)
 
 
-def at_once(talk: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
+def at_once(talk: Callable[[socket.socket], None]) -> Talk:
     """Beside the others."""
 
-    def begin(connection: socket.socket) -> None:
+    def begin(connection: socket.socket) -> threading.Thread:
         own = connection.dup()
 
         def run() -> None:
             with own:
                 talk(own)
 
-        threading.Thread(target=run).start()
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
 
     return begin
 
@@ -91,8 +102,10 @@ def test_what_is_sent_and_what_comes_back() -> None:
 
 def test_a_connection_that_the_daemon_has_ended_is_not_used_again() -> None:
     with answering(good, good) as wire:
-        for _ in range(2):
-            assert wire.ask("POST", "/", limit_s=LIMIT_S).body == b"{}"
+        assert wire.ask("POST", "/", limit_s=LIMIT_S).body == b"{}"
+        (idle,) = wire._idle
+        assert select([idle.sock], [], [], LIMIT_S)[0], "its end has come"
+        assert wire.ask("POST", "/", limit_s=LIMIT_S).body == b"{}"
 
 
 def test_nobody_listens() -> None:
