@@ -1,4 +1,4 @@
-#!/usr/bin/python3 -IS
+#!/usr/bin/python3
 """A small program that poses as Chromium: speaks enough of the DevTools protocol on fds 3 and 4, and misbehaves on request.
 
 Give it as ``browser.path`` and a way to misbehave in ``browser.extra_flags``, for example ``--posing=never-ready``:
@@ -179,7 +179,7 @@ def look_for_another_pose() -> None:
         try:
             with open(path, encoding="ascii") as file:  # noqa: PTH123 (pathlib would be a quarter of its start)
                 pose = file.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         if name == "posing":
             os.unlink(path)  # noqa: PTH108 (likewise)
@@ -257,7 +257,7 @@ def answer(message: dict, pose: str) -> None:  # type: ignore[type-arg]  # runs 
             if guest
             else {"targetId": "T"}
         }
-    elif method == "Browser.getVersion":
+    elif method == "Browser.getVersion" and pose != "deaf":
         words = ("product", "protocolVersion", "userAgent", "jsVersion", "revision")
         result = dict.fromkeys(words, "posing")
     elif method == "Page.createIsolatedWorld":

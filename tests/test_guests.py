@@ -168,7 +168,7 @@ async def test_what_a_guest_uploads_does_not_keep_the_daemons_own_waiting(
         text = "x" * (4 * MIB)
         uploads = [asyncio.ensure_future(driver.evaluate("text => text.length", text)) for _ in range(4)]
         await asyncio.sleep(0)
-        assert connection.guest.lane.unsent > 12 * MIB
+        assert connection.guest.lane.unsent > 8 * MIB  # the pipe takes some at once
         async with asyncio.timeout(30):
             await devtools.browser.send("Browser.getVersion")
         assert sum(one.done() for one in uploads) < 3  # it went before what had waited

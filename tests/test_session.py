@@ -210,7 +210,7 @@ async def test_late_answers_are_harmless(pose: Daemon) -> None:
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0.05):
                         await session._instance.browser.page.evaluate("1")  # type: ignore[union-attr]  # it is up
-            assert await devtools.browser.send("Browser.getVersion") == {}
+            assert (await devtools.browser.send("Browser.getVersion"))["product"] == "posing"
         assert view.process in {Process.PREPARING, Process.STARTING, Process.UP}
 
 
