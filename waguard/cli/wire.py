@@ -21,6 +21,8 @@ from waguard.cli.peer import Proof, host_and_port
 LOOK_S = 10.0
 """Deadline of an answer that waits for nothing, and of a connection, in seconds."""
 _LOG = "Its log says more."
+_ENDS_S = 1.0
+"""Until work whose connection has been ended has noticed, in seconds."""
 _PIECE = 1024 * 1024
 
 Meanwhile = tuple[float, Callable[[], None]]
@@ -70,8 +72,13 @@ class Wire:
                 answer = self._sent(connection, method, target, "application/json", body)
                 return Answer(answer.status, answer.headers.get_content_type(), answer.read())
 
-        with self._connected(limit_s) as connection:
-            return _Call(whole).result(limit_s, meanwhile, self._late(limit_s))
+        call = _Call(whole)
+        try:
+            with self._connected(limit_s) as connection:
+                call.begin()
+                return call.result(limit_s, meanwhile, self._late(limit_s))
+        finally:  # its connection has ended by now, or its work has
+            call.end()
 
     @contextmanager
     def fetch(self, target: str, *, limit_s: float) -> Iterator[tuple[Answer, Iterator[bytes]]]:
@@ -161,7 +168,14 @@ class _Call:
         self._done = threading.Event()
         self._answer: Answer | None = None
         self._error: Exception | None = None
-        threading.Thread(target=self._run, daemon=True).start()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        if self._thread.ident is not None:
+            self._thread.join(_ENDS_S)
 
     def result(self, limit_s: float, meanwhile: Meanwhile | None, late: NoAnswer) -> Answer:
         """Raises ``late``, and what the work raises."""
