@@ -66,10 +66,11 @@ class Wire:
         """The whole answer, which comes within ``limit_s``. Raises `NoDaemon`, `NoAnswer`, `NotTheDaemon`."""
 
         def whole() -> Answer:
-            with self._on_its_way(
-                limit_s
-            ):  # and not what is done meanwhile: a terminal that is gone is no fault of the daemon's
-                answer = self._sent(connection, method, target, "application/json", body)
+            # What is done meanwhile is not in it: a terminal that is gone is no fault of the daemon's.
+            with (
+                self._on_its_way(limit_s),
+                self._sent(connection, method, target, "application/json", body) as answer,
+            ):
                 return Answer(answer.status, answer.headers.get_content_type(), answer.read())
 
         call = _Call(whole)
