@@ -254,6 +254,29 @@ async def test_who_is_stopped_with_everybody_waiting_for_it_costs_nobody_else_an
         assert reasons[0] == f"more than {20 * MIB} bytes wait to be read"
 
 
+@pytest.mark.parametrize("browser", [one for one in KNOWN if one.is_file()], ids=lambda one: one.name)
+async def test_a_dialog_goes_with_its_client(start: Daemon, journal: Journal, browser: Path) -> None:
+    async with logged_in(start, journal, browser={"path": str(browser)}) as (supervisor, _, url):
+        headers = {"Authorization": f"Bearer {token(supervisor)}"}
+        async with (
+            aiohttp.ClientSession() as http,
+            http.ws_connect(f"{url}/v1/sessions/demo/cdp", headers=headers) as ws,
+        ):
+            target = await page_of(ws)
+            session = (await ask(ws, "Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
+            await ask(ws, "Page.enable", session)
+            alert = {"id": 9, "method": "Runtime.evaluate", "params": {"expression": "alert(1)"}}
+            await ws.send_json({**alert, "sessionId": session})
+            async with asyncio.timeout(10):
+                while (await ws.receive_json()).get("method") != "Page.javascriptDialogOpening":
+                    pass
+        driven = supervisor._sessions[DEMO]._instance.browser
+        assert driven is not None
+        assert driven.page is not None
+        async with asyncio.timeout(10):
+            assert await driven.page.look("6 * 7") == 42
+
+
 async def test_clients_of_a_daemon_that_died_are_detached_by_the_next_one(
     start: Daemon, journal: Journal
 ) -> None:
@@ -280,16 +303,20 @@ async def test_clients_of_a_daemon_that_died_are_detached_by_the_next_one(
             while len(guest.lane.sessions) < 2:
                 await asyncio.sleep(0.01)
         (session,) = guest.lane.sessions - {guest.session}
-        guest.send("Page.enable", {}, session)
-        guest.send("Runtime.evaluate", {"expression": "alert(1)"}, session)
-        async with asyncio.timeout(10):
-            while "Page.javascriptDialogOpening" not in heard:
-                await asyncio.sleep(0.01)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await browser.page.look("6 * 7")
+        # A full Chromium leaves a dialog open then: that the page is silent is found, and it is loaded again.
+        blocks = "headless" in supervisor._sessions[DEMO]._instance.resources.installed.current.path.name
+        if blocks:
+            guest.send("Page.enable", {}, session)
+            guest.send("Runtime.evaluate", {"expression": "alert(1)"}, session)
+            async with asyncio.timeout(10):
+                while "Page.javascriptDialogOpening" not in heard:
+                    await asyncio.sleep(0.01)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await browser.page.look("6 * 7")
         assert await end_strangers(browser.devtools) == 1
         async with asyncio.timeout(5):
             assert await browser.page.look("6 * 7") == 42
+        assert await end_strangers(browser.devtools) == 0
         guest.leave()
         assert guest.session in gone

@@ -193,6 +193,8 @@ class Client:
             for timer in timers.values():
                 timer.cancel()
             timers.clear()
+        if self._connection is not None:
+            self._connection.let_dialogs_go()
         if self._guest is not None:
             self._guest.leave()
         for answer in self._first.values():

@@ -268,6 +268,12 @@ class Connection:
             self._unblock(session, block)
         self.ask_in(attached, None, method, params, lambda _result, _error: None)
 
+    def let_dialogs_go(self) -> None:
+        """Before it is detached: a full Chromium leaves them open then, for somebody at its window."""
+        for session, block in [*self._blocks]:
+            if block is Block.DIALOG:
+                self.let_go(session, block)
+
     def _block(self, attached: Attached, session: str, block: Block) -> None:
         if block is not Block.START and self.seen.apart(attached):
             return  # nobody else waits for a page that the client has made
