@@ -126,9 +126,8 @@ class Probing:
                 if waited < 0.8 * probe.deadline_s:  # it was the daemon that slept
                     return True
                 seen = await probe.unanswered(waited)
-        except (
-            PageFailed
-        ):  # it cannot tell: what it has only suspected is void, what it has found is not over
+        except PageFailed:
+            # It cannot tell: what it has only suspected is void, what it has found is not over.
             self._book = patience.doubt(self._book, probe.faults)
         else:
             await self.saw(epoch, probe.faults, seen, 2 * waited)
