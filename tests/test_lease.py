@@ -3,7 +3,7 @@
 import asyncio
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -20,6 +20,15 @@ from waguard.session.lease import PageLease
 from waguard.session.task import Session
 
 DEMO = ClientCode("demo")
+
+
+def end(lease: PageLease, holder: str) -> Callable[[str], None]:
+    """What whoever holds the page does when it is taken."""
+
+    def pulled(_why: str) -> None:
+        lease.end_drive(holder)
+
+    return pulled
 
 
 def hold(use: Use, since_s: float = 10.0, until_s: float = math.inf, holder: str = "a snapshot") -> Hold:
@@ -76,12 +85,10 @@ def test_every_remedy_waits_for_what_is_held_still_and_some_take_the_page_from_w
 async def test_a_remedy_waits_for_nobody_who_comes_while_it_waits() -> None:
     lease = PageLease()
     still = lease._take(Use.STILL, "a snapshot", "its files are copied", 30.0)
-    lease.pulled.observe(lambda _why: lease._give_back(still) if came else None)
-    came: list[str] = []
+    lease.pulled.observe(lambda _why: lease._give_back(still) if lease.end_drive("app") else None)
     pulling = asyncio.create_task(lease.pull(Remedy.RELOAD, "a reload"))
     await asyncio.sleep(0)
     lease.drive("app", "it drives it")
-    came.append("app")
     async with asyncio.timeout(5):
         await pulling
     assert lease.held(Use.DRIVEN) is None
@@ -124,7 +131,11 @@ def test_giving_back_who_drives_the_page_says_nothing_of_who_was_still() -> None
 async def test_who_drives_the_page_is_told_why_it_is_taken_back_and_has_it_no_more() -> None:
     lease, told = PageLease(), list[str]()
     lease.pulled.observe(told.append)
+    lease.pulled.observe(end(lease, "token bot"))
     lease.drive("token bot", "it sends messages")
+    assert lease.drives("token bot")
+    assert not lease.drives("token other")
+    assert not lease.end_drive("token other")
     with pytest.raises(Held, match="token bot holds the page: it sends messages"):
         lease.drive("token other", "likewise")
     await lease.pull(Remedy.RENEW, "network_hung")
@@ -134,8 +145,9 @@ async def test_who_drives_the_page_is_told_why_it_is_taken_back_and_has_it_no_mo
     assert lease.held(Use.DRIVEN) is None
     lease.drive("token other", "likewise")
     assert lease.held(Use.DRIVEN) is not None
-    lease.end_drive()
-    lease.end_drive()
+    assert not lease.end_drive("token bot")
+    assert lease.end_drive("token other")
+    assert not lease.end_drive("token other")
     assert lease.held(Use.DRIVEN) is None
 
 
@@ -207,6 +219,7 @@ async def test_who_drives_the_page_is_told_of_a_remedy_and_of_the_browsers_end(p
         await supervisor.connect(DEMO)
         session, told = supervisor._sessions[DEMO], list[str]()
         session.lease.pulled.observe(told.append)
+        session.lease.pulled.observe(end(session.lease, "token bot"))
         session.lease.drive("token bot", "it sends messages")
         session._watch.cure(session.state.epoch, 1, Fault.PAGE_BLOCKED, Remedy.RELOAD, 60.0)
         async with asyncio.timeout(10):

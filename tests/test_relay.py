@@ -135,8 +135,12 @@ class Client:
         Client.owner = self
         return ""
 
+    def owns_page(self) -> bool:
+        return Client.owner is self
+
     def leave_page(self) -> None:
-        Client.owner = None
+        if self.owns_page():
+            Client.owner = None
 
     def refused(self, method: str, reason: str) -> None:
         self.refusals.append((method, reason))

@@ -42,11 +42,9 @@ def _create_target(connection: Connection, reply: Reply, method: str, params: di
     if not isinstance(url, str) or (url != "about:blank" and not at_home(url, seen.home)):
         connection.refuse(reply, method, f"the page is of {seen.home}")
         return
-    if not connection.owner:
-        if why := connection.around.take_page():
-            connection.refuse(reply, method, why)
-            return
-        connection.owner = True
+    if why := connection.around.take_page():
+        connection.refuse(reply, method, why)
+        return
     if seen.closed:
         _open_again(connection, reply)
     else:
@@ -147,9 +145,7 @@ def _say_destroyed(connection: Connection) -> None:
         if seen.is_page(target, str(info.get("type")), info.get("browserContextId")):
             seen.closed[target] = seen.told.pop(target)
             connection.say(seen.root, wire.event("Target.targetDestroyed", {"targetId": target}))
-    if connection.owner:
-        connection.owner = False
-        connection.around.leave_page()
+    connection.around.leave_page()
 
 
 def _handle_dialog(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:

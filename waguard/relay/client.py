@@ -80,6 +80,8 @@ class Host(Protocol):
     def take_page(self, client: "Client") -> str:
         """Make it the owner; why not, if it cannot be."""
 
+    def owns_page(self, client: "Client") -> bool: ...
+
     def leave_page(self, client: "Client") -> None: ...
 
     def refused(self, client: "Client", method: str, reason: str) -> None: ...
@@ -124,15 +126,14 @@ class Client:
         """Those that it has made itself; they go with it."""
         return frozenset(self._connection.seen.contexts if self._connection is not None else ())
 
-    @property
-    def name(self) -> str:
+    def __str__(self) -> str:
         where = f" from {self.actor.origin}" if self.actor.origin else ""
         return f"{self.actor}{where}, request {self.actor.request}"
 
     async def attach(self, devtools: DevTools, target: str, home: str) -> None:
         """Let it in. The caller sets the deadline. Raises `PageFailed`."""
         self._devtools = devtools
-        self._guest = guest = await devtools.guests.admit(self.name, LIMITS, self._heard, self._dropped)
+        self._guest = guest = await devtools.guests.admit(str(self), LIMITS, self._heard, self._dropped)
         own = await self._ask("Target.getTargetInfo", {})
         page = await self._ask("Target.getTargetInfo", {"targetId": target})
         self._connection = Connection(Seen(guest.session, own["targetId"], page, home), self, ACTS)
@@ -252,6 +253,9 @@ class Client:
 
     def take_page(self) -> str:
         return self._host.take_page(self)
+
+    def owns_page(self) -> bool:
+        return self._host.owns_page(self)
 
     def leave_page(self) -> None:
         self._host.leave_page(self)

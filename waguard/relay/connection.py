@@ -45,7 +45,9 @@ class Around(Protocol):
         """To the client."""
 
     def take_page(self) -> str:
-        """Make the client the page's owner; why not, if it cannot be."""
+        """Make the client the page's owner; why not, if it cannot be. Harmless if it is."""
+
+    def owns_page(self) -> bool: ...
 
     def leave_page(self) -> None: ...
 
@@ -88,8 +90,6 @@ class Connection:
     def __init__(self, seen: Seen, around: Around, acts: "Mapping[str, Act]") -> None:
         self.seen = seen
         self.around = around
-        self.owner = False
-        """Whether the page is this client's."""
         self._acts = acts
         self._asked: dict[int, _Asked] = {}
         self._blocks: dict[tuple[str, Block], None] = {}
@@ -117,7 +117,7 @@ class Connection:
     def command(self, attached: Attached, number: int, method: str, params: dict[str, Any]) -> None:
         """What the client has asked in a session of its own."""
         reply = Reply(attached, number)
-        judged = judge(method, params, self.seen.seat(attached, owner=self.owner))
+        judged = judge(method, params, self.seen.seat(attached, owner=self.around.owns_page()))
         match judged.verdict:
             case Verdict.ALLOWED:
                 self._pass(reply, method, params)

@@ -30,7 +30,6 @@ class Driving:
         self._home = f"{parts.scheme}://{parts.netloc}"
         self._since: dict[Client, float] = {}
         """Those that are attached, monotonic."""
-        self._owner: Client | None = None
         self._refusals = Repeats(_REFUSALS)
         lease.pulled.observe(lambda why: self.end_all(Closing.REMEDY, why))
 
@@ -101,22 +100,25 @@ class Driving:
     # --- what a client asks for
 
     def take_page(self, client: Client) -> str:
-        if self._owner is not None and client.takes_over:
-            self._owner.leave(Closing.TAKEN_OVER, f"{client.name} has taken the page over")
+        if self.owns_page(client):
+            return ""
+        owner = next(filter(self.owns_page, self._since), None)
+        if owner is not None and client.takes_over:
+            owner.leave(Closing.TAKEN_OVER, f"{client} has taken the page over")
         try:
-            self._lease.drive(client.name, "it drives it")
+            self._lease.drive(client, "it drives it")
         except Held as held:
             since = time.time() - (time.monotonic() - held.hold.since_s)
             at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
             return f"{held.hold.holder} has the page since {at}; ?takeover=true takes it"
-        self._owner = client
         self._publish("relay.page_taken", client)
         return ""
 
+    def owns_page(self, client: Client) -> bool:
+        return self._lease.drives(client)
+
     def leave_page(self, client: Client) -> None:
-        if self._owner is client:
-            self._owner = None
-            self._lease.end_drive()
+        if self._lease.end_drive(client):
             self._publish("relay.page_left", client)
 
     def refused(self, client: Client, method: str, reason: str) -> None:

@@ -30,10 +30,9 @@ class PageLease:
         self._changing = threading.Lock()
         self._still = threading.Lock()
         """Held by the thread that has stopped the processes, for as long as it has."""
-        self._driven: Hold | None = None
         self._stalls: set[Hashable] = set()
         self.pulled = Observers[str]()
-        """Tells why, before a remedy takes the page from whoever works in it."""
+        """Tells why, before a remedy takes the page: whoever works in it ends that at once."""
         self.frozen_ms: float | None = None
         """How long it was held still the last time."""
 
@@ -70,14 +69,21 @@ class PageLease:
                 f"Its files were not copied within {most_s:g} s, and it may have gone on meanwhile."
             )
 
-    def drive(self, holder: str, purpose: str) -> None:
+    def drive(self, holder: object, purpose: str) -> None:
         """Somebody owns the page, until `end_drive`. Raises `Held`."""
-        self._driven = self._take(Use.DRIVEN, holder, purpose, float("inf"))
+        self._take(Use.DRIVEN, holder, purpose, float("inf"))
 
-    def end_drive(self) -> None:
-        if self._driven is not None:
-            self._give_back(self._driven)
-            self._driven = None
+    def drives(self, holder: object) -> bool:
+        hold = self.held(Use.DRIVEN)
+        return hold is not None and hold.holder == holder
+
+    def end_drive(self, holder: object) -> bool:
+        """Returns whether it was this holder's; else it is left to whose it is."""
+        hold = self.held(Use.DRIVEN)
+        if hold is None or hold.holder != holder:
+            return False
+        self._give_back(hold)
+        return True
 
     def stall(self, key: Hashable, *, begins: bool) -> None:
         """Who works in the page keeps it from answering, by a dialog or a pause."""
@@ -91,7 +97,7 @@ class PageLease:
         """Whether a page that does not answer is kept from it by who works in it: that is no fault."""
         return bool(self._stalls)
 
-    def _take(self, use: Use, holder: str, purpose: str, most_s: float) -> Hold:
+    def _take(self, use: Use, holder: object, purpose: str, most_s: float) -> Hold:
         now = time.monotonic()
         hold = Hold(use, holder, purpose, now, now + most_s)
         with self._changing:
@@ -107,7 +113,6 @@ class PageLease:
         while True:
             if remedy in PULLS[Use.DRIVEN]:  # each time: somebody may have come meanwhile
                 self.pulled.tell(why)
-                self.end_drive()
             if not self._lease.pulled(remedy, time.monotonic()):
                 return
             await asyncio.sleep(_LOOK_S)

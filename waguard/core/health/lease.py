@@ -32,7 +32,8 @@ would tear the copy. Who drives it is told why, and has it no more: it may be in
 @dataclass(frozen=True, slots=True)
 class Hold:
     use: Use
-    holder: str
+    holder: object
+    """Told by its text."""
     purpose: str
     since_s: float
     until_s: float
