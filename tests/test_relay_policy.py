@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waguard.core.relay.policy import POLICY, Judged, Seat, Verdict, Where, at_home, judge, page
+from waguard.core.relay.policy import POLICY, Judged, Seat, Verdict, Where, at_home, judge, led_home, page
 from waguard.relay.acts import ACTS
 
 HOME = "https://web.whatsapp.com"
@@ -141,6 +141,21 @@ def test_no_domain_is_passed_on_whole_that_has_no_row() -> None:
         assert judge(f"{domain}.somethingNew", {}, OWNER) == Judged(
             Verdict.REFUSED, "it is not in the policy"
         )
+
+
+def test_a_bot_that_goes_to_whatsapp_gets_the_page_that_there_is() -> None:
+    simulated = Seat(Where.PAGE, owner=True, home="http://127.0.0.1:8718")
+    asked = {"url": f"{HOME}/?a=b", "referrer": "https://whatsapp.com/"}
+    assert led_home("Page.navigate", asked, simulated) == {**asked, "url": "http://127.0.0.1:8718/?a=b"}
+    assert led_home("Page.navigate", asked, OWNER) == asked
+    for method, params, seat in (
+        ("Page.navigate", asked, OWN),
+        ("Page.reload", asked, simulated),
+        ("Page.navigate", {"url": f"{HOME}.evil.example/"}, simulated),
+        ("Page.navigate", {"url": 1}, simulated),
+        ("Page.navigate", {}, simulated),
+    ):
+        assert led_home(method, params, seat) is params
 
 
 @given(st.text(max_size=30))

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from waguard.browser.channel import Message, Refused
-from waguard.core.relay.policy import Verdict, judge
+from waguard.core.relay.policy import Verdict, judge, led_home
 from waguard.relay import wire
 from waguard.relay.seen import Attached, Seen
 
@@ -117,7 +117,9 @@ class Connection:
     def command(self, attached: Attached, number: int, method: str, params: dict[str, Any]) -> None:
         """What the client has asked in a session of its own."""
         reply = Reply(attached, number)
-        judged = judge(method, params, self.seen.seat(attached, owner=self.around.owns_page()))
+        seat = self.seen.seat(attached, owner=self.around.owns_page())
+        params = led_home(method, params, seat)
+        judged = judge(method, params, seat)
         match judged.verdict:
             case Verdict.ALLOWED:
                 self._pass(reply, method, params)

@@ -44,6 +44,7 @@ PLACES: Mapping[Where, str] = {
     Where.OWN: "a page in a context that the client has made itself",
 }
 EVERYWHERE = frozenset(Where)
+WHATSAPP = "https://web.whatsapp.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,9 @@ class Judged:
 
 
 def goes(params: Params, seat: Seat) -> str:
-    """In the page only its own origin and `about:blank`; elsewhere `http:`, `https:`, `data:` and `about:blank`."""
+    """In the page only its own origin, to which `https://web.whatsapp.com` leads too, and `about:blank`; elsewhere `http:`, `https:`, `data:` and
+    `about:blank`.
+    """
     return why_not_there(params.get("url"), seat)
 
 
@@ -98,6 +101,19 @@ def why_not_there(url: object, seat: Seat) -> str:
     if seat.where is Where.OWN:
         return "" if re.match(r"https?://|data:", url, re.IGNORECASE) else "only http:, https: and data:"
     return "" if at_home(url, seat.home) else "it is not of the page's origin"
+
+
+def led_home(method: str, params: dict[str, Any], seat: Seat) -> dict[str, Any]:
+    """Bots go to WhatsApp's own address, whatever they are told: where the page has another, such as the simulator's, they get that."""
+    url = params.get("url")
+    if (
+        method == "Page.navigate"
+        and seat.where is Where.PAGE
+        and isinstance(url, str)
+        and at_home(url, WHATSAPP)
+    ):
+        return {**params, "url": seat.home + url[len(WHATSAPP) :]}
+    return params
 
 
 def at_home(url: str, home: str) -> bool:
