@@ -5,7 +5,7 @@ without a session. Between it and the clients is the real channel.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -17,7 +17,9 @@ from waguard.browser.channel import Channel, Lane, Limits, Message
 from waguard.core.relay.policy import POLICY, Verdict, judge
 from waguard.relay.acts import ACTS, MOST_SESSIONS, MOST_WRAPPED
 from waguard.relay.connection import Block, Connection
+from waguard.relay.replay import Replay
 from waguard.relay.seen import Seen
+from waguard.whatsapp import page as whatsapp
 
 MIB = 1024 * 1024
 LIMITS = Limits(message=MIB, command=MIB, unsent=4 * MIB, unread=4 * MIB)
@@ -35,6 +37,7 @@ class Browser:
         """Of each the target."""
         self.targets: dict[str, Mapping[str, Any]] = {"P": PAGE, "T": TAB}
         self.commands: list[dict[str, Any]] = []
+        self.synced = True
         self.clients: dict[Lane, Client] = {}
         self._buffer = b""
         self._attached = 0
@@ -67,6 +70,8 @@ class Browser:
             )
             return
         result: dict[str, Any] = {"echo": params.get("expression"), "ran": method}
+        if method == "Runtime.evaluate" and "missed" in str(params.get("expression")):
+            result = {"result": {"type": "boolean", "value": self.synced}}
         if method == "Target.attachToTarget":
             result = {"sessionId": self.attach(str(params.get("targetId")), session)}
         elif method == "Target.attachToBrowserTarget":
@@ -121,7 +126,13 @@ class Client:
         self.refusals: list[tuple[str, str]] = []
         self.blocked: list[tuple[str, Block, bool]] = []
         self.ended = False
-        self.connection = Connection(Seen(root, target, PAGE, HOME), self, ACTS)
+        self.due: list[Callable[[], None]] = []
+        """What is to be done later."""
+        self.replays = 0
+        missable = whatsapp.missable(whatsapp.PROBE)
+        assert missable is not None
+        replay = Replay(whatsapp.PROBE, missable)
+        self.connection = Connection(Seen(root, target, PAGE, HOME), self, ACTS, replay)
 
     def send(self, method: str, params: Mapping[str, Any], session: str) -> int:
         return self.browser.channel.send(self.lane, method, params, session)
@@ -137,6 +148,12 @@ class Client:
 
     def owns_page(self) -> bool:
         return Client.owner is self
+
+    def later(self, seconds: float, do: Callable[[], None]) -> None:
+        self.due.append(do)
+
+    def replayed(self) -> None:
+        self.replays += 1
 
     def leave_page(self) -> None:
         if self.owns_page():
@@ -493,6 +510,80 @@ def test_who_closes_the_browser_ends_its_attachment(browser: Browser) -> None:
     assert client.ask(1, "Browser.close")["result"] == {}
     assert client.ended
     assert browser.commands == []
+
+
+# --- what it has missed -------------------------------------------------------------------------------------
+
+SETUP = "() => { AppState.on('change:hasSynced', () => { window.onAppStateHasSyncedEvent(); }); }"
+
+
+def expose_and_listen(client: Client, session: str, binding: str = "onAppStateHasSyncedEvent") -> None:
+    client.ask(1, "Runtime.addBinding", session, name=binding)
+    told = client.ask(2, "Runtime.callFunctionOn", session, functionDeclaration=SETUP)
+    assert told["result"]["ran"] == "Runtime.callFunctionOn"
+
+
+def look(client: Client) -> int:
+    """The time is over; returns how often the client's function was called then."""
+    before, due, client.due = len(client.browser.commands), client.due, []
+    for do in due:
+        do()
+    client.browser.run()
+    asked = [one["params"].get("expression", "") for one in client.browser.commands[before:]]
+    return len([one for one in asked if "probe.missed(true)" in one])
+
+
+@pytest.mark.parametrize("binding", ["onAppStateHasSyncedEvent", "puppeteer_onAppStateHasSyncedEvent"])
+def test_who_has_missed_that_the_page_has_synced_is_told_once_in_its_own_session(
+    browser: Browser, binding: str
+) -> None:
+    client = browser.admit("A")
+    session = client.attach()
+    expose_and_listen(client, session, binding)
+    frames = len(client.frames)
+    assert look(client) == 1
+    assert {one["sessionId"] for one in browser.commands[-2:]} == {session}
+    assert (len(client.frames), client.replays, look(client)) == (frames, 1, 0), "it sees none of it"
+
+
+def test_who_has_heard_that_the_page_has_synced_is_not_told(browser: Browser) -> None:
+    client = browser.admit("A")
+    session = client.attach()
+    called = {"name": "onAppStateHasSyncedEvent", "payload": "{}", "executionContextId": 1}
+    expose_and_listen(client, session)
+    browser.say_event("Runtime.bindingCalled", called, session)
+    assert look(client) == 0
+    expose_and_listen(client, session)  # of the next document
+    browser.synced = False
+    assert look(client) == 0
+    browser.synced = True
+    expose_and_listen(client, session)
+    for do in client.due:
+        do()  # it is called while the page is asked
+    browser.say_event("Runtime.bindingCalled", called, session)
+    browser.run()
+    assert client.replays == 0
+
+
+def test_who_has_exposed_nothing_or_has_gone_is_not_told(browser: Browser) -> None:
+    client, other = browser.admit("A"), browser.admit("B")
+    session, its = client.attach(), other.attach()
+    other.ask(1, "Runtime.callFunctionOn", its, functionDeclaration=SETUP)
+    assert not other.due
+    client.ask(1, "Runtime.addBinding", session, name="onMessage")
+    client.ask(2, "Runtime.callFunctionOn", session, functionDeclaration=SETUP)
+    assert not client.due
+    expose_and_listen(client, session)
+    client.ask(3, "Target.detachFromTarget", sessionId=session)
+    assert look(client) == 0
+
+
+@pytest.mark.parametrize(
+    "probe",
+    ["(() => ({}))()", "({\n  missable: {},\n})", '({\n  missable: {"listens": 1, "bindings": []},\n})'],
+)
+def test_a_reader_of_the_page_that_does_not_know_what_is_missed_is_one_too(probe: str) -> None:
+    assert whatsapp.missable(probe) is None
 
 
 # --- whatever three clients do, and however it is mixed -----------------------------------------------------

@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -27,13 +28,15 @@ pytestmark = [
 ]
 VERSIONS = ("1.31.0", "1.34.7")
 SYNC_S = 1.5
-"""It has no `ready` for chats that have come before it listens, which it does a moment after the page has loaded."""
 ANA = "5215559998877"
 
 
 class World:
-    def __init__(self, supervisor: Supervisor, url: str, phone: Client, place: Path) -> None:
-        self.supervisor, self.url, self.phone, self.place = supervisor, url, phone, place
+    def __init__(
+        self, supervisor: Supervisor, url: str, simulator: Simulator, phone: Client, place: Path
+    ) -> None:
+        self.supervisor, self.url, self.place = supervisor, url, place
+        self.simulator, self.phone = simulator, phone
 
     def bot(self, version: str) -> AbstractAsyncContextManager[Bot]:
         """The older one's puppeteer takes no headers, and makes one of the password in the address."""
@@ -68,7 +71,7 @@ async def world_at(start: Daemon, place: Path) -> AsyncIterator[World]:
         # The real address leads to a port of this machine here.
         start(browser={"extra_flags": flags}, sandbox={"connect_ports": []}) as (supervisor, url),
     ):
-        yield World(supervisor, url, Client(http), place)
+        yield World(supervisor, url, simulator, Client(http), place)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -102,6 +105,24 @@ async def test_it_comes_up_hears_answers_and_leaves_the_session_up(
     assert not journal.named("page.popups_closed")
     assert not journal.named("health.finding")
     assert not journal.named("relay.refused")
+
+
+async def test_who_attaches_to_a_page_that_syncs_before_it_listens_is_ready(
+    world: World, journal: Journal
+) -> None:
+    await world.supervisor.connect(DEMO, wait=Wait.QR)
+    async with world.bot(VERSIONS[-1]) as bot:
+        wid = await world.phone.scan((await bot.until("qr"))["text"])
+        await bot.until("ready")
+    world.simulator.cadence = replace(world.simulator.cadence, sync_s=0.0)
+    for version in VERSIONS:
+        async with world.bot(version) as bot:
+            await bot.until("ready")
+            await world.phone.write(ANA, body=f"for {version}")
+            assert (await bot.until("message"))["body"] == f"for {version}"
+            assert not [one for one in bot.heard if one["event"] in {"qr", "ready"}]
+    assert journal.named("relay.replayed")
+    assert await world.phone.link(wid) == "connected"
 
 
 async def test_a_logout_logs_out_and_the_browser_stays(world: World) -> None:

@@ -271,6 +271,11 @@ EVENTS: Mapping[str, Kind] = {
     "relay.page_waits": _kind(
         "A client keeps the page waiting: by a `dialog`, or by a `pause`.", "why", asked=True
     ),
+    "relay.replayed": _kind(
+        "whatsapp-web.js was told that the page has synced, which it did before whatsapp-web.js listened.",
+        "",
+        asked=True,
+    ),
     "relay.strangers_ended": _kind(
         "Clients of an earlier daemon were detached from a browser that was adopted."
     ),

@@ -6,7 +6,7 @@ browser first. What a client keeps waiting is let go on in its own sessions, the
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from waguard.errors import PageFailed
 from waguard.relay import wire
 from waguard.relay.acts import ACTS
 from waguard.relay.connection import Block, Connection
+from waguard.relay.replay import Replay
 from waguard.relay.seen import Seen
 
 LIMITS = Limits(
@@ -88,6 +89,8 @@ class Host(Protocol):
 
     def made(self, context: str) -> None: ...
 
+    def replayed(self, client: "Client") -> None: ...
+
     def stalls(self, client: "Client", session: str, block: Block, *, begins: bool) -> None: ...
 
     def failed(self, error: Exception) -> None:
@@ -97,12 +100,15 @@ class Host(Protocol):
 
 
 class Client:
-    def __init__(self, host: Host, actor: Actor, *, takes_over: bool, blocked_s: float) -> None:
+    def __init__(
+        self, host: Host, actor: Actor, *, takes_over: bool, blocked_s: float, replay: Replay | None
+    ) -> None:
         self.actor = actor
         self.takes_over = takes_over
         """Whether it takes the page from whoever has it."""
         self._host = host
         self._blocked_s = blocked_s
+        self._replay = replay
         self._loop = asyncio.get_running_loop()
         self._devtools: DevTools | None = None
         self._guest: Guest | None = None
@@ -136,7 +142,8 @@ class Client:
         self._guest = guest = await devtools.guests.admit(str(self), LIMITS, self._heard, self._dropped)
         own = await self._ask("Target.getTargetInfo", {})
         page = await self._ask("Target.getTargetInfo", {"targetId": target})
-        self._connection = Connection(Seen(guest.session, own["targetId"], page, home), self, ACTS)
+        seen = Seen(guest.session, own["targetId"], page, home)
+        self._connection = Connection(seen, self, ACTS, self._replay)
 
     async def _ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         assert self._guest is not None  # noqa: S101 (it was let in)
@@ -265,6 +272,12 @@ class Client:
 
     def made(self, context: str) -> None:
         self._host.made(context)
+
+    def later(self, seconds: float, do: Callable[[], None]) -> None:
+        self._loop.call_later(seconds, lambda: do() if self._end is None else None)
+
+    def replayed(self) -> None:
+        self._host.replayed(self)
 
     def forget(self, session: str) -> None:
         if self._guest is not None:

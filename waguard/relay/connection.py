@@ -58,6 +58,12 @@ class Around(Protocol):
 
     def blocks(self, session: str, block: Block, *, begins: bool) -> None: ...
 
+    def later(self, seconds: float, do: Callable[[], None]) -> None:
+        """Do it then, if the client is still there."""
+
+    def replayed(self) -> None:
+        """The client is told what it has missed."""
+
     def forget(self, session: str) -> None:
         """Nothing comes of it any more, and nobody else tells."""
 
@@ -86,11 +92,22 @@ class _Asked:
     then: Then | None = None
 
 
+class Misses(Protocol):
+    """Who knows what the client may have missed: `waguard.relay.replay`."""
+
+    def asked(self, connection: "Connection", reply: Reply, method: str, params: dict[str, Any]) -> bool: ...
+
+    def heard(self, attached: Attached, params: Mapping[str, Any]) -> None: ...
+
+
 class Connection:
-    def __init__(self, seen: Seen, around: Around, acts: "Mapping[str, Act]") -> None:
+    def __init__(
+        self, seen: Seen, around: Around, acts: "Mapping[str, Act]", misses: Misses | None = None
+    ) -> None:
         self.seen = seen
         self.around = around
         self._acts = acts
+        self._misses = misses
         self._asked: dict[int, _Asked] = {}
         self._blocks: dict[tuple[str, Block], None] = {}
 
@@ -145,6 +162,8 @@ class Connection:
             return
         if method == "Runtime.runIfWaitingForDebugger":
             self._unblock(session, Block.START)
+        if self._misses is not None and self._misses.asked(self, reply, method, params):
+            return
         self._send(reply, method, params, _Asked(session, reply))
 
     def pass_on(self, reply: Reply, method: str, params: dict[str, Any]) -> None:
@@ -361,6 +380,11 @@ class Connection:
         self._unblock(at.session, Block.DIALOG)
         return True
 
+    def _called(self, at: Attached, params: Mapping[str, Any]) -> bool:
+        if self._misses is not None:
+            self._misses.heard(at, params)
+        return True
+
     def _traced(self, _at: Attached, params: Mapping[str, Any]) -> bool:
         if isinstance(handle := params.get("stream"), str):
             self.seen.handles.add(handle)
@@ -381,6 +405,7 @@ _EVENTS: Mapping[str, Callable[[Connection, Attached, Mapping[str, Any]], bool]]
     "Debugger.resumed": Connection._resumed,  # noqa: SLF001
     "Page.javascriptDialogOpening": Connection._dialog_opened,  # noqa: SLF001
     "Page.javascriptDialogClosed": Connection._dialog_closed,  # noqa: SLF001
+    "Runtime.bindingCalled": Connection._called,  # noqa: SLF001
     "Tracing.tracingComplete": Connection._traced,  # noqa: SLF001
 }
 

@@ -13,18 +13,24 @@ from waguard.core.model import Stage
 from waguard.errors import NoPage, PageFailed, TooManyAttached
 from waguard.relay.client import Client, Closing, End
 from waguard.relay.connection import Block
+from waguard.relay.replay import Replay
 from waguard.session.instance import Instance
 from waguard.session.lease import PageLease
 from waguard.system.deadline import Span, within
 from waguard.system.repeats import Repeats
+from waguard.whatsapp import page as whatsapp
 
 _REFUSALS = 20
 """So many refused commands of one actor are told in ten seconds."""
 
 
 class Driving:
-    def __init__(self, instance: Instance, lease: PageLease) -> None:
+    def __init__(self, instance: Instance, lease: PageLease, probe: str) -> None:
+        """``probe``: the page's reader."""
         self._instance = instance
+        relay = instance.resources.config.relay
+        self._probe = probe
+        self._missable = whatsapp.missable(probe) if relay.replay_synced else None
         self._lease = lease
         parts = urlsplit(instance.resources.config.whatsapp.url)
         self._home = f"{parts.scheme}://{parts.netloc}"
@@ -42,7 +48,13 @@ class Driving:
         devtools, page = self._shown()
         config = self._instance.resources.config
         self._find_room()
-        client = Client(self, actor, takes_over=takes_over, blocked_s=config.relay.blocked_s)
+        client = Client(
+            self,
+            actor,
+            takes_over=takes_over,
+            blocked_s=config.relay.blocked_s,
+            replay=Replay(self._probe, self._missable) if self._missable is not None else None,
+        )
         self._since[client] = time.monotonic()
         try:
             async with self._in_time("attaching a client"):
@@ -134,6 +146,9 @@ class Driving:
         self._lease.stall((client, session, block), begins=begins)
         if begins:
             self._publish("relay.page_waits", client, why=block.value)
+
+    def replayed(self, client: Client) -> None:
+        self._publish("relay.replayed", client)
 
     def failed(self, error: Exception) -> None:
         self._instance.resources.bus.bug("relay", error, self._instance.code)

@@ -57,7 +57,7 @@ class Session:
         self._instance = instance = Instance(code, record, services.resources)
         self.login = ClientLogin(instance)
         self.lease = PageLease()
-        self.driving = Driving(instance, self.lease)
+        self.driving = Driving(instance, self.lease, services.probes.probe)
         self.copies = Copies(instance, self.login, self.lease)
         enclosure = Enclosure(instance)
         self._ending = Ending(instance, self.login, enclosure, self.lease)

@@ -75,7 +75,9 @@ class Simulator:
         if host != "localhost" and not _is_loopback(host):
             raise ConfigError(f"{host!r} is not a loopback address.", hint='For example "127.0.0.1".')
         self.url = ""
-        self._host, self._port, self._cadence = host, port, cadence
+        self._host, self._port = host, port
+        self.cadence = cadence
+        """How long things take that begin from now on."""
         self._devices: dict[str, Device] = {}
         self._faults: list[Fault] = []
         self._tabs: set[Tab] = set()
@@ -253,9 +255,9 @@ class Simulator:
         return {
             "names": sorted(suffered),
             "values": values,
-            "busy_s": self._cadence.busy_s,
-            "rest_s": self._cadence.rest_s,
-            "unlink_s": self._cadence.unlink_s,
+            "busy_s": self.cadence.busy_s,
+            "rest_s": self.cadence.rest_s,
+            "unlink_s": self.cadence.unlink_s,
         }
 
     # --- the page ---------------------------------------------------------------------------------------
@@ -333,11 +335,11 @@ class Simulator:
 
     async def _show_codes(self, tab: Tab) -> None:
         try:
-            for number in range(self._cadence.refs):
+            for number in range(self.cadence.refs):
                 ref = "2@" + base64.b64encode(secrets.token_bytes(66)).decode()
                 tab.qr = f"{ref},{tab.keys}"
                 await tab.send("qr", ref=ref, rows=_matrix(tab.qr))
-                await asyncio.sleep(self._cadence.next_s if number else self._cadence.first_s)
+                await asyncio.sleep(self.cadence.next_s if number else self.cadence.first_s)
                 self._expire(tab)
                 if "stale_qr" in self.suffered(tab.browser):
                     return
@@ -351,8 +353,8 @@ class Simulator:
             await tab.send("code-refused", reason="invalid phone number")
             return
         now = time.monotonic()
-        tries = self._tries.setdefault(phone, deque(maxlen=self._cadence.code_tries))
-        if len(tries) == self._cadence.code_tries and now - tries[0] < _HOUR_S:
+        tries = self._tries.setdefault(phone, deque(maxlen=self.cadence.code_tries))
+        if len(tries) == self.cadence.code_tries and now - tries[0] < _HOUR_S:
             await tab.send("code-refused", reason="rate-overlimit")
         else:
             tries.append(now)
@@ -362,7 +364,7 @@ class Simulator:
 
     async def _show_code(self, tab: Tab, code: str) -> None:
         await tab.send("code", code=code)
-        await asyncio.sleep(self._cadence.code_s)
+        await asyncio.sleep(self.cadence.code_s)
         self._expire(tab)
         await self._show_codes(tab)
 
@@ -388,7 +390,7 @@ class Simulator:
         tab.begin(self._sync(tab, device), "sync")
 
     async def _sync(self, tab: Tab, device: Device) -> None:
-        await asyncio.sleep(self._cadence.sync_s)
+        await asyncio.sleep(self.cadence.sync_s)
         async with self._faults_changed:
             await self._faults_changed.wait_for(lambda: "syncing" not in self.suffered(tab.browser))
         history = [message.told() for message in device.mailbox.history]

@@ -7,6 +7,7 @@ ones (the app's modules, the document) lead to the same verdict, and what does n
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Self
@@ -42,11 +43,29 @@ def pairing_code(answer: object) -> tuple[str, str]:
     return code or "", "" if code else _match(_WORD, said.get("refused")) or "it does not say why"
 
 
+@dataclass(frozen=True, slots=True)
+class Missable:
+    """What a client may have missed, and how it is known that it would have heard; see `probe.js`."""
+
+    listens: str
+    bindings: frozenset[str]
+
+
+def missable(probe: str) -> Missable | None:
+    """As the page's reader has it; None for one that does not."""
+    with suppress(AttributeError, KeyError, TypeError, ValueError):
+        said = json.loads(_MISSABLE.search(probe)[1])  # type: ignore[index]
+        if isinstance(said["listens"], str) and said["listens"]:
+            return Missable(said["listens"], frozenset(map(str, said["bindings"])))
+    return None
+
+
 PAIRING_S = 160.0
 """A pairing code lives about so long."""
 ERROR_PAGE = "error page"
 """The sign of a page that the browser shows itself, since it reached none."""
 
+_MISSABLE = re.compile(r"^\s*missable: (\{.*\}),$", re.MULTILINE)
 _MOST = 2.0**53
 _HTTP_ERROR = 400
 _QR = re.compile(r"[\x20-\x7e]{1,1024}")

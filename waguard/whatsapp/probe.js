@@ -139,6 +139,17 @@
     }
   },
 
+  // What a client of the page's may have missed: the call by which it listens for that has the one text in it, and has exposed the function
+  // before, as one of these bindings. One line of JSON, since the relay reads it.
+  missable: {"listens": "change:hasSynced", "bindings": ["onAppStateHasSyncedEvent", "puppeteer_onAppStateHasSyncedEvent"]},
+
+  // Whether it has happened, in the page's own world; if so, calls the client's function when asked to say it.
+  missed(say) {
+    const synced = window.require('WAWebSocketModel').Socket.hasSynced === true;
+    if (synced && say) window.onAppStateHasSyncedEvent();
+    return synced;
+  },
+
   // Clicks a button of the page's, in the world of its own; true if it was there.
   click(name) {
     const buttons = {
