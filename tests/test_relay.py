@@ -19,6 +19,7 @@ from waguard.relay.acts import ACTS, MOST_SESSIONS, MOST_WRAPPED
 from waguard.relay.connection import Block, Connection
 from waguard.relay.replay import Replay
 from waguard.relay.seen import Seen
+from waguard.relay.wire import Frame
 from waguard.whatsapp import page as whatsapp
 
 MIB = 1024 * 1024
@@ -137,8 +138,8 @@ class Client:
     def send(self, method: str, params: Mapping[str, Any], session: str) -> int:
         return self.browser.channel.send(self.lane, method, params, session)
 
-    def tell(self, frame: bytes) -> None:
-        self.frames.append(json.loads(frame))
+    def tell(self, frame: Frame) -> None:
+        self.frames.append(json.loads(bytes(frame)))
 
     def take_page(self) -> str:
         if Client.owner not in {None, self}:

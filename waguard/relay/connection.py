@@ -15,6 +15,8 @@ from waguard.core.relay.policy import Verdict, judge, led_home
 from waguard.relay import wire
 from waguard.relay.seen import Attached, Seen
 
+_MOST_READ = 4 * 1024 * 1024
+"""Bytes of an event: an address of 2 MiB is the longest that counts."""
 MOST_ASKED = 100_000
 """Commands without an answer yet."""
 _STREAMS = {
@@ -41,7 +43,7 @@ class Around(Protocol):
     def send(self, method: str, params: Mapping[str, Any], session: str) -> int:
         """To the browser; returns the number of the answer to come. Raises `Refused`."""
 
-    def tell(self, frame: bytes) -> None:
+    def tell(self, frame: wire.Frame) -> None:
         """To the client."""
 
     def take_page(self) -> str:
@@ -241,15 +243,10 @@ class Connection:
         else:
             self.around.tell(frame)
 
-    def say(self, attached: Attached, frame: bytes) -> None:
+    def say(self, attached: Attached, frame: wire.Frame) -> None:
         """Tell the client something in this session; ``frame`` has no session yet."""
         if attached.wrapped and attached.parent is not None:
-            inner = {
-                "sessionId": attached.session,
-                "message": frame.decode(),
-                "targetId": attached.target,
-            }
-            self.say(attached.parent, wire.event("Target.receivedMessageFromTarget", inner))
+            self.say(attached.parent, wire.in_message(frame, attached.session, attached.target))
         elif attached is self.seen.root:
             self.around.tell(frame)
         else:
@@ -411,5 +408,8 @@ _EVENTS: Mapping[str, Callable[[Connection, Attached, Mapping[str, Any]], bool]]
 
 
 def _params(message: Message) -> Mapping[str, Any]:
+    """Of one that is very long none: what a page says in a dialog, or to a function of the client's, does not count here."""
+    if message.size > _MOST_READ:
+        return {}
     params = wire.read(message.parts).get("params")
     return params if isinstance(params, dict) else {}
