@@ -60,16 +60,20 @@ def bot(script: str, modules: Path, data: Path, flags: Sequence[str]) -> Abstrac
     return running(script, modules, data, {"executablePath": str(BINARY), "args": args})
 
 
-@asynccontextmanager
-async def running(script: str, modules: Path, data: Path, puppeteer: Mapping[str, Any]) -> AsyncIterator[Bot]:
+def running(
+    script: str, modules: Path, data: Path, puppeteer: Mapping[str, Any]
+) -> AbstractAsyncContextManager[Bot]:
     """With whatever browser puppeteer has by these options."""
     options = {"dataPath": str(data), "puppeteer": puppeteer}
+    command = ("node", str(Path(__file__).with_name(script)), str(modules), json.dumps(options))
+    return speaking(command, data.parent)  # it writes there, too
+
+
+@asynccontextmanager
+async def speaking(command: Sequence[str], place: Path) -> AsyncIterator[Bot]:
+    """Any program that has the same words, in that directory."""
     process = await asyncio.create_subprocess_exec(
-        *("node", str(Path(__file__).with_name(script)), str(modules), json.dumps(options)),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        cwd=data.parent,  # it writes there, too
-        limit=64 << 20,
+        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=place, limit=64 << 20
     )
     assert process.stdin is not None
     try:

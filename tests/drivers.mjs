@@ -1,65 +1,87 @@
-// Unmodified drivers at the relay: puppeteer-core or playwright-core attaches, opens the session's page and uses it. Run by test_relay_drivers.py.
-// Prints one JSON object: what each step came to.
+// Unmodified drivers at the relay: puppeteer-core or playwright-core attaches to a session and does what it is told. Run by test_relay_drivers.py.
+// Speaks lines of JSON, as bots.py has them: `alone` owns the session's page and uses it, `beside` uses the page that another client owns.
 import { createRequire } from 'node:module';
-const [,, modules, driver, endpoint, token, home] = process.argv;
+import { createInterface } from 'node:readline';
+const [,, modules, name, endpoint, token, home] = process.argv;
 const require = createRequire(`${modules}/`);
+const core = await import(require.resolve(name)).then(one => one.default);
 const headers = { Authorization: `Bearer ${token}` };
-const told = {};
 
-async function used(page, screenshot) {
-  told.evaluate = await page.evaluate(() => 6 * 7);
-  const asked = [];
-  await page.exposeFunction('tellApp', value => { asked.push(value); });
-  await page.evaluate(() => tellApp('from the page'));
-  told.exposed = asked;
-  const heard = new Promise(resolve => page.once('console', message => resolve(message.text())));
-  await page.evaluate(() => console.log('listen'));
-  told.console = await heard;
-  told.screenshot = Buffer.from(await screenshot()).subarray(1, 4).toString();
-  await page.goto(home);
-  told.reloaded = new URL(page.url()).origin === new URL(home).origin;
-  told.elsewhere = await page.goto('file:///etc/passwd').then(() => 'went', error => String(error.message));
-  told.half = await page.evaluate(text => text, '\ud83d alone');
+const DRIVERS = {
+  puppeteer: {
+    attach: () => core.connect({ browserWSEndpoint: endpoint.replace('http', 'ws'), headers }),
+    pages: browser => browser.pages(),
+    open: browser => browser.newPage(),
+    context: browser => browser.createBrowserContext(),
+    async intercept(page, path, body) {
+      await page.setRequestInterception(true);
+      page.on('request', request => (request.url().endsWith(path) ? request.respond({ body }) : request.continue()));
+    },
+  },
+  playwright: {
+    attach: () => core.chromium.connectOverCDP(endpoint, { headers }),
+    pages: async browser => browser.contexts()[0].pages(),
+    open: browser => browser.contexts()[0].newPage(),
+    context: browser => browser.newContext(),
+    intercept: (page, path, body) => page.route(`**${path}`, route => route.fulfill({ body })),
+  },
+};
+const { attach, pages, open, context, intercept } = DRIVERS[name.startsWith('puppeteer') ? 'puppeteer' : 'playwright'];
+
+async function used(page, name) {
+  const told = { evaluate: await page.evaluate(() => 6 * 7) };
+  const exposed = [];
+  await page.exposeFunction(`tell_${name}`, value => { exposed.push(value); });
+  await page.evaluate(tell => window[tell]('from the page'), `tell_${name}`);
+  const heard = new Promise(resolve => page.on('console', message => { if (message.text() === name) resolve(name); }));
+  await page.evaluate(text => console.log(text), name);
+  const intercepted = await page.evaluate(path => fetch(path).then(answer => answer.text()), `/${name}`);
+  const screenshot = Buffer.from(await page.screenshot()).subarray(1, 4).toString();
+  const half = await page.evaluate(text => text, '\ud83d alone');
+  return { ...told, exposed, console: await heard, intercepted, screenshot, half };
 }
 
-async function puppeteer() {
-  const core = await import(require.resolve('puppeteer-core')).then(one => one.default);
-  const browser = await core.connect({ browserWSEndpoint: endpoint, headers });
-  told.pages = (await browser.pages()).length;
-  const page = await browser.newPage();
-  await used(page, () => page.screenshot());
-  told.pages_after = (await browser.pages()).length;
-  await page.close();
-  told.closed = page.isClosed();
-  const again = await browser.newPage();
-  told.again = await again.evaluate(() => 6 * 7);
-  const context = await browser.createBrowserContext();
-  const own = await context.newPage();
-  told.own = await own.evaluate(() => 1 + 1);
-  await context.close();
-  told.kinds = [...new Set(browser.targets().map(one => one.type()))].sort();
-  await browser.close();
-}
+const DO = {
+  async alone({ name }) {
+    const browser = await attach();
+    const before = (await pages(browser)).length;
+    const page = await open(browser);
+    await intercept(page, `/${name}`, `to ${name}`);
+    const told = await used(page, name);
+    await page.goto(home);
+    told.reloaded = new URL(page.url()).origin === new URL(home).origin;
+    told.elsewhere = await page.goto('file:///etc/passwd').then(() => 'went', error => String(error.message));
+    told.pages = [before, (await pages(browser)).length];
+    await page.close();
+    told.closed = page.isClosed();
+    told.again = await (await open(browser)).evaluate(() => 6 * 7);
+    const mine = await context(browser);
+    told.own = await (await mine.newPage()).evaluate(() => 1 + 1);
+    await mine.close();
+    await browser.close();
+    return told;
+  },
+  async beside({ name }) {
+    const browser = await attach();
+    const [page] = await pages(browser);
+    const told = await used(page, name);
+    told.refused = await page.reload().then(() => 'reloaded', error => String(error.message));
+    told.leave = () => browser.close();
+    return told;
+  },
+};
 
-async function playwright() {
-  const { chromium } = await import(require.resolve('playwright-core')).then(one => one.default);
-  const browser = await chromium.connectOverCDP(endpoint, { headers });
-  const [context] = browser.contexts();
-  told.pages = context.pages().length;
-  const page = await context.newPage();
-  await used(page, () => page.screenshot());
-  told.pages_after = context.pages().length;
-  await page.close();
-  told.closed = page.isClosed();
-  const again = await context.newPage();
-  told.again = await again.evaluate(() => 6 * 7);
-  const mine = await browser.newContext();
-  const own = await mine.newPage();
-  told.own = await own.evaluate(() => 1 + 1);
-  await mine.close();
-  await browser.close();
+let leave = async () => {};
+const tell = told => console.log(JSON.stringify(told));
+for await (const line of createInterface({ input: process.stdin })) {
+  const { do: what, ...values } = JSON.parse(line);
+  try {
+    const told = await DO[what](values);
+    leave = told.leave ?? leave;
+    tell({ event: 'done', of: what, result: told });
+  } catch (error) {
+    tell({ event: 'failed', of: what, error: String(error?.stack ?? error) });
+  }
 }
-
-await { puppeteer, playwright }[driver]();
-console.log(JSON.stringify(told));
+await leave();
 process.exit(0);

@@ -10,10 +10,13 @@ import pytest
 
 needs_npm = pytest.mark.skipif(shutil.which("npm") is None, reason="no npm is installed")
 
+DRIVERS = ("puppeteer-core@25", "puppeteer24@npm:puppeteer-core@24", "playwright-core@1")
+"""What drives pages, at once: each call of npm takes seconds."""
+
 
 @cache
-def installed(package: str) -> Path:
-    """Its `node_modules`, for as long as the tests run."""
+def installed(*packages: str) -> Path:
+    """Their `node_modules`, for as long as the tests run."""
     place = Path(mkdtemp(prefix="npm-"))
     command = (
         "npm",
@@ -26,8 +29,8 @@ def installed(package: str) -> Path:
         "--silent",
     )
     try:
-        subprocess.run([*command, package], check=True, capture_output=True, timeout=90)
+        subprocess.run([*command, *packages], check=True, capture_output=True, timeout=90)
     except (subprocess.SubprocessError, OSError) as error:
         shutil.rmtree(place)
-        pytest.skip(f"{package} cannot be had from npm: {error}")
+        pytest.skip(f"{', '.join(packages)} cannot be had from npm: {error}")
     return place / "node_modules"

@@ -408,7 +408,7 @@ class Run:
         for lane in self.lanes.values():
             yield 0 <= lane.unsent <= lane.limits.unsent
             yield 0 <= lane.unread <= lane.limits.unread
-            yield lane.unsent == sum(map(len, lane.queue))
+            yield lane.unsent == sum(len(piece) for command in lane.queue for piece in command)
 
     def wrote(self, who: str) -> list[int]:
         """How long its commands were, in the order in which they were written."""

@@ -1,22 +1,24 @@
 """Unmodified drivers attach to the session that the daemon keeps: each uses its page, and the session stays what it was."""
 
 import asyncio
-import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from base64 import b64encode
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from bare_browser import BINARY
+from bots import speaking
 from clients import BRISK, DEMO, log_in, pid_of, token
 from conftest import Daemon, Journal
 from loop_lag import lag
-from npm import installed, needs_npm
+from npm import DRIVERS, installed, needs_npm
 from pyppeteer.errors import NetworkError
 from pyppeteer.page import Page
 from pyppeteer_guest import LIMITS, MIB
@@ -36,7 +38,9 @@ pytestmark = [
     pytest.mark.skipif(BINARY is None, reason="no Chromium is installed"),
 ]
 WORKER = "new Promise(done => { new Worker('{path}').onmessage = told => done(told.data); })"
-PACKAGES = {"puppeteer": "puppeteer-core@25", "playwright": "playwright-core@1"}
+PROGRAMS = ("puppeteer-core", "puppeteer24", "playwright-core", "playwright_python")
+TOGETHER = ("puppeteer-core", "puppeteer24", "playwright_python")
+"""Two playwrights would call each other's functions: it has one name for what it exposes."""
 
 
 @asynccontextmanager
@@ -76,43 +80,72 @@ async def page_of(ws: aiohttp.ClientWebSocketResponse) -> str:
     return page
 
 
-async def drive(driver: str, url: str, secret: str, home: str) -> dict[str, Any]:
-    script = Path(__file__).with_name("drivers.mjs")
-    endpoint = f"{url.replace('http', 'ws', 1)}/v1/sessions/demo/cdp"
-    if driver == "playwright":
-        endpoint = f"{url}/v1/sessions/demo/cdp"
-    node = await asyncio.create_subprocess_exec(
-        *map(str, ("node", script, installed(PACKAGES[driver]), driver, endpoint, secret, home)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(60):
-            said, wrong = await node.communicate()
-    finally:
-        if node.returncode is None:
-            node.kill()
-            await node.wait()
-    assert node.returncode == 0, wrong.decode()
-    told: dict[str, Any] = json.loads(said)
-    return told
+def program(driver: str, *told: str) -> Sequence[str]:
+    beside = Path(__file__).parent
+    if driver == "playwright_python":
+        return (sys.executable, str(beside / "playwright_driver.py"), *told)
+    return ("node", str(beside / "drivers.mjs"), str(installed(*DRIVERS)), driver, *told)
 
 
 @needs_npm
-@pytest.mark.parametrize("driver", ["puppeteer", "playwright"])
+@pytest.mark.skipif(find_spec("playwright") is None, reason="playwright for Python is not installed")
 @pytest.mark.parametrize("browser", [one for one in KNOWN if one.is_file()], ids=lambda one: one.name)
-async def test_it_attaches_uses_the_page_and_leaves_the_session_as_it_was(
-    start: Daemon, journal: Journal, browser: Path, driver: str
+async def test_drivers_attach_alone_and_together_and_leave_the_session_as_it_was(
+    start: Daemon, journal: Journal, tmp_path: Path, browser: Path
 ) -> None:
-    async with logged_in(start, journal, browser={"path": browser}) as (supervisor, simulator, url):
-        told = await drive(driver, url, token(supervisor), simulator.url)
-        assert (told["evaluate"], told["exposed"], told["console"]) == (42, ["from the page"], "listen")
-        assert (told["screenshot"], told["reloaded"], told["half"]) == ("PNG", True, "\ud83d alone")
-        assert (told["pages"], told["pages_after"], told["closed"], told["again"]) == (1, 1, True, 42)
-        assert "waguard: Page.navigate is refused" in told["elsewhere"]
-        assert told["own"] == 2
+    async with (
+        logged_in(start, journal, browser={"path": browser}) as (supervisor, simulator, url),
+        AsyncExitStack() as stack,
+    ):
+        told = (f"{url}/v1/sessions/demo/cdp", token(supervisor), simulator.url)
+        drivers = {
+            name: await stack.enter_async_context(speaking(program(name, *told), tmp_path))
+            for name in PROGRAMS
+        }
+        for name, driver in drivers.items():
+            came = await driver.do("alone", name="one")
+            assert "waguard: Page.navigate is refused" in came.pop("elsewhere"), name
+            alone = {"reloaded": True, "pages": [1, 1], "closed": True, "again": 42, "own": 2}
+            assert came == {**used("one"), **alone}, name
         refused = {(one.fields["method"], one.fields["reason"]) for one in journal.named("relay.refused")}
         assert refused == {("Page.navigate", "it is not of the page's origin")}
+        async with Client(url, token(supervisor)) as waguard:
+            page = await waguard.page("demo")
+            await intercept(page)
+            async with asyncio.TaskGroup() as group:
+                tasks = {name: group.create_task(drivers[name].do("beside", name=name)) for name in TOGETHER}
+            for name, task in tasks.items():
+                came = task.result()
+                assert "the page is not this client's" in came.pop("refused"), name
+                assert came == used(name)
+            assert supervisor._sessions[DEMO].driving.attached == 1 + len(TOGETHER)
+            assert await page.evaluate("() => 6 * 7") == 42
+
+
+async def intercept(page: Page) -> None:
+    """Answer each request with where it goes to. Pyppeteer's own way is by a command that Chromium no longer has."""
+    session = await page.target.createCDPSession()
+    answers: list[asyncio.Future[Any]] = []
+
+    def answer(params: dict[str, Any]) -> None:
+        body = b64encode(f"to {params['request']['url'].rpartition('/')[2]}".encode()).decode()
+        answered = {"requestId": params["requestId"], "responseCode": 200, "body": body}
+        answers.append(asyncio.ensure_future(session.send("Fetch.fulfillRequest", answered)))
+
+    session.on("Fetch.requestPaused", answer)
+    await session.send("Fetch.enable")
+
+
+def used(name: str) -> dict[str, Any]:
+    """What comes of using the page, by a driver of this name."""
+    return {
+        "evaluate": 42,
+        "exposed": ["from the page"],
+        "console": name,
+        "intercepted": f"to {name}",
+        "screenshot": "PNG",
+        "half": "\ud83d alone",
+    }
 
 
 async def test_the_client_library_gives_pyppeteers_own_page(start: Daemon, journal: Journal) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ UPGRADE = {
     "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
 }  # fmt: skip
 PATH = "/v1/sessions/demo/cdp"
+MIB = 1024 * 1024
 
 
 @dataclass
@@ -318,3 +320,75 @@ async def test_a_browser_that_ends_ends_its_attachments(relay: Any) -> None:
         browser = port.supervisor._sessions[DEMO]._instance.browser
         await browser.kill()
         assert await end_of(ws) == (Closing.BROWSER, "The browser closed its pipe.")
+
+
+async def test_who_gives_no_sign_of_life_owns_the_page_no_more(relay: Any) -> None:
+    """Its machine is gone, or it is stopped: nothing is read of it any more, and nothing ends."""
+    async with relay(relay={"silent_s": 0.6}) as port:
+        lives = await port.attached(**bearer(TOKEN))
+        reading = asyncio.create_task(lives.receive())
+        silent = await port.http.ws_connect(port.url + PATH, headers=bearer(TOKEN), autoping=False)
+        takes = json.dumps({"id": 1, "method": "Target.createTarget", "params": {"url": "about:blank"}})
+        await silent.send_str(takes)
+        heard = []
+        async with asyncio.timeout(10):
+            while (message := await silent.receive()).type is not aiohttp.WSMsgType.CLOSE:
+                heard.append(message.type)
+        assert {*heard} == {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.PING}
+        assert silent.close_code == Closing.SILENT
+        assert str(message.extra).startswith("it has answered no ping for 0.6 s")
+        assert not reading.done()
+        await lives.send_str(takes)
+        assert json.loads((await reading).data)["result"] == {"targetId": "T"}
+
+
+async def test_whoever_attaches_in_a_loop_does_not_fill_the_history(relay: Any, journal: Journal) -> None:
+    async with relay() as port:
+        for _ in range(25):
+            async with await port.attached(**bearer(TOKEN)) as ws:
+                assert "result" in await ask(ws, "Target.createTarget", url="about:blank")
+                assert (await ask(ws, "Browser.close"))["result"] == {}
+        async with await port.attached(**bearer(ADMIN)):
+            pass
+    told = [(one.name, one.fields["actor"]) for one in journal.events if one.name.startswith("relay.")]
+    for name in ("relay.attached", "relay.page_taken", "relay.page_left", "relay.detached"):
+        assert told.count((name, "token:demo")) == 20
+    assert told.count(("relay.attached", "token:admin")) == 1
+
+
+async def begin_long_command(
+    url: str, token: str, mib: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """By hand: a client that has sent so much of a command of 90 MiB, and is attached."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    headers = {"Host": url.removeprefix("http://"), **UPGRADE, **bearer(token)}
+    lines = [f"GET {PATH} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+    begun = b'{"id":1,"method":"Runtime.evaluate","params":{"expression":"'
+    writer.write(struct.pack("!BBQ4x", 0x81, 0xFF, 90 * MIB) + begun)
+    for _ in range(mib):
+        writer.write(b"A" * MIB)
+        await writer.drain()
+    return reader, writer
+
+
+async def test_who_has_most_in_memory_goes_and_nobody_else(relay: Any) -> None:
+    """Of all sessions: each alone would be within its limits."""
+    async with relay(relay={"memory_mb": 64}) as port:
+        await port.supervisor.connect(ClientCode("demo2"))
+        path = port.url + PATH.replace("demo", "demo2")
+        async with port.http.ws_connect(path, headers=bearer(TOKEN2)) as small:
+            _, least = await begin_long_command(port.url, TOKEN, 10)
+            reader, most = await begin_long_command(port.url, TOKEN, 56)
+            async with asyncio.timeout(10):
+                said = await reader.read()
+            assert int.from_bytes(said[2:4]) == Closing.TOO_MUCH
+            assert b"this one" in said
+            assert "result" in await ask(small, "Browser.getVersion")
+            assert port.supervisor._sessions[DEMO].driving.attached == 1
+            for writer in (least, most):
+                writer.transport.abort()
+            async with asyncio.timeout(10):
+                while port.supervisor._sessions[DEMO].driving.attached:
+                    await asyncio.sleep(0.01)

@@ -98,7 +98,7 @@ def test_an_answer_gets_the_clients_number_however_it_comes(
 
 @given(texts)
 def test_a_session_is_the_last_member_as_the_browser_writes_it(text: str) -> None:
-    frame = wire.in_session(wire.event("A.b", {"text": text}), "ABC")
+    frame = bytes(wire.in_session(wire.event("A.b", {"text": text}), "ABC"))
     assert json.loads(frame) == {"method": "A.b", "params": {"text": text}, "sessionId": "ABC"}
     assert wire.without_session([frame], "ABC") == wire.event("A.b", {"text": text})
 
@@ -114,3 +114,21 @@ def test_what_takes_too_long_to_parse_is_not_parsed(frame: str) -> None:
 def test_a_long_text_is_a_single_value() -> None:
     script = "f(a);" * 2_000_000
     assert wire.parse(json.dumps({"id": 1, "method": "x", "params": {"a": script}})).params == {"a": script}
+
+
+@given(st.lists(texts, min_size=1, max_size=3), st.integers(0, 3), st.sampled_from(["page", "nothing"]))
+def test_a_long_answer_is_what_a_short_one_would_be(said: list[str], depth: int, session: str) -> None:
+    raw = json.dumps({"id": 7, "result": {"value": ["x" * 200_000, *said]}, "sessionId": "S"}, separators=(",", ":")).encode()  # fmt: skip
+    pieces = [raw[at : at + 65_536] for at in range(0, len(raw), 65_536)]
+    frame = wire.renumbered(pieces, 7, 12, "S")
+    assert isinstance(frame, wire.Long)
+    assert len(frame) < len(raw)
+    for _ in range(depth):
+        frame = wire.in_message(frame, session, "T")
+    found: Any = json.loads(bytes(wire.in_session(frame, "P")))
+    assert found.pop("sessionId") == "P"
+    for _ in range(depth):
+        assert found["method"] == "Target.receivedMessageFromTarget"
+        assert (found["params"]["sessionId"], found["params"]["targetId"]) == (session, "T")
+        found = json.loads(found["params"]["message"])
+    assert found == {"id": 12, "result": {"value": ["x" * 200_000, *said]}}

@@ -31,6 +31,7 @@ from waguard.config.load import Loaded
 from waguard.config.sections import Config
 from waguard.core.health import recycle
 from waguard.core.health.breaker import BreakerPolicy
+from waguard.core.relay.budget import Budget
 from waguard.core.session.restart import RestartPolicy
 from waguard.errors import AlreadyRunning, ConfigError, WaguardError
 from waguard.health.probes.census import Census
@@ -261,6 +262,7 @@ async def running(
             bus,
             manager,
             trusted,
+            Budget(config.relay.memory_mb * 1024 * 1024),
             await _cgroups(config, bus),
         )
         history, learned = History(root, config.history.keep_days, bus), Learned(config)

@@ -14,7 +14,8 @@ from aiohttp import HttpVersion11, web
 from waguard.api import compat, problems
 from waguard.api.asked import Asked
 from waguard.api.auth import NOBODY, Caller, Tokens
-from waguard.api.context import ARRIVES_S, BEGUN, CALLER, DRY_RUN, REQUEST_ID, TICKET, TICKETS
+from waguard.api.context import ARRIVES_S, BEGUN, CALLER, DRY_RUN, REQUEST_ID, TICKET, TICKETS, TURNS
+from waguard.api.loop_turns import LoopTurns
 from waguard.api.port import ENCODED, ENCODINGS, Port
 from waguard.api.problems import response
 from waguard.api.routes import ROUTES, Route, Streamed
@@ -149,6 +150,7 @@ def make(
     app = web.Application(middlewares=[outer, gate], client_max_size=limit)
     app[ARRIVES_S] = settings.request_s
     app[TICKETS] = tickets
+    app[TURNS] = LoopTurns()
     app.on_response_prepare.append(stamp)
     for handler, route in served.items():
         path = _IN_BRACES.sub(r"{\1:[^/]*}", route.path)

@@ -1,40 +1,25 @@
-"""The relay's edge: a WebSocket that carries the frames of a driver, and what drivers ask for before they open one."""
+"""The relay's edge: who attaches by a WebSocket, and what drivers ask for before they open one."""
 
 import asyncio
-from contextlib import suppress
 from urllib.parse import urlencode
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from waguard.api.asked import Asked
-from waguard.api.context import TICKET, TICKETS
+from waguard.api.context import TICKET, TICKETS, TURNS
 from waguard.api.schemas import AttachOptions, Options
 from waguard.api.tickets import LASTS_S
-from waguard.browser.channel import MOST_COMMAND
+from waguard.api.websocket import WebSocket
 from waguard.core.shown import TicketView
 from waguard.errors import InvalidRequest, Unauthorized
-from waguard.relay.client import CLOSINGS, Client, Closing, End
-
-_CLOSE_S = 2.0
-"""How long a client has to take what still waits for it, and to say that it has heard the end."""
-_TURN_S = 0.01
-"""How long one client's frames are read or written before somebody else has a turn."""
-_WRITER_BYTES = 64 * 1024
-_REASON = 120
-"""Bytes of a close frame's reason, less than the 123 that it may have."""
+from waguard.relay.client import Closing
 
 
 async def attach(asked: Asked, options: AttachOptions) -> web.StreamResponse:
     """A WebSocket that speaks the DevTools protocol with the session's browser, for puppeteer, playwright, pyppeteer and whatever attaches by a
     `browserWSEndpoint`. ``takeover``: a page that another client owns is taken from it. ``ticket``: in place of a token.
     """
-    ws = web.WebSocketResponse(
-        compress=False,
-        max_msg_size=MOST_COMMAND,
-        decode_text=False,
-        timeout=_CLOSE_S,
-        writer_limit=_WRITER_BYTES,
-    )
+    ws = web.WebSocketResponse(compress=False)
     if not ws.can_prepare(asked.request).ok:
         raise InvalidRequest(
             "This is a WebSocket.",
@@ -43,81 +28,20 @@ async def attach(asked: Asked, options: AttachOptions) -> web.StreamResponse:
     client = await asked.supervisor.attach(asked.code, takes_over=options.takeover)
     try:
         await ws.prepare(asked.request)
-        await _carry(ws, client)
+        transport, turns = asked.request.transport, asked.request.app[TURNS]
+        if transport is None:  # it has gone meanwhile
+            return ws
+        socket = WebSocket(transport, client, turns)
+        await socket.close(await client.ended())
     except asyncio.CancelledError:
         if asked.request.transport is not None:  # else the connection is lost, which is one of its ends
             raise
     finally:
         client.leave(Closing.DONE, "the connection has ended")
+        client.discard()
         if asked.request.transport is not None:
             asked.request.transport.abort()
     return ws
-
-
-async def _carry(ws: web.WebSocketResponse, client: Client) -> None:
-    reading = asyncio.create_task(_read(ws, client))
-    writing = asyncio.create_task(_write(ws, client))
-    ended = asyncio.create_task(client.ended())
-    try:
-        await asyncio.wait({reading, writing, ended}, return_when=asyncio.FIRST_COMPLETED)
-        client.leave(Closing.DONE, "it has closed the connection")
-        end = await ended
-        reading.cancel()
-        await asyncio.wait({reading})
-        # Whoever does not read is not told, and not waited for any longer.
-        with suppress(TimeoutError, ConnectionError, RuntimeError):
-            async with asyncio.timeout(_CLOSE_S):
-                await _say_end(ws, client, writing, end)
-    finally:
-        tasks = {reading, writing, ended}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _say_end(
-    ws: web.WebSocketResponse, client: Client, writing: "asyncio.Task[None]", end: End
-) -> None:
-    if end.code is Closing.TOO_MUCH:  # what waits for it is what it was too much of
-        writing.cancel()
-    while not client.all_sent and not writing.done():
-        await asyncio.wait({writing}, timeout=0.01)
-    if not ws.closed:
-        reason = end.reason.encode()[:_REASON].decode(errors="ignore")
-        await ws.close(code=end.code, message=reason.encode())
-
-
-class _Turn:
-    """Of the loop: nobody else gets one as long as there is a frame to read, or room to write one."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
-
-    async def end(self) -> None:
-        """If it has lasted long enough."""
-        if self._loop.time() - self._began > _TURN_S:
-            await asyncio.sleep(0)
-            self._began = self._loop.time()
-
-
-async def _read(ws: web.WebSocketResponse, client: Client) -> None:
-    turn = _Turn()
-    async for message in ws:
-        await turn.end()
-        if message.type is not WSMsgType.TEXT:
-            client.leave(Closing.NO_TEXT, CLOSINGS[Closing.NO_TEXT])
-            return
-        client.take(message.data)
-
-
-async def _write(ws: web.WebSocketResponse, client: Client) -> None:
-    turn = _Turn()
-    with suppress(ConnectionError):
-        while True:
-            await turn.end()
-            await ws.send_frame(await client.next_frame(), WSMsgType.TEXT)
-            client.sent()
 
 
 async def version(asked: Asked, options: AttachOptions) -> dict[str, str]:

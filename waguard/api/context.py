@@ -3,11 +3,13 @@
 from aiohttp import web
 
 from waguard.api.auth import Caller
+from waguard.api.loop_turns import LoopTurns
 from waguard.api.tickets import Ticket, Tickets
 
 ARRIVES_S = web.AppKey("arrives_s", float)
 """Seconds until a body, or the next piece of a long one, has to be there."""
 TICKETS = web.AppKey("tickets", Tickets)
+TURNS = web.AppKey("turns", LoopTurns)
 REQUEST_ID = web.RequestKey("request_id", str)
 CALLER = web.RequestKey("caller", Caller)
 TICKET = web.RequestKey("ticket", Ticket)

@@ -17,6 +17,7 @@ Whose a message is its two ends tell: `waguard.browser.envelope`.
 """
 
 import json
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,8 +62,8 @@ class Lane:
     dropped: str = ""
     """Why; empty while it is open."""
     sessions: set[str] = field(default_factory=set)
-    queue: deque[bytes] = field(default_factory=deque)
-    """Commands that are not begun."""
+    queue: deque[Sequence[bytes]] = field(default_factory=deque)
+    """Commands that are not begun, each in its pieces."""
 
 
 class Message(NamedTuple):
@@ -107,6 +108,15 @@ class Broken:
 Heard = Message | TooLong | Dropped | Broken
 
 
+def _with_texts(command: bytes, texts: Mapping[bytes, Sequence[bytes]]) -> Sequence[bytes]:
+    if not texts:
+        return (command,)
+    found: list[bytes] = []
+    for part in re.split(b"(%s)" % b"|".join(map(re.escape, texts)), command):
+        found += texts.get(part, (part,))
+    return tuple(filter(None, found))
+
+
 class Channel:
     """``own``: limits of the daemon's lane. ``numbers_from``: below it are those of an earlier daemon, whose answers are still to come."""
 
@@ -122,7 +132,7 @@ class Channel:
         self._assembly = Assembly()
         # The first may be the end of one that an earlier daemon has begun to read.
         self._forgiving = numbers_from is not None
-        self._writing: tuple[Lane, memoryview] | None = None
+        self._writing: tuple[Lane, deque[memoryview]] | None = None
         """The command that is begun, from where it has got to."""
         self._turns: deque[Lane] = deque()
         """Lanes but the daemon's with something in their queue."""
@@ -156,7 +166,7 @@ class Channel:
         for session in list(lane.sessions):
             self.forget(session)
         self._asked = {number: asked for number, asked in self._asked.items() if asked[0] is not lane}
-        lane.unsent -= sum(map(len, lane.queue))
+        lane.unsent -= sum(len(piece) for command in lane.queue for piece in command)
         lane.queue.clear()
         if lane in self._turns:
             self._turns.remove(lane)
@@ -164,9 +174,18 @@ class Channel:
     # --- to the browser ---------------------------------------------------------------------------------
 
     def send(
-        self, lane: Lane, method: str, params: Mapping[str, Any], session: str | None, most: int | None = None
+        self,
+        lane: Lane,
+        method: str,
+        params: Mapping[str, Any],
+        session: str | None,
+        most: int | None = None,
+        texts: Mapping[bytes, Sequence[bytes]] | None = None,
     ) -> int:
-        """Queue a command; returns its number. ``most``: bytes of its answer, if not the lane's usual. Raises `Refused`."""
+        """Queue a command; returns its number. Raises `Refused`.
+
+        ``most``: bytes of its answer, if not the lane's usual. ``texts``: what is written in the place of each of these names.
+        """
         if lane.dropped:
             raise Refused(lane.dropped)
         if session not in lane.sessions and (session is not None or lane is not self.own):
@@ -176,15 +195,16 @@ class Channel:
         message: dict[str, Any] = {"id": number, "method": method, "params": params}
         if session is not None:
             message["sessionId"] = session
-        command = json.dumps(message).encode() + b"\0"
-        if len(command) > min(lane.limits.command, MOST_COMMAND):
-            self._exceed(lane, f"a command of {len(command)} bytes: {lane.limits.command} is the most")
-        if lane.unsent + len(command) > lane.limits.unsent:
+        command = _with_texts(json.dumps(message).encode() + b"\0", texts or {})
+        size = sum(map(len, command))
+        if size > min(lane.limits.command, MOST_COMMAND):
+            self._exceed(lane, f"a command of {size} bytes: {lane.limits.command} is the most")
+        if lane.unsent + size > lane.limits.unsent:
             self._exceed(
                 lane, f"the browser does not read its pipe: more than {lane.limits.unsent} bytes would wait"
             )
         self._asked[number] = (lane, lane.limits.message if most is None else most)
-        lane.unsent += len(command)
+        lane.unsent += size
         if not lane.queue and lane is not self.own:
             self._turns.append(lane)
         lane.queue.append(command)
@@ -210,10 +230,14 @@ class Channel:
             command = lane.queue.popleft()
             if lane.queue and lane is not self.own:
                 self._turns.append(lane)  # one command each, in turn
-            self._writing = (lane, memoryview(command))
-        lane, rest = self._writing
-        piece, rest = rest[:PIECE], rest[PIECE:]
-        self._writing = (lane, rest) if rest else None
+            self._writing = (lane, deque(memoryview(piece) for piece in command))
+        lane, left = self._writing
+        piece = left.popleft()
+        if rest := piece[PIECE:]:
+            piece = piece[:PIECE]
+            left.appendleft(rest)
+        if not left:
+            self._writing = None
         lane.unsent -= len(piece)
         return piece
 

@@ -146,6 +146,7 @@ class DevTools:
             if self._closed.done():
                 return
             self._heard(heard)
+        self.guests.settle()
 
     def _heard(self, heard: Heard) -> None:
         match heard:

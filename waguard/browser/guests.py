@@ -5,7 +5,7 @@ beyond its limits ends it: it is detached in the browser first, which ends whate
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +24,22 @@ class Guest:
     """Called with each message; it counts as unread until the guest is `done` with it."""
     dropped: Callable[[str], None]
     """Called once at the end, whoever has ended it."""
+    settled: Callable[[], None]
+    """Called when it has heard all that was read at once."""
     guests: "Guests"
 
-    def send(self, method: str, params: Mapping[str, Any] | None = None, session: str | None = None) -> int:
-        """In one of its own sessions; returns the number of the answer to come. Raises `Refused`, after `dropped` if that has ended it."""
-        return self.guests.send(self, method, params or {}, session or self.session)
+    def send(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        session: str | None = None,
+        texts: Mapping[bytes, Sequence[bytes]] | None = None,
+    ) -> int:
+        """In one of its own sessions; returns the number of the answer to come. Raises `Refused`, after `dropped` if that has ended it.
+
+        ``texts``: see `Channel.send`.
+        """
+        return self.guests.send(self, method, params or {}, session or self.session, texts)
 
     def done(self, message: Message) -> None:
         self.guests.done(message)
@@ -36,10 +47,6 @@ class Guest:
     def forget(self, session: str) -> None:
         """It was detached with the one that it was attached in, of which alone the browser tells."""
         self.guests.forget(self.lane, session)
-
-    def unask(self, number: int) -> None:
-        """Nobody answers its command of this number any more: its session has gone."""
-        self.guests.unask(number)
 
     def leave(self) -> None:
         self.guests.dismiss(self.lane, "it has left")
@@ -58,9 +65,16 @@ class Guests:
         self._ask = ask
         self._flush = flush
         self._here: dict[Lane, Guest] = {}
+        self._told: set[Guest] = set()
+        """Those that have heard something and are not `settled`."""
 
     async def admit(
-        self, name: str, limits: Limits, heard: Callable[[Message], None], dropped: Callable[[str], None]
+        self,
+        name: str,
+        limits: Limits,
+        heard: Callable[[Message], None],
+        dropped: Callable[[str], None],
+        settled: Callable[[], None] = lambda: None,
     ) -> Guest:
         """Raises `PageFailed`. The caller sets the deadline."""
         asking = self._ask("Target.attachToBrowserTarget", {})
@@ -70,7 +84,7 @@ class Guests:
             asking.add_done_callback(self._detach_late)
             raise
         lane = self._channel.open(name, limits, session)
-        guest = self._here[lane] = Guest(lane, session, heard, dropped, self)
+        guest = self._here[lane] = Guest(lane, session, heard, dropped, settled, self)
         return guest
 
     def _detach_late(self, asking: "asyncio.Future[Any]") -> None:
@@ -86,12 +100,16 @@ class Guests:
         if session in lane.sessions:
             self._channel.forget(session)
 
-    def unask(self, number: int) -> None:
-        self._channel.unask(number)
-
-    def send(self, guest: Guest, method: str, params: Mapping[str, Any], session: str) -> int:
+    def send(
+        self,
+        guest: Guest,
+        method: str,
+        params: Mapping[str, Any],
+        session: str,
+        texts: Mapping[bytes, Sequence[bytes]] | None,
+    ) -> int:
         try:
-            number = self._channel.send(guest.lane, method, params, session)
+            number = self._channel.send(guest.lane, method, params, session, texts=texts)
         except Refused as error:
             if guest.lane.dropped:
                 self.dismiss(guest.lane, str(error))
@@ -100,7 +118,13 @@ class Guests:
         return number
 
     def heard(self, message: Message) -> None:
-        self._here[message.lane].heard(message)
+        guest = self._here[message.lane]
+        self._told.add(guest)
+        guest.heard(message)
+
+    def settle(self) -> None:
+        while self._told:
+            self._told.pop().settled()
 
     def done(self, message: Message) -> None:
         self._channel.done(message)

@@ -11,6 +11,9 @@ from typing import Self
 
 from waguard.browser.channel import PIECE
 
+_AT_ONCE = 64
+"""Pieces."""
+
 
 class Pipe:
     """Owns both fds.
@@ -72,12 +75,15 @@ class Pipe:
         self._writing.write(b"\0")
 
     def flush(self) -> None:
-        """Write what there is room for."""
-        while self._room and self._writing is not None and not self._writing.is_closing():
+        """Write what there is room for, and of what is long the rest in a later turn of the loop: a browser may read as fast as is written."""
+        for _ in range(_AT_ONCE):
+            if not self._room or self._writing is None or self._writing.is_closing():
+                return
             piece = self._take()
             if not piece:
                 return
             self._writing.write(piece)
+        asyncio.get_running_loop().call_soon(self.flush)
 
     def make_room(self, *, room: bool) -> None:
         self._room = room

@@ -351,6 +351,10 @@ class Relay(_Section):
     """How long a client may keep the page waiting by a dialog or a pause."""
     replay_synced: bool = True
     """Whether whatsapp-web.js is told of a sync that was over before it listened."""
+    silent_s: Seconds = 60.0
+    """How long a client may give no sign of life."""
+    memory_mb: Annotated[int, Field(ge=64)] = 512
+    """Of all clients of all sessions together."""
 
 
 class Log(_Section):

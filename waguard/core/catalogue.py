@@ -264,12 +264,12 @@ EVENTS: Mapping[str, Kind] = {
     ),
     "page.popups_closed": _kind("Windows that the page had opened were closed.", "pages", "warning"),
     # --- who drives a page ---
-    "relay.attached": _kind("A client has attached to a session's browser.", "", asked=True),
-    "relay.detached": _kind("A client was detached.", "reason lasted_ms", asked=True),
-    "relay.page_taken": _kind("A client owns the page from here.", "", asked=True),
-    "relay.page_left": _kind("A client owns the page no more.", "", asked=True),
+    "relay.attached": _kind("A client has attached to a session's browser.", "left_out", asked=True),
+    "relay.detached": _kind("A client was detached.", "reason lasted_ms left_out", asked=True),
+    "relay.page_taken": _kind("A client owns the page from here.", "left_out", asked=True),
+    "relay.page_left": _kind("A client owns the page no more.", "left_out", asked=True),
     "relay.page_waits": _kind(
-        "A client keeps the page waiting: by a `dialog`, or by a `pause`.", "why", asked=True
+        "A client keeps the page waiting: by a `dialog`, or by a `pause`.", "why left_out", asked=True
     ),
     "relay.replayed": _kind(
         "whatsapp-web.js was told that the page has synced, which it did before whatsapp-web.js listened.",

@@ -6,19 +6,21 @@ browser first. What a client keeps waiting is let go on in its own sessions, the
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from waguard.browser.channel import MOST_COMMAND, Limits, Message, Refused
+from waguard.browser.channel import MOST_COMMAND, Limits, Message
 from waguard.browser.devtools import DevTools
 from waguard.browser.guests import Guest
 from waguard.core.actor import Actor
+from waguard.core.relay.budget import FRAME, Budget
 from waguard.errors import PageFailed
 from waguard.relay import wire
 from waguard.relay.acts import ACTS
 from waguard.relay.connection import Block, Connection
+from waguard.relay.incoming import Incoming
 from waguard.relay.replay import Replay
 from waguard.relay.seen import Seen
 
@@ -29,10 +31,8 @@ LIMITS = Limits(
     unread=MOST_COMMAND + 32 * 1024 * 1024,
 )
 """The largest message, and some that wait for it."""
-_OWN_UNREAD = 32 * 1024 * 1024
-"""Bytes of what is answered in the browser's place."""
-_MOST_FRAMES = 100_000
-"""Each takes half a kilobyte in memory besides its bytes."""
+MOST_PARSED = 8 * 1024 * 1024
+"""Bytes of a command besides long plain texts: to parse more, and to write it anew, keeps everybody waiting."""
 START_S = 2.0
 """How long a client may keep what starts from starting: with workers and pages everybody waits."""
 AFTERWARDS_S = 2.0
@@ -47,24 +47,28 @@ class Closing(IntEnum):
 
     DONE = 1000
     DAEMON = 1001
+    PROTOCOL = 1002
     NO_TEXT = 1003
     TAKEN_OVER = 4001
     REMEDY = 4002
     BROWSER = 4003
     TOO_MUCH = 4004
     HELD_UP = 4005
+    SILENT = 4006
     MISTAKE = 1011
 
 
 CLOSINGS: Mapping[Closing, str] = {
     Closing.DONE: "the client has closed its browser",
     Closing.DAEMON: "the daemon ends; attach again to the next one",
+    Closing.PROTOCOL: "what it sends is not of the WebSocket protocol",
     Closing.NO_TEXT: "frames of bytes are not of the protocol",
     Closing.TAKEN_OVER: "another client has taken the page over",
     Closing.REMEDY: "the page was needed: the reason says for what; attach again",
     Closing.BROWSER: "the browser has ended",
     Closing.TOO_MUCH: "the client did not read, or sent or asked for more than it may",
     Closing.HELD_UP: "the client kept the page waiting for longer than `relay.blocked_s`",
+    Closing.SILENT: "the client has answered no ping for longer than `relay.silent_s`",
     Closing.MISTAKE: "a bug in waguard; the log has it",
 }
 
@@ -73,6 +77,13 @@ CLOSINGS: Mapping[Closing, str] = {
 class End:
     code: Closing
     reason: str
+
+
+class Piece(NamedTuple):
+    """Of a frame."""
+
+    data: bytes
+    ends: bool
 
 
 class Host(Protocol):
@@ -101,12 +112,24 @@ class Host(Protocol):
 
 class Client:
     def __init__(
-        self, host: Host, actor: Actor, *, takes_over: bool, blocked_s: float, replay: Replay | None
+        self,
+        host: Host,
+        actor: Actor,
+        budget: Budget,
+        *,
+        takes_over: bool,
+        blocked_s: float,
+        silent_s: float,
+        replay: Replay | None,
     ) -> None:
+        """``budget``: of the memory that it and others have together."""
         self.actor = actor
         self.takes_over = takes_over
         """Whether it takes the page from whoever has it."""
+        self.silent_s = silent_s
+        """How long it may give no sign of life."""
         self._host = host
+        self._budget = budget
         self._blocked_s = blocked_s
         self._replay = replay
         self._loop = asyncio.get_running_loop()
@@ -115,11 +138,15 @@ class Client:
         self._connection: Connection | None = None
         self._first: dict[int, asyncio.Future[Message]] = {}
         """Answers that are waited for before there is a connection."""
-        self._waiting: deque[tuple[bytes, Message | None]] = deque()
-        """Frames, each with the message that it ends."""
-        self._bytes = 0
-        """Of frames that no message of the browser's counts for."""
-        self._news = asyncio.Event()
+        self._incoming: Incoming | None = None
+        """The frame that comes in pieces."""
+        self._texts: Mapping[bytes, Sequence[bytes]] = {}
+        """Of the frame that is dealt with."""
+        self._waiting: deque[tuple[wire.Frame, int]] = deque()
+        """Frames, each with the bytes that it takes in memory."""
+        self._unread = 0
+        """Of all of them."""
+        self._write: Callable[[], None] = lambda: None
         self._timers: dict[tuple[str, Block], asyncio.TimerHandle] = {}
         """What is done next about something that it keeps waiting."""
         self._gaps: dict[tuple[str, Block], asyncio.TimerHandle] = {}
@@ -139,21 +166,19 @@ class Client:
     async def attach(self, devtools: DevTools, target: str, home: str) -> None:
         """Let it in. The caller sets the deadline. Raises `PageFailed`."""
         self._devtools = devtools
-        self._guest = guest = await devtools.guests.admit(str(self), LIMITS, self._heard, self._dropped)
-        if self._end is not None:
-            guest.leave()
+        self._guest = guest = await devtools.guests.admit(
+            str(self), LIMITS, self._heard, self._dropped, self._settled
+        )
         own = await self._ask("Target.getTargetInfo", {})
         page = await self._ask("Target.getTargetInfo", {"targetId": target})
+        self._budget.enter(self)
         seen = Seen(guest.session, own["targetId"], page, home)
         self._connection = Connection(seen, self, ACTS, self._replay)
 
     async def _ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         assert self._guest is not None  # noqa: S101 (it was let in)
         answer: asyncio.Future[Message] = self._loop.create_future()
-        try:
-            self._first[self._guest.send(method, params)] = answer
-        except Refused as error:  # it was detached meanwhile
-            raise PageFailed(f"The client was detached: {error}.") from None
+        self._first[self._guest.send(method, params)] = answer
         message = await answer
         try:
             return wire.read(message.parts)["result"]["targetInfo"]  # type: ignore[no-any-return]
@@ -162,35 +187,66 @@ class Client:
 
     # --- frames
 
-    def take(self, frame: bytes) -> None:
-        """What the client has sent."""
-        if self._end is None and self._connection is not None:
-            try:
-                self._connection.take(frame)
-            except Exception as error:  # noqa: BLE001 (one client's trouble is not the daemon's)
-                self._fail(error)
+    def take(self, piece: bytes, *, ends: bool = True) -> None:
+        """What the client has sent: a frame, or a piece of one."""
+        if self._end is not None or self._connection is None:
+            return
+        if self._incoming is None and ends:
+            self._take(piece)
+            return
+        incoming = self._incoming = self._incoming or Incoming()
+        incoming.add(piece)
+        self._budget.grow(len(piece))
+        if incoming.size > MOST_COMMAND:
+            self.leave(Closing.TOO_MUCH, f"a command of more than {MOST_COMMAND} bytes")
+        elif incoming.parsed > MOST_PARSED:
+            self.leave(
+                Closing.TOO_MUCH, f"a command of more than {MOST_PARSED} bytes besides long plain texts"
+            )
+        elif ends:
+            self._incoming, self._texts = None, incoming.texts
+            self._take(incoming.frame())
+            self._texts = {}
 
-    async def next_frame(self) -> bytes:
-        """What is to go to the client; `sent` when it has gone. Waits, also for ever."""
-        while not self._waiting:
-            self._news.clear()
-            await self._news.wait()
-        return self._waiting[0][0]
+    def _take(self, frame: bytes) -> None:
+        assert self._connection is not None  # noqa: S101 (it has one)
+        try:
+            self._connection.take(frame)
+        except Exception as error:  # noqa: BLE001 (one client's trouble is not the daemon's)
+            self._fail(error)
 
-    def sent(self) -> None:
-        frame, message = self._waiting.popleft()
-        if message is None:
-            self._bytes -= len(frame)
-        else:
-            self._done(message)
+    def carried_by(self, write: Callable[[], None]) -> None:
+        """Called when there may be something to write."""
+        self._write = write
+
+    def next_piece(self) -> Piece | None:
+        """What is to go to the client next, if anything."""
+        if not self._waiting:
+            return None
+        frame, size = self._waiting[0]
+        data, ends = (frame, True) if isinstance(frame, bytes) else (frame.take(), not frame)
+        if ends:
+            self._waiting.popleft()
+            self._unread -= size
+        return Piece(data, ends)
 
     @property
     def all_sent(self) -> bool:
         return not self._waiting
 
-    def _done(self, message: Message) -> None:
-        if self._guest is not None:
-            self._guest.done(message)
+    def discard(self) -> None:
+        """What waits for the client is not sent any more."""
+        self._waiting.clear()
+        self._unread = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes, in memory."""
+        unsent = self._guest.lane.unsent if self._guest is not None else 0
+        return self._unread + unsent + (self._incoming.size if self._incoming is not None else 0)
+
+    def give_up(self, why: str) -> None:
+        self.leave(Closing.TOO_MUCH, why)
 
     # --- the end
 
@@ -214,6 +270,8 @@ class Client:
             if not answer.done():
                 answer.set_exception(PageFailed(f"The client was detached: {reason}."))
                 answer.exception()
+        self._incoming = None
+        self._budget.leave(self)
         self._host.gone(self, end)
         self._ended.set_result(end)
 
@@ -232,7 +290,6 @@ class Client:
     # --- from the browser
 
     def _heard(self, message: Message) -> None:
-        waiting = len(self._waiting)
         if (answer := self._first.pop(message.number or -1, None)) is not None:
             if not answer.done():
                 answer.set_result(message)
@@ -241,27 +298,27 @@ class Client:
                 self._connection.hear(message)
             except Exception as error:  # noqa: BLE001 (likewise)
                 self._fail(error)
-        if len(self._waiting) == waiting:
-            self._done(message)
-        else:
-            frame, _ = self._waiting.pop()
-            self._bytes -= len(frame)
-            self._waiting.append((frame, message._replace(parts=())))  # it counts, and is in memory once
+        if self._guest is not None:
+            self._guest.done(message)
+
+    def _settled(self) -> None:
+        self._write()
 
     # --- what its connection needs
 
     def send(self, method: str, params: Mapping[str, Any], session: str) -> int:
         assert self._guest is not None  # noqa: S101 (it has a connection)
-        return self._guest.send(method, params, session)
+        number = self._guest.send(method, params, session, self._texts)
+        self._budget.grow(FRAME)
+        return number
 
-    def tell(self, frame: bytes) -> None:
-        self._bytes += len(frame)
-        if self._bytes > _OWN_UNREAD:
-            self.leave(Closing.TOO_MUCH, f"more than {_OWN_UNREAD} bytes of answers wait to be read")
-        if len(self._waiting) > _MOST_FRAMES:
-            self.leave(Closing.TOO_MUCH, f"more than {_MOST_FRAMES} messages wait to be read")
-        self._waiting.append((frame, None))
-        self._news.set()
+    def tell(self, frame: wire.Frame) -> None:
+        size = len(frame) + FRAME
+        self._unread += size
+        self._waiting.append((frame, size))
+        if self._unread > LIMITS.unread:
+            self.leave(Closing.TOO_MUCH, f"more than {LIMITS.unread} bytes wait to be read")
+        self._budget.grow(size)
 
     def take_page(self) -> str:
         return self._host.take_page(self)
@@ -287,10 +344,6 @@ class Client:
     def forget(self, session: str) -> None:
         if self._guest is not None:
             self._guest.forget(session)
-
-    def unask(self, number: int) -> None:
-        if self._guest is not None:
-            self._guest.unask(number)
 
     def end(self) -> None:
         self.leave(Closing.DONE, CLOSINGS[Closing.DONE])

@@ -15,9 +15,10 @@ from waguard.core.relay.policy import Verdict, judge, led_home
 from waguard.relay import wire
 from waguard.relay.seen import Attached, Seen
 
+_MOST_READ = 4 * 1024 * 1024
+"""Bytes of an event: an address of 2 MiB is the longest that counts."""
 MOST_ASKED = 100_000
 """Commands without an answer yet."""
-_NO_SESSION = "Session with given id not found."
 _STREAMS = {
     "Page.printToPDF": "stream",
     "Fetch.takeResponseBodyAsStream": "stream",
@@ -42,7 +43,7 @@ class Around(Protocol):
     def send(self, method: str, params: Mapping[str, Any], session: str) -> int:
         """To the browser; returns the number of the answer to come. Raises `Refused`."""
 
-    def tell(self, frame: bytes) -> None:
+    def tell(self, frame: wire.Frame) -> None:
         """To the client."""
 
     def take_page(self) -> str:
@@ -68,9 +69,6 @@ class Around(Protocol):
     def forget(self, session: str) -> None:
         """Nothing comes of it any more, and nobody else tells."""
 
-    def unask(self, number: int) -> None:
-        """No answer of this number is to come."""
-
     def end(self) -> None:
         """The client wants no more."""
 
@@ -89,7 +87,7 @@ Then = Callable[[Mapping[str, Any] | None, Mapping[str, Any] | None], None]
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    at: Attached
+    session: str
     """In which ours was sent."""
     reply: Reply | None
     """Whose answer is passed on as it is; None: it is for ``then``."""
@@ -133,7 +131,7 @@ class Connection:
 
     def _no_session(self, command: wire.Command) -> None:
         # The browser itself says it so, without the session.
-        self.around.tell(wire.error(command.number, wire.NO_SESSION, _NO_SESSION))
+        self.around.tell(wire.error(command.number, wire.NO_SESSION, "Session with given id not found."))
 
     def command(self, attached: Attached, number: int, method: str, params: dict[str, Any]) -> None:
         """What the client has asked in a session of its own."""
@@ -152,6 +150,7 @@ class Connection:
                 self.refuse(reply, method, judged.reason)
 
     def _pass(self, reply: Reply, method: str, params: dict[str, Any]) -> None:
+        session = reply.attached.session
         in_one = method == "Page.printToPDF" and params.get("transferMode") != "ReturnAsStream"
         if (member := _STREAMS.get(method)) is not None and not in_one:
 
@@ -164,14 +163,14 @@ class Connection:
             self.ask(reply, method, params, note)
             return
         if method == "Runtime.runIfWaitingForDebugger":
-            self._unblock(reply.attached.session, Block.START)
+            self._unblock(session, Block.START)
         if self._misses is not None and self._misses.asked(self, reply, method, params):
             return
-        self._send(reply, method, params, _Asked(reply.attached, reply))
+        self._send(reply, method, params, _Asked(session, reply))
 
     def pass_on(self, reply: Reply, method: str, params: dict[str, Any]) -> None:
         """Send it in the session in which it was asked; its answer is the client's as it is."""
-        self._send(reply, method, params, _Asked(reply.attached, reply))
+        self._send(reply, method, params, _Asked(reply.attached.session, reply))
 
     def ask(self, reply: Reply, method: str, params: Mapping[str, Any], then: Then) -> None:
         """Send it in the session in which the client has asked; the answer is for ``then``."""
@@ -181,16 +180,14 @@ class Connection:
         self, at: Attached, reply: Reply | None, method: str, params: Mapping[str, Any], then: Then
     ) -> None:
         """Likewise, in any session of the client's; that it cannot be sent is an answer too."""
-        self._send(reply, method, params, _Asked(at, None, then))
+        self._send(reply, method, params, _Asked(at.session, None, then))
 
     def _send(self, reply: Reply | None, method: str, params: Mapping[str, Any], asked: _Asked) -> None:
         if len(self._asked) >= MOST_ASKED:
             why = f"waguard: more than {MOST_ASKED} commands have no answer yet"
         else:
             try:
-                number = self.around.send(method, params, asked.at.session)
-                self._asked[number] = asked
-                asked.at.unanswered.add(number)
+                self._asked[self.around.send(method, params, asked.session)] = asked
             except Refused as error:
                 why = f"waguard: {error}"
             else:
@@ -215,11 +212,9 @@ class Connection:
             self._forward(attached, message, None)
 
     def _answered(self, message: Message) -> None:
-        number = message.number or 0
-        asked = self._asked.pop(number, None)
+        asked = self._asked.pop(message.number or 0, None)
         if asked is None:
             return
-        asked.at.unanswered.discard(number)
         if asked.reply is not None:
             self._forward(asked.reply.attached, message, asked.reply.number)
             return
@@ -248,15 +243,10 @@ class Connection:
         else:
             self.around.tell(frame)
 
-    def say(self, attached: Attached, frame: bytes) -> None:
+    def say(self, attached: Attached, frame: wire.Frame) -> None:
         """Tell the client something in this session; ``frame`` has no session yet."""
         if attached.wrapped and attached.parent is not None:
-            inner = {
-                "sessionId": attached.session,
-                "message": frame.decode(),
-                "targetId": attached.target,
-            }
-            self.say(attached.parent, wire.event("Target.receivedMessageFromTarget", inner))
+            self.say(attached.parent, wire.in_message(frame, attached.session, attached.target))
         elif attached is self.seen.root:
             self.around.tell(frame)
         else:
@@ -316,21 +306,11 @@ class Connection:
 
     def forget(self, attached: Attached) -> None:
         """A session has gone, and those that were attached in it."""
-        for gone in self.seen.detach(attached):
-            self.around.forget(gone.session)
-            self._give_up(gone)
+        for session in self.seen.detach(attached):
+            self.around.forget(session)
         for session, block in [*self._blocks]:
             if self.seen.find(session) is None:
                 self._unblock(session, block)
-
-    def _give_up(self, gone: Attached) -> None:
-        """The browser answers nothing any more of what was asked in it; what waits elsewhere for such an answer goes on without."""
-        unanswered, gone.unanswered = gone.unanswered, set()
-        for number in sorted(unanswered):
-            self.around.unask(number)
-            asked = self._asked.pop(number)
-            if asked.then is not None:
-                asked.then(None, {"code": wire.NO_SESSION, "message": _NO_SESSION})
 
     # --- events that mean something here; each returns whether it is passed on --------------------------
 
@@ -428,5 +408,8 @@ _EVENTS: Mapping[str, Callable[[Connection, Attached, Mapping[str, Any]], bool]]
 
 
 def _params(message: Message) -> Mapping[str, Any]:
+    """Of one that is very long none: what a page says in a dialog, or to a function of the client's, does not count here."""
+    if message.size > _MOST_READ:
+        return {}
     params = wire.read(message.parts).get("params")
     return params if isinstance(params, dict) else {}

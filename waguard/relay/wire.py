@@ -2,13 +2,14 @@
 
 What a client sends may have a key twice, bytes that are no text, or numbers that only one of two parsers takes: so nobody but `parse`
 reads it, and what the policy has judged is what is written. What the browser says may have 90 MB: its number and its session stand at its
-ends (`waguard.browser.envelope`), and the rest is copied once. ``json`` of the standard library is what passes half of a surrogate pair, which a
+ends (`waguard.browser.envelope`), and the rest is passed on in the pieces in which it came. ``json`` of the standard library is what passes half of a surrogate pair, which a
 message that was cut in an emoji has; no faster one does.
 """
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -22,6 +23,8 @@ _SLICE = 256 * 1024
 _DIGITS = 300
 """Of an integer: the browser never answers to what is no number of its, and the time to write one anew grows with their square."""
 _TAIL = ',"sessionId":"'
+_LONG = 128 * 1024
+"""Bytes of a frame that is not put together."""
 PARSE, INVALID, PARAMS, FAILED, NO_SESSION = -32700, -32600, -32602, -32000, -32001
 """Codes of errors, as the browser has them."""
 
@@ -132,9 +135,62 @@ def event(method: str, params: Mapping[str, Any]) -> bytes:
     return written({"method": method, "params": params})
 
 
-def in_session(message: bytes, session: str) -> bytes:
+class Long:
+    """A frame in pieces, each of which is made when it is written: to put 90 MB together, or to escape them, keeps everybody waiting.
+
+    ``pieces``: each with how many texts of JSON it stands in.
+    """
+
+    def __init__(self, pieces: Iterable[tuple[memoryview, int]]) -> None:
+        self._pieces = deque(pieces)
+        self._size = sum(len(piece) for piece, _ in self._pieces)
+
+    def __len__(self) -> int:
+        """Without what is escaped."""
+        return self._size
+
+    def __bool__(self) -> bool:
+        """Whether something is left of it."""
+        return bool(self._pieces)
+
+    def __bytes__(self) -> bytes:
+        """All that is left of it, which is taken."""
+        return b"".join([self.take() for _ in range(len(self._pieces))])
+
+    def take(self) -> bytes:
+        """The next piece."""
+        piece, depth = self._pieces.popleft()
+        said = bytes(piece)
+        for _ in range(depth):
+            said = said.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+        return said
+
+    def in_session(self, session: str) -> "Long":
+        *first, (last, _) = self._pieces
+        tail = memoryview(f'{_TAIL}{session}"}}'.encode())
+        return Long([*first, (last[:-1], 0), (tail, 0)])
+
+    def in_message(self, before: bytes, after: bytes) -> "Long":
+        inner = [(piece, depth + 1) for piece, depth in self._pieces]
+        return Long([(memoryview(before), 0), *inner, (memoryview(after), 0)])
+
+
+Frame = bytes | Long
+
+
+def in_session(message: Frame, session: str) -> Frame:
     """With the session as its last member, as the browser writes it."""
+    if isinstance(message, Long):
+        return message.in_session(session)
     return b"".join((memoryview(message)[:-1], f'{_TAIL}{session}"}}'.encode()))
+
+
+def in_message(message: Frame, session: str, target: str) -> Frame:
+    """As a session of the old form has it."""
+    text = "" if isinstance(message, Long) else message.decode()
+    inner = {"sessionId": session, "targetId": target, "message": text}
+    outer = event("Target.receivedMessageFromTarget", inner)
+    return message.in_message(outer[:-3], outer[-3:]) if isinstance(message, Long) else outer
 
 
 def read(parts: Sequence[bytes]) -> dict[str, Any]:
@@ -145,17 +201,17 @@ def read(parts: Sequence[bytes]) -> dict[str, Any]:
     return said
 
 
-def renumbered(parts: Sequence[bytes], ours: int, theirs: int, cut: str | None) -> bytes | None:
+def renumbered(parts: Sequence[bytes], ours: int, theirs: int, cut: str | None) -> Frame | None:
     """An answer with the client's number in place of ours; see `without_session`. None if it is of another form."""
     return _rewritten(parts, f'{{"id":{ours}'.encode(), f'{{"id":{theirs}'.encode(), cut)
 
 
-def without_session(parts: Sequence[bytes], cut: str | None) -> bytes | None:
+def without_session(parts: Sequence[bytes], cut: str | None) -> Frame | None:
     """Without this session at its end; ``cut`` None: as it is. None if it is of another form."""
     return _rewritten(parts, b"", b"", cut)
 
 
-def _rewritten(parts: Sequence[bytes], head: bytes, new: bytes, cut: str | None) -> bytes | None:
+def _rewritten(parts: Sequence[bytes], head: bytes, new: bytes, cut: str | None) -> Frame | None:
     tail = b"" if cut is None else f'{_TAIL}{cut}"}}'.encode()
     first, last = _first(parts, len(head) + 1), _last(parts, len(tail))
     if not first.startswith(head) or (head and first[len(head) :] != b",") or last != tail:
@@ -165,7 +221,10 @@ def _rewritten(parts: Sequence[bytes], head: bytes, new: bytes, cut: str | None)
         _drop_end(pieces, len(tail))
         pieces.append(memoryview(b"}"))
     _drop_begin(pieces, len(head))
-    return b"".join((new, *pieces))
+    pieces.insert(0, memoryview(new))
+    if sum(map(len, pieces)) > _LONG:
+        return Long((piece, 0) for piece in pieces)
+    return b"".join(pieces)
 
 
 def _first(parts: Sequence[bytes], size: int) -> bytes:

@@ -20,8 +20,8 @@ from waguard.system.deadline import Span, within
 from waguard.system.repeats import Repeats
 from waguard.whatsapp import page as whatsapp
 
-_REFUSALS = 20
-"""So many refused commands of one actor are told in ten seconds."""
+_REPEATS = 20
+"""So often each kind of event is told of one actor in ten seconds: whoever attaches in a loop does not fill the history."""
 
 
 class Driving:
@@ -36,7 +36,7 @@ class Driving:
         self._home = f"{parts.scheme}://{parts.netloc}"
         self._since: dict[Client, float] = {}
         """Those that are attached, monotonic."""
-        self._refusals = Repeats(_REFUSALS)
+        self._repeats = Repeats(_REPEATS)
         lease.pulled.observe(lambda why: self.end_all(Closing.REMEDY, why))
 
     @property
@@ -51,8 +51,10 @@ class Driving:
         client = Client(
             self,
             actor,
+            self._instance.resources.relay_budget,
             takes_over=takes_over,
             blocked_s=config.relay.blocked_s,
+            silent_s=config.relay.silent_s,
             replay=Replay(self._probe, self._missable) if self._missable is not None else None,
         )
         self._since[client] = time.monotonic()
@@ -134,8 +136,7 @@ class Driving:
             self._publish("relay.page_left", client)
 
     def refused(self, client: Client, method: str, reason: str) -> None:
-        if (left_out := self._refusals.left_out(str(client.actor))) is not None:
-            self._publish("relay.refused", client, method=method, reason=reason, left_out=left_out)
+        self._publish("relay.refused", client, method=method, reason=reason)
 
     def made(self, context: str) -> None:
         browser = self._instance.browser
@@ -163,5 +164,6 @@ class Driving:
             self._publish("relay.detached", client, reason=end.reason, lasted_ms=lasted)
 
     def _publish(self, name: str, client: Client, /, **fields: object) -> None:
-        with acting(client.actor):
-            self._instance.publish(name, **fields)
+        if (left_out := self._repeats.left_out((str(client.actor), name))) is not None:
+            with acting(client.actor):
+                self._instance.publish(name, **fields, left_out=left_out)

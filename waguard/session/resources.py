@@ -7,6 +7,7 @@ from waguard.admission.turns import Turns
 from waguard.browser.find import Binary, Installed
 from waguard.config.sections import Config
 from waguard.core.health import recycle
+from waguard.core.relay.budget import Budget
 from waguard.core.session.restart import RestartPolicy
 from waguard.health.probes.census import Census
 from waguard.health.probes.falls import Falls
@@ -38,6 +39,8 @@ class Resources:
     manager: Manager
     authorities: bytes
     """See `browser.authorities`."""
+    relay_budget: Budget
+    """Of the memory that all clients of the relay have together."""
     cgroups: Cgroups | None = None
 
     @property
