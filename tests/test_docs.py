@@ -82,7 +82,7 @@ NAMED = re.compile(
     rf"`(?P<section>{'|'.join(Config.model_fields)})\.(?P<key>(?!js`|py`)[a-z_]+)(?: = [^`]+)?`"
 )
 VARIABLE = re.compile(r"\bWAGUARD_(?P<section>[A-Z]+)__(?P<key>[A-Z_]+)=")
-OTHERS = {"sudo", "docker", "cd", "git", "pre-commit", "python"}
+OTHERS = {"sudo", "docker", "cd", "git", "pre-commit", "python", "for"}
 """Programs that are not ours; what they are given is not looked at."""
 
 

@@ -3,6 +3,7 @@
 Not all: see `ELSEWHERE`. Only the ports are others', and what a reader fills in (`CODE`, `TEXT`, ...) is filled in.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -17,9 +18,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from bare_browser import BINARY
+from bots import bot, running
+from npm import installed, needs_npm
 from ports import free_port
+from simulated import Client as Phone
+from tls_front import tls_front
+from trees import tree
+
+from waguard.simulator.server import Cadence, Simulator
 
 ROOT = Path(__file__).parent.parent
 PAGES = (
@@ -32,6 +41,8 @@ PAGES = (
     "docs/how-to/service.md",
 )
 """In the order in which they are followed."""
+MOVE = "docs/how-to/move-from-whatsapp-web-js.md"
+"""Followed by somebody else, with another bot's logins."""
 ELSEWHERE: Mapping[str, str] = {
     r"make (demo|test|setup|check|docs|coverage|deb)\b": "CI runs each; they install, or take minutes",
     r"WAGUARD_API__PORT=9000 .*make run$": "it is on a port, and in a place, of the host's",
@@ -46,8 +57,6 @@ SETTINGS = """
 [api]
 port = {api}
 clients = ["demo"]
-[whatsapp]
-url = "http://127.0.0.1:{simulator}/"
 [limits]
 reserve_memory_mb = 0
 session_memory_mb = 0
@@ -57,6 +66,16 @@ memory_pressure = 0
 poll_s = 0.1
 [snapshots]
 settle_s = 0.2
+"""
+SIMULATED = """
+[whatsapp]
+url = "http://127.0.0.1:{simulator}/"
+"""
+AT_THE_REAL_ADDRESS = """
+[browser]
+extra_flags = {flags}
+[sandbox]
+connect_ports = []
 """
 PATIENCE_S = 30.0
 CODE = "ABCD-EFGH"
@@ -88,7 +107,8 @@ def get(url: str, token: str = "", data: bytes | None = None) -> Any:
 class Reader:
     """Who follows the documentation, in a directory of its own, and has a phone."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, page: str = SIMULATED) -> None:
+        """``page``: settings that say where the page is."""
         self.place = place
         self.ports = {"8717": free_port(), "8718": free_port()}
         self.environment = {
@@ -110,7 +130,7 @@ class Reader:
         )
         curl.chmod(0o755)
         (place / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
-        settings = SETTINGS.format(api=self.ports["8717"], simulator=self.ports["8718"])
+        settings = (SETTINGS + page).format(api=self.ports["8717"], simulator=self.ports["8718"])
         (place / "config.toml").write_text(settings)
 
     def url(self, port: str, path: str) -> str:
@@ -294,10 +314,53 @@ def test_each_command_does_what_it_is_there_for(reader: Reader) -> None:
     assert all(one in reader.answers for one in given), reader.answers
 
 
+@pytest.mark.browser
+@pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")
+@needs_npm
+@pytest.mark.timeout(300)
+async def test_a_bot_of_whatsapp_web_js_moves_with_its_login(sessions_dir: Path) -> None:
+    """Its folder is its own making, and stays as it was; afterwards it is the same bot, but for one line."""
+    place, modules = sessions_dir.parent, installed("whatsapp-web.js@1.34.7")
+    folder = place / ".wwebjs_auth"
+    async with (
+        Simulator(cadence=Cadence(sync_s=0.5)) as simulator,
+        tls_front(simulator.url, place) as flags,
+        aiohttp.ClientSession(base_url=simulator.url) as http,
+    ):
+        async with bot("wwebjs.cjs", modules, folder, flags) as before:
+            await before.until("listens")
+            await Phone(http).scan((await before.last("qr"))["text"])
+            await before.until("ready")
+            await before.do("destroy")
+        logins = await asyncio.to_thread(tree, folder)
+        reader = Reader(place, AT_THE_REAL_ADDRESS.replace("{flags}", json.dumps(flags)))
+        reader.filled["/srv/crm/.wwebjs_auth"] = str(folder)
+        try:
+            await asyncio.to_thread(moves, reader)
+            assert len(simulator.devices) == 1, "no second scan"
+            headers = {"Authorization": f"Bearer {reader.environment['WAGUARD_TOKEN']}"}
+            address = reader.url("8717", "/v1/sessions/demo/cdp").replace("http", "ws", 1)
+            attach = {"browserWSEndpoint": address, "headers": headers}
+            async with running("wwebjs.cjs", modules, place / "elsewhere", attach) as after:
+                await after.until("ready")
+                assert not [one for one in after.heard if one["event"] == "qr"]
+        finally:
+            await asyncio.to_thread(reader.close)
+        assert await asyncio.to_thread(tree, folder) == logins
+
+
+def moves(reader: Reader) -> None:
+    reader.begin("waguard run", reader.url("8717", "/readyz"))
+    for command in commands(MOVE):
+        reader.type(command)
+    reader.until(lambda: reader.session()["status"] == "connected", "connected")
+    assert reader.session()["profile"] == "restored"
+
+
 def test_each_command_of_the_documentation_is_typed_by_somebody() -> None:
     pages = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
-    others = {str(page.relative_to(ROOT)) for page in pages} - set(PAGES)
+    others = {str(page.relative_to(ROOT)) for page in pages} - {*PAGES, MOVE}
     left = [(page, one) for page in others for one in commands(page) if not is_elsewhere(one)]
     assert not left
-    there = [one for page in (*PAGES, *others) for one in commands(page)]
+    there = [one for page in (*PAGES, MOVE, *others) for one in commands(page)]
     assert all(any(re.match(pattern, one) for one in there) for pattern in ELSEWHERE)

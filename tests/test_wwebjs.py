@@ -1,9 +1,7 @@
-"""An unmodified whatsapp-web.js with the simulator as https://web.whatsapp.com; and a login of its own is taken over."""
+"""An unmodified whatsapp-web.js with the simulator as https://web.whatsapp.com."""
 
-import asyncio
 import base64
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -12,14 +10,10 @@ import aiohttp
 import pytest
 from bare_browser import BINARY
 from bots import Bot, bot
-from clients import token
-from conftest import Daemon
 from npm import installed, needs_npm
 from simulated import Client
 from tls_front import tls_front
-from trees import tree
 
-from waguard.core.model import ClientCode, Status, Wait
 from waguard.simulator.server import Cadence, Simulator
 
 pytestmark = [
@@ -219,29 +213,3 @@ async def test_it_logs_out_or_is_logged_out(world: World, version: str) -> None:
         await world.scan(bot)
         await bot.do("logout")
     assert not world.simulator.devices
-
-
-async def test_its_login_connects_without_a_scan_and_its_folder_stays_as_it_was(
-    start: Daemon, world: World
-) -> None:
-    async with world.bot(VERSIONS[-1]) as bot:
-        await world.scan(bot)
-        await bot.do("destroy")
-    before = await asyncio.to_thread(tree, world.auth)
-    # The real address leads to a port of this machine here.
-    sections = {"browser": {"extra_flags": world.flags}, "sandbox": {"connect_ports": []}}
-    async with start(**sections) as (supervisor, url):
-        command = ["import", "demo", str(world.auth), "--url", url, "--wait", "connected", "--json"]
-        environ = {**os.environ, "WAGUARD_TOKEN": token(supervisor)}
-        waguard = await asyncio.create_subprocess_exec(
-            *(str(Path(sys.executable).with_name("waguard")), *command),
-            env=environ,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        said, _ = await waguard.communicate()
-        assert waguard.returncode == 0, said.decode()
-        view = await supervisor.connect(ClientCode("demo"), wait=Wait.CONNECTED)
-        assert (view.status, view.profile) == (Status.CONNECTED, "restored")
-    assert len(world.simulator.devices) == 1, "no second scan"
-    assert await asyncio.to_thread(tree, world.auth) == before

@@ -48,8 +48,9 @@ class Client:
         while self._browsers:
             await self._browsers.pop().disconnect()
 
-    async def page(self, code: str, *, takeover: bool = False) -> Page:
-        """The page of this client's session, owned by us from here; ``takeover``: also if somebody else owns it.
+    async def page(self, code: str, *, own: bool = True, takeover: bool = False) -> Page:
+        """The page of this client's session, owned by us from here; ``takeover``: also if somebody else owns it. Not ``own``: to look, listen
+        and type beside whoever owns it.
 
         Raises what the daemon answers, as its `WaguardError` (`NoPage`, `SessionNotFound`, `Forbidden`), `aiohttp.ClientError` or `TimeoutError` if it does not,
         and pyppeteer's `NetworkError` with who has the page and since when.
@@ -63,7 +64,7 @@ class Client:
                 browserWSEndpoint=version["webSocketDebuggerUrl"], defaultViewport=None
             )
         self._browsers.append(browser)
-        return await browser.newPage()
+        return await browser.newPage() if own else (await browser.pages())[0]
 
     async def _ask(self, method: str, path: str) -> Any:
         timeout = aiohttp.ClientTimeout(total=_ANSWERS_S)
