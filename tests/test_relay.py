@@ -485,6 +485,37 @@ def test_what_waits_for_a_client_is_let_go_on_in_its_own_session(browser: Browse
     assert client.blocked[-1] == (session, Block.PAUSE, False)
 
 
+def test_a_page_that_does_not_answer_is_kept_from_it_by_whoever_has_a_script_in_it(browser: Browser) -> None:
+    client, other = browser.admit("A"), browser.admit("B")
+    session, another = client.attach(), client.attach()
+    its = other.attach()
+    client.connection.page_silent(silent=True)
+    assert not client.blocked, "it has asked for nothing"
+    evaluate = {"id": 1, "method": "Runtime.evaluate", "params": {"expression": "for (;;);"}}
+    client.connection.take(json.dumps({**evaluate, "sessionId": session}).encode())
+    client.connection.take(
+        json.dumps({**evaluate, "method": "DOM.getDocument", "sessionId": another}).encode()
+    )
+    other.connection.take(json.dumps({**evaluate, "method": "Page.enable", "sessionId": its}).encode())
+    for _ in range(2):
+        for one in (client, other):
+            one.connection.page_silent(silent=True)
+    assert (client.blocked, other.blocked) == ([(session, Block.SCRIPT, True)], [])
+    client.connection.let_go(session, Block.SCRIPT)
+    browser.run()
+    last = browser.commands[-1]
+    assert (last["method"], last["sessionId"]) == ("Runtime.terminateExecution", session)
+    client.connection.page_silent(silent=False)
+    client.connection.page_silent(silent=True)
+    assert client.blocked[1:] == [(session, Block.SCRIPT, False)], "it has ended"
+    client.connection.take(json.dumps({**evaluate, "sessionId": session}).encode())
+    client.connection.page_silent(silent=True)
+    browser.run()
+    client.connection.take(json.dumps({**evaluate, "sessionId": session}).encode())
+    client.connection.page_silent(silent=True)
+    assert [begins for *_, begins in client.blocked[2:]] == [True, False, True], "this is another script"
+
+
 def test_a_stream_is_for_whom_it_was_opened(browser: Browser) -> None:
     one, other = browser.admit("A"), browser.admit("B")
     browser.say_event("Tracing.tracingComplete", {"stream": "7"}, one.root)

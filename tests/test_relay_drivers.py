@@ -216,6 +216,41 @@ async def test_what_a_client_keeps_waiting_is_no_fault_and_ends(start: Daemon, j
         assert waited == ["dialog", "pause"]
 
 
+async def test_a_long_script_of_a_clients_is_no_fault_and_one_without_end_is_ended(
+    start: Daemon, journal: Journal
+) -> None:
+    """While it runs the page answers nobody. The client whose it is stays."""
+    async with (
+        logged_in(
+            start,
+            journal,
+            relay={"blocked_s": 3.0},
+            health={"blocked_s": 0.5, "busy_s": 0.5},
+            page={"poll_s": 0.05, "read_s": 0.3},
+        ) as (supervisor, _, url),
+        Client(url, token(supervisor)) as waguard,
+    ):
+        page = await waguard.page("demo")
+        driven = supervisor._sessions[DEMO]._instance.browser
+        assert driven is not None
+        assert driven.page is not None
+        waits = asyncio.ensure_future(page.evaluate("() => new Promise(done => { globalThis.done = done; })"))
+        assert (
+            await page.evaluate(
+                "() => { for (const end = Date.now() + 2000; Date.now() < end;); return 'through'; }"
+            )
+            == "through"
+        )
+        assert {one.fields["why"] for one in journal.named("relay.page_waits")} == {"script"}
+        async with asyncio.timeout(10):
+            with pytest.raises(NetworkError, match="terminated"):
+                await page.evaluate("() => { for (;;); }")
+        assert await driven.page.look("6 * 7") == 42
+        await page.evaluate("() => done('waited')")
+        assert await waits == "waited"
+        assert not journal.named("relay.detached")
+
+
 async def test_a_client_that_goes_on_blocking_is_detached(start: Daemon, journal: Journal) -> None:
     async with logged_in(start, journal, relay={"blocked_s": 0.3}) as (supervisor, _, url):
         async with (

@@ -348,7 +348,7 @@ class Relay(_Section):
     clients: Annotated[int, Field(ge=1, le=64)] = 8
     """At a time, of each session."""
     blocked_s: Seconds = 60.0
-    """How long a client may keep the page waiting by a dialog or a pause."""
+    """How long a client may keep the page waiting by a dialog, a pause or a script."""
     replay_synced: bool = True
     """Whether whatsapp-web.js is told of a sync that was over before it listened."""
     silent_s: Seconds = 60.0

@@ -269,11 +269,11 @@ EVENTS: Mapping[str, Kind] = {
     "relay.page_taken": _kind("A client owns the page from here.", "left_out", asked=True),
     "relay.page_left": _kind("A client owns the page no more.", "left_out", asked=True),
     "relay.page_waits": _kind(
-        "A client keeps the page waiting: by a `dialog`, or by a `pause`.", "why left_out", asked=True
+        "A client keeps the page waiting: by a `dialog`, a `pause` or a `script`.", "why left_out", asked=True
     ),
     "relay.replayed": _kind(
         "whatsapp-web.js was told that the page has synced, which it did before whatsapp-web.js listened.",
-        "",
+        "left_out",
         asked=True,
     ),
     "relay.strangers_ended": _kind(

@@ -39,7 +39,11 @@ AFTERWARDS_S = 2.0
 """How long a client has that was told, in its own session, that others wait."""
 GAP_S = 1.0
 """Who keeps the page waiting again so soon has never let it go on."""
-_SHOWN = {Block.DIALOG: "a dialog of the page's was open", Block.PAUSE: "the page was paused"}
+_SHOWN = {
+    Block.DIALOG: "a dialog of the page's was open",
+    Block.PAUSE: "the page was paused",
+    Block.SCRIPT: "a script kept the page from answering",
+}
 
 
 class Closing(IntEnum):
@@ -248,6 +252,11 @@ class Client:
     def give_up(self, why: str) -> None:
         self.leave(Closing.TOO_MUCH, why)
 
+    def page_silent(self, *, silent: bool) -> None:
+        """Whether the page does not answer."""
+        if self._connection is not None:
+            self._connection.page_silent(silent=silent)
+
     # --- the end
 
     def leave(self, code: Closing, reason: str) -> None:
@@ -263,7 +272,7 @@ class Client:
                 timer.cancel()
             timers.clear()
         if self._connection is not None:
-            self._connection.let_dialogs_go()
+            self._connection.let_all_go()
         if self._guest is not None:
             self._guest.leave()
         for answer in self._first.values():
@@ -353,7 +362,8 @@ class Client:
             return
         key = session, block
         if not begins:
-            self._gaps[key] = self._loop.call_later(0 if block is Block.START else GAP_S, self._goes_on, *key)
+            gap_s = GAP_S if block in {Block.DIALOG, Block.PAUSE} else 0
+            self._gaps[key] = self._loop.call_later(gap_s, self._goes_on, *key)
         elif (gap := self._gaps.pop(key, None)) is not None:
             gap.cancel()
         else:

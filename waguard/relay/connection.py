@@ -26,6 +26,10 @@ _STREAMS = {
     "IO.resolveBlob": "uuid",
 }
 """Commands whose answers name a stream, and as what."""
+_SCRIPTS = frozenset(
+    {"Runtime.evaluate", "Runtime.callFunctionOn", "Runtime.runScript", "Runtime.awaitPromise"}
+)
+"""Commands that are answered when a script is through, which may keep the page from all else until then, or wait itself."""
 
 
 class Block(StrEnum):
@@ -33,6 +37,7 @@ class Block(StrEnum):
 
     DIALOG = "dialog"
     PAUSE = "pause"
+    SCRIPT = "script"
     START = "start"
     """It has something wait for it before it starts."""
 
@@ -92,6 +97,8 @@ class _Asked:
     reply: Reply | None
     """Whose answer is passed on as it is; None: it is for ``then``."""
     then: Then | None = None
+    script: bool = False
+    """Whether a script of the client's runs until it is answered."""
 
 
 class Misses(Protocol):
@@ -166,7 +173,7 @@ class Connection:
             self._unblock(session, Block.START)
         if self._misses is not None and self._misses.asked(self, reply, method, params):
             return
-        self._send(reply, method, params, _Asked(session, reply))
+        self._send(reply, method, params, _Asked(session, reply, script=method in _SCRIPTS))
 
     def pass_on(self, reply: Reply, method: str, params: dict[str, Any]) -> None:
         """Send it in the session in which it was asked; its answer is the client's as it is."""
@@ -215,6 +222,8 @@ class Connection:
         asked = self._asked.pop(message.number or 0, None)
         if asked is None:
             return
+        if asked.script:
+            self._unblock(asked.session, Block.SCRIPT)
         if asked.reply is not None:
             self._forward(asked.reply.attached, message, asked.reply.number)
             return
@@ -280,16 +289,29 @@ class Connection:
         method, params = {
             Block.DIALOG: ("Page.handleJavaScriptDialog", {"accept": accept}),
             Block.PAUSE: ("Debugger.resume", {}),
+            Block.SCRIPT: ("Runtime.terminateExecution", {}),
             Block.START: ("Runtime.runIfWaitingForDebugger", {}),
         }[block]
         if block is Block.START:
             self._unblock(session, block)
         self.ask_in(attached, None, method, params, lambda _result, _error: None)
 
-    def let_dialogs_go(self) -> None:
-        """Before it is detached: a full Chromium leaves them open then, for somebody at its window."""
+    def page_silent(self, *, silent: bool) -> None:
+        """The page does not answer, which is by a script of the client's if one has not ended; or it does again."""
+        if silent:
+            for session in {asked.session for asked in self._asked.values() if asked.script}:
+                attached = self.seen.find(session)
+                if attached is not None and attached.kind in {"page", "iframe"}:
+                    self._block(attached, session, Block.SCRIPT)
+        else:
+            for session, block in [*self._blocks]:
+                if block is Block.SCRIPT:
+                    self._unblock(session, block)
+
+    def let_all_go(self) -> None:
+        """Before it is detached: what would go on without it. A full Chromium leaves dialogs open then, for somebody at its window."""
         for session, block in [*self._blocks]:
-            if block is Block.DIALOG:
+            if block in {Block.DIALOG, Block.SCRIPT}:
                 self.let_go(session, block)
 
     def _block(self, attached: Attached, session: str, block: Block) -> None:

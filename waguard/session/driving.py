@@ -37,6 +37,7 @@ class Driving:
         self._since: dict[Client, float] = {}
         """Those that are attached, monotonic."""
         self._repeats = Repeats(_REPEATS)
+        lease.silence.observe(self._page_silent)
         lease.pulled.observe(lambda why: self.end_all(Closing.REMEDY, why))
 
     @property
@@ -106,6 +107,10 @@ class Driving:
     def _in_time(self, doing: str) -> AbstractAsyncContextManager[Span]:
         seconds = self._instance.resources.config.page.read_s
         return within(Stage.OPEN, seconds, doing, setting="page.read_s")
+
+    def _page_silent(self, silent: bool) -> None:
+        for client in self._since:
+            client.page_silent(silent=silent)
 
     def end_all(self, code: Closing, why: str) -> None:
         for client in [*self._since]:

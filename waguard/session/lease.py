@@ -33,6 +33,8 @@ class PageLease:
         self._stalls: set[Hashable] = set()
         self.pulled = Observers[str]()
         """Tells why, before a remedy takes the page: whoever works in it ends that at once."""
+        self.silence = Observers[bool]()
+        """Tells whether the page does not answer: whoever works in it says if that is by them."""
         self.frozen_ms: float | None = None
         """How long it was held still the last time."""
 
@@ -86,7 +88,7 @@ class PageLease:
         return True
 
     def stall(self, key: Hashable, *, begins: bool) -> None:
-        """Who works in the page keeps it from answering, by a dialog or a pause."""
+        """Who works in the page keeps it from answering, by a dialog, a pause or a script."""
         if begins:
             self._stalls.add(key)
         else:

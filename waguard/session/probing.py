@@ -96,6 +96,15 @@ class Probing:
         """See `PageLease.stalled`."""
         return self._lease.stalled
 
+    def page_missed(self) -> bool:
+        """The page has not answered a look; returns whether it is kept from it by who works in it."""
+        if not self.stalled:
+            self._lease.silence.tell(True)
+        return self.stalled
+
+    def page_answered(self) -> None:
+        self._lease.silence.tell(False)
+
     async def keep_looking(self, epoch: int, probe: Probe) -> None:
         wake = asyncio.Event()
         self._wake |= dict.fromkeys(probe.faults, wake)

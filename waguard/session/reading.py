@@ -104,7 +104,7 @@ class PageReader:
 
     async def _missed(self, epoch: int, page: Page, waited_s: float) -> None:
         """The page has not answered a look: is it at work?"""
-        if self._visit.state.away or self._probing.stalled:
+        if self._visit.state.away or self._probing.page_missed():
             self._probing.renderer.answered()
             return
         metrics = None
@@ -121,6 +121,7 @@ class PageReader:
         )
 
     async def _answered(self, epoch: int, step: int, reading: Reading) -> None:
+        self._probing.page_answered()
         self._probing.renderer.answered()
         if reading.link not in {Link.LOADING, Link.UNKNOWN}:
             self._visit.note(PageShown())
