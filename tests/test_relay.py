@@ -602,6 +602,7 @@ def test_who_has_exposed_nothing_or_has_gone_is_not_told(browser: Browser) -> No
     session, its = client.attach(), other.attach()
     other.ask(1, "Runtime.callFunctionOn", its, functionDeclaration=SETUP)
     assert not other.due
+    assert client.ask(1, "Runtime.addBinding", session, name=["onAppStateHasSyncedEvent"])["result"]
     client.ask(1, "Runtime.addBinding", session, name="onMessage")
     client.ask(2, "Runtime.callFunctionOn", session, functionDeclaration=SETUP)
     assert not client.due

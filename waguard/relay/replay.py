@@ -29,7 +29,7 @@ class Replay:
 
     def asked(self, connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> bool:
         """The client asks this in a page; returns whether it was sent."""
-        if method == "Runtime.addBinding" and params.get("name") in self._missable.bindings:
+        if method == "Runtime.addBinding" and str(params.get("name")) in self._missable.bindings:
             self._at = reply.attached
         if method != "Runtime.callFunctionOn" or reply.attached is not self._at:
             return False
@@ -47,7 +47,7 @@ class Replay:
 
     def heard(self, attached: Attached, params: Mapping[str, Any]) -> None:
         """The page has called a function of the client's."""
-        if attached is self._at and params.get("name") in self._missable.bindings:
+        if attached is self._at and str(params.get("name")) in self._missable.bindings:
             self._called = True
 
     def _look(self, connection: Connection, at: Attached) -> None:
