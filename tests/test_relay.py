@@ -1,4 +1,4 @@
-"""The relay's core against a browser that does whatever it is told in whichever session: three clients, and no cross-talk.
+"""The relay's core against a browser that does whatever it is told in whichever session, one thing at a time; the rest is `test_relay_model`'s.
 
 The browser here is a model with what the real one leaves to us: one flat map of sessions, any of which may be addressed by anybody, and errors
 without a session. Between it and the clients is the real channel.
@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from waguard.browser.channel import Channel, Lane, Limits, Message
-from waguard.core.relay.policy import POLICY, Verdict, judge
+from waguard.core.relay.policy import POLICY
 from waguard.relay.acts import ACTS, MOST_SESSIONS, MOST_WRAPPED
 from waguard.relay.connection import Block, Connection
 from waguard.relay.replay import Replay
@@ -171,6 +170,9 @@ class Client:
     def forget(self, session: str) -> None:
         if session in self.lane.sessions:
             self.browser.channel.forget(session)
+
+    def unask(self, number: int) -> None:
+        self.browser.channel.unask(number)
 
     def end(self) -> None:
         self.ended = True
@@ -619,134 +621,26 @@ def test_a_reader_of_the_page_that_does_not_know_what_is_missed_is_one_too(probe
     assert whatsapp.missable(probe) is None
 
 
-# --- whatever three clients do, and however it is mixed -----------------------------------------------------
-
-METHODS = sorted(
-    {one.method.replace("*", "enable") for one in POLICY} | {"Runtime.evaluate", "Nothing.known"}
-)
-clients = st.integers(0, 2)
-numbers = st.integers(0, 3)
-garbage = st.binary(max_size=40) | st.sampled_from(
-    [
-        b'{"id":1,"method":"Browser.getVersion"}\0{"id":2,"method":"Browser.crash"}',
-        b'{"id":1,"method":"Browser.getVersion","method":"Browser.crash"}',
-        b'{"id":1,"method":"Browser.getVersion","sessionId":"rootA","sessionId":"rootB"}',
-        b'{"id":1,"id":2,"method":"Page.reload","params":{},"params":{"x":1}}',
-        b'{"id":1,"method":"Runtime.evaluate","params":{"expression":"\\ud83d"}}',
-    ]
-)
-
-
-class ThreeClients(RuleBasedStateMachine):
-    @initialize()
-    def begin(self) -> None:
-        Client.owner = None
-        self.browser = Browser()
-        self.clients = [self.browser.admit(name) for name in "ABC"]
-        self.sent = 0
-
-    def _session(self, of: int, which: int) -> str | None:
-        owned = sorted(self.clients[of].lane.sessions - {self.clients[of].root})
-        return owned[which % len(owned)] if owned else None
-
-    @rule(
-        who=clients,
-        of=clients,
-        which=numbers,
-        number=numbers,
-        method=st.sampled_from(METHODS),
-        to=st.sampled_from(["P", "T", "browserA", "browserB"]),
+def test_what_was_asked_in_a_session_that_has_gone_waits_for_nothing(browser: Browser) -> None:
+    client = browser.admit("A")
+    session = client.attach()
+    for number, method in ((1, "Runtime.evaluate"), (2, "IO.resolveBlob")):
+        frame = {"id": number, "method": method, "params": {}, "sessionId": session}
+        client.connection.take(json.dumps(frame).encode())
+    client.frames.clear()
+    browser.say_event("Target.detachedFromTarget", {"sessionId": session}, client.root)
+    assert not client.connection._asked
+    assert not browser.channel._asked
+    errors = [frame for frame in client.frames if "error" in frame]
+    assert [(one["id"], one["error"]["code"]) for one in errors] == [(2, -32001)], (
+        "what was not passed on as it is"
     )
-    def ask(self, who: int, of: int, which: int, number: int, method: str, to: str) -> None:
-        """In a session of its own, or of another's."""
-        self.sent += 1
-        params = {
-            "targetId": to,
-            "expression": f"client{who}",
-            "sessionId": self._session(of, which),
-            "flatten": which % 2 == 0,
-        }
-        command = {"id": number, "method": method, "params": params}
-        if (session := self._session(of, which)) is not None and number:
-            command["sessionId"] = session
-        self.clients[who].connection.take(json.dumps(command).encode())
-
-    @rule(who=clients, of=clients, which=numbers, method=st.sampled_from(METHODS))
-    def ask_in_a_message(self, who: int, of: int, which: int, method: str) -> None:
-        self.sent += 1
-        inner = json.dumps({"id": 1, "method": method, "params": {"expression": f"client{who}"}})
-        params = {"sessionId": self._session(of, which), "message": inner}
-        command = {"id": 2, "method": "Target.sendMessageToTarget", "params": params}
-        self.clients[who].connection.take(json.dumps(command).encode())
-
-    @rule(who=clients, frame=garbage)
-    def send_garbage(self, who: int, frame: bytes) -> None:
-        self.sent += 1
-        self.clients[who].connection.take(frame)
-
-    @rule(who=clients, which=numbers, to=st.sampled_from(["P", "T", "browserB"]), waits=st.booleans())
-    def attach_by_itself(self, who: int, which: int, to: str, *, waits: bool) -> None:
-        self.browser.attach(to, self._session(who, which) or self.clients[who].root, waits=waits)
-
-    @rule(
-        who=clients,
-        which=numbers,
-        method=st.sampled_from(
-            [
-                "Runtime.consoleAPICalled",
-                "Debugger.paused",
-                "Page.javascriptDialogOpening",
-                "Debugger.resumed",
-            ]
-        ),
-    )
-    def say(self, who: int, which: int, method: str) -> None:
-        session = self._session(who, which) or self.clients[who].root
-        self.browser.say_event(method, {"text": f"client{who}"}, session)
-
-    @rule(who=clients, which=numbers)
-    def lose(self, who: int, which: int) -> None:
-        """A session ends, and that has not been told yet."""
-        self.browser.sessions.pop(self._session(who, which) or "", None)
-
-    @rule()
-    def run(self) -> None:
-        self.browser.run()
-
-    @invariant()
-    def nothing_came_to_the_browser_that_was_not_judged(self) -> None:
-        if not hasattr(self, "browser"):
-            return
-        for command in self.browser.commands:
-            owners = [one for one in self.clients if command["sessionId"] in one.sessions()]
-            for client in owners:
-                at = client.connection.seen.find(command["sessionId"])
-                if at is None:
-                    continue
-                judged = judge(
-                    command["method"], command["params"], client.connection.seen.seat(at, owner=True)
-                )
-                assert judged.verdict in {Verdict.ALLOWED, Verdict.ACTED}, command
-            assert len(owners) <= 1
-            said = command["params"].get("expression", "")
-            if said.startswith("client") and owners:
-                assert said == f"client{self.clients.index(owners[0])}"
-        self.browser.commands.clear()
-
-    @invariant()
-    def nobody_hears_what_is_anothers(self) -> None:
-        if not hasattr(self, "browser"):
-            return
-        for number, client in enumerate(self.clients):
-            others = {f"client{other}" for other in range(3) if other != number}
-            for frame in client.frames:
-                text = json.dumps(frame)
-                assert not [other for other in others if other in text], frame
-                assert frame.get("sessionId", client.root) not in {one.root for one in self.clients} - {
-                    client.root
-                }
-            client.frames.clear()
 
 
-ThreeClients.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
-TestThreeClients = ThreeClients.TestCase
+def test_its_own_browser_is_a_target_like_any_other(browser: Browser) -> None:
+    client = browser.admit("A")
+    session = client.ask(1, "Target.attachToTarget", targetId="browserA")["result"]["sessionId"]
+    attached = client.connection.seen.find(session)
+    assert attached is not None
+    assert (attached.wrapped, attached.by_itself) == (True, False)
+    assert not client.connection.seen.root.asked

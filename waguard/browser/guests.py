@@ -48,6 +48,10 @@ class Guest:
         """It was detached with the one that it was attached in, of which alone the browser tells."""
         self.guests.forget(self.lane, session)
 
+    def unask(self, number: int) -> None:
+        """Nobody answers its command of this number any more: its session has gone."""
+        self.guests.unask(number)
+
     def leave(self) -> None:
         self.guests.dismiss(self.lane, "it has left")
 
@@ -99,6 +103,9 @@ class Guests:
     def forget(self, lane: Lane, session: str) -> None:
         if session in lane.sessions:
             self._channel.forget(session)
+
+    def unask(self, number: int) -> None:
+        self._channel.unask(number)
 
     def send(
         self,

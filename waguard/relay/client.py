@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
-from waguard.browser.channel import MOST_COMMAND, Limits, Message
+from waguard.browser.channel import MOST_COMMAND, Limits, Message, Refused
 from waguard.browser.devtools import DevTools
 from waguard.browser.guests import Guest
 from waguard.core.actor import Actor
@@ -173,6 +173,8 @@ class Client:
         self._guest = guest = await devtools.guests.admit(
             str(self), LIMITS, self._heard, self._dropped, self._settled
         )
+        if self._end is not None:
+            guest.leave()
         own = await self._ask("Target.getTargetInfo", {})
         page = await self._ask("Target.getTargetInfo", {"targetId": target})
         self._budget.enter(self)
@@ -182,7 +184,10 @@ class Client:
     async def _ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         assert self._guest is not None  # noqa: S101 (it was let in)
         answer: asyncio.Future[Message] = self._loop.create_future()
-        self._first[self._guest.send(method, params)] = answer
+        try:
+            self._first[self._guest.send(method, params)] = answer
+        except Refused as error:  # it was detached meanwhile
+            raise PageFailed(f"The client was detached: {error}.") from None
         message = await answer
         try:
             return wire.read(message.parts)["result"]["targetInfo"]  # type: ignore[no-any-return]
@@ -353,6 +358,10 @@ class Client:
     def forget(self, session: str) -> None:
         if self._guest is not None:
             self._guest.forget(session)
+
+    def unask(self, number: int) -> None:
+        if self._guest is not None:
+            self._guest.unask(number)
 
     def end(self) -> None:
         self.leave(Closing.DONE, CLOSINGS[Closing.DONE])

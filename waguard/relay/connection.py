@@ -19,6 +19,7 @@ _MOST_READ = 4 * 1024 * 1024
 """Bytes of an event: an address of 2 MiB is the longest that counts."""
 MOST_ASKED = 100_000
 """Commands without an answer yet."""
+_NO_SESSION = "Session with given id not found."
 _STREAMS = {
     "Page.printToPDF": "stream",
     "Fetch.takeResponseBodyAsStream": "stream",
@@ -74,6 +75,9 @@ class Around(Protocol):
     def forget(self, session: str) -> None:
         """Nothing comes of it any more, and nobody else tells."""
 
+    def unask(self, number: int) -> None:
+        """No answer of this number is to come."""
+
     def end(self) -> None:
         """The client wants no more."""
 
@@ -92,7 +96,7 @@ Then = Callable[[Mapping[str, Any] | None, Mapping[str, Any] | None], None]
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    session: str
+    at: Attached
     """In which ours was sent."""
     reply: Reply | None
     """Whose answer is passed on as it is; None: it is for ``then``."""
@@ -138,7 +142,7 @@ class Connection:
 
     def _no_session(self, command: wire.Command) -> None:
         # The browser itself says it so, without the session.
-        self.around.tell(wire.error(command.number, wire.NO_SESSION, "Session with given id not found."))
+        self.around.tell(wire.error(command.number, wire.NO_SESSION, _NO_SESSION))
 
     def command(self, attached: Attached, number: int, method: str, params: dict[str, Any]) -> None:
         """What the client has asked in a session of its own."""
@@ -157,7 +161,6 @@ class Connection:
                 self.refuse(reply, method, judged.reason)
 
     def _pass(self, reply: Reply, method: str, params: dict[str, Any]) -> None:
-        session = reply.attached.session
         in_one = method == "Page.printToPDF" and params.get("transferMode") != "ReturnAsStream"
         if (member := _STREAMS.get(method)) is not None and not in_one:
 
@@ -170,14 +173,14 @@ class Connection:
             self.ask(reply, method, params, note)
             return
         if method == "Runtime.runIfWaitingForDebugger":
-            self._unblock(session, Block.START)
+            self._unblock(reply.attached.session, Block.START)
         if self._misses is not None and self._misses.asked(self, reply, method, params):
             return
-        self._send(reply, method, params, _Asked(session, reply, script=method in _SCRIPTS))
+        self._send(reply, method, params, _Asked(reply.attached, reply, script=method in _SCRIPTS))
 
     def pass_on(self, reply: Reply, method: str, params: dict[str, Any]) -> None:
         """Send it in the session in which it was asked; its answer is the client's as it is."""
-        self._send(reply, method, params, _Asked(reply.attached.session, reply))
+        self._send(reply, method, params, _Asked(reply.attached, reply))
 
     def ask(self, reply: Reply, method: str, params: Mapping[str, Any], then: Then) -> None:
         """Send it in the session in which the client has asked; the answer is for ``then``."""
@@ -187,14 +190,16 @@ class Connection:
         self, at: Attached, reply: Reply | None, method: str, params: Mapping[str, Any], then: Then
     ) -> None:
         """Likewise, in any session of the client's; that it cannot be sent is an answer too."""
-        self._send(reply, method, params, _Asked(at.session, None, then))
+        self._send(reply, method, params, _Asked(at, None, then))
 
     def _send(self, reply: Reply | None, method: str, params: Mapping[str, Any], asked: _Asked) -> None:
         if len(self._asked) >= MOST_ASKED:
             why = f"waguard: more than {MOST_ASKED} commands have no answer yet"
         else:
             try:
-                self._asked[self.around.send(method, params, asked.session)] = asked
+                number = self.around.send(method, params, asked.at.session)
+                self._asked[number] = asked
+                asked.at.unanswered.add(number)
             except Refused as error:
                 why = f"waguard: {error}"
             else:
@@ -219,11 +224,13 @@ class Connection:
             self._forward(attached, message, None)
 
     def _answered(self, message: Message) -> None:
-        asked = self._asked.pop(message.number or 0, None)
+        number = message.number or 0
+        asked = self._asked.pop(number, None)
         if asked is None:
             return
+        asked.at.unanswered.discard(number)
         if asked.script:
-            self._unblock(asked.session, Block.SCRIPT)
+            self._unblock(asked.at.session, Block.SCRIPT)
         if asked.reply is not None:
             self._forward(asked.reply.attached, message, asked.reply.number)
             return
@@ -299,10 +306,9 @@ class Connection:
     def page_silent(self, *, silent: bool) -> None:
         """The page does not answer, which is by a script of the client's if one has not ended; or it does again."""
         if silent:
-            for session in {asked.session for asked in self._asked.values() if asked.script}:
-                attached = self.seen.find(session)
-                if attached is not None and attached.kind in {"page", "iframe"}:
-                    self._block(attached, session, Block.SCRIPT)
+            for attached in dict.fromkeys(asked.at for asked in self._asked.values() if asked.script):
+                if attached.kind in {"page", "iframe"}:
+                    self._block(attached, attached.session, Block.SCRIPT)
         else:
             for session, block in [*self._blocks]:
                 if block is Block.SCRIPT:
@@ -328,11 +334,21 @@ class Connection:
 
     def forget(self, attached: Attached) -> None:
         """A session has gone, and those that were attached in it."""
-        for session in self.seen.detach(attached):
-            self.around.forget(session)
+        for gone in self.seen.detach(attached):
+            self.around.forget(gone.session)
+            self._give_up(gone)
         for session, block in [*self._blocks]:
             if self.seen.find(session) is None:
                 self._unblock(session, block)
+
+    def _give_up(self, gone: Attached) -> None:
+        """The browser answers nothing any more of what was asked in it; what waits elsewhere for such an answer goes on without."""
+        unanswered, gone.unanswered = gone.unanswered, set()
+        for number in sorted(unanswered):
+            self.around.unask(number)
+            asked = self._asked.pop(number)
+            if asked.then is not None:
+                asked.then(None, {"code": wire.NO_SESSION, "message": _NO_SESSION})
 
     # --- events that mean something here; each returns whether it is passed on --------------------------
 

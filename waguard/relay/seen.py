@@ -37,6 +37,8 @@ class Attached:
     """Those that are attached in it by themselves are wrapped."""
     asked: list[Wanted] = field(default_factory=list)
     """What is under way in it."""
+    unanswered: set[int] = field(default_factory=set)
+    """Numbers of commands that were sent in it."""
     depth: int = 0
     """How many messages one of its own is wrapped in."""
 
@@ -77,8 +79,8 @@ class Seen:
     def attach(self, parent: Attached, session: str, info: Info) -> Attached | None:
         """A session that was attached in another one; None if the client may not see its target."""
         target, kind = str(info.get("targetId", "")), str(info.get("type", ""))
-        wanted = "" if kind == "browser" else target
-        asked = next((one for one in parent.asked if one.target == wanted), None)
+        wanted = {target, ""} if kind == "browser" else {target}
+        asked = next((one for one in parent.asked if one.target in wanted), None)
         if asked is not None:
             parent.asked.remove(asked)
             if kind == "browser":
@@ -92,13 +94,13 @@ class Seen:
         self._sessions[session] = found
         return found
 
-    def detach(self, attached: Attached) -> Sequence[str]:
+    def detach(self, attached: Attached) -> Sequence[Attached]:
         """With those that were attached in it; returns all of them."""
-        gone = [session for child in [*self.children(attached)] for session in self.detach(child)]
+        gone = [one for child in [*self.children(attached)] for one in self.detach(child)]
         self._sessions.pop(attached.session, None)
         if attached.kind == "browser":
             self._browsers.discard(attached.target)
-        return [*gone, attached.session]
+        return [*gone, attached]
 
     def children(self, of: Attached) -> Iterator[Attached]:
         yield from (one for one in self._sessions.values() if one.parent is of)
