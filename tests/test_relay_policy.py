@@ -50,6 +50,18 @@ REFUSED: list[tuple[Seat, str, dict[str, Any]]] = [
     (BROWSER, "Target.exposeDevToolsProtocol", {"targetId": "T"}),
     (BROWSER, "Tracing.start", {}),
     (BROWSER, "Tracing.start", {"transferMode": "ReturnAsStream", "tracingBackend": "system"}),
+    (BROWSER, "Tracing.start", {"transferMode": "ReturnAsStream", "perfettoConfig": "CgA="}),
+    *((OWNER, "Input.dispatchKeyEvent", {"type": "rawKeyDown", "key": "w", "modifiers": 2, **native}) for native in (
+        {"nativeVirtualKeyCode": 87}, {"nativeVirtualKeyCode": 0}, {"isSystemKey": True},
+    )),
+    *((OWNER, "Fetch.continueRequest", {"requestId": "1", "url": url}) for url in (
+        "http://127.0.0.1:8717/v1/sessions", "https://evil.example/", "file:///etc/passwd", "data:text/html,x",
+    )),
+    (GUEST, "Fetch.continueRequest", {"requestId": "1"}),
+    (GUEST, "Page.setGeolocationOverride", {}),
+    *((OWNER, method, {}) for method in (
+        "Page.deleteCookie", "Network.deleteDeviceBoundSession", "Page.setRPHRegistrationMode", "Page.startScreenRecording", "LayerTree.loadSnapshot",
+    )),
     (BROWSER, "SystemInfo.getProcessInfo", {}),
     (BROWSER, "Browser.getBrowserCommandLine", {}),
     (BROWSER, "Browser.grantPermissions", {"origin": HOME, "permissions": ["notifications"]}),
@@ -79,6 +91,19 @@ ALLOWED: list[tuple[Seat, str, dict[str, Any]]] = [
     (OWNER, "Page.navigate", {"url": 1}),  # the browser says what is wrong with it
     (BROWSER, "Tracing.start", {"transferMode": "ReturnAsStream"}),
     (OWN, "Page.navigate", {"url": "https://example.com/"}),
+    (
+        GUEST,
+        "Input.dispatchKeyEvent",
+        {
+            "type": "rawKeyDown",
+            "key": "a",
+            "modifiers": 2,
+            "windowsVirtualKeyCode": 65,
+            "commands": ["selectAll"],
+        },
+    ),
+    (OWNER, "Fetch.continueRequest", {"requestId": "1"}),
+    (OWN, "Fetch.continueRequest", {"requestId": "1", "url": "https://example.com/"}),
     (OWN, "Network.clearBrowserCookies", {}),
     (OWN, "Emulation.setUserAgentOverride", {"userAgent": "x"}),
     (OWNER, "Emulation.setTimezoneOverride", {}),

@@ -85,10 +85,10 @@ class Seen:
             parent.asked.remove(asked)
             if kind == "browser":
                 self._browsers.add(target)
-        if not self.visible(info):
+        context = info.get("browserContextId") or parent.context  # of a worker that does not say so
+        if not self.visible({**info, "browserContextId": context}):
             return None
         how = asked or Wanted(target, parent.wraps, by_itself=True)
-        context = info.get("browserContextId") or parent.context  # of a worker that does not say so
         found = Attached(session, target, kind, context, parent, how.wrapped, how.by_itself)
         found.depth = parent.depth + how.wrapped
         self._sessions[session] = found
@@ -123,7 +123,7 @@ class Seen:
         kind, context = info.get("type"), info.get("browserContextId")
         if kind == "browser":
             return info.get("targetId") in self._browsers
-        shown = kind in _SHOWN and (context in self.contexts or context in {self.context, None})
+        shown = kind in _SHOWN and (context in self.contexts or context == self.context)
         if shown:
             self._known.add(str(info.get("targetId", "")))
         return shown

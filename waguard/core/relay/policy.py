@@ -145,9 +145,9 @@ def _in_no_others_context(params: Params, seat: Seat) -> str:
 
 
 def _as_stream(params: Params, _seat: Seat) -> str:
-    """`transferMode` is `ReturnAsStream`; without `tracingBackend`."""
-    if params.get("transferMode") != "ReturnAsStream" or "tracingBackend" in params:
-        return "only with transferMode ReturnAsStream"
+    """`transferMode` is `ReturnAsStream`; without `tracingBackend`, `perfettoConfig`."""
+    if params.get("transferMode") != "ReturnAsStream" or {"tracingBackend", "perfettoConfig"} & params.keys():
+        return "only with transferMode ReturnAsStream, and of what Chromium itself records"
     return ""
 
 
@@ -159,6 +159,17 @@ def _own_handle(params: Params, seat: Seat) -> str:
 def _checks_certificates(params: Params, _seat: Seat) -> str:
     """`ignore` is false."""
     return "TLS keeps the login" if params.get("ignore") is not False else ""
+
+
+def _of_the_page(params: Params, _seat: Seat) -> str:
+    """Without `nativeVirtualKeyCode`, `isSystemKey`."""
+    keys = {"nativeVirtualKeyCode", "isSystemKey"} & params.keys()
+    return f"{', '.join(sorted(keys))} makes it a shortcut of the browser's" if keys else ""
+
+
+def _keeps_its_address(params: Params, seat: Seat) -> str:
+    """In the page `url` is left out, or of its origin."""
+    return why_not_there(params.get("url"), seat) if seat.where is Where.PAGE else ""
 
 
 def _drags_no_files(params: Params, _seat: Seat) -> str:
@@ -278,6 +289,17 @@ POLICY: Sequence[Rule] = (
         Verdict.REFUSED,
         "V8 trusts what it has compiled: a forged one is machine code",
     ),
+    *_each(
+        "Page.deleteCookie",
+        Verdict.REFUSED,
+        _COSTS,
+        _SHARED,
+    ),
+    *_each(
+        "Page.setRPHRegistrationMode Page.startScreenRecording Page.stopScreenRecording",
+        Verdict.REFUSED,
+        "it is written into the profile, or recorded for nobody",
+    ),
     *_each("Page.waitForDebugger", Verdict.REFUSED, "nobody is told that the page waits; Debugger.pause is"),
     *_each(
         "DOM.setFileInputFiles",
@@ -288,7 +310,12 @@ POLICY: Sequence[Rule] = (
     ),
     *_each("Page.handleFileChooser", Verdict.REFUSED, "it names files of the host"),
     *_each("Input.dispatchDragEvent", Verdict.OWNER, "who drives", EVERYWHERE, _drags_no_files),
-    *_each("Page.setFontFamilies Page.setFontSizes Page.setSPCTransactionMode", Verdict.OWNER, _SHOWN),
+    *_each(
+        "Page.setFontFamilies Page.setFontSizes Page.setSPCTransactionMode Page.setGeolocationOverride"
+        " Page.clearGeolocationOverride Page.setDeviceOrientationOverride Page.clearDeviceOrientationOverride",
+        Verdict.OWNER,
+        _SHOWN,
+    ),
     *_each("Page.*", Verdict.ALLOWED, "the page is what clients are here for"),
     # How the page is made to look
     *_each(
@@ -320,7 +347,8 @@ POLICY: Sequence[Rule] = (
     *_each(
         "Network.clearBrowserCookies Network.clearBrowserCache Network.deleteCookies Network.setCookie Network.setCookies"
         " IndexedDB.deleteDatabase IndexedDB.clearObjectStore IndexedDB.deleteObjectStoreEntries DOMStorage.clear"
-        " DOMStorage.removeDOMStorageItem DOMStorage.setDOMStorageItem CacheStorage.deleteCache CacheStorage.deleteEntry",
+        " DOMStorage.removeDOMStorageItem DOMStorage.setDOMStorageItem CacheStorage.deleteCache CacheStorage.deleteEntry"
+        " Network.deleteDeviceBoundSession",
         Verdict.REFUSED,
         _COSTS,
         _SHARED,
@@ -339,6 +367,13 @@ POLICY: Sequence[Rule] = (
         Verdict.REFUSED,
         "in the browser's session it holds the navigations of all pages",
         _BROWSER,
+    ),
+    *_each(
+        "Fetch.continueRequest",
+        Verdict.OWNER,
+        "another address would answer in the page's own name",
+        EVERYWHERE,
+        _keeps_its_address,
     ),
     *_each("Fetch.*", Verdict.OWNER, "what is held goes on when the client leaves"),
     *_each("Storage.getCookies", Verdict.ALLOWED, _LOOKS, EVERYWHERE, _in_no_others_context),
@@ -373,6 +408,11 @@ POLICY: Sequence[Rule] = (
     *_each("HeapProfiler.* Profiler.*", Verdict.OWNER, "it slows the page down"),
     *_each("Memory.getDOMCounters", Verdict.ALLOWED, _LOOKS),
     *_each("Performance.* PerformanceTimeline.*", Verdict.ALLOWED, _LOOKS),
+    *_each(
+        "LayerTree.loadSnapshot",
+        Verdict.REFUSED,
+        "it draws whatever it is given, and is not made for what strangers give it",
+    ),
     # What drivers live on
     *_each("Debugger.*", Verdict.ALLOWED, "who pauses is noted, and what is paused goes on when it leaves"),
     *_each("Runtime.*", Verdict.ALLOWED, "scripts are what clients are here for"),
@@ -386,6 +426,13 @@ POLICY: Sequence[Rule] = (
         "WebMCP.enable WebMCP.disable",
         Verdict.IGNORED,
         "puppeteer asks it of each page; such tools are no bot's",
+    ),
+    *_each(
+        "Input.dispatchKeyEvent",
+        Verdict.ALLOWED,
+        "a key goes to the page: the browser's own shortcuts close it, and open pages that may do everything",
+        EVERYWHERE,
+        _of_the_page,
     ),
     *_each("Input.*", Verdict.ALLOWED, "keys and clicks are what clients are here for"),
     *_each("DeviceOrientation.* WebAuthn.*", Verdict.OWNER, _SHOWN),
