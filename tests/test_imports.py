@@ -60,6 +60,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "psutil": ("system/host.py",),
     "tomli": ("config/",),
     "structlog": ("observe/", "api/app.py"),
+    "wsproto": ("api/websocket.py",),
     "segno": ("api/qr.py", "simulator/server.py"),
     "typer": ("cli/",),
     "rich": ("cli/",),

@@ -356,15 +356,42 @@ async def test_whoever_attaches_in_a_loop_does_not_fill_the_history(relay: Any, 
     assert told.count(("relay.attached", "token:admin")) == 1
 
 
-async def begin_long_command(
-    url: str, token: str, mib: int
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """By hand: a client that has sent so much of a command of 90 MiB, and is attached."""
+async def by_hand(url: str, token: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client that writes its frames itself."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
     headers = {"Host": url.removeprefix("http://"), **UPGRADE, **bearer(token)}
     lines = [f"GET {PATH} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     writer.write("\r\n".join([*lines, "", ""]).encode())
     assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+async def test_a_command_in_several_frames_is_one_and_what_is_no_frame_ends_it(relay: Any) -> None:
+    async with relay() as port:
+        reader, writer = await by_hand(port.url, TOKEN)
+        begun, rest = b'{"id":1,"method":"Browser', b'.getVersion"}'
+        writer.write(struct.pack("!BB4x", 0x01, 0x80 | len(begun)) + begun)
+        writer.write(struct.pack("!BB4x", 0x89, 0x84) + b"here")
+        assert await reader.readexactly(6) == b"\x8a\x04here", "a pong, in the midst of the message"
+        for byte in struct.pack("!BB4x", 0x80, 0x80 | len(rest)) + rest:
+            writer.write(bytes([byte]))
+            await writer.drain()
+        kind, _, size = struct.unpack("!BBH", await reader.readexactly(4))
+        assert kind == 0x81
+        assert json.loads(await reader.readexactly(size))["id"] == 1
+        writer.write(b"\x81\x02{}")
+        async with asyncio.timeout(10):
+            said = await reader.read()
+        writer.close()
+    assert int.from_bytes(said[2:4]) == Closing.PROTOCOL
+    assert said[4:].decode().startswith(f"{CLOSINGS[Closing.PROTOCOL]}: ")
+
+
+async def begin_long_command(
+    url: str, token: str, mib: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client that has sent so much of a command of 90 MiB, and is attached."""
+    reader, writer = await by_hand(url, token)
     begun = b'{"id":1,"method":"Runtime.evaluate","params":{"expression":"'
     writer.write(struct.pack("!BBQ4x", 0x81, 0xFF, 90 * MIB) + begun)
     for _ in range(mib):

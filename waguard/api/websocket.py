@@ -1,14 +1,17 @@
 """The WebSocket of one client of the relay, on the loop: what comes is the client's at once, and what waits for it is written at once.
 
 aiohttp does the handshake and is told of the end. In between it would put a message together before anybody sees it, unmask and copy it in one go,
-which takes half a second of everybody's loop at 90 MB, and have two tasks wake each other for each small one.
+which takes half a second of everybody's loop at 90 MB, and have two tasks wake each other for each small one. wsproto reads and makes the frames:
+it has no I/O, and gives what has come of a message.
 """
 
 import asyncio
-import struct
+from codecs import getincrementaldecoder
 from contextlib import suppress
 
-from waguard.api.frames import Broken, Frames, Kind, Piece, head
+from wsproto.connection import Connection, ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
+
 from waguard.api.loop_turns import TURN_S, LoopTurns
 from waguard.relay.client import CLOSINGS, Client, Closing, End
 
@@ -17,8 +20,6 @@ _WRITE = 64 * 1024
 """Bytes that are read, and written, at once."""
 _CLOSE_S = 2.0
 """How long a client has to take what still waits for it, and to say that it has heard the end."""
-_REASON = 120
-"""Bytes of a close frame's reason, less than the 123 that it may have."""
 _SIGNS = 3
 """Pings in the time that a client may be silent."""
 
@@ -31,15 +32,15 @@ class WebSocket(asyncio.BufferedProtocol):
         self._transport = transport
         self._client = client
         self._turns = turns
-        self._frames = Frames()
+        self._ws = Connection(ConnectionType.SERVER)
+        self._text = getincrementaldecoder("utf-8")("replace")
+        """Of the message that is written: a piece may end within a character."""
         self._buffer = bytearray(_READ)
         self._room = True
         self._reads_later = self._writes_later = False
         """It waits for its turn."""
-        self._within = False
-        """A message has begun to be written, and has not ended."""
-        self._said: list[bytes] = []
-        """Control frames that are to be written."""
+        self._said: dict[type[Event], bytes] = {}
+        """Control frames that are to be written; of each kind the newest, which is answer enough."""
         self._unanswered = 0
         """Pings since the last sign of life."""
         self._closed = self._loop.create_future()
@@ -56,35 +57,37 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def buffer_updated(self, count: int) -> None:
         self._unanswered = 0
-        self._frames.feed(bytes(memoryview(self._buffer)[:count]))
+        if self._ws.state is ConnectionState.CLOSED:
+            return
+        self._ws.receive_data(bytes(memoryview(self._buffer)[:count]))
         if not self._reads_later:
             self._read()
 
     def _read(self) -> None:
         self._reads_later = False
         began = self._loop.time()
-        try:
-            while (piece := self._frames.next()) is not None:
-                self._take(piece)
-                if self._loop.time() - began > TURN_S:
-                    self._reads_later = True
-                    self._turns.wait(self._read)
-                    break
-        except Broken as error:
-            self._client.leave(Closing.PROTOCOL, f"{CLOSINGS[Closing.PROTOCOL]}: {error}")
+        for event in self._ws.events():
+            self._take(event)
+            if self._loop.time() - began > TURN_S:
+                self._reads_later = True
+                self._turns.wait(self._read)
+                break
         if not self._transport.is_closing() and self._transport.is_reading() is self._reads_later:
             (self._transport.pause_reading if self._reads_later else self._transport.resume_reading)()
         self.write()
 
-    def _take(self, piece: Piece) -> None:
-        match piece.kind:
-            case Kind.TEXT:
-                self._client.take(piece.data, ends=piece.ends)
-            case Kind.PING:
-                self._say(Kind.PONG, piece.data)
-            case Kind.BINARY:
+    def _take(self, event: Event) -> None:
+        match event:
+            case TextMessage():
+                self._client.take(event.data.encode(), ends=event.message_finished)
+            case Ping():
+                self._say(event.response())
+            case BytesMessage():
                 self._client.leave(Closing.NO_TEXT, CLOSINGS[Closing.NO_TEXT])
-            case Kind.CLOSE:
+            case CloseConnection() if self._ws.state is ConnectionState.OPEN:  # by what is no frame
+                self._client.leave(Closing.PROTOCOL, f"{CLOSINGS[Closing.PROTOCOL]}: {event.reason}")
+            case CloseConnection():
+                self._client.discard()
                 self._client.leave(Closing.DONE, "it has closed the connection")
                 self._end()
 
@@ -128,20 +131,24 @@ class WebSocket(asyncio.BufferedProtocol):
         self.write()
 
     def _next(self) -> bytes:
-        found, size = self._said, 0
-        self._said = []
-        while size < _WRITE and (piece := self._client.next_piece()) is not None:
-            kind = Kind.CONTINUED if self._within else Kind.TEXT
-            self._within = not piece.ends
-            found += (head(len(piece.data), kind, ends=piece.ends), piece.data)
+        found, size = [*self._said.values()], 0
+        self._said.clear()
+        while (
+            self._ws.state is ConnectionState.OPEN
+            and size < _WRITE
+            and (piece := self._client.next_piece()) is not None
+        ):
+            text = self._text.decode(piece.data, piece.ends)
+            found.append(self._ws.send(TextMessage(data=text, message_finished=piece.ends)))
             size += len(piece.data)
         return b"".join(found)
 
-    def _say(self, kind: Kind, data: bytes = b"") -> None:
+    def _say(self, event: Ping | Pong | CloseConnection) -> None:
         """Before what waits: a control frame may come between those of a message."""
-        if kind is Kind.PONG:  # to the newest is answer enough
-            self._said = [one for one in self._said if one[0] & 0x0F != Kind.PONG]
-        self._said.append(head(len(data), kind) + data)
+        if self._ws.state is ConnectionState.OPEN or (
+            self._ws.state is ConnectionState.REMOTE_CLOSING and isinstance(event, CloseConnection)
+        ):
+            self._said[type(event)] = self._ws.send(event)
 
     def _ping(self) -> None:
         if self._unanswered >= _SIGNS:
@@ -152,7 +159,7 @@ class WebSocket(asyncio.BufferedProtocol):
             return
         self._unanswered += 1
         if self._room:
-            self._say(Kind.PING)
+            self._say(Ping())
             self.write()
         self._beat = self._loop.call_later(self._client.silent_s / _SIGNS, self._ping)
 
@@ -167,7 +174,6 @@ class WebSocket(asyncio.BufferedProtocol):
                     await asyncio.wait({self._closed}, timeout=0.01)
                     if self._transport.is_closing():
                         return
-                reason = end.reason.encode()[:_REASON].decode(errors="ignore")
-                self._say(Kind.CLOSE, struct.pack("!H", end.code) + reason.encode())
+                self._say(CloseConnection(code=end.code, reason=end.reason))
                 self.write()
                 await asyncio.shield(self._closed)
