@@ -644,3 +644,15 @@ def test_its_own_browser_is_a_target_like_any_other(browser: Browser) -> None:
     assert attached is not None
     assert (attached.wrapped, attached.by_itself) == (True, False)
     assert not client.connection.seen.root.asked
+
+
+def test_a_page_that_cannot_be_attached_again_is_not_waited_for(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = browser.admit("A")
+    browser.attach("P", client.root)
+    client.ask(1, "Target.createTarget")
+    client.ask(2, "Target.closeTarget", targetId="P")
+    monkeypatch.setattr("waguard.relay.connection.MOST_ASKED", 0)
+    assert client.ask(3, "Target.createTarget")["result"] == {"targetId": "P"}
+    assert not client.connection.seen.root.asked

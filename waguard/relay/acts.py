@@ -66,14 +66,9 @@ def _open_again(connection: Connection, reply: Reply) -> None:
         while left:
             parent, target = left.pop(0)
             if error is None and seen.find(parent.session) is parent:
-                parent.asked.append(Wanted(target, by_itself=True))
-                connection.ask_in(
-                    parent,
-                    reply,
-                    "Target.attachToTarget",
-                    {"targetId": target, "flatten": True},
-                    attach_next,
-                )
+                again = {"targetId": target, "flatten": True}
+                wanted = Wanted(target, by_itself=True)
+                _attach_in(connection, parent, reply, "Target.attachToTarget", again, wanted, attach_next)
                 return
         connection.answer(reply, {"targetId": seen.page})
 
@@ -264,18 +259,33 @@ def _attach_browser(connection: Connection, reply: Reply, method: str, params: d
 def _attach_as(
     connection: Connection, reply: Reply, method: str, params: Mapping[str, Any], wanted: Wanted
 ) -> None:
-    under_way = reply.attached.asked
-    if connection.seen.sessions + len(under_way) >= MOST_SESSIONS:
+    if connection.seen.sessions + len(reply.attached.asked) >= MOST_SESSIONS:
         connection.fail(reply, f"waguard: a client has at most {MOST_SESSIONS} sessions")
         return
-    under_way.append(wanted)
 
     def attached(result: Mapping[str, Any] | None, error: Mapping[str, Any] | None) -> None:
-        if result is None and wanted in under_way:
-            under_way.remove(wanted)
         connection.finish(reply, result, error)
 
-    connection.ask(reply, method, params, attached)
+    _attach_in(connection, reply.attached, reply, method, params, wanted, attached)
+
+
+def _attach_in(
+    connection: Connection,
+    at: Attached,
+    reply: Reply,
+    method: str,
+    params: Mapping[str, Any],
+    wanted: Wanted,
+    then: Then,
+) -> None:
+    at.asked.append(wanted)
+
+    def attached(result: Mapping[str, Any] | None, error: Mapping[str, Any] | None) -> None:
+        if result is None and wanted in at.asked:
+            at.asked.remove(wanted)
+        then(result, error)
+
+    connection.ask_in(at, reply, method, params, attached)
 
 
 def _auto_attach(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
