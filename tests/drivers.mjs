@@ -13,6 +13,7 @@ const DRIVERS = {
     pages: browser => browser.pages(),
     open: browser => browser.newPage(),
     context: browser => browser.createBrowserContext(),
+    choose: (input, file) => input.uploadFile(file),
     async intercept(page, path, body) {
       await page.setRequestInterception(true);
       page.on('request', request => (request.url().endsWith(path) ? request.respond({ body }) : request.continue()));
@@ -23,10 +24,11 @@ const DRIVERS = {
     pages: async browser => browser.contexts()[0].pages(),
     open: browser => browser.contexts()[0].newPage(),
     context: browser => browser.newContext(),
+    choose: (input, file) => input.setInputFiles(file),
     intercept: (page, path, body) => page.route(`**${path}`, route => route.fulfill({ body })),
   },
 };
-const { attach, pages, open, context, intercept } = DRIVERS[name.startsWith('puppeteer') ? 'puppeteer' : 'playwright'];
+const { attach, pages, open, context, choose, intercept } = DRIVERS[name.startsWith('puppeteer') ? 'puppeteer' : 'playwright'];
 
 async function used(page, name) {
   const told = { evaluate: await page.evaluate(() => 6 * 7) };
@@ -41,13 +43,20 @@ async function used(page, name) {
   return { ...told, exposed, console: await heard, intercepted, screenshot, half };
 }
 
+async function chosen(page, file) {
+  await page.evaluate(() => { document.body.innerHTML = '<input type=file>'; });
+  await choose(await page.$('input'), file);
+  return page.evaluate(() => document.querySelector('input').files[0].text());
+}
+
 const DO = {
-  async alone({ name }) {
+  async alone({ name, file }) {
     const browser = await attach();
     const before = (await pages(browser)).length;
     const page = await open(browser);
     await intercept(page, `/${name}`, `to ${name}`);
     const told = await used(page, name);
+    told.chosen = await chosen(page, file);
     await page.goto(home);
     told.reloaded = new URL(page.url()).origin === new URL(home).origin;
     told.elsewhere = await page.goto('file:///etc/passwd').then(() => 'went', error => String(error.message));

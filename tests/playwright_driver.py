@@ -32,12 +32,19 @@ def failing(act: Callable[[], object]) -> str:
     return "went well"
 
 
-def alone(browser: Browser, name: str, home: str) -> dict[str, Any]:
+def chosen(page: Page, file: str) -> Any:
+    page.evaluate("document.body.innerHTML = '<input type=file>'")
+    page.set_input_files("input", file)
+    return page.evaluate("document.querySelector('input').files[0].text()")
+
+
+def alone(browser: Browser, name: str, file: str, home: str) -> dict[str, Any]:
     (context,) = browser.contexts
     before = len(context.pages)
     page = context.new_page()
     page.route(f"**/{name}", lambda route: route.fulfill(body=f"to {name}"))
     told = used(page, name)
+    told["chosen"] = chosen(page, file)
     page.goto(home)
     told |= {
         "reloaded": page.url.startswith(home),
@@ -65,8 +72,8 @@ def main(endpoint: str, token: str, home: str) -> None:
             asked = json.loads(line)
             headers = {"Authorization": f"Bearer {token}"}
             browser = playwright.chromium.connect_over_cdp(endpoint, headers=headers)
-            name = asked["name"]
-            told = alone(browser, name, home) if asked["do"] == "alone" else beside(browser, name)
+            name, is_alone = asked["name"], asked["do"] == "alone"
+            told = alone(browser, name, asked["file"], home) if is_alone else beside(browser, name)
             print(json.dumps({"event": "done", "of": asked["do"], "result": told}), flush=True)  # noqa: T201
 
 

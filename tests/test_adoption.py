@@ -89,6 +89,31 @@ async def test_the_next_daemon_goes_on_with_what_is_up(posing: Service, how: str
     assert not posing.events("internal.error")
 
 
+async def test_uploads_outlive_the_daemon_and_a_browser_of_a_version_before_them_takes_none(
+    posing: Service,
+) -> None:
+    uploads = "/v1/sessions/one/uploads"
+    await posing.start()
+    await up(posing, "one")
+    first = await posing.ask("POST", f"{uploads}?name=a", data=b"x")
+    await die(posing, "restart")
+    second = await posing.ask("POST", f"{uploads}?name=b", data=b"x")
+    assert (await posing.ask("GET", uploads))["uploads"] == [first, second]
+    await posing.end(signal.SIGUSR2)
+    record = posing.sessions / "one" / "session.json"
+    known = json.loads(record.read_text())
+    del known["launch"]["uploads"], known["launch"]["downloads"]
+    record.write_text(json.dumps(known))
+    await posing.start()
+    with pytest.raises(AssertionError, match=r"no_uploads.*POST /v1/sessions/one/restart"):
+        await posing.ask("POST", f"{uploads}?name=c", data=b"x")
+    await posing.ask("POST", "/v1/sessions/one/restart")
+    third = await posing.ask("POST", f"{uploads}?name=c", data=b"x")
+    assert (await posing.ask("GET", uploads))["uploads"] == [first, second, third]
+    assert len(posing.events("browser.spawned")) == 2
+    assert not posing.events("internal.error")
+
+
 async def test_logins_that_were_not_saved_before_are_saved_by_the_next_daemon(posing: Service) -> None:
     browser = {"path": str(POSING), "extra_flags": ["--posing=connected"]}
     posing.configure(browser=browser, snapshots={"settle_s": 3600})  # longer than the first one lives

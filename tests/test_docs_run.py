@@ -36,6 +36,7 @@ PAGES = (
     "README.md",
     "docs/tutorial.md",
     "docs/how-to/app.md",
+    "docs/how-to/drive.md",
     "docs/how-to/snapshots.md",
     "docs/how-to/move-logins.md",
     "docs/how-to/service.md",
@@ -49,6 +50,7 @@ ELSEWHERE: Mapping[str, str] = {
     r"sudo waguard install\b": "tests/test_install.py, in a systemd of its own",
     r"sudo apt-get\b": "tests/test_deb.py, likewise",
     r"docker\b": "tests/test_container.py, where there is docker",
+    r"curl .*/downloads/ID$": "tests/test_transfer.py, with a page that has downloaded something",
     r"\.venv/bin/python -m pytest\b": "this is pytest",
 }
 """Commands that are not typed here, and who runs them."""
@@ -264,6 +266,7 @@ BEFORE: Mapping[str, Callable[[Reader], None]] = {
     "/demo/qr": Reader.awaiting,
     "wait=connected": Reader.connected,
     "/pairing-code": Reader.awaiting,
+    "/uploads": Reader.connected,
     "waguard pair ": Reader.awaiting,
     "/phone/message": Reader.connected,
     "/phone/link": Reader.a_code_for_the_phone,

@@ -97,7 +97,7 @@ def test_every_request_that_is_named_has_a_route() -> None:
     for where, text in written():
         for method, path in REQUEST.findall(text):
             asked = re.sub(r"(?<=/sessions/)[^/]+", "*", path)
-            asked = re.sub(r"(?<=/snapshots/)[^/]+", "*", asked)
+            asked = re.sub(r"/(snapshots|uploads|downloads)/[^/]+", r"/\1/*", asked)
             assert (method, asked) in known, f"{where}: {method} {path}"
             seen.add(asked)
     assert "/v1/sessions/*/screenshot" in seen

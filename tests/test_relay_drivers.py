@@ -102,9 +102,16 @@ async def test_drivers_attach_alone_and_together_and_leave_the_session_as_it_was
             name: await stack.enter_async_context(speaking(program(name, *told), tmp_path))
             for name in PROGRAMS
         }
+        async with Client(url, token(supervisor)) as waguard:
+            own = tmp_path / "own.txt"
+            own.write_text("what it chose")
+            uploaded = await waguard.upload("demo", own)
         for name, driver in drivers.items():
-            came = await driver.do("alone", name="one")
+            # Playwright reads the file itself, and sends what is in it.
+            file = uploaded if name.startswith("puppeteer") else str(own)
+            came = await driver.do("alone", name="one", file=file)
             assert "waguard: Page.navigate is refused" in came.pop("elsewhere"), name
+            assert came.pop("chosen") == "what it chose", name
             alone = {"reloaded": True, "pages": [1, 1], "closed": True, "again": 42, "own": 2}
             assert came == {**used("one"), **alone}, name
         refused = {(one.fields["method"], one.fields["reason"]) for one in journal.named("relay.refused")}

@@ -153,7 +153,7 @@ class Relayed(RuleBasedStateMachine):
             publish=lambda *_, **__: None,
             resources=SimpleNamespace(config=config, bus=bus, relay_budget=self.budget),
         )
-        self.driving = Driving(cast(Any, instance), self.lease, "")
+        self.driving = Driving(cast(Any, instance), self.lease, "", {})
         self.drivers: dict[int, Driver] = {}
         self.coming: dict[int, asyncio.Task[Client]] = {}
         self.daemons: deque[tuple[str, asyncio.Future[Any]]] = deque()

@@ -10,7 +10,8 @@ from waguard.core.relay.policy import POLICY, Judged, Seat, Verdict, Where, at_h
 from waguard.relay.acts import ACTS
 
 HOME = "https://web.whatsapp.com"
-OWNER = Seat(Where.PAGE, owner=True, home=HOME, contexts={"own"}, handles={"1"})
+UPLOAD = "/uploads/00112233aabbccdd/a b.pdf"
+OWNER = Seat(Where.PAGE, owner=True, home=HOME, contexts={"own"}, handles={"1"}, uploads={UPLOAD})
 GUEST = Seat(Where.PAGE, owner=False, home=HOME, contexts={"own"})
 BROWSER = Seat(Where.BROWSER, owner=True, home=HOME, contexts={"own"})
 OWN = Seat(Where.OWN, owner=False, home=HOME, contexts={"own"})
@@ -32,8 +33,12 @@ REFUSED: list[tuple[Seat, str, dict[str, Any]]] = [
     (OWNER, "Page.setWebLifecycleState", {"state": "frozen"}),
     (OWNER, "Emulation.setVirtualTimePolicy", {"policy": "pause"}),
     (OWNER, "Emulation.setScriptExecutionDisabled", {"value": True}),
-    (OWNER, "DOM.setFileInputFiles", {"files": ["/etc/passwd"]}),
-    (OWNER, "Page.handleFileChooser", {"action": "accept", "files": ["/profile/x"]}),
+    *((OWNER, method, {"files": files}) for method in ("DOM.setFileInputFiles", "Page.handleFileChooser") for files in (
+        ["/etc/passwd"], ["/profile/Default/Cookies"], [UPLOAD, "/etc/passwd"], ["/uploads"], ["/uploads/00112233aabbccdd"],
+        [f"{UPLOAD}/"], [UPLOAD[1:]], [f"{UPLOAD}\0"], [f"/uploads/../{UPLOAD}"], ["/uploads/00112233aabbccdd/../../etc/passwd"],
+        ["/uploads/00112233aabbccdd/./a b.pdf"], [UPLOAD.upper()], ["/uploads/ffffffffffffffff/a b.pdf"], UPLOAD, {UPLOAD: 1}, [[UPLOAD]], [None], [1],
+    )),
+    (BROWSER, "DOM.setFileInputFiles", {"files": [UPLOAD]}),  # of another session
     (OWNER, "Input.dispatchDragEvent", {"data": {"files": ["/etc/passwd"]}}),
     (OWNER, "Network.loadNetworkResource", {"url": "http://127.0.0.1/"}),
     (OWNER, "Network.clearBrowserCookies", {}),
@@ -107,10 +112,15 @@ ALLOWED: list[tuple[Seat, str, dict[str, Any]]] = [
     (OWN, "Network.clearBrowserCookies", {}),
     (OWN, "Emulation.setUserAgentOverride", {"userAgent": "x"}),
     (OWNER, "Emulation.setTimezoneOverride", {}),
-    (OWNER, "DOM.setFileInputFiles", {"files": []}),
     (BROWSER, "Storage.setCookies", {"browserContextId": "own"}),
     (BROWSER, "Browser.grantPermissions", {"origin": HOME, "permissions": [], "browserContextId": "own"}),
     (OWNER, "IO.read", {"handle": "1"}),
+]
+ACTED: list[tuple[Seat, str, dict[str, Any]]] = [
+    (OWNER, "DOM.setFileInputFiles", {"files": []}),
+    (OWNER, "DOM.setFileInputFiles", {"files": [UPLOAD, UPLOAD]}),
+    (OWNER, "DOM.setFileInputFiles", {}),
+    (OWNER, "Page.handleFileChooser", {"action": "accept", "files": [UPLOAD]}),
 ]
 IGNORED: list[tuple[Seat, str, dict[str, Any]]] = [
     (OWNER, "Network.setUserAgentOverride", {"userAgent": "x"}),
@@ -129,6 +139,17 @@ def test_it_is_refused_with_a_reason(seat: Seat, method: str, params: dict[str, 
 @pytest.mark.parametrize(("seat", "method", "params"), ALLOWED)
 def test_it_is_passed_on(seat: Seat, method: str, params: dict[str, Any]) -> None:
     assert judge(method, params, seat).verdict is Verdict.ALLOWED
+
+
+@pytest.mark.parametrize(("seat", "method", "params"), ACTED)
+def test_it_is_acted_out(seat: Seat, method: str, params: dict[str, Any]) -> None:
+    assert judge(method, params, seat).verdict is Verdict.ACTED
+
+
+@given(st.lists(st.text(alphabet="/.upload0123456789abcdef \0", max_size=40)))
+def test_no_file_is_named_but_what_was_uploaded(files: list[str]) -> None:
+    refused = judge("DOM.setFileInputFiles", {"files": files}, OWNER).verdict is Verdict.REFUSED
+    assert refused is any(one != UPLOAD for one in files)
 
 
 @pytest.mark.parametrize(("seat", "method", "params"), IGNORED)

@@ -81,7 +81,9 @@ async def test_what_may_go_goes_until_there_is_enough_disk(
     await found.find(A)
     assert len(gone) == 3
     assert not await found.disk_lack()
-    with pytest.raises(DiskFull, match=r"60 MiB of disk are free .* = 40 and the snapshot's 25 MiB"):
+    with pytest.raises(
+        DiskFull, match=r"60 MiB of disk are free .* = 40 and 25 MiB for what is to be written"
+    ):
         await found.find_disk(25 * host.MB)
     assert len(gone) == 5
 

@@ -6,8 +6,10 @@ async with Client() as waguard:
 
 import asyncio
 import os
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import pyppeteer
@@ -20,6 +22,7 @@ from waguard.errors import BY_CODE, Internal, Unauthorized
 URL = "http://127.0.0.1:8717"
 ENV_TOKEN = "WAGUARD_TOKEN"  # noqa: S105 (the name of a variable, not a secret)
 _ANSWERS_S = 30.0
+_FILE_S = 300.0
 
 
 class Client:
@@ -66,12 +69,37 @@ class Client:
         self._browsers.append(browser)
         return await browser.newPage() if own else (await browser.pages())[0]
 
-    async def _ask(self, method: str, path: str) -> Any:
-        timeout = aiohttp.ClientTimeout(total=_ANSWERS_S)
+    async def upload(self, code: str, path: Path, *, timeout_s: float = _FILE_S) -> str:
+        """Store a file for this client's session; returns what its page's `uploadFile` names. Raises like `page`, and `OSError`."""
+        with path.open("rb") as file:
+            query = urlencode({"name": path.name})
+            answer = await self._ask(
+                "POST", f"/v1/sessions/{client_code(code)}/uploads?{query}", file, timeout_s
+            )
+        return str(answer["path"])
+
+    async def downloads(self, code: str) -> Sequence[Mapping[str, Any]]:
+        """What this client's page has downloaded, the oldest first: `id`, `name`, `bytes` of each. Raises like `page`."""
+        answer = await self._ask("GET", f"/v1/sessions/{client_code(code)}/downloads")
+        return list(answer["downloads"])
+
+    async def download(self, code: str, name: str, *, timeout_s: float = _FILE_S) -> bytes:
+        """What is in one of them, by its id. Raises like `page`."""
+        found: bytes = await self._ask(
+            "GET", f"/v1/sessions/{client_code(code)}/downloads/{quote(name, safe='')}", timeout_s=timeout_s
+        )
+        return found
+
+    async def _ask(
+        self, method: str, path: str, body: BinaryIO | None = None, timeout_s: float = _ANSWERS_S
+    ) -> Any:
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
         async with (
             aiohttp.ClientSession(headers=self._headers, timeout=timeout) as http,
-            http.request(method, self._url + path, allow_redirects=False) as answer,
+            http.request(method, self._url + path, data=body, allow_redirects=False) as answer,
         ):
+            if answer.status == 200 and answer.content_type == "application/octet-stream":
+                return await answer.read()
             told = await answer.json(content_type=None)
             if answer.status == 200:
                 return told

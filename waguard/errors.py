@@ -242,6 +242,24 @@ class NoQrCode(PageError, code="no_qr_code", http=404, again=True):
     do = "The hint says what to do in that status."
 
 
+class NoUploads(PageError, code="no_uploads", http=409):
+    """The session takes no uploads: they are denied, or its browser was started by a version that had none."""
+
+    do = "Set `relay.uploads_mb`, or start the browser again: waguard restart CODE"
+
+
+class UploadsFull(PageError, code="uploads_full", http=409):
+    """The session has as many uploads as `relay.uploads_mb` allows, as many files, or as many under way."""
+
+    do = "Delete some: `DELETE /v1/sessions/{code}/uploads/{id}`. They go by themselves after `relay.files_keep_hours`."
+
+
+class NoSuchFile(PageError, code="no_such_file", http=404):
+    """The session has no uploaded or downloaded file of this id."""
+
+    do = "`GET /v1/sessions/{code}/uploads` and `/downloads` list them."
+
+
 class NoPairingCode(PageError, code="no_pairing_code", http=409):
     """The page waits for no phone now: it is connected, starting or stopped; ``status`` says which."""
 
@@ -397,9 +415,9 @@ class RequestTimeout(RequestError, code="request_timeout", http=408, again=True)
 
 
 class BodyTooLarge(RequestError, code="body_too_large", http=413):
-    """The body has more than `api.max_body_kb` allows."""
+    """The body has more than `api.max_body_kb` allows, or an upload more than `relay.upload_mb`."""
 
-    do = "Send less."
+    do = "Send less, or raise the limit that the message names."
 
 
 class ExpectationFailed(RequestError, code="expectation_failed", http=417):

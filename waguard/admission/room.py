@@ -108,7 +108,7 @@ class Room:
         disk, inodes = host.free_disk_mb(root), host.free_inodes(root)
         needed = math.ceil(more_bytes / host.MB)
         if disk < reserve + needed:
-            besides = f" and the snapshot's {needed} MiB" if needed else ""
+            besides = f" and {needed} MiB for what is to be written" if needed else ""
             return f"{disk} MiB of disk are free below {root}, less than limits.reserve_disk_mb = {reserve}{besides}."
         files = _INODES + more_files
         if inodes is not None and inodes < files and (reserve or more_files):

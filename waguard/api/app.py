@@ -140,7 +140,7 @@ def make(
         if route is not None and route.scope is Scope.OPEN:
             return await handler(request)
         # Also for a route that is not there: which there are is not for everybody.
-        drives = route is not None and route.scope is Scope.DRIVE
+        drives = route is not None and route.attaches
         caller = request[CALLER] = _driver(request, tokens, tickets) if drives else _caller(request, tokens)
         if route is not None:
             caller.check(route.scope, _code(request))
@@ -158,7 +158,7 @@ def make(
             head = route.streamed not in {Streamed.OUT, Streamed.BOTH}
             app.router.add_get(path, handler, allow_head=head, expect_handler=_go_on)
         else:
-            app.router.add_post(path, handler, expect_handler=_go_on)
+            app.router.add_route(route.method, path, handler, expect_handler=_go_on)
     return app
 
 
@@ -249,7 +249,7 @@ def _instead(request: web.Request, answer: web.StreamResponse) -> web.StreamResp
 def _check_site(request: web.Request, route: Route[Any] | None, origins: Sequence[str]) -> None:
     """Pages of other sites are refused; those that the configuration names may attach. Raises `CrossSite`."""
     origin = request.headers.get("Origin")
-    if route is not None and route.scope is Scope.DRIVE and origin is not None:
+    if route is not None and route.attaches and origin is not None:
         if origin not in origins:
             raise CrossSite(
                 f"Pages of {origin[:200]!r} may not attach.", hint="Name the origin in api.allowed_origins."

@@ -6,15 +6,15 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from waguard.core.shown import QrView
+from waguard.core.shown import QrView, UploadView
 
 _PATH = re.compile(r"""(?<![\w./~-])(?:file://)?/(?:[^\s/'",:;()\[\]]+/)+(?P<name>[^\s/'",:;()\[\]]*)""")
 
 
 def without_paths(told: Any) -> Any:
     """A view or a part of one without where the daemon keeps things: of a path its last part is left."""
-    if isinstance(told, QrView):
-        return told  # what has to be scanned is base64, slashes and all
+    if isinstance(told, QrView | UploadView):
+        return told  # what has to be scanned is base64, slashes and all; and an upload's path is none of the host
     if isinstance(told, str):
         return _PATH.sub(r".../\g<name>", told)
     if isinstance(told, Path):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Generic, Literal, TypeVar
 
-from waguard.api import admin, alive, cdp, compat, qr, sessions, snapshots, stats
+from waguard.api import admin, alive, cdp, compat, files, qr, sessions, snapshots, stats
 from waguard.api.asked import Asked
 from waguard.api.schemas import (
     AnyOptions,
@@ -23,12 +23,15 @@ from waguard.api.schemas import (
     ReapOptions,
     RestoreOptions,
     StatsOptions,
+    UploadOptions,
     WaitOptions,
 )
 from waguard.api.scopes import Scope
 from waguard.core.shown import (
     AllSessions,
     CleanupView,
+    DownloadList,
+    FileDeleted,
     FindingList,
     HistoryList,
     JobList,
@@ -42,12 +45,14 @@ from waguard.core.shown import (
     StatsView,
     Sweep,
     TicketView,
+    UploadList,
+    UploadView,
 )
 
 O = TypeVar("O", bound=Options)  # noqa: E741 (one letter is the custom for type variables)
 JSON = ("application/json",)
 PNG = ("image/png",)
-FRAMES = ("application/octet-stream",)
+OCTETS = ("application/octet-stream",)
 ARCHIVE = ("application/octet-stream", "application/zstd")
 
 
@@ -63,7 +68,7 @@ class Streamed(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route(Generic[O]):
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     """What stands in braces is any text without a slash, even none: a wrong one is to get an answer that says what is right."""
     scope: Scope
@@ -73,6 +78,11 @@ class Route(Generic[O]):
     handler: Callable[[Asked, O], Awaitable[object]]
     media: Sequence[str] = JSON
     streamed: Streamed = Streamed.NO
+
+    @property
+    def attaches(self) -> bool:
+        """Whether drivers ask it, which cannot send any header they like."""
+        return self.path.startswith(CDP)
 
     @property
     def says(self) -> str:
@@ -106,12 +116,18 @@ ROUTES: Sequence[Route[Any]] = (
     ),
     Route("POST", ONE + "/snapshots/{id}/restore", SESSION, RestoreOptions, Restored, snapshots.restore),
     Route("POST", ONE + "/import", SESSION, ImportOptions, Restored, snapshots.bring, JSON, Streamed.IN),
-    Route("GET", CDP, DRIVE, AttachOptions, bytes, cdp.attach, FRAMES, Streamed.BOTH),
+    Route("GET", CDP, DRIVE, AttachOptions, bytes, cdp.attach, OCTETS, Streamed.BOTH),
     Route("GET", CDP + "/json/version", DRIVE, AttachOptions, dict[str, str], cdp.version),
     Route("GET", CDP + "/json/version/", DRIVE, AttachOptions, dict[str, str], cdp.version),
     Route("GET", CDP + "/json/list", DRIVE, AttachOptions, list[dict[str, str]], cdp.targets),
     Route("GET", CDP + "/json/list/", DRIVE, AttachOptions, list[dict[str, str]], cdp.targets),
     Route("POST", CDP + "/tickets", DRIVE, Options, TicketView, cdp.ticket),
+    Route("GET", ONE + "/uploads", DRIVE, Options, UploadList, files.list_uploads),
+    Route("POST", ONE + "/uploads", DRIVE, UploadOptions, UploadView, files.upload, JSON, Streamed.IN),
+    Route("DELETE", ONE + "/uploads/{id}", DRIVE, Options, FileDeleted, files.delete_upload),
+    Route("GET", ONE + "/downloads", DRIVE, Options, DownloadList, files.list_downloads),
+    Route("GET", ONE + "/downloads/{id}", DRIVE, Options, bytes, files.download, OCTETS, Streamed.OUT),
+    Route("DELETE", ONE + "/downloads/{id}", DRIVE, Options, FileDeleted, files.delete_download),
     Route("GET", "/v1/stats", DAEMON, StatsOptions, StatsView, stats.stats),
     Route("GET", "/v1/schedule", DAEMON, Options, JobList, admin.schedule),
     Route("POST", "/v1/reap", DAEMON, ReapOptions, Sweep, admin.reap),

@@ -1,8 +1,8 @@
 """What requests may carry, from the models that validate it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from aiohttp import web
@@ -94,6 +94,12 @@ class ExportOptions(Options):
     form: Literal["sealed", "plain"] = "sealed"
 
 
+class UploadOptions(Options):
+    in_body = False
+
+    name: Annotated[str, Field(min_length=1, max_length=1024)]
+
+
 class AttachOptions(Options):
     in_body = False
 
@@ -103,6 +109,8 @@ class AttachOptions(Options):
 
 
 O = TypeVar("O", bound=Options)  # noqa: E741 (one letter is the custom for type variables)
+PIECE = 256 * 1024
+"""Bytes of a long body, or of a long answer, that are moved at a time."""
 _JSON_OBJECT = TypeAdapter(dict[str, Any])
 _ANY = TypeAdapter(Any)
 
@@ -118,6 +126,20 @@ async def arriving(request: web.Request) -> AsyncIterator[None]:
         raise RequestTimeout(f"The body did not arrive: for {seconds:g} s there was nothing new.") from None
     except (web.RequestPayloadError, ConnectionError):
         raise InvalidRequest("The body did not arrive whole, or not as its headers say.") from None
+
+
+def pieces_of(request: web.Request) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    """A body that is long, as it comes; each piece may raise `InvalidRequest`, `RequestTimeout`."""
+    return aclosing(_pieces(request))
+
+
+async def _pieces(request: web.Request) -> AsyncGenerator[bytes, None]:
+    while True:
+        async with arriving(request):
+            piece = await request.content.read(PIECE)
+        if not piece:
+            return
+        yield piece
 
 
 async def read(request: web.Request, model: type[O]) -> O:

@@ -1,17 +1,23 @@
 """Snapshots: each reads, asks the supervisor, answers."""
 
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
 
 from waguard.api.asked import Asked
-from waguard.api.schemas import ExportOptions, ImportOptions, Options, RestoreOptions, arriving
+from waguard.api.schemas import (
+    PIECE,
+    ExportOptions,
+    ImportOptions,
+    Options,
+    RestoreOptions,
+    arriving,
+    pieces_of,
+)
 from waguard.core.shown import SessionView, SnapshotList, SnapshotTried, SnapshotView
 from waguard.errors import LoginInUse
 from waguard.system.threads import Kind, in_thread
-
-_PIECE = 256 * 1024
 
 
 async def list_snapshots(asked: Asked, _options: Options) -> SnapshotList:
@@ -49,7 +55,7 @@ async def export(asked: Asked, options: ExportOptions) -> web.StreamResponse:
             }
         )
         await answer.prepare(asked.request)
-        while piece := await in_thread(file.read, _PIECE, kind=Kind.COPIES):
+        while piece := await in_thread(file.read, PIECE, kind=Kind.COPIES):
             async with arriving(asked.request):
                 await answer.write(piece)
         await answer.write_eof()
@@ -62,7 +68,7 @@ async def bring(asked: Asked, options: ImportOptions) -> SessionView | SnapshotT
     """
     supervisor = asked.supervisor
     with _discreet(asked):
-        async with aclosing(_pieces(asked.request)) as pieces:
+        async with pieces_of(asked.request) as pieces:
             snapshot = await supervisor.bring(
                 asked.code, pieces, wanted=options.login, keep=not options.dry_run
             )
@@ -84,12 +90,3 @@ def _discreet(asked: Asked) -> Iterator[None]:
         raise LoginInUse(
             "Another client of this daemon has this login.", hint="Ask the admin which."
         ) from None
-
-
-async def _pieces(request: web.Request) -> AsyncGenerator[bytes, None]:
-    while True:
-        async with arriving(request):
-            piece = await request.content.read(_PIECE)
-        if not piece:
-            return
-        yield piece

@@ -55,6 +55,7 @@ class Browser:
         lock_fd: int,
         token: str,
         restraints: Sequence[str] = (),
+        folders: sandbox.Folders | None = None,
     ) -> Self:
         """Start the sandbox; the browser in it waits for `go`. Raises `SandboxFailed`.
 
@@ -69,6 +70,7 @@ class Browser:
             run = kind.start(
                 sandbox.Spec(
                     restraints=restraints,
+                    folders=folders,
                     argv=flags.command(binary, kind.profile_path(profile), settings),
                     profile=profile,
                     lock_fd=lock_fd,

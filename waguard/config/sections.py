@@ -355,6 +355,13 @@ class Relay(_Section):
     """How long a client may give no sign of life."""
     memory_mb: Annotated[int, Field(ge=64)] = 512
     """Of all clients of all sessions together."""
+    upload_mb: Annotated[int, Field(ge=1, le=4096)] = 100
+    uploads_mb: Annotated[int, Field(ge=0)] = 500
+    """Of each session; 0 takes none."""
+    downloads_mb: Annotated[int, Field(ge=0)] = 0
+    """Of each session; 0 denies them."""
+    files_keep_hours: Annotated[float, Field(gt=0, le=24 * 365, allow_inf_nan=False)] = 24.0
+    """What was uploaded or downloaded is deleted then, by the sweep."""
 
 
 class Log(_Section):

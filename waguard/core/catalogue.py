@@ -53,6 +53,7 @@ FIELDS: Mapping[str, str] = {
     "expected_s": "how long it is expected to take, seconds",
     "fault": "the fault's name",
     "first": "what is wrong with the first",
+    "file": "the id of a file that was uploaded or downloaded",
     "fd": "the name of the file descriptor",
     "files": "the names of the files",
     "findings": "how many findings",
@@ -286,6 +287,12 @@ EVENTS: Mapping[str, Kind] = {
         asked=True,
         differs={"method": "the method of the DevTools protocol"},
     ),
+    # --- files ---
+    "upload.stored": _kind("A client has uploaded a file for its browser.", "file bytes", asked=True),
+    "upload.deleted": _kind("An uploaded file was deleted.", "file why", asked=True),
+    "download.done": _kind("A page has downloaded a file.", "file bytes", asked=True),
+    "download.refused": _kind("A download was cancelled.", "why left_out", "warning", asked=True),
+    "download.deleted": _kind("A downloaded file was deleted.", "file why", asked=True),
     # --- health ---
     "health.finding": _kind(
         "A fault was found.",

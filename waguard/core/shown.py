@@ -157,6 +157,49 @@ class TicketView:
 
 
 @dataclass(frozen=True, slots=True)
+class UploadView:
+    id: str
+    name: str
+    """As the page will see it: the one that was given, without what no name should have."""
+    path: str
+    """What drivers name: `uploadFile`, `DOM.setFileInputFiles`. No path of the daemon's host."""
+    bytes: int
+    expires_at: float
+    """Unix time, seconds; the next sweep after that deletes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadList:
+    uploads: Sequence[UploadView]
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadView:
+    id: str
+    """The `guid` of the browser's events about it."""
+    name: str
+    """As the page would have it, without what no name should have."""
+    bytes: int
+    at: float
+    """When it had come whole, unix time, seconds."""
+    expires_at: float
+    """Unix time, seconds; the next sweep after that deletes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadList:
+    downloads: Sequence[DownloadView]
+    most_mb: int
+    """As much of them is kept, the newest; 0: downloads are denied."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileDeleted:
+    deleted: str
+    """The id."""
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotView:
     """What the control port shows of a snapshot."""
 

@@ -131,12 +131,14 @@ class Profiles:
     def partials(self) -> Sequence[Path]:
         """Files and directories that were never completed, wherever we write; those that are being written now too."""
         homes = (*self.root.glob("*"), *self.root.glob(".backups/*"))
+        shelves = (*self.root.glob(".transfer/*/uploads"), *self.root.glob(".transfer/*/received"))
         places = {
             self.root,
             self._profiles,
             self._plain,
             *self.aside.places,
             *(home for home in homes if re.fullmatch(CODE, home.name)),
+            *(shelf for shelf in shelves if re.fullmatch(CODE, shelf.parent.name)),
         }
         with as_storage_error(f"read {self.root}"):
             return sorted(

@@ -151,6 +151,13 @@ def _handle_dialog(connection: Connection, reply: Reply, method: str, params: di
     connection.ask(reply, method, params, answered)
 
 
+def _give_files(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
+    """The policy has found each of them among the uploads."""
+    if files := params.get("files"):
+        params = {**params, "files": [connection.seen.uploads[one] for one in files]}
+    connection.pass_on(reply, method, params)
+
+
 # --- contexts -----------------------------------------------------------------------------------------------
 
 
@@ -344,6 +351,8 @@ ACTS: Mapping[str, Act] = {
     "Target.closeTarget": _close_target,
     "Page.close": _close_target,
     "Page.handleJavaScriptDialog": _handle_dialog,
+    "Page.handleFileChooser": _give_files,
+    "DOM.setFileInputFiles": _give_files,
     "Target.createBrowserContext": _create_context,
     "Target.getBrowserContexts": _get_contexts,
     "Target.getTargets": _get_targets,

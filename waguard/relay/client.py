@@ -167,7 +167,7 @@ class Client:
         where = f" from {self.actor.origin}" if self.actor.origin else ""
         return f"{self.actor}{where}, request {self.actor.request}"
 
-    async def attach(self, devtools: DevTools, target: str, home: str) -> None:
+    async def attach(self, devtools: DevTools, target: str, home: str, uploads: Mapping[str, str]) -> None:
         """Let it in. The caller sets the deadline. Raises `PageFailed`."""
         self._devtools = devtools
         self._guest = guest = await devtools.guests.admit(
@@ -178,7 +178,7 @@ class Client:
         own = await self._ask("Target.getTargetInfo", {})
         page = await self._ask("Target.getTargetInfo", {"targetId": target})
         self._budget.enter(self)
-        seen = Seen(guest.session, own["targetId"], page, home)
+        seen = Seen(guest.session, own["targetId"], page, home, uploads)
         self._connection = Connection(seen, self, ACTS, self._replay)
 
     async def _ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:

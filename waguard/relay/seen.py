@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from waguard.core.relay.policy import Seat, Where
@@ -46,10 +47,19 @@ class Attached:
 class Seen:
     """``page``: the target of the session's own page. ``browser``: the client's own target of the kind ``browser``."""
 
-    def __init__(self, root: str, browser: str, page: Info, home: str) -> None:
+    def __init__(
+        self,
+        root: str,
+        browser: str,
+        page: Info,
+        home: str,
+        uploads: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.page: str = page["targetId"]
         self.context: str | None = page.get("browserContextId")
         self.home = home
+        self.uploads = uploads
+        """Files that the client may name, and where the browser finds each."""
         self.root = Attached(root, browser, "browser", None)
         self.contexts: set[str] = set()
         """Made by the client."""
@@ -148,4 +158,4 @@ class Seen:
             where = Where.BROWSER
         elif self.apart(attached):
             where = Where.OWN
-        return Seat(where, owner, self.home, self.contexts, self.handles)
+        return Seat(where, owner, self.home, self.contexts, self.handles, self.uploads)

@@ -30,6 +30,14 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
+class Folders:
+    """Of the daemon's: what the browser may read of its client's files, and where it may write some."""
+
+    uploads: Path
+    downloads: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """What to start. ``fds`` maps the browser's fd numbers to ours; the lock is held until all of it is gone."""
 
@@ -41,6 +49,7 @@ class Spec:
     fds: Mapping[int, int]
     restraints: Sequence[str] = ()
     """The command prefix that limits it: see `limits`."""
+    folders: Folders | None = None
 
 
 class Run(Protocol):
@@ -90,6 +99,9 @@ class Sandbox(Protocol):
 
     def profile_path(self, profile: Path) -> Path:
         """Where the browser finds its profile."""
+
+    def folder_path(self, folder: Path) -> Path:
+        """Where the browser finds one of its `Folders`."""
 
     def check(self, profile: Path) -> None:
         """Whether the browser will reach its profile. Blocking. Raises `SandboxFailed` with what to change."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from waguard.errors import SandboxFailed
-from waguard.sandbox import PKI, Spec, User, drop_privileges
+from waguard.sandbox import PKI, Folders, Spec, User, drop_privileges
 from waguard.sandbox.etc import NAMES
 from waguard.sandbox.fence import Fence, started
 from waguard.sandbox.identity import TOKEN_VARIABLE, Handle, Identity
@@ -92,10 +92,19 @@ class Bubblewrap:
     def profile_path(self, _profile: Path) -> Path:
         return _PROFILE
 
+    def folder_path(self, folder: Path) -> Path:
+        return Path("/", folder.name)
+
     def check(self, _profile: Path) -> None:
         """Whatever the way there looks like: bubblewrap brings the profile to the browser."""
 
-    def command(self, argv: Sequence[str], profile: Path | None, restraints: Sequence[str] = ()) -> list[str]:
+    def command(
+        self,
+        argv: Sequence[str],
+        profile: Path | None,
+        restraints: Sequence[str] = (),
+        folders: Folders | None = None,
+    ) -> list[str]:
         """The whole command line; everything the browser may see is in it."""
         command = [
             str(self._program),
@@ -120,6 +129,9 @@ class Bubblewrap:
         if profile is not None:
             command += ["--bind", str(profile), str(_PROFILE)]
             command += ["--symlink", f"{_PROFILE}/{PKI}", f"/tmp/{PKI}"]  # noqa: S108 (inside the sandbox)
+        if folders is not None:
+            command += ["--ro-bind", str(folders.uploads), str(self.folder_path(folders.uploads))]
+            command += ["--bind", str(folders.downloads), str(self.folder_path(folders.downloads))]
         command += ["--unsetenv", TOKEN_VARIABLE, "--chdir", "/"]
         command += [
             "--sync-fd",
@@ -139,7 +151,7 @@ class Bubblewrap:
             block_read, block_write = pipe(theirs, ours)
             fds = {**spec.fds, _LOCK_FD: spec.lock_fd, _INFO_FD: info_write, _BLOCK_FD: block_read}
             try:
-                command = self.command(spec.argv, spec.profile, spec.restraints)
+                command = self.command(spec.argv, spec.profile, spec.restraints, spec.folders)
                 child = started(self._fence, lambda: spawn(command, env, fds))
             except OSError as error:
                 raise SandboxFailed(f"{self._program} cannot be started: {error.strerror}.") from None

@@ -42,6 +42,9 @@ class Plain:
     def profile_path(self, profile: Path) -> Path:
         return profile.absolute()
 
+    def folder_path(self, folder: Path) -> Path:
+        return folder.absolute()
+
     def start(self, spec: Spec) -> "PlainRun":
         argv = [*(drop_privileges(self._user) if self._user else ()), *spec.restraints, *spec.argv]
         env, fds = {**spec.env, TOKEN_VARIABLE: spec.token}, {**spec.fds, _LOCK_FD: spec.lock_fd}

@@ -28,6 +28,10 @@ class LaunchRecord:
     """The DevTools session with its page, once the browser has answered: with it a later daemon goes on."""
     target: str = ""
     """The page's DevTools target."""
+    uploads: str = ""
+    """Where its browser finds what its client has uploaded; empty: it was started by a version that had no uploads."""
+    downloads: str = ""
+    """Where it may download to; likewise."""
     accepted: bool = False
     """WhatsApp has taken the login in it: that it is logged out later is no damage."""
     databases: Mapping[str, str] = field(default_factory=dict, hash=False)

@@ -13,6 +13,7 @@ from waguard.session.ending import Ending
 from waguard.session.instance import Instance
 from waguard.session.login import ClientLogin
 from waguard.session.memory import Memory
+from waguard.session.transfer import Transfer
 from waguard.system import shortage
 from waguard.system.deadline import within
 from waguard.system.threads import in_thread
@@ -23,8 +24,9 @@ class _Skipped(Exception):
 
 
 class Cleanup:
-    def __init__(self, instance: Instance, login: ClientLogin, ending: Ending) -> None:
+    def __init__(self, instance: Instance, login: ClientLogin, ending: Ending, transfer: Transfer) -> None:
         self._instance = instance
+        self._transfer = transfer
         self._login = login
         self._ending = ending
 
@@ -82,7 +84,19 @@ class Cleanup:
             await in_thread(profiles.drop_lock, profile)
             return "released"
 
-        works = {"memory": forget, "browser": close, "tree": end, "profile": retire, "lock": unlock}
+        async def delete() -> str | None:
+            instance.check_tenure()
+            deleted = await self._transfer.clear()
+            return None if deleted is None else f"{deleted} deleted" if deleted else ""
+
+        works = {
+            "memory": forget,
+            "browser": close,
+            "tree": end,
+            "profile": retire,
+            "files": delete,
+            "lock": unlock,
+        }
         steps = [await self._take(name, work) for name, work in works.items()]
         instance.memory = Memory()
         return steps, resisted[0] if resisted else None

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from urllib.parse import urlsplit
 
 from waguard.browser.devtools import DevTools
@@ -18,6 +18,7 @@ from waguard.session.instance import Instance
 from waguard.session.lease import PageLease
 from waguard.system.deadline import Span, within
 from waguard.system.repeats import Repeats
+from waguard.system.tasks import forget
 from waguard.whatsapp import page as whatsapp
 
 _REPEATS = 20
@@ -25,11 +26,12 @@ _REPEATS = 20
 
 
 class Driving:
-    def __init__(self, instance: Instance, lease: PageLease, probe: str) -> None:
-        """``probe``: the page's reader."""
+    def __init__(self, instance: Instance, lease: PageLease, probe: str, uploads: Mapping[str, str]) -> None:
+        """``probe``: the page's reader. ``uploads``: see `Uploads.paths`."""
         self._instance = instance
         relay = instance.resources.config.relay
         self._probe = probe
+        self._uploads = uploads
         self._missable = whatsapp.missable(probe) if relay.replay_synced else None
         self._lease = lease
         parts = urlsplit(instance.resources.config.whatsapp.url)
@@ -61,7 +63,7 @@ class Driving:
         self._since[client] = time.monotonic()
         try:
             async with self._in_time("attaching a client"):
-                await client.attach(devtools, page.target, self._home)
+                await client.attach(devtools, page.target, self._home, self._uploads)
         except BaseException:
             self._since.pop(client, None)
             client.leave(Closing.BROWSER, "it could not be attached")
@@ -136,6 +138,11 @@ class Driving:
     def owns_page(self, client: Client) -> bool:
         return self._lease.drives(client)
 
+    @property
+    def owner(self) -> Actor | None:
+        """Whose the page is."""
+        return next((one.actor for one in self._since if self.owns_page(one)), None)
+
     def leave_page(self, client: Client) -> None:
         if self._lease.end_drive(client):
             self._publish("relay.page_left", client)
@@ -147,6 +154,11 @@ class Driving:
         browser = self._instance.browser
         if browser is not None and browser.page is not None:
             browser.page.apart.add(context)
+        if browser is not None and browser.devtools is not None:
+            # A full Chromium downloads there too, by itself.
+            deny = {"behavior": "deny", "browserContextId": context}
+            with suppress(PageFailed):
+                forget(browser.devtools.browser.send("Browser.setDownloadBehavior", deny))
 
     def stalls(self, client: Client, session: str, block: Block, *, begins: bool) -> None:
         self._lease.stall((client, session, block), begins=begins)

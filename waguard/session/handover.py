@@ -12,12 +12,16 @@ from waguard.session.enclosure import Enclosure
 from waguard.session.instance import Instance
 from waguard.session.login import ClientLogin
 from waguard.session.registry import Record, login_of
+from waguard.session.transfer import Transfer
 from waguard.system.threads import Kind, in_thread
 
 
 class Handover:
-    def __init__(self, instance: Instance, login: ClientLogin, enclosure: Enclosure) -> None:
+    def __init__(
+        self, instance: Instance, login: ClientLogin, enclosure: Enclosure, transfer: Transfer
+    ) -> None:
         self._instance = instance
+        self._transfer = transfer
         self._login = login
         self._enclosure = enclosure
 
@@ -45,6 +49,7 @@ class Handover:
             instance.browser = await Browser.adopt(run, fds, launch.page, launch.target)
             useless.pop_all()
         instance.pipes.keep(launch, instance.browser)  # what the one before us could not have kept
+        await self._transfer.begin(instance.browser, launch)
         memory = instance.memory
         memory.attempt, memory.profile, memory.how = secrets.token_hex(4), profile, "kept"
         memory.version = launch.version

@@ -25,6 +25,7 @@ from waguard.session.ending import Ending
 from waguard.session.instance import Instance
 from waguard.session.ladder import Ladder, Taken
 from waguard.session.login import ClientLogin
+from waguard.session.transfer import Transfer
 from waguard.system import host, shortage
 from waguard.system.deadline import within
 from waguard.system.threads import Kind, in_thread
@@ -43,8 +44,16 @@ class Spawned:
 
 
 class Launcher:
-    def __init__(self, instance: Instance, login: ClientLogin, enclosure: Enclosure, ending: Ending) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        login: ClientLogin,
+        enclosure: Enclosure,
+        ending: Ending,
+        transfer: Transfer,
+    ) -> None:
         self._instance = instance
+        self._transfer = transfer
         self._login = login
         self._enclosure = enclosure
         self._ending = ending
@@ -172,8 +181,14 @@ class Launcher:
         binary = await resources.installed.refresh()  # its turn may have come long after it was admitted
         version = binary.version
         await in_thread(instance.custody.used_by, version, profile)
+        folders, sandbox = await self._transfer.prepare(), resources.sandbox
         launch = reaper.LaunchRecord(
-            secrets.token_hex(8), resources.sandbox.kind, profile.generation, time.time()
+            secrets.token_hex(8),
+            sandbox.kind,
+            profile.generation,
+            time.time(),
+            uploads=str(sandbox.folder_path(folders.uploads)),
+            downloads=str(sandbox.folder_path(folders.downloads)),
         )
         await instance.save(launch=launch)
         # Void from here: a browser may be writing. It has not used the profile before it answers.
@@ -182,13 +197,14 @@ class Launcher:
         await in_thread(authorities.put, profile.path, resources.authorities, resources.profiles.user)
         restraints = await in_thread(limits.command, resources.config.cgroup.memory_max_mb, kind=Kind.MACHINE)
         browser = instance.browser = Browser.spawn(
-            resources.sandbox,
+            sandbox,
             binary,
             resources.config.browser,
             profile.path,
             instance.custody.lock_fd,
             launch.token,
             restraints,
+            folders,
         )
         instance.custody.drop_lock()  # the sandbox holds it from here, until all of it is gone
         launch = replace(launch, processes=tuple(await browser.run.identify()), version=version)
@@ -203,6 +219,7 @@ class Launcher:
         instance.memory.version = binary.version
         instance.publish("browser.spawned", sandbox=browser.run.kind)
         page = await browser.go(binary, instance.resources.config.browser)
+        await self._transfer.begin(browser, launch)
         await in_thread(
             lambda: limits.volunteer([*launch.processes, *browser.run.members()]), kind=Kind.MACHINE
         )

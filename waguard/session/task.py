@@ -41,6 +41,7 @@ from waguard.session.plans import Plans
 from waguard.session.registry import Record
 from waguard.session.resources import Services
 from waguard.session.start import Start
+from waguard.session.transfer import Transfer
 from waguard.session.usage import Usages
 from waguard.session.watch import Watch
 from waguard.system.deadline import Span, within
@@ -57,13 +58,14 @@ class Session:
         self._instance = instance = Instance(code, record, services.resources)
         self.login = ClientLogin(instance)
         self.lease = PageLease()
-        self.driving = Driving(instance, self.lease, services.probes.probe)
+        self.transfer = transfer = Transfer(instance, services.gate.room, lambda: self.driving.owner)
+        self.driving = Driving(instance, self.lease, services.probes.probe, transfer.uploads.paths)
         self.copies = Copies(instance, self.login, self.lease)
         enclosure = Enclosure(instance)
         self._ending = Ending(instance, self.login, enclosure, self.lease)
-        launcher = Launcher(instance, self.login, enclosure, self._ending)
-        self._handover = Handover(instance, self.login, enclosure)
-        self._cleanup = Cleanup(instance, self.login, self._ending)
+        launcher = Launcher(instance, self.login, enclosure, self._ending, transfer)
+        self._handover = Handover(instance, self.login, enclosure, transfer)
+        self._cleanup = Cleanup(instance, self.login, self._ending, transfer)
         self._inbox = Inbox()
         self._crew = Crew(instance, self._inbox)
         self.usages = Usages(instance, services.gate, services.learned, services.recycle)
@@ -442,6 +444,7 @@ class Session:
         await self._call_off()
         self.start.give_place_back()
         await self._watch.stop()
+        await self.transfer.downloads.close()
         up = (self.state.wanted, self.state.process) == (Wanted.UP, Process.UP)
         try:
             if not (self._leaving and up and self._handover.leave()):

@@ -4,8 +4,8 @@ import asyncio
 import difflib
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import IO
 
 from waguard.core.actor import who_acts
@@ -39,6 +39,7 @@ from waguard.session.registry import Record
 from waguard.session.resources import Services
 from waguard.session.sessions import Sessions
 from waguard.session.task import Session
+from waguard.session.transfer import Transfer
 from waguard.snapshots.store import Snapshot
 from waguard.supervisor.answering import Answering, error_of
 from waguard.supervisor.startup import READ_LATER, Startup
@@ -344,6 +345,14 @@ class Supervisor:
     async def page_target(self, code: ClientCode) -> tuple[str, str]:
         """See `Driving.page_target`; raises `SessionNotFound` too."""
         return await self._known(code).driving.page_target()
+
+    @contextmanager
+    def transfer(self, code: ClientCode) -> Iterator[Transfer]:
+        """The files that pass between the session's browser and its client. Raises `SessionNotFound`."""
+        self._check_open()
+        session = self._known(code)
+        with working_for(code):
+            yield session.transfer
 
     # --- who and whether ------------------------------------------------------------------------------
 

@@ -44,6 +44,8 @@ PLACES: Mapping[Where, str] = {
     Where.OWN: "a page in a context that the client has made itself",
 }
 EVERYWHERE = frozenset(Where)
+UPLOADS = "/uploads"
+"""What clients call the folder of their uploads, wherever it is."""
 WHATSAPP = "https://web.whatsapp.com"
 
 
@@ -60,6 +62,8 @@ class Seat:
     """Those that the client has made."""
     handles: Collection[str] = ()
     """Of streams that were opened for it."""
+    uploads: Collection[str] = ()
+    """Paths of what was uploaded for the session."""
 
 
 Check = Callable[[Params, Seat], str]
@@ -178,9 +182,12 @@ def _drags_no_files(params: Params, _seat: Seat) -> str:
     return "it names files of the host" if isinstance(data, dict) and data.get("files") else ""
 
 
-def _no_files(params: Params, _seat: Seat) -> str:
-    """`files` is empty."""
-    return "it names files of the host" if params.get("files") else ""
+def _uploaded(params: Params, seat: Seat) -> str:
+    """Each of `files` is the path of an upload of this session, letter by letter."""
+    files = params.get("files") or []
+    if isinstance(files, list) and all(isinstance(one, str) and one in seat.uploads for one in files):
+        return ""
+    return "it names a file that is no upload of this session: see POST /v1/sessions/CODE/uploads"
 
 
 # --- the table ---------------------------------------------------------------------------------------------
@@ -302,13 +309,12 @@ POLICY: Sequence[Rule] = (
     ),
     *_each("Page.waitForDebugger", Verdict.REFUSED, "nobody is told that the page waits; Debugger.pause is"),
     *_each(
-        "DOM.setFileInputFiles",
-        Verdict.ALLOWED,
-        "no path of the host is opened",
+        "DOM.setFileInputFiles Page.handleFileChooser",
+        Verdict.ACTED,
+        "a browser opens what it is told to: only what was uploaded for it, by where it finds that",
         EVERYWHERE,
-        _no_files,
+        _uploaded,
     ),
-    *_each("Page.handleFileChooser", Verdict.REFUSED, "it names files of the host"),
     *_each("Input.dispatchDragEvent", Verdict.OWNER, "who drives", EVERYWHERE, _drags_no_files),
     *_each(
         "Page.setFontFamilies Page.setFontSizes Page.setSPCTransactionMode Page.setGeolocationOverride"
