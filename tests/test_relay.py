@@ -656,3 +656,19 @@ def test_a_page_that_cannot_be_attached_again_is_not_waited_for(
     monkeypatch.setattr("waguard.relay.connection.MOST_ASKED", 0)
     assert client.ask(3, "Target.createTarget")["result"] == {"targetId": "P"}
     assert not client.connection.seen.root.asked
+
+
+def test_another_session_with_the_browser_and_one_with_the_browser_that_is_there_are_told_apart(
+    browser: Browser,
+) -> None:
+    client = browser.admit("A")
+    ours = {"id": 1, "method": "Target.attachToBrowserTarget", "params": {}}
+    again = {"id": 2, "method": "Target.attachToTarget", "params": {"targetId": "browserA", "flatten": True}}
+    for command in (ours, again):
+        client.connection.take(json.dumps(command).encode())
+    assert [one.target for one in client.connection.seen.root.asked] == ["", "browserA"]
+    browser.attach("browserA", client.root)
+    browser.targets["browserX"] = {"targetId": "browserX", "type": "browser", "url": ""}
+    session = browser.attach("browserX", client.root)
+    assert not client.connection.seen.root.asked
+    assert session in client.sessions()

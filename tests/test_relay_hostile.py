@@ -235,3 +235,66 @@ async def interleave(start: Daemon, journal: Journal, seed: int, steps: int) -> 
             for other in three.ever:
                 strange = [one for one in other.ids - raw.ids if one in text]
                 assert other is raw or not strange, (seed, strange)
+
+
+FILES = [
+    "file:///etc/passwd",
+    "file:///profile/Default/Cookies",
+    "view-source:file:///etc/passwd",
+    "filesystem:file:///x",
+]
+TRIES = "(async () => {{ try {{ {} }} catch (error) {{ return 'failed ' + error; }} }})()"
+
+
+async def test_a_client_reaches_no_file_and_not_the_control_port(start: Daemon, journal: Journal) -> None:
+    """By an address, a script, a page of its own or a request that it holds: as whoever owns the page, with a ticket in its hands."""
+    async with connected(start, journal) as (_, url, secret, http):
+        three = Three(http, url, secret, random.Random(0))
+        await three.come()
+        (raw,) = three.here
+        number = 0
+
+        async def ask(method: str, session: str = "", **params: Any) -> dict[str, Any]:
+            nonlocal number
+            number += 10
+            await raw.ask(number, method, session, **params)
+            await raw.rest()
+            (said,) = [one for one in raw.frames if one.get("id") == number]
+            return said
+
+        async def attached(target: str) -> str:
+            said = await ask("Target.attachToTarget", targetId=target, flatten=True)
+            return str(said["result"]["sessionId"])
+
+        async def tried(session: str, script: str) -> str:
+            asked = {"expression": TRIES.format(script), "awaitPromise": True, "userGesture": True}
+            return str((await ask("Runtime.evaluate", session, **asked))["result"]["result"].get("value"))
+
+        page = await attached((await ask("Target.createTarget", url="about:blank"))["result"]["targetId"])
+        context = (await ask("Target.createBrowserContext"))["result"]["browserContextId"]
+        own_page = await ask("Target.createTarget", url="about:blank", browserContextId=context)
+        own = await attached(own_page["result"]["targetId"])
+        for session in (page, own):
+            for file in FILES:
+                assert "is refused" in (await ask("Page.navigate", session, url=file))["error"]["message"]
+                read = f"const told = await fetch('{file}'); return await told.text();"
+                assert (await tried(session, read)).startswith("failed")
+                await tried(session, f"location = '{file}'")
+                await tried(session, f"window.open('{file}')")
+        for file in FILES:
+            opened = await ask("Target.createTarget", url=file, browserContextId=context)
+            assert "is refused" in opened["error"]["message"]
+        infos = (await ask("Target.getTargets", filter=[{}]))["result"]["targetInfos"]
+        assert not [info["url"] for info in infos if "file:" in info["url"]]
+
+        headers = {"Authorization": f"Bearer {secret}"}
+        async with http.post(f"{url}/v1/sessions/demo/cdp/tickets", headers=headers) as answer:
+            ticket = (await answer.json())["url"]
+        opens = f"return await new Promise(done => {{ const ws = new WebSocket('{ticket}'); ws.onopen = () => done('open'); ws.onerror = () => done('refused'); }})"
+        asks = f"const told = await fetch('{url}/v1/sessions', {{headers: {{Authorization: 'Bearer x'}}}}); return 'read ' + told.status;"
+        for session in (page, own):
+            assert await tried(session, opens) == "refused"
+            assert (await tried(session, asks)).startswith("failed")
+        async with http.ws_connect(ticket) as ws:  # which was not used up
+            assert not ws.closed
+        await three.leave(raw, politely=True)

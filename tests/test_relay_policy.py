@@ -66,6 +66,7 @@ REFUSED: list[tuple[Seat, str, dict[str, Any]]] = [
     (GUEST, "Page.setGeolocationOverride", {}),
     *((OWNER, method, {}) for method in (
         "Page.deleteCookie", "Network.deleteDeviceBoundSession", "Page.setRPHRegistrationMode", "Page.startScreenRecording", "LayerTree.loadSnapshot",
+        "Page.setFontSizes",
     )),
     (BROWSER, "SystemInfo.getProcessInfo", {}),
     (BROWSER, "Browser.getBrowserCommandLine", {}),

@@ -126,6 +126,23 @@ async def test_a_ticket_is_for_one_session_once(relay: Any) -> None:
         assert await port.refused(f"?ticket={other}") == (401, "unauthorized"), "void, since it was tried"
 
 
+async def test_of_many_who_race_with_a_ticket_one_is_let_in(relay: Any) -> None:
+    async with relay() as port:
+        for _ in range(3):
+            made = await port.ticket()
+            tries = [port.http.ws_connect(made["url"]) for _ in range(8)]
+            came = await asyncio.gather(*tries, return_exceptions=True)
+            (ws,) = [one for one in came if isinstance(one, aiohttp.ClientWebSocketResponse)]
+            refused = [one.status for one in came if isinstance(one, aiohttp.WSServerHandshakeError)]
+            assert refused == [401] * 7
+            await ws.close()
+        made = await port.ticket()
+        # It is no token: a header of the kind for those has none of its rights, and does not use it up.
+        assert await port.refused(**bearer(made["ticket"])) == (401, "unauthorized")
+        async with await port.http.ws_connect(made["url"]) as ws:
+            assert "result" in await ask(ws, "Browser.getVersion")
+
+
 def redeemed(tickets: Tickets, ticket: str) -> Caller | None:
     found = tickets.redeem(ticket, ClientCode("demo"))
     return found.caller if found is not None else None

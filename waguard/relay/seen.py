@@ -89,8 +89,8 @@ class Seen:
     def attach(self, parent: Attached, session: str, info: Info) -> Attached | None:
         """A session that was attached in another one; None if the client may not see its target."""
         target, kind = str(info.get("targetId", "")), str(info.get("type", ""))
-        wanted = {target, ""} if kind == "browser" else {target}
-        asked = next((one for one in parent.asked if one.target in wanted), None)
+        wanted = "" if kind == "browser" and target not in self._browsers else target
+        asked = next((one for one in parent.asked if one.target == wanted), None)
         if asked is not None:
             parent.asked.remove(asked)
             if kind == "browser":

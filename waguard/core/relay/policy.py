@@ -297,6 +297,12 @@ POLICY: Sequence[Rule] = (
         "V8 trusts what it has compiled: a forged one is machine code",
     ),
     *_each(
+        "Page.setFontSizes",
+        Verdict.REFUSED,
+        "it outlasts the client, until the page is loaded again",
+        _SHARED,
+    ),
+    *_each(
         "Page.deleteCookie",
         Verdict.REFUSED,
         _COSTS,
@@ -317,7 +323,7 @@ POLICY: Sequence[Rule] = (
     ),
     *_each("Input.dispatchDragEvent", Verdict.OWNER, "who drives", EVERYWHERE, _drags_no_files),
     *_each(
-        "Page.setFontFamilies Page.setFontSizes Page.setSPCTransactionMode Page.setGeolocationOverride"
+        "Page.setFontFamilies Page.setSPCTransactionMode Page.setGeolocationOverride"
         " Page.clearGeolocationOverride Page.setDeviceOrientationOverride Page.clearDeviceOrientationOverride",
         Verdict.OWNER,
         _SHOWN,
