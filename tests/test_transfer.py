@@ -267,6 +267,58 @@ async def test_a_download_is_fetched_as_a_file_and_never_shown(port: Any, sessio
         assert await listed(asked, DOWNLOADS) == []
 
 
+async def test_what_is_said_of_downloads_is_not_believed(
+    port: Any, sessions_dir: Path, journal: Journal
+) -> None:
+    """The browser's events, in its place."""
+    async with port(relay={"downloads_mb": 1}) as asked:
+        downloads = asked.supervisor._sessions[DEMO].transfer.downloads
+        place = home(sessions_dir) / "downloads"
+
+        def refused() -> list[str]:
+            return [str(event.fields["why"]) for event in journal.named("download.refused")]
+
+        def end(number: int, state: str = "completed") -> None:
+            downloads._got_on({"guid": guid(number), "state": state})
+
+        def guid(number: int) -> str:
+            return f"{number:08x}{GUID[8:]}"
+
+        for odd in ("../../x", "x", GUID.upper(), f"{GUID}\n", 7, None):
+            downloads._begun({"guid": odd, "suggestedFilename": "x"})
+            downloads._got_on({"guid": odd, "state": "completed"})
+        assert not downloads._coming
+        (place / guid(1)).write_bytes(bytes(2**20 + 1))  # of which nobody had said that it is so large
+        end(1)
+        await until(lambda: journal.named("download.deleted"))
+        (place / guid(2)).symlink_to("/etc/passwd")
+        (place / guid(3)).mkdir()
+        for number in (2, 3, 4):  # the last one is not there at all
+            end(number)
+        await until(lambda: len(refused()) == 3)
+        await until(lambda: not [*place.iterdir()])
+        assert "it is a link" in refused()[0]
+        assert await listed(asked, DOWNLOADS) == []
+        (place / guid(5)).write_bytes(b"x")  # begun in an earlier daemon's time
+        end(5)
+        await until(lambda: journal.named("download.done"))
+        assert [(one["id"], one["name"]) for one in await listed(asked, DOWNLOADS)] == [(guid(5), "file")]
+        for number in range(100, 160):
+            downloads._begun({"guid": guid(number), "suggestedFilename": "x"})
+        assert len(downloads._coming) == 50
+        assert downloads._pause is not None  # denied for a while
+        assert refused()[3:] == ["more than 50 at a time"] * 5
+        for number in range(100, 160):
+            end(number, "canceled")
+        assert not downloads._coming
+        assert not downloads._refused
+        room = asked.supervisor._gate.room
+        room._limits = room._limits.model_copy(update={"reserve_disk_mb": 2**40})
+        downloads._begun({"guid": guid(6), "suggestedFilename": "x"})
+        await until(lambda: not downloads._coming)
+        assert "MiB of disk are free" in refused()[-1]
+
+
 # --- how long ------------------------------------------------------------------------------------------------
 
 
@@ -477,8 +529,8 @@ async def test_nothing_is_downloaded_unless_it_is_wanted(
         assert await listed(asked, DOWNLOADS) == []
         context = await page.browser.createIncognitoBrowserContext()
         own = await context.newPage()
-        await own.goto(page.url)
         assert await ended(own, SAVE, ["x"], "denied.txt") == "canceled"
         assert not [*inside.glob("tmp/**/denied*"), *inside.glob("profile/**/denied*")]
+        await context.close()
     assert not journal.named("download.done")
     assert files(sessions_dir) == []

@@ -16,7 +16,7 @@ from waguard.core.shown import DownloadView
 from waguard.errors import NoSuchFile, PageFailed, StorageError
 from waguard.session.instance import Instance
 from waguard.session.shelf import Kept, Places
-from waguard.system.files import Below, as_storage_error
+from waguard.system.files import Below
 from waguard.system.host import MB
 from waguard.system.repeats import Repeats
 from waguard.system.tasks import background, forget
@@ -60,6 +60,7 @@ class Downloads:
         self._work: list[Callable[[], Awaitable[None]]] = []
         self._task: asyncio.Task[None] | None = None
         self._pause: asyncio.TimerHandle | None = None
+        self._closed = False
 
     # --- the browser
 
@@ -147,7 +148,7 @@ class Downloads:
             self._publish("download.refused", why=why, left_out=left_out)
 
     def _take_a_pause(self) -> None:
-        if self._pause is None:
+        if self._pause is None and not self._closed:
             self._say(allow=False)
             self._pause = asyncio.get_running_loop().call_later(_PAUSE_S, self._go_on)
 
@@ -163,6 +164,8 @@ class Downloads:
     # --- what takes time
 
     def _later(self, work: Callable[[], Awaitable[None]]) -> None:
+        if self._closed:
+            return
         self._work.append(work)
         if self._task is None or self._task.done():
             name = f"{self._instance.code}:downloads"
@@ -200,6 +203,7 @@ class Downloads:
             size = await in_thread(self._shelf.take, source, guid, name, kind=Kind.COPIES)
         except StorageError as error:
             self._publish("download.refused", why=error.message)
+            await self._delete(guid)
             return
         if size > self._most:  # more than the browser has told
             await self._drop(guid, "it is too large")
@@ -208,12 +212,11 @@ class Downloads:
         await self._let_go()
 
     async def _delete(self, guid: str) -> None:
-        path = self._places.folders.downloads / guid
-        with as_storage_error(f"delete {path}"):
-            await in_thread(partial(path.unlink, missing_ok=True), kind=Kind.COPIES)
+        await in_thread(self._places.drop_unkept, guid, kind=Kind.COPIES)
 
     async def close(self) -> None:
-        """Call off what is under way."""
+        """Call off what is under way, and begin nothing any more."""
+        self._closed = True
         self._end_pause()
         if self._task is not None:
             self._task.cancel()

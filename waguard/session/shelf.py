@@ -162,12 +162,17 @@ class Places:
         """Only when no browser writes there; returns how many. Raises `StorageFailed`."""
         there = self.unfinished()
         for path in there:
-            with as_storage_error(f"delete {path}"):
-                if path.is_dir() and not path.is_symlink():  # whatever a hostile browser has made of it
-                    remove_tree(path)
-                else:
-                    path.unlink(missing_ok=True)
+            self.drop_unkept(path.name)
         return len(there)
+
+    def drop_unkept(self, name: str) -> None:
+        """A download that is not to be kept. Raises `StorageFailed`."""
+        path = self.folders.downloads / name
+        with as_storage_error(f"delete {path}"):
+            if path.is_dir() and not path.is_symlink():  # whatever a hostile browser has made of it
+                remove_tree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def clear(self) -> int | None:
         """All of it, for good; returns how many files there were, None if there was no place for any. Only when no browser runs.
