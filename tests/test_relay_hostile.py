@@ -284,6 +284,11 @@ async def test_a_client_reaches_no_file_and_not_the_control_port(start: Daemon, 
         for file in FILES:
             opened = await ask("Target.createTarget", url=file, browserContextId=context)
             assert "is refused" in opened["error"]["message"]
+        for mime in ("text/uri-list", "text/plain", "text/html"):
+            data = {"items": [{"mimeType": mime, "data": FILES[0]}], "dragOperationsMask": 1}
+            for event in ("dragEnter", "dragOver", "drop"):
+                await ask("Input.dispatchDragEvent", page, type=event, x=50, y=50, data=data)
+        await asyncio.sleep(0.5)  # what it would open, it opens by itself and tells nobody
         infos = (await ask("Target.getTargets", filter=[{}]))["result"]["targetInfos"]
         assert not [info["url"] for info in infos if "file:" in info["url"]]
 

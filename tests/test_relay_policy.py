@@ -40,6 +40,11 @@ REFUSED: list[tuple[Seat, str, dict[str, Any]]] = [
     )),
     (BROWSER, "DOM.setFileInputFiles", {"files": [UPLOAD]}),  # of another session
     (OWNER, "Input.dispatchDragEvent", {"data": {"files": ["/etc/passwd"]}}),
+    *((OWNER, "Input.dispatchDragEvent", {"data": {"items": [{"mimeType": mime, "data": "file:///etc/passwd"}]}}) for mime in (
+        "text/uri-list", "Text/URI-List", "text/x-moz-url", "", None,
+    )),
+    (OWNER, "Input.dispatchDragEvent", {"data": {"items": [7]}}),
+    (OWNER, "Input.dispatchDragEvent", {"data": {"items": {"mimeType": "text/plain"}}}),
     (OWNER, "Network.loadNetworkResource", {"url": "http://127.0.0.1/"}),
     (OWNER, "Network.clearBrowserCookies", {}),
     (OWNER, "IndexedDB.deleteDatabase", {"databaseName": "wawc"}),
@@ -66,7 +71,7 @@ REFUSED: list[tuple[Seat, str, dict[str, Any]]] = [
     (GUEST, "Page.setGeolocationOverride", {}),
     *((OWNER, method, {}) for method in (
         "Page.deleteCookie", "Network.deleteDeviceBoundSession", "Page.setRPHRegistrationMode", "Page.startScreenRecording", "LayerTree.loadSnapshot",
-        "Page.setFontSizes",
+        "Page.setFontSizes", "Emulation.setPageScaleFactor", "Emulation.setVisibleSize",
     )),
     (BROWSER, "SystemInfo.getProcessInfo", {}),
     (BROWSER, "Browser.getBrowserCommandLine", {}),
@@ -108,6 +113,7 @@ ALLOWED: list[tuple[Seat, str, dict[str, Any]]] = [
             "commands": ["selectAll"],
         },
     ),
+    (OWNER, "Input.dispatchDragEvent", {"data": {"items": [{"mimeType": "text/plain", "data": "x"}]}}),
     (OWNER, "Fetch.continueRequest", {"requestId": "1"}),
     (OWN, "Fetch.continueRequest", {"requestId": "1", "url": "https://example.com/"}),
     (OWN, "Network.clearBrowserCookies", {}),

@@ -177,9 +177,15 @@ def _keeps_its_address(params: Params, seat: Seat) -> str:
 
 
 def _drags_no_files(params: Params, _seat: Seat) -> str:
-    """Without `files`."""
+    """Without `files`, and each of `items` is `text/plain` or `text/html`: an address that is dropped is opened, a file's too."""
     data = params.get("data")
-    return "it names files of the host" if isinstance(data, dict) and data.get("files") else ""
+    if not isinstance(data, dict):
+        return ""
+    items = data.get("items") or []
+    plain = isinstance(items, list) and all(
+        isinstance(one, dict) and one.get("mimeType") in {"text/plain", "text/html"} for one in items
+    )
+    return "" if plain and not data.get("files") else "what is dropped may be a file of the host"
 
 
 def _uploaded(params: Params, seat: Seat) -> str:
@@ -297,9 +303,9 @@ POLICY: Sequence[Rule] = (
         "V8 trusts what it has compiled: a forged one is machine code",
     ),
     *_each(
-        "Page.setFontSizes",
+        "Page.setFontSizes Emulation.setPageScaleFactor Emulation.setVisibleSize",
         Verdict.REFUSED,
-        "it outlasts the client, until the page is loaded again",
+        "it outlasts the client, and some of it a reload",
         _SHARED,
     ),
     *_each(
