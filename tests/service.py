@@ -25,7 +25,7 @@ for fd in fds.values():
 os.execve(sys.executable, [sys.executable, *sys.argv[2:]], os.environ | handing_over(fds))
 """
 """Puts the fds where they belong, and says whose they are: only the process itself knows its pid before it begins."""
-_TOKEN = "an-admin-token-of-the-tests"
+TOKEN = "an-admin-token-of-the-tests"
 _PROGRAM = "import sys; from waguard.cli.main import main; sys.exit(main())"
 
 
@@ -66,7 +66,7 @@ class Service:
             "restart": {"base_s": 0.01, "max_s": 0.05},
             "log": {"format": "json"},
             "page": {"poll_s": 0.1},
-            "api": {"admin_token": _TOKEN, "port": self.port},
+            "api": {"admin_token": TOKEN, "port": self.port},
         }
         for section, values in sections.items():
             given[section] = given.get(section, {}) | values
@@ -181,7 +181,7 @@ class Service:
             await asyncio.sleep(0.02)
 
     async def ask(self, method: str, path: str, **options: Any) -> Any:
-        headers = {"Authorization": f"Bearer {_TOKEN}"}
+        headers = {"Authorization": f"Bearer {TOKEN}"}
         timeout = aiohttp.ClientTimeout(total=60)
         async with (
             aiohttp.ClientSession(self.url, headers=headers, timeout=timeout) as session,

@@ -16,16 +16,16 @@ from waguard.core.health.lease import FREE, PULLS, Held, Hold, Lease, Use
 from waguard.core.health.plans import Remedy
 from waguard.core.model import ClientCode
 from waguard.errors import SnapshotFailed
-from waguard.session.lease import PageLease
+from waguard.session.lease import PageLease, Pulled
 from waguard.session.task import Session
 
 DEMO = ClientCode("demo")
 
 
-def end(lease: PageLease, holder: str) -> Callable[[str], None]:
+def end(lease: PageLease, holder: str) -> Callable[[Pulled], None]:
     """What whoever holds the page does when it is taken."""
 
-    def pulled(_why: str) -> None:
+    def pulled(_by: Pulled) -> None:
         lease.end_drive(holder)
 
     return pulled
@@ -130,7 +130,7 @@ def test_giving_back_who_drives_the_page_says_nothing_of_who_was_still() -> None
 
 async def test_who_drives_the_page_is_told_why_it_is_taken_back_and_has_it_no_more() -> None:
     lease, told = PageLease(), list[str]()
-    lease.pulled.observe(told.append)
+    lease.pulled.observe(lambda by: told.append(by.why))
     lease.pulled.observe(end(lease, "token bot"))
     lease.drive("token bot", "it sends messages")
     assert lease.drives("token bot")
@@ -218,7 +218,7 @@ async def test_who_drives_the_page_is_told_of_a_remedy_and_of_the_browsers_end(p
     async with pose("connected") as (supervisor, _):
         await supervisor.connect(DEMO)
         session, told = supervisor._sessions[DEMO], list[str]()
-        session.lease.pulled.observe(told.append)
+        session.lease.pulled.observe(lambda by: told.append(by.why))
         session.lease.pulled.observe(end(session.lease, "token bot"))
         session.lease.drive("token bot", "it sends messages")
         session._watch.cure(session.state.epoch, 1, Fault.PAGE_BLOCKED, Remedy.RELOAD, 60.0)

@@ -28,8 +28,10 @@ from waguard.browser.find import KNOWN
 from waguard.browser.strangers import end_strangers
 from waguard.client import Client
 from waguard.core.model import Link
+from waguard.history.learned import Learned
 from waguard.relay import client
 from waguard.relay.client import Closing
+from waguard.session import watch
 from waguard.simulator.server import Simulator
 from waguard.supervisor.supervisor import Supervisor
 
@@ -189,6 +191,44 @@ async def test_the_client_library_gives_pyppeteers_own_page(start: Daemon, journ
             "has taken the page over"
         )
         assert not journal.named("page.popups_closed")
+
+
+async def test_what_a_client_has_left_in_the_page_goes_in_a_quiet_hour(
+    start: Daemon, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_REFRESH_S", 0.1)
+    looks: list[str] = []
+
+    def quiet(_learned: Learned, code: str) -> bool:
+        looks.append(code)
+        return True
+
+    monkeypatch.setattr(Learned, "quiet", quiet)
+
+    async def looked() -> None:
+        """At this page as it is now, twice: the first look may have begun before."""
+        looks.clear()
+        async with asyncio.timeout(10):
+            while len(looks) < 3:
+                await asyncio.sleep(0.02)
+
+    async with logged_in(start, journal) as (supervisor, simulator, url):
+        loads = simulator.loads
+        async with Client(url, token(supervisor)) as waguard:
+            page = await waguard.page("demo")
+            await page.evaluate("() => { globalThis.mine = 1; }")
+        await looked()
+        async with Client(url, token(supervisor)) as waguard:
+            page = await waguard.page("demo")
+            await page.exposeFunction("left", print)
+            await looked()
+            assert await page.evaluate("() => typeof left") == "function"
+        assert simulator.loads == loads
+        async with asyncio.timeout(10):
+            while simulator.loads == loads or supervisor.view(DEMO).link is not Link.CONNECTED:
+                await asyncio.sleep(0.02)
+        await looked()
+        assert (simulator.loads, len(journal.named("page.refreshed"))) == (loads + 1, 1)
 
 
 async def test_what_a_client_keeps_waiting_is_no_fault_and_ends(start: Daemon, journal: Journal) -> None:

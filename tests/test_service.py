@@ -15,13 +15,16 @@ import aiohttp
 import pytest
 from bare_browser import BINARY
 from installed import CODES, CONFIG, PORT, TOKEN, Service, saved, until, until_adopted
+from raw_client import raw_client
 from systemd_box import Box, booted
 
 import waguard
+from waguard.relay.client import Closing
 from waguard.sandbox.fence import Fence
 from waguard.simulator.server import Cadence, Simulator
 
 ROOT = Path(waguard.__file__).parent.parent
+DRIVEN = f"ws://127.0.0.1:{PORT}/v1/sessions/one/cdp"
 HASTY = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nWatchdogSec=2\n"
 """For a test's sake it is killed more often than the unit allows, and found hung sooner."""
 
@@ -154,7 +157,8 @@ async def test_browsers_and_links_outlive_every_end_of_the_daemon(
 
     for how in ("killed", "hung", "restarted", "reloaded", "upgraded"):
         pid = int(machine.show("waguard", "MainPID"))
-        async with service.asked_all_the_time():
+        async with raw_client(DRIVEN, TOKEN) as client, service.asked_all_the_time():
+            await client.pause()
             died = time.time()
             if how == "killed":
                 await service.run("kill", "-KILL", str(pid))
@@ -174,6 +178,13 @@ async def test_browsers_and_links_outlive_every_end_of_the_daemon(
                 died = time.time()
                 await service.run("systemctl", "restart", "waguard")
             await until_adopted(service, died)
+            died_without_a_word = how in {"killed", "hung"}
+            assert await client.closed() == (
+                aiohttp.WSCloseCode.ABNORMAL_CLOSURE if died_without_a_word else Closing.DAEMON
+            )
+        async with raw_client(DRIVEN, TOKEN) as client:
+            answer = await client.ask("Runtime.evaluate", await client.attach(), expression="6 * 7")
+            assert answer["result"]["result"]["value"] == 42, "nothing is left paused"
         took = service.first_look(died)
         print(  # noqa: T201 (a figure)
             f"{how}: {took:.2f} s to the first look at a page; {service.answered} questions answered, {service.refused} refused"

@@ -17,7 +17,8 @@ from waguard.relay.client import Closing
 
 async def attach(asked: Asked, options: AttachOptions) -> web.StreamResponse:
     """A WebSocket that speaks the DevTools protocol with the session's browser, for puppeteer, playwright, pyppeteer and whatever attaches by a
-    `browserWSEndpoint`. ``takeover``: a page that another client owns is taken from it. ``ticket``: in place of a token.
+    `browserWSEndpoint`. ``takeover``: a page that another client owns is taken from it. ``follow``: the connection goes on with the session's next browser.
+    ``ticket``: in place of a token.
     """
     ws = web.WebSocketResponse(compress=False)
     if not ws.can_prepare(asked.request).ok:
@@ -25,14 +26,14 @@ async def attach(asked: Asked, options: AttachOptions) -> web.StreamResponse:
             "This is a WebSocket.",
             hint="Give its address to a driver: browserWSEndpoint of puppeteer, connectOverCDP of playwright.",
         )
-    client = await asked.supervisor.attach(asked.code, takes_over=options.takeover)
+    client = await asked.supervisor.attach(asked.code, takes_over=options.takeover, follows=options.follow)
     try:
         await ws.prepare(asked.request)
         transport, turns = asked.request.transport, asked.request.app[TURNS]
         if transport is None:  # it has gone meanwhile
             return ws
         socket = WebSocket(transport, client, turns)
-        await socket.close(await client.ended())
+        await socket.close(await asked.supervisor.stay(asked.code, client))
     except asyncio.CancelledError:
         if asked.request.transport is not None:  # else the connection is lost, which is one of its ends
             raise
@@ -56,7 +57,7 @@ async def version(asked: Asked, options: AttachOptions) -> dict[str, str]:
         "User-Agent": told["userAgent"],
         "V8-Version": told["jsVersion"],
         "WebKit-Version": told["revision"],
-        "webSocketDebuggerUrl": _address(asked, ticket, takeover=options.takeover),
+        "webSocketDebuggerUrl": _address(asked, ticket, options),
     }
 
 
@@ -71,11 +72,12 @@ async def ticket(asked: Asked, _options: Options) -> TicketView:
     if asked.request.get(TICKET) is not None:
         raise Unauthorized("A ticket makes no tickets.", hint="Send the token.")
     made = asked.request.app[TICKETS].issue(asked.caller, asked.code)
-    return TicketView(ticket=made, url=_address(asked, made, takeover=False), lasts_s=LASTS_S)
+    return TicketView(ticket=made, url=_address(asked, made, AttachOptions()), lasts_s=LASTS_S)
 
 
-def _address(asked: Asked, ticket: str, *, takeover: bool) -> str:
+def _address(asked: Asked, ticket: str, options: AttachOptions) -> str:
     """Where the caller finds the WebSocket: by the name by which it has found us."""
     secure = asked.request.headers.get("X-Forwarded-Proto", asked.request.scheme) == "https"
-    query = urlencode({"ticket": ticket, **({"takeover": "true"} if takeover else {})})
+    wishes = {name: "true" for name in ("takeover", "follow") if getattr(options, name)}
+    query = urlencode({"ticket": ticket, **wishes})
     return f"{'wss' if secure else 'ws'}://{asked.request.host}/v1/sessions/{asked.code}/cdp?{query}"

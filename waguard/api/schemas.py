@@ -105,6 +105,8 @@ class AttachOptions(Options):
 
     takeover: bool = False
     """The page is taken from the client that owns it."""
+    follow: bool = False
+    """The connection stays when the browser ends, and goes on with the session's next one."""
     ticket: Annotated[str, Field(max_length=256)] = ""
 
 

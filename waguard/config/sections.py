@@ -349,6 +349,8 @@ class Relay(_Section):
     """At a time, of each session."""
     blocked_s: Seconds = 60.0
     """How long a client may keep the page waiting by a dialog, a pause or a script."""
+    follow_s: Seconds = 120.0
+    """How long a client that follows its session waits for the next browser."""
     replay_synced: bool = True
     """Whether whatsapp-web.js is told of a sync that was over before it listened."""
     silent_s: Seconds = 60.0

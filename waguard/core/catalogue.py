@@ -264,6 +264,9 @@ EVENTS: Mapping[str, Kind] = {
         differs={"path": "path of the browser's program", "version": "version of the browser"},
     ),
     "page.popups_closed": _kind("Windows that the page had opened were closed.", "pages", "warning"),
+    "page.refreshed": _kind(
+        "The page was loaded again in a quiet hour: clients of the relay had left something in its document."
+    ),
     # --- who drives a page ---
     "relay.attached": _kind("A client has attached to a session's browser.", "left_out", asked=True),
     "relay.detached": _kind("A client was detached.", "reason lasted_ms left_out", asked=True),

@@ -210,7 +210,9 @@ def _get_info(connection: Connection, reply: Reply, method: str, params: dict[st
     connection.ask(reply, method, params, found)
 
 
-def _pass(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
+def _discover(connection: Connection, reply: Reply, method: str, params: dict[str, Any]) -> None:
+    if reply.attached is connection.seen.root:
+        connection.wishes[method] = params
     connection.pass_on(reply, method, params)
 
 
@@ -299,6 +301,8 @@ def _auto_attach(connection: Connection, reply: Reply, method: str, params: dict
     wraps = not params.get("flatten", False)
     if wraps and params.get("autoAttach") and _too_deep(connection, reply):
         return
+    if reply.attached is connection.seen.root:
+        connection.wishes[method] = params
     reply.attached.wraps = wraps
     flat = {**params, "flatten": True}
     _if_visible(connection, reply, params, lambda: connection.pass_on(reply, method, flat))
@@ -345,6 +349,31 @@ def _send_message(connection: Connection, reply: Reply, _method: str, params: di
     connection.command(one, inner.number, inner.method, inner.params)
 
 
+# --- from one browser to the next ---------------------------------------------------------------------------
+
+
+def say_gone(connection: Connection, why: str) -> None:
+    """The browser has gone, and all that the client knows of it: in the terms in which a browser says so of its parts."""
+    connection.give_up(why)
+    seen = connection.seen
+    for child in [*seen.children(seen.root)]:
+        _say_detached(connection, child)
+    for target in [*seen.told]:
+        seen.forget_target(target)
+        connection.say(seen.root, wire.event("Target.targetDestroyed", {"targetId": target}))
+
+
+def ask_again(connection: Connection, wishes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Of another browser, what the client has asked of the one before: it is told of what there is as if that had come just now."""
+    root = connection.seen.root
+    connection.wishes.update(wishes)
+    for method, params in wishes.items():
+        asked = params
+        if method == "Target.setAutoAttach":
+            root.wraps, asked = not params.get("flatten", False), {**params, "flatten": True}
+        connection.ask_in(root, None, method, asked, lambda _result, _error: None)
+
+
 ACTS: Mapping[str, Act] = {
     "Browser.close": _close_browser,
     "Target.createTarget": _create_target,
@@ -357,7 +386,7 @@ ACTS: Mapping[str, Act] = {
     "Target.getBrowserContexts": _get_contexts,
     "Target.getTargets": _get_targets,
     "Target.getTargetInfo": _get_info,
-    "Target.setDiscoverTargets": _pass,
+    "Target.setDiscoverTargets": _discover,
     "Target.attachToTarget": _attach,
     "Target.attachToBrowserTarget": _attach_browser,
     "Target.activateTarget": _on_visible,

@@ -18,7 +18,7 @@ from waguard.core.actor import Actor
 from waguard.core.relay.budget import FRAME, Budget
 from waguard.errors import PageFailed
 from waguard.relay import wire
-from waguard.relay.acts import ACTS
+from waguard.relay.acts import ACTS, ask_again, say_gone
 from waguard.relay.connection import Block, Connection
 from waguard.relay.incoming import Incoming
 from waguard.relay.replay import Replay
@@ -39,6 +39,7 @@ AFTERWARDS_S = 2.0
 """How long a client has that was told, in its own session, that others wait."""
 GAP_S = 1.0
 """Who keeps the page waiting again so soon has never let it go on."""
+_AWAY = "the browser has gone, and the next one of its session is not there yet"
 _SHOWN = {
     Block.DIALOG: "a dialog of the page's was open",
     Block.PAUSE: "the page was paused",
@@ -111,6 +112,9 @@ class Host(Protocol):
     def failed(self, error: Exception) -> None:
         """A bug."""
 
+    def lost(self, client: "Client", reason: str) -> None:
+        """It has no browser any more, and stays."""
+
     def gone(self, client: "Client", end: End) -> None: ...
 
 
@@ -125,11 +129,14 @@ class Client:
         blocked_s: float,
         silent_s: float,
         replay: Replay | None,
+        follows: bool = False,
     ) -> None:
         """``budget``: of the memory that it and others have together."""
         self.actor = actor
         self.takes_over = takes_over
         """Whether it takes the page from whoever has it."""
+        self.follows = follows
+        """Whether it stays when its browser goes, and is let into the next one of its session."""
         self.silent_s = silent_s
         """How long it may give no sign of life."""
         self._host = host
@@ -137,9 +144,12 @@ class Client:
         self._blocked_s = blocked_s
         self._replay = replay
         self._loop = asyncio.get_running_loop()
-        self._devtools: DevTools | None = None
+        self.devtools: DevTools | None = None
+        """Of the browser that it is in, or was."""
         self._guest: Guest | None = None
         self._connection: Connection | None = None
+        self._wishes: Mapping[str, Mapping[str, Any]] = {}
+        """See `Connection.wishes`: of the browser before."""
         self._first: dict[int, asyncio.Future[Message]] = {}
         """Answers that are waited for before there is a connection."""
         self._incoming: Incoming | None = None
@@ -156,20 +166,25 @@ class Client:
         self._gaps: dict[tuple[str, Block], asyncio.TimerHandle] = {}
         """What goes on, if it still does then."""
         self._end: End | None = None
-        self._ended: asyncio.Future[End] = self._loop.create_future()
+        self._ended: asyncio.Future[End | None] = self._loop.create_future()
 
     @property
     def contexts(self) -> frozenset[str]:
         """Those that it has made itself; they go with it."""
         return frozenset(self._connection.seen.contexts if self._connection is not None else ())
 
+    @property
+    def exposed(self) -> bool:
+        """See `Connection.exposed`."""
+        return self._connection is not None and self._connection.exposed
+
     def __str__(self) -> str:
         where = f" from {self.actor.origin}" if self.actor.origin else ""
         return f"{self.actor}{where}, request {self.actor.request}"
 
     async def attach(self, devtools: DevTools, target: str, home: str, uploads: Mapping[str, str]) -> None:
-        """Let it in. The caller sets the deadline. Raises `PageFailed`."""
-        self._devtools = devtools
+        """Let it in, also into another browser than before. The caller sets the deadline. Raises `PageFailed`."""
+        self.devtools = devtools
         self._guest = guest = await devtools.guests.admit(
             str(self), LIMITS, self._heard, self._dropped, self._settled
         )
@@ -179,7 +194,10 @@ class Client:
         page = await self._ask("Target.getTargetInfo", {"targetId": target})
         self._budget.enter(self)
         seen = Seen(guest.session, own["targetId"], page, home, uploads)
-        self._connection = Connection(seen, self, ACTS, self._replay)
+        self._connection = connection = Connection(seen, self, ACTS, self._replay)
+        if self._ended.done() and self._end is None:
+            self._ended = self._loop.create_future()
+        ask_again(connection, self._wishes)
 
     async def _ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         assert self._guest is not None  # noqa: S101 (it was let in)
@@ -198,7 +216,7 @@ class Client:
 
     def take(self, piece: bytes, *, ends: bool = True) -> None:
         """What the client has sent: a frame, or a piece of one."""
-        if self._end is not None or self._connection is None:
+        if self._end is not None:
             return
         if self._incoming is None and ends:
             self._take(piece)
@@ -218,11 +236,23 @@ class Client:
             self._texts = {}
 
     def _take(self, frame: bytes) -> None:
-        assert self._connection is not None  # noqa: S101 (it has one)
+        if self._connection is None:
+            self._say_away(frame)
+            return
         try:
             self._connection.take(frame)
         except Exception as error:  # noqa: BLE001 (one client's trouble is not the daemon's)
             self._fail(error)
+
+    def _say_away(self, frame: bytes) -> None:
+        try:
+            command = wire.parse(frame)
+        except wire.Malformed as error:
+            self.tell(wire.error(error.number, error.code, str(error)))
+        else:
+            gone = wire.NO_SESSION, "Session with given id not found."
+            code, why = (wire.FAILED, f"waguard: {_AWAY}") if command.session is None else gone
+            self.tell(wire.error(command.number, code, why))
 
     def carried_by(self, write: Callable[[], None]) -> None:
         """Called when there may be something to write."""
@@ -269,6 +299,39 @@ class Client:
         if self._end is not None:
             return
         self._end = end = End(code, reason)
+        self._let_go_of_all(reason)
+        if self._connection is not None:
+            self._connection.let_all_go()
+        if self._guest is not None:
+            self._guest.leave()
+        self._incoming = None
+        self._budget.leave(self)
+        self._host.gone(self, end)
+        if self._ended.done():
+            self._ended = self._loop.create_future()
+        self._ended.set_result(end)
+
+    def lose(self, code: Closing, reason: str) -> None:
+        """Its browser goes, or has gone. Who follows its session is told in the protocol's terms, and stays; everybody else leaves."""
+        if not self.follows or self._end is not None:
+            self.leave(code, reason)
+            return
+        guest, connection = self._guest, self._connection
+        if connection is not None:
+            self._host.lost(self, reason)
+            self._wishes = connection.wishes
+        self._guest = self._connection = None
+        self._let_go_of_all(reason)
+        if connection is not None:
+            say_gone(connection, f"waguard: {_AWAY}")
+        if guest is not None:
+            guest.leave()
+        self._write()
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def _let_go_of_all(self, reason: str) -> None:
+        """Nothing is waited for any more."""
         for session, block in [*self._timers]:
             if block is not Block.START:
                 self._host.stalls(self, session, block, begins=False)
@@ -276,26 +339,23 @@ class Client:
             for timer in timers.values():
                 timer.cancel()
             timers.clear()
-        if self._connection is not None:
-            self._connection.let_all_go()
-        if self._guest is not None:
-            self._guest.leave()
         for answer in self._first.values():
             if not answer.done():
                 answer.set_exception(PageFailed(f"The client was detached: {reason}."))
                 answer.exception()
-        self._incoming = None
-        self._budget.leave(self)
-        self._host.gone(self, end)
-        self._ended.set_result(end)
 
-    async def ended(self) -> End:
+    async def ended(self) -> End | None:
+        """Why; None: it has lost its browser, and stays."""
         return await asyncio.shield(self._ended)
 
     def _dropped(self, why: str) -> None:
         """By the pipe: it has gone, or this client's limits were passed."""
-        there = self._devtools is not None and self._devtools.connected
-        self.leave(Closing.TOO_MUCH if there else Closing.BROWSER, why)
+        if self._guest is None:  # by itself
+            return
+        if self.devtools is not None and self.devtools.connected:
+            self.leave(Closing.TOO_MUCH, why)
+        else:
+            self.lose(Closing.BROWSER, why)
 
     def _fail(self, error: Exception) -> None:
         self._host.failed(error)
@@ -321,7 +381,8 @@ class Client:
     # --- what its connection needs
 
     def send(self, method: str, params: Mapping[str, Any], session: str) -> int:
-        assert self._guest is not None  # noqa: S101 (it has a connection)
+        if self._guest is None:
+            raise Refused(_AWAY)
         number = self._guest.send(method, params, session, self._texts)
         self._budget.grow(FRAME)
         return number

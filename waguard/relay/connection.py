@@ -121,6 +121,10 @@ class Connection:
         self.around = around
         self._acts = acts
         self._misses = misses
+        self.exposed = False
+        """Whether it has made something known to the page's scripts, which is there until the next document."""
+        self.wishes: dict[str, Mapping[str, Any]] = {}
+        """What the client has asked to be told of the browser's targets: by method the parameters."""
         self._asked: dict[int, _Asked] = {}
         self._blocks: dict[tuple[str, Block], None] = {}
 
@@ -174,6 +178,8 @@ class Connection:
             return
         if method == "Runtime.runIfWaitingForDebugger":
             self._unblock(reply.attached.session, Block.START)
+        if method == "Runtime.addBinding":
+            self.exposed = True
         if self._misses is not None and self._misses.asked(self, reply, method, params):
             return
         self._send(reply, method, params, _Asked(reply.attached, reply, script=method in _SCRIPTS))
@@ -313,6 +319,16 @@ class Connection:
             for session, block in [*self._blocks]:
                 if block is Block.SCRIPT:
                     self._unblock(session, block)
+
+    def give_up(self, why: str) -> None:
+        """Nothing that was asked is answered any more."""
+        while self._asked:
+            number, asked = self._asked.popitem()
+            asked.at.unanswered.discard(number)
+            if asked.then is not None:
+                asked.then(None, {"code": wire.FAILED, "message": why})
+            elif asked.reply is not None:
+                self.fail(asked.reply, why)
 
     def let_all_go(self) -> None:
         """Before it is detached: what would go on without it. A full Chromium leaves dialogs open then, for somebody at its window."""

@@ -1,5 +1,6 @@
 """Who drives the page of one client: those that are attached by the relay, and the one among them that owns the page."""
 
+import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, suppress
@@ -9,18 +10,21 @@ from waguard.browser.devtools import DevTools
 from waguard.browser.page import Page
 from waguard.core.actor import Actor, acting
 from waguard.core.health.lease import Held
+from waguard.core.health.plans import ENDS_BROWSER
 from waguard.core.model import Stage
-from waguard.errors import NoPage, PageFailed, TooManyAttached
+from waguard.errors import DeadlineExceeded, NoPage, PageFailed, TooManyAttached
 from waguard.relay.client import Client, Closing, End
 from waguard.relay.connection import Block
 from waguard.relay.replay import Replay
 from waguard.session.instance import Instance
-from waguard.session.lease import PageLease
+from waguard.session.lease import PageLease, Pulled
 from waguard.system.deadline import Span, within
 from waguard.system.repeats import Repeats
 from waguard.system.tasks import forget
 from waguard.whatsapp import page as whatsapp
 
+_LOOK_S = 0.1
+"""How often it is looked whether a browser is back that somebody waits for."""
 _REPEATS = 20
 """So often each kind of event is told of one actor in ten seconds: whoever attaches in a loop does not fill the history."""
 
@@ -38,15 +42,17 @@ class Driving:
         self._home = f"{parts.scheme}://{parts.netloc}"
         self._since: dict[Client, float] = {}
         """Those that are attached, monotonic."""
+        self._left_at: float | None = None
+        """Unix time at which a client has last left something in the page's document of then; None if none has."""
         self._repeats = Repeats(_REPEATS)
         lease.silence.observe(self._page_silent)
-        lease.pulled.observe(lambda why: self.end_all(Closing.REMEDY, why))
+        lease.pulled.observe(self._page_pulled)
 
     @property
     def attached(self) -> int:
         return len(self._since)
 
-    async def attach(self, actor: Actor, *, takes_over: bool) -> Client:
+    async def attach(self, actor: Actor, *, takes_over: bool, follows: bool = False) -> Client:
         """Let a client in. Raises `NoPage`, `TooManyAttached`, `PageFailed`, `DeadlineExceeded`."""
         devtools, page = self._shown()
         config = self._instance.resources.config
@@ -59,6 +65,7 @@ class Driving:
             blocked_s=config.relay.blocked_s,
             silent_s=config.relay.silent_s,
             replay=Replay(self._probe, self._missable) if self._missable is not None else None,
+            follows=follows,
         )
         self._since[client] = time.monotonic()
         try:
@@ -72,6 +79,31 @@ class Driving:
             raise PageFailed("The browser has gone meanwhile.")
         self._publish("relay.attached", client)
         return client
+
+    async def stay(self, client: Client) -> End:
+        """Until the client has ended, which is returned; whoever follows is let into each browser that comes after its own."""
+        while (end := await client.ended()) is None:
+            await self._let_in_again(client)
+        return end
+
+    async def _let_in_again(self, client: Client) -> None:
+        """Into the next browser, as soon as its page has come where it is sent: the client's own navigations would cross that one."""
+        config = self._instance.resources.config
+        limit_s = config.relay.follow_s
+        until = time.monotonic() + limit_s
+        while client in self._since and time.monotonic() < until:
+            with suppress(NoPage, PageFailed, DeadlineExceeded):
+                devtools, page = self._shown()
+                async with self._in_time("attaching a client again"):
+                    there = devtools is not client.devtools and not await page.elsewhere(config.whatsapp.url)
+                    if there:
+                        await client.attach(devtools, page.target, self._home, self._uploads)
+                if there:
+                    self._since[client] = time.monotonic()
+                    self._publish("relay.attached", client)
+                    return
+            await asyncio.sleep(_LOOK_S)
+        client.leave(Closing.BROWSER, f"its browser was not back within {limit_s:g} s")
 
     def _find_room(self) -> None:
         """Raises `TooManyAttached`."""
@@ -110,9 +142,27 @@ class Driving:
         seconds = self._instance.resources.config.page.read_s
         return within(Stage.OPEN, seconds, doing, setting="page.read_s")
 
+    async def has_leftovers(self, page: Page) -> bool:
+        """Whether the page's document has something that clients have left, and nobody is attached. Raises `PageFailed`, `DeadlineExceeded`."""
+        if self._left_at is None or self._since:
+            return False
+        async with self._in_time("asking the page for its age"):
+            began_ms = await page.look("performance.timeOrigin")
+        if self._since:
+            return False
+        if isinstance(began_ms, int | float) and began_ms < self._left_at * 1000:
+            return True
+        self._left_at = None
+        return False
+
     def _page_silent(self, silent: bool) -> None:
         for client in self._since:
             client.page_silent(silent=silent)
+
+    def _page_pulled(self, pulled: Pulled) -> None:
+        for client in [*self._since]:
+            ends = client.lose if pulled.remedy in ENDS_BROWSER else client.leave
+            ends(Closing.REMEDY, pulled.why)
 
     def end_all(self, code: Closing, why: str) -> None:
         for client in [*self._since]:
@@ -171,14 +221,20 @@ class Driving:
     def failed(self, error: Exception) -> None:
         self._instance.resources.bus.bug("relay", error, self._instance.code)
 
-    def gone(self, client: Client, end: End) -> None:
+    def lost(self, client: Client, reason: str) -> None:
         self.leave_page(client)
         browser = self._instance.browser
         if browser is not None and browser.page is not None:
             browser.page.apart -= client.contexts
-        if (since := self._since.pop(client, None)) is not None:
+        if client.exposed:
+            self._left_at = time.time()
+        if (since := self._since.get(client)) is not None:
             lasted = round((time.monotonic() - since) * 1000, 1)
-            self._publish("relay.detached", client, reason=end.reason, lasted_ms=lasted)
+            self._publish("relay.detached", client, reason=reason, lasted_ms=lasted)
+
+    def gone(self, client: Client, end: End) -> None:
+        self.lost(client, end.reason)
+        self._since.pop(client, None)
 
     def _publish(self, name: str, client: Client, /, **fields: object) -> None:
         if (left_out := self._repeats.left_out((str(client.actor), name))) is not None:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from waguard.browser.launch import Browser
 from waguard.browser.observers import Observers
@@ -22,6 +23,11 @@ _LOOK_S = 0.02
 """How often it is looked whether what is held still goes on."""
 
 
+class Pulled(NamedTuple):
+    remedy: Remedy
+    why: str
+
+
 class PageLease:
     """Its times are of the monotonic clock. What is held still is so by a thread, hence the lock."""
 
@@ -31,8 +37,8 @@ class PageLease:
         self._still = threading.Lock()
         """Held by the thread that has stopped the processes, for as long as it has."""
         self._stalls: set[Hashable] = set()
-        self.pulled = Observers[str]()
-        """Tells why, before a remedy takes the page: whoever works in it ends that at once."""
+        self.pulled = Observers[Pulled]()
+        """Tells by what and why, before a remedy takes the page: whoever works in it ends that at once."""
         self.silence = Observers[bool]()
         """Tells whether the page does not answer: whoever works in it says if that is by them."""
         self.frozen_ms: float | None = None
@@ -114,7 +120,7 @@ class PageLease:
         """Before a remedy: who works in the page is told why and has it no more; what goes on by itself in a moment is waited for."""
         while True:
             if remedy in PULLS[Use.DRIVEN]:  # each time: somebody may have come meanwhile
-                self.pulled.tell(why)
+                self.pulled.tell(Pulled(remedy, why))
             if not self._lease.pulled(remedy, time.monotonic()):
                 return
             await asyncio.sleep(_LOOK_S)

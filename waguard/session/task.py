@@ -74,6 +74,7 @@ class Session:
             self.login,
             enclosure,
             self.lease,
+            self.driving,
             services.probes,
             Plans(instance, self.login, services.gate),
             self.usages,

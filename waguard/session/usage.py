@@ -27,6 +27,11 @@ class Usages:
         """As of the last look; None if there was none."""
         return round(self._looks[-1][1].memory_mb, 1) if self._looks else None
 
+    @property
+    def quiet(self) -> bool:
+        """Whether this is an hour in which the client does little."""
+        return self._learned.quiet(self._instance.code)
+
     def forget(self) -> None:
         """The browser goes."""
         self._looks.clear()
@@ -39,7 +44,7 @@ class Usages:
             cpu_s = round(max(0.0, usage.cpu_s - before.cpu_s), 2)
             self._instance.publish("health.activity", cpu_s=cpu_s, period_s=round(now - at, 1))
         self._looks.append((now, usage))
-        if not connected or not self._learned.quiet(self._instance.code):
+        if not connected or not self.quiet:
             return False
         version = await self._gate.installed_version()
         looks = [(at / 3600, one.memory_mb) for at, one in self._looks]

@@ -13,11 +13,12 @@ from waguard.browser.page import Page
 from waguard.browser.strangers import end_strangers
 from waguard.core.health.faults import Fault, Finding
 from waguard.core.health.plans import Remedy
-from waguard.core.model import Failure, Stage
+from waguard.core.model import Failure, Link, Stage
 from waguard.core.session.visit import Arrived, Place, Went
-from waguard.errors import BrowserFailed, PageFailed, PageUnreachable, WaguardError
+from waguard.errors import BrowserFailed, DeadlineExceeded, PageFailed, PageUnreachable, WaguardError
 from waguard.session.crew import Crew, Look
 from waguard.session.curing import Curing
+from waguard.session.driving import Driving
 from waguard.session.enclosure import Enclosure
 from waguard.session.inbox import Inbox
 from waguard.session.instance import Instance
@@ -35,6 +36,8 @@ from waguard.system import shortage
 from waguard.system.deadline import within
 
 _POPUPS_TOLD_S = 60.0
+_REFRESH_S = 60.0
+"""How often it is looked whether the page should be loaded anew."""
 
 
 class Watch:
@@ -44,6 +47,7 @@ class Watch:
         login: ClientLogin,
         enclosure: Enclosure,
         lease: PageLease,
+        driving: Driving,
         probes: SharedProbes,
         plans: Plans,
         usages: Usages,
@@ -56,6 +60,8 @@ class Watch:
         self._tasks: list[asyncio.Task[None]] = []
         self._new_visit = partial(PageVisit, instance, probes, plans, usages, inbox, self._start)
         self._lease = lease
+        self._driving = driving
+        self._usages = usages
         self._new_reader = partial(PageReader, login=login, enclosure=enclosure)
         self._begin_anew()
 
@@ -118,6 +124,7 @@ class Watch:
         for probe in self.probing.probes(browser, page):
             self._start(partial(self.probing.keep_looking, epoch, probe), type(probe).__name__)
         self._start(self.probing.look_when_memory_falls, "falls")
+        self._start(partial(self._refresh, epoch, page), "refresh")
         return page
 
     async def open(self, epoch: int, deadline_s: float, expected_s: float) -> None:
@@ -137,6 +144,18 @@ class Watch:
                 raise
         finally:
             self._visit.note(Arrived())
+
+    async def _refresh(self, epoch: int, page: Page) -> None:
+        """What clients have left in the document goes with it: it is loaded again when nobody is attached, in a quiet hour."""
+        while True:
+            await asyncio.sleep(_REFRESH_S)
+            reading = self._visit.seen.reading
+            if reading is None or reading.link is not Link.CONNECTED or not self._usages.quiet:
+                continue
+            with contextlib.suppress(PageFailed, DeadlineExceeded):
+                if await self._driving.has_leftovers(page):
+                    self._instance.publish("page.refreshed")
+                    await self._go(epoch, page)
 
     def arm(self, epoch: int, step: int, deadline_s: float, expected_s: float) -> None:
         """The deadline of the stage `open` runs from here."""

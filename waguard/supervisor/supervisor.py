@@ -32,7 +32,7 @@ from waguard.errors import (
     SnapshotRefused,
 )
 from waguard.profile import login_files
-from waguard.relay.client import Client
+from waguard.relay.client import Client, End
 from waguard.schedule.rule import Rule
 from waguard.schedule.runner import Schedule
 from waguard.session.registry import Record
@@ -331,12 +331,16 @@ class Supervisor:
 
     # --- driving --------------------------------------------------------------------------------------
 
-    async def attach(self, code: ClientCode, *, takes_over: bool) -> Client:
+    async def attach(self, code: ClientCode, *, takes_over: bool, follows: bool) -> Client:
         """Let whoever acts drive the session's page. Raises like `Driving.attach`, and `SessionNotFound`."""
         actor = who_acts()
         assert actor is not None  # noqa: S101 (the edge says who)
         self._check_open()
-        return await self._known(code).driving.attach(actor, takes_over=takes_over)
+        return await self._known(code).driving.attach(actor, takes_over=takes_over, follows=follows)
+
+    async def stay(self, code: ClientCode, client: Client) -> End:
+        """See `Driving.stay`; raises `SessionNotFound` too."""
+        return await self._known(code).driving.stay(client)
 
     async def browser_version(self, code: ClientCode) -> Mapping[str, str]:
         """See `Driving.browser_version`; raises `SessionNotFound` too."""

@@ -30,6 +30,7 @@ class Remedy(StrEnum):
     """Start it on an empty profile: this costs a scan."""
 
 
+ENDS_BROWSER = frozenset({Remedy.RESTART, Remedy.RESTORE, Remedy.FRESH})
 BY_COST = "the cheapest first"
 REPLACING = frozenset({Remedy.RESTORE, Remedy.FRESH})
 """These replace the profile: whatever else there is comes before them, however often it has failed."""
