@@ -89,6 +89,8 @@ async def test_it_comes_up_hears_answers_and_leaves_the_session_up(
         await bot.do("many", to=f"{ANA}@c.us", bodies=[f"out {number}" for number in range(20)])
         written = [one["body"] for one in await world.phone.written() if one["from_me"]]
         assert written == [f"out {number}" for number in range(20)]
+        await bot.do("state")  # whatever it was told before has been heard
+        assert not [one for one in bot.heard if one["event"] == "message"], "each once"
         await bot.do("destroy")
     await world.until_link(Link.CONNECTED)
     async with world.bot(version) as bot:
