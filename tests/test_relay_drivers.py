@@ -92,6 +92,7 @@ def program(driver: str, *told: str) -> Sequence[str]:
 @needs_npm
 @pytest.mark.skipif(find_spec("playwright") is None, reason="playwright for Python is not installed")
 @pytest.mark.parametrize("browser", [one for one in KNOWN if one.is_file()], ids=lambda one: one.name)
+@pytest.mark.timeout(240)  # npm takes its time
 async def test_drivers_attach_alone_and_together_and_leave_the_session_as_it_was(
     start: Daemon, journal: Journal, tmp_path: Path, browser: Path
 ) -> None:
@@ -120,8 +121,7 @@ async def test_drivers_attach_alone_and_together_and_leave_the_session_as_it_was
         assert refused == {("Page.navigate", "it is not of the page's origin")}
         async with Client(url, token(supervisor)) as waguard:
             page = await waguard.page("demo")
-            await intercept(page)
-            async with asyncio.TaskGroup() as group:
+            async with intercepting(page), asyncio.TaskGroup() as group:
                 tasks = {name: group.create_task(drivers[name].do("beside", name=name)) for name in TOGETHER}
             for name, task in tasks.items():
                 came = task.result()
@@ -131,8 +131,9 @@ async def test_drivers_attach_alone_and_together_and_leave_the_session_as_it_was
             assert await page.evaluate("() => 6 * 7") == 42
 
 
-async def intercept(page: Page) -> None:
-    """Answer each request with where it goes to. Pyppeteer's own way is by a command that Chromium no longer has."""
+@asynccontextmanager
+async def intercepting(page: Page) -> AsyncIterator[None]:
+    """Answers what drivers ask for beside it. Pyppeteer's own way is by a command that Chromium no longer has."""
     session = await page.target.createCDPSession()
     answers: list[asyncio.Future[Any]] = []
 
@@ -142,7 +143,9 @@ async def intercept(page: Page) -> None:
         answers.append(asyncio.ensure_future(session.send("Fetch.fulfillRequest", answered)))
 
     session.on("Fetch.requestPaused", answer)
-    await session.send("Fetch.enable")
+    await session.send("Fetch.enable", {"patterns": [{"urlPattern": f"*/{name}"} for name in TOGETHER]})
+    yield
+    await asyncio.gather(*answers)
 
 
 def used(name: str) -> dict[str, Any]:

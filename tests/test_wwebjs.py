@@ -95,6 +95,7 @@ async def test_it_comes_up_hears_and_answers(world: World, version: str) -> None
             await bot.until("ack", id=answer["id"], ack=ack)
         assert (await bot.until("created"))["id"] == answer["id"]
         greeting = await bot.do("send", to=CHAT, body="Hola")
+        await bot.until("ack", id=greeting["id"], ack=2)  # it is sent a moment after it is in the chat
         await phone.write(ANA, body="Gracias", quoted=greeting["id"])
         thanks = await bot.until("message")
         assert (await bot.do("quoted", id=thanks["id"]))["id"] == greeting["id"]

@@ -1,27 +1,29 @@
 // Chats, contacts and messages, and how they come and go.
 import { MsgKey, createWid, me } from './ids.js';
+import { OpaqueData, downloadAndMaybeDecrypt, uploadMedia } from './media.js';
 import { Collection, Model } from './model.js';
 import { send } from './wire.js';
 
 const READ = 3;
 
-class ContactModel extends Model {
+export class ContactModel extends Model {
   get formattedName() {
-    return this.name ?? this.pushname ?? `+${this.id.user}`;
+    return this.name ?? this.pushname ?? `+${this.id?.user}`;
   }
 }
 
-class MsgModel extends Model {
+export class MsgModel extends Model {
+  // A client may look at what all messages inherit from, which is none.
   get senderObj() {
     return Contact.get(this.author ?? this.from);
   }
 
   get chat() {
-    return Chat.get(this.id.remote);
+    return Chat.get(this.id?.remote);
   }
 
   get isSentByMe() {
-    return this.id.fromMe;
+    return this.id?.fromMe;
   }
 
   canReply() {
@@ -40,19 +42,20 @@ class MsgModel extends Model {
   }
 
   async downloadMedia() {
+    this.mediaData.mediaBlob ??= await OpaqueData.createFromData(await downloadAndMaybeDecrypt(this), this.mimetype);
     return this.mediaData;
   }
 }
 
-class ChatModel extends Model {
+export class ChatModel extends Model {
   msgs = new Collection(MsgModel);
 
   get formattedTitle() {
-    return this.contact.formattedName;
+    return this.contact?.formattedName;
   }
 
   get contact() {
-    return contactOf(this.id);
+    return this.id === undefined ? undefined : contactOf(this.id);
   }
 
   serialize() {
@@ -66,9 +69,16 @@ class ChatModel extends Model {
   }
 }
 
-export const Msg = new Collection(MsgModel);
-export const Chat = new Collection(ChatModel);
-export const Contact = new Collection(ContactModel);
+export class MsgCollection extends Collection {}
+export class ChatCollection extends Collection {}
+export class ContactCollection extends Collection {}
+export const Msg = new MsgCollection(MsgModel);
+export const Chat = new ChatCollection(ChatModel);
+export const Contact = new ContactCollection(ContactModel);
+// The original's names of their kinds.
+Object.assign(MsgModel.prototype, { proxyName: 'msg' });
+Object.assign(ChatModel.prototype, { proxyName: 'chat' });
+Object.assign(ContactModel.prototype, { proxyName: 'contact' });
 Msg.getMessagesById = async ids => ({ messages: ids.map(id => Msg.get(id)).filter(Boolean) });
 Contact.find = async id => contactOf(createWid(id));
 Contact.getMeContact = () => contactOf(me());
@@ -160,6 +170,16 @@ export function addAndSendMsgToChat(chat, values) {
   const sent = new Promise(done => waiting.set(id._serialized, { message, done }));
   send('message', { message });
   return [Promise.resolve(msg), sent];
+}
+
+/** What a client has prepared, once it is prepared and kept: what comes of it is as of a text. */
+export async function sendMediaToChat(prepared, chat, { caption, productMsgOptions }) {
+  const media = await prepared;
+  const { filehash, mediaBlob } = media;
+  const { mediaEntry } = await uploadMedia({ mimetype: media.mimetype, mediaObject: { filehash, mediaBlob } });
+  const { directPath, mediaKey, encFilehash } = mediaEntry;
+  const [, sent] = addAndSendMsgToChat(chat, { ...productMsgOptions, ...media, caption, directPath, mediaKey, encFilehash });
+  return await sent;
 }
 
 /** What no phone has answered yet, after the socket was away. */

@@ -1,6 +1,10 @@
 // Who and which: the ids of people and chats, and the keys of messages.
 
 export class Wid {
+  static isXWid(id) {
+    return id instanceof Wid;
+  }
+
   constructor(user, server) {
     Object.assign(this, { server, user, _serialized: `${user}@${server}` });
   }
@@ -80,7 +84,9 @@ const hex = length => [...crypto.getRandomValues(new Uint8Array(length / 2))]
 
 /** As the original, made by `new` from its parts: from, to, id, participant, selfDir. */
 export class MsgKey {
-  constructor({ fromMe, remote, from, to, id, participant, selfDir }) {
+  constructor(parts) {
+    if (parts == null) throw new Error('MsgKey error: obj is null/undefined');
+    const { fromMe, remote, from, to, id, participant, selfDir } = parts;
     this.fromMe = fromMe ?? selfDir === 'out';
     this.remote = createWid(remote ?? (this.fromMe ? to : from));
     this.id = id;

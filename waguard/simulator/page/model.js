@@ -36,13 +36,18 @@ const isPlain = value => value === null || (typeof value !== 'function' && (
   typeof value !== 'object' || Array.isArray(value) || '_serialized' in value
   || Object.getPrototypeOf(value) === Object.prototype));
 
+/** As its own, whatever a client has put where it inherits from. */
+function give(model, name, value) {
+  Object.defineProperty(model, name, { value, writable: true, enumerable: true, configurable: true });
+}
+
 export class Model extends Emitter {
   /** The collection that hears of its changes too. */
   #home = null;
 
   constructor(values = {}) {
     super();
-    Object.assign(this, values);
+    for (const [name, value] of Object.entries(values)) give(this, name, value);
   }
 
   set(values) {
@@ -50,7 +55,7 @@ export class Model extends Emitter {
     for (const [name, value] of Object.entries(values)) {
       const before = this[name];
       if (before === value) continue;
-      this[name] = value;
+      give(this, name, value);
       changed = true;
       this.trigger(`change:${name}`, this, value, before);
     }

@@ -5,7 +5,7 @@ import { faults } from './faults.js';
 import { becomes, me } from './ids.js';
 import { Cmd, Conn, Socket, link, truth } from './link.js';
 import { base64, find, forget, keys, marked, remember, storedKey, storedWid } from './login.js';
-import { require } from './modules.js';
+import { loader } from './modules.js';
 import { came, refused } from './pairing.js';
 import { app, show, showConflict, showMain, showQr, showReload } from './screens.js';
 import { passkeyConfirmed, suffer } from './suffering.js';
@@ -37,7 +37,7 @@ async function bootIn(seconds) {
   }
   if (strips === 'booted') strip();
   window.Debug = { VERSION: '2.3000.1035000000' };
-  window.require = require;
+  Object.assign(window, loader);
 }
 
 async function dropped(again) {
@@ -195,7 +195,7 @@ else {
   channel.onmessage = conflict;
   channel.postMessage('takeover');
   // Neither is there under a plain name without https.
-  navigator.serviceWorker?.register('/sw.js').catch(() => {});
+  (async () => navigator.serviceWorker?.register('/sw.js'))().catch(() => {}); // clients put something else there
   navigator.storage?.persist().catch(() => {});
   attend(receive, dropped);
   connect();
