@@ -9,7 +9,7 @@ from waguard.core.shown import SessionView
 from waguard.simulator.server import Cadence, Simulator
 from waguard.supervisor.supervisor import Supervisor
 
-DEMO = ClientCode("demo")
+DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
 BRISK = Cadence(first_s=1.0, next_s=0.5, sync_s=0.1)
 
 

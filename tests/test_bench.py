@@ -1,6 +1,7 @@
 """The benches run and tell their figures; how good the figures are is not a test's business."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from bare_browser import BINARY
 
 BENCH = Path(__file__).parent.parent / "bench"
 _ASYNC = "import asyncio, sys; sys.exit(asyncio.run(bench.main()))"
+_FLOODS = "{'frames': [{'do': 'empty', 'count': 1000}]}"
 _POSING = "(('real', 1), ('posing', 1), ('posing', 2))"
 LEAN = {
     # Nothing takes the processors from the tests beside it: neither hogs, nor pages that work for half a minute each.
@@ -25,6 +27,10 @@ LEAN = {
         ("--window", "1"),
     ),
     "profile": ("import profile as bench; bench.DATABASE_MB, bench.CACHES_MB = 2, 4; bench.main()", ()),
+    "relay": (
+        f"import relay as bench; bench.QUICK_ROUNDS, bench.QUICK_TRIPS, bench.QUICK_CALM_S, bench.QUICK_IDLE = 1, 20, 0.3, 1; bench.RESULT, bench.FLOODS = '1', {_FLOODS}; {_ASYNC}",
+        (),
+    ),
     "soak": (
         "import asyncio, soak as bench; bench.WARM, bench.QUICK_ROUNDS, bench.SETTLE_S = 1, 2, 1; asyncio.run(bench.main())",
         (),
@@ -38,6 +44,8 @@ LEAN = {
 @pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")
 @pytest.mark.parametrize("name", LEAN)
 def test_a_bench_ends_with_figures_and_a_line_for_people(name: str, tmp_path: Path) -> None:
+    if name == "relay" and shutil.which("npm") is None:
+        pytest.skip("no npm is installed")
     program, more = LEAN[name]
     process = subprocess.run(
         [sys.executable, "-c", program, "--quick", "--json", str(tmp_path / name), *more],

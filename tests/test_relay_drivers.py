@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import floods
 import pytest
 from bare_browser import BINARY
 from bots import speaking
-from clients import BRISK, DEMO, log_in, pid_of, token
+from clients import BRISK, DEMO, DEMO2, log_in, pid_of, token
 from conftest import Daemon, Journal
 from loop_lag import lag
 from npm import DRIVERS, installed, needs_npm
@@ -370,6 +371,46 @@ async def test_who_is_stopped_with_everybody_waiting_for_it_costs_nobody_else_an
             await stopped.wait()
         reasons = [one.fields["reason"] for one in journal.named("relay.detached")]
         assert reasons[0] == f"more than {20 * MIB} bytes wait to be read"
+
+
+async def test_who_floods_costs_nobody_else_anything(start: Daemon, journal: Journal) -> None:
+    """Console messages, 60 MB of objects, as much in one command, frames that are none: others are answered meanwhile, and nothing is found wrong."""
+    async with logged_in(start, journal) as (supervisor, simulator, url):
+        await log_in(supervisor, simulator, DEMO2)
+        addresses = [f"{url}/v1/sessions/{code}/cdp" for code in (DEMO, DEMO2)]
+        secret = token(supervisor)
+        program = Path(__file__).with_name("floods.py")
+        flood = await asyncio.create_subprocess_exec(
+            sys.executable, str(program), addresses[0], secret, stdout=subprocess.PIPE
+        )
+        try:
+            async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {secret}"}) as http:
+                beside, elsewhere = [await http.ws_connect(address) for address in addresses]
+                target = await page_of(elsewhere)
+                session = (await ask(elsewhere, "Target.attachToTarget", targetId=target, flatten=True))[
+                    "sessionId"
+                ]
+                reading = asyncio.ensure_future(flood.communicate())
+                async with asyncio.timeout(120):
+                    while not reading.done():
+                        answer = await ask(elsewhere, "Runtime.evaluate", session, expression="6 * 7")
+                        assert answer["result"]["value"] == 42
+                        assert (await ask(beside, "Browser.getVersion"))["product"]
+                        await asyncio.wait([reading], timeout=0.05)
+                said, _ = reading.result()
+                assert supervisor._sessions[DEMO].driving.attached == 1
+                for ws in (beside, elsewhere):
+                    await ws.close()
+        finally:
+            if flood.returncode is None:
+                flood.kill()
+                await flood.wait()
+        told = dict(line.split() for line in said.decode().splitlines())
+        assert int(told["objects"]) > 50_000_000
+        assert {**told, "objects": ""} == {
+            "console": str(floods.MESSAGES), "objects": "", "upload": "True", "frames": str(floods.FRAMES),
+        }  # fmt: skip
+        assert len(journal.named("browser.spawned")) == 2
 
 
 @pytest.mark.parametrize("browser", [one for one in KNOWN if one.is_file()], ids=lambda one: one.name)

@@ -44,7 +44,7 @@ def test_a_command_is_read_as_it_was_meant(number: int, params: dict[str, Any], 
         (b'{"id":1,"method":"A.b","params":{"a":1e999}}', wire.PARSE, None),
         (b'{"id":1,"method":"A.b","params":{"a":' + b"9" * 5000 + b"}}", wire.PARSE, None),
         (b'{"id":1,"method":"A.b","params":{"a":' + b"[" * 250 + b"]" * 250 + b"}}", wire.PARSE, 1),
-        (b'{"id":1,"method":"A.b","params":{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}}", wire.PARSE, None),
+        (b'{"id":1,"method":"A.b","params":{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}}", wire.PARSE, 1),
         (b"[]", wire.INVALID, None),
         (b'{"method":"A.b"}', wire.INVALID, None),
         (b'{"id":true,"method":"A.b"}', wire.INVALID, None),
@@ -103,12 +103,21 @@ def test_a_session_is_the_last_member_as_the_browser_writes_it(text: str) -> Non
     assert wire.without_session([frame], "ABC") == wire.event("A.b", {"text": text})
 
 
-@pytest.mark.parametrize("frame", ["[" * 600_000, "{}," * 300_000, "1," * 600_000])
+@pytest.mark.parametrize("frame", ["[" * 600_000, "{}," * 300_000, "1," * 600_000, '"x",' * 60_000])
 def test_what_takes_too_long_to_parse_is_not_parsed(frame: str) -> None:
-    text = f'{{"id":1,"method":"Runtime.evaluate","params":{{"a":[{frame}{{}}]}}}}'
-    for one in (text, text.encode()):
-        with pytest.raises(wire.Malformed, match="objects, lists and members"):
-            wire.parse(one)
+    named = '"id":7', '"sessionId":"AB01"', f'"method":"Runtime.evaluate","params":{{"a":[{frame}{{}}]}}'
+    for members in (named, named[::-1]):
+        text = f"{{{','.join(members)}}}"
+        for one in (text, text.encode()):
+            with pytest.raises(wire.Malformed, match="objects, lists and members") as error:
+                wire.parse(one)
+            assert (error.value.number, error.value.session) == (7, "AB01")
+
+
+@pytest.mark.parametrize("text", ["f({a:[1,2]},", '"{[,', '\\"{,', "\n\\,"])
+def test_what_stands_in_a_text_is_none_of_them(text: str) -> None:
+    params = {"expression": text * 60_000}
+    assert wire.parse(json.dumps({"id": 1, "method": "x", "params": params}).encode()).params == params
 
 
 def test_a_long_text_is_a_single_value() -> None:

@@ -66,12 +66,13 @@ class WebSocket(asyncio.BufferedProtocol):
     def _read(self) -> None:
         self._reads_later = False
         began = self._loop.time()
-        for event in self._ws.events():
-            self._take(event)
-            if self._loop.time() - began > TURN_S:
-                self._reads_later = True
-                self._turns.wait(self._read)
-                break
+        with self._client.together():
+            for event in self._ws.events():
+                self._take(event)
+                if self._loop.time() - began > TURN_S:
+                    self._reads_later = True
+                    self._turns.wait(self._read)
+                    break
         if not self._transport.is_closing() and self._transport.is_reading() is self._reads_later:
             (self._transport.pause_reading if self._reads_later else self._transport.resume_reading)()
         self.write()
@@ -116,7 +117,7 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def write(self) -> None:
         """What waits for the client, as long as there is room and it is its turn."""
-        if self._writes_later:
+        if self._writes_later or (self._client.all_sent and not self._said):
             return
         began = self._loop.time()
         while self._room and not self._transport.is_closing() and (data := self._next()):

@@ -5,8 +5,8 @@ beyond its limits ends it: it is detached in the browser first, which ends whate
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,7 @@ class Guests:
         self._here: dict[Lane, Guest] = {}
         self._told: set[Guest] = set()
         """Those that have heard something and are not `settled`."""
+        self._together = False
 
     async def admit(
         self,
@@ -121,8 +122,19 @@ class Guests:
             if guest.lane.dropped:
                 self.dismiss(guest.lane, str(error))
             raise
-        self._flush()
+        if not self._together:
+            self._flush()
         return number
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is sent within is written at its end, at once."""
+        self._together = True
+        try:
+            yield
+        finally:
+            self._together = False
+            self._flush()
 
     def heard(self, message: Message) -> None:
         guest = self._here[message.lane]
@@ -140,6 +152,7 @@ class Guests:
         """Harmless if it has gone."""
         if (guest := self._here.pop(lane, None)) is None:
             return
+        self._flush()  # what it has asked last, `together`, is still asked: that its dialog goes
         self._channel.drop(lane, why)
         self._detach(guest.session)
         guest.dropped(why)

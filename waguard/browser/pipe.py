@@ -12,7 +12,7 @@ from typing import Self
 from waguard.browser.channel import PIECE
 
 _AT_ONCE = 64
-"""Pieces."""
+"""Writes."""
 
 
 class Pipe:
@@ -79,10 +79,13 @@ class Pipe:
         for _ in range(_AT_ONCE):
             if not self._room or self._writing is None or self._writing.is_closing():
                 return
-            piece = self._take()
-            if not piece:
+            pieces, size = [], 0
+            while size < PIECE and (piece := self._take()):
+                pieces.append(piece)
+                size += len(piece)
+            if not pieces:
                 return
-            self._writing.write(piece)
+            self._writing.write(b"".join(pieces) if len(pieces) > 1 else pieces[0])
         asyncio.get_running_loop().call_soon(self.flush)
 
     def make_room(self, *, room: bool) -> None:

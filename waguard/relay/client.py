@@ -7,6 +7,7 @@ browser first. What a client keeps waiting is let go on in its own sessions, the
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
@@ -234,6 +235,10 @@ class Client:
             self._incoming, self._texts = None, incoming.texts
             self._take(incoming.frame())
             self._texts = {}
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is taken within is written to the browser at its end, at once."""
+        return self._guest.guests.together() if self._guest is not None else nullcontext()
 
     def _take(self, frame: bytes) -> None:
         if self._connection is None:
