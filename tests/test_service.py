@@ -13,6 +13,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import waiting
 from bare_browser import BINARY
 from installed import CODES, CONFIG, PORT, TOKEN, Service, saved, until, until_adopted
 from raw_client import raw_client
@@ -201,7 +202,7 @@ async def test_browsers_and_links_outlive_every_end_of_the_daemon(
         assert simulator.loads == loads
     assert (await service.run("waguard", "--version")).strip() == "waguard 99.0.0"
     assert machine.show("waguard", "ActiveState") == "active"
-    assert re.search(r"3 connected; http", machine.show("waguard", "StatusText"))
+    await waiting.until(lambda: "3 connected; http" in machine.show("waguard", "StatusText"), "its status")
 
     for code in CODES:  # each event is an entry that is found by its fields, and by nothing else
         entries = machine.journal(f"WAGUARD_CLIENT={code}", "WAGUARD_EVENT=session.adopted")
