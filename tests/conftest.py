@@ -16,7 +16,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import damage
 import pytest
 import structlog
 import zxingcpp
@@ -24,7 +23,7 @@ from bare_browser import BINARY
 from blockbuster import blockbuster_ctx
 from hypothesis import HealthCheck, settings
 from PIL import Image
-from written import Written, write
+from written import Written, has_tables, write
 
 import waguard
 from waguard import daemon
@@ -314,5 +313,5 @@ def small() -> Iterator[Written]:
 def large() -> Iterator[Written]:
     """A login with tables beside the logs."""
     for written in _written(large=True):
-        assert all(list(place(written.profile).glob("*.ldb")) for _, place in damage.PLACES)
+        assert has_tables(written.profile)
         yield written

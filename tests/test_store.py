@@ -18,6 +18,7 @@ from waguard.profile.generation import Profile
 from waguard.profile.store import Profiles
 from waguard.sandbox import User, reaper
 from waguard.system import host
+from waguard.system.files import partial
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
 GENERATION = "20240102T030405-0123abcd"
@@ -51,6 +52,28 @@ def precious(tmp_path: Path) -> Iterator[Path]:
 
 def holders(lock: Path) -> list[int]:
     return [holder.identity.pid for holder in reaper.lock_holders([lock], host.process_table())]
+
+
+def test_what_goes_meanwhile_has_nothing_that_is_not_completed(
+    profiles: Profiles, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep looks while a cleanup deletes."""
+    gone, stays = (root / ".transfer" / code / "uploads" for code in ("demo", "demo2"))
+    for place in (gone, stays):
+        place.mkdir(parents=True)
+    real = os.scandir
+    with partial(stays / "x") as left:
+        left.mkdir()
+        assert profiles.partials() == [left]
+
+        def scandir(place: Path) -> object:
+            if place == gone and gone.exists():
+                gone.rmdir()
+            return real(place)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        assert profiles.partials() == [left]
+    assert not gone.exists()
 
 
 def filled(profiles: Profiles, code: ClientCode = DEMO) -> Profile:

@@ -140,14 +140,15 @@ class Profiles:
             *(home for home in homes if re.fullmatch(CODE, home.name)),
             *(shelf for shelf in shelves if re.fullmatch(CODE, shelf.parent.name)),
         }
+        found: list[Path] = []
         with as_storage_error(f"read {self.root}"):
-            return sorted(
-                Path(entry.path)
-                for place in places
-                if place.is_dir() and not place.is_symlink()
-                for entry in os.scandir(place)
-                if is_partial(entry.name)
-            )
+            for place in places:
+                with contextlib.suppress(
+                    FileNotFoundError, NotADirectoryError
+                ):  # of these some go at any time
+                    if not place.is_symlink():
+                        found += (Path(entry.path) for entry in os.scandir(place) if is_partial(entry.name))
+        return sorted(found)
 
     @property
     def uid(self) -> int:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -72,8 +73,10 @@ class Snapshots:
         directory = self._root / code
         with as_storage_error(f"read {directory}"):
             for path in directory.iterdir() if directory.is_dir() else ():
-                if (name := _FILE.fullmatch(path.name)) is not None and path.is_file():
-                    about = about_of(path)
+                if (name := _FILE.fullmatch(path.name)) is None or not path.is_file():
+                    continue
+                about = about_of(path)
+                with suppress(FileNotFoundError):  # it goes just now
                     size = path.stat().st_size
                     found.append(Snapshot(name["id"], path, size, name["refused"] is not None, about))
         timed = {one.id: when(one.about) for one in found if one.about is not None}
