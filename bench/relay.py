@@ -2,9 +2,13 @@
 """What lies between an app and its page: round trips, a long answer, what floods cost others, what an idle client costs.
 
 The floor is the same client (node: `ws`, and puppeteer) on a debugging port of the same browser, which is opened for the bench besides
-the pipe. Both take turns, so that a machine that changes its speed changes both, and the best round of each counts; a ratio is of the times.
-Meanwhile, and under each flood, the control port is asked again and again whether the loop turns (`GET /v1/alive`): the longest
-that it took is the loop's longest standstill, and whatever else the machine had to do. Nothing may be found wrong with the session.
+the pipe; and the same again behind a process that passes bytes and does nothing else (`forwarder.py`). All take turns, so that a machine that
+changes its speed changes each, and the best round of each counts; a ratio is of the times. Meanwhile, and under each flood, the control port
+is asked again and again whether the loop turns (`GET /v1/alive`): the longest that it took is the loop's longest standstill, and whatever
+else the machine had to do. Nothing may be found wrong with the session.
+
+The client that floods is attached alone: of each message to the console the browser makes one for each client that listens, as quickly as the
+page writes, and keeps in its memory what it has not yet written.
 """
 
 import asyncio
@@ -78,9 +82,13 @@ async def main() -> int:
             await asyncio.sleep(1)
             attached = await _taken(daemon, calm_s)
         figures.add("idle_client_ms_per_minute", max(attached - alone, 0.0) / idle * 60_000 / calm_s)
-        relayed = await stack.enter_async_context(client(modules, through, token))
-        direct = await stack.enter_async_context(client(modules, port))
-        await compare(figures, relayed, direct, quick=quick)
+        async with (
+            forwarder(port) as forwarded_port,
+            client(modules, through, token) as relayed,
+            client(modules, port) as direct,
+            client(modules, forwarded_port) as forwarded,
+        ):
+            await compare(figures, relayed, direct, forwarded, quick=quick)
         with standstill(own.url) as calm:
             await asyncio.sleep(calm_s)
         figures.add("still_calm_ms", calm[0])
@@ -100,7 +108,9 @@ async def main() -> int:
     return 0 if figures.close(chosen.json, line) or quick else 1
 
 
-async def compare(figures: Figures, relayed: "Node", direct: "Node", *, quick: bool) -> None:
+async def compare(
+    figures: Figures, relayed: "Node", direct: "Node", forwarded: "Node", *, quick: bool
+) -> None:
     trips = QUICK_TRIPS if quick else TRIPS
     shapes: dict[str, dict[str, Any]] = {
         "sequential": {"do": "rounds", "count": trips, "inFlight": 1},
@@ -110,16 +120,21 @@ async def compare(figures: Figures, relayed: "Node", direct: "Node", *, quick: b
     for name, what in shapes.items():
         best: dict[Node, dict[str, float]] = {}
         for _ in range(QUICK_ROUNDS if quick else ROUNDS):
-            for one in (direct, relayed):
+            for one in (direct, forwarded, relayed):
                 told = await one.do(**what)
                 best[one] = min(told, best.get(one, told), key=lambda said: said["seconds"])
-        for who, one in (("", relayed), ("direct_", direct)):
+        for who, one in (("", relayed), ("direct_", direct), ("forwarded_", forwarded)):
             figures.add(f"{who}{name}_per_s", float(what["count"]) / best[one]["seconds"])
             figures.add(f"{who}{name}_p50_us", best[one]["p50"])
             figures.add(f"{who}{name}_p99_us", best[one]["p99"])
-        ratio = best[relayed]["seconds"] / best[direct]["seconds"]
+        ratio, least = (best[one]["seconds"] / best[direct]["seconds"] for one in (relayed, forwarded))
         figures.add(f"{name}_ratio", ratio, at_most=RATE_AIM)
-        print(f"  {name}: {ratio:.2f} times the time at the port", file=sys.stderr, flush=True)
+        figures.add(f"{name}_forwarded_ratio", least)
+        print(
+            f"  {name}: {ratio:.2f} times the time at the port; {least:.2f} for who passes bytes and does nothing else",
+            file=sys.stderr,
+            flush=True,
+        )
     took: dict[Node, list[float]] = {direct: [], relayed: []}
     for _ in range(QUICK_RESULTS if quick else RESULTS):
         for one, times in took.items():
@@ -179,7 +194,28 @@ class Node:
     async def told(self) -> Any:
         assert self._process.stdout is not None
         async with asyncio.timeout(120):
-            return json.loads(await self._process.stdout.readline())
+            line = await self._process.stdout.readline()
+        if not line:
+            raise Unexpected("a client has ended: see above")
+        return json.loads(line)
+
+
+@asynccontextmanager
+async def forwarder(port: str) -> AsyncIterator[str]:
+    """The address that is the same as at the port."""
+    address = urlsplit(port)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(Path(__file__).with_name("forwarder.py"))),
+        *(str(address.hostname), str(address.port)),
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        own = int(await process.stdout.readline())
+        yield f"ws://127.0.0.1:{own}{address.path}"
+    finally:
+        process.kill()
+        await process.wait()
 
 
 @asynccontextmanager

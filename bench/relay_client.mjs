@@ -19,7 +19,7 @@ ws.on('message', data => {
   done?.(said.result ?? said);
 });
 ws.on('close', () => { closed = true; for (const done of asked.values()) done({}); });
-ws.on('error', () => {});
+ws.on('error', error => { if (session === undefined) { console.error(error); process.exit(1); } });
 
 function ask(method, params = {}, sessionId = session) {
   return new Promise(done => {

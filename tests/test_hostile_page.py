@@ -1,6 +1,7 @@
 """Pages that mean harm, on real Chromium: they cost their own session something, and nobody else."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -292,7 +293,7 @@ async def test_a_page_that_takes_memory_quickly_loses_it_between_two_looks(
 
 @pytest.mark.parametrize("binary", BINARIES, ids=lambda path: path.name)
 @pytest.mark.parametrize("kind", ["bubblewrap", "plain"])
-async def test_browsers_go_before_the_daemon_and_no_page_takes_more_than_it_may(
+async def test_browsers_stand_behind_the_daemon_and_no_page_takes_more_than_it_may(
     start: Daemon, simulator: Simulator, kind: str, binary: Path
 ) -> None:
     sections: dict[str, Any] = {"sandbox": {"kind": kind}, "cgroup": {"memory_max_mb": 1500}}
@@ -307,6 +308,9 @@ async def test_browsers_go_before_the_daemon_and_no_page_takes_more_than_it_may(
             assert score >= (300 if b"--type=renderer" in command else 100), command
             (data,) = [one for one in (place / "limits").read_text().splitlines() if "Max data size" in one]
             assert data.split()[3:5] == [str(1500 << 20)] * 2
+            assert os.getpriority(os.PRIO_PROCESS, pid) >= os.getpriority(os.PRIO_PROCESS, 0) + 10, command
+            if (autogroup := place / "autogroup").exists():
+                assert autogroup.read_text().rstrip().endswith(" nice 10"), command
         page, takes = page_of(supervisor, DEMO), "new Uint8Array(200 << 20).fill(1)"
         assert await page.evaluate(f"(globalThis.taken = [{takes}]).length") == 1
         with pytest.raises(PageFailed):

@@ -1,15 +1,22 @@
 """What holds for a browser's processes with a cgroup and without."""
 
 import contextlib
+import errno
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from waguard.sandbox.identity import Identity
 from waguard.system import host
 
-_PRLIMIT = Path("/usr/bin/prlimit")
-"""Of util-linux; where it is not, it goes on without."""
+_PRLIMIT, _NICE = Path("/usr/bin/prlimit"), Path("/usr/bin/nice")
+"""Of util-linux and coreutils; where one is not, it goes on without."""
+_NICENESS = 10
+"""A browser stands behind the daemon where both want a processor: each page has a few busy threads, the daemon has one."""
+_AUTOGROUP_S = 0.1
+"""Between two changes of an autogroup the kernel wants so long of whoever is not root, of all together, and refuses the second, sched(7)."""
+_AUTOGROUP_TRIES = 5
 _OOM_SCORE = 100
 """When the machine has no more memory the kernel ends a browser before the daemon, which has 0 or less; and of a browser
 first a page, to which Chromium gives 300, proc(5)."""
@@ -22,29 +29,49 @@ def command(memory_mb: int) -> list[str]:
     for some 600 MiB there before it takes any; what it cannot have fails in the page, or crashes it.
     """
     most = memory_mb * host.MB
-    return [str(_PRLIMIT), f"--data={most}:{most}", "--"] if memory_mb and _PRLIMIT.exists() else []
+    nice = [str(_NICE), "-n", str(_NICENESS)] if _NICE.exists() else []
+    return nice + ([str(_PRLIMIT), f"--data={most}:{most}", "--"] if memory_mb and _PRLIMIT.exists() else [])
 
 
 def volunteer(processes: Iterable[Identity]) -> None:
-    """Have the kernel end these before others, as far as we may. Blocking.
+    """Have the kernel end these before others, and have them stand behind others for the processor, as far as we may. Blocking.
 
     Once the browser answers: a full Chromium sets itself back to 0 when it starts, and what it starts later inherits.
     """
     for one in processes:
         with contextlib.suppress(OSError):  # it has ended, or is not ours to change
-            _raise_score(one)
+            _change(one, "oom_score_adj", _raise_score)
+        with contextlib.suppress(OSError):  # likewise; or the kernel has none
+            _change(one, "autogroup", _stand_behind)
 
 
-def _raise_score(one: Identity) -> None:
+def _change(one: Identity, name: str, change: Callable[[int], None]) -> None:
     place = os.open(f"/proc/{one.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if not one.current():  # else the directory is of this very process
             return
-        fd = os.open("oom_score_adj", os.O_RDWR | os.O_CLOEXEC, dir_fd=place)
+        fd = os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=place)
         try:
-            if int(os.read(fd, 16)) < _OOM_SCORE:
-                os.pwrite(fd, b"%d" % _OOM_SCORE, 0)
+            change(fd)
         finally:
             os.close(fd)
     finally:
         os.close(place)
+
+
+def _raise_score(fd: int) -> None:
+    if int(os.read(fd, 16)) < _OOM_SCORE:
+        os.pwrite(fd, b"%d" % _OOM_SCORE, 0)
+
+
+def _stand_behind(fd: int) -> None:
+    """Where the kernel shares out the processor by sessions of processes, what counts is how nice a session is, and not how nice they are, sched(7)."""
+    for _ in range(_AUTOGROUP_TRIES):
+        if os.pread(fd, 64, 0).endswith(b" nice %d\n" % _NICENESS):  # one of its processes was asked before
+            return
+        try:
+            os.write(fd, b"%d" % _NICENESS)
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                raise
+            time.sleep(_AUTOGROUP_S)
