@@ -95,11 +95,15 @@ async def test_it_is_told_what_has_gone_and_what_has_come(world: World, journal:
         await world.until_connected()
 
 
-async def test_a_browser_that_does_not_come_back_is_waited_for_so_long(start: Daemon) -> None:
+async def test_a_browser_that_does_not_come_back_is_waited_for_so_long(
+    start: Daemon, journal: Journal
+) -> None:
     async with world_at(start, 0.5) as world, raw_client(world.address, world.secret) as client:
         await world.supervisor.disconnect(DEMO)
         assert await client.closed() == Closing.BROWSER
         assert world.supervisor._sessions[DEMO].driving.attached == 0
+        assert len(journal.named("relay.attached")) == 1
+        assert len(journal.named("relay.detached")) == 1, "with its browser, and that is all"
 
 
 @needs_npm

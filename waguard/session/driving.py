@@ -40,8 +40,8 @@ class Driving:
         self._lease = lease
         parts = urlsplit(instance.resources.config.whatsapp.url)
         self._home = f"{parts.scheme}://{parts.netloc}"
-        self._since: dict[Client, float] = {}
-        """Those that are attached, monotonic."""
+        self._since: dict[Client, float | None] = {}
+        """Those that are attached, monotonic; None: its browser has gone, and it waits for the next one."""
         self._left_at: float | None = None
         """Unix time at which a client has last left something in the page's document of then; None if none has."""
         self._repeats = Repeats(_REPEATS)
@@ -229,6 +229,7 @@ class Driving:
         if client.exposed:
             self._left_at = time.time()
         if (since := self._since.get(client)) is not None:
+            self._since[client] = None
             lasted = round((time.monotonic() - since) * 1000, 1)
             self._publish("relay.detached", client, reason=reason, lasted_ms=lasted)
 
