@@ -36,10 +36,10 @@ from waguard.system import host, threads
 POSING = Path(__file__).parent / "posing_chromium.py"
 DYING_S = 5.0
 """What was killed is in the process table until the kernel has taken it apart, which takes a while on a busy machine."""
-# That a busy machine draws slowly says nothing of a rule.
-settings.register_profile("waguard", suppress_health_check=[HealthCheck.too_slow])
+# That a busy machine takes long for an example, or draws slowly, says nothing of a rule.
+settings.register_profile("waguard", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # For hours: pytest --hypothesis-profile=long tests/test_relay_model.py
-settings.register_profile("long", max_examples=20_000, suppress_health_check=[*HealthCheck])
+settings.register_profile("long", max_examples=20_000, deadline=None, suppress_health_check=[*HealthCheck])
 settings.load_profile("waguard")
 LONGEST = (
     *("adoption", "custody", "logins", "install", "service", "bench", "disk", "sweep", "daemon", "browser"),

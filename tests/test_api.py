@@ -1108,7 +1108,7 @@ async def test_no_answer_to_a_clients_token_names_a_path_of_the_daemons(
             path = route.path.replace("{code}", "demo").replace("{id}", "1")
             if route.view is bytes or route.scope in {Scope.OPEN, Scope.OWN} or path == "/v1/reap":
                 continue
-            # What they answer is a code and a time, or names that others have given: tests/test_transfer.py.
+            # What they answer is a code and a time, or names that others have given: tests/test_file_name.py.
             if path.endswith(("/pairing-code", "/tickets")) or "loads" in path:
                 continue
             admins = await asked.ask(route.method, path)

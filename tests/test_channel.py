@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from waguard.browser.channel import (
@@ -92,7 +92,6 @@ anything = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(params=anything, session=st.sampled_from([None, "P", "A", "B"]), spaced=st.booleans())
 def test_whose_a_message_is_does_not_depend_on_what_a_page_puts_into_it(
     params: object, session: str | None, *, spaced: bool
@@ -195,7 +194,6 @@ streams = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(messages=streams, cuts=st.lists(st.integers(0, 4000), max_size=12), resumed=st.booleans())
 def test_however_the_stream_is_cut_the_messages_are_the_same(
     messages: Sequence[bytes], cuts: Sequence[int], *, resumed: bool
@@ -416,7 +414,6 @@ class Run:
         return [len(one["params"]["text"]) for one in commands if one.get("sessionId", "daemon") == who]
 
 
-@settings(deadline=None)
 @given(taken=steps)
 def test_no_budget_is_ever_exceeded_and_the_daemon_is_always_next(taken: list[tuple[str, str, int]]) -> None:
     run = Run()
@@ -425,7 +422,6 @@ def test_no_budget_is_ever_exceeded_and_the_daemon_is_always_next(taken: list[tu
         assert all(run.check())
 
 
-@settings(deadline=None)
 @given(taken=steps)
 def test_what_one_does_changes_nothing_that_another_sees(taken: list[tuple[str, str, int]]) -> None:
     """The same run with A, and without whatever A does or is told: the same messages, refusals and commands of the others.

@@ -510,7 +510,7 @@ def _loads_or_says_why(path: Path, environ: Mapping[str, str]) -> str:
         return f"{error}{error!r}{error.details}"
 
 
-brief = settings(deadline=None, max_examples=50)
+brief = settings(max_examples=50)
 
 
 @brief

@@ -114,7 +114,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     events=st.lists(st.tuples(st.sampled_from([DEMO, DEMO2]), st.sampled_from(sorted(KEPT)), VALUES)),
     limit=st.integers(1, 10),

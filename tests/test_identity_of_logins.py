@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from bare_browser import BINARY
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from written import Written
 
@@ -130,7 +130,6 @@ def test_what_a_hostile_browser_left_there_tells_nothing_and_costs_nothing(tmp_p
     assert identity.read(tmp_path, ORIGIN) == (frozenset() if odd == "none" else None)
 
 
-@settings(deadline=None)
 @given(data=st.binary(max_size=200))
 def test_no_bytes_are_too_odd_to_be_refused(data: bytes) -> None:
     for parse in (

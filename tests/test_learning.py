@@ -110,7 +110,7 @@ def test_of_whom_nothing_is_known_the_night_is_quiet() -> None:
     assert [hour for hour in range(24) if quiet(Activity(), hour)] == [2, 3, 4]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(levels=LEVELS)
 def test_each_day_has_three_quiet_hours_and_no_other_hour_is_quieter(levels: list[float]) -> None:
     activity = week(levels)

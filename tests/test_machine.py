@@ -64,6 +64,7 @@ def test_a_failed_fresh_start_is_not_retired_again() -> None:
     play(e.ConnectAsked(fresh=True), o.Remember(Wanted.UP), o.Prepare(1, Source()))
     play(e.Prepared(1), o.Launch(1))(e.Failed(1, FAILURE), o.Stop(1, polite=False))
     play(e.Gone(1), o.BackOff(1, 0.0, jitter=True), process=Process.BACKOFF)
+    assert summary_of(play.state) is Status.RECOVERING
     play(e.WaitEnded(1), o.Prepare(2))
 
 

@@ -100,6 +100,21 @@ def test_a_reload_that_helps() -> None:
     )
 
 
+def test_what_passes_by_itself() -> None:
+    session = Session()
+    connected(session)
+    session(
+        found(1, Fault.PAGE_SILENT),
+        "session.changed status=recovering was=connected",
+        "health.finding fault=page_silent",
+    )
+    session(
+        seen(1, Link.CONNECTED),
+        "session.changed status=connected was=recovering",
+        "health.recovered fault=page_silent remedy=none",
+    )
+
+
 def test_a_browser_that_ends_and_is_stopped_meanwhile() -> None:
     session = Session()
     connected(session)

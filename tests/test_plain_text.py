@@ -107,7 +107,7 @@ def test_json_keeps_its_meaning(text: str) -> None:
 
 @pytest.mark.usefixtures("log_settings")
 @pytest.mark.parametrize("form", ["json", "console"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=TEXTS)
 def test_no_line_of_the_log_has_it(form: str, text: str) -> None:
     stream = io.StringIO()
@@ -149,7 +149,7 @@ def test_no_alert_has_it(text: str) -> None:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=TEXTS)
 def test_no_terminal_gets_it(terminal: bool, text: str) -> None:
     stream = io.StringIO()

@@ -59,7 +59,7 @@ _launches = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(record=st.builds(Record, st.sampled_from(Wanted), st.none() | _launches))
 def test_any_record_is_read_as_it_was_written(
     tmp_path_factory: pytest.TempPathFactory, record: Record

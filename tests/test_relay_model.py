@@ -730,9 +730,7 @@ class Relayed(RuleBasedStateMachine):
         assert not [one for one in self.loop._scheduled if not one.cancelled()]  # type: ignore[attr-defined]
 
 
-Relayed.TestCase.settings = settings(
-    max_examples=settings().max_examples // 2, stateful_step_count=40, deadline=None
-)
+Relayed.TestCase.settings = settings(max_examples=settings().max_examples // 2, stateful_step_count=40)
 TestRelayed = Relayed.TestCase
 
 

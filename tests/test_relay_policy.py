@@ -114,6 +114,7 @@ ALLOWED: list[tuple[Seat, str, dict[str, Any]]] = [
         },
     ),
     (OWNER, "Input.dispatchDragEvent", {"data": {"items": [{"mimeType": "text/plain", "data": "x"}]}}),
+    (OWNER, "Input.dispatchDragEvent", {"data": 7}),
     (OWNER, "Fetch.continueRequest", {"requestId": "1"}),
     (OWN, "Fetch.continueRequest", {"requestId": "1", "url": "https://example.com/"}),
     (OWN, "Network.clearBrowserCookies", {}),

@@ -89,7 +89,7 @@ def test_what_is_opened_is_what_was_sealed(size: int) -> None:
     assert opened(sealed(data)) == data
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(at=st.integers(0, 2 * CHUNK + 400), bit=st.integers(0, 7))
 def test_a_flipped_bit_anywhere_is_found(at: int, bit: int) -> None:
     data = bytearray(_LONG)
@@ -98,7 +98,7 @@ def test_a_flipped_bit_anywhere_is_found(at: int, bit: int) -> None:
         opened(bytes(data))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(size=st.integers(0, 2 * CHUNK + 400))
 def test_a_file_that_is_cut_anywhere_is_found(size: int) -> None:
     with pytest.raises(SnapshotRefused):
@@ -685,7 +685,7 @@ def spoiled(data: bytes, changes: Sequence[tuple[int, str, bytes]]) -> bytes:
     return data
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(form=st.sampled_from(["tar", "tar", "gz", "zst", "wgb"]), changes=CHANGES)
 def test_whatever_is_sent_is_a_login_or_refused_with_a_reason(
     small_archives: dict[str, bytes], tmp_path: Path, form: str, changes: list[tuple[int, str, bytes]]

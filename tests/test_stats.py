@@ -151,7 +151,7 @@ NAMES = st.sampled_from(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(told=st.lists(st.tuples(NAMES, st.sampled_from([DEMO, DEMO2]), FIELDS)))
 def test_any_history_comes_to_something_that_can_be_sent_and_shown(
     told: list[tuple[str, ClientCode, dict[str, Any]]],

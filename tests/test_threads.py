@@ -200,7 +200,7 @@ async def test_a_call_of_its_own_is_of_nobody(gate: threading.Event) -> None:
         max_size=40,
     )
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_client_has_more_than_its_share_and_everything_is_done(calls: list[tuple[str, Kind]]) -> None:
     at_work: Counter[tuple[str, Kind]] = Counter()
     most: Counter[tuple[str, Kind]] = Counter()

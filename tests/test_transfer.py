@@ -16,14 +16,11 @@ from bare_browser import BINARIES, BINARY
 from clients import DEMO
 from conftest import Daemon, Journal
 from control_port import ADMIN, API, TOKEN, TOKEN2, Port, is_problem
-from hypothesis import example, given
-from hypothesis import strategies as st
 from pyppeteer.errors import NetworkError
 from pyppeteer.page import Page
 from waiting import until
 
 from waguard.client import Client
-from waguard.core.file_name import MOST, file_name
 from waguard.core.model import ClientCode
 from waguard.session import uploads
 from waguard.simulator.server import Simulator
@@ -81,40 +78,6 @@ def put(sessions_dir: Path, kind: str, name: str, content: bytes = b"old", age_s
 def paths(port: Port, code: ClientCode = DEMO) -> dict[str, str]:
     """What the relay's policy takes."""
     return port.supervisor._sessions[code].transfer.uploads.paths
-
-
-# --- names ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("given_name", "name"),
-    [
-        ("invoice 7.pdf", "invoice 7.pdf"),
-        ("../../etc/passwd", "passwd"),
-        ("C:\\fakepath\\a.png", "a.png"),
-        ("gpj.\u202egnp.exe", "gpj.gnp.exe"),
-        ("a\x00\x1b[31m\nb\ud83d.txt", "a[31mb.txt"),
-        (".bashrc", "bashrc"),
-        ("Übersicht - März 😀.pdf", "Übersicht - März 😀.pdf"),
-        ("..", "file"),
-        ("", "file"),
-        ("/", "file"),
-        ("x" * 500 + ".pdf", "x" * (MOST - 4) + ".pdf"),
-        ("x." + "y" * 500, "x." + "y" * (MOST - 2)),
-    ],
-)
-def test_a_name_is_harmless(given_name: str, name: str) -> None:
-    assert file_name(given_name) == name
-
-
-@given(st.text())
-@example("😀" * 200 + ".😀😀😀😀")
-def test_any_name_is_one_of_a_file(text: str) -> None:
-    name = file_name(text)
-    assert 0 < len(name.encode()) <= MOST
-    assert name not in {".", ".."}
-    assert not set(name) & set("/\\\0\n\r")
-    assert file_name(name) == name
 
 
 # --- uploads -------------------------------------------------------------------------------------------------
