@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Passes bytes between whoever connects and HOST:PORT, and does nothing else: what any process of asyncio's in between costs. Run by relay.py."""
 
 import asyncio
