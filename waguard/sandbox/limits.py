@@ -33,16 +33,24 @@ def command(memory_mb: int) -> list[str]:
     return nice + ([str(_PRLIMIT), f"--data={most}:{most}", "--"] if memory_mb and _PRLIMIT.exists() else [])
 
 
+def stand_behind(processes: Iterable[Identity]) -> None:
+    """Have the sessions of these stand behind others for the processor, as they do themselves. Blocking.
+
+    Before the browser runs: those that start would else go before those that are there.
+    """
+    for one in processes:
+        with contextlib.suppress(OSError):  # it has ended, or the kernel has none of these
+            _change(one, "autogroup", _make_nicer)
+
+
 def volunteer(processes: Iterable[Identity]) -> None:
-    """Have the kernel end these before others, and have them stand behind others for the processor, as far as we may. Blocking.
+    """Have the kernel end these before others, as far as we may. Blocking.
 
     Once the browser answers: a full Chromium sets itself back to 0 when it starts, and what it starts later inherits.
     """
     for one in processes:
         with contextlib.suppress(OSError):  # it has ended, or is not ours to change
             _change(one, "oom_score_adj", _raise_score)
-        with contextlib.suppress(OSError):  # likewise; or the kernel has none
-            _change(one, "autogroup", _stand_behind)
 
 
 def _change(one: Identity, name: str, change: Callable[[int], None]) -> None:
@@ -64,7 +72,7 @@ def _raise_score(fd: int) -> None:
         os.pwrite(fd, b"%d" % _OOM_SCORE, 0)
 
 
-def _stand_behind(fd: int) -> None:
+def _make_nicer(fd: int) -> None:
     """Where the kernel shares out the processor by sessions of processes, what counts is how nice a session is, and not how nice they are, sched(7)."""
     for _ in range(_AUTOGROUP_TRIES):
         if os.pread(fd, 64, 0).endswith(b" nice %d\n" % _NICENESS):  # one of its processes was asked before
