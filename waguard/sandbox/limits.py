@@ -12,7 +12,7 @@ from waguard.system import host
 
 _PRLIMIT, _NICE = Path("/usr/bin/prlimit"), Path("/usr/bin/nice")
 """Of util-linux and coreutils; where one is not, it goes on without."""
-_NICENESS = 10
+_NICENESS = 5
 """A browser stands behind the daemon where both want a processor: each page has a few busy threads, the daemon has one."""
 _AUTOGROUP_S = 0.1
 """Between two changes of an autogroup the kernel wants so long of whoever is not root, of all together, and refuses the second, sched(7)."""
