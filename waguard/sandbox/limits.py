@@ -1,9 +1,7 @@
 """What holds for a browser's processes with a cgroup and without."""
 
 import contextlib
-import errno
 import os
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -14,9 +12,6 @@ _PRLIMIT, _NICE = Path("/usr/bin/prlimit"), Path("/usr/bin/nice")
 """Of util-linux and coreutils; where one is not, it goes on without."""
 _NICENESS = 5
 """A browser stands behind the daemon where both want a processor: each page has a few busy threads, the daemon has one."""
-_AUTOGROUP_S = 0.1
-"""Between two changes of an autogroup the kernel wants so long of whoever is not root, of all together, and refuses the second, sched(7)."""
-_AUTOGROUP_TRIES = 5
 _OOM_SCORE = 100
 """When the machine has no more memory the kernel ends a browser before the daemon, which has 0 or less; and of a browser
 first a page, to which Chromium gives 300, proc(5)."""
@@ -39,7 +34,9 @@ def stand_behind(processes: Iterable[Identity]) -> None:
     Before the browser runs: those that start would else go before those that are there.
     """
     for one in processes:
-        with contextlib.suppress(OSError):  # it has ended, or the kernel has none of these
+        with contextlib.suppress(
+            OSError
+        ):  # it has ended, the kernel has none of these, or takes one change in 0.1 s of whoever is not root
             _change(one, "autogroup", _make_nicer)
 
 
@@ -74,12 +71,5 @@ def _raise_score(fd: int) -> None:
 
 def _make_nicer(fd: int) -> None:
     """Where the kernel shares out the processor by sessions of processes, what counts is how nice a session is, and not how nice they are, sched(7)."""
-    for _ in range(_AUTOGROUP_TRIES):
-        if os.pread(fd, 64, 0).endswith(b" nice %d\n" % _NICENESS):  # one of its processes was asked before
-            return
-        try:
-            os.write(fd, b"%d" % _NICENESS)
-        except OSError as error:
-            if error.errno != errno.EAGAIN:
-                raise
-            time.sleep(_AUTOGROUP_S)
+    if not os.pread(fd, 64, 0).endswith(b" nice %d\n" % _NICENESS):  # one of its processes was asked before
+        os.write(fd, b"%d" % _NICENESS)
