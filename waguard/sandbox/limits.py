@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from waguard.sandbox.identity import Identity
@@ -34,20 +34,21 @@ def stand_behind(processes: Iterable[Identity]) -> None:
     Before the browser runs: those that start would else go before those that are there.
     """
     for one in processes:
-        with contextlib.suppress(
-            OSError
-        ):  # it has ended, the kernel has none of these, or takes one change in 0.1 s of whoever is not root
+        # It has ended, the kernel has none of these, or see `volunteer`.
+        with contextlib.suppress(OSError):
             _change(one, "autogroup", _make_nicer)
 
 
-def volunteer(processes: Iterable[Identity]) -> None:
+def volunteer(processes: Sequence[Identity]) -> None:
     """Have the kernel end these before others, as far as we may. Blocking.
 
-    Once the browser answers: a full Chromium sets itself back to 0 when it starts, and what it starts later inherits.
+    Once the browser answers: a full Chromium sets itself back to 0 when it starts, and what it starts later inherits. Then they are
+    asked once more to `stand_behind`: of whoever is not root the kernel takes one such change in 0.1 s, and another browser may have had it.
     """
     for one in processes:
         with contextlib.suppress(OSError):  # it has ended, or is not ours to change
             _change(one, "oom_score_adj", _raise_score)
+    stand_behind(processes)
 
 
 def _change(one: Identity, name: str, change: Callable[[int], None]) -> None:
