@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from bare_browser import BINARY
+
+LONG = bool(os.environ.get("WAGUARD_TEST_LONG"))
+"""Whether bots work for minutes: 1,000 messages each way, 50 of them one after the other."""
 
 
 class Bot:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -98,12 +99,17 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+@cache
+def trees() -> Mapping[str, ast.Module]:
+    """Parsed where a test wants them: whoever collects the tests has no use for them."""
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
 
 def imported(name: str) -> Iterator[tuple[str, int]]:
     """What a module imports, anywhere in it, by full name and line."""
-    for node in ast.walk(TREES[name]):
+    for node in ast.walk(trees()[name]):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -118,7 +124,7 @@ def for_types_only(name: str) -> set[int]:
     """Lines below ``if TYPE_CHECKING:``, which never run."""
     return {
         inner.lineno
-        for node in ast.walk(TREES[name])
+        for node in ast.walk(trees()[name])
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for inner in node.body
     }
@@ -265,7 +271,7 @@ def test_no_other_third_party_is_imported() -> None:
 
 def calls() -> Iterator[tuple[str, ast.Call, str]]:
     """Every call as (where, node, dotted name of what is called)."""
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 yield f"{name}:{node.lineno}", node, ast.unparse(node.func)
@@ -343,7 +349,7 @@ def test_nobody_sleeps_in_a_thread_or_kills_by_name() -> None:
     wrong = [where for where, _, called in calls() if called in {"time.sleep", "sleep"}]
     texts = [
         f"{name}:{node.lineno}"
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
         if node.value.split()[:1] in (["pkill"], ["killall"])

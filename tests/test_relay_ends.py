@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from bare_browser import BINARY
-from bots import Bot, running
+from bots import LONG, Bot, running
 from clients import DEMO, pid_of, token
 from conftest import Daemon, Journal
 from npm import installed, needs_npm
@@ -27,9 +27,10 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(BINARY is None, reason="no Chromium is installed"),
     needs_npm,
+    pytest.mark.timeout(1_800 if LONG else 120),
 ]
 SEED = 16
-ROUNDS = 8
+ROUNDS = 50 if LONG else 8
 ANA = "5215559998877"
 
 

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import aiohttp
 import pytest
 from bare_browser import BINARY
-from bots import Bot, running
+from bots import LONG, Bot, running
 from clients import DEMO, pid_of, token
 from conftest import Daemon, Journal
 from npm import installed, needs_npm
@@ -25,10 +26,12 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(BINARY is None, reason="no Chromium is installed"),
     needs_npm,
+    pytest.mark.timeout(1_800 if LONG else 120),
 ]
 VERSIONS = ("1.31.0", "1.34.7")
 SYNC_S = 1.5
 ANA = "5215559998877"
+MESSAGES, RETURNS = (1_000, 50) if LONG else (20, 3)
 
 
 class World:
@@ -83,12 +86,13 @@ async def test_it_comes_up_hears_answers_and_leaves_the_session_up(
         wid = await world.phone.scan((await bot.until("qr"))["text"])
         for event in ("authenticated", "ready"):
             await bot.until(event)
-        for number in range(20):
-            await world.phone.write(ANA, body=f"in {number}")
-        assert [(await bot.until("message"))["body"] for _ in range(20)] == [f"in {n}" for n in range(20)]
-        await bot.do("many", to=f"{ANA}@c.us", bodies=[f"out {number}" for number in range(20)])
-        written = [one["body"] for one in await world.phone.written() if one["from_me"]]
-        assert written == [f"out {number}" for number in range(20)]
+        sent = [f"in {number}" for number in range(MESSAGES)]
+        for body in sent:
+            await world.phone.write(ANA, body=body)
+        assert [(await bot.until("message"))["body"] for _ in sent] == sent
+        answers = [f"out {number}" for number in range(MESSAGES)]
+        await bot.do("many", to=f"{ANA}@c.us", bodies=answers)
+        assert [one["body"] for one in await world.phone.written() if one["from_me"]] == answers
         await bot.do("state")  # whatever it was told before has been heard
         assert not [one for one in bot.heard if one["event"] == "message"], "each once"
         await bot.do("destroy")
@@ -109,22 +113,34 @@ async def test_it_comes_up_hears_answers_and_leaves_the_session_up(
     assert not journal.named("relay.refused")
 
 
-async def test_who_attaches_to_a_page_that_syncs_before_it_listens_is_ready(
+async def test_who_attaches_again_is_ready_once_however_quickly_the_page_resumes(
     world: World, journal: Journal
 ) -> None:
-    await world.supervisor.connect(DEMO, wait=Wait.QR)
+    """The first two times it has resumed before anybody listens."""
+    chance, quick = Random(16), world.simulator.cadence
+    before = await world.supervisor.connect(DEMO, wait=Wait.QR)
     async with world.bot(VERSIONS[-1]) as bot:
         wid = await world.phone.scan((await bot.until("qr"))["text"])
         await bot.until("ready")
-    world.simulator.cadence = replace(world.simulator.cadence, sync_s=0.0)
-    for version in VERSIONS:
-        async with world.bot(version) as bot:
+    for turn in range(RETURNS):
+        sync_s = 0.0 if turn < len(VERSIONS) else chance.uniform(0, 2)
+        world.simulator.cadence = replace(quick, sync_s=sync_s)
+        async with world.bot(VERSIONS[turn % len(VERSIONS)]) as bot:
             await bot.until("ready")
-            await world.phone.write(ANA, body=f"for {version}")
-            assert (await bot.until("message"))["body"] == f"for {version}"
-            assert not [one for one in bot.heard if one["event"] in {"qr", "ready"}]
+            await world.phone.write(ANA, body=f"for {turn}")
+            assert (await bot.until("message"))["body"] == f"for {turn}"
+            await bot.do("state")  # whatever it was told before has been heard
+            assert not [one for one in bot.heard if one["event"] in {"qr", "ready", "message"}]
+            if chance.random() < 0.5:
+                await bot.do("destroy")
+            else:
+                bot.process.kill()
+                await bot.process.wait()
     assert journal.named("relay.replayed")
+    assert not journal.named("health.finding")
     assert await world.phone.link(wid) == "connected"
+    after = world.supervisor.view(DEMO)
+    assert (pid_of(after), after.attempt) == (pid_of(before), before.attempt)
 
 
 async def test_a_logout_logs_out_and_the_browser_stays(world: World) -> None:

@@ -1,6 +1,7 @@
 """The commands that go on until they are stopped: the daemon, and the stand-in for WhatsApp Web."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -18,9 +19,13 @@ def run(
     check: Annotated[bool, typer.Option("--check", help="Only check whether it could start.")] = False,
 ) -> None:
     """Run the daemon until SIGTERM or Ctrl-C. SIGHUP restarts it and leaves the browsers up."""
+    # What is imported stays: nobody looks through it for garbage, neither meanwhile nor while the daemon runs.
+    gc.disable()
     from waguard import daemon  # noqa: PLC0415 (browsers and all: no other command needs it)
     from waguard.system.systemd import handing_over  # noqa: PLC0415 (likewise)
 
+    gc.freeze()
+    gc.enable()
     loaded = load(ctx.obj)
     if check:
         daemon.check(loaded)
