@@ -43,7 +43,7 @@ QUICK_ROUNDS, QUICK_TRIPS, QUICK_RESULTS, QUICK_CALM_S, QUICK_IDLE = 2, 200, 1, 
 UNFENCED = """
 import runpy, sys
 from waguard.sandbox.fence import Fence
-Fence.start = lambda self, work: work()
+Fence.take_on = lambda self: None
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -91,8 +91,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         function = getattr(item, "function", None)
         if asyncio.iscoroutinefunction(function) and isinstance(item, pytest.Function):
-            # Its loop is gone when what has leaked is looked for.
-            item.fixturenames[:0] = ["nothing_leaks", "loop_guard"]
+            # Its loop is gone when what has leaked is looked for; what several tests share is there before, and leaks nothing.
+            made = item._fixtureinfo.name2fixturedefs
+            own = [
+                name for name in item.fixturenames if name not in made or made[name][-1].scope == "function"
+            ]
+            shared = [name for name in item.fixturenames if name not in own]
+            item.fixturenames[:] = [*shared, "nothing_leaks", "loop_guard", *own]
 
 
 UNREAD: list[str] = []
@@ -121,7 +126,9 @@ async def loop_guard() -> AsyncIterator[None]:
             function.can_block_in("waguard/system/fds.py", {"inheritable"})  # likewise
             function.can_block_in("waguard/system/shortage.py", {"_of_the_cgroup"})  # likewise
             function.can_block_in("waguard/sandbox/spawn.py", {"reap"})  # only what has ended
-            function.can_block_in("waguard/sandbox/fence.py", {"start"})  # a thread that lives for one spawn
+            function.can_block_in(
+                "waguard/sandbox/fence.py", {"started"}
+            )  # a thread that lives for one spawn
             function.can_block_in("waguard/browser/launch.py", {"_drain"})  # non-blocking fd
             function.can_block_in("waguard/sandbox/bubblewrap.py", {"_read_object"})  # non-blocking fd
             function.can_block_in(

@@ -309,6 +309,7 @@ async def test_browsers_stand_behind_the_daemon_and_no_page_takes_more_than_it_m
             (data,) = [one for one in (place / "limits").read_text().splitlines() if "Max data size" in one]
             assert data.split()[3:5] == [str(1500 << 20)] * 2
             assert os.getpriority(os.PRIO_PROCESS, pid) >= os.getpriority(os.PRIO_PROCESS, 0) + 5, command
+            assert os.sched_getscheduler(pid) == os.SCHED_BATCH, command
             autogroup = place / "autogroup"
             if autogroup.exists() and b"crashpad" not in command:  # which waits in a session of its own
                 assert autogroup.read_text().endswith(" nice 5\n"), command

@@ -1,8 +1,8 @@
 """What a browser may do on the network that it shares with the machine: connect to TCP ports of the web, and listen nowhere.
 
 So neither the control port nor a database of this machine is in its reach, and it cannot take the control port while no daemon has
-it. `landlock` has the ports, `seccomp` what would go round them. Both hold for a thread and what it starts, so each sandbox is
-started by a thread of its own.
+it. `landlock` has the ports, `seccomp` what would go round them. Both hold for a thread and what it starts, as does what a browser has of the
+processor (`limits`), so each sandbox is started by a thread of its own.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Self, TypeVar
 
-from waguard.sandbox import landlock, seccomp
+from waguard.sandbox import landlock, limits, seccomp
 from waguard.system import shortage
 
 _PR_SET_NO_NEW_PRIVS = 38
@@ -39,27 +39,8 @@ class Fence:
         made.close()
         return made.gap
 
-    def start(self, work: Callable[[], _T]) -> _T:
-        """Do something that starts a program, so that the program is inside; returns what it does. Raises what it raises."""
-        done: list[_T] = []
-        failed: list[BaseException] = []
-
-        def inside() -> None:
-            try:
-                self._take_on()
-                done.append(work())
-            except BaseException as error:  # noqa: BLE001 (it is raised where it was called for)
-                failed.append(error)
-
-        thread = threading.Thread(target=inside, name="fence")
-        with shortage.told():
-            thread.start()
-        thread.join()
-        if failed:
-            raise failed[0]
-        return done[0]
-
-    def _take_on(self) -> None:
+    def take_on(self) -> None:
+        """For this thread, whatever it starts, and for good. Raises `OSError`."""
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
             number = ctypes.get_errno()
@@ -76,5 +57,26 @@ class Fence:
 
 
 def started(fence: Fence | None, work: Callable[[], _T]) -> _T:
-    """Inside the fence, if there is one."""
-    return work() if fence is None else fence.start(work)
+    """Do something that starts a browser, in a thread of its own: inside the fence, if there is one, and behind the daemon for the processor.
+
+    Returns what it does. Raises what it raises.
+    """
+    done: list[_T] = []
+    failed: list[BaseException] = []
+
+    def inside() -> None:
+        try:
+            limits.stand_behind()
+            if fence is not None:
+                fence.take_on()
+            done.append(work())
+        except BaseException as error:  # noqa: BLE001 (it is raised where it was called for)
+            failed.append(error)
+
+    thread = threading.Thread(target=inside, name="spawn")
+    with shortage.told():
+        thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]

@@ -8,8 +8,8 @@ from pathlib import Path
 from waguard.sandbox.identity import Identity
 from waguard.system import host
 
-_PRLIMIT, _NICE = Path("/usr/bin/prlimit"), Path("/usr/bin/nice")
-"""Of util-linux and coreutils; where one is not, it goes on without."""
+_PRLIMIT = Path("/usr/bin/prlimit")
+"""Of util-linux; where it is not, it goes on without."""
 _NICENESS = 5
 """A browser stands behind the daemon where both want a processor: each page has a few busy threads, the daemon has one."""
 _OOM_SCORE = 100
@@ -24,11 +24,21 @@ def command(memory_mb: int) -> list[str]:
     for some 600 MiB there before it takes any; what it cannot have fails in the page, or crashes it.
     """
     most = memory_mb * host.MB
-    nice = [str(_NICE), "-n", str(_NICENESS)] if _NICE.exists() else []
-    return nice + ([str(_PRLIMIT), f"--data={most}:{most}", "--"] if memory_mb and _PRLIMIT.exists() else [])
+    return [str(_PRLIMIT), f"--data={most}:{most}", "--"] if memory_mb and _PRLIMIT.exists() else []
 
 
-def stand_behind(processes: Iterable[Identity]) -> None:
+def stand_behind() -> None:
+    """Have this thread, and all that it starts, stand behind others for the processor.
+
+    It is nicer, which the kernel keeps for each thread (setpriority(2), "C library/kernel differences"), and never takes the processor from who is
+    at work because it has something to do itself (SCHED_BATCH, sched(7)): the threads of a page wake each other thousands of times a second.
+    """
+    with contextlib.suppress(OSError):  # a filter of a container's forbids it
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def place_behind(processes: Iterable[Identity]) -> None:
     """Have the sessions of these stand behind others for the processor, as they do themselves. Blocking.
 
     Before the browser runs: those that start would else go before those that are there.
@@ -42,13 +52,13 @@ def stand_behind(processes: Iterable[Identity]) -> None:
 def volunteer(processes: Sequence[Identity]) -> None:
     """Have the kernel end these before others, as far as we may. Blocking.
 
-    Once the browser answers: a full Chromium sets itself back to 0 when it starts, and what it starts later inherits. Then they are
-    asked once more to `stand_behind`: of whoever is not root the kernel takes one such change in 0.1 s, and another browser may have had it.
+    Once the browser answers: a full Chromium sets itself back to 0 when it starts, and what it starts later inherits. Then their
+    sessions are asked once more, `place_behind`: of whoever is not root the kernel takes one such change in 0.1 s, and another browser may have had it.
     """
     for one in processes:
         with contextlib.suppress(OSError):  # it has ended, or is not ours to change
             _change(one, "oom_score_adj", _raise_score)
-    stand_behind(processes)
+    place_behind(processes)
 
 
 def _change(one: Identity, name: str, change: Callable[[int], None]) -> None:

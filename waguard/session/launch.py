@@ -218,7 +218,7 @@ class Launcher:
         await self._enclosure.take(launch, browser)
         instance.memory.version = binary.version
         instance.publish("browser.spawned", sandbox=browser.run.kind)
-        await in_thread(limits.stand_behind, launch.processes, kind=Kind.MACHINE)
+        await in_thread(limits.place_behind, launch.processes, kind=Kind.MACHINE)
         page = await browser.go(binary, instance.resources.config.browser)
         await self._transfer.begin(browser, launch)
         await in_thread(
