@@ -42,8 +42,43 @@ settings.register_profile("waguard", deadline=None, suppress_health_check=[Healt
 settings.register_profile("long", max_examples=20_000, deadline=None, suppress_health_check=[*HealthCheck])
 settings.load_profile("waguard")
 LONGEST = (
-    *("adoption", "custody", "logins", "install", "service", "bench", "disk", "sweep", "daemon", "browser"),
-    *("hostile_page", "simulator", "check", "turns", "api", "sandbox"),
+    *(
+        "docs_run",
+        "relay_ends",
+        "relay_drivers",
+        "relay_wwebjs",
+        "service",
+        "hanging_disk",
+        "turns",
+        "bench",
+        "beside_service",
+    ),
+    *(
+        "adoption",
+        "custody",
+        "logins",
+        "install",
+        "browser",
+        "disk",
+        "sweep",
+        "hostile_page",
+        "check",
+        "cures",
+        "states",
+    ),
+    *(
+        "daemon",
+        "binaries",
+        "cli_programs",
+        "transfer",
+        "snapshots",
+        "authorities",
+        "hang",
+        "wwebjs",
+        "guests",
+        "examples",
+    ),
+    *("simulator", "api", "sandbox"),
 )
 """Files of tests, the one that takes longest first: while the last test of one worker runs, the others have nothing to do."""
 QR_ONLY = zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode)
