@@ -91,7 +91,8 @@ async def test_it_comes_up_hears_answers_and_leaves_the_session_up(
             await world.phone.write(ANA, body=body)
         assert [(await bot.until("message"))["body"] for _ in sent] == sent
         answers = [f"out {number}" for number in range(MESSAGES)]
-        await bot.do("many", to=f"{ANA}@c.us", bodies=answers)
+        last = await bot.do("many", to=f"{ANA}@c.us", bodies=answers)
+        await bot.until("ack", id=last["id"], ack=2)
         assert [one["body"] for one in await world.phone.written() if one["from_me"]] == answers
         await bot.do("state")  # whatever it was told before has been heard
         assert not [one for one in bot.heard if one["event"] == "message"], "each once"

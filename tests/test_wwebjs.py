@@ -181,7 +181,8 @@ async def test_none_of_many_is_lost_or_doubled(world: World, version: str) -> No
         for body in bodies:
             await world.phone.write(ANA, body=body)
         assert [(await bot.until("message"))["body"] for _ in bodies] == bodies
-        await bot.do("many", to=CHAT, bodies=bodies)
+        last = await bot.do("many", to=CHAT, bodies=bodies)
+        await bot.until("ack", id=last["id"], ack=2)
         sent = [one["body"] for one in await world.phone.written() if one["from_me"]]
         assert sent == bodies
         assert not [told for told in bot.heard if told["event"] == "message"]

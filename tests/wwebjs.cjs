@@ -44,7 +44,9 @@ const DO = {
   state: async () => client.getState(),
   info: async () => ({ wid: client.info.wid._serialized, pushname: client.info.pushname, platform: client.info.platform }),
   many: async ({ to, bodies }) => {
-    for (const body of bodies) await client.sendMessage(to, body);
+    let last;
+    for (const body of bodies) last = await client.sendMessage(to, body);
+    return plain(last); // which is sent a moment after it is in the chat, as all are
   },
   destroy: async () => client.destroy(),
   logout: async () => client.logout(),
