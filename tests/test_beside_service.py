@@ -124,7 +124,7 @@ def test_a_unit_that_is_not_shown_is_not_taken_for_none(
         service.installed()
 
 
-# --- in the box, in this order ----------------------------------------------------------------------------
+# --- in a box, each in its own -----------------------------------------------------------------------------
 
 PORT = free_port()
 """The network is the machine's."""
@@ -135,12 +135,13 @@ MADE = {"admin": "admin-of-an-earlier-start", "clients": {}}
 DROP_INS = "/etc/systemd/system/waguard.service.d"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def machine() -> Iterator[Box]:
     with booted() as machine:
         machine.run("waguard", "install", "--no-start", "--program", "/usr/bin/waguard")
         machine.write(f"{DROP_INS}/port.conf", f"[Service]\nEnvironment=WAGUARD_API__PORT={PORT}\n")
         machine.run("systemctl", "daemon-reload")
+        machine.run("install", "-d", "-o", "waguard", "-g", "waguard", "-m", "711", SESSIONS)
         yield machine
 
 
@@ -178,7 +179,6 @@ def test_nobody_is_told_to_start_a_daemon_beside_the_service(machine: Box) -> No
 
 
 def test_the_units_port_is_asked_with_the_credentials_token(machine: Box) -> None:
-    machine.run("install", "-d", "-o", "waguard", "-g", "waguard", "-m", "711", SESSIONS)
     machine.write(f"{SESSIONS}/.tokens.json", json.dumps(MADE), 0o600)
     machine.run("chown", "waguard:waguard", f"{SESSIONS}/.tokens.json")
     assert machine.run("waguard", "token").strip() == MADE["admin"]

@@ -30,13 +30,13 @@ SHORT = "[Service]\nType=oneshot\nRemainAfterExit=yes\nRestart=no\nExecStart=\nE
 """No daemon at all."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def machine() -> Iterator[Box]:
     with booted() as machine:
         yield machine
 
 
-# --- in the box, in this order -------------------------------------------------------------------------
+# --- in a box, each in its own ---------------------------------------------------------------------------
 
 
 def test_without_a_running_systemd_nothing_is_begun(machine: Box) -> None:
@@ -81,7 +81,7 @@ def test_what_somebody_has_masked_is_refused_and_no_link_is_written_through(mach
     machine.run("systemctl", "mask", "waguard.service")
     said = machine.run("waguard", "install", "--no-start", *PROGRAM, ok=False)
     mode = machine.path("/dev/null").stat().st_mode & 0o777
-    machine.path(UNIT).unlink()  # the tests that follow are not to come upon it
+    machine.path(UNIT).unlink()  # what follows is not to come upon it
     machine.run("umount", "/dev/null")
     assert mode == 0o666
     assert "waguard.service is masked" in said
@@ -103,7 +103,6 @@ def test_what_somebody_has_masked_is_refused_and_no_link_is_written_through(mach
 
 def test_a_unit_that_somebody_has_changed_is_kept_and_an_upgrade_keeps_nothing(machine: Box) -> None:
     aside = machine.path(f"{UNIT}.before-waguard")
-    aside.unlink(missing_ok=True)
     machine.run("cp", "/usr/bin/waguard", "/usr/bin/waguard2")
     machine.run("waguard", "install", "--no-start", "--program", "/usr/bin/waguard2")  # another text of ours
     assert not aside.exists()
@@ -237,6 +236,7 @@ def test_what_doctor_does_not_find_well_is_said(machine: Box) -> None:
     machine.run("waguard", "install", "--uninstall", "--purge")
 
 
+USERADD = ("useradd", "-r", "-d", "/var/lib/waguard", "-s", "/usr/sbin/nologin", "waguard")
 POSTRM = ("sh", "/opt/checkout/deb/postrm", "purge")
 """Run as by dpkg, for which no package has to be built."""
 
@@ -255,7 +255,7 @@ def test_the_package_purged_leaves_keys_and_user_to_sessions_elsewhere(
     machine.write("/etc/waguard/config.toml", f"[sessions]\n{dir_}\n[profile]\nruntime_dir = '/run/x'\n")
     machine.write("/etc/waguard/keys", "key\n", 0o600)
     machine.write(f"{UNIT}.d/x.conf", f"[Service]\n{drop_in}\n")
-    machine.run("sh", "-c", "id -u waguard || useradd -r -d /var/lib/waguard -s /usr/sbin/nologin waguard")
+    machine.run(*USERADD)
     said = machine.run(*POSTRM)
     assert "the logins are where /etc/waguard/config.toml" in said
     assert machine.path("/etc/waguard/keys").read_text() == "key\n"
@@ -268,7 +268,7 @@ def test_the_package_purged_leaves_what_is_not_its_own(machine: Box) -> None:
     machine.write("/etc/waguard/config.toml", config)
     machine.write("/etc/waguard/keys", "key\n", 0o600)
     machine.write("/etc/waguard/tokens", "mine\n")
-    machine.run("rm", "-rf", f"{UNIT}.d")
+    machine.run(*USERADD)
     machine.run("usermod", "--shell", "/bin/sh", "waguard")
     assert "the user waguard stays" in machine.run(*POSTRM)
     assert machine.run("id", "waguard")
