@@ -1,9 +1,11 @@
 """Processes, by an independent look at the process table."""
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,6 +23,24 @@ def family(pid: int) -> set[int]:
 
 def alive(pids: set[int]) -> set[int]:
     return {row.pid for row in host.process_table() if row.pid in pids and row.state not in "ZX"}
+
+
+def stop(pids: Iterable[int]) -> None:
+    """SIGSTOP; when it returns none of them runs any more, which takes a moment where others have the processors."""
+    for pid in (pids := [*pids]):
+        os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 10
+    while running := [pid for pid in pids if _runs(pid)]:
+        assert time.monotonic() < deadline, f"still running: {running}"
+        time.sleep(0.001)
+
+
+def _runs(pid: int) -> bool:
+    with suppress(OSError):  # it has ended
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            if (thread / "stat").read_text().rpartition(")")[2].split()[0] not in "TtZX":
+                return True
+    return False
 
 
 def commanded(words: bytes) -> set[int]:

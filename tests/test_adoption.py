@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 from bare_browser import BINARY
 from conftest import POSING
+from processes import stop
 from service import Service
 
 import waguard
@@ -249,8 +250,7 @@ async def test_what_is_not_whole_is_ended_and_started_again_and_nothing_else(pos
 
     os.close(posing.kept.pop(f"{launches['lost']['token']}.a"))
     os.kill(before["dead"][0]["pid"], signal.SIGKILL)
-    for one in below(before["hung"][0]["pid"]):
-        os.kill(one, signal.SIGSTOP)
+    stop(below(before["hung"][0]["pid"]))
     (posing.sessions / "torn" / "session.json").write_text('{"wanted": "up", "laun')
     record = posing.sessions / "other" / "session.json"
     told = json.loads(record.read_text())
@@ -414,8 +414,7 @@ async def test_a_stop_during_the_trial_of_a_reload_is_a_stop(posing: Service, st
     await posing.start()
     await up(posing, "one")
     token = posing.launch("one")["token"]
-    for pid in below(processes(posing, "one")["one"][0]["pid"]):
-        os.kill(pid, signal.SIGSTOP)
+    stop(below(processes(posing, "one")["one"][0]["pid"]))
     assert posing.process is not None
     posing.process.send_signal(signal.SIGHUP)
     await posing.until(lambda: trials(posing), "the trial")

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from clients import log_in, pid_of, token
 from conftest import Daemon, Journal, decoded
-from processes import alive, family
+from processes import alive, family, stop
 from waiting import until
 
 from waguard.browser.find import KNOWN
@@ -228,8 +228,7 @@ async def test_a_stopped_browser_is_cleaned_and_connected_anew(
         view = await supervisor.connect(DEMO)
         assert view.browser is not None
         stopped = family(pid_of(view)) | set(view.browser.pids)
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
+        stop(stopped)
         report = await supervisor.cleanup(DEMO)
         assert report.ok
         assert "stopped" in report.steps[1].detail
@@ -527,8 +526,7 @@ async def test_a_killed_daemon_leaves_nothing_to_the_next(
                 subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()", *same_words]),
             ]
         try:
-            for pid in stopped:
-                os.kill(pid, signal.SIGSTOP)
+            stop(stopped)
             process.kill()
             process.wait()
             assert alive(stopped) == stopped

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import pytest
 from conftest import POSING, Daemon, Journal
+from processes import stop
 from service import Service
 
 from waguard.core.model import ClientCode
@@ -465,8 +466,7 @@ async def test_the_next_daemon_finds_the_leaves_of_the_one_before(
         unknown = sleeper(subtree / "session-unknown.0123abcd")
         assert leaves() == before | {"session-gone": set(), "session-unknown": {unknown.pid}}
         # The service manager has lost the pipes of one of them, and it does not notice: it has to be ended.
-        for pid in before["session-two"]:
-            os.kill(pid, signal.SIGSTOP)
+        stop(before["session-two"])
         token = service.launch("two")["token"]
         for name in [name for name in service.kept if name.startswith(token)]:
             os.close(service.kept.pop(name))

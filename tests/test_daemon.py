@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import POSING, Daemon, Journal
-from processes import alive
+from processes import alive, stop
 from service import Service
 from victim import LIFE, Victim
 
@@ -246,8 +246,7 @@ async def test_the_next_daemon_reaps_five_of_which_one_is_stopped(
     families = victim.processes()
     assert set(families) == set(codes)
     assert all(families.values())
-    for pid in families["demo"]:
-        os.kill(pid, signal.SIGSTOP)
+    stop(families["demo"])
     victim.kill()
     assert alive(families["demo"]) == families["demo"], "it could not notice that its pipe is closed"
     await reaps(pose, victim, *codes, sandbox=sandbox)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from processes import commanded
+from processes import commanded, stop
 
 from waguard import daemon
 from waguard.config.sections import Config
@@ -926,8 +926,7 @@ async def test_the_reaper_ends_all_of_a_launch(kind: Sandbox, start: Starter, mo
         await (started.go_on() if moment != "intent" else started.go())
         relatives = started.relatives()
         if moment == "stopped":
-            for pid in relatives:
-                os.kill(pid, signal.SIGSTOP)
+            stop(relatives)
         async with asyncio.timeout(10):
             killed = await reaper.reap(launch)
         assert killed

@@ -25,7 +25,7 @@ import aiohttp
 import pytest
 from conftest import POSING, Daemon, Journal
 from control_port import ADMIN, API, TOKEN
-from processes import alive, held_elsewhere
+from processes import alive, held_elsewhere, stop
 from programs import address, call, end, running
 from trees import snapshot
 from victim import LIFE, Victim
@@ -1345,8 +1345,8 @@ async def test_a_mess_of_everything(
     ) as victim:
         await victim.says("all up")
         families = await with_strays(victim, "demo", "demo2", "demo3")
-        for code in ("demo", "demo3"):  # so that they do not notice that their pipe is closed
-            os.kill(families[code][2], signal.SIGSTOP)
+        # So that they do not notice that their pipe is closed.
+        stop(families[code][2] for code in ("demo", "demo3"))
         victim.kill()
     await until(lambda: not alive({families["demo2"][2]}))
     left = alive({pid for family in families.values() for pid in family.values()})
