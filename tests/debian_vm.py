@@ -173,7 +173,8 @@ def _make(release: str, checkout: Path, place: Path) -> None:
     if Path("/", _CERTIFICATES).exists():  # a registry here may have one of its own
         (root / _CERTIFICATES).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(Path("/", _CERTIFICATES), root / _CERTIFICATES)
-    shutil.copytree(checkout, root / "src", ignore=shutil.ignore_patterns(".*", "sessions", "dist"))
+    made = (".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "sessions", "dist")
+    shutil.copytree(checkout, root / "src", ignore=shutil.ignore_patterns(*made))
     within(root, "passwd", "--quiet", "--delete", "root")
     within(
         root, "systemctl", "enable", "--quiet", "systemd-networkd", "serial-getty@hvc0", "control@8717.socket"
