@@ -41,45 +41,41 @@ settings.register_profile("waguard", deadline=None, suppress_health_check=[Healt
 # For hours: pytest --hypothesis-profile=long tests/test_relay_model.py
 settings.register_profile("long", max_examples=20_000, deadline=None, suppress_health_check=[*HealthCheck])
 settings.load_profile("waguard")
-LONGEST = (
-    *(
-        "docs_run",
-        "relay_ends",
-        "relay_drivers",
-        "relay_wwebjs",
-        "service",
-        "hanging_disk",
-        "turns",
-        "bench",
-        "beside_service",
-    ),
-    *(
-        "adoption",
-        "custody",
-        "logins",
-        "install",
-        "browser",
-        "disk",
-        "sweep",
-        "hostile_page",
-        "check",
-        "cures",
-        "states",
-    ),
-    *(
-        "daemon",
-        "binaries",
-        "cli_programs",
-        "transfer",
-        "snapshots",
-        "authorities",
-        "hang",
-        "wwebjs",
-        "guests",
-        "examples",
-    ),
-    *("simulator", "api", "sandbox"),
-)
+LONGEST = [
+    "docs_run",
+    "relay_ends",
+    "relay_drivers",
+    "relay_wwebjs",
+    "service",
+    "hanging_disk",
+    "turns",
+    "bench",
+    "beside_service",
+    "adoption",
+    "custody",
+    "logins",
+    "install",
+    "browser",
+    "disk",
+    "sweep",
+    "hostile_page",
+    "check",
+    "cures",
+    "states",
+    "daemon",
+    "binaries",
+    "cli_programs",
+    "transfer",
+    "snapshots",
+    "authorities",
+    "hang",
+    "wwebjs",
+    "guests",
+    "examples",
+    "simulator",
+    "api",
+    "sandbox",
+]
 """Files of tests, the one that takes longest first: while the last test of one worker runs, the others have nothing to do."""
 QR_ONLY = zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode)
 
@@ -161,9 +157,8 @@ async def loop_guard() -> AsyncIterator[None]:
             function.can_block_in("waguard/system/fds.py", {"inheritable"})  # likewise
             function.can_block_in("waguard/system/shortage.py", {"_of_the_cgroup"})  # likewise
             function.can_block_in("waguard/sandbox/spawn.py", {"reap"})  # only what has ended
-            function.can_block_in(
-                "waguard/sandbox/fence.py", {"started"}
-            )  # a thread that lives for one spawn
+            # A thread that lives for one spawn.
+            function.can_block_in("waguard/sandbox/fence.py", {"started"})
             function.can_block_in("waguard/browser/launch.py", {"_drain"})  # non-blocking fd
             function.can_block_in("waguard/sandbox/bubblewrap.py", {"_read_object"})  # non-blocking fd
             function.can_block_in(

@@ -33,8 +33,10 @@ def stand_behind() -> None:
     It is nicer, which the kernel keeps for each thread (setpriority(2), "C library/kernel differences"), and never takes the processor from who is
     at work because it has something to do itself (SCHED_BATCH, sched(7)): the threads of a page wake each other thousands of times a second.
     """
-    with contextlib.suppress(OSError):  # a filter of a container's forbids it
+    # A filter of a container's may forbid either.
+    with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
+    with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
