@@ -49,6 +49,7 @@ OF_A_SESSION = (
         "uploads",
         "downloads",
         "transfer",
+        "left_running",
         "driving",
         "login",
         "enclosure",

@@ -347,6 +347,9 @@ def test_a_page_of_a_clients_own_keeps_nobody_waiting(browser: Browser) -> None:
     session = client.attach("O")
     for event in ("Debugger.paused", "Page.javascriptDialogOpening"):
         browser.say_event(event, {}, session)
+    evaluate = {"id": 9, "method": "Runtime.evaluate", "params": {"expression": "0"}, "sessionId": session}
+    client.connection.take(json.dumps(evaluate).encode())
+    assert not client.connection.leaves_script
     assert client.blocked == []
 
 
@@ -493,15 +496,18 @@ def test_a_page_that_does_not_answer_is_kept_from_it_by_whoever_has_a_script_in_
     its = other.attach()
     client.connection.page_silent(silent=True)
     assert not client.blocked, "it has asked for nothing"
+    assert not client.connection.leaves_script
     evaluate = {"id": 1, "method": "Runtime.evaluate", "params": {"expression": "for (;;);"}}
     client.connection.take(json.dumps({**evaluate, "sessionId": session}).encode())
     client.connection.take(
         json.dumps({**evaluate, "method": "DOM.getDocument", "sessionId": another}).encode()
     )
     other.connection.take(json.dumps({**evaluate, "method": "Page.enable", "sessionId": its}).encode())
+    assert [one.connection.leaves_script for one in (client, other)] == [True, False]
     for _ in range(2):
         for one in (client, other):
             one.connection.page_silent(silent=True)
+    assert not client.connection.leaves_script, "the page waits for it: it goes with the client"
     assert (client.blocked, other.blocked) == ([(session, Block.SCRIPT, True)], [])
     client.connection.let_go(session, Block.SCRIPT)
     browser.run()

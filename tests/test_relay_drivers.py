@@ -436,6 +436,55 @@ async def test_a_dialog_goes_with_its_client(start: Daemon, journal: Journal, br
             assert await driven.page.look("6 * 7") == 42
 
 
+@pytest.mark.parametrize("browser", [one for one in KNOWN if one.is_file()], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "script",
+    ["for (const end = Date.now() + 2000; Date.now() < end;);", "for (;;);"],
+    ids=["long", "endless"],
+)
+async def test_a_script_whose_client_has_died_is_no_fault_and_ends(
+    start: Daemon, journal: Journal, browser: Path, script: str
+) -> None:
+    async with (
+        logged_in(
+            start,
+            journal,
+            browser={"path": str(browser)},
+            relay={"blocked_s": 3.0},
+            health={"blocked_s": 0.5, "busy_s": 0.5},
+            page={"poll_s": 0.05, "read_s": 0.3},
+        ) as (supervisor, simulator, url),
+        aiohttp.ClientSession() as http,
+    ):
+        loads = simulator.loads
+        driven = supervisor._sessions[DEMO]._instance.browser
+        assert driven is not None
+        assert driven.page is not None
+        headers = {"Authorization": f"Bearer {token(supervisor)}"}
+        async with http.ws_connect(f"{url}/v1/sessions/demo/cdp", headers=headers) as ws:
+            target = await page_of(ws)
+            session = (await ask(ws, "Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
+            await ask(ws, "Runtime.enable", session)
+            expression = f"console.log('runs'); {script}"
+            evaluate = {"id": 9, "method": "Runtime.evaluate", "params": {"expression": expression}}
+            await ws.send_json({**evaluate, "sessionId": session})
+            async with asyncio.timeout(10):
+                while (await ws.receive_json()).get("method") != "Runtime.consoleAPICalled":
+                    pass
+            assert ws._response.connection is not None
+            assert ws._response.connection.transport is not None
+            ws._response.connection.transport.abort()
+        async with asyncio.timeout(10):
+            assert await driven.page.look("6 * 7") == 42
+        lease = supervisor._sessions[DEMO].lease
+        async with asyncio.timeout(10):
+            while lease.stalled:
+                await asyncio.sleep(0.02)
+        assert [one.fields["why"] for one in journal.named("relay.page_waits")] == ["script"]
+        assert not journal.named("health.finding")
+        assert simulator.loads == loads
+
+
 async def test_clients_of_a_daemon_that_died_are_detached_by_the_next_one(
     start: Daemon, journal: Journal
 ) -> None:

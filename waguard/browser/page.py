@@ -192,9 +192,9 @@ class Page:
         """Counters of the page's renderer. Answered in the middle of a script too (tried with Chromium 156)."""
         return (await self._session.send("Performance.getMetrics")).get("metrics")
 
-    async def terminate(self) -> None:
-        """End the script that runs, if one does; the page stays. Answered in the middle of it."""
-        await self._session.send("Runtime.terminateExecution")
+    def terminate(self) -> "asyncio.Future[Any]":
+        """End the script that runs, or else the next; the page stays. Answered in the middle of it. Raises `PageFailed`, at once too."""
+        return self._session.send("Runtime.terminateExecution")
 
     async def cookies(self, url: str) -> Any:
         """Those that would be sent there; the network service answers."""

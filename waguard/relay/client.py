@@ -179,6 +179,11 @@ class Client:
         """See `Connection.exposed`."""
         return self._connection is not None and self._connection.exposed
 
+    @property
+    def leaves_script(self) -> bool:
+        """See `Connection.leaves_script`."""
+        return self._connection is not None and self._connection.leaves_script
+
     def __str__(self) -> str:
         where = f" from {self.actor.origin}" if self.actor.origin else ""
         return f"{self.actor}{where}, request {self.actor.request}"

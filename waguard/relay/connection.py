@@ -5,7 +5,7 @@ it is here that each command is asked about (`waguard.core.relay.policy`), that 
 finds the number that the client has given. What the client may see of targets is in `seen`, what it is told in the browser's place in `acts`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -312,13 +312,22 @@ class Connection:
     def page_silent(self, *, silent: bool) -> None:
         """The page does not answer, which is by a script of the client's if one has not ended; or it does again."""
         if silent:
-            for attached in dict.fromkeys(asked.at for asked in self._asked.values() if asked.script):
-                if attached.kind in {"page", "iframe"}:
-                    self._block(attached, attached.session, Block.SCRIPT)
+            for attached in self._scripts():
+                self._block(attached, attached.session, Block.SCRIPT)
         else:
             for session, block in [*self._blocks]:
                 if block is Block.SCRIPT:
                     self._unblock(session, block)
+
+    @property
+    def leaves_script(self) -> bool:
+        """Whether one of its scripts may go on in the page without it. One that the page was found to wait for is ended with it."""
+        return bool(self._scripts()) and not any(block is Block.SCRIPT for _, block in self._blocks)
+
+    def _scripts(self) -> Collection[Attached]:
+        """Where scripts of its own may keep the page from answering others."""
+        at = dict.fromkeys(asked.at for asked in self._asked.values() if asked.script)
+        return [one for one in at if one.kind in {"page", "iframe"} and not self.seen.apart(one)]
 
     def give_up(self, why: str) -> None:
         """Nothing that was asked is answered any more."""

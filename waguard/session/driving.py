@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from urllib.parse import urlsplit
 
 from waguard.browser.devtools import DevTools
@@ -18,6 +19,7 @@ from waguard.relay.connection import Block
 from waguard.relay.replay import Replay
 from waguard.session.instance import Instance
 from waguard.session.lease import PageLease, Pulled
+from waguard.session.left_running import LeftRunning
 from waguard.system.deadline import Span, within
 from waguard.system.repeats import Repeats
 from waguard.system.tasks import forget
@@ -44,6 +46,7 @@ class Driving:
         """Those that are attached, monotonic; None: its browser has gone, and it waits for the next one."""
         self._left_at: float | None = None
         """Unix time at which a client has last left something in the page's document of then; None if none has."""
+        self._left_running = LeftRunning(lease, relay.blocked_s)
         self._repeats = Repeats(_REPEATS)
         lease.silence.observe(self._page_silent)
         lease.pulled.observe(self._page_pulled)
@@ -138,6 +141,10 @@ class Driving:
             raise NoPage(f"{code} has no page now.", hint=f"Start it: waguard connect {code}")
         return browser.devtools, browser.page
 
+    @property
+    def _page(self) -> Page | None:
+        return self._instance.browser.page if self._instance.browser is not None else None
+
     def _in_time(self, doing: str) -> AbstractAsyncContextManager[Span]:
         seconds = self._instance.resources.config.page.read_s
         return within(Stage.OPEN, seconds, doing, setting="page.read_s")
@@ -158,6 +165,7 @@ class Driving:
     def _page_silent(self, silent: bool) -> None:
         for client in self._since:
             client.page_silent(silent=silent)
+        self._left_running.page_silent(self._page, silent=silent)
 
     def _page_pulled(self, pulled: Pulled) -> None:
         for client in [*self._since]:
@@ -202,8 +210,8 @@ class Driving:
 
     def made(self, context: str) -> None:
         browser = self._instance.browser
-        if browser is not None and browser.page is not None:
-            browser.page.apart.add(context)
+        if self._page is not None:
+            self._page.apart.add(context)
         if browser is not None and browser.devtools is not None:
             # A full Chromium downloads there too, by itself.
             deny = {"behavior": "deny", "browserContextId": context}
@@ -213,7 +221,7 @@ class Driving:
     def stalls(self, client: Client, session: str, block: Block, *, begins: bool) -> None:
         self._lease.stall((client, session, block), begins=begins)
         if begins:
-            self._publish("relay.page_waits", client, why=block.value)
+            self._page_waits(client, block)
 
     def replayed(self, client: Client) -> None:
         self._publish("relay.replayed", client)
@@ -223,9 +231,8 @@ class Driving:
 
     def lost(self, client: Client, reason: str) -> None:
         self.leave_page(client)
-        browser = self._instance.browser
-        if browser is not None and browser.page is not None:
-            browser.page.apart -= client.contexts
+        if self._page is not None:
+            self._page.apart -= client.contexts
         if client.exposed:
             self._left_at = time.time()
         if (since := self._since.get(client)) is not None:
@@ -236,6 +243,11 @@ class Driving:
     def gone(self, client: Client, end: End) -> None:
         self.lost(client, end.reason)
         self._since.pop(client, None)
+        if end.code is not Closing.REMEDY and client.leaves_script and self._page is not None:
+            self._left_running.leave(self._page, partial(self._page_waits, client, Block.SCRIPT))
+
+    def _page_waits(self, client: Client, block: Block) -> None:
+        self._publish("relay.page_waits", client, why=block.value)
 
     def _publish(self, name: str, client: Client, /, **fields: object) -> None:
         if (left_out := self._repeats.left_out((str(client.actor), name))) is not None:

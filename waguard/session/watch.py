@@ -120,6 +120,7 @@ class Watch:
         page.observe_crash(lambda _: reader.crashed(epoch))
         page.addresses.observe(reader.at)
         page.others.observe(partial(self._close, page))
+        self.probing.page_answered()  # it has kept nobody waiting yet
         self._start(partial(reader.run, epoch, page), "read")
         for probe in self.probing.probes(browser, page):
             self._start(partial(self.probing.keep_looking, epoch, probe), type(probe).__name__)
