@@ -1,6 +1,8 @@
 """A client is one daemon's: whoever has lost it stops, and writes nothing."""
 
 import asyncio
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,18 @@ def test_there_is_one_owner_and_its_tenures_end_with_it(tmp_path: Path) -> None:
     with pytest.raises(TenureLost):
         ownership.check(tenure)
     Ownership.take(tmp_path).give_up()
+
+
+def test_what_a_killed_daemon_was_starting_is_waited_for(tmp_path: Path) -> None:
+    """It has the lock until it is the program that was to be started."""
+    killed = Ownership.take(tmp_path)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[killed._lock_fd]) as started:
+        killed.give_up()
+        assert started.stdin is not None
+        ends = threading.Timer(0.1, started.stdin.close)
+        ends.start()
+        Ownership.take(tmp_path).give_up()
+        ends.join()
 
 
 async def test_a_session_whose_tenure_is_lost_stops_and_writes_nothing(

@@ -1,10 +1,8 @@
 """A daemon in a process of its own, to be killed."""
 
 import asyncio
-import fcntl
 import json
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +57,8 @@ class Victim:
                     missing.remove(line.decode().strip())
 
     def kill(self) -> None:
-        """What it was just starting has its lock, too, until that is the program: a moment longer where others have the processors."""
         self._process.kill()
         self._process.wait()
-        deadline = time.monotonic() + 10
-        with (self._sessions / ".daemon.lock").open() as lock:
-            while time.monotonic() < deadline:
-                try:
-                    return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    time.sleep(0.001)
-        raise AssertionError("somebody has its lock still")
 
     def wait(self) -> int:
         return self._process.wait(20)

@@ -2,13 +2,22 @@
 
 import fcntl
 import os
+import select
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from waguard.core.model import ClientCode
 from waguard.errors import AlreadyRunning, TenureLost
 from waguard.system.files import as_storage_error
+
+_FREE_S = 2.0
+"""Deadline for a lock whose daemon has gone to be free, in seconds.
+
+A daemon that is killed as it starts a process leaves the lock to that, until it is the program: a moment, and longer where others have the processors.
+"""
+_LOOK_MS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +42,14 @@ class Ownership:
         path = root / ".daemon.lock"
         with as_storage_error(f"open {path}"):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise AlreadyRunning(
-                f"Another waguard owns {root}.", hint=f"See which: fuser -v {path}. Or set sessions.dir."
-            ) from None
+        deadline = time.monotonic() + _FREE_S
+        while not _locked(fd):
+            if time.monotonic() > deadline:
+                os.close(fd)
+                raise AlreadyRunning(
+                    f"Another waguard owns {root}.", hint=f"See which: fuser -v {path}. Or set sessions.dir."
+                )
+            select.poll().poll(_LOOK_MS)
         return cls(fd)
 
     def tenure(self, client: ClientCode) -> Tenure:
@@ -55,3 +65,11 @@ class Ownership:
         fd, self._lock_fd = self._lock_fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
