@@ -149,6 +149,24 @@ def test_a_logout_that_may_be_damage_costs_one_try() -> None:
     )
 
 
+def test_a_snapshot_of_which_the_page_finds_nothing_is_restored_once_more() -> None:
+    play(
+        """
+        ProfileRestored -> restored: -
+        PageQuiet -> restored: -
+        PageEmpty -> doubted: login.doubted
+        ProfileRestored -> restored: -
+        PageEmpty -> logged_out: Note snapshot.login_refused MarkRefused LetGo
+        """,
+        e.ProfileRestored("A"),
+        says(Reading(Link.LOADING)),
+        says(CODE, "", "A", "B"),
+        e.ProfileRestored("A"),
+        says(CODE, "", "A", "B"),
+        state=KEPT,
+    )
+
+
 def test_whoever_scans_at_a_page_that_asked_in_spite_of_a_login_has_another_one() -> None:
     play(
         """
@@ -201,7 +219,10 @@ def test_every_pair_has_a_rule() -> None:
         (CODE, KEPT, "", True),
         (CODE, SHOWN, "", False),
         (CODE, SHOWN, "it was wiped", True),
-        (CODE, RESTORED, "", False),
+        (CODE, RESTORED, "", True),
+        (CODE, replace(RESTORED, shown=True), "", False),
+        (CODE, replace(RESTORED, again=True), "", False),
+        (LOGGED_OUT, RESTORED, "", False),
         (LOGGED_OUT, KEPT, "", False),
         (LOGGED_OUT, replace(KEPT, proved=False), "", True),
         (MARKED, replace(KEPT, proved=False), "", False),
@@ -240,7 +261,9 @@ _begun = st.builds(
     shown=st.booleans(),
     asked=st.booleans(),
     taken_at=st.none() | st.just(0.0),
-) | st.builds(LoginState, st.just(Standing.RESTORED), st.sampled_from("ABC"), asked=st.booleans())
+) | st.builds(
+    LoginState, st.just(Standing.RESTORED), st.sampled_from("ABC"), st.booleans(), asked=st.booleans()
+)
 Run = tuple[LoginState, Sequence[e.Event]]
 RUNS = st.tuples(_begun, st.lists(EVENTS, min_size=1, max_size=12))
 """How it stands at first, and what happens then."""
@@ -285,6 +308,9 @@ def test_what_follows_is_neither_more_nor_less_than_what_was_seen(run: Run) -> N
             assert isinstance(event, e.PageEmpty | e.PageLoggedOut)
             seen = before.shown or before.taken_at is not None or before.standing is Standing.RESTORED
             assert seen or isinstance(event, e.PageLoggedOut), "nobody has logged it out"
+            if before.standing is Standing.RESTORED and isinstance(event, e.PageEmpty):
+                gone = before.snapshot not in event.snapshots
+                assert before.shown or before.again or gone, "it is worth another try"
         if state.standing is Standing.DOUBTED is not before.standing:
             assert isinstance(event, e.DamageSeen) or set(event.snapshots)  # type: ignore[union-attr]
         for one in orders:

@@ -28,7 +28,9 @@ from waguard.core.login.events import DamageSeen
 from waguard.core.model import ClientCode, Link, Reason, Status, Wait
 from waguard.errors import LoginInUse, SnapshotRefused
 from waguard.profile import login_files
+from waguard.profile.generation import Profile
 from waguard.session.custody import Custody
+from waguard.session.ladder import Ladder
 from waguard.simulator.server import Cadence, Simulator
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import host
@@ -247,6 +249,39 @@ async def test_damage_without_a_witness_is_no_logout_and_comes_back_too(
         assert after == (blind or what in damage.STILL_UNSEEN)
         assert retired(sessions_dir) == ["damaged"]
         assert supervisor.view(DEMO).failure is None
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_good_snapshot_of_which_the_page_finds_nothing_is_restored_once_more(
+    start: Daemon,
+    simulator: Simulator,
+    journal: Journal,
+    sessions_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    times: int,
+) -> None:
+    """A browser may come up without what its profile has: that is not for the snapshot to pay. Twice in a row it is."""
+    restore, left = Ladder._restore, times
+
+    def lose(*given: Any) -> Profile:
+        nonlocal left
+        profile = restore(*given)
+        if left:
+            left -= 1
+            damage.cut(damage.log(damage.local_storage(profile.path)), 0)
+        return profile
+
+    async with start(whatsapp={"url": simulator.url}, page=QUICK) as (supervisor, _):
+        await log_in(supervisor, simulator, DEMO)
+        right = await stopped(supervisor)
+        spoil_local_storage(profile_of(sessions_dir))
+        monkeypatch.setattr(Ladder, "_restore", lose)
+        again = await supervisor.connect(DEMO, wait=Wait.QR)
+        assert (again.profile, again.snapshot) == ("restored", right)
+        assert len(journal.named("login.doubted")) == 1
+        assert len(journal.named("snapshot.login_refused")) == times - 1
+        assert again.status is (Status.CONNECTED if times == 1 else Status.AWAITING_SCAN)
+        assert len(simulator.devices) == 1
 
 
 async def test_damage_without_a_snapshot_is_said_and_not_called_a_logout(

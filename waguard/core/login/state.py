@@ -40,6 +40,8 @@ class LoginState:
     standing: Standing = Standing.NONE
     snapshot: str = ""
     """Of one that is `RESTORED`: the snapshot it is from."""
+    again: bool = False
+    """Of one that is `RESTORED`: from the same snapshot as before, of which the page found nothing."""
     why: str = ""
     """Of one that is `DOUBTED`: what is wrong with it."""
     before: Standing = Standing.NONE

@@ -49,10 +49,11 @@ def keep(state: LoginState, event: Event, _now: float) -> Outcome:
     return LoginState(state.on_record, state.snapshot, proved=event.proved), ()
 
 
-def restore(_state: LoginState, event: Event, _now: float) -> Outcome:
+def restore(state: LoginState, event: Event, _now: float) -> Outcome:
     """The snapshot's login takes its place."""
     assert isinstance(event, ProfileRestored)  # noqa: S101 (the table gives this rule no other event)
-    return LoginState(Standing.RESTORED, event.snapshot), ()
+    again = state.standing is Standing.DOUBTED and state.snapshot == event.snapshot
+    return LoginState(Standing.RESTORED, event.snapshot, again=again), ()
 
 
 def leave(_state: LoginState, _event: Event, _now: float) -> Outcome:
@@ -143,6 +144,15 @@ def miss(state: LoginState, event: Event, now: float) -> Outcome:
     return _lost(state, event, event.damage or "it is gone, and nobody has logged it out")
 
 
+def miss_restored(state: LoginState, event: Event, now: float) -> Outcome:
+    """The page finds nothing of what the snapshot has, and does not say that it was logged out: it is restored once more."""
+    assert isinstance(event, PageQuiet)  # noqa: S101 (the table gives this rule no other event)
+    if event.damage or state.shown or state.again or state.snapshot not in event.snapshots:
+        return refuse(state, event, now)
+    why = f"the page found nothing of the login that snapshot {state.snapshot} has"
+    return _doubted(state, why), (Announce("login.doubted", (("why", why),)),)
+
+
 def refuse(state: LoginState, event: Event, _now: float) -> Outcome:
     """WhatsApp does not take the login of that snapshot; if it was damaged, an older one may do."""
     assert isinstance(event, PageQuiet)  # noqa: S101 (the table gives this rule no other event)
@@ -175,8 +185,10 @@ def _lost(state: LoginState, event: PageQuiet, why: str) -> Outcome:
 
 def hangs_on_snapshots(state: LoginState, kind: type[PageQuiet], damage: str) -> bool:
     """Whether what follows from what a page says depends on which snapshots there are."""
-    if damage or not state.at_stake or state.standing is Standing.RESTORED:
+    if damage or not state.at_stake:
         return bool(damage)
+    if state.standing is Standing.RESTORED:
+        return kind is PageEmpty and not state.shown and not state.again
     if kind is PageEmpty and not state.shown and state.taken_at is None:
         return True
     return kind in {PageEmpty, PageLoggedOut} and not state.proved
@@ -205,7 +217,7 @@ ROWS: dict[type[Event], tuple[Rule, ...]] = {
     DamageSeen:      (ignore,  doubt,         doubt,         doubt,         doubt,         doubt,         ignore,        ignore,  ignore),
     PageConnected:   (scan,    take,          take,          take,          take,          take_restored, ignore,        scan,    scan),
     PageAsksScan:    (ignore,  ask,           ask,           ask,           ask,           ask,           ignore,        ignore,  ignore),
-    PageEmpty:       (ignore,  miss,          miss,          miss,          miss,          refuse,        ignore,        ignore,  ignore),
+    PageEmpty:       (ignore,  miss,          miss,          miss,          miss,          miss_restored, ignore,        ignore,  ignore),
     PageLoggedOut:   (ignore,  end,           end,           end,           end,           refuse,        ignore,        ignore,  ignore),
     PageQuiet:       (ignore,  ignore,        ignore,        ignore,        ignore,        ignore,        ignore,        ignore,  ignore),
     CleanedUp:       (leave,   leave,         leave,         leave,         leave,         leave,         leave,         leave,   leave),
