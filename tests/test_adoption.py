@@ -306,7 +306,7 @@ async def test_a_reload_that_could_not_start_changes_nothing(posing: Service) ->
     assert await connected(posing, "one")
     (posing.place / "config.toml").write_text(good)
     await die(posing, "reload")
-    assert await connected(posing, "one")
+    await posing.until(lambda: connected(posing, "one"), "connected")
 
 
 @pytest.fixture

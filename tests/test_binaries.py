@@ -1,18 +1,22 @@
 """Whatever is installed of headless-shell, Chromium and Chrome can be used, in either sandbox."""
 
+import asyncio
 import os
 import signal
 from pathlib import Path
 
 import pytest
 from bare_browser import BINARIES
-from conftest import Daemon
+from clients import BRISK, log_in
+from conftest import Daemon, Journal
+from waiting import until
 
 from waguard.core.model import ClientCode, Status, Wait
-from waguard.errors import WaguardError
+from waguard.errors import SnapshotFailed, WaguardError
 from waguard.sandbox.identity import Identity
 from waguard.simulator.server import Cadence, Simulator
 from waguard.supervisor.supervisor import Supervisor
+from waguard.system import host
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not BINARIES, reason="no Chromium is installed")]
 
@@ -33,6 +37,10 @@ def members(supervisor: Supervisor) -> dict[Identity, str]:
     browser = supervisor._sessions[DEMO]._instance.browser
     assert browser is not None
     return {one: Path(f"/proc/{one.pid}/comm").read_text().strip() for one in browser.run.members()}
+
+
+def crashing(supervisor: Supervisor) -> bool:
+    return any(host.crashing(one.pid) for one in members(supervisor))
 
 
 @pytest.mark.parametrize("kind", ["bubblewrap", "plain"])
@@ -57,6 +65,39 @@ async def test_each_binary_loads_a_page_keeps_a_login_and_leaves_nothing(
         await supervisor.cleanup(DEMO)
         assert [name for one, name in before.items() if one.current()] == []
         assert (await supervisor.connect(DEMO)).status is Status.AWAITING_SCAN
+
+
+@pytest.mark.skipif(FULL not in BINARIES, reason="no full Chromium is installed")
+async def test_no_snapshot_comes_between_a_page_that_crashes_and_its_crash_handler(
+    start: Daemon, journal: Journal
+) -> None:
+    """What holds still goes on by the signal by which the handler tells that it is done: the page would die too soon, and the browser hang."""
+    async with (
+        Simulator(cadence=BRISK) as simulator,
+        start(whatsapp={"url": simulator.url}, browser={"path": FULL}) as (supervisor, _),
+    ):
+        await log_in(supervisor, simulator, DEMO)
+        browser = supervisor._sessions[DEMO]._instance.browser
+        assert browser is not None
+        assert browser.page is not None
+        await until(lambda: journal.named("snapshot.taken"), "the one that is taken by itself")
+        handlers = [one.pid for one, name in members(supervisor).items() if name == HANDLER]
+        for handler in handlers:
+            os.kill(handler, signal.SIGSTOP)
+        try:
+            browser.page._session.send("Page.crash")
+            async with asyncio.timeout(10):
+                while not await asyncio.to_thread(crashing, supervisor):
+                    await asyncio.sleep(0.01)
+            with pytest.raises(SnapshotFailed):
+                await supervisor.snapshot(DEMO)
+        finally:
+            for handler in handlers:
+                os.kill(handler, signal.SIGCONT)
+        await until(lambda: journal.named("health.recovered"), "recovered")
+        (cured,) = journal.named("health.recovered")
+        assert (cured.fields["fault"], cured.fields["remedies"]) == ("page_crashed", ["reload"])
+        assert (await supervisor.snapshot(DEMO)).live
 
 
 @pytest.mark.skipif(FULL not in BINARIES, reason="no full Chromium is installed")

@@ -20,7 +20,7 @@ _LOOK_MS = 1
 def frozen(members: Callable[[], Iterable[Identity]], deadline_s: float) -> Iterator[None]:
     """Stop them all, also those that are born meanwhile; every one is let go on at the end of the block.
 
-    One that was stopped before stays so. Raises `SnapshotFailed` when they do not stand still in time.
+    One that was stopped before stays so. Raises `SnapshotFailed` when they do not stand still in time, or one crashes.
     """
     deadline = time.monotonic() + deadline_s
     known: set[Identity] = set()
@@ -33,6 +33,15 @@ def frozen(members: Callable[[], Iterable[Identity]], deadline_s: float) -> Iter
             if time.monotonic() > deadline:
                 raise SnapshotFailed(f"The browser could not be held still within {deadline_s:g} s.")
             fresh = [one for one in moving if one not in known]
+            if any(host.crashing(one.pid) for one in fresh):
+                # Its crash handler tells it by SIGCONT that it is done (`kDumpDoneSignal` of crashpad). One that hears that from us dies in the
+                # middle of it, and then the whole browser waits for its end for ever: the handler, which traces it, never asks for it.
+                if known:
+                    raise SnapshotFailed(
+                        "A process of the browser crashed meanwhile.", hint="Try again later."
+                    )
+                select.poll().poll(_LOOK_MS)
+                continue
             for one in fresh:
                 known.add(one)
                 if (handle := Handle.open(one)) is not None:

@@ -1,7 +1,9 @@
 """What this machine has: memory, disk, and the process table. `psutil` is imported here and nowhere else."""
 
+import contextlib
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -178,6 +180,36 @@ def all_threads_stopped(pid: int) -> bool:
             return all(_thread_state(task.path) in "TtZX" for task in tasks)
     except _NOT_THERE:
         return True
+
+
+_CRASHES = sum(
+    1 << number - 1
+    for number in (
+        signal.SIGILL,
+        signal.SIGTRAP,
+        signal.SIGABRT,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGSEGV,
+        signal.SIGSYS,
+    )
+)
+_TERM = 1 << signal.SIGTERM - 1
+
+
+def crashing(pid: int) -> bool:
+    """Whether a thread of the process handles its crash: one of those signals is blocked in it (signal(7)), and others are not."""
+    with contextlib.suppress(*_NOT_THERE), os.scandir(f"/proc/{pid}/task") as tasks:
+        return any(blocked & _CRASHES and not blocked & _TERM for blocked in map(_blocked, tasks))
+    return False
+
+
+def _blocked(task: "os.DirEntry[str]") -> int:
+    """Signals that a thread has blocked: ``SigBlk`` of proc(5)."""
+    with contextlib.suppress(*_NOT_THERE):
+        said = Path(f"{task.path}/status").read_text(encoding="utf-8", errors="replace")
+        return int(said.partition("\nSigBlk:")[2].split()[0], 16)
+    return 0
 
 
 def _thread_state(task: str) -> str:
