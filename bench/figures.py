@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,7 +57,8 @@ class Figures:
 def options(
     description: str | None, extend: Callable[[argparse.ArgumentParser], object] | None = None
 ) -> argparse.Namespace:
-    """``--quick`` and ``--json FILE``, as every bench takes them, and what one bench has besides."""
+    """``--quick`` and ``--json FILE``, as every bench takes them, and what one bench has besides. SIGTERM ends it as Ctrl-C does, with all that it started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=description)
     if extend is not None:
         extend(parser)
