@@ -20,12 +20,12 @@ PROGRAM = ("--program", "/usr/bin/waguard")
 UNIT = "/etc/systemd/system/waguard.service"
 ENDLESS = """
 [Service]
-Type=exec
+Type=oneshot
+Restart=no
 ExecStart=
 ExecStart=/bin/sh -c 'sleep 3600 & kill -STOP $!; kill -KILL $$'
-RestartSec=3600
 """
-"""A daemon that dies at once and leaves somebody who hears nothing."""
+"""A daemon that dies at once and leaves somebody who hears nothing. Its start is over when it has."""
 SHORT = "[Service]\nType=oneshot\nRemainAfterExit=yes\nRestart=no\nExecStart=\nExecStart=/bin/true\n"
 """No daemon at all."""
 

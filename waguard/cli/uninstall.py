@@ -67,6 +67,9 @@ def uninstall(work: Work, *, keep: bool, purge: bool) -> None:
                     f"{place} stays, with what is not {USER}'s. Is it not needed: rm -r {place}"
                 )
     work.command("systemctl", "daemon-reload")
+    remembered = [unit for unit in UNITS if ok("systemctl", "is-failed", "--quiet", unit)]
+    if remembered:
+        work.command("systemctl", "reset-failed", *remembered)
     if why := stranger():
         terminal.output().print(f"The user {USER} stays, who is not the service's: {why}.")
     elif keep and is_elsewhere(place) and not place.exists():
