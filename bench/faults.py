@@ -345,8 +345,9 @@ while True:
 
 async def pipe_closed(result: Result, _: argparse.Namespace) -> None:
     with room() as place:
-        relay = place / "headless-relay"
-        relay.write_text(RELAY.format(binary=str(find.locate(None))))
+        binary = find.locate(None)
+        relay = place / f"relay-{binary.name}"  # by its name it is known what it may be told
+        relay.write_text(RELAY.format(binary=str(binary)))
         relay.chmod(0o755)
         async with fleet({"WAGUARD_BROWSER__PATH": str(relay)}) as own:
             bed = Bed(own, "demo", result)
