@@ -152,7 +152,15 @@ async def loop_guard() -> AsyncIterator[None]:
         for function in guard.functions.values():
             function.can_block_in(
                 "waguard/system/host.py",
-                {"boot_id", "process_row", "process_table", "environment_has", "effort", "_waited_ns"},
+                {
+                    "boot_id",
+                    "process_row",
+                    "process_table",
+                    "environment_has",
+                    "effort",
+                    "_waited_ns",
+                    "crashing",
+                },
             )
             function.can_block_in("waguard/system/fds.py", {"inheritable"})  # likewise
             function.can_block_in("waguard/system/shortage.py", {"_of_the_cgroup"})  # likewise

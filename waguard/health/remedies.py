@@ -36,7 +36,10 @@ async def apply(remedy: Remedy, fault: Fault, target: Target) -> None:
 
 
 async def _go_on(_fault: Fault, target: Target) -> None:
-    await _signal(target, signal.SIGCONT, lambda one: one.row.state in "Tt")
+    # To one that crashes it means something else: see `waguard.sandbox.freeze`.
+    await _signal(
+        target, signal.SIGCONT, lambda one: one.row.state in "Tt" and not host.crashing(one.row.pid)
+    )
 
 
 async def _terminate(_fault: Fault, target: Target) -> None:
