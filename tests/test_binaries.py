@@ -9,6 +9,7 @@ import pytest
 from bare_browser import BINARIES
 from clients import BRISK, log_in
 from conftest import Daemon, Journal
+from processes import alive
 from waiting import until
 
 from waguard.core.model import ClientCode, Status, Wait
@@ -63,7 +64,7 @@ async def test_each_binary_loads_a_page_keeps_a_login_and_leaves_nothing(
         # However it ends, all of it does.
         os.kill(next(one.pid for one, name in before.items() if name != HANDLER), signal.SIGKILL)
         await supervisor.cleanup(DEMO)
-        assert [name for one, name in before.items() if one.current()] == []
+        assert not alive({one.pid for one in before})
         assert (await supervisor.connect(DEMO)).status is Status.AWAITING_SCAN
 
 
