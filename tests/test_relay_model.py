@@ -26,7 +26,8 @@ from waguard.core.actor import Actor, ActorKind
 from waguard.core.health.lease import Use
 from waguard.core.health.plans import Remedy
 from waguard.core.relay.budget import Budget
-from waguard.core.relay.policy import POLICY, Seat, Verdict, Where, judge
+from waguard.core.relay.checks import Seat, Where
+from waguard.core.relay.policy import POLICY, Verdict, judge
 from waguard.errors import PageFailed, WaguardError
 from waguard.relay import client as relay_client
 from waguard.relay import connection, incoming, wire

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waguard.core.relay.policy import POLICY, Judged, Seat, Verdict, Where, at_home, judge, led_home, page
+from waguard.core.relay.checks import Seat, Where, at_home, led_home
+from waguard.core.relay.policy import POLICY, Judged, Verdict, judge, page
 from waguard.relay.acts import ACTS
 
 HOME = "https://web.whatsapp.com"

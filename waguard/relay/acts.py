@@ -9,7 +9,7 @@ at the end of a target that it was not told of, playwright at a second attachmen
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from waguard.core.relay.policy import Seat, Where, at_home, why_not_there
+from waguard.core.relay.checks import Seat, Where, at_home, why_not_there
 from waguard.relay import wire
 from waguard.relay.connection import Act, Connection, Reply, Then
 from waguard.relay.seen import Attached, Wanted

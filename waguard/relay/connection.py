@@ -11,7 +11,8 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from waguard.browser.channel import Message, Refused
-from waguard.core.relay.policy import Verdict, judge, led_home
+from waguard.core.relay.checks import led_home
+from waguard.core.relay.policy import Verdict, judge
 from waguard.relay import wire
 from waguard.relay.seen import Attached, Seen
 

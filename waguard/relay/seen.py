@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from waguard.core.relay.policy import Seat, Where
+from waguard.core.relay.checks import Seat, Where
 
 Info = Mapping[str, Any]
 """A target, as the browser tells of it."""

@@ -1,6 +1,6 @@
 """What a client uploads for its browser: stored by the daemon alone, and opened by the browser alone, by the path that is answered here.
 
-A path that a client names is looked up and never opened: what is not among `Uploads.paths` is none (`waguard.core.relay.policy`).
+A path that a client names is looked up and never opened: what is not among `Uploads.paths` is none (`waguard.core.relay.checks`).
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from waguard.core.file_name import file_name
-from waguard.core.relay.policy import UPLOADS
+from waguard.core.relay.checks import UPLOADS
 from waguard.core.shown import UploadView
 from waguard.errors import BodyTooLarge, NoSuchFile, NoUploads, UploadsFull
 from waguard.session.instance import Instance

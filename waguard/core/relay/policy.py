@@ -5,12 +5,12 @@ Printed by `make reference`. What is *acted out* is answered or changed by `wagu
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-Params = Mapping[str, Any]
+from waguard.core.relay import checks
+from waguard.core.relay.checks import EVERYWHERE, PLACES, Check, Params, Seat, Where
 
 
 class Verdict(StrEnum):
@@ -30,46 +30,6 @@ VERDICTS: Mapping[Verdict, str] = {
 }
 
 
-class Where(StrEnum):
-    """What the DevTools session of the command is with."""
-
-    BROWSER = "browser"
-    PAGE = "page"
-    OWN = "own"
-
-
-PLACES: Mapping[Where, str] = {
-    Where.BROWSER: "the browser itself",
-    Where.PAGE: "the session's page, its frames and its workers",
-    Where.OWN: "a page in a context that the client has made itself",
-}
-EVERYWHERE = frozenset(Where)
-UPLOADS = "/uploads"
-"""What clients call the folder of their uploads, wherever it is."""
-WHATSAPP = "https://web.whatsapp.com"
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """From where a command comes."""
-
-    where: Where
-    owner: bool = False
-    """Whether the page is this client's."""
-    home: str = ""
-    """The origin of the page."""
-    contexts: Collection[str] = ()
-    """Those that the client has made."""
-    handles: Collection[str] = ()
-    """Of streams that were opened for it."""
-    uploads: Collection[str] = ()
-    """Paths of what was uploaded for the session."""
-
-
-Check = Callable[[Params, Seat], str]
-"""Why a command with these parameters is refused all the same; empty if it is not."""
-
-
 @dataclass(frozen=True, slots=True)
 class Rule:
     method: str
@@ -86,117 +46,6 @@ class Judged:
     verdict: Verdict
     reason: str
 
-
-# --- what is looked at -------------------------------------------------------------------------------------
-
-
-def goes(params: Params, seat: Seat) -> str:
-    """In the page only its own origin, to which `https://web.whatsapp.com` leads too, and `about:blank`; elsewhere `http:`, `https:`, `data:` and
-    `about:blank`.
-    """
-    return why_not_there(params.get("url"), seat)
-
-
-def why_not_there(url: object, seat: Seat) -> str:
-    if not isinstance(url, str):
-        return ""  # the browser says what is wrong with it
-    if url == "about:blank":
-        return ""
-    if seat.where is Where.OWN:
-        return "" if re.match(r"https?://|data:", url, re.IGNORECASE) else "only http:, https: and data:"
-    return "" if at_home(url, seat.home) else "it is not of the page's origin"
-
-
-def led_home(method: str, params: dict[str, Any], seat: Seat) -> dict[str, Any]:
-    """Bots go to WhatsApp's own address, whatever they are told: where the page has another, such as the simulator's, they get that."""
-    url = params.get("url")
-    if (
-        method == "Page.navigate"
-        and seat.where is Where.PAGE
-        and isinstance(url, str)
-        and at_home(url, WHATSAPP)
-    ):
-        return {**params, "url": seat.home + url[len(WHATSAPP) :]}
-    return params
-
-
-def at_home(url: str, home: str) -> bool:
-    """Whether it is of that origin, by its first letters: nothing is parsed that the browser could read in another way."""
-    start, rest = url[: len(home)], url[len(home) :]
-    return start.lower() == home.lower() and (not rest or rest[0] in "/?#")
-
-
-def _text(params: Params, name: str) -> str:
-    """Empty if it is none: nothing is called so."""
-    value = params.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _in_own_context(params: Params, seat: Seat) -> str:
-    """`browserContextId` names a context that the client has made."""
-    return "" if _text(params, "browserContextId") in seat.contexts else "it is not of a context of its own"
-
-
-def _without_proxy(params: Params, _seat: Seat) -> str:
-    """Without `proxyServer`, `proxyBypassList`, `originsWithUniversalNetworkAccess`."""
-    reaching = {"proxyServer", "proxyBypassList", "originsWithUniversalNetworkAccess"} & params.keys()
-    return f"{', '.join(sorted(reaching))} would reach past the fence" if reaching else ""
-
-
-def _in_no_others_context(params: Params, seat: Seat) -> str:
-    """`browserContextId` is left out, or names a context that the client has made."""
-    return _in_own_context(params, seat) if "browserContextId" in params else ""
-
-
-def _as_stream(params: Params, _seat: Seat) -> str:
-    """`transferMode` is `ReturnAsStream`; without `tracingBackend`, `perfettoConfig`."""
-    if params.get("transferMode") != "ReturnAsStream" or {"tracingBackend", "perfettoConfig"} & params.keys():
-        return "only with transferMode ReturnAsStream, and of what Chromium itself records"
-    return ""
-
-
-def _own_handle(params: Params, seat: Seat) -> str:
-    """`handle` came in an answer or an event of the client's."""
-    return "" if _text(params, "handle") in seat.handles else "the stream is not this client's"
-
-
-def _checks_certificates(params: Params, _seat: Seat) -> str:
-    """`ignore` is false."""
-    return "TLS keeps the login" if params.get("ignore") is not False else ""
-
-
-def _of_the_page(params: Params, _seat: Seat) -> str:
-    """Without `nativeVirtualKeyCode`, `isSystemKey`."""
-    keys = {"nativeVirtualKeyCode", "isSystemKey"} & params.keys()
-    return f"{', '.join(sorted(keys))} makes it a shortcut of the browser's" if keys else ""
-
-
-def _keeps_its_address(params: Params, seat: Seat) -> str:
-    """In the page `url` is left out, or of its origin."""
-    return why_not_there(params.get("url"), seat) if seat.where is Where.PAGE else ""
-
-
-def _drags_no_files(params: Params, _seat: Seat) -> str:
-    """Without `files`, and each of `items` is `text/plain` or `text/html`: an address that is dropped is opened, a file's too."""
-    data = params.get("data")
-    if not isinstance(data, dict):
-        return ""
-    items = data.get("items") or []
-    plain = isinstance(items, list) and all(
-        isinstance(one, dict) and one.get("mimeType") in {"text/plain", "text/html"} for one in items
-    )
-    return "" if plain and not data.get("files") else "what is dropped may be a file of the host"
-
-
-def _uploaded(params: Params, seat: Seat) -> str:
-    """Each of `files` is the path of an upload of this session, letter by letter."""
-    files = params.get("files") or []
-    if isinstance(files, list) and all(isinstance(one, str) and one in seat.uploads for one in files):
-        return ""
-    return "it names a file that is no upload of this session: see POST /v1/sessions/CODE/uploads"
-
-
-# --- the table ---------------------------------------------------------------------------------------------
 
 _BROWSER = frozenset({Where.BROWSER})
 _SHARED = frozenset({Where.BROWSER, Where.PAGE})
@@ -239,7 +88,7 @@ POLICY: Sequence[Rule] = (
         Verdict.ALLOWED,
         "only in a context of the client's: what is not named is denied, also the daemon's own, and stays so",
         EVERYWHERE,
-        _in_own_context,
+        checks.in_own_context,
     ),
     *_each("Browser.resetPermissions", Verdict.IGNORED, "the daemon's own would be gone for good"),
     # Targets
@@ -258,14 +107,14 @@ POLICY: Sequence[Rule] = (
         Verdict.ACTED,
         "it goes with the client: disposeOnDetach is set",
         EVERYWHERE,
-        _without_proxy,
+        checks.without_proxy,
     ),
     *_each(
         "Target.disposeBrowserContext",
         Verdict.ALLOWED,
         "what the client has made",
         EVERYWHERE,
-        _in_own_context,
+        checks.in_own_context,
     ),
     *_each(
         "Target.getTargets Target.getTargetInfo Target.getBrowserContexts Target.setDiscoverTargets",
@@ -284,7 +133,13 @@ POLICY: Sequence[Rule] = (
         "it gives a page or another host the protocol",
     ),
     # The page
-    *_each("Page.navigate", Verdict.OWNER, "a navigation takes the page from everybody", _NOT_BROWSER, goes),
+    *_each(
+        "Page.navigate",
+        Verdict.OWNER,
+        "a navigation takes the page from everybody",
+        _NOT_BROWSER,
+        checks.goes,
+    ),
     *_each(
         "Page.reload Page.navigateToHistoryEntry Page.stopLoading Page.setDocumentContent Page.setBypassCSP"
         " Page.resetNavigationHistory Page.setAdBlockingEnabled Page.setPrerenderingAllowed",
@@ -325,9 +180,9 @@ POLICY: Sequence[Rule] = (
         Verdict.ACTED,
         "a browser opens what it is told to: only what was uploaded for it, by where it finds that",
         EVERYWHERE,
-        _uploaded,
+        checks.uploaded,
     ),
-    *_each("Input.dispatchDragEvent", Verdict.OWNER, "who drives", EVERYWHERE, _drags_no_files),
+    *_each("Input.dispatchDragEvent", Verdict.OWNER, "who drives", EVERYWHERE, checks.drags_no_files),
     *_each(
         "Page.setFontFamilies Page.setSPCTransactionMode Page.setGeolocationOverride"
         " Page.clearGeolocationOverride Page.setDeviceOrientationOverride Page.clearDeviceOrientationOverride",
@@ -391,10 +246,10 @@ POLICY: Sequence[Rule] = (
         Verdict.OWNER,
         "another address would answer in the page's own name",
         EVERYWHERE,
-        _keeps_its_address,
+        checks.keeps_its_address,
     ),
     *_each("Fetch.*", Verdict.OWNER, "what is held goes on when the client leaves"),
-    *_each("Storage.getCookies", Verdict.ALLOWED, _LOOKS, EVERYWHERE, _in_no_others_context),
+    *_each("Storage.getCookies", Verdict.ALLOWED, _LOOKS, EVERYWHERE, checks.in_no_others_context),
     *_each(
         "Storage.getUsageAndQuota Storage.getStorageKey Storage.getStorageKeyForFrame",
         Verdict.ALLOWED,
@@ -405,7 +260,7 @@ POLICY: Sequence[Rule] = (
         Verdict.ALLOWED,
         "only in a context of the client's",
         EVERYWHERE,
-        _in_own_context,
+        checks.in_own_context,
     ),
     *_each("Storage.clearDataForOrigin Storage.clearDataForStorageKey", Verdict.REFUSED, _COSTS),
     *_each("ServiceWorker.enable ServiceWorker.disable", Verdict.ALLOWED, _LOOKS),
@@ -415,13 +270,13 @@ POLICY: Sequence[Rule] = (
         Verdict.ALLOWED,
         "certificates are checked",
         EVERYWHERE,
-        _checks_certificates,
+        checks.checks_certificates,
     ),
     *_each("Security.enable Security.disable", Verdict.ALLOWED, _LOOKS),
     # What is measured
-    *_each("Tracing.start", Verdict.OWNER, "one at a time, and into no file", EVERYWHERE, _as_stream),
+    *_each("Tracing.start", Verdict.OWNER, "one at a time, and into no file", EVERYWHERE, checks.as_stream),
     *_each("Tracing.end Tracing.getCategories", Verdict.OWNER, "whoever has started it"),
-    *_each("IO.read IO.close", Verdict.ALLOWED, "what was opened for it", EVERYWHERE, _own_handle),
+    *_each("IO.read IO.close", Verdict.ALLOWED, "what was opened for it", EVERYWHERE, checks.own_handle),
     *_each("IO.resolveBlob", Verdict.ALLOWED, _LOOKS),
     *_each("HeapProfiler.* Profiler.*", Verdict.OWNER, "it slows the page down"),
     *_each("Memory.getDOMCounters", Verdict.ALLOWED, _LOOKS),
@@ -450,7 +305,7 @@ POLICY: Sequence[Rule] = (
         Verdict.ALLOWED,
         "a key goes to the page: the browser's own shortcuts close it, and open pages that may do everything",
         EVERYWHERE,
-        _of_the_page,
+        checks.of_the_page,
     ),
     *_each("Input.*", Verdict.ALLOWED, "keys and clicks are what clients are here for"),
     *_each("DeviceOrientation.* WebAuthn.*", Verdict.OWNER, _SHOWN),
