@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,13 +13,15 @@ from pydantic import TypeAdapter
 from typer.testing import CliRunner, Result
 
 from waguard.api import auth, problems
-from waguard.cli.app import app
+from waguard.cli.app import COMMANDS, app
 from waguard.core.shown import SessionView
 from waguard.errors import SessionNotFound, WaguardError
 
 ADMIN, TOKEN = "admin-admin-admin-admin", "demo-demo-demo-demo"
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
+for place in COMMANDS.values():  # else one is imported while a test has patched what it takes a copy of, and keeps that
+    import_module(f"waguard.cli.{place.partition(':')[0]}")
 
 
 def answer(view: object) -> web.Response:
