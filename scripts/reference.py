@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 
 from waguard.api import openapi
 from waguard.api.routes import ROUTES, Streamed
-from waguard.api.scopes import OF_ADMIN, OF_CLIENT, SCOPES
 from waguard.cli.app import app
 from waguard.cli.errors import CommandError
 from waguard.config.load import ENV_PREFIX
 from waguard.config.sections import Config
 from waguard.core import catalogue, shown, stats, tables
+from waguard.core.access import OF_ADMIN, OF_CLIENT, SCOPES
 from waguard.core.relay import policy
 from waguard.errors import (
     BY_CODE,

@@ -12,15 +12,19 @@ from aiohttp import web
 from pydantic import TypeAdapter
 from typer.testing import CliRunner, Result
 
-from waguard.api import auth, problems
-from waguard.cli.app import COMMANDS, app
+from waguard.access import configured
+from waguard.api import problems
+from waguard.cli.app import COMMANDS, TOKEN_COMMANDS, app
 from waguard.core.shown import SessionView
 from waguard.errors import SessionNotFound, WaguardError
 
 ADMIN, TOKEN = "admin-admin-admin-admin", "demo-demo-demo-demo"
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
-for place in COMMANDS.values():  # else one is imported while a test has patched what it takes a copy of, and keeps that
+for place in (
+    *COMMANDS.values(),
+    *TOKEN_COMMANDS.values(),
+):  # else one is imported while a test has patched what it takes a copy of, and keeps that
     import_module(f"waguard.cli.{place.partition(':')[0]}")
 
 
@@ -122,4 +126,4 @@ def call(*arguments: str, **options: Any) -> Result:
 
 def store_tokens(directory: Path = Path("sessions")) -> None:
     directory.mkdir()
-    (directory / auth.FILE).write_text(json.dumps({"admin": ADMIN, "clients": {"demo": TOKEN}}))
+    (directory / configured.FILE).write_text(json.dumps({"admin": ADMIN, "clients": {"demo": TOKEN}}))

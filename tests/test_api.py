@@ -24,9 +24,10 @@ from control_port import ADMIN, API, TOKEN, TOKEN2, Answer, Port, is_problem, is
 from pydantic import SecretStr
 from trees import snapshot
 
-from waguard.api import auth, compat, problems, routes, snapshots, words
-from waguard.api.scopes import Scope
+from waguard.access import configured
+from waguard.api import compat, problems, routes, snapshots, words
 from waguard.config.sections import Api, Config, Log, Sessions
+from waguard.core.access import About, Scope
 from waguard.core.catalogue import EVENTS
 from waguard.core.health.faults import Fault
 from waguard.core.model import ClientCode, Failure, Process, Stage, Verdict, Wanted
@@ -741,7 +742,7 @@ async def test_the_old_errors(port: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     async with port("dies-at-once", restart={"base_s": 30.0, "max_s": 30.0}) as asked:
         for path in ("connect", "force-cleanup"):
             answer = await asked.ask("POST", f"/api/whatsapp/{path}")
-            said = "El token no es de un cliente. Use el token propio del cliente: waguard token CODE"
+            said = "El token no permite esta operación. Use el token propio del cliente: waguard token CODE"
             is_old(answer, 403, {"success": False, "message": said, "error": "forbidden"})
         for answer, status, code in (
             (await asked.ask("POST", "/api/whatsapp/connect", None), 401, "unauthorized"),
@@ -1106,14 +1107,19 @@ async def test_no_answer_to_a_clients_token_names_a_path_of_the_daemons(
 
         for route in routes.ROUTES:
             path = route.path.replace("{code}", "demo").replace("{id}", "1")
-            if route.view is bytes or route.scope in {Scope.OPEN, Scope.OWN} or path == "/v1/reap":
+            if (
+                route.view is bytes
+                or route.scope is Scope.OPEN
+                or route.about is About.OWN
+                or path == "/v1/reap"
+            ):
                 continue
             # What they answer is a code and a time, or names that others have given: tests/test_file_name.py.
-            if path.endswith(("/pairing-code", "/tickets")) or "loads" in path:
+            if path.endswith(("/pairing-code", "/tickets")) or "loads" in path or "/v1/tokens" in path:
                 continue
             admins = await asked.ask(route.method, path)
             answer = await asked.ask(route.method, path, TOKEN)
-            if route.scope is Scope.DAEMON:
+            if route.about is About.EVERY:
                 is_problem(answer, 403, "forbidden")
                 continue
             assert (admins.status, answer.status) == (200, 200), (path, answer.body)
@@ -1139,8 +1145,8 @@ def config(sessions_dir: Path) -> Config:
 
 
 def test_tokens_are_made_once_and_kept_to_ourselves(config: Config) -> None:
-    path = config.sessions.dir / auth.FILE
-    auth.load(config)
+    path = config.sessions.dir / configured.FILE
+    configured.load(config)
     first = path.read_bytes()
     assert path.stat().st_mode & 0o777 == 0o600
     made = json.loads(first)
@@ -1148,7 +1154,7 @@ def test_tokens_are_made_once_and_kept_to_ourselves(config: Config) -> None:
     assert set(made["clients"]) == {"demo", "demo2"}
     assert len({made["admin"], *made["clients"].values()}) == 3
     assert min(len(token) for token in (made["admin"], *made["clients"].values())) >= 43
-    tokens = auth.load(config)
+    tokens = configured.load(config)
     assert path.read_bytes() == first, "they are not made anew"
     caller = tokens.caller(made["admin"])
     assert caller is not None
@@ -1156,15 +1162,15 @@ def test_tokens_are_made_once_and_kept_to_ourselves(config: Config) -> None:
     caller = tokens.caller(made["clients"]["demo2"])
     assert caller is not None
     assert caller.client == "demo2"
-    assert caller.may(ClientCode("demo2"))
-    assert not caller.may(DEMO)
+    assert caller.may_see(ClientCode("demo2"))
+    assert not caller.may_see(DEMO)
 
 
 def test_a_code_that_is_added_gets_a_token_and_the_others_keep_theirs(config: Config) -> None:
-    path = config.sessions.dir / auth.FILE
-    auth.load(config)
+    path = config.sessions.dir / configured.FILE
+    configured.load(config)
     before = json.loads(path.read_bytes())
-    auth.load(config.model_copy(update={"api": Api(clients=["demo3"])}))
+    configured.load(config.model_copy(update={"api": Api(clients=["demo3"])}))
     after = json.loads(path.read_bytes())
     assert after["admin"] == before["admin"]
     assert after["clients"].items() > before["clients"].items()
@@ -1172,10 +1178,10 @@ def test_a_code_that_is_added_gets_a_token_and_the_others_keep_theirs(config: Co
 
 
 def test_tokens_of_the_configuration_replace_those_of_the_file(config: Config) -> None:
-    auth.load(config)
-    made = json.loads((config.sessions.dir / auth.FILE).read_bytes())
+    configured.load(config)
+    made = json.loads((config.sessions.dir / configured.FILE).read_bytes())
     api = Api(admin_token=SecretStr(ADMIN), client_tokens={"demo": SecretStr(TOKEN)})
-    tokens = auth.load(config.model_copy(update={"api": api}))
+    tokens = configured.load(config.model_copy(update={"api": api}))
     for token, client in ((ADMIN, None), (TOKEN, "demo"), (made["clients"]["demo2"], "demo2")):
         caller = tokens.caller(token)
         assert caller is not None
@@ -1187,60 +1193,60 @@ def test_tokens_of_the_configuration_replace_those_of_the_file(config: Config) -
 
 def test_a_token_of_the_configuration_that_is_somebody_elses_in_the_file_is_refused(config: Config) -> None:
     """Else a client's would be the admin's, or another client's."""
-    auth.load(config)
-    made = json.loads((config.sessions.dir / auth.FILE).read_bytes())
+    configured.load(config)
+    made = json.loads((config.sessions.dir / configured.FILE).read_bytes())
     for theirs in (made["admin"], made["clients"]["demo2"]):
         api = Api(client_tokens={"demo": SecretStr(theirs)})
         with pytest.raises(ConfigError, match="for somebody else") as caught:
-            auth.load(config.model_copy(update={"api": api}))
+            configured.load(config.model_copy(update={"api": api}))
         assert theirs not in str(caught.value)
 
 
 def test_an_empty_token_is_nobodys_even_if_one_were_known() -> None:
-    assert auth.Tokens({"": None}).caller("") is None
+    assert configured.ConfiguredTokens({"": None}).caller("") is None
 
 
 def test_an_empty_directory_of_credentials_is_not_none(config: Config) -> None:
     """Else new tokens and keys would be made beside those that were meant."""
     with pytest.raises(StorageFailed, match="CREDENTIALS_DIRECTORY, which is empty"):
-        auth.load(config, environ={"CREDENTIALS_DIRECTORY": ""})
+        configured.load(config, environ={"CREDENTIALS_DIRECTORY": ""})
 
 
 def test_tokens_of_a_credential_are_taken_as_they_are(config: Config, tmp_path: Path) -> None:
     place = tmp_path / "credentials"
     place.mkdir()
     environ = {"CREDENTIALS_DIRECTORY": str(place)}
-    auth.load(config, environ=environ)  # it has others
-    (config.sessions.dir / auth.FILE).unlink()
+    configured.load(config, environ=environ)  # it has others
+    (config.sessions.dir / configured.FILE).unlink()
     given = {"admin": ADMIN, "clients": {"demo": TOKEN}}
-    credential = place / auth.CREDENTIAL
+    credential = place / configured.CREDENTIAL
     credential.write_text(json.dumps(given))
     credential.chmod(0o440)
     with pytest.raises(ConfigError, match="no token of demo2"):
-        auth.load(config, environ=environ)
-    tokens = auth.load(config.model_copy(update={"api": Api(clients=["demo"])}), environ=environ)
+        configured.load(config, environ=environ)
+    tokens = configured.load(config.model_copy(update={"api": Api(clients=["demo"])}), environ=environ)
     caller = tokens.caller(TOKEN)
     assert caller is not None
     assert caller.client == "demo"
-    assert not (config.sessions.dir / auth.FILE).exists()
+    assert not (config.sessions.dir / configured.FILE).exists()
     assert json.loads(credential.read_text()) == given
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o777, 0o601])
 def test_tokens_that_others_may_read_are_refused(config: Config, mode: int) -> None:
-    auth.load(config)
-    path = config.sessions.dir / auth.FILE
+    configured.load(config)
+    path = config.sessions.dir / configured.FILE
     path.chmod(mode)
     with pytest.raises(ConfigError) as caught:
-        auth.load(config)
+        configured.load(config)
     assert f"(mode {mode:o})" in str(caught.value)
     assert caught.value.hint == f"chmod 600 {path}"
     assert path.stat().st_mode & 0o777 == mode, "it is not mended behind the admin's back"
     closed: list[str] = []
-    auth.load(config, closed=closed.append)
+    configured.load(config, closed=closed.append)
     assert closed == [f"{path}: others could read it (mode {mode:o}), and cannot any more."]
     assert path.stat().st_mode & 0o777 == 0o600
-    auth.load(config)
+    configured.load(config)
 
 
 @pytest.mark.parametrize(
@@ -1265,11 +1271,11 @@ def test_tokens_that_others_may_read_are_refused(config: Config, mode: int) -> N
 )
 def test_a_tokens_file_that_cannot_be_understood_is_refused(config: Config, data: bytes) -> None:
     """An empty token would let in whoever sends none; two equal ones would make a client an admin."""
-    path = config.sessions.dir / auth.FILE
+    path = config.sessions.dir / configured.FILE
     path.write_bytes(data)
     path.chmod(0o600)
     with pytest.raises(ConfigError) as caught:
-        auth.load(config)
+        configured.load(config)
     assert str(path) in str(caught.value)
     assert path.read_bytes() == data
     for token in ("0123456789abcdef", "0123456789abcdeg"):

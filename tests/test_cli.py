@@ -20,7 +20,8 @@ from typer.testing import Result
 from views import CONNECTED, DOWN, FAILED, SCAN, SNAPSHOT, STARTING, blocks
 
 from waguard import __version__
-from waguard.api import auth, problems
+from waguard.access import configured
+from waguard.api import problems
 from waguard.cli import edge, follow, terminal, tokens, units
 from waguard.cli.errors import Foreign
 from waguard.config import load as loading
@@ -194,15 +195,15 @@ def test_token_prints_what_an_app_is_to_be_given(monkeypatch: pytest.MonkeyPatch
 def test_tokens_that_are_not_there_or_cannot_be_read(tmp_path: Path) -> None:
     result = call("status")
     assert result.exit_code == 1
-    assert f"There is no {tmp_path / 'sessions' / auth.FILE}" in result.stderr
+    assert f"There is no {tmp_path / 'sessions' / configured.FILE}" in result.stderr
     assert "waguard run" in result.stderr
-    (tmp_path / "sessions" / auth.FILE).mkdir(parents=True)
+    (tmp_path / "sessions" / configured.FILE).mkdir(parents=True)
     assert "cannot be read: Is a directory. [no_token]\nRun this as the daemon's user" in call("token").stderr
-    (tmp_path / "sessions" / auth.FILE).rmdir()
-    (tmp_path / "sessions" / auth.FILE).write_text(f'{{"admin": "{ADMIN}"')
+    (tmp_path / "sessions" / configured.FILE).rmdir()
+    (tmp_path / "sessions" / configured.FILE).write_text(f'{{"admin": "{ADMIN}"')
     assert "not of the form" in call("token").stderr
     assert ADMIN not in call("token").output
-    (tmp_path / "sessions" / auth.FILE).write_text('{"admin": "", "clients": {}}')
+    (tmp_path / "sessions" / configured.FILE).write_text('{"admin": "", "clients": {}}')
     result = call("token")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "admin must have at least 16 characters" in result.stderr
@@ -653,7 +654,7 @@ def test_config_show_as_json() -> None:
 
 def test_the_token_file_is_only_read(tmp_path: Path) -> None:
     store_tokens()
-    path = tmp_path / "sessions" / auth.FILE
+    path = tmp_path / "sessions" / configured.FILE
     path.chmod(0o600)
     before = path.read_bytes(), stat.S_IMODE(path.stat().st_mode)
     call("token")

@@ -85,7 +85,10 @@ def test_every_command_that_is_named_is_there_with_its_options() -> None:
                 continue
             assert name in group.commands, f"{where}: waguard {name}"
             seen.add(name)
-            options = {option for one in group.commands[name].params for option in one.opts}
+            command, words = group.commands[name], rest.split()
+            if isinstance(command, typer.core.TyperGroup) and words and words[0] in command.commands:
+                command = command.commands[words[0]]
+            options = {option for one in command.params for option in one.opts}
             unknown = set(re.findall(r"(?<!\S)--[a-z-]+", rest)) - options - {"--help"}
             assert not unknown, f"{where}: waguard {name} {unknown}"
     assert {"connect", "doctor", "install"} <= seen
@@ -97,7 +100,7 @@ def test_every_request_that_is_named_has_a_route() -> None:
     for where, text in written():
         for method, path in REQUEST.findall(text):
             asked = re.sub(r"(?<=/sessions/)[^/]+", "*", path)
-            asked = re.sub(r"/(snapshots|uploads|downloads)/[^/]+", r"/\1/*", asked)
+            asked = re.sub(r"/(snapshots|uploads|downloads|tokens)/[^/]+", r"/\1/*", asked)
             assert (method, asked) in known, f"{where}: {method} {path}"
             seen.add(asked)
     assert "/v1/sessions/*/screenshot" in seen

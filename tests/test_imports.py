@@ -24,7 +24,7 @@ STOREYS = (
     ("schedule",),
     ("config",),
     ("observe",),
-    ("history", "sandbox", "whatsapp"),
+    ("history", "sandbox", "whatsapp", "access"),
     ("browser", "profile"),
     ("admission", "snapshots", "health", "relay"),
     ("session",),
@@ -82,6 +82,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "history/database.py",
         "profile/witness.py",
         "snapshots/packing.py",
+        "access/",
         "api/",
         "simulator/",
         "cli/",
@@ -377,7 +378,7 @@ def test_what_a_browser_could_have_made_is_opened_by_files_alone() -> None:
         *(
             "waguard.schedule",
             "waguard.history.database",
-            "waguard.api.auth",
+            "waguard.access",
         ),
     )
     opening = {"open", "read_bytes", "read_text", "copyfile", "copy", "copy2", "copytree", "fdopen", "link"}

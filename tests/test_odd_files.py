@@ -15,7 +15,7 @@ import pytest
 from conftest import Daemon, Journal
 from snapshots import ABOUT, GO, ORIGIN, RING
 
-from waguard.api import auth
+from waguard.access import configured
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Status, Verdict
 from waguard.errors import RecordUnavailable, SnapshotRefused, StorageFailed
@@ -286,9 +286,9 @@ def test_secrets_that_are_no_file_are_refused(tmp_path: Path, kind: str) -> None
     put(tmp_path, ".backup.keys", kind)
     with pytest.raises(StorageFailed, match=kind):
         keys.load(tmp_path / ".backup.keys", make=True)
-    put(tmp_path, auth.FILE, kind)
+    put(tmp_path, configured.FILE, kind)
     with pytest.raises(StorageFailed, match=kind):
-        auth.load(Config.model_validate({"sessions": {"dir": tmp_path}}))
+        configured.load(Config.model_validate({"sessions": {"dir": tmp_path}}))
 
 
 def test_secrets_may_be_links_as_those_of_kubernetes_are(tmp_path: Path) -> None:

@@ -15,9 +15,8 @@ from clients import DEMO
 from conftest import Daemon, Journal
 from control_port import ADMIN, API, TOKEN, TOKEN2
 
-from waguard.api.auth import Caller
-from waguard.api.scopes import OF_CLIENT
-from waguard.api.tickets import LASTS_S, Tickets
+from waguard.access.tickets import LASTS_S, Tickets
+from waguard.core.access import Caller, of_client
 from waguard.core.health.plans import Remedy
 from waguard.core.model import ClientCode
 from waguard.relay.client import CLOSINGS, Closing
@@ -149,10 +148,10 @@ def redeemed(tickets: Tickets, ticket: str) -> Caller | None:
 
 
 def test_tickets_of_one_client_cost_another_none() -> None:
-    tickets, caller = Tickets(), Caller(OF_CLIENT, ClientCode("demo"))
+    tickets, caller = Tickets(), of_client(ClientCode("demo"))
     ticket = tickets.issue(caller, ClientCode("demo"))
     for _ in range(1000):
-        tickets.issue(Caller(OF_CLIENT, ClientCode("demo2")), ClientCode("demo2"))
+        tickets.issue(of_client(ClientCode("demo2")), ClientCode("demo2"))
     assert redeemed(tickets, ticket) is caller
 
 
@@ -169,7 +168,7 @@ async def test_a_ticket_makes_none_that_lives_longer(relay: Any) -> None:
 
 
 def test_a_ticket_in_the_place_of_another_lives_no_longer() -> None:
-    now, demo, caller = 0.0, ClientCode("demo"), Caller(OF_CLIENT, ClientCode("demo"))
+    now, demo, caller = 0.0, ClientCode("demo"), of_client(ClientCode("demo"))
     tickets = Tickets(lambda: now)
     now = LASTS_S - 0.1
     ticket = tickets.issue(caller, demo, LASTS_S)
@@ -178,7 +177,7 @@ def test_a_ticket_in_the_place_of_another_lives_no_longer() -> None:
 
 
 def test_a_ticket_that_comes_late_is_none_and_there_is_no_end_of_them() -> None:
-    now, demo, caller = 0.0, ClientCode("demo"), Caller(OF_CLIENT, ClientCode("demo"))
+    now, demo, caller = 0.0, ClientCode("demo"), of_client(ClientCode("demo"))
     tickets = Tickets(lambda: now)
     first, second = tickets.issue(caller, demo), tickets.issue(caller, demo)
     now = LASTS_S - 0.1

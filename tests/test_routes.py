@@ -1,7 +1,11 @@
 """The table of routes: what it says of a route is what is served, and nothing is served that is not in it."""
 
 import re
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import aiohttp
@@ -10,16 +14,21 @@ from aiohttp import web
 from conftest import Daemon
 from pydantic import SecretStr
 
-from waguard.api import app, auth
+from waguard.access.access import Access
+from waguard.access.configured import ConfiguredTokens
+from waguard.access.made import MadeTokens
+from waguard.api import app
 from waguard.api.port import Port
 from waguard.api.routes import ROUTES, Route, Streamed
 from waguard.api.schemas import AnyOptions, Options
-from waguard.api.scopes import OF_ADMIN, OF_CLIENT, SCOPES, Scope
 from waguard.config.sections import Api
+from waguard.core.access import OF_ADMIN, OF_CLIENT, SCOPES, About, Scope
 from waguard.observe.bus import Bus
+from waguard.supervisor.supervisor import Supervisor
 
 ADMIN, TOKEN = "admin-admin-admin-admin", "demo-demo-demo-demo"
 API = {"admin_token": SecretStr(ADMIN), "client_tokens": {"demo": SecretStr(TOKEN)}}
+OF_TOKENS: Sequence[Scope] = [one for one in Scope if one is not Scope.OPEN]
 every_route = pytest.mark.parametrize("route", ROUTES, ids=lambda one: f"{one.method} {one.path}")
 
 
@@ -27,38 +36,103 @@ def path_of(route: Route[Any]) -> str:
     return route.path.replace("{code}", "demo").replace("{id}", "newest")
 
 
-@every_route
-async def test_who_may_and_what_may_be_sent(
-    pose: Daemon, route: Route[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No token: 401. One without the scope: 403. An option that it does not know: 400. And nothing is done."""
-    monkeypatch.setattr(auth, "OF_CLIENT", frozenset({Scope.OPEN}))  # it may do nothing
+async def tokens(directory: Path) -> Mapping[str, str]:
+    """Some of each kind, as an earlier daemon would have left them in its file."""
+    hour_ago = time.time() - 3600
+    made = MadeTokens(directory, Bus().publish, lambda _alert, _text: None, lambda: hour_ago)
+    found = {"expired": (await made.create("old", [Scope.READ, Scope.CONNECT], ["demo"], 60.0))[1]}
+    every = [one for one in OF_TOKENS if one is not Scope.ADMIN]
+    wanted: list[tuple[str, Sequence[Scope], list[str]]] = [
+        ("revoked", every, ["demo"]),
+        ("another's", every, ["demo2"]),
+        ("of both", every, ["demo", "demo2"]),
+        ("of all", every, ["*"]),
+        ("admin", [Scope.ADMIN], ["*"]),
+        *((one.value, [one], ["*"]) for one in every),
+        *((f"{one.value} of demo", [one], ["demo"]) for one in every),
+    ]
+    for name, scopes, clients in wanted:
+        found[name] = (await made.create(name, scopes, clients, None))[1]
+    await made.revoke("revoked")
+    return found
+
+
+class Asking:
+    def __init__(self, supervisor: Supervisor, url: str, http: aiohttp.ClientSession) -> None:
+        self.supervisor = supervisor
+        self._url = url
+        self._http = http
+
+    async def __call__(self, route: Route[Any], token: str | None, query: str = "") -> tuple[int, str]:
+        """The status, and the error's code."""
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        address = self._url + path_of(route) + query
+        async with self._http.request(route.method, address, headers=headers) as answer:
+            told = await answer.json()
+        code = "error" if route.about is About.OWN else "code"  # as the old CRM's form has it
+        return answer.status, str(told.get(code, told.get("code", "")))
+
+
+@asynccontextmanager
+async def asking(pose: Daemon) -> AsyncIterator[Asking]:
     async with pose("ok", api=API) as (supervisor, url), aiohttp.ClientSession() as http:
+        yield Asking(supervisor, url, http)
 
-        async def asked(token: str | None, query: str = "") -> tuple[int, dict[str, Any]]:
-            headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-            address = url + path_of(route) + query
-            async with http.request(route.method, address, headers=headers) as answer:
-                return answer.status, await answer.json()
 
-        code = "error" if route.scope is Scope.OWN else "code"  # as the old CRM's form has it
-        if route.scope is Scope.OPEN:
-            assert (await asked(None))[0] == 200
-            assert (await asked(TOKEN))[0] == 200
-        else:
-            for token in (None, "wrong-wrong-wrong"):
-                status, told = await asked(token)
-                assert (status, told[code]) == (401, "unauthorized")
-            status, told = await asked(TOKEN, "?wiat=qr")  # who may not is not told what else is wrong
-            assert (status, told[code]) == (403, "forbidden")
-        if route.scope is Scope.OWN:
-            status, told = await asked(ADMIN)
-            assert (status, told[code]) == (403, "forbidden")
-        if route.options is not AnyOptions:
-            status, told = await asked(ADMIN, "?wiat=qr")
-            assert (status, told["code"]) == (400, "invalid_request")
-            assert told["detail"] == "wiat: is unknown."
-        assert supervisor.views() == []
+# Whoever gets past the gate is told next that this option is unknown, and nothing is done.
+IN = (400, "invalid_request")
+
+
+@every_route
+async def test_who_may(pose: Daemon, sessions_dir: Path, route: Route[Any]) -> None:
+    """Each kind of token, at each route. Nothing is done."""
+    sessions_dir.mkdir()
+    known = await tokens(sessions_dir)
+    shown: dict[str, tuple[str | None, tuple[int, str]]] = {}
+    no = (403, "forbidden")
+    yes = IN if route.options is not AnyOptions else (200, "")
+
+    def expected(scopes: set[Scope], clients: set[str]) -> tuple[int, str]:
+        if route.scope not in scopes:
+            return no
+        about = {
+            About.ONE: bool({"demo", "*"} & clients),
+            About.ALLOWED: True,
+            About.EVERY: "*" in clients,
+            About.OWN: len(clients) == 1 and "*" not in clients,
+        }
+        return yes if about[route.about] else no
+
+    every = set(OF_TOKENS) - {Scope.ADMIN}
+    shown["none"] = (None, (401, "unauthorized"))
+    for name, wrong in {
+        "wrong": "wrong-wrong-wrong",
+        "half": known["of all"][:-1],
+        "id": known["of all"][:13],
+    }.items():
+        shown[name] = (wrong, (401, "unauthorized"))
+    shown["expired"] = (known["expired"], (401, "token_expired"))
+    shown["revoked"] = (known["revoked"], (401, "token_revoked"))
+    shown["another's"] = (known["another's"], expected(every, {"demo2"}))
+    shown["of both"] = (known["of both"], expected(every, {"demo", "demo2"}))
+    shown["of all"] = (known["of all"], expected(every, {"*"}))
+    for one in every:
+        shown[one.value] = (known[one.value], expected({one}, {"*"}))
+        shown[f"{one.value} of demo"] = (known[f"{one.value} of demo"], expected({one}, {"demo"}))
+    shown["made admin"] = (known["admin"], expected({*OF_TOKENS}, {"*"}))
+    shown["the admin's"] = (ADMIN, expected({*OF_ADMIN}, {"*"}))
+    shown["the client's"] = (TOKEN, expected({*OF_CLIENT}, {"demo"}))
+    async with asking(pose) as asked:
+        for name, (token, wanted) in shown.items():
+            if route.scope is Scope.OPEN:
+                assert (await asked(route, token))[0] == 200, name
+            elif wanted[0] == 200 or (
+                route.about is About.OWN and wanted is no and token == known["another's"]
+            ):  # the old CRM's routes look at no option: they would do it
+                continue
+            else:
+                assert await asked(route, token, "?wiat=qr") == wanted, name
+        assert asked.supervisor.views() == []
 
 
 @every_route
@@ -69,6 +143,7 @@ def test_what_the_table_says_is_what_the_handler_does(route: Route[Any]) -> None
     assert re.match(r"[A-Z].*[.]", route.says), "a sentence"
     assert (route.view is bytes) is ("json" not in route.media[0])
     assert not (route.streamed is Streamed.IN and route.options.in_body)
+    assert ("{code}" in route.path) is (route.about is About.ONE)
 
 
 def test_a_path_is_in_the_table_once() -> None:
@@ -76,8 +151,8 @@ def test_a_path_is_in_the_table_once() -> None:
     assert len({*keys}) == len(keys)
 
 
-def test_every_scope_is_described_and_some_token_has_it() -> None:
-    assert {*SCOPES} == {*Scope} == OF_ADMIN | OF_CLIENT
+def test_every_scope_is_described_and_some_route_asks_for_it() -> None:
+    assert {*SCOPES} == {*Scope} == OF_ADMIN
     assert {one.scope for one in ROUTES} == {*Scope}
 
 
@@ -86,12 +161,20 @@ async def test_a_route_without_a_scope_is_refused_at_the_start(pose: Daemon, sco
     async with pose("ok") as (supervisor, _):
         stray = replace(ROUTES[2], scope=scope)
         with pytest.raises(ValueError, match=r"GET /v1/sessions: .* is no scope: who may\?"):
-            app.make(supervisor, auth.Tokens({}), Api(), Bus(), Port(1, Bus().publish, 1.0), [*ROUTES, stray])
+            application(supervisor, stray)
+
+
+def application(supervisor: Supervisor, *more: Route[Any]) -> web.Application:
+    bus = Bus()
+    access = Access(
+        ConfiguredTokens({}), MadeTokens(Path("/nowhere"), bus.publish, lambda _alert, _text: None)
+    )
+    return app.make(supervisor, access, Api(), bus, Port(1, bus.publish, 1.0), [*ROUTES, *more])
 
 
 async def test_what_is_served_is_in_the_table(pose: Daemon) -> None:
     async with pose("ok") as (supervisor, _):
-        made = app.make(supervisor, auth.Tokens({}), Api(), Bus(), Port(1, Bus().publish, 1.0))
+        made = application(supervisor)
     served = {
         (one.method, one.resource.canonical)
         for one in made.router.routes()

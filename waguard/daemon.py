@@ -21,10 +21,13 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from waguard import __version__
+from waguard.access import configured
+from waguard.access.access import Access
+from waguard.access.made import MadeTokens
 from waguard.admission.gate import Gate
 from waguard.admission.room import Room
 from waguard.admission.turns import Turns
-from waguard.api import app, auth
+from waguard.api import app
 from waguard.api.port import Port, most
 from waguard.browser import authorities, find
 from waguard.config.load import Loaded
@@ -178,7 +181,7 @@ def check(loaded: Loaded) -> None:
     config, root = loaded.config, loaded.config.sessions.dir.absolute()
     user = unprivileged_user(config.browser.user, root)
     _look_at(root)
-    auth.load(config, make=False)
+    configured.load(config, make=False)
     place = keys.place(config.snapshots.key_file, root)
     if place.parent != root or place.exists():  # else it is made at the start
         keys.load(place, make=False)
@@ -223,7 +226,7 @@ async def running(
         stack.callback(ownership.give_up)
         closed: list[str] = []
         snapshots = await in_thread(_snapshots, root, config, closed.append)
-        tokens = await in_thread(partial(auth.load, config, closed=closed.append))
+        tokens = await in_thread(partial(configured.load, config, closed=closed.append))
         for one in closed:  # a mount may do so, with an fsGroup of Kubernetes at each start of a pod
             hint = "If somebody else is in that group, or on this machine: make new ones."
             bus.publish("secrets.closed", error=one, hint=hint)
@@ -307,7 +310,11 @@ async def running(
         bus.subscribe(status.heard)
         stack.push_async_callback(supervisor.close)
         connections = Port(most(), bus.publish, config.api.request_s)
-        application = app.make(supervisor, tokens, config.api, bus, connections)
+        made = MadeTokens(root, bus.publish, gate.alerts.set)
+        await made.start()
+        stack.push_async_callback(made.close)
+        stack.push_async_callback(_end, background(made.keep, "tokens", bus.publish, again=True))
+        application = app.make(supervisor, Access(tokens, made), config.api, bus, connections)
         await _serve(stack, application, connections)
         handed = await _handed_port(manager, config, bus)
         if handed is not None:  # whoever asks meanwhile waits in the socket, and is not refused

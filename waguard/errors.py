@@ -372,6 +372,18 @@ class Unauthorized(RequestError, code="unauthorized", http=401):
     do = "Send `Authorization: Bearer TOKEN`. See: waguard token"
 
 
+class TokenExpired(RequestError, code="token_expired", http=401):
+    """The token's term is over, or another has come in its place."""
+
+    do = "Ask the admin for its new secret: waguard token rotate NAME"
+
+
+class TokenRevoked(RequestError, code="token_revoked", http=401):
+    """The token was revoked."""
+
+    do = "Ask the admin for another one: waguard token create NAME"
+
+
 class Forbidden(RequestError, code="forbidden", http=403):
     """The token is not for this client, or has not the scope of this route."""
 
@@ -396,6 +408,12 @@ class NotFound(RequestError, code="not_found", http=404):
     do = "The routes are in [http-api.md](http-api.md)."
 
 
+class TokenNotFound(RequestError, code="token_not_found", http=404):
+    """No token has this id or name, or it was revoked."""
+
+    do = "See which there are: waguard token list"
+
+
 class MethodNotAllowed(RequestError, code="method_not_allowed", http=405):
     """The path is there, and takes other methods; `Allow` has them."""
 
@@ -406,6 +424,18 @@ class NotAcceptable(RequestError, code="not_acceptable", http=406):
     """None of the types in `Accept` is one that the answer comes in."""
 
     do = "The message names the types."
+
+
+class TokenNameTaken(RequestError, code="token_name_taken", http=409):
+    """There is a token of this name that is taken still."""
+
+    do = "Take another name, or rotate that one: waguard token rotate NAME"
+
+
+class TooManyTokens(RequestError, code="too_many_tokens", http=409):
+    """There are as many tokens as are kept, those that ended in the last 30 days among them."""
+
+    do = "Use one token for several clients."
 
 
 class RequestTimeout(RequestError, code="request_timeout", http=408, again=True):

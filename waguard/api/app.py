@@ -6,23 +6,23 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
 from aiohttp import HttpVersion11, web
 
+from waguard.access.access import Access
 from waguard.api import compat, problems
 from waguard.api.asked import Asked
-from waguard.api.auth import NOBODY, Caller, Tokens
-from waguard.api.context import ARRIVES_S, BEGUN, CALLER, DRY_RUN, REQUEST_ID, TICKET, TICKETS, TURNS
+from waguard.api.context import ARRIVES_S, BEGUN, CALLER, DRY_RUN, REQUEST_ID, TICKET, TURNS
 from waguard.api.loop_turns import LoopTurns
 from waguard.api.port import ENCODED, ENCODINGS, Port
 from waguard.api.problems import response
 from waguard.api.routes import ROUTES, Route, Streamed
 from waguard.api.schemas import read, respond
-from waguard.api.scopes import SCOPES, Scope
-from waguard.api.tickets import Tickets
 from waguard.config.sections import Api
+from waguard.core.access import NOBODY, SCOPES, About, Caller, Scope
 from waguard.core.actor import Actor, ActorKind, acting
 from waguard.core.model import ClientCode, client_code
 from waguard.errors import (
@@ -49,23 +49,26 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:]+)(:\d*)?")
 _CONTINUE = "100-continue"
+_WHERE = (
+    "waguard token prints the admin's, to the daemon's user, or for a service to root. "
+    "Restart the daemon after changing those of its configuration."
+)
 _IN_BRACES = re.compile(r"\{(\w+)\}")
 
 
 def make(
     supervisor: Supervisor,
-    tokens: Tokens,
+    access: Access,
     settings: Api,
     bus: Bus,
     port: Port,
     routes: Sequence[Route[Any]] = ROUTES,
 ) -> web.Application:
     """The application; whoever runs it owns it. Raises `ValueError` for a route that does not say who may."""
-    served = {_handler(supervisor, route): route for route in routes}
+    served = {_handler(supervisor, access, route): route for route in routes}
     allowed = _LOOPBACK | {host.lower() for host in settings.allowed_hosts}
     limit = settings.max_body_kb * 1024
     refused = Repeats(20)
-    tickets = Tickets()
 
     @web.middleware
     async def outer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -141,15 +144,14 @@ def make(
             return await handler(request)
         # Also for a route that is not there: which there are is not for everybody.
         drives = route is not None and route.attaches
-        caller = request[CALLER] = _driver(request, tokens, tickets) if drives else _caller(request, tokens)
+        caller = request[CALLER] = (_driver if drives else _caller)(request, access)
         if route is not None:
-            caller.check(route.scope, _code(request))
+            caller.check(route.scope, route.about, _code(request))
         with port.at_work(request):
             return await handler(request)
 
     app = web.Application(middlewares=[outer, gate], client_max_size=limit)
     app[ARRIVES_S] = settings.request_s
-    app[TICKETS] = tickets
     app[TURNS] = LoopTurns()
     app.on_response_prepare.append(stamp)
     for handler, route in served.items():
@@ -162,7 +164,7 @@ def make(
     return app
 
 
-def _handler(supervisor: Supervisor, route: Route[Any]) -> Handler:
+def _handler(supervisor: Supervisor, access: Access, route: Route[Any]) -> Handler:
     """Reads what the route takes, has it handled, and sends what comes of it. Raises `ValueError` where nobody is said to be let in."""
     if route.scope not in SCOPES:
         raise ValueError(f"{route.method} {route.path}: {route.scope!r} is no scope: who may?")
@@ -171,9 +173,11 @@ def _handler(supervisor: Supervisor, route: Route[Any]) -> Handler:
         options = await read(request, route.options)
         request[DRY_RUN] = getattr(options, "dry_run", False)
         caller = request.get(CALLER, NOBODY)
-        code = _code(request) or (caller.client if route.scope is Scope.OWN else None)
+        code = _code(request) or (caller.client if route.about is About.OWN else None)
         with acting(_actor(request, caller)):
-            told = await route.handler(Asked(request, supervisor, caller, code or ClientCode("")), options)
+            told = await route.handler(
+                Asked(request, supervisor, caller, access, code or ClientCode("")), options
+            )
         if isinstance(told, web.StreamResponse):
             return told
         if isinstance(told, bytes):
@@ -183,21 +187,20 @@ def _handler(supervisor: Supervisor, route: Route[Any]) -> Handler:
     return handle
 
 
-def _caller(request: web.Request, tokens: Tokens) -> Caller:
-    """Raises `Unauthorized`."""
+def _caller(request: web.Request, access: Access) -> Caller:
+    """Raises `Unauthorized`, `TokenExpired`, `TokenRevoked`."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     given = token.strip() if scheme.lower() == "bearer" else ""
-    caller = tokens.caller(given)
-    if caller is None:
-        raise Unauthorized(
-            "This token is unknown." if given else "This needs a token: Authorization: Bearer TOKEN.",
-            hint="waguard token prints the admin's, to the daemon's user, or for a service to root. Restart "
-            "the daemon after changing tokens.",
-        )
-    return caller
+    if not given:
+        raise Unauthorized("This needs a token: Authorization: Bearer TOKEN.", hint=_WHERE)
+    try:
+        return access.admit(given)
+    except Unauthorized as error:
+        error.hint = _WHERE
+        raise
 
 
-def _driver(request: web.Request, tokens: Tokens, tickets: Tickets) -> Caller:
+def _driver(request: web.Request, access: Access) -> Caller:
     """Likewise, by what else drivers can send: a password in the address, which they put into a header, or a ticket. Raises `Unauthorized`."""
     scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
     ticket = request.query.get("ticket", "")
@@ -206,12 +209,12 @@ def _driver(request: web.Request, tokens: Tokens, tickets: Tickets) -> Caller:
             _, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
         except ValueError:
             password = ""
-        if (caller := tokens.caller(password)) is not None:
-            return caller
+        with suppress(Unauthorized):
+            return access.admit(password)
         ticket = password or "none"
     if not ticket:
-        return _caller(request, tokens)
-    found = tickets.redeem(ticket, _code(request))
+        return _caller(request, access)
+    found = access.redeem(ticket, _code(request))
     if found is None:
         raise Unauthorized(
             "This is neither a token nor a ticket for this session that can still be used.",

@@ -1,14 +1,15 @@
 """The relay's edge: who attaches by a WebSocket, and what drivers ask for before they open one."""
 
 import asyncio
+from functools import partial
 from urllib.parse import urlencode
 
 from aiohttp import web
 
+from waguard.access.tickets import LASTS_S
 from waguard.api.asked import Asked
-from waguard.api.context import TICKET, TICKETS, TURNS
+from waguard.api.context import TICKET, TURNS
 from waguard.api.schemas import AttachOptions, Options
-from waguard.api.tickets import LASTS_S
 from waguard.api.websocket import WebSocket
 from waguard.core.shown import TicketView
 from waguard.errors import InvalidRequest, Unauthorized
@@ -33,7 +34,8 @@ async def attach(asked: Asked, options: AttachOptions) -> web.StreamResponse:
         if transport is None:  # it has gone meanwhile
             return ws
         socket = WebSocket(transport, client, turns)
-        await socket.close(await asked.supervisor.stay(asked.code, client))
+        with asked.access.while_admitted(asked.caller, partial(client.leave, Closing.TOKEN)):
+            await socket.close(await asked.supervisor.stay(asked.code, client))
     except asyncio.CancelledError:
         if asked.request.transport is not None:  # else the connection is lost, which is one of its ends
             raise
@@ -50,7 +52,7 @@ async def version(asked: Asked, options: AttachOptions) -> dict[str, str]:
     told = await asked.supervisor.browser_version(asked.code)
     by_ticket = asked.request.get(TICKET)
     until_s = by_ticket.until_s if by_ticket is not None else None
-    ticket = asked.request.app[TICKETS].issue(asked.caller, asked.code, until_s)
+    ticket = asked.access.ticket(asked.caller, asked.code, until_s)
     return {
         "Browser": told["product"],
         "Protocol-Version": told["protocolVersion"],
@@ -71,7 +73,7 @@ async def ticket(asked: Asked, _options: Options) -> TicketView:
     """A ticket for the session's WebSocket, for a driver that can send no header: once, within a minute."""
     if asked.request.get(TICKET) is not None:
         raise Unauthorized("A ticket makes no tickets.", hint="Send the token.")
-    made = asked.request.app[TICKETS].issue(asked.caller, asked.code)
+    made = asked.access.ticket(asked.caller, asked.code)
     return TicketView(ticket=made, url=_address(asked, made, AttachOptions()), lasts_s=LASTS_S)
 
 

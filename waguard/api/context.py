@@ -2,13 +2,12 @@
 
 from aiohttp import web
 
-from waguard.api.auth import Caller
+from waguard.access.tickets import Ticket
 from waguard.api.loop_turns import LoopTurns
-from waguard.api.tickets import Ticket, Tickets
+from waguard.core.access import Caller
 
 ARRIVES_S = web.AppKey("arrives_s", float)
 """Seconds until a body, or the next piece of a long one, has to be there."""
-TICKETS = web.AppKey("tickets", Tickets)
 TURNS = web.AppKey("turns", LoopTurns)
 REQUEST_ID = web.RequestKey("request_id", str)
 CALLER = web.RequestKey("caller", Caller)

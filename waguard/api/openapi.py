@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from waguard import __version__
 from waguard.api.routes import ROUTES, Route, Streamed
-from waguard.api.scopes import SCOPES, Scope
+from waguard.core.access import SCOPES, Scope
 from waguard.errors import BY_CODE
 
 REF = "#/components/schemas/{model}"

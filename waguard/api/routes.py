@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Generic, Literal, TypeVar
 
-from waguard.api import admin, alive, cdp, compat, files, qr, sessions, snapshots, stats
+from waguard.api import admin, alive, cdp, compat, files, qr, sessions, snapshots, stats, tokens
 from waguard.api.asked import Asked
 from waguard.api.schemas import (
     AnyOptions,
@@ -22,11 +22,13 @@ from waguard.api.schemas import (
     QueryOptions,
     ReapOptions,
     RestoreOptions,
+    RotateOptions,
     StatsOptions,
+    TokenOptions,
     UploadOptions,
     WaitOptions,
 )
-from waguard.api.scopes import Scope
+from waguard.core.access import About, Scope
 from waguard.core.shown import (
     AllSessions,
     CleanupView,
@@ -45,6 +47,9 @@ from waguard.core.shown import (
     StatsView,
     Sweep,
     TicketView,
+    TokenList,
+    TokenMade,
+    TokenView,
     UploadList,
     UploadView,
 )
@@ -78,6 +83,12 @@ class Route(Generic[O]):
     handler: Callable[[Asked, O], Awaitable[object]]
     media: Sequence[str] = JSON
     streamed: Streamed = Streamed.NO
+    clients: About | None = None
+    """Where it is about neither the one in its path, nor all."""
+
+    @property
+    def about(self) -> About:
+        return self.clients or (About.ONE if "{code}" in self.path else About.EVERY)
 
     @property
     def attaches(self) -> bool:
@@ -92,30 +103,41 @@ class Route(Generic[O]):
 
 ONE, OLD = "/v1/sessions/{code}", compat.PREFIX
 CDP = ONE + "/cdp"
-OPEN, SESSION, DRIVE, OWN, DAEMON = Scope.OPEN, Scope.SESSION, Scope.DRIVE, Scope.OWN, Scope.DAEMON
+TOKENS = "/v1/tokens"
+OPEN, READ, CONNECT, CLEANUP = Scope.OPEN, Scope.READ, Scope.CONNECT, Scope.CLEANUP
+BACKUP, DRIVE, ADMIN = Scope.BACKUP, Scope.DRIVE, Scope.ADMIN
+ALLOWED, OWN = About.ALLOWED, About.OWN
 Restored = SessionView | SnapshotTried
 
 ROUTES: Sequence[Route[Any]] = (
     Route("GET", "/livez", OPEN, QueryOptions, alive.Alive, alive.livez),
     Route("GET", "/readyz", OPEN, QueryOptions, alive.Alive, alive.readyz),
-    Route("GET", "/v1/sessions", SESSION, Options, AllSessions | SessionList, sessions.list_sessions),
-    Route("GET", ONE, SESSION, Options, SessionView, sessions.show),
-    Route("POST", ONE + "/connect", SESSION, ConnectOptions, SessionView, sessions.connect),
-    Route("POST", ONE + "/restart", SESSION, WaitOptions, SessionView, sessions.restart),
-    Route("POST", ONE + "/disconnect", SESSION, Options, SessionView, sessions.disconnect),
-    Route("POST", ONE + "/cleanup", SESSION, Options, CleanupView, sessions.cleanup),
-    Route("GET", ONE + "/qr", SESSION, Options, QrView, sessions.show_qr, (*JSON, *qr.FORMATS)),
-    Route("POST", ONE + "/pairing-code", SESSION, PairingOptions, PairingView, sessions.pairing_code),
-    Route("GET", ONE + "/screenshot", SESSION, Options, bytes, sessions.screenshot, PNG),
-    Route("GET", ONE + "/history", SESSION, PageOptions, HistoryList, stats.history),
-    Route("GET", ONE + "/findings", SESSION, PageOptions, FindingList, stats.findings),
-    Route("GET", ONE + "/snapshots", SESSION, Options, SnapshotList, snapshots.list_snapshots),
-    Route("POST", ONE + "/snapshots", SESSION, Options, SnapshotView, snapshots.take),
     Route(
-        "GET", ONE + "/snapshots/{id}", SESSION, ExportOptions, bytes, snapshots.export, ARCHIVE, Streamed.OUT
+        "GET",
+        "/v1/sessions",
+        READ,
+        Options,
+        AllSessions | SessionList,
+        sessions.list_sessions,
+        clients=ALLOWED,
     ),
-    Route("POST", ONE + "/snapshots/{id}/restore", SESSION, RestoreOptions, Restored, snapshots.restore),
-    Route("POST", ONE + "/import", SESSION, ImportOptions, Restored, snapshots.bring, JSON, Streamed.IN),
+    Route("GET", ONE, READ, Options, SessionView, sessions.show),
+    Route("POST", ONE + "/connect", CONNECT, ConnectOptions, SessionView, sessions.connect),
+    Route("POST", ONE + "/restart", CONNECT, WaitOptions, SessionView, sessions.restart),
+    Route("POST", ONE + "/disconnect", CONNECT, Options, SessionView, sessions.disconnect),
+    Route("POST", ONE + "/cleanup", CLEANUP, Options, CleanupView, sessions.cleanup),
+    Route("GET", ONE + "/qr", CONNECT, Options, QrView, sessions.show_qr, (*JSON, *qr.FORMATS)),
+    Route("POST", ONE + "/pairing-code", CONNECT, PairingOptions, PairingView, sessions.pairing_code),
+    Route("GET", ONE + "/screenshot", DRIVE, Options, bytes, sessions.screenshot, PNG),
+    Route("GET", ONE + "/history", READ, PageOptions, HistoryList, stats.history),
+    Route("GET", ONE + "/findings", READ, PageOptions, FindingList, stats.findings),
+    Route("GET", ONE + "/snapshots", READ, Options, SnapshotList, snapshots.list_snapshots),
+    Route("POST", ONE + "/snapshots", BACKUP, Options, SnapshotView, snapshots.take),
+    Route(
+        "GET", ONE + "/snapshots/{id}", BACKUP, ExportOptions, bytes, snapshots.export, ARCHIVE, Streamed.OUT
+    ),
+    Route("POST", ONE + "/snapshots/{id}/restore", BACKUP, RestoreOptions, Restored, snapshots.restore),
+    Route("POST", ONE + "/import", BACKUP, ImportOptions, Restored, snapshots.bring, JSON, Streamed.IN),
     Route("GET", CDP, DRIVE, AttachOptions, bytes, cdp.attach, OCTETS, Streamed.BOTH),
     Route("GET", CDP + "/json/version", DRIVE, AttachOptions, dict[str, str], cdp.version),
     Route("GET", CDP + "/json/version/", DRIVE, AttachOptions, dict[str, str], cdp.version),
@@ -128,9 +150,31 @@ ROUTES: Sequence[Route[Any]] = (
     Route("GET", ONE + "/downloads", DRIVE, Options, DownloadList, files.list_downloads),
     Route("GET", ONE + "/downloads/{id}", DRIVE, Options, bytes, files.download, OCTETS, Streamed.OUT),
     Route("DELETE", ONE + "/downloads/{id}", DRIVE, Options, FileDeleted, files.delete_download),
-    Route("GET", "/v1/stats", DAEMON, StatsOptions, StatsView, stats.stats),
-    Route("GET", "/v1/schedule", DAEMON, Options, JobList, admin.schedule),
-    Route("POST", "/v1/reap", DAEMON, ReapOptions, Sweep, admin.reap),
-    Route("POST", OLD + "connect", OWN, AnyOptions, compat.Connected, compat.connect, compat.MEDIA),
-    Route("POST", OLD + "force-cleanup", OWN, AnyOptions, compat.Cleaned, compat.force_cleanup, compat.MEDIA),
+    Route("GET", "/v1/stats", READ, StatsOptions, StatsView, stats.stats),
+    Route("GET", "/v1/schedule", READ, Options, JobList, admin.schedule),
+    Route("GET", TOKENS, ADMIN, Options, TokenList, tokens.list_tokens),
+    Route("POST", TOKENS, ADMIN, TokenOptions, TokenMade, tokens.create),
+    Route("POST", TOKENS + "/{id}/rotate", ADMIN, RotateOptions, TokenMade, tokens.rotate),
+    Route("POST", TOKENS + "/{id}/revoke", ADMIN, Options, TokenView, tokens.revoke),
+    Route("POST", "/v1/reap", ADMIN, ReapOptions, Sweep, admin.reap),
+    Route(
+        "POST",
+        OLD + "connect",
+        CONNECT,
+        AnyOptions,
+        compat.Connected,
+        compat.connect,
+        compat.MEDIA,
+        clients=OWN,
+    ),
+    Route(
+        "POST",
+        OLD + "force-cleanup",
+        CLEANUP,
+        AnyOptions,
+        compat.Cleaned,
+        compat.force_cleanup,
+        compat.MEDIA,
+        clients=OWN,
+    ),
 )

@@ -6,14 +6,23 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 from waguard.api.context import ARRIVES_S
 from waguard.api.discreet import without_paths
 from waguard.api.words import in_http
-from waguard.core.model import Wait
+from waguard.core.access import EVERY_CLIENT, Scope
+from waguard.core.model import Wait, client_code
 from waguard.core.plain_text import plain_json
-from waguard.errors import InvalidRequest, RequestTimeout
+from waguard.errors import InvalidClientCode, InvalidRequest, RequestTimeout
 
 
 class Options(BaseModel):
@@ -73,6 +82,47 @@ class ImportOptions(RestoreOptions):
 class PairingOptions(Options):
     phone: Annotated[str, Field(pattern=r"^\+?[0-9]{7,15}$")]
     """With its country code."""
+
+
+def _words(given: object) -> object:
+    """A list, which a query has with commas between."""
+    return [one.strip() for one in given.split(",") if one.strip()] if isinstance(given, str) else given
+
+
+class TokenOptions(Options):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    scopes: Annotated[list[Scope], BeforeValidator(_words), Field(min_length=1)]
+    clients: Annotated[list[str], BeforeValidator(_words), Field(min_length=1, max_length=1000)]
+    """Client codes, or `*` alone: all, also those to come."""
+    expires_in_s: Annotated[float, Field(ge=60, le=10 * 366 * 86_400)] | Literal["never"] = 90 * 86_400.0
+
+    @field_validator("scopes")
+    @classmethod
+    def _of_a_token(cls, scopes: list[Scope]) -> list[Scope]:
+        if Scope.OPEN in scopes:
+            raise ValueError("open is of everybody, and no scope of a token")
+        return scopes
+
+    @field_validator("clients")
+    @classmethod
+    def _codes(cls, clients: list[str]) -> list[str]:
+        if EVERY_CLIENT in clients and len(clients) > 1:
+            raise ValueError(f"{EVERY_CLIENT} stands alone")
+        for one in clients:
+            if one != EVERY_CLIENT:
+                try:
+                    client_code(one)
+                except InvalidClientCode as error:
+                    raise ValueError(str(error)) from None
+        return clients
+
+    @property
+    def lasts_s(self) -> float | None:
+        return None if isinstance(self.expires_in_s, str) else self.expires_in_s
+
+
+class RotateOptions(Options):
+    overlap_s: Annotated[float, Field(ge=0, le=30 * 86_400)] = 3600.0
 
 
 class ReapOptions(Options):

@@ -15,7 +15,7 @@ from waguard.errors import NotAcceptable
 async def list_sessions(asked: Asked, _options: Options) -> AllSessions | SessionList:
     """All sessions that the token is for; the admin is told what browsers are started in, too."""
     supervisor, caller = asked.supervisor, asked.caller
-    found = [view for view in supervisor.views() if caller.may(client_code(view.client))]
+    found = [view for view in supervisor.views() if caller.may_see(client_code(view.client))]
     return AllSessions(found, supervisor.sandbox()) if caller.is_admin else SessionList(found)
 
 

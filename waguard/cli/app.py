@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from waguard import __version__
 from waguard.cli.edge import Edge
@@ -31,9 +32,16 @@ COMMANDS: Mapping[str, str] = {
     "stats": "stats:stats",
     "install": "install:install",
     "simulate": "serve:simulate",
-    "token": "local:token",
+    "token": "app:tokens",
     "doctor": "local:doctor",
     "config": "settings:commands",
+}
+TOKEN_COMMANDS: Mapping[str, str] = {
+    "show": "local:token",
+    "create": "access:create",
+    "list": "access:list_tokens",
+    "rotate": "access:rotate",
+    "revoke": "access:revoke",
 }
 """Where each is, in this room. What a command needs is imported when it is called, or its help is asked for."""
 
@@ -73,6 +81,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich" if sys.stdout.isatty() else None,
 )
+
+
+class _Tokens(TyperGroup):
+    """``waguard token`` and ``waguard token CODE`` print what the configuration has: that is `show`."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _Commands(TOKEN_COMMANDS)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (not args[0].startswith("-") and args[0] not in self.commands):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+tokens = typer.Typer(
+    cls=_Tokens,
+    help="Print the admin's token or a client's; make, list, rotate and revoke tokens for apps.",
+    add_completion=False,
+)
+tokens.callback()(lambda: None)
 
 
 def _version(*, asked: bool) -> None:

@@ -1,8 +1,10 @@
 """The control port of a running daemon, asked on behalf of the command line."""
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -28,6 +30,9 @@ from waguard.core.shown import (
     SnapshotView,
     StatsView,
     Sweep,
+    TokenList,
+    TokenMade,
+    TokenView,
 )
 from waguard.errors import BY_CODE, WaguardError
 from waguard.system.files import replacing
@@ -138,6 +143,24 @@ class Control:
             with replacing(file) as new:
                 for piece in pieces:
                     new.write(piece)
+
+    def tokens(self) -> TokenList:
+        return self._parsed(TokenList, self._ask("GET", "/v1/tokens"))
+
+    def create_token(
+        self, name: str, scopes: Sequence[str], clients: Sequence[str], expires_in_s: float | str
+    ) -> TokenMade:
+        options = {"name": name, "scopes": scopes, "clients": clients, "expires_in_s": expires_in_s}
+        body = BytesIO(json.dumps(options).encode())
+        return self._parsed(TokenMade, self._ask("POST", "/v1/tokens", body=body))
+
+    def rotate_token(self, which: str, overlap_s: float) -> TokenMade:
+        path = f"/v1/tokens/{quote(which, safe='')}/rotate"
+        return self._parsed(TokenMade, self._ask("POST", path, {"overlap_s": f"{overlap_s:g}"}))
+
+    def revoke_token(self, which: str) -> TokenView:
+        path = f"/v1/tokens/{quote(which, safe='')}/revoke"
+        return self._parsed(TokenView, self._ask("POST", path))
 
     def reap(self, *, dry_run: bool) -> Sweep:
         return self._parsed(

@@ -11,8 +11,9 @@ from waguard.cli.checks import CheckResult, Grade
 from waguard.cli.happenings import STYLES, history
 from waguard.cli.table import Column, facts, table
 from waguard.cli.units import age, milliseconds, number, size, stages, when
+from waguard.core.access import TokenState
 from waguard.core.model import Login, Status
-from waguard.core.shown import CleanupView, FindingView, JobView, SessionView, SnapshotView, Sweep
+from waguard.core.shown import CleanupView, FindingView, JobView, SessionView, SnapshotView, Sweep, TokenView
 from waguard.core.stats import Happening
 
 _URGENT = (Status.FAILED, Status.LOGGED_OUT, Status.RECOVERING)
@@ -25,6 +26,7 @@ _LOGINS = {
     Login.ON_DISK: "on disk",
 }
 _OUTCOMES = {"done": "green", "nothing": "dim", "skipped": "yellow", "failed": "red", "reported": "yellow"}
+_TOKEN_STATES = {TokenState.ACTIVE: "green", TokenState.EXPIRED: "yellow", TokenState.REVOKED: "dim"}
 _GRADES = {Grade.OK: "green", Grade.WARNING: "yellow", Grade.PROBLEM: "bold red"}
 
 
@@ -184,6 +186,31 @@ def snapshots(views: Sequence[SnapshotView], console: Console) -> None:
             view.reason,
             size(view.bytes),
             view.browser,
+        )
+        for view in views
+    ]
+    table(columns, rows, console)
+
+
+def tokens(views: Sequence[TokenView], console: Console) -> None:
+    columns = (
+        Column("NAME"),
+        Column("STATE"),
+        Column("SCOPES", text=True),
+        Column("CLIENTS", text=True),
+        Column("EXPIRES"),
+        Column("LAST USED", spare=True),
+        Column("ID", spare=True),
+    )
+    rows = [
+        (
+            view.name,
+            Text(view.state, _TOKEN_STATES[view.state]),
+            ", ".join(view.scopes),
+            ", ".join(view.clients),
+            "never" if view.expires_at is None else when(view.expires_at),
+            when(view.used_at),
+            view.id,
         )
         for view in views
     ]

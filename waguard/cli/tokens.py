@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 
-from waguard.api.auth import CREDENTIAL, FILE, StoredTokens, parse
+from waguard.access.configured import CREDENTIAL, FILE, StoredTokens, parse
 from waguard.cli.errors import NoToken, TokenUnfit
 from waguard.cli.service import UNIT, Service, start
 from waguard.config.sections import Config

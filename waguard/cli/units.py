@@ -1,5 +1,6 @@
 """Times, sizes and numbers as people write them."""
 
+import re
 import time
 
 
@@ -26,6 +27,12 @@ def stages(ms: dict[str, float]) -> str:
 
 def milliseconds(ms: float) -> str:
     return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+
+
+def seconds(text: str) -> float | None:
+    """A span as people write it, such as ``90d``; None if that is none."""
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]] if found else None
 
 
 def age(since: float) -> str:

@@ -35,6 +35,7 @@ FIELDS: Mapping[str, str] = {
     "caller": "the client whose token it was, or `admin`",
     "clicked": "whether the page's own button was used",
     "client": "the client code",
+    "clients": "the clients that it is for; `*`: all",
     "closed": "how many connections were closed",
     "code": "the error's code",
     "connections": "how many connections there are",
@@ -51,6 +52,7 @@ FIELDS: Mapping[str, str] = {
     "events_lost": "how many events were not written meanwhile",
     "evidence": "what was seen",
     "expected_s": "how long it is expected to take, seconds",
+    "expires_at": "when it expires, Unix time, seconds; null: never",
     "fault": "the fault's name",
     "first": "what is wrong with the first",
     "file": "the id of a file that was uploaded or downloaded",
@@ -75,6 +77,7 @@ FIELDS: Mapping[str, str] = {
     "message": "what was logged",
     "method": "the request's method",
     "outcome": "what came of it",
+    "overlap_s": "how long its earlier secret is still taken, seconds",
     "pages": "how many windows",
     "path": "the file or directory",
     "path_before": "what the path was before",
@@ -90,6 +93,7 @@ FIELDS: Mapping[str, str] = {
     "route": "the route, without what stands in its place holders",
     "rows": "how many rows",
     "sandbox": "what the browser is started in",
+    "scopes": "its scopes",
     "sessions": "the sessions' directory",
     "stage": "the stage of a launch",
     "stages": "milliseconds that each stage took",
@@ -97,6 +101,8 @@ FIELDS: Mapping[str, str] = {
     "step": "the step of the cleanup",
     "subject": "a pid, or a path below the sessions' directory",
     "text": "what a person should know",
+    "token": "the id of a token, which is no secret",
+    "token_name": "what the token is for",
     "trace": "the traceback",
     "url": "the control port's address",
     "user": "the user that browsers run as",
@@ -181,6 +187,11 @@ EVENTS: Mapping[str, Kind] = {
     "secrets.closed": _kind(
         "A file of secrets could be read by others; its mode was corrected.", "error hint", "warning"
     ),
+    "token.created": _kind("A token was made.", "token token_name scopes clients expires_at", asked=True),
+    "token.rotated": _kind(
+        "A token got another secret.", "token token_name expires_at overlap_s", asked=True
+    ),
+    "token.revoked": _kind("A token was revoked.", "token token_name", asked=True),
     "library.log": _kind(
         "A library has logged something.", "logger message error trace left_out", "warning", "error"
     ),

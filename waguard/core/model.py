@@ -231,6 +231,10 @@ class Alert(StrEnum):
     """A client's disk does not answer: nothing of it goes on."""
     KEYS_LOST = "keys_lost"
     """Snapshots were sealed with keys that are not there any more: none can be opened, and none is taken."""
+    TOKENS_UNREAD = "tokens_unread"
+    """The tokens that were made at run time cannot be read: none of them is taken, and none is made."""
+    TOKENS_EXPIRE = "tokens_expire"
+    """Tokens that are used expire within days."""
 
 
 class Verdict(StrEnum):

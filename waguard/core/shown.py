@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from waguard.core.access import Scope, TokenState
 from waguard.core.health.faults import Fault
 from waguard.core.health.plans import Remedy
 from waguard.core.model import Alert, ClientCode, Link, Login, Process, Status, Verdict, Wanted
@@ -302,6 +303,33 @@ class StatsView:
     slow: Sequence[Slow]
 
 
+@dataclass(frozen=True, slots=True)
+class TokenView:
+    id: str
+    name: str
+    state: TokenState
+    scopes: Sequence[Scope]
+    clients: Sequence[str]
+    """The client codes that it is for; `*` alone: all."""
+    created_at: float
+    """Unix time, seconds."""
+    created_by: str
+    """Who made it, as events have it."""
+    expires_at: float | None
+    """Unix time, seconds; null: never."""
+    used_at: float | None
+    """When it was last shown, Unix time, seconds; after a crash of the daemon up to ten minutes old."""
+    revoked_at: float | None
+    """Unix time, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMade:
+    token: str
+    """What its bearer sends. It is shown here, and can be shown by nobody any more."""
+    about: TokenView
+
+
 # --- answers that are a list ------------------------------------------------------------------------------
 
 
@@ -338,6 +366,12 @@ class HistoryList:
 @dataclass(frozen=True, slots=True)
 class FindingList:
     findings: Sequence[Episode]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenList:
+    tokens: Sequence[TokenView]
+    """The newest first; also those that ended in the last 30 days."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ class Closing(IntEnum):
     TOO_MUCH = 4004
     HELD_UP = 4005
     SILENT = 4006
+    TOKEN = 4007
     MISTAKE = 1011
 
 
@@ -75,6 +76,7 @@ CLOSINGS: Mapping[Closing, str] = {
     Closing.TOO_MUCH: "the client did not read, or sent or asked for more than it may",
     Closing.HELD_UP: "the client kept the page waiting for longer than `relay.blocked_s`",
     Closing.SILENT: "the client has answered no ping for longer than `relay.silent_s`",
+    Closing.TOKEN: "the token by which it was let in has expired, or was revoked",
     Closing.MISTAKE: "a bug in waguard; the log has it",
 }
 

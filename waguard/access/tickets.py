@@ -1,12 +1,11 @@
 """Tickets: each lets its bearer attach to one client's session once, soon. For drivers that can send no header."""
 
-import hashlib
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from waguard.api.auth import Caller
+from waguard.core.access import Caller, digest
 from waguard.core.model import ClientCode
 
 LASTS_S = 60.0
@@ -26,7 +25,7 @@ class Tickets:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._tickets: dict[bytes, Ticket] = {}
+        self._tickets: dict[str, Ticket] = {}
 
     def issue(self, caller: Caller, code: ClientCode, until_s: float | None = None) -> str:
         """``until_s``: of the ticket in whose place it is."""
@@ -36,17 +35,13 @@ class Tickets:
         if len(of_the_same) >= _MOST:
             del self._tickets[of_the_same[0]]
         ticket = secrets.token_urlsafe(32)
-        self._tickets[_digest(ticket)] = Ticket(caller, code, now + LASTS_S if until_s is None else until_s)
+        self._tickets[digest(ticket)] = Ticket(caller, code, now + LASTS_S if until_s is None else until_s)
         return ticket
 
     def redeem(self, ticket: str, code: ClientCode | None) -> Ticket | None:
         """What it was, if it is one for this client, and in time; it is void from then on."""
         # By its digest: how long the look takes tells nothing of the ticket.
-        found = self._tickets.pop(_digest(ticket), None)
+        found = self._tickets.pop(digest(ticket), None)
         if found is None or found.code != code or found.until_s <= self._clock():
             return None
         return found
-
-
-def _digest(ticket: str) -> bytes:
-    return hashlib.sha256(ticket.encode("utf-8", "surrogateescape")).digest()

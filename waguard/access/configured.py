@@ -1,6 +1,5 @@
-"""Who may ask: one admin token and a token per client, from the config or made at the first start."""
+"""The tokens that there are from the start: the admin's, and one for each client that the configuration names."""
 
-import hashlib
 import hmac
 import json
 import os
@@ -11,10 +10,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from waguard.api.scopes import OF_ADMIN, OF_CLIENT, Scope
 from waguard.config.sections import Config, token_problem
+from waguard.core.access import ADMIN, Caller, digest, of_client
 from waguard.core.model import ClientCode, client_code
-from waguard.errors import ConfigError, Forbidden, InvalidClientCode
+from waguard.errors import ConfigError, InvalidClientCode
 from waguard.system.files import as_storage_error, close_to_others, credential, read_secret, write_atomically
 
 FILE = ".tokens.json"
@@ -32,66 +31,25 @@ class StoredTokens:
 _STORED = TypeAdapter(StoredTokens)
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks: an admin, or the app of one client."""
-
-    scopes: frozenset[Scope]
-    client: ClientCode | None = None
-    """Whose token it is, where it is one client's; no other client is any of its business."""
-
-    @property
-    def is_admin(self) -> bool:
-        return Scope.DAEMON in self.scopes
-
-    @property
-    def name(self) -> str:
-        return "admin" if self.is_admin else self.client or "nobody"
-
-    def may(self, code: ClientCode) -> bool:
-        return Scope.SESSION in self.scopes and self.client in {None, code}
-
-    def check(self, scope: Scope, code: ClientCode | None) -> None:
-        """Raises `Forbidden` unless it may do what needs that scope, with that client if it is about one."""
-        if scope not in self.scopes:
-            if scope is Scope.OWN:
-                raise Forbidden("This token is no client's.", hint="Use the client's own: waguard token CODE")
-            raise Forbidden("Only the admin may do this.", hint="Use the admin's token: waguard token")
-        if code is not None and not self.may(code):
-            raise Forbidden(
-                f"This token is not for {code!r}.", hint="Use the client's own token, or the admin's."
-            )
-
-
-NOBODY = Caller(frozenset({Scope.OPEN}))
-"""Who has shown no token."""
-
-
-class Tokens:
+class ConfiguredTokens:
     """Digests of the tokens; the tokens themselves are not kept in memory."""
 
     def __init__(self, tokens: Mapping[str, ClientCode | None]) -> None:
         """Each with whose it is; None: the admin's."""
         self._callers = [
-            (_digest(token), Caller(OF_ADMIN if code is None else OF_CLIENT, code))
-            for token, code in tokens.items()
+            (digest(token), ADMIN if code is None else of_client(code)) for token, code in tokens.items()
         ]
 
     def caller(self, token: str) -> Caller | None:
         """Whose token it is. Takes the same time whichever it is, and if it is none; an empty one is nobody's."""
         if not token:
             return None
-        digest = _digest(token)
+        shown = digest(token)
         found = None
         for known, caller in self._callers:
-            if hmac.compare_digest(known, digest):
+            if hmac.compare_digest(known, shown):
                 found = caller
         return found
-
-
-def _digest(token: str) -> bytes:
-    # A header may hold bytes that are no text; they arrive as lone surrogates.
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
 def load(
@@ -100,7 +58,7 @@ def load(
     make: bool = True,
     closed: Callable[[str], None] | None = None,
     environ: Mapping[str, str] = os.environ,
-) -> Tokens:
+) -> ConfiguredTokens:
     """Read the tokens, making the file and what is missing in it, or else doing as if. Blocking: call from a thread.
 
     ``closed`` is told of a file that was open to others, and is not any more.
@@ -132,7 +90,7 @@ def load(
         raise ConfigError(
             f"A token of the configuration stands in {path} too, for somebody else: all must differ."
         )
-    return Tokens(tokens | {admin: None})
+    return ConfiguredTokens(tokens | {admin: None})
 
 
 def _read(path: Path, others: int, closed: Callable[[str], None] | None) -> StoredTokens | None:

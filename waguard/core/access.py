@@ -1,0 +1,205 @@
+"""Who may do what: scopes, whom they are for, and what a token that was made at run time has become. Pure."""
+
+import hashlib
+import hmac
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from waguard.core.model import ClientCode
+from waguard.errors import Forbidden, TokenExpired, TokenRevoked, Unauthorized
+
+
+class Scope(StrEnum):
+    OPEN = "open"
+    READ = "read"
+    CONNECT = "connect"
+    CLEANUP = "cleanup"
+    BACKUP = "backup"
+    DRIVE = "drive"
+    ADMIN = "admin"
+
+
+SCOPES: Mapping[Scope, str] = {
+    Scope.OPEN: "What anybody may know: no token is asked for.",
+    Scope.READ: "Sessions as they are and what has happened to them, without their pages and chats.",
+    Scope.CONNECT: "Start, stop and restart browsers, and link phones: the QR code and the pairing code.",
+    Scope.CLEANUP: "Give up a login: end everything of a client and put its profile aside.",
+    Scope.BACKUP: "Logins as files: take, export, import and restore snapshots.",
+    Scope.DRIVE: "The page of a session, also as a picture: whoever drives it reads and writes its chats.",
+    Scope.ADMIN: "The daemon itself: tokens, sweeps, paths of its host. Only with all clients, and with every other scope.",
+}
+EVERY_CLIENT = "*"
+"""In the place of client codes: all of them, also those to come."""
+OF_ADMIN = frozenset(Scope)
+OF_CLIENT = OF_ADMIN - {Scope.ADMIN}
+"""What a client's token of the configuration has, for its own code alone."""
+
+
+class About(StrEnum):
+    """Which clients a route is about."""
+
+    ONE = "one"
+    """The client in its path."""
+    ALLOWED = "allowed"
+    """Those that the token is for, whichever these are."""
+    EVERY = "every"
+    """All of them, or none: a token for some is not enough."""
+    OWN = "own"
+    """The one client that the token is of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks."""
+
+    scopes: frozenset[Scope]
+    clients: frozenset[ClientCode] | None = None
+    """Whom it is for; None: all. No other client is any of its business."""
+    name: str = "nobody"
+    """Of its token, as events have it."""
+    token: str = ""
+    """The id of that, if it was made at run time."""
+
+    @property
+    def is_admin(self) -> bool:
+        return Scope.ADMIN in self.scopes
+
+    @property
+    def client(self) -> ClientCode | None:
+        """Whose token it is, where it is one client's."""
+        return next(iter(self.clients)) if self.clients is not None and len(self.clients) == 1 else None
+
+    def may_see(self, code: ClientCode) -> bool:
+        return self.clients is None or code in self.clients
+
+    def check(self, scope: Scope, about: About, code: ClientCode | None) -> None:
+        """Raises `Forbidden` unless it may do what needs that scope, with whom it is about."""
+        if scope not in self.scopes:
+            if scope is Scope.ADMIN:
+                raise Forbidden("Only the admin may do this.", hint="Use the admin's token: waguard token")
+            raise Forbidden(
+                f"This token does not have the scope {scope.value}.",
+                hint="Use one that has it. waguard token list shows them; waguard token create makes one.",
+            )
+        if about is About.ONE and code is not None and not self.may_see(code):
+            raise Forbidden(
+                f"This token is not for {code!r}.", hint="Use the client's own token, or the admin's."
+            )
+        if about is About.EVERY and self.clients is not None:
+            raise Forbidden("This needs a token for all clients.", hint="Use the admin's: waguard token")
+        if about is About.OWN and self.client is None:
+            raise Forbidden("This token is no client's.", hint="Use the client's own: waguard token CODE")
+
+
+NOBODY = Caller(frozenset({Scope.OPEN}), frozenset())
+"""Who has shown no token."""
+ADMIN = Caller(OF_ADMIN, None, "admin")
+
+
+def of_client(code: ClientCode) -> Caller:
+    """By a client's token of the configuration."""
+    return Caller(OF_CLIENT, frozenset({code}), code)
+
+
+# --- tokens that are made at run time ----------------------------------------------------------------------
+
+
+SOON_S = 7 * 86_400.0
+"""So long before its end an admin is told of a token that somebody uses."""
+IN_USE_S = 30 * 86_400.0
+_NAMED = 5
+_EARLIER = 5
+
+
+class TokenState(StrEnum):
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+def digest(secret: str) -> str:
+    """SHA-256, hexadecimal: nobody guesses what it is of, where that is 32 random bytes."""
+    # A header may hold bytes that are no text; they arrive as lone surrogates.
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """What is kept of a token's secret half."""
+
+    digest: str
+    until: float | None = None
+    """Unix time, seconds: how long it is taken, where another has come in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token that was made at run time. Times are Unix times, in seconds."""
+
+    id: str
+    """Its public half."""
+    name: str
+    scopes: tuple[Scope, ...]
+    clients: tuple[str, ...]
+    """Client codes, or `EVERY_CLIENT` alone."""
+    secrets: tuple[Secret, ...]
+    """The newest first."""
+    created_at: float
+    created_by: str
+    """The actor."""
+    lasts_s: float | None
+    """How long it, and each that comes in its place, is taken; None: for ever."""
+    expires_at: float | None
+    revoked_at: float | None = None
+    used_at: float | None = None
+
+    def state(self, now: float) -> TokenState:
+        if self.revoked_at is not None:
+            return TokenState.REVOKED
+        if self.expires_at is not None and self.expires_at <= now:
+            return TokenState.EXPIRED
+        return TokenState.ACTIVE
+
+    def rotated(self, shown: str, overlap_s: float, now: float) -> "Token":
+        """With another secret and a new term. One that had expired already is not taken again."""
+        left = [one for one in self.secrets if one.until is None or one.until > now]
+        if overlap_s <= 0 or self.state(now) is not TokenState.ACTIVE:
+            left = []
+        earlier = [replace(one, until=min(one.until or math.inf, now + overlap_s)) for one in left]
+        expires_at = None if self.lasts_s is None else now + self.lasts_s
+        return replace(self, secrets=(Secret(shown), *earlier[:_EARLIER]), expires_at=expires_at)
+
+    def is_missed_soon(self, now: float) -> bool:
+        """Whether somebody uses it, and it expires within days."""
+        used = self.used_at is not None and now - self.used_at < IN_USE_S
+        left_s = (self.expires_at or now) - now
+        return used and self.state(now) is TokenState.ACTIVE and 0 < left_s < SOON_S
+
+    @property
+    def caller(self) -> Caller:
+        every = EVERY_CLIENT in self.clients
+        clients = None if every else frozenset(map(ClientCode, self.clients))
+        return Caller(frozenset(self.scopes) | {Scope.OPEN}, clients, f"{self.name}#{self.id}", self.id)
+
+    def admit(self, shown: str, now: float) -> Caller:
+        """Whom its secret lets in. Raises `Unauthorized`, `TokenExpired`, `TokenRevoked`; only who has the secret learns of the last two."""
+        known = next((one for one in self.secrets if hmac.compare_digest(one.digest, digest(shown))), None)
+        if known is None:
+            raise Unauthorized("This token is unknown.")
+        if self.state(now) is TokenState.REVOKED:
+            raise TokenRevoked("This token was revoked.")
+        if self.state(now) is TokenState.EXPIRED:
+            raise TokenExpired("This token has expired.")
+        if known.until is not None and known.until <= now:
+            raise TokenExpired("Another token has come in the place of this one.")
+        return self.caller
+
+
+def expiring(soon: Sequence[Token]) -> str:
+    """What an admin should know of tokens that are used and expire within days; empty if there are none."""
+    if not soon:
+        return ""
+    names = ", ".join(sorted(one.name for one in soon)[:_NAMED]) + (", ..." if len(soon) > _NAMED else "")
+    return f"Tokens in use expire within {SOON_S / 86_400:g} days: {names}. Renew each: waguard token rotate NAME"
