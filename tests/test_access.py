@@ -5,8 +5,9 @@ import json
 import re
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+from waguard.access.access import Access
+from waguard.access.configured import ConfiguredTokens
 from waguard.access.made import FILE, MadeTokens
 from waguard.core.access import (
     NOBODY,
@@ -66,13 +69,11 @@ class Store:
         self.alerts: dict[Alert, str] = {}
         self.made = self.anew()
 
+    def publish(self, name: str, **fields: Any) -> None:
+        self.said.append((name, fields))
+
     def anew(self) -> MadeTokens:
-        return MadeTokens(
-            self.directory,
-            lambda name, **fields: self.said.append((name, fields)),
-            self.alerts.__setitem__,
-            self.clock,
-        )
+        return MadeTokens(self.directory, self.publish, self.alerts.__setitem__, self.clock)
 
     async def restarted(self) -> None:
         self.made = self.anew()
@@ -390,21 +391,22 @@ async def test_revoked_while_it_is_rotated_it_stays_revoked(store: Store) -> Non
 
 
 async def test_whoever_stays_is_told_when_its_token_ends(store: Store) -> None:
-    await store.token("expires", 60.0)
-    await store.token("stays")
-    ids = {one.name: one.id for one in store.made.listed()}
-    ended: list[tuple[str, str]] = []
-    with (
-        store.made.watched(ids["expires"], lambda why: ended.append(("expires", why))),
-        store.made.watched(ids["stays"], lambda why: ended.append(("stays", why))),
-        store.made.watched("", lambda why: ended.append(("of the configuration", why))),
-    ):
+    access = Access(ConfiguredTokens({"t" * 20: None}), store.made, None, store.publish, store.clock)
+    expires, stays = await store.token("expires", 60.0), await store.token("stays")
+    told: list[tuple[str, str]] = []
+
+    def ended(name: str, why: str) -> None:
+        told.append((name, why))
+
+    with ExitStack() as staying:
+        for name, token in {"expires": expires, "stays": stays, "of the configuration": "t" * 20}.items():
+            staying.enter_context(access.while_admitted(access.admit(token), partial(ended, name)))
         store.clock.now += 61
-        keeping = asyncio.create_task(store.made.keep())
+        keeping = asyncio.create_task(access.keep())
         await asyncio.sleep(0)
-        assert ended == [("expires", "its token is expired")]
-        await store.made.revoke("stays")
-        assert ended[1:] == [("stays", "its token is revoked")]
+        assert told == [("expires", "its token is expired")]
+        await access.revoke("stays")
+        assert told[1:] == [("stays", "its token is revoked")]
         keeping.cancel()
         with suppress(asyncio.CancelledError):
             await keeping

@@ -75,6 +75,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "cryptography": ("snapshots/seal.py", "browser/authorities.py"),
     "zstandard": ("snapshots/",),
     "google_crc32c": ("profile/",),
+    "joserfc": ("access/jwts.py",),
     "pydantic": (
         "config/",
         "session/registry.py",

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from conftest import Daemon
+from joserfc import jwk, jwt
 from pydantic import SecretStr
 
 from waguard.access.access import Access
@@ -21,7 +22,7 @@ from waguard.api import app
 from waguard.api.port import Port
 from waguard.api.routes import ROUTES, Route, Streamed
 from waguard.api.schemas import AnyOptions, Options
-from waguard.config.sections import Api
+from waguard.config.sections import Api, Jwt
 from waguard.core.access import OF_ADMIN, OF_CLIENT, SCOPES, About, Scope
 from waguard.observe.bus import Bus
 from waguard.supervisor.supervisor import Supervisor
@@ -29,6 +30,7 @@ from waguard.supervisor.supervisor import Supervisor
 ADMIN, TOKEN = "admin-admin-admin-admin", "demo-demo-demo-demo"
 API = {"admin_token": SecretStr(ADMIN), "client_tokens": {"demo": SecretStr(TOKEN)}}
 OF_TOKENS: Sequence[Scope] = [one for one in Scope if one is not Scope.OPEN]
+KEY = jwk.ECKey.generate_key("P-256")
 every_route = pytest.mark.parametrize("route", ROUTES, ids=lambda one: f"{one.method} {one.path}")
 
 
@@ -73,9 +75,19 @@ class Asking:
         return answer.status, str(told.get(code, told.get("code", "")))
 
 
+def of_the_crm(key: Any = KEY, algorithm: str = "ES256", **claims: Any) -> str:
+    told = {"clientCode": "demo", "exp": time.time() + 3600, **claims}
+    return jwt.encode({"alg": algorithm}, told, key, algorithms=[algorithm])
+
+
 @asynccontextmanager
-async def asking(pose: Daemon) -> AsyncIterator[Asking]:
-    async with pose("ok", api=API) as (supervisor, url), aiohttp.ClientSession() as http:
+async def asking(pose: Daemon, directory: Path) -> AsyncIterator[Asking]:
+    key = directory / "crm.pem"
+    key.write_bytes(KEY.as_pem(private=False))
+    async with (
+        pose("ok", api=API, jwt={"key_file": key, "algorithm": "ES256"}) as (supervisor, url),
+        aiohttp.ClientSession() as http,
+    ):
         yield Asking(supervisor, url, http)
 
 
@@ -84,7 +96,7 @@ IN = (400, "invalid_request")
 
 
 @every_route
-async def test_who_may(pose: Daemon, sessions_dir: Path, route: Route[Any]) -> None:
+async def test_who_may(pose: Daemon, sessions_dir: Path, tmp_path: Path, route: Route[Any]) -> None:
     """Each kind of token, at each route. Nothing is done."""
     sessions_dir.mkdir()
     known = await tokens(sessions_dir)
@@ -122,7 +134,19 @@ async def test_who_may(pose: Daemon, sessions_dir: Path, route: Route[Any]) -> N
     shown["made admin"] = (known["admin"], expected({*OF_TOKENS}, {"*"}))
     shown["the admin's"] = (ADMIN, expected({*OF_ADMIN}, {"*"}))
     shown["the client's"] = (TOKEN, expected({*OF_CLIENT}, {"demo"}))
-    async with asking(pose) as asked:
+    shown["a JWT"] = (of_the_crm(), expected({*map(Scope, Jwt().scopes)}, {"demo"}))
+    shown["a JWT of another"] = (
+        of_the_crm(clientCode="demo2"),
+        expected({*map(Scope, Jwt().scopes)}, {"demo2"}),
+    )
+    shown["an old JWT"] = (of_the_crm(exp=time.time() - 3600), (401, "token_expired"))
+    for name, forged in {
+        "another key": of_the_crm(jwk.ECKey.generate_key("P-256")),
+        "another algorithm": of_the_crm(jwk.OctKey.generate_key(256), "HS256"),
+        "no client": of_the_crm(clientCode=""),
+    }.items():
+        shown[f"a JWT, {name}"] = (forged, (401, "unauthorized"))
+    async with asking(pose, tmp_path) as asked:
         for name, (token, wanted) in shown.items():
             if route.scope is Scope.OPEN:
                 assert (await asked(route, token))[0] == 200, name
@@ -167,7 +191,10 @@ async def test_a_route_without_a_scope_is_refused_at_the_start(pose: Daemon, sco
 def application(supervisor: Supervisor, *more: Route[Any]) -> web.Application:
     bus = Bus()
     access = Access(
-        ConfiguredTokens({}), MadeTokens(Path("/nowhere"), bus.publish, lambda _alert, _text: None)
+        ConfiguredTokens({}),
+        MadeTokens(Path("/nowhere"), bus.publish, lambda _alert, _text: None),
+        None,
+        bus.publish,
     )
     return app.make(supervisor, access, Api(), bus, Port(1, bus.publish, 1.0), [*ROUTES, *more])
 

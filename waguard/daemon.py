@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -66,6 +66,9 @@ from waguard.system.threads import Kind, in_thread
 from waguard.upkeep.keeper import Keeper
 from waguard.upkeep.sweep.sweeper import Sweeper
 from waguard.whatsapp import page as whatsapp
+
+if TYPE_CHECKING:
+    from waguard.access.jwts import Jwts
 
 _VERSION_S = 10.0
 """Deadline for the browser to tell its version, in seconds."""
@@ -182,6 +185,7 @@ def check(loaded: Loaded) -> None:
     user = unprivileged_user(config.browser.user, root)
     _look_at(root)
     configured.load(config, make=False)
+    _jwts(config)
     place = keys.place(config.snapshots.key_file, root)
     if place.parent != root or place.exists():  # else it is made at the start
         keys.load(place, make=False)
@@ -227,6 +231,7 @@ async def running(
         closed: list[str] = []
         snapshots = await in_thread(_snapshots, root, config, closed.append)
         tokens = await in_thread(partial(configured.load, config, closed=closed.append))
+        jwts = await in_thread(_jwts, config)
         for one in closed:  # a mount may do so, with an fsGroup of Kubernetes at each start of a pod
             hint = "If somebody else is in that group, or on this machine: make new ones."
             bus.publish("secrets.closed", error=one, hint=hint)
@@ -313,8 +318,9 @@ async def running(
         made = MadeTokens(root, bus.publish, gate.alerts.set)
         await made.start()
         stack.push_async_callback(made.close)
-        stack.push_async_callback(_end, background(made.keep, "tokens", bus.publish, again=True))
-        application = app.make(supervisor, Access(tokens, made), config.api, bus, connections)
+        access = Access(tokens, made, jwts, bus.publish)
+        stack.push_async_callback(_end, background(access.keep, "access", bus.publish, again=True))
+        application = app.make(supervisor, access, config.api, bus, connections)
         await _serve(stack, application, connections)
         handed = await _handed_port(manager, config, bus)
         if handed is not None:  # whoever asks meanwhile waits in the socket, and is not refused
@@ -472,6 +478,15 @@ def _snapshots(root: Path, config: Config, closed: Callable[[str], None]) -> Sna
     snapshots = Snapshots(root, ring, without_old_keys=without)
     snapshots.make_room()
     return snapshots
+
+
+def _jwts(config: Config) -> "Jwts | None":
+    """Blocking. Raises `ConfigError`, `StorageFailed`."""
+    if config.jwt.key_file is None:
+        return None
+    from waguard.access.jwts import Jwts  # noqa: PLC0415 (a tenth of a second that only who uses it pays)
+
+    return Jwts.load(config.jwt)
 
 
 def _sealed_below(root: Path) -> bool:

@@ -1,28 +1,80 @@
-"""Who is let in: whoever shows a token of the configuration, one that was made at run time, or a ticket."""
+"""Who is let in: whoever shows a token of the configuration, one that was made at run time, one of the CRM's, or a ticket."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
 from waguard.access.configured import ConfiguredTokens
 from waguard.access.made import MadeTokens
 from waguard.access.tickets import Ticket, Tickets
-from waguard.core.access import Caller
+from waguard.core.access import Caller, Token
 from waguard.core.model import ClientCode
+from waguard.errors import WaguardError
+from waguard.system.threads import Kind, in_thread
+
+if TYPE_CHECKING:
+    from waguard.access.jwts import Jwts
+
+_LOOK_S = 10.0
+"""How often it is looked what has expired, and whether there are other keys for the CRM's tokens."""
+_WRITE_EVERY = 60
+"""Looks from one writing of when tokens were last used to the next: after a crash that may be so much older."""
 
 
 class Access:
-    def __init__(self, configured: ConfiguredTokens, made: MadeTokens) -> None:
+    def __init__(
+        self,
+        configured: ConfiguredTokens,
+        made: MadeTokens,
+        jwts: "Jwts | None",
+        publish: Callable[..., Any],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.made = made
         self._configured = configured
+        self._jwts = jwts
+        self._publish = publish
+        self._clock = clock
         self._tickets = Tickets()
+        self._staying: dict[object, tuple[Caller, Callable[[str], None]]] = {}
+        self._keys_unread = ""
+
+    async def keep(self) -> None:
+        for turn in count(1):
+            self._look()
+            self.made.look()
+            await self._refresh()
+            await asyncio.sleep(_LOOK_S)
+            if turn % _WRITE_EVERY == 0:
+                await self.made.write()
 
     def admit(self, token: str) -> Caller:
         """Whose token it is. Raises `Unauthorized`, `TokenExpired`, `TokenRevoked`."""
-        return self._configured.caller(token) or self.made.admit(token)
+        if (caller := self._configured.caller(token)) is not None:
+            return caller
+        if self._jwts is not None and token.count(".") == 2:
+            return self._jwts.admit(token)
+        return self.made.admit(token)
 
-    def while_admitted(self, caller: Caller, ended: Callable[[str], None]) -> AbstractContextManager[None]:
+    async def revoke(self, which: str) -> Token:
+        """Like `MadeTokens.revoke`; who stays by that token is sent away."""
+        try:
+            return await self.made.revoke(which)
+        finally:
+            self._look()
+
+    @contextmanager
+    def while_admitted(self, caller: Caller, ended: Callable[[str], None]) -> Iterator[None]:
         """Around what outlasts a request: ``ended`` is called, with why, when the caller's token is not taken any more."""
-        return self.made.watched(caller.token, ended)
+        stay = object()
+        self._staying[stay] = (caller, ended)
+        try:
+            yield
+        finally:
+            self._staying.pop(stay, None)
 
     def ticket(self, caller: Caller, code: ClientCode, until_s: float | None = None) -> str:
         """For one attachment to this client's session. ``until_s``: of the ticket in whose place it is."""
@@ -31,4 +83,28 @@ class Access:
     def redeem(self, ticket: str, code: ClientCode | None) -> Ticket | None:
         """What it was, if it is one for this client, in time, and whose token is taken still; it is void from then on."""
         found = self._tickets.redeem(ticket, code)
-        return found if found is not None and not self.made.ended(found.caller.token) else None
+        return found if found is not None and not self._ended(found.caller) else None
+
+    def _ended(self, caller: Caller) -> str:
+        """Why its token is not taken any more; empty if it is."""
+        if caller.until is not None and caller.until <= self._clock():
+            return "its token is expired"
+        return self.made.ended(caller.token)
+
+    def _look(self) -> None:
+        for stay, (caller, ended) in list(self._staying.items()):
+            if why := self._ended(caller):
+                del self._staying[stay]
+                ended(why)
+
+    async def _refresh(self) -> None:
+        if self._jwts is None:
+            return
+        try:
+            await in_thread(self._jwts.refresh, kind=Kind.FILES)
+        except WaguardError as error:
+            if error.message != self._keys_unread:
+                self._publish("jwt.keys_unread", error=error.message, hint=error.hint)
+            self._keys_unread = error.message
+        else:
+            self._keys_unread = ""

@@ -3,10 +3,9 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,10 +32,6 @@ PREFIX = "wgt_"
 """Of each token; its id follows, and after another ``_`` its secret. Scanners of repositories find secrets by such a prefix."""
 MOST = 10_000
 _BYTES = 32 * 1024 * 1024
-_LOOK_S = 10.0
-"""How often it is looked what has expired: whoever has stayed by it is sent away."""
-_WRITE_S = 600.0
-"""How often it is written when a token was last used: after a crash that may be so much older."""
 _KEPT_S = 30 * 86_400.0
 """How long a token is listed after its end."""
 
@@ -67,7 +62,6 @@ class MadeTokens:
         self._tokens: dict[str, Token] = {}
         self._changing = asyncio.Lock()
         self._written: Sequence[Token] = ()
-        self._watches: dict[object, tuple[str, Callable[[str], None]]] = {}
         self.unread: StorageFailed | None = None
         """Why the file could not be read."""
 
@@ -80,14 +74,6 @@ class MadeTokens:
             return
         self._tokens = {one.id: one for one in stored}
         self._written = stored
-
-    async def keep(self) -> None:
-        """Look what expires, and write down now and then when each was last used."""
-        for turn in count(1):
-            self._look()
-            await asyncio.sleep(_LOOK_S)
-            if turn % int(_WRITE_S / _LOOK_S) == 0:
-                await self.write()
 
     async def close(self) -> None:
         try:
@@ -119,24 +105,12 @@ class MadeTokens:
         state = TokenState.ACTIVE if found is None else found.state(self._clock())
         return "" if state is TokenState.ACTIVE else f"its token is {state.value}"
 
-    @contextmanager
-    def watched(self, token_id: str, ended: Callable[[str], None]) -> Iterator[None]:
-        """``ended`` is called, with why, if the token with this id ends meanwhile."""
-        watch = object()
-        self._watches[watch] = (token_id, ended)
-        try:
-            yield
-        finally:
-            self._watches.pop(watch, None)
-
-    def _look(self) -> None:
-        for watch, (token_id, ended) in list(self._watches.items()):
-            if why := self.ended(token_id):
-                del self._watches[watch]
-                ended(why)
+    def look(self) -> None:
+        """Tell an admin of what expires soon."""
         now = self._clock()
-        soon = [one for one in self._tokens.values() if one.is_missed_soon(now)]
-        self._alert(Alert.TOKENS_EXPIRE, expiring(soon))
+        self._alert(
+            Alert.TOKENS_EXPIRE, expiring([one for one in self._tokens.values() if one.is_missed_soon(now)])
+        )
 
     def listed(self) -> Sequence[Token]:
         """The newest first."""
@@ -218,7 +192,6 @@ class MadeTokens:
         found = self._find(self._tokens, which)
         revoked = self._tokens[found.id] = replace(found, revoked_at=self._clock())
         self._publish("token.revoked", token=revoked.id, token_name=revoked.name)
-        self._look()
         try:
             await self.write()
         except WaguardError as error:

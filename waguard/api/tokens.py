@@ -27,7 +27,7 @@ async def rotate(asked: Asked, options: RotateOptions) -> TokenMade:
 
 async def revoke(asked: Asked, _options: Options) -> TokenView:
     """Take a token back, at once; who is attached by it is detached."""
-    return _view(asked, await asked.access.made.revoke(asked.request.match_info["id"]))
+    return _view(asked, await asked.access.revoke(asked.request.match_info["id"]))
 
 
 def _view(asked: Asked, token: Token) -> TokenView:

@@ -342,6 +342,19 @@ class Api(_Section):
         return self
 
 
+class Jwt(_Section):
+    """The CRM's own tokens, which it signs."""
+
+    key_file: AnyPath | None = None
+    algorithm: Literal["HS256", "RS256", "ES256"] = "RS256"
+    claim: Annotated[str, Field(min_length=1, max_length=200)] = "clientCode"
+    scopes: list[Literal["read", "connect", "cleanup", "backup", "drive"]] = ["read", "connect", "cleanup"]
+    issuer: str | None = None
+    audience: str | None = None
+    leeway_s: Annotated[int, Field(ge=0, le=600)] = 30
+    """By how much the clocks of the CRM and of this machine may differ."""
+
+
 class Relay(_Section):
     """Apps that drive a session's page."""
 
@@ -391,6 +404,7 @@ class Config(_Section):
     health: Health = Health()
     recycle: Recycle = Recycle()
     api: Api = Api()
+    jwt: Jwt = Jwt()
     relay: Relay = Relay()
     log: Log = Log()
 

@@ -61,6 +61,8 @@ class Caller:
     """Of its token, as events have it."""
     token: str = ""
     """The id of that, if it was made at run time."""
+    until: float | None = None
+    """Unix time, seconds: the end of a token that has it in itself."""
 
     @property
     def is_admin(self) -> bool:

@@ -187,6 +187,11 @@ EVENTS: Mapping[str, Kind] = {
     "secrets.closed": _kind(
         "A file of secrets could be read by others; its mode was corrected.", "error hint", "warning"
     ),
+    "jwt.keys_unread": _kind(
+        "The keys of the CRM's tokens have changed and cannot be used: those before stay.",
+        "error hint",
+        "error",
+    ),
     "token.created": _kind("A token was made.", "token token_name scopes clients expires_at", asked=True),
     "token.rotated": _kind(
         "A token got another secret.", "token token_name expires_at overlap_s", asked=True
