@@ -391,7 +391,14 @@ async def test_revoked_while_it_is_rotated_it_stays_revoked(store: Store) -> Non
 
 
 async def test_whoever_stays_is_told_when_its_token_ends(store: Store) -> None:
-    access = Access(ConfiguredTokens({"t" * 20: None}), store.made, None, store.publish, store.clock)
+    access = Access(
+        ConfiguredTokens({"t" * 20: None}),
+        store.made,
+        None,
+        store.publish,
+        store.alerts.__setitem__,
+        store.clock,
+    )
     expires, stays = await store.token("expires", 60.0), await store.token("stays")
     told: list[tuple[str, str]] = []
 

@@ -24,7 +24,7 @@ from control_port import ADMIN, API, TOKEN, TOKEN2, Answer, Port, is_problem, is
 from pydantic import SecretStr
 from trees import snapshot
 
-from waguard.access import configured
+from waguard.access import configured, refusals
 from waguard.api import compat, problems, routes, snapshots, words
 from waguard.config.sections import Api, Config, Log, Sessions
 from waguard.core.access import About, Scope
@@ -370,7 +370,10 @@ NO_TOKENS = [
 ]
 
 
-async def test_without_a_good_token_nothing_is_told_or_done(port: Any, sessions_dir: Path) -> None:
+async def test_without_a_good_token_nothing_is_told_or_done(
+    port: Any, sessions_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "WAITS_S", 0.0)  # there are hundreds
     async with port() as asked:
         before = snapshot(sessions_dir)
         for method, path in EVERYWHERE:

@@ -254,7 +254,7 @@ async def test_other_keys_are_taken_and_what_is_none_is_told(tmp_path: Path) -> 
 
     made = MadeTokens(tmp_path, publish, lambda _alert, _text: None)
     crms = await asyncio.to_thread(Jwts.load, Jwt(key_file=file), lambda: NOW)
-    access = Access(ConfiguredTokens({}), made, crms, publish, lambda: NOW)
+    access = Access(ConfiguredTokens({}), made, crms, publish, lambda _alert, _text: None, lambda: NOW)
     assert access.admit(signed(RSA))
     new = tmp_path / "new.pem"
     new.write_bytes(b"half of a k")
@@ -281,7 +281,9 @@ async def test_who_stays_by_it_is_sent_away_when_its_term_is_over(tmp_path: Path
     now = float(NOW)
     made = MadeTokens(tmp_path, lambda *_, **__: None, lambda _alert, _text: None)
     crms = await asyncio.to_thread(Jwts.load, Jwt(key_file=file), lambda: now)
-    access = Access(ConfiguredTokens({}), made, crms, lambda *_, **__: None, lambda: now)
+    access = Access(
+        ConfiguredTokens({}), made, crms, lambda *_, **__: None, lambda _alert, _text: None, lambda: now
+    )
     ended: list[str] = []
     with access.while_admitted(access.admit(signed(RSA)), ended.append):
         now += 89

@@ -195,6 +195,7 @@ def application(supervisor: Supervisor, *more: Route[Any]) -> web.Application:
         MadeTokens(Path("/nowhere"), bus.publish, lambda _alert, _text: None),
         None,
         bus.publish,
+        lambda _alert, _text: None,
     )
     return app.make(supervisor, access, Api(), bus, Port(1, bus.publish, 1.0), [*ROUTES, *more])
 

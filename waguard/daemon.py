@@ -318,7 +318,7 @@ async def running(
         made = MadeTokens(root, bus.publish, gate.alerts.set)
         await made.start()
         stack.push_async_callback(made.close)
-        access = Access(tokens, made, jwts, bus.publish)
+        access = Access(tokens, made, jwts, bus.publish, gate.alerts.set)
         stack.push_async_callback(_end, background(access.keep, "access", bus.publish, again=True))
         application = app.make(supervisor, access, config.api, bus, connections)
         await _serve(stack, application, connections)

@@ -372,16 +372,22 @@ class Unauthorized(RequestError, code="unauthorized", http=401):
     do = "Send `Authorization: Bearer TOKEN`. See: waguard token"
 
 
-class TokenExpired(RequestError, code="token_expired", http=401):
+class TokenExpired(Unauthorized, code="token_expired", http=401):
     """The token's term is over, or another has come in its place."""
 
     do = "Ask the admin for its new secret: waguard token rotate NAME"
 
 
-class TokenRevoked(RequestError, code="token_revoked", http=401):
+class TokenRevoked(Unauthorized, code="token_revoked", http=401):
     """The token was revoked."""
 
     do = "Ask the admin for another one: waguard token create NAME"
+
+
+class TooManyRequests(RequestError, code="too_many_requests", http=429, again=True):
+    """A token has asked for what costs much of one client too often; ``retry_after_s``."""
+
+    do = "Ask again after `Retry-After`. An admin sets the limit: `api.costly_per_minute`."
 
 
 class Forbidden(RequestError, code="forbidden", http=403):

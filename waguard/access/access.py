@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from waguard.access.configured import ConfiguredTokens
 from waguard.access.made import MadeTokens
+from waguard.access.refusals import Refusals
 from waguard.access.tickets import Ticket, Tickets
 from waguard.core.access import Caller, Token
-from waguard.core.model import ClientCode
+from waguard.core.model import Alert, ClientCode
 from waguard.errors import WaguardError
 from waguard.system.threads import Kind, in_thread
 
@@ -31,6 +32,7 @@ class Access:
         made: MadeTokens,
         jwts: "Jwts | None",
         publish: Callable[..., Any],
+        alert: Callable[[Alert, str], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.made = made
@@ -39,6 +41,7 @@ class Access:
         self._publish = publish
         self._clock = clock
         self._tickets = Tickets()
+        self.refusals = Refusals(alert)
         self._staying: dict[object, tuple[Caller, Callable[[str], None]]] = {}
         self._keys_unread = ""
 
@@ -46,6 +49,7 @@ class Access:
         for turn in count(1):
             self._look()
             self.made.look()
+            self.refusals.look()
             await self._refresh()
             await asyncio.sleep(_LOOK_S)
             if turn % _WRITE_EVERY == 0:

@@ -25,6 +25,7 @@ from waguard.config.sections import Api
 from waguard.core.access import NOBODY, SCOPES, About, Caller, Scope
 from waguard.core.actor import Actor, ActorKind, acting
 from waguard.core.model import ClientCode, client_code
+from waguard.core.rate import Rate
 from waguard.errors import (
     BodyTooLarge,
     CrossSite,
@@ -36,6 +37,7 @@ from waguard.errors import (
     MethodNotAllowed,
     NotFound,
     SessionNotFound,
+    TooManyRequests,
     Unauthorized,
     WaguardError,
 )
@@ -68,7 +70,7 @@ def make(
     served = {_handler(supervisor, access, route): route for route in routes}
     allowed = _LOOPBACK | {host.lower() for host in settings.allowed_hosts}
     limit = settings.max_body_kb * 1024
-    refused = Repeats(20)
+    refused, rate = Repeats(20), Rate(settings.costly_per_minute)
 
     @web.middleware
     async def outer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -144,9 +146,15 @@ def make(
             return await handler(request)
         # Also for a route that is not there: which there are is not for everybody.
         drives = route is not None and route.attaches
-        caller = request[CALLER] = (_driver if drives else _caller)(request, access)
+        try:
+            caller = request[CALLER] = (_driver if drives else _caller)(request, access)
+        except Unauthorized as error:
+            await access.refusals.slow(error, request.remote or "")
+            raise
         if route is not None:
             caller.check(route.scope, route.about, _code(request))
+            if route.costly:
+                _check_rate(request, caller, rate)
         with port.at_work(request):
             return await handler(request)
 
@@ -185,6 +193,16 @@ def _handler(supervisor: Supervisor, access: Access, route: Route[Any]) -> Handl
         return respond(told, route.media[0], paths=caller.is_admin)
 
     return handle
+
+
+def _check_rate(request: web.Request, caller: Caller, rate: Rate) -> None:
+    """Raises `TooManyRequests`."""
+    if wait_s := rate.take((caller.name, _path(request), request.match_info.get("code")), time.monotonic()):
+        raise TooManyRequests(
+            f"This token has asked for this too often: again in {wait_s:.1f} s.",
+            hint="Look with GET meanwhile: that is not limited.",
+            retry_after_s=round(wait_s, 1),
+        )
 
 
 def _caller(request: web.Request, access: Access) -> Caller:

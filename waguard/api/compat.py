@@ -18,6 +18,7 @@ SPANISH = {
     "invalid_client_code": "El código de cliente no es válido.",
     "invalid_request": "La petición no es válida.",
     "unauthorized": "Falta el token o no es válido.",
+    "too_many_requests": "Demasiadas peticiones. Inténtelo de nuevo en unos segundos.",
     "token_expired": "El token ha caducado.",
     "token_revoked": "El token ha sido revocado.",
     "token_not_found": "El token no existe.",

@@ -91,6 +91,11 @@ class Route(Generic[O]):
         return self.clients or (About.ONE if "{code}" in self.path else About.EVERY)
 
     @property
+    def costly(self) -> bool:
+        """Whether it is limited how often a token may ask for it."""
+        return self.handler in COSTLY
+
+    @property
     def attaches(self) -> bool:
         """Whether drivers ask it, which cannot send any header they like."""
         return self.path.startswith(CDP)
@@ -108,6 +113,14 @@ OPEN, READ, CONNECT, CLEANUP = Scope.OPEN, Scope.READ, Scope.CONNECT, Scope.CLEA
 BACKUP, DRIVE, ADMIN = Scope.BACKUP, Scope.DRIVE, Scope.ADMIN
 ALLOWED, OWN = About.ALLOWED, About.OWN
 Restored = SessionView | SnapshotTried
+COSTLY = frozenset(
+    {
+        *(sessions.connect, sessions.restart, sessions.disconnect, sessions.cleanup),
+        *(sessions.pairing_code, sessions.screenshot),
+        *(snapshots.take, snapshots.export, snapshots.restore, snapshots.bring),
+        *(admin.reap, compat.connect, compat.force_cleanup),
+    }
+)
 
 ROUTES: Sequence[Route[Any]] = (
     Route("GET", "/livez", OPEN, QueryOptions, alive.Alive, alive.livez),

@@ -233,6 +233,8 @@ class Alert(StrEnum):
     """Snapshots were sealed with keys that are not there any more: none can be opened, and none is taken."""
     TOKENS_UNREAD = "tokens_unread"
     """The tokens that were made at run time cannot be read: none of them is taken, and none is made."""
+    TOKENS_REFUSED = "tokens_refused"
+    """Many requests have no token that is taken."""
     TOKENS_EXPIRE = "tokens_expire"
     """Tokens that are used expire within days."""
 
