@@ -92,7 +92,8 @@ def _kind(value: Mapping[str, Any]) -> str:
         return "one of " + ", ".join(f"`{json.dumps(one)}`" for one in value["enum"])
     match value["type"]:
         case "array":
-            return f"list of {value['items']['type']}s"
+            kinds = [one["type"] for one in value["items"].get("anyOf", [value["items"]])]
+            return f"list of {' or '.join(f'{one}s' for one in kinds)}"
         case "object":
             return "table of texts"
         case "string":

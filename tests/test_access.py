@@ -22,6 +22,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from waguard.access.access import Access
 from waguard.access.configured import ConfiguredTokens
 from waguard.access.made import FILE, MadeTokens
+from waguard.access.peers import Peers
 from waguard.core.access import (
     NOBODY,
     About,
@@ -47,6 +48,7 @@ from waguard.errors import (
 )
 from waguard.relay.client import Closing
 
+NO_PEERS = Peers((), (), frozenset())
 DAY = 86_400.0
 NOW = 1_900_000_000.0
 
@@ -395,6 +397,7 @@ async def test_whoever_stays_is_told_when_its_token_ends(store: Store) -> None:
         ConfiguredTokens({"t" * 20: None}),
         store.made,
         None,
+        NO_PEERS,
         store.publish,
         store.alerts.__setitem__,
         store.clock,

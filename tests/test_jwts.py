@@ -23,10 +23,12 @@ from waguard.access.access import Access
 from waguard.access.configured import ConfiguredTokens
 from waguard.access.jwts import Jwts
 from waguard.access.made import MadeTokens
+from waguard.access.peers import Peers
 from waguard.config.sections import Jwt
 from waguard.core.access import Scope
 from waguard.errors import ConfigError, TokenExpired, Unauthorized
 
+NO_PEERS = Peers((), (), frozenset())
 NOW = 1_900_000_000
 RSA, OTHER_RSA = jwk.RSAKey.generate_key(2048), jwk.RSAKey.generate_key(2048)
 EC = jwk.ECKey.generate_key("P-256")
@@ -254,7 +256,9 @@ async def test_other_keys_are_taken_and_what_is_none_is_told(tmp_path: Path) -> 
 
     made = MadeTokens(tmp_path, publish, lambda _alert, _text: None)
     crms = await asyncio.to_thread(Jwts.load, Jwt(key_file=file), lambda: NOW)
-    access = Access(ConfiguredTokens({}), made, crms, publish, lambda _alert, _text: None, lambda: NOW)
+    access = Access(
+        ConfiguredTokens({}), made, crms, NO_PEERS, publish, lambda _alert, _text: None, lambda: NOW
+    )
     assert access.admit(signed(RSA))
     new = tmp_path / "new.pem"
     new.write_bytes(b"half of a k")
@@ -282,7 +286,13 @@ async def test_who_stays_by_it_is_sent_away_when_its_term_is_over(tmp_path: Path
     made = MadeTokens(tmp_path, lambda *_, **__: None, lambda _alert, _text: None)
     crms = await asyncio.to_thread(Jwts.load, Jwt(key_file=file), lambda: now)
     access = Access(
-        ConfiguredTokens({}), made, crms, lambda *_, **__: None, lambda _alert, _text: None, lambda: now
+        ConfiguredTokens({}),
+        made,
+        crms,
+        NO_PEERS,
+        lambda *_, **__: None,
+        lambda _alert, _text: None,
+        lambda: now,
     )
     ended: list[str] = []
     with access.while_admitted(access.admit(signed(RSA)), ended.append):

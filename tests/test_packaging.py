@@ -25,6 +25,7 @@ NOT_LITERAL = {
     "browser.path",
     "browser.ca_file",
     "whatsapp.probe",
+    "api.socket",
     "jwt.key_file",
     "jwt.issuer",
     "jwt.audience",

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from service import Service
 
 from waguard import daemon
+from waguard.access import refusals
 from waguard.core.model import ClientCode, Process, Status, Wanted
 from waguard.errors import DeadlineExceeded, LimitReached, StorageFailed
 from waguard.session.task import Session
@@ -179,7 +180,10 @@ async def test_when_all_wait_whoever_comes_is_closed_and_they_go_on(
         assert {status for status, _ in await asyncio.gather(*waiting)} == {409}
 
 
-async def test_what_strangers_do_fills_no_log(pose: Daemon, journal: Journal) -> None:
+async def test_what_strangers_do_fills_no_log(
+    pose: Daemon, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "WAITS_S", 0.0)  # there are hundreds
     async with pose(api=API) as (_, url):
         async with aiohttp.ClientSession() as http:
             for _ in range(300):

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from waguard.access.access import Access
 from waguard.access.configured import ConfiguredTokens
 from waguard.access.made import MadeTokens
+from waguard.access.peers import Peers
 from waguard.api import app
 from waguard.api.port import Port
 from waguard.api.routes import ROUTES, Route, Streamed
@@ -27,6 +28,7 @@ from waguard.core.access import OF_ADMIN, OF_CLIENT, SCOPES, About, Scope
 from waguard.observe.bus import Bus
 from waguard.supervisor.supervisor import Supervisor
 
+NO_PEERS = Peers((), (), frozenset())
 ADMIN, TOKEN = "admin-admin-admin-admin", "demo-demo-demo-demo"
 API = {"admin_token": SecretStr(ADMIN), "client_tokens": {"demo": SecretStr(TOKEN)}}
 OF_TOKENS: Sequence[Scope] = [one for one in Scope if one is not Scope.OPEN]
@@ -194,6 +196,7 @@ def application(supervisor: Supervisor, *more: Route[Any]) -> web.Application:
         ConfiguredTokens({}),
         MadeTokens(Path("/nowhere"), bus.publish, lambda _alert, _text: None),
         None,
+        NO_PEERS,
         bus.publish,
         lambda _alert, _text: None,
     )

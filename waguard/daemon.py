@@ -1,12 +1,10 @@
 """The composition root: what is started in which order, and stopped in the reverse."""
 
 import asyncio
-import errno
 import os
 import pwd
 import resource
 import signal
-import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE
@@ -15,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -24,10 +22,11 @@ from waguard import __version__
 from waguard.access import configured
 from waguard.access.access import Access
 from waguard.access.made import MadeTokens
+from waguard.access.peers import Peers
 from waguard.admission.gate import Gate
 from waguard.admission.room import Room
 from waguard.admission.turns import Turns
-from waguard.api import app
+from waguard.api import app, listen
 from waguard.api.port import Port, most
 from waguard.browser import authorities, find
 from waguard.config.load import Loaded
@@ -186,6 +185,7 @@ def check(loaded: Loaded) -> None:
     _look_at(root)
     configured.load(config, make=False)
     _jwts(config)
+    _peers(config, user)
     place = keys.place(config.snapshots.key_file, root)
     if place.parent != root or place.exists():  # else it is made at the start
         keys.load(place, make=False)
@@ -204,7 +204,7 @@ async def _try(config: Config, user: User | None) -> None:
         finally:
             fence.close()
     try:
-        (await _open(config, asyncio.Protocol, listen=False)).close()
+        (await listen.opened(config, asyncio.Protocol, listen=False)).close()
     except AlreadyRunning:
         wanted = str(config.api.port)
         if os.environ.get(_PORT, wanted) != wanted:  # else the one that has it makes room
@@ -232,6 +232,7 @@ async def running(
         snapshots = await in_thread(_snapshots, root, config, closed.append)
         tokens = await in_thread(partial(configured.load, config, closed=closed.append))
         jwts = await in_thread(_jwts, config)
+        peers = await in_thread(_peers, config, user)
         for one in closed:  # a mount may do so, with an fsGroup of Kubernetes at each start of a pod
             hint = "If somebody else is in that group, or on this machine: make new ones."
             bus.publish("secrets.closed", error=one, hint=hint)
@@ -318,22 +319,23 @@ async def running(
         made = MadeTokens(root, bus.publish, gate.alerts.set)
         await made.start()
         stack.push_async_callback(made.close)
-        access = Access(tokens, made, jwts, bus.publish, gate.alerts.set)
+        access = Access(tokens, made, jwts, peers, bus.publish, gate.alerts.set)
         stack.push_async_callback(_end, background(access.keep, "access", bus.publish, again=True))
         application = app.make(supervisor, access, config.api, bus, connections)
         await _serve(stack, application, connections)
-        handed = await _handed_port(manager, config, bus)
+        handed = await listen.handed(manager, config, bus)
         if handed is not None:  # whoever asks meanwhile waits in the socket, and is not refused
             await supervisor.start()
-        port = await _listen(connections, config, handed)
-        url = _url(port)
+        port = await listen.at(connections, config, handed)
+        url = listen.url_of(port)
         if len(port.sockets) == 1:
             manager.keep({CONTROL: port.sockets[0].fileno()})
         # At the end, in the reverse order: the socket goes to the next daemon, if there is to be one in place; nobody is taken in any
         # more; whoever waits gets an answer.
         stack.callback(supervisor.refuse)
         stack.callback(port.close)
-        stack.callback(_bequeath, port, manager)
+        stack.callback(listen.pass_on, port, manager)
+        await stack.enter_async_context(listen.at_socket(config.api, connections))
         if handed is None:
             await supervisor.start()
         bus.publish(
@@ -406,54 +408,6 @@ async def _serve(stack: AsyncExitStack, application: web.Application, connection
     connections.serves(runner.server)
 
 
-async def _handed_port(manager: Manager, config: Config, bus: Bus) -> socket.socket | None:
-    """The control port that was handed over, if it is where the configuration wants it."""
-    if (fd := manager.take(CONTROL)) is None:
-        return None
-    handed, api = socket.socket(fileno=fd), config.api
-    there = handed.getsockname()[:2]
-    found = await asyncio.get_running_loop().getaddrinfo(api.host, api.port or there[1])
-    if there in {address[:2] for *_, address in found}:
-        return handed
-    handed.close()
-    manager.drop(CONTROL)
-    why = f"The control port that was handed over is at {there}; what the configuration says holds."
-    bus.publish("daemon.port_moved", error=why, hint="Is there a waguard.socket of another address?")
-    return None
-
-
-async def _listen(connections: Port, config: Config, handed: socket.socket | None) -> asyncio.Server:
-    """Open the control port, or serve the one that was handed over. Raises `AlreadyRunning` when it is taken."""
-    if handed is not None:
-        return await asyncio.get_running_loop().create_server(connections, sock=handed)
-    return await _open(config, connections)
-
-
-async def _open(config: Config, protocol: Any, *, listen: bool = True) -> asyncio.Server:
-    """Raises `AlreadyRunning`, `ConfigError`."""
-    loop, api = asyncio.get_running_loop(), config.api
-    try:
-        return await loop.create_server(protocol, api.host, api.port, start_serving=listen)
-    except OSError as error:
-        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-        said = f"Port {api.port} on {api.host} cannot be opened: {why}."
-        if error.errno == errno.EACCES:
-            hint = "Set it to 1024 or more: lower ones are root's."
-            raise ConfigError(f"api.port: {said}", hint=hint) from None
-        hint = "Is another waguard running? See: waguard status. Or set api.port."
-        raise AlreadyRunning(said, hint=hint) from None
-
-
-def _url(port: asyncio.Server) -> str:
-    host, number = port.sockets[0].getsockname()[:2]
-    return f"http://[{host}]:{number}" if ":" in host else f"http://{host}:{number}"
-
-
-def _bequeath(port: asyncio.Server, manager: Manager) -> None:
-    if manager.in_place and len(port.sockets) == 1:
-        manager.pass_on({CONTROL: port.sockets[0].fileno()})
-
-
 def _look_at(root: Path) -> None:
     """Whether the sessions directory is this user's to write, or to make. Blocking. Raises `ConfigError`."""
     there = next(one for one in (root, *root.parents) if os.access(one, os.F_OK))
@@ -487,6 +441,14 @@ def _jwts(config: Config) -> "Jwts | None":
     from waguard.access.jwts import Jwts  # noqa: PLC0415 (a tenth of a second that only who uses it pays)
 
     return Jwts.load(config.jwt)
+
+
+def _peers(config: Config, user: User | None) -> Peers:
+    """Blocking. Raises `ConfigError`."""
+    api, browsers = config.api, user.uid if user is not None else os.geteuid()
+    if api.socket is None:
+        return Peers((), (), frozenset())
+    return Peers.of(api.socket_uids, api.socket_gids, api.socket_scopes, browsers=browsers)
 
 
 def _sealed_below(root: Path) -> bool:

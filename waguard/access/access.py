@@ -1,6 +1,7 @@
 """Who is let in: whoever shows a token of the configuration, one that was made at run time, one of the CRM's, or a ticket."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from waguard.access.configured import ConfiguredTokens
 from waguard.access.made import MadeTokens
+from waguard.access.peers import Peers, peer_of
 from waguard.access.refusals import Refusals
 from waguard.access.tickets import Ticket, Tickets
 from waguard.core.access import Caller, Token
@@ -31,6 +33,7 @@ class Access:
         configured: ConfiguredTokens,
         made: MadeTokens,
         jwts: "Jwts | None",
+        peers: Peers,
         publish: Callable[..., Any],
         alert: Callable[[Alert, str], None],
         clock: Callable[[], float] = time.time,
@@ -38,6 +41,7 @@ class Access:
         self.made = made
         self._configured = configured
         self._jwts = jwts
+        self._peers = peers
         self._publish = publish
         self._clock = clock
         self._tickets = Tickets()
@@ -62,6 +66,11 @@ class Access:
         if self._jwts is not None and token.count(".") == 2:
             return self._jwts.admit(token)
         return self.made.admit(token)
+
+    def admit_peer(self, connection: socket.socket | None) -> Caller | None:
+        """Who needs no token, being who it is; None for everybody else."""
+        peer = peer_of(connection) if connection is not None else None
+        return self._peers.admit(peer) if peer is not None else None
 
     async def revoke(self, which: str) -> Token:
         """Like `MadeTokens.revoke`; who stays by that token is sent away."""

@@ -210,6 +210,10 @@ def _caller(request: web.Request, access: Access) -> Caller:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     given = token.strip() if scheme.lower() == "bearer" else ""
     if not given:
+        transport = request.transport
+        connection = transport.get_extra_info("socket") if transport is not None else None
+        if "Authorization" not in request.headers and (peer := access.admit_peer(connection)) is not None:
+            return peer
         raise Unauthorized("This needs a token: Authorization: Bearer TOKEN.", hint=_WHERE)
     try:
         return access.admit(given)
@@ -243,7 +247,8 @@ def _driver(request: web.Request, access: Access) -> Caller:
 
 
 def _actor(request: web.Request, caller: Caller) -> Actor:
-    return Actor(ActorKind.TOKEN, caller.name, request.remote or "", request[REQUEST_ID])
+    kind = ActorKind.PEER if caller.peer else ActorKind.TOKEN
+    return Actor(kind, caller.name, request.remote or "", request[REQUEST_ID])
 
 
 def _code(request: web.Request) -> ClientCode | None:

@@ -285,6 +285,12 @@ class Api(_Section):
     client_tokens: dict[str, SecretStr] = {}
     allowed_origins: list[str] = []
     """Of pages that may attach to sessions: a WebSocket of a browser's has an Origin, one of a program's has none."""
+    socket: AnyPath | None = None
+    """A unix socket beside the port."""
+    socket_uids: list[int | str] = [0]
+    socket_gids: list[int | str] = []
+    """Users and groups who need no token there."""
+    socket_scopes: list[Literal["read", "connect", "cleanup", "backup", "drive", "admin"]] = ["admin"]
     costly_per_minute: Annotated[int, Field(ge=0, le=100_000)] = 120
     """How often a token may ask for what costs much, of each client. 0: as often as it likes."""
     max_body_kb: Annotated[int, Field(ge=1, le=10_240)] = 64

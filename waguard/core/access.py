@@ -61,6 +61,8 @@ class Caller:
     """Of its token, as events have it."""
     token: str = ""
     """The id of that, if it was made at run time."""
+    peer: bool = False
+    """It is a process of this machine, by the unix socket, and shows no token."""
     until: float | None = None
     """Unix time, seconds: the end of a token that has it in itself."""
 
@@ -132,6 +134,8 @@ class Secret:
     """What is kept of a token's secret half."""
 
     digest: str
+    peer: bool = False
+    """It is a process of this machine, by the unix socket, and shows no token."""
     until: float | None = None
     """Unix time, seconds: how long it is taken, where another has come in its place."""
 

@@ -14,6 +14,8 @@ from enum import StrEnum
 class ActorKind(StrEnum):
     TOKEN = "token"  # noqa: S105 (no secret)
     """A caller of the control port; its name is whose token it was, and never a token."""
+    PEER = "peer"
+    """A process of this machine, by the unix socket; its name is by which user."""
     SCHEDULE = "schedule"
     """A job of the schedule."""
     REMEDY = "remedy"

@@ -14,7 +14,7 @@ OF_A_CLIENT = ("client", "attempt", "pid")
 """Any event may say whose it is, and then of which launch, and which process began it."""
 
 OF_AN_ACTOR: Mapping[str, str] = {
-    "actor": "who wanted it: `token:` and whose token it was, `schedule:` and the job, `remedy:` and which, `startup`",
+    "actor": "who wanted it: `token:` and whose token it was, `peer:` and which user of this machine by the unix socket, `schedule:` and the job, `remedy:` and which, `startup`",
     "origin": "the address from where",
     "request": "the id of the request",
 }
