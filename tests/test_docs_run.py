@@ -36,6 +36,7 @@ PAGES = (
     "README.md",
     "docs/tutorial.md",
     "docs/how-to/app.md",
+    "docs/how-to/tokens.md",
     "docs/how-to/drive.md",
     "docs/how-to/snapshots.md",
     "docs/how-to/move-logins.md",

@@ -1,6 +1,7 @@
 """The unix socket: who is let in without a token, and who is not."""
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from clients import DEMO
 from conftest import Daemon, Journal
 from control_port import API, TOKEN
 
@@ -153,3 +155,38 @@ async def test_of_another_daemons_socket_nothing_is_removed(serving: Any, socket
         with socket.socket(socket.AF_UNIX) as next_one:
             next_one.bind(str(socket_path))
     assert socket_path.is_socket()
+
+
+CLI = """
+import codecs, os, sys
+from importlib import import_module
+from waguard.cli.app import COMMANDS
+for place in COMMANDS.values():  # others may not read where Python is
+    import_module(f"waguard.cli.{place.partition(':')[0]}")
+for name in ("idna", "utf-8-sig"):
+    codecs.lookup(name)
+from waguard.cli.main import main
+if os.geteuid() == 0:
+    os.setgroups([31_000]); os.setgid(30_001); os.setuid(30_001)
+main()
+"""
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize("named", [True, False])
+async def test_whoever_can_read_no_token_is_known_to_the_command_line_by_the_socket(
+    serving: Any, socket_path: Path, sessions_dir: Path, *, named: bool
+) -> None:
+    for directory in (socket_path.parent, *socket_path.parent.parents[:4]):
+        directory.chmod(directory.stat().st_mode | 0o711)
+    config = socket_path.with_name("config.toml")
+    config.write_text(f'[sessions]\ndir = "{sessions_dir}"\n[api]\nport = 1\nsocket = "{socket_path}"\n')
+    where = ["--url", f"unix://{socket_path}"] if named else []
+    async with serving() as (supervisor, _):
+        await supervisor.connect(DEMO)
+        program = [sys.executable, "-B", "-c", CLI, "--config", str(config), "status", "--json", *where]
+        done = await asyncio.to_thread(
+            subprocess.run, program, capture_output=True, text=True, check=False, cwd="/"
+        )
+        assert done.returncode == 0, done.stderr
+        assert [one["client"] for one in json.loads(done.stdout)["sessions"]] == ["demo"]

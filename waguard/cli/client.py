@@ -11,11 +11,11 @@ from urllib.parse import quote, urlencode
 
 from pydantic import TypeAdapter, ValidationError
 
-from waguard.cli.errors import Foreign, NoDaemon, NotWaguard
+from waguard.cli.errors import Foreign, NoDaemon, NoToken, NotWaguard
 from waguard.cli.peer import Proof
 from waguard.cli.service import Service, start
 from waguard.cli.tokens import given, own_token
-from waguard.cli.wire import LOOK_S, Answer, Meanwhile, Wire
+from waguard.cli.wire import LOOK_S, UNIX, Answer, Meanwhile, Wire
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Wait
 from waguard.core.shown import (
@@ -239,8 +239,7 @@ def _error(problem: dict[str, Any]) -> WaguardError:
 @contextmanager
 def control(config: Config, service: Service | None, url: str | None) -> Iterator[Control]:
     """The daemon of this configuration, or the one at ``url``. Raises `NoToken`, `NoDaemon`."""
-    address = (url or _address(config)).rstrip("/")
-    token = own_token(config, service)
+    address, token = _door(config, service, url)
     # A daemon that keeps its own deadlines has answered by then.
     longest = config.learning.ceiling if config.learning.enabled else 1.0
     patience_s = sum(config.deadlines.model_dump().values()) * longest + LOOK_S
@@ -248,6 +247,18 @@ def control(config: Config, service: Service | None, url: str | None) -> Iterato
     proof = Proof(config, service, address, own=url is None or not given(), here=url is None)
     with Wire(address, token, proof, start(service)) as wire:
         yield Control(wire, patience_s)
+
+
+def _door(config: Config, service: Service | None, url: str | None) -> tuple[str, str | None]:
+    """Where to ask, and what to show there; None: the daemon knows by the unix socket who asks. Raises `NoToken`, `NoDaemon`."""
+    if url is not None and url.startswith(UNIX):
+        return url, given()
+    try:
+        return (url or _address(config)).rstrip("/"), own_token(config, service)
+    except NoToken:
+        if url is not None or config.api.socket is None or not config.api.socket.is_socket():
+            raise
+        return f"{UNIX}{config.api.socket.absolute()}", None
 
 
 def _address(config: Config) -> str:

@@ -35,14 +35,18 @@ Code = Annotated[str, typer.Argument(help="The client's code.", metavar="CODE")]
 
 
 def _http(url: str | None) -> str | None:
-    if url is not None and not re.match(r"https?://([^/:\[\]]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/|$)", url):
-        raise typer.BadParameter("write http://HOST:PORT")
+    if url is not None and not re.match(
+        r"https?://([^/:\[\]]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/|$)|unix:///.", url
+    ):
+        raise typer.BadParameter("write http://HOST:PORT, or unix:///PATH")
     return url
 
 
 Url = Annotated[
     str | None,
-    typer.Option("--url", help="The daemon's address, instead of the configuration's.", callback=_http),
+    typer.Option(
+        "--url", help="The daemon's address, instead of the configuration's: http or unix.", callback=_http
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")]
 WaitFor = Annotated[

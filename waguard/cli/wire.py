@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from io import SEEK_END
 from select import select
-from socket import SHUT_RDWR
+from socket import AF_UNIX, SHUT_RDWR, socket
 from time import monotonic
 from typing import IO, Self
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from waguard.cli.peer import Proof, host_and_port
 
 LOOK_S = 10.0
 """Deadline of an answer that waits for nothing, and of a connection, in seconds."""
+UNIX = "unix://"
 _LOG = "Its log says more."
 _ENDS_S = 1.0
 """Until work whose connection has been ended has noticed, in seconds."""
@@ -39,10 +40,14 @@ class Answer:
 class Wire:
     """To one daemon, as long as the block lasts. ``start``: the command that starts it."""
 
-    def __init__(self, url: str, token: str, proof: Proof, start: str) -> None:
+    def __init__(self, url: str, token: str | None, proof: Proof, start: str) -> None:
+        """``url``: http, https or unix. Without a token the daemon has to know by the unix socket who it is."""
         self.url = url
-        self._below = urlsplit(url).path
-        self._headers: Mapping[str, str | bytes] = {"Authorization": f"Bearer {token}".encode()}
+        self._socket = urlsplit(url).path if url.startswith(UNIX) else ""
+        self._below = "" if self._socket else urlsplit(url).path
+        self._headers: Mapping[str, str | bytes] = (
+            {"Authorization": f"Bearer {token}".encode()} if token is not None else {}
+        )
         self._proof = proof
         self._start = start
         self._idle: list[HTTPConnection] = []
@@ -128,8 +133,12 @@ class Wire:
         self._idle.append(connection)
 
     def _new(self) -> HTTPConnection:
-        kind = HTTPSConnection if self.url.startswith("https:") else HTTPConnection
-        made = kind(*host_and_port(self.url), timeout=LOOK_S)
+        made: HTTPConnection
+        if self._socket:
+            made = _AtSocket(self._socket, timeout=LOOK_S)
+        else:
+            kind = HTTPSConnection if self.url.startswith("https:") else HTTPConnection
+            made = kind(*host_and_port(self.url), timeout=LOOK_S)
         made.auto_open = (
             0  # what is closed under a request connects to nobody again: only `_connect` proves who listens
         )
@@ -137,7 +146,8 @@ class Wire:
 
     def _connect(self, connection: HTTPConnection) -> None:
         """Nothing is sent before it is known who listens."""
-        self._proof.begin()
+        if not self._socket:
+            self._proof.begin()
         with self._on_its_way(LOOK_S):
             try:
                 connection.connect()
@@ -145,7 +155,8 @@ class Wire:
                 raise
             except OSError:
                 raise NoDaemon(f"No daemon answers at {self.url}.", hint=f"Start it: {self._start}") from None
-        self._proof.made()
+        if not self._socket:
+            self._proof.made()
 
     @contextmanager
     def _on_its_way(self, limit_s: float) -> Iterator[None]:
@@ -159,6 +170,19 @@ class Wire:
 
     def _late(self, limit_s: float) -> NoAnswer:
         return NoAnswer(f"The daemon at {self.url} did not answer within {limit_s:g} s.", hint=_LOG)
+
+
+class _AtSocket(HTTPConnection):
+    """By a unix socket. Where it is only the daemon's user makes files, so that it is the daemon needs no other proof."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket(AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 class _Call:
