@@ -489,7 +489,7 @@ async def test_a_token_from_its_making_to_its_end(serving: Any, sessions_dir: Pa
         ({"name": "-x"}, "name: "),
         ({"scopes": []}, "scopes: "),
         ({"scopes": ["all"]}, "scopes.0: Input should be"),
-        ({"scopes": ["open"]}, "open is of everybody"),
+        ({"scopes": ["open"]}, "scopes.0: Input should be 'read', 'connect'"),
         ({"clients": []}, "clients: "),
         ({"clients": ["*", "demo"]}, "stands alone"),
         ({"clients": ["../demo"]}, "clients: "),

@@ -27,7 +27,7 @@ VIEW = TokenView(
     ["demo"],
     1_800_000_000.0,
     "token:admin",
-    1_807_776_000.0,
+    1_807_790_400.0,  # noon in London, so the same day nearly everywhere
     None,
     None,
 )
@@ -121,8 +121,8 @@ def test_rotated_and_revoked(port: Port) -> None:
 def test_the_list(port: Port) -> None:
     port.handlers["GET /v1/tokens"] = always(TokenList([VIEW]))
     head, row = ask(port, "list").stdout.splitlines()
-    assert head.split("\t")[:5] == ["NAME", "STATE", "SCOPES", "CLIENTS", "EXPIRES"]
-    assert row.split("\t")[:4] == ["crm", "active", "read, connect", "demo"]
+    assert head.split("\t") == ["NAME", "STATE", "EXPIRES", "SCOPES", "USED", "ID"]
+    assert row.split("\t") == ["crm", "active", "2027-04-15", "read, connect of demo", "-", "01234567"]
     assert json.loads(ask(port, "list", "--json").stdout)["tokens"][0]["id"] == "01234567"
     port.handlers["GET /v1/tokens"] = always(TokenList([]))
     assert "waguard token create NAME" in ask(port, "list").stdout

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import aiohttp
 import pytest
@@ -22,7 +22,7 @@ from waguard.access.peers import Peers
 from waguard.api import app
 from waguard.api.port import Port
 from waguard.api.routes import ROUTES, Route, Streamed
-from waguard.api.schemas import AnyOptions, Options
+from waguard.api.schemas import AnyOptions, Options, ScopeName
 from waguard.config.sections import Api, Jwt
 from waguard.core.access import OF_ADMIN, OF_CLIENT, SCOPES, About, Scope
 from waguard.observe.bus import Bus
@@ -170,6 +170,15 @@ def test_what_the_table_says_is_what_the_handler_does(route: Route[Any]) -> None
     assert (route.view is bytes) is ("json" not in route.media[0])
     assert not (route.streamed is Streamed.IN and route.options.in_body)
     assert ("{code}" in route.path) is (route.about is About.ONE)
+
+
+def test_a_token_and_the_configuration_know_the_same_scopes() -> None:
+    names = {one.value for one in OF_TOKENS}
+    assert set(get_args(ScopeName)) == names
+    (of_peers,) = get_args(Api.model_fields["socket_scopes"].annotation)
+    (of_jwts,) = get_args(Jwt.model_fields["scopes"].annotation)
+    assert set(get_args(of_peers)) == names
+    assert set(get_args(of_jwts)) == names - {"admin"}
 
 
 def test_a_path_is_in_the_table_once() -> None:

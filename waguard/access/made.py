@@ -61,7 +61,7 @@ class MadeTokens:
         self._clock = clock
         self._tokens: dict[str, Token] = {}
         self._changing = asyncio.Lock()
-        self._written: Sequence[Token] = ()
+        self._written: Sequence[Token] | None = ()
         self.unread: StorageFailed | None = None
         """Why the file could not be read."""
 
@@ -247,6 +247,7 @@ class MadeTokens:
         """Raises `StorageFailed`, `DiskFull`."""
         kept = self._kept(tokens)
         if self.unread is None and kept != self._written:
+            self._written = None  # as long as nobody knows
             await in_thread(_store, self._path, kept, kind=Kind.FILES)
             self._written = kept
 

@@ -42,6 +42,8 @@ def _inlined(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, An
         if ref := one.get("$ref"):
             whole = {**defs[ref.rpartition("/")[2]], **whole}
     whole.pop("title", None)
+    if "items" in whole:
+        whole["items"] = _inlined(whole["items"], defs)
     return whole
 
 
@@ -75,7 +77,15 @@ def _operation(route: Route[Any], schemas: Mapping[Any, Mapping[str, Any]]) -> M
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in re.findall(r"\{(\w+)\}", route.path)
     ]
-    parameters += [{"name": name, "in": "query", "schema": one} for name, one in options.items()]
+    parameters += [
+        {
+            "name": name,
+            "in": "query",
+            "schema": one,
+            **({"explode": False} if one.get("type") == "array" else {}),
+        }
+        for name, one in options.items()
+    ]
     content = {media: {"schema": schemas[route.view]} if "json" in media else {} for media in route.media}
     problem = {"application/problem+json": {"schema": {"$ref": REF.format(model="Problem")}}}
     body: dict[str, Any] = {}

@@ -19,7 +19,7 @@ from pydantic import (
 from waguard.api.context import ARRIVES_S
 from waguard.api.discreet import without_paths
 from waguard.api.words import in_http
-from waguard.core.access import EVERY_CLIENT, Scope
+from waguard.core.access import EVERY_CLIENT
 from waguard.core.model import Wait, client_code
 from waguard.core.plain_text import plain_json
 from waguard.errors import InvalidClientCode, InvalidRequest, RequestTimeout
@@ -89,19 +89,16 @@ def _words(given: object) -> object:
     return [one.strip() for one in given.split(",") if one.strip()] if isinstance(given, str) else given
 
 
+ScopeName = Literal["read", "connect", "cleanup", "backup", "drive", "admin"]
+"""Those that a token can have."""
+
+
 class TokenOptions(Options):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    scopes: Annotated[list[Scope], BeforeValidator(_words), Field(min_length=1)]
+    scopes: Annotated[list[ScopeName], BeforeValidator(_words), Field(min_length=1)]
     clients: Annotated[list[str], BeforeValidator(_words), Field(min_length=1, max_length=1000)]
     """Client codes, or `*` alone: all, also those to come."""
     expires_in_s: Annotated[float, Field(ge=60, le=10 * 366 * 86_400)] | Literal["never"] = 90 * 86_400.0
-
-    @field_validator("scopes")
-    @classmethod
-    def _of_a_token(cls, scopes: list[Scope]) -> list[Scope]:
-        if Scope.OPEN in scopes:
-            raise ValueError("open is of everybody, and no scope of a token")
-        return scopes
 
     @field_validator("clients")
     @classmethod

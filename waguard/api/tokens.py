@@ -2,7 +2,7 @@
 
 from waguard.api.asked import Asked
 from waguard.api.schemas import Options, RotateOptions, TokenOptions
-from waguard.core.access import Token
+from waguard.core.access import Scope, Token
 from waguard.core.shown import TokenList, TokenMade, TokenView
 
 
@@ -14,7 +14,7 @@ async def list_tokens(asked: Asked, _options: Options) -> TokenList:
 async def create(asked: Asked, options: TokenOptions) -> TokenMade:
     """Make a token. What its bearer shows is in this answer, and is kept nowhere."""
     made, shown = await asked.access.made.create(
-        options.name, options.scopes, options.clients, options.lasts_s
+        options.name, [Scope(one) for one in options.scopes], options.clients, options.lasts_s
     )
     return TokenMade(shown, _view(asked, made))
 

@@ -100,6 +100,5 @@ def _shown(made: TokenMade, done: str, *, json: bool) -> None:
 
 
 def _about(view: TokenView) -> str:
-    of = "all clients" if EVERY_CLIENT in view.clients else ", ".join(view.clients)
     until = "never expires" if view.expires_at is None else f"expires {units.when(view.expires_at)}"
-    return f"{view.name} ({view.id}): {', '.join(view.scopes)} of {of}; {until}."
+    return f"{view.name} ({view.id}): {', '.join(view.scopes)} of {show.clients_of(view)}; {until}."

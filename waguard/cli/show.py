@@ -11,7 +11,7 @@ from waguard.cli.checks import CheckResult, Grade
 from waguard.cli.happenings import STYLES, history
 from waguard.cli.table import Column, facts, table
 from waguard.cli.units import age, milliseconds, number, size, stages, when
-from waguard.core.access import TokenState
+from waguard.core.access import EVERY_CLIENT, TokenState
 from waguard.core.model import Login, Status
 from waguard.core.shown import CleanupView, FindingView, JobView, SessionView, SnapshotView, Sweep, TokenView
 from waguard.core.stats import Happening
@@ -196,25 +196,27 @@ def tokens(views: Sequence[TokenView], console: Console) -> None:
     columns = (
         Column("NAME"),
         Column("STATE"),
-        Column("SCOPES", text=True),
-        Column("CLIENTS", text=True),
         Column("EXPIRES"),
-        Column("LAST USED", spare=True),
+        Column("SCOPES", text=True),
+        Column("USED", spare=True),
         Column("ID", spare=True),
     )
     rows = [
         (
             view.name,
             Text(view.state, _TOKEN_STATES[view.state]),
-            ", ".join(view.scopes),
-            ", ".join(view.clients),
-            "never" if view.expires_at is None else when(view.expires_at),
-            when(view.used_at),
+            "never" if view.expires_at is None else when(view.expires_at).partition(" ")[0],
+            f"{', '.join(view.scopes)} of {clients_of(view)}",
+            f"{age(view.used_at)} ago" if view.used_at is not None else "",
             view.id,
         )
         for view in views
     ]
     table(columns, rows, console)
+
+
+def clients_of(view: TokenView) -> str:
+    return "all clients" if EVERY_CLIENT in view.clients else ", ".join(view.clients)
 
 
 def sweep(found: Sweep, console: Console) -> None:
