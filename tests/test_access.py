@@ -1,8 +1,10 @@
 """Tokens that are made while the daemon runs: who is let in by them, until when, and what is kept of them."""
 
 import asyncio
+import base64
 import json
 import re
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -13,12 +15,13 @@ from typing import Any
 
 import aiohttp
 import pytest
-from conftest import Daemon
+from conftest import Daemon, Journal
 from control_port import ADMIN, API
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+from waguard.access import made
 from waguard.access.access import Access
 from waguard.access.configured import ConfiguredTokens
 from waguard.access.made import FILE, MadeTokens
@@ -44,11 +47,13 @@ from waguard.errors import (
     TokenNameTaken,
     TokenNotFound,
     TokenRevoked,
+    TooManyTokens,
     Unauthorized,
 )
 from waguard.relay.client import Closing
+from waguard.system.files import write_atomically
 
-NO_PEERS = Peers((), (), frozenset())
+NO_PEERS = Peers((), (), frozenset(), 0)
 DAY = 86_400.0
 NOW = 1_900_000_000.0
 
@@ -80,6 +85,10 @@ class Store:
     async def restarted(self) -> None:
         self.made = self.anew()
         await self.made.start()
+
+    async def revoke(self, which: str) -> None:
+        self.made.mark_revoked(which)
+        await self.made.write_revoked()
 
     async def token(self, name: str = "crm", lasts_s: float | None = 90 * DAY) -> str:
         return (await self.made.create(name, [Scope.READ], ["demo"], lasts_s))[1]
@@ -177,12 +186,13 @@ class Life(RuleBasedStateMachine):
         self.tokens[which] = before.rotated(digest(secret), overlap, self.now)
         for one, (whose, until) in self.taken.items():
             if whose == which:
-                self.taken[one] = (which, min(until, self.now + overlap) if active and overlap else 0.0)
+                most = min(until, self.now + overlap, self.ends[which])
+                self.taken[one] = (which, most if active and overlap else 0.0)
         self.taken[secret] = (which, float("inf"))
         self.ends[which] = float("inf") if before.lasts_s is None else self.now + before.lasts_s
         if (
             len([one for one, (whose, until) in self.taken.items() if whose == which and until > self.now])
-            > 6
+            > 21
         ):
             oldest = next(
                 one for one, (whose, until) in self.taken.items() if whose == which and until > self.now
@@ -206,10 +216,13 @@ class Life(RuleBasedStateMachine):
             may = which not in self.revoked and self.now < min(until, self.ends[which])
             try:
                 caller = self.tokens[which].admit(secret, self.now)
+            except TokenRevoked:
+                assert which in self.revoked
+            except TokenExpired:
+                assert not may
+                assert which not in self.revoked
             except Unauthorized:
-                assert not may
-            except (TokenExpired, TokenRevoked):
-                assert not may
+                assert until <= self.now, "it is known as long as it is taken"
             else:
                 assert may
                 assert caller.client == "demo"
@@ -275,7 +288,7 @@ async def test_rotated_both_are_taken_for_a_while(store: Store) -> None:
     first = await store.token()
     store.clock.now += 80 * DAY
     _, second = await store.made.rotate("crm", 3600)
-    assert store.made.admit(first) == store.made.admit(second)
+    assert store.made.admit(first).name == store.made.admit(second).name
     store.clock.now += 3600
     with pytest.raises(TokenExpired, match="Another token has come in the place"):
         store.made.admit(first)
@@ -295,11 +308,15 @@ async def test_names(store: Store) -> None:
     token = await store.token()
     with pytest.raises(TokenNameTaken, match="called 'crm' already"):
         await store.token()
-    await store.made.revoke("crm")
+    await store.revoke("crm")
     with pytest.raises(TokenRevoked):
         store.made.admit(token)
+    await store.revoke("crm")  # again
+    assert [name for name, _ in store.said].count("token.revoked") == 1
     with pytest.raises(TokenNotFound):
-        await store.made.revoke("crm")
+        await store.made.rotate("crm", 0.0)
+    with pytest.raises(TokenNotFound):
+        await store.revoke("another")
     short = await store.token(lasts_s=60.0)
     store.clock.now += 61
     await store.token()
@@ -319,7 +336,7 @@ async def test_admin_is_all_or_nothing(store: Store) -> None:
 
 async def test_what_ended_long_ago_is_forgotten(store: Store) -> None:
     await store.token("revoked")
-    await store.made.revoke("revoked")
+    await store.revoke("revoked")
     await store.token("expired", 60.0)
     await store.token("lasts", None)
     store.clock.now += 31 * DAY
@@ -344,7 +361,7 @@ async def test_a_file_that_cannot_be_read_is_left_and_told(store: Store, data: s
     file.mkdir() if data is None else file.write_text(data)
     await store.made.start()
     assert re.search(why, store.alerts[Alert.TOKENS_UNREAD])
-    for change in (store.token(), store.made.rotate("crm", 0.0), store.made.revoke("crm")):
+    for change in (store.token(), store.made.rotate("crm", 0.0), store.revoke("crm")):
         with pytest.raises(StorageFailed, match=re.escape(str(file))):
             await change
     with pytest.raises(Unauthorized):
@@ -364,25 +381,99 @@ async def test_what_cannot_be_written_is_not_made_and_what_is_revoked_stays_so(s
         await store.made.rotate("crm", 0.0)
     assert store.made.admit(token)
     assert len(store.made.listed()) == 1
-    with pytest.raises(StorageFailed) as caught:
-        await store.made.revoke("crm")
-    assert "It is revoked for as long as this daemon runs." in caught.value.hint
+    for _ in range(2):
+        with pytest.raises(StorageFailed) as caught:
+            await store.revoke("crm")
+        assert "It is revoked for as long as this daemon runs." in caught.value.hint
+        assert store.made.owes
     with pytest.raises(TokenRevoked):
         store.made.admit(token)
     await store.made.close()
     assert store.said[-1][0] == "task.failed"
     file.rmdir()
-    await store.made.close()
+    await store.made.write()
+    assert not store.made.owes
     await store.restarted()
     with pytest.raises(TokenRevoked):
         store.made.admit(token)
+
+
+class Slow:
+    """Writing takes as long as the test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.goes_on = threading.Event(), threading.Event()
+        monkeypatch.setattr(made, "write_atomically", self._write)
+
+    def _write(self, path: Path, data: bytes, mode: int) -> None:
+        self.begun.set()
+        assert self.goes_on.wait(10)
+        write_atomically(path, data, mode)
+
+    async def writes(self) -> None:
+        async with asyncio.timeout(10):
+            await asyncio.to_thread(self.begun.wait)
+        self.begun.clear()
+
+
+@pytest.mark.parametrize("what", ["create", "rotate"])
+async def test_who_hangs_up_meanwhile_leaves_file_and_memory_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    first = await store.token()
+    slow = Slow(monkeypatch)
+    wish = store.token("other") if what == "create" else store.made.rotate("crm", 0.0)
+    asked = asyncio.create_task(wish)
+    await slow.writes()
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    slow.goes_on.set()
+    async with asyncio.timeout(10):
+        while len(store.said) < 2:
+            await asyncio.sleep(0.01)
+    known = {one.id: one.secrets for one in store.made.listed()}
+    await store.restarted()  # as after a crash: nothing more was written
+    assert {one.id: one.secrets for one in store.made.listed()} == known
+    assert (len(known), store.said[-1][0]) == (
+        (2, "token.created") if what == "create" else (1, "token.rotated")
+    )
+    if what == "rotate":
+        with pytest.raises(Unauthorized):
+            store.made.admit(first)
+
+
+async def test_a_disk_that_hangs_keeps_no_revoked_token_alive(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = Access(ConfiguredTokens({}), store.made, None, NO_PEERS, store.publish, store.alerts.__setitem__)
+    token = await store.token()
+    slow, told = Slow(monkeypatch), list[str]()
+    with access.while_admitted(access.admit(token), told.append):
+        asked = asyncio.create_task(access.revoke("crm"))
+        await slow.writes()
+        assert told == ["This token was revoked."]
+        with pytest.raises(TokenRevoked):
+            access.admit(token)
+        slow.goes_on.set()
+        await asked
+
+
+async def test_the_file_is_never_larger_than_it_can_be_read(store: Store) -> None:
+    codes = [f"{number:064d}" for number in range(1000)]
+    with pytest.raises(TooManyTokens, match="larger than 4 MiB"):
+        for number in range(100):
+            await store.made.create(f"t{number}", [Scope.READ], codes, None)
+    await store.restarted()
+    assert store.made.unread is None
+    assert len(store.made.listed()) > 40
 
 
 async def test_revoked_while_it_is_rotated_it_stays_revoked(store: Store) -> None:
     """Whichever of the two is written first."""
     token = await store.token()
     rotated, revoked = await asyncio.gather(
-        store.made.rotate("crm", 3600), store.made.revoke("crm"), return_exceptions=True
+        store.made.rotate("crm", 3600), store.revoke("crm"), return_exceptions=True
     )
     assert not isinstance(revoked, BaseException)
     shown = [token] if isinstance(rotated, BaseException) else [token, rotated[1]]
@@ -412,11 +503,11 @@ async def test_whoever_stays_is_told_when_its_token_ends(store: Store) -> None:
         for name, token in {"expires": expires, "stays": stays, "of the configuration": "t" * 20}.items():
             staying.enter_context(access.while_admitted(access.admit(token), partial(ended, name)))
         store.clock.now += 61
-        keeping = asyncio.create_task(access.keep())
+        keeping = asyncio.create_task(access.watch())
         await asyncio.sleep(0)
-        assert told == [("expires", "its token is expired")]
+        assert told == [("expires", "This token has expired.")]
         await access.revoke("stays")
-        assert told[1:] == [("stays", "its token is revoked")]
+        assert told[1:] == [("stays", "This token was revoked.")]
         keeping.cancel()
         with suppress(asyncio.CancelledError):
             await keeping
@@ -443,7 +534,7 @@ def serving(pose: Daemon) -> Callable[[], Any]:
     return lambda: pose("connected", api=API)
 
 
-async def test_a_token_from_its_making_to_its_end(serving: Any, sessions_dir: Path) -> None:
+async def test_a_token_from_its_making_to_its_end(serving: Any, sessions_dir: Path, journal: Journal) -> None:
     async with serving() as (_, url), aiohttp.ClientSession() as http:
         ask = Admin(url, http)
         before = time.time()
@@ -478,8 +569,8 @@ async def test_a_token_from_its_making_to_its_end(serving: Any, sessions_dir: Pa
         assert (await ask("POST", "/v1/tokens/crm/revoke"))[1]["state"] == "revoked"
         status, told = await ask("GET", "/v1/sessions/demo", rotated["token"])
         assert (status, told["code"]) == (401, "token_revoked")
-    log = "".join(path.read_text() for path in sessions_dir.parent.rglob("*.log"))
-    assert token[13:] not in log
+    assert token[13:] not in repr(journal.events)
+    assert token[13:] not in (sessions_dir / FILE).read_text()
 
 
 @pytest.mark.parametrize(
@@ -509,8 +600,11 @@ async def test_a_wish_that_makes_no_sense(serving: Any, options: dict[str, Any],
         assert (await ask("GET", "/v1/tokens"))[1]["tokens"] == []
 
 
+@pytest.mark.parametrize("how", ["revoke", "rotate"])
 @pytest.mark.parametrize("by", ["a token", "a ticket"])
-async def test_who_is_attached_by_a_token_that_is_revoked_is_detached(serving: Any, by: str) -> None:
+async def test_who_is_attached_by_what_is_not_taken_any_more_is_detached(
+    serving: Any, by: str, how: str
+) -> None:
     async with serving() as (_, url), aiohttp.ClientSession() as http:
         ask = Admin(url, http)
         await ask("POST", "/v1/sessions/demo/connect")
@@ -527,15 +621,31 @@ async def test_who_is_attached_by_a_token_that_is_revoked_is_detached(serving: A
 
         unused = (await ask("POST", path + "/tickets", made[0]))[1]["url"]
         async with await attached(made[0]) as bot, await attached(made[1]) as other:
-            await ask("POST", "/v1/tokens/bot/revoke")
+            options: dict[str, Any] = {"overlap_s": 0} if how == "rotate" else {}
+            await ask("POST", f"/v1/tokens/bot/{how}", **options)
             async with asyncio.timeout(10):
                 said = await bot.receive()
-            assert (bot.close_code, said.extra) == (Closing.TOKEN, "its token is revoked")
+            why = "This token was revoked." if how == "revoke" else "This token is unknown."
+            assert (bot.close_code, said.extra) == (Closing.TOKEN, why)
             await other.send_json({"id": 1, "method": "Browser.getVersion"})
             async with asyncio.timeout(10):
                 assert "result" in (await other.receive_json())
         with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
             await http.ws_connect(unused)
+
+
+async def test_what_has_ended_is_said_with_what_to_do(serving: Any) -> None:
+    async with serving() as (_, url), aiohttp.ClientSession() as http:
+        ask = Admin(url, http)
+        made = (await ask("POST", "/v1/tokens", name="bot", scopes=["drive"], clients=["demo"]))[1]["token"]
+        await ask("POST", "/v1/tokens/bot/revoke")
+        status, told = await ask("GET", "/v1/sessions/demo", made)
+        assert (status, told["code"]) == (401, "token_revoked")
+        assert told["hint"] == "Ask the admin for another one: waguard token create NAME"
+        path = f"{url}/v1/sessions/demo/cdp/json/version"
+        basic = base64.b64encode(f"x:{made}".encode()).decode()  # as drivers do
+        async with http.get(path, headers={"Authorization": f"Basic {basic}"}) as answer:
+            assert (answer.status, (await answer.json())["code"]) == (401, "token_revoked")
 
 
 async def test_lists_stand_in_the_query_too(serving: Any) -> None:

@@ -28,11 +28,12 @@ from waguard.config.sections import Jwt
 from waguard.core.access import Scope
 from waguard.errors import ConfigError, TokenExpired, Unauthorized
 
-NO_PEERS = Peers((), (), frozenset())
+NO_PEERS = Peers((), (), frozenset(), 0)
 NOW = 1_900_000_000
 RSA, OTHER_RSA = jwk.RSAKey.generate_key(2048), jwk.RSAKey.generate_key(2048)
+THIRD_RSA = jwk.RSAKey.generate_key(2048)
 EC = jwk.ECKey.generate_key("P-256")
-OCT = jwk.OctKey.generate_key(256)
+OCT = jwk.OctKey.import_key("a secret of the CRM, of more than 32 bytes")
 WEAK = (
     rsa.generate_private_key(65537, 1024)
     .public_key()
@@ -203,6 +204,7 @@ def test_no_text_is_a_token_and_none_is_a_mistake_of_ours(tmp_path_factory: Any,
         ("RS256", b'{"keys": []}', "has no key of the kind RSA"),
         ("RS256", b'{"keys": 7}', "cannot be read"),
         ("RS256", b"[]", "cannot be read"),
+        ("RS256", b'{"keys": ' + b"[" * 100_000, "cannot be read"),
         ("RS256", WEAK, "fewer than 2048 bits"),
         ("RS256", EC.as_pem(private=False), "cannot be read"),
         ("ES256", RSA.as_pem(private=False), "cannot be read"),
@@ -230,20 +232,45 @@ def test_a_secret_that_others_may_read_is_refused(tmp_path: Path) -> None:
     assert Jwts.load(Jwt(key_file=file)), "a public key is for everybody"
 
 
-def test_of_a_set_the_one_that_the_header_names(crm: Callable[..., Jwts]) -> None:
+def test_of_a_set_the_one_that_the_header_names_or_any(crm: Callable[..., Jwts]) -> None:
     one, two = (
         jwk.RSAKey.import_key({**key.as_dict(private=True), "kid": kid})
         for key, kid in ((RSA, "one"), (OTHER_RSA, "two"))
     )
-    kept = [key.as_dict(private=False) for key in (one, two)] + [EC.as_dict(private=False)]
+    kept = [key.as_dict(private=False) for key in (one, two, EC)] + [{"kty": "AKP", "kid": "later"}]
+    kept.append({**THIRD_RSA.as_dict(private=False), "use": "enc"})
     crms = crm(json.dumps({"keys": kept}).encode())
     assert crms.admit(signed(one, header={"kid": "one"}))
     assert crms.admit(signed(two, header={"kid": "two"}))
-    for key, header in ((one, {"kid": "two"}), (two, {"kid": "three"})):
+    assert crms.admit(signed(one))
+    assert crms.admit(signed(two))
+    for key, header in ((one, {"kid": "two"}), (two, {"kid": "three"}), (THIRD_RSA, {})):
         with pytest.raises(Unauthorized):
             crms.admit(signed(key, header=header))
     with pytest.raises(Unauthorized):
         crms.admit(signed(EC, "ES256"))
+
+
+def test_a_key_without_a_name_may_have_signed_what_names_one(crm: Callable[..., Jwts]) -> None:
+    assert crm().admit(signed(RSA, header={"kid": "crm-1"}))
+    assert crm(algorithm="HS256").admit(signed(OCT, "HS256", header={"kid": "crm-1"}))
+    with pytest.raises(Unauthorized):
+        crm().admit(signed(OTHER_RSA, header={"kid": "crm-1"}))
+
+
+@pytest.mark.parametrize("told", [None, True, 7, 7.5, [], {}, ["demo"]])
+def test_only_a_text_is_a_client(crm: Callable[..., Jwts], told: object) -> None:
+    token = jwt.encode({"alg": "RS256"}, {"clientCode": told, "exp": NOW + 60}, RSA, algorithms=["RS256"])
+    with pytest.raises(Unauthorized, match="is no client code"):
+        crm().admit(token)
+
+
+@pytest.mark.parametrize("exp", ["9" * 400, "1e400", "NaN", "-1e400", "[]", "null"])
+def test_an_end_that_is_no_time(crm: Callable[..., Jwts], exp: str) -> None:
+    claims = f'{{"clientCode": "demo", "exp": {exp}}}'.encode()
+    token = jws.serialize_compact({"alg": "RS256"}, claims, RSA, algorithms=["RS256"])
+    with pytest.raises(Unauthorized):
+        crm().admit(token)
 
 
 async def test_other_keys_are_taken_and_what_is_none_is_told(tmp_path: Path) -> None:
@@ -301,7 +328,7 @@ async def test_who_stays_by_it_is_sent_away_when_its_term_is_over(tmp_path: Path
         assert ended == []
         now += 1
         access._look()
-        assert ended == ["its token is expired"]
+        assert ended == ["This token has expired."]
 
 
 async def test_the_old_crms_routes_by_its_own_token(pose: Daemon, tmp_path: Path) -> None:

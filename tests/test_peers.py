@@ -44,6 +44,12 @@ def test_with_the_scopes_of_the_configuration() -> None:
     assert not caller.is_admin
 
 
+def test_the_browsers_are_let_in_by_no_group_either() -> None:
+    some = peers(0, gids=(50,))
+    assert some.admit(Peer(4000, frozenset({50}))) is None
+    assert some.admit(Peer(4001, frozenset({50})))
+
+
 def test_names_and_what_is_none() -> None:
     some = Peers.of(["root"], ["root"], ["read"], browsers=4000)
     assert some.admit(Peer(0, frozenset()))

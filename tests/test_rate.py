@@ -26,7 +26,8 @@ def test_never_more_than_a_minutes_worth_and_what_has_come_since(most: int, wait
         taken += left == 0.0
         assert taken <= most + now * most / 60 + 1e-6
         if left:
-            assert rate.take("a", now + left + 1e-6) == 0.0, "it is not said too early, nor too late"
+            assert left >= 0.1
+            assert rate.take("a", now + left + 1e-6) == 0.0, "it is not said too early"
             now += left + 1e-6
             taken += 1
     assert rate.take("b", now) == 0.0, "and nobody else pays"
@@ -38,7 +39,7 @@ def test_of_many_who_ask_once_nobody_is_kept_for_ever(asked: list[tuple[int, flo
     for one in range(5000):
         now += 0.1
         assert rate.take(one, now) == 0.0
-    assert len(rate._asked) <= 1001
+    assert len(rate._asked) <= 1011
     for key, wait in asked:
         now += wait
         rate.take(key, now)

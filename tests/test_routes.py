@@ -28,7 +28,7 @@ from waguard.core.access import OF_ADMIN, OF_CLIENT, SCOPES, About, Scope
 from waguard.observe.bus import Bus
 from waguard.supervisor.supervisor import Supervisor
 
-NO_PEERS = Peers((), (), frozenset())
+NO_PEERS = Peers((), (), frozenset(), 0)
 ADMIN, TOKEN = "admin-admin-admin-admin", "demo-demo-demo-demo"
 API = {"admin_token": SecretStr(ADMIN), "client_tokens": {"demo": SecretStr(TOKEN)}}
 OF_TOKENS: Sequence[Scope] = [one for one in Scope if one is not Scope.OPEN]
@@ -57,7 +57,8 @@ async def tokens(directory: Path) -> Mapping[str, str]:
     ]
     for name, scopes, clients in wanted:
         found[name] = (await made.create(name, scopes, clients, None))[1]
-    await made.revoke("revoked")
+    made.mark_revoked("revoked")
+    await made.write_revoked()
     return found
 
 

@@ -320,7 +320,8 @@ async def running(
         await made.start()
         stack.push_async_callback(made.close)
         access = Access(tokens, made, jwts, peers, bus.publish, gate.alerts.set)
-        stack.push_async_callback(_end, background(access.keep, "access", bus.publish, again=True))
+        for work in (access.keep, access.watch):
+            stack.push_async_callback(_end, background(work, "access", bus.publish, again=True))
         application = app.make(supervisor, access, config.api, bus, connections)
         await _serve(stack, application, connections)
         handed = await listen.handed(manager, config, bus)
@@ -447,7 +448,7 @@ def _peers(config: Config, user: User | None) -> Peers:
     """Blocking. Raises `ConfigError`."""
     api, browsers = config.api, user.uid if user is not None else os.geteuid()
     if api.socket is None:
-        return Peers((), (), frozenset())
+        return Peers((), (), frozenset(), browsers)
     return Peers.of(api.socket_uids, api.socket_gids, api.socket_scopes, browsers=browsers)
 
 

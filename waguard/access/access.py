@@ -49,14 +49,20 @@ class Access:
         self._staying: dict[object, tuple[Caller, Callable[[str], None]]] = {}
         self._keys_unread = ""
 
-    async def keep(self) -> None:
-        for turn in count(1):
+    async def watch(self) -> None:
+        """Send away whose token has ended, and begin and end the alerts. No file is touched, so that none can hold it up."""
+        while True:
             self._look()
             self.made.look()
             self.refusals.look()
+            await asyncio.sleep(_LOOK_S)
+
+    async def keep(self) -> None:
+        """What is in files."""
+        for turn in count(1):
             await self._refresh()
             await asyncio.sleep(_LOOK_S)
-            if turn % _WRITE_EVERY == 0:
+            if self.made.owes or turn % _WRITE_EVERY == 0:
                 await self.made.write()
 
     def admit(self, token: str) -> Caller:
@@ -73,9 +79,16 @@ class Access:
         return self._peers.admit(peer) if peer is not None else None
 
     async def revoke(self, which: str) -> Token:
-        """Like `MadeTokens.revoke`; who stays by that token is sent away."""
+        """Take a token back; who stays by it is sent away at once. Raises like `MadeTokens.mark_revoked` and `write_revoked`."""
+        token = self.made.mark_revoked(which)
+        self._look()
+        await self.made.write_revoked()
+        return token
+
+    async def rotate(self, which: str, overlap_s: float) -> tuple[Token, str]:
+        """Like `MadeTokens.rotate`; who stays by a secret that is not taken any more is sent away at once."""
         try:
-            return await self.made.revoke(which)
+            return await self.made.rotate(which, overlap_s)
         finally:
             self._look()
 
@@ -101,8 +114,8 @@ class Access:
     def _ended(self, caller: Caller) -> str:
         """Why its token is not taken any more; empty if it is."""
         if caller.until is not None and caller.until <= self._clock():
-            return "its token is expired"
-        return self.made.ended(caller.token)
+            return "This token has expired."
+        return self.made.ended(caller)
 
     def _look(self) -> None:
         for stay, (caller, ended) in list(self._staying.items()):

@@ -6,13 +6,13 @@ One algorithm, that of the configuration, and only keys of its kind: what a toke
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from joserfc import jwk, jwt
-from joserfc.errors import ExpiredTokenError, JoseError
+from joserfc import jwk, jws, jwt
+from joserfc.errors import BadSignatureError, ExpiredTokenError, JoseError
 
 from waguard.config.sections import Jwt
 from waguard.core.access import Caller, Scope
@@ -29,7 +29,7 @@ _RSA_BITS = 2048
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    kept: jwk.KeySet
+    kept: Sequence[Any]
     stamp: tuple[int, ...]
     """What the file was when they were read."""
 
@@ -61,21 +61,33 @@ class Jwts:
     def admit(self, token: str) -> Caller:
         """Whom it lets in, until when. Raises `Unauthorized`, `TokenExpired`."""
         try:
-            found = jwt.decode(token, self._keys.kept, algorithms=[self._settings.algorithm])
-            self._claims.validate(found.claims)
-            code = client_code(str(found.claims.get(self._settings.claim, "")))
+            claims = self._verified(token)
+            self._claims.validate(claims)
+            code, until = claims.get(self._settings.claim), float(claims["exp"]) + self._settings.leeway_s
         except ExpiredTokenError:
             raise TokenExpired("This token has expired.") from None
-        except InvalidClientCode:
-            raise Unauthorized(f"The claim {self._settings.claim} of this JWT is no client code.") from None
         # What is no JSON, or no object, or of other types than it should be: the library does not foresee all of it.
-        except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (JoseError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             raise Unauthorized(
                 "This JWT is not signed by a key that is known, or not as it should be."
             ) from None
+        try:
+            client = client_code(code if isinstance(code, str) else "")
+        except InvalidClientCode:
+            raise Unauthorized(f"The claim {self._settings.claim} of this JWT is no client code.") from None
         scopes = frozenset({Scope.OPEN, *(Scope(one) for one in self._settings.scopes)})
-        until = float(found.claims["exp"]) + self._settings.leeway_s
-        return Caller(scopes, frozenset({code}), f"jwt:{code}", until=until)
+        return Caller(scopes, frozenset({client}), f"jwt:{client}", until=until)
+
+    def _verified(self, token: str) -> dict[str, Any]:
+        """Its claims, by the key that its header names; a key without a name may have signed any. Raises `JoseError` and others."""
+        named = jws.extract_compact(token.encode()).headers().get("kid")
+        keys = [one for one in self._keys.kept if None in {named, one.kid} or one.kid == named]
+        for key in keys:
+            try:
+                return jwt.decode(token, key, algorithms=[self._settings.algorithm]).claims
+            except BadSignatureError:
+                continue
+        raise BadSignatureError
 
 
 def read(settings: Jwt) -> Keys:
@@ -88,20 +100,22 @@ def read(settings: Jwt) -> Keys:
         close_to_others(path, status, 0o007, None)
     try:
         keys = [one for one in _parsed(data.rstrip(b"\r\n"), kind) if one.key_type == kind]
-    except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise _unfit(path, settings.algorithm, f"cannot be read: {error}") from None
     if not keys:
         raise _unfit(path, settings.algorithm, f"has no key of the kind {kind}")
     for key in keys:
         if why := _weak(key):
             raise _unfit(path, settings.algorithm, why)
-    return Keys(jwk.KeySet(keys), _stamp(status))
+    return Keys(keys, _stamp(status))
 
 
 def _parsed(data: bytes, kind: Any) -> list[Any]:
     if data.lstrip().startswith(b"{"):
         told = json.loads(data)
-        return [jwk.import_key(one) for one in told["keys"]] if "keys" in told else [jwk.import_key(told)]
+        # Others in a set are no fault of it, RFC 7517, section 5.
+        some = [one for one in told["keys"] if one["kty"] == kind] if "keys" in told else [told]
+        return [jwk.import_key(one) for one in some if one.get("use", "sig") == "sig"]
     return [jwk.import_key(data, kind)]
 
 

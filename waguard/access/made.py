@@ -3,11 +3,11 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -24,14 +24,17 @@ from waguard.errors import (
     WaguardError,
 )
 from waguard.system.files import as_storage_error, read_state, write_atomically
+from waguard.system.tasks import forget
 from waguard.system.threads import Kind, in_thread
+
+T = TypeVar("T")
 
 FILE = ".access.json"
 """Below ``sessions.dir``, mode 0600: what is known of each token, and the digest of its secret."""
 PREFIX = "wgt_"
 """Of each token; its id follows, and after another ``_`` its secret. Scanners of repositories find secrets by such a prefix."""
-MOST = 10_000
-_BYTES = 32 * 1024 * 1024
+MOST = 2000
+_BYTES = 4 * 1024 * 1024
 _KEPT_S = 30 * 86_400.0
 """How long a token is listed after its end."""
 
@@ -64,6 +67,8 @@ class MadeTokens:
         self._written: Sequence[Token] | None = ()
         self.unread: StorageFailed | None = None
         """Why the file could not be read."""
+        self.owes = False
+        """A revocation is not written yet."""
 
     async def start(self) -> None:
         try:
@@ -99,11 +104,15 @@ class MadeTokens:
         self._tokens[token_id] = replace(found, used_at=now)
         return caller
 
-    def ended(self, token_id: str) -> str:
-        """Why the token with this id is not taken any more; empty if it is, or is none of these."""
-        found = self._tokens.get(token_id)
-        state = TokenState.ACTIVE if found is None else found.state(self._clock())
-        return "" if state is TokenState.ACTIVE else f"its token is {state.value}"
+    def ended(self, caller: Caller) -> str:
+        """Why this caller's token is not taken any more; empty if it is, or is none of these."""
+        if not caller.token:
+            return ""
+        found = self._tokens.get(caller.token)
+        problem = (
+            found.problem(caller.shown, self._clock()) if found is not None else Unauthorized("It is gone.")
+        )
+        return "" if problem is None else problem.message
 
     def look(self) -> None:
         """Tell an admin of what expires soon."""
@@ -134,6 +143,11 @@ class MadeTokens:
                     "scopes: admin is only for all clients.", hint=f'Ask with clients: "{EVERY_CLIENT}".'
                 )
             scopes = [one for one in Scope if one is not Scope.OPEN]
+        return await _undisturbed(self._create(name, scopes, clients, lasts_s))
+
+    async def _create(
+        self, name: str, scopes: Collection[Scope], clients: Collection[str], lasts_s: float | None
+    ) -> tuple[Token, str]:
         async with self._change() as tokens:
             now = self._clock()
             self._check_name(tokens, name)
@@ -169,6 +183,9 @@ class MadeTokens:
 
         Raises `TokenNotFound`, `TokenNameTaken`, and what `_change` does.
         """
+        return await _undisturbed(self._rotate(which, overlap_s))
+
+    async def _rotate(self, which: str, overlap_s: float) -> tuple[Token, str]:
         secret = secrets.token_urlsafe(32)
         async with self._change() as tokens:
             now, before = self._clock(), self._find(tokens, which)
@@ -183,28 +200,32 @@ class MadeTokens:
         )
         return made, f"{PREFIX}{made.id}_{secret}"
 
-    async def revoke(self, which: str) -> Token:
-        """It is taken no more from here on, also if that cannot be written down: then it is at the latest when something else is.
-
-        Raises `TokenNotFound`, and what `_change` does.
-        """
+    def mark_revoked(self, which: str) -> Token:
+        """It is taken no more from here on, and after a restart once `write_revoked` has written that. Raises `TokenNotFound`, `StorageFailed`."""
         self._readable()
-        found = self._find(self._tokens, which)
+        found = self._find(self._tokens, which, revoked_too=True)
+        if found.revoked_at is not None:
+            return found
         revoked = self._tokens[found.id] = replace(found, revoked_at=self._clock())
+        self.owes = True
         self._publish("token.revoked", token=revoked.id, token_name=revoked.name)
-        try:
-            await self.write()
-        except WaguardError as error:
-            error.hint = (
-                f"It is revoked for as long as this daemon runs. Make room, and revoke it again. {error.hint}"
-            )
-            raise
         return revoked
 
-    def _find(self, tokens: Mapping[str, Token], which: str) -> Token:
-        """By its id; or by its name the one that is taken, else the newest that has expired. Raises `TokenNotFound`."""
+    async def write_revoked(self) -> None:
+        """Raises `StorageFailed`, `DiskFull`; it is tried again until it is written."""
+        try:
+            await _undisturbed(self.write())
+        except WaguardError as error:
+            error.hint = (
+                "It is revoked for as long as this daemon runs. It is written down as soon as that can be; until then do not restart it. "
+                f"{error.hint}"
+            )
+            raise
+
+    def _find(self, tokens: Mapping[str, Token], which: str, *, revoked_too: bool = False) -> Token:
+        """By its id; or by its name the one that is taken, else the newest that has ended. Raises `TokenNotFound`."""
         now = self._clock()
-        left = [one for one in tokens.values() if one.state(now) is not TokenState.REVOKED]
+        left = [one for one in tokens.values() if revoked_too or one.revoked_at is None]
         named = [one for one in left if one.name == which]
         named.sort(key=lambda one: (one.state(now) is TokenState.ACTIVE, one.created_at))
         for one in (*(one for one in left if one.id == which), *reversed(named)):
@@ -227,7 +248,7 @@ class MadeTokens:
 
     def _readable(self) -> None:
         if self.unread is not None:
-            raise self.unread
+            raise StorageFailed(self.unread.message, hint=self.unread.hint)
 
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[dict[str, Token]]:
@@ -250,6 +271,9 @@ class MadeTokens:
             self._written = None  # as long as nobody knows
             await in_thread(_store, self._path, kept, kind=Kind.FILES)
             self._written = kept
+            self.owes = any(
+                one.revoked_at is not None and one not in kept for one in self._kept(self._tokens)
+            )
 
     def _kept(self, tokens: Mapping[str, Token]) -> Sequence[Token]:
         """Without those that ended long ago."""
@@ -278,4 +302,17 @@ def _read(path: Path) -> Sequence[Token]:
 
 
 def _store(path: Path, tokens: Sequence[Token]) -> None:
-    write_atomically(path, _STORED.dump_json(_Stored(1, list(tokens)), indent=1) + b"\n", mode=0o600)
+    data = _STORED.dump_json(_Stored(1, list(tokens)), indent=1) + b"\n"
+    if len(data) > _BYTES:  # it could not be read again
+        raise TooManyTokens(
+            f"{path} would be larger than {_BYTES >> 20} MiB.",
+            hint="Use tokens for all clients instead of long lists.",
+        )
+    write_atomically(path, data, mode=0o600)
+
+
+async def _undisturbed(work: Coroutine[Any, Any, T]) -> T:
+    """Whoever hangs up in the middle ends nothing: what is on disk and what is in memory are the same afterwards."""
+    task = asyncio.create_task(work)
+    forget(task)
+    return await asyncio.shield(task)

@@ -28,8 +28,12 @@ class Peer:
 class Peers:
     """Those who are let in, by their ids alone: a name is looked up once, when the daemon starts."""
 
-    def __init__(self, uids: Collection[int], gids: Collection[int], scopes: frozenset[Scope]) -> None:
+    def __init__(
+        self, uids: Collection[int], gids: Collection[int], scopes: frozenset[Scope], browsers: int
+    ) -> None:
+        """``browsers``: the uid that they run as, who is not let in by any group either."""
         self._uids = frozenset(uids)
+        self._browsers = browsers
         self._gids = frozenset(gids)
         self._scopes = scopes
 
@@ -46,10 +50,11 @@ class Peers:
             )
         wanted = frozenset(map(Scope, scopes))
         every = frozenset(Scope) if Scope.ADMIN in wanted else wanted | {Scope.OPEN}
-        return cls(found, {_gid(one) for one in gids}, every)
+        return cls(found, {_gid(one) for one in gids}, every, browsers)
 
     def admit(self, peer: Peer) -> Caller | None:
-        if peer.uid not in self._uids and not peer.gids & self._gids:
+        named = peer.uid in self._uids or peer.gids & self._gids
+        if not named or peer.uid == self._browsers:
             return None
         return Caller(self._scopes, None, f"uid {peer.uid}", peer=True)
 

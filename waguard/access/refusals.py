@@ -23,15 +23,17 @@ class Refusals:
         self._alert = alert
         self._clock = clock
         self._times: deque[float] = deque(maxlen=10_000)
+        self._minute: deque[float] = deque(maxlen=FREE + 1)
         self._last = ""
 
     async def slow(self, error: Unauthorized, origin: str) -> None:
         """Before such an answer is sent to ``origin``."""
         now = self._clock()
         self._times.append(now)
+        self._minute.append(now)
         self._last = f"{error.code}, from {origin or 'somewhere'}"
         self.look()
-        if sum(now - one < _MINUTE_S for one in self._times) > FREE:
+        if len(self._minute) > FREE and now - self._minute[0] < _MINUTE_S:
             await asyncio.sleep(WAITS_S)
 
     def look(self) -> None:

@@ -6,7 +6,6 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -37,6 +36,8 @@ from waguard.errors import (
     MethodNotAllowed,
     NotFound,
     SessionNotFound,
+    TokenExpired,
+    TokenRevoked,
     TooManyRequests,
     Unauthorized,
     WaguardError,
@@ -218,7 +219,7 @@ def _caller(request: web.Request, access: Access) -> Caller:
     try:
         return access.admit(given)
     except Unauthorized as error:
-        error.hint = _WHERE
+        error.hint = _WHERE if type(error) is Unauthorized else type(error).do
         raise
 
 
@@ -231,9 +232,13 @@ def _driver(request: web.Request, access: Access) -> Caller:
             _, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
         except ValueError:
             password = ""
-        with suppress(Unauthorized):
+        try:
             return access.admit(password)
-        ticket = password or "none"
+        except (TokenExpired, TokenRevoked) as error:
+            error.hint = error.do
+            raise
+        except Unauthorized:
+            ticket = password or "none"
     if not ticket:
         return _caller(request, access)
     found = access.redeem(ticket, _code(request))

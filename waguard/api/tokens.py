@@ -21,7 +21,7 @@ async def create(asked: Asked, options: TokenOptions) -> TokenMade:
 
 async def rotate(asked: Asked, options: RotateOptions) -> TokenMade:
     """Give a token another secret and a new term; its bearers may show the earlier one for ``overlap_s`` more."""
-    made, shown = await asked.access.made.rotate(asked.request.match_info["id"], options.overlap_s)
+    made, shown = await asked.access.rotate(asked.request.match_info["id"], options.overlap_s)
     return TokenMade(shown, _view(asked, made))
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeGuard, TypeVar
 from urllib.parse import quote, urlencode
 
 from pydantic import TypeAdapter, ValidationError
@@ -256,9 +256,16 @@ def _door(config: Config, service: Service | None, url: str | None) -> tuple[str
     try:
         return (url or _address(config)).rstrip("/"), own_token(config, service)
     except NoToken:
-        if url is not None or config.api.socket is None or not config.api.socket.is_socket():
+        if url is not None or not _is_there(config.api.socket):
             raise
-        return f"{UNIX}{config.api.socket.absolute()}", None
+        return f"{UNIX}{config.api.socket}", None
+
+
+def _is_there(path: Path | None) -> TypeGuard[Path]:
+    try:
+        return path is not None and path.is_socket()
+    except OSError:  # this user may not look
+        return False
 
 
 def _address(config: Config) -> str:

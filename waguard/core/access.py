@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from waguard.core.model import ClientCode
@@ -61,6 +61,8 @@ class Caller:
     """Of its token, as events have it."""
     token: str = ""
     """The id of that, if it was made at run time."""
+    shown: str = field(default="", repr=False)
+    """The digest of its secret, likewise."""
     peer: bool = False
     """It is a process of this machine, by the unix socket, and shows no token."""
     until: float | None = None
@@ -114,7 +116,7 @@ SOON_S = 7 * 86_400.0
 """So long before its end an admin is told of a token that somebody uses."""
 IN_USE_S = 30 * 86_400.0
 _NAMED = 5
-_EARLIER = 5
+_EARLIER = 20
 
 
 class TokenState(StrEnum):
@@ -134,8 +136,6 @@ class Secret:
     """What is kept of a token's secret half."""
 
     digest: str
-    peer: bool = False
-    """It is a process of this machine, by the unix socket, and shows no token."""
     until: float | None = None
     """Unix time, seconds: how long it is taken, where another has come in its place."""
 
@@ -169,11 +169,11 @@ class Token:
         return TokenState.ACTIVE
 
     def rotated(self, shown: str, overlap_s: float, now: float) -> "Token":
-        """With another secret and a new term. One that had expired already is not taken again."""
-        left = [one for one in self.secrets if one.until is None or one.until > now]
-        if overlap_s <= 0 or self.state(now) is not TokenState.ACTIVE:
-            left = []
-        earlier = [replace(one, until=min(one.until or math.inf, now + overlap_s)) for one in left]
+        """With another secret and a new term. The earlier secrets are taken for so long, and not beyond their own term; of many the last ones."""
+        active = overlap_s > 0 and self.state(now) is TokenState.ACTIVE
+        left = [one for one in self.secrets if active and (one.until is None or one.until > now)]
+        most = min(now + overlap_s, self.expires_at or math.inf)
+        earlier = [replace(one, until=min(one.until or math.inf, most)) for one in left]
         expires_at = None if self.lasts_s is None else now + self.lasts_s
         return replace(self, secrets=(Secret(shown), *earlier[:_EARLIER]), expires_at=expires_at)
 
@@ -183,24 +183,27 @@ class Token:
         left_s = (self.expires_at or now) - now
         return used and self.state(now) is TokenState.ACTIVE and 0 < left_s < SOON_S
 
-    @property
-    def caller(self) -> Caller:
-        every = EVERY_CLIENT in self.clients
-        clients = None if every else frozenset(map(ClientCode, self.clients))
-        return Caller(frozenset(self.scopes) | {Scope.OPEN}, clients, f"{self.name}#{self.id}", self.id)
+    def admit(self, secret: str, now: float) -> Caller:
+        """Whom that lets in. Raises `Unauthorized`, `TokenExpired`, `TokenRevoked`."""
+        shown = digest(secret)
+        if (problem := self.problem(shown, now)) is not None:
+            raise problem
+        clients = None if EVERY_CLIENT in self.clients else frozenset(map(ClientCode, self.clients))
+        scopes = frozenset(self.scopes) | {Scope.OPEN}
+        return Caller(scopes, clients, f"{self.name}#{self.id}", self.id, shown)
 
-    def admit(self, shown: str, now: float) -> Caller:
-        """Whom its secret lets in. Raises `Unauthorized`, `TokenExpired`, `TokenRevoked`; only who has the secret learns of the last two."""
-        known = next((one for one in self.secrets if hmac.compare_digest(one.digest, digest(shown))), None)
+    def problem(self, shown: str, now: float) -> Unauthorized | None:
+        """Why whoever has this secret, by its digest, is not let in. Nobody else learns that it has expired or was revoked."""
+        known = next((one for one in self.secrets if hmac.compare_digest(one.digest, shown)), None)
         if known is None:
-            raise Unauthorized("This token is unknown.")
+            return Unauthorized("This token is unknown.")
         if self.state(now) is TokenState.REVOKED:
-            raise TokenRevoked("This token was revoked.")
+            return TokenRevoked("This token was revoked.")
         if self.state(now) is TokenState.EXPIRED:
-            raise TokenExpired("This token has expired.")
+            return TokenExpired("This token has expired.")
         if known.until is not None and known.until <= now:
-            raise TokenExpired("Another token has come in the place of this one.")
-        return self.caller
+            return TokenExpired("Another token has come in the place of this one.")
+        return None
 
 
 def expiring(soon: Sequence[Token]) -> str:
