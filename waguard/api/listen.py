@@ -54,7 +54,7 @@ async def opened(config: Config, protocol: Any, *, listen: bool = True) -> async
         if error.errno == errno.EACCES:
             hint = "Set it to 1024 or more: lower ones are root's."
             raise ConfigError(f"api.port: {said}", hint=hint) from None
-        hint = "Is another waguard running? See: waguard status. Or set api.port."
+        hint = "Does another daemon run? See: waguard status. Or set api.port."
         raise AlreadyRunning(said, hint=hint) from None
 
 
@@ -96,7 +96,7 @@ def _bound(path: Path) -> tuple[socket.socket, int]:
     with as_storage_error(f"make {path}"):
         if _answers(path):
             raise AlreadyRunning(
-                f"Somebody listens at {path}.", hint="Is another waguard running? Or set api.socket."
+                f"Somebody listens at {path}.", hint="Does another daemon run? Or set api.socket."
             )
         made = socket.socket(socket.AF_UNIX)
         beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
