@@ -384,6 +384,7 @@ async def test_browsers_outlive_the_program_they_are_made_of(
     assert str(program) in raised["text"]
     (programs / "away").rename(program)
     await service.until(lambda: connected(service, "one", "two"), "both, by itself")
+    await service.until(lambda: bool(service.events("alert.cleared")), "the breaker closed")
     assert [event["alert"] for event in service.events("alert.cleared")] == ["breaker_open"]
     assert len(service.events("browser.spawned", "one")) == 1
 

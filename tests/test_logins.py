@@ -313,6 +313,8 @@ async def test_damage_without_a_snapshot_is_said_and_not_called_a_logout(
         assert [one.fields["alert"] for one in journal.named("alert.raised")] == ["person_needed"]
         simulator.scan(supervisor.qr(DEMO).text, "34600000000")
         assert (await supervisor.connect(DEMO, wait=Wait.CONNECTED)).reason is None
+        # When the page is connected; what was found wrong with it may be over a moment later.
+        await until(lambda: bool(journal.named("alert.cleared")), "nobody is needed any more")
         assert [one.fields["alert"] for one in journal.named("alert.cleared")] == ["person_needed"]
 
 
