@@ -304,6 +304,12 @@ async def test_rotated_both_are_taken_for_a_while(store: Store) -> None:
         store.made.admit(second)  # what had expired is not taken again
 
 
+async def test_where_none_was_made_there_is_no_file(store: Store) -> None:
+    await store.made.start()
+    await store.made.close()
+    assert list(store.directory.iterdir()) == []
+
+
 async def test_names(store: Store) -> None:
     token = await store.token()
     with pytest.raises(TokenNameTaken, match="called 'crm' already"):

@@ -64,7 +64,7 @@ class MadeTokens:
         self._clock = clock
         self._tokens: dict[str, Token] = {}
         self._changing = asyncio.Lock()
-        self._written: Sequence[Token] | None = ()
+        self._written: Sequence[Token] | None = []
         self.unread: StorageFailed | None = None
         """Why the file could not be read."""
         self.owes = False
@@ -290,7 +290,7 @@ def _read(path: Path) -> Sequence[Token]:
         try:
             data = read_state(path, _BYTES)
         except FileNotFoundError:
-            return ()
+            return []
     try:
         return _STORED.validate_json(data).tokens
     except ValidationError as error:
