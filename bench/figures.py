@@ -117,6 +117,7 @@ def heard_daemon(
         "WAGUARD_SESSIONS__DIR": str(sessions),
         "WAGUARD_WHATSAPP__URL": page,
         "WAGUARD_API__PORT": "0",
+        "WAGUARD_API__COSTLY_PER_MINUTE": "0",  # a bench asks as quickly as it is answered
         "WAGUARD_LOG__FORMAT": "json",
         **(settings or {}),
     }

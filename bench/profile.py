@@ -448,7 +448,7 @@ async def supervising(root: Path, page: str, heard: list[Event]) -> AsyncIterato
         {
             "sessions": {"dir": root},
             "whatsapp": {"url": page},
-            "api": {"port": 0, "admin_token": "bench-bench-bench-bench"},
+            "api": {"port": 0, "admin_token": "bench-bench-bench-bench", "costly_per_minute": 0},
         }
     )
     bus = Bus()

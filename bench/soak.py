@@ -41,7 +41,7 @@ async def main() -> None:
             {
                 "sessions": {"dir": sessions, "retired_keep_hours": 0.0},
                 "whatsapp": {"url": page},
-                "api": {"port": 0, "admin_token": "soak-soak-soak-soak"},
+                "api": {"port": 0, "admin_token": "soak-soak-soak-soak", "costly_per_minute": 0},
             }
         )
         async with (

@@ -24,14 +24,13 @@ from waguard.api.port import Port
 from waguard.api.routes import ROUTES, Route, Streamed
 from waguard.api.schemas import AnyOptions, Options, ScopeName
 from waguard.config.sections import Api, Jwt
-from waguard.core.access import OF_ADMIN, OF_CLIENT, SCOPES, About, Scope
+from waguard.core.access import OF_ADMIN, OF_CLIENT, OF_TOKENS, SCOPES, About, Scope
 from waguard.observe.bus import Bus
 from waguard.supervisor.supervisor import Supervisor
 
 NO_PEERS = Peers((), (), frozenset(), 0)
 ADMIN, TOKEN = "admin-admin-admin-admin", "demo-demo-demo-demo"
 API = {"admin_token": SecretStr(ADMIN), "client_tokens": {"demo": SecretStr(TOKEN)}}
-OF_TOKENS: Sequence[Scope] = [one for one in Scope if one is not Scope.OPEN]
 KEY = jwk.ECKey.generate_key("P-256")
 every_route = pytest.mark.parametrize("route", ROUTES, ids=lambda one: f"{one.method} {one.path}")
 

@@ -11,7 +11,17 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from waguard.core.access import EVERY_CLIENT, Caller, Scope, Secret, Token, TokenState, digest, expiring
+from waguard.core.access import (
+    EVERY_CLIENT,
+    OF_TOKENS,
+    Caller,
+    Scope,
+    Secret,
+    Token,
+    TokenState,
+    digest,
+    expiring,
+)
 from waguard.core.actor import who_acts
 from waguard.core.model import Alert
 from waguard.errors import (
@@ -67,8 +77,6 @@ class MadeTokens:
         self._written: Sequence[Token] | None = []
         self.unread: StorageFailed | None = None
         """Why the file could not be read."""
-        self.owes = False
-        """A revocation is not written yet."""
 
     async def start(self) -> None:
         try:
@@ -85,6 +93,12 @@ class MadeTokens:
             await self.write()
         except WaguardError as error:  # what is lost is when they were last used
             self._publish("task.failed", where="tokens", code=error.code, error=error.message)
+
+    @property
+    def owes(self) -> bool:
+        """Whether more is to be written than when tokens were last used: a revocation, or what a write left in doubt."""
+        revoked = [one for one in self._tokens.values() if one.revoked_at is not None]
+        return self._written is None or any(one not in self._written for one in revoked)
 
     async def write(self) -> None:
         async with self._changing:
@@ -142,7 +156,7 @@ class MadeTokens:
                 raise InvalidRequest(
                     "scopes: admin is only for all clients.", hint=f'Ask with clients: "{EVERY_CLIENT}".'
                 )
-            scopes = [one for one in Scope if one is not Scope.OPEN]
+            scopes = OF_TOKENS
         return await _undisturbed(self._create(name, scopes, clients, lasts_s))
 
     async def _create(
@@ -207,7 +221,6 @@ class MadeTokens:
         if found.revoked_at is not None:
             return found
         revoked = self._tokens[found.id] = replace(found, revoked_at=self._clock())
-        self.owes = True
         self._publish("token.revoked", token=revoked.id, token_name=revoked.name)
         return revoked
 
@@ -271,9 +284,6 @@ class MadeTokens:
             self._written = None  # as long as nobody knows
             await in_thread(_store, self._path, kept, kind=Kind.FILES)
             self._written = kept
-            self.owes = any(
-                one.revoked_at is not None and one not in kept for one in self._kept(self._tokens)
-            )
 
     def _kept(self, tokens: Mapping[str, Token]) -> Sequence[Token]:
         """Without those that ended long ago."""

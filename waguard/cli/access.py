@@ -6,7 +6,7 @@ import typer
 
 from waguard.cli import show, terminal, units
 from waguard.cli.sessions import Json, Url, ask, print_json
-from waguard.core.access import EVERY_CLIENT, SCOPES
+from waguard.core.access import EVERY_CLIENT, OF_TOKENS
 from waguard.core.shown import TokenMade, TokenView
 
 Name = Annotated[str, typer.Argument(help="The token's name, or its id.", metavar="NAME")]
@@ -18,7 +18,7 @@ def create(
     scope: Annotated[
         list[str],
         typer.Option(
-            "--scope", help=f"What it may do: {', '.join(SCOPES)[6:]}. Several: again, or with commas."
+            "--scope", help=f"What it may do: {', '.join(OF_TOKENS)}. Several: again, or with commas."
         ),
     ],
     client: Annotated[

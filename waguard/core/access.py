@@ -33,6 +33,8 @@ SCOPES: Mapping[Scope, str] = {
 EVERY_CLIENT = "*"
 """In the place of client codes: all of them, also those to come."""
 OF_ADMIN = frozenset(Scope)
+OF_TOKENS: Sequence[Scope] = tuple(one for one in Scope if one is not Scope.OPEN)
+"""Those that are given."""
 OF_CLIENT = OF_ADMIN - {Scope.ADMIN}
 """What a client's token of the configuration has, for its own code alone."""
 
