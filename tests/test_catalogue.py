@@ -10,7 +10,7 @@ import pytest
 import waguard
 from waguard.core import catalogue
 from waguard.core.catalogue import EVENTS, FIELDS, OF_A_CLIENT, NotInCatalogue, mistake
-from waguard.history.history import KEPT
+from waguard.core.feed import TOLD
 from waguard.observe.bus import Bus, Event
 
 ROOT = Path(waguard.__file__).parent
@@ -69,7 +69,7 @@ def test_every_field_has_one_meaning_and_every_meaning_a_field() -> None:
     for name, kind in EVENTS.items():
         assert set(kind.differs or ()) <= set(kind.fields), name
         assert kind.says.endswith("."), name
-    for name, fields in KEPT.items():
+    for name, fields in TOLD.items():
         assert fields <= {*EVENTS[name].fields, *OF_A_CLIENT}, name
 
 

@@ -24,11 +24,12 @@ from pydantic import TypeAdapter
 from waiting import until
 
 from waguard.config.sections import Config
+from waguard.core.feed import TOLD
 from waguard.core.model import ClientCode, Stage, Status
 from waguard.core.stats import Happening
 from waguard.errors import HistoryFailed
 from waguard.history.database import FILE
-from waguard.history.history import KEPT, Bounds, History
+from waguard.history.history import SHOWN, Bounds, History
 from waguard.history.learned import Learned
 from waguard.observe.bus import Event
 
@@ -96,13 +97,13 @@ async def test_what_happened_is_told_again_after_a_restart(tmp_path: Path, journ
 async def test_nothing_else_is_kept(tmp_path: Path, journal: Journal) -> None:
     """No event that is not named, and of those that are no field that is not."""
     async with keeping(tmp_path, journal):
-        for name in (*KEPT, "session.qr_shown", "internal.note"):
+        for name in (*SHOWN, "session.qr_shown", "internal.note"):
             secrets = {"qr": "2@secret", "token": "secret", "text": "secret"}
             journal.bus.hand(Event(name, client=DEMO, fields=secrets))
         journal.bus.publish("daemon.ready", url="secret")
         journal.bus.publish("health.finding", client=DEMO, evidence=["x" * 10_000] * 1000, fault="offline")
     found = await kept(tmp_path)
-    assert [one.name for one in found] == [*KEPT, "health.finding"]
+    assert [one.name for one in found] == [*SHOWN, "health.finding"]
     assert b"secret" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert len(found[-1].fields["evidence"]) * len(found[-1].fields["evidence"][0]) <= 25_000
 
@@ -116,7 +117,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=15)
 @given(
-    events=st.lists(st.tuples(st.sampled_from([DEMO, DEMO2]), st.sampled_from(sorted(KEPT)), VALUES)),
+    events=st.lists(st.tuples(st.sampled_from([DEMO, DEMO2]), st.sampled_from(SHOWN), VALUES)),
     limit=st.integers(1, 10),
 )
 def test_page_by_page_all_of_a_client_comes_back_once_the_newest_first(
@@ -126,13 +127,13 @@ def test_page_by_page_all_of_a_client_comes_back_once_the_newest_first(
         root, journal = tmp_path_factory.mktemp("kept"), Journal()
         async with keeping(root, journal):
             for code, name, value in events:
-                journal.bus.publish(name, client=code, **{min(KEPT[name]): value})
+                journal.bus.publish(name, client=code, **{min(TOLD[name]): value})
         found: list[tuple[str, Any]] = []
         async with keeping(root, Journal()) as (history, _):
             before = None
             while page := await history.happened(DEMO, limit, before):
                 assert len(page) <= limit
-                found += [(one.name, one.fields[min(KEPT[one.name])]) for one in page]
+                found += [(one.name, one.fields[min(TOLD[one.name])]) for one in page]
                 before = page[-1].id
         return found
 
@@ -265,7 +266,7 @@ def test_it_stays_small_and_takes_what_it_does_not_know() -> None:
     for number in range(5000):
         journal.bus.publish("attempt.done", client=DEMO, stages={"open": 1000.0 + number, "scan": 5.0})
         journal.bus.publish("health.remedy", client=DEMO, fault="offline", remedy="reload", outcome="cured", duration_ms=1)  # fmt: skip
-    for name in (*KEPT, "request.done", "health.activity"):
+    for name in (*SHOWN, "request.done", "health.activity"):
         unknown = {"stages": None, "remedy": "prayer", "fault": "curse", "outcome": "cured"}
         journal.bus.hand(Event(name, client=DEMO, fields=unknown))
     assert sum(map(len, learned._own.values())) == 60

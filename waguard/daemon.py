@@ -334,6 +334,7 @@ async def running(
         # At the end, in the reverse order: the socket goes to the next daemon, if there is to be one in place; nobody is taken in any
         # more; whoever waits gets an answer.
         stack.callback(supervisor.refuse)
+        stack.callback(history.feed.close)
         stack.callback(port.close)
         stack.callback(listen.pass_on, port, manager)
         await stack.enter_async_context(listen.at_socket(config.api, connections))

@@ -102,12 +102,12 @@ class Access:
         finally:
             self._staying.pop(stay, None)
 
-    def ticket(self, caller: Caller, code: ClientCode, until_s: float | None = None) -> str:
-        """For one attachment to this client's session. ``until_s``: of the ticket in whose place it is."""
+    def ticket(self, caller: Caller, code: ClientCode | None, until_s: float | None = None) -> str:
+        """For one attachment to this client's session, or to read the feed of events once. ``until_s``: of the ticket in whose place it is."""
         return self._tickets.issue(caller, code, until_s)
 
     def redeem(self, ticket: str, code: ClientCode | None) -> Ticket | None:
-        """What it was, if it is one for this client, in time, and whose token is taken still; it is void from then on."""
+        """What it was, if it is one for this client, or for the feed, in time, and whose token is taken still; it is void from then on."""
         found = self._tickets.redeem(ticket, code)
         return found if found is not None and not self._ended(found.caller) else None
 

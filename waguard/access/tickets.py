@@ -1,4 +1,4 @@
-"""Tickets: each lets its bearer attach to one client's session once, soon. For drivers that can send no header."""
+"""Tickets: each lets its bearer attach to one client's session, or read the feed of events, once, soon. For those that can send no header."""
 
 import secrets
 import time
@@ -10,13 +10,14 @@ from waguard.core.model import ClientCode
 
 LASTS_S = 60.0
 _MOST = 50
-"""Of one client, not used yet; with more the oldest is void."""
+"""Of one client, or of one token for the feed, not used yet; with more the oldest is void."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
     caller: Caller
-    code: ClientCode
+    code: ClientCode | None
+    """None: for the feed of events."""
     until_s: float
 
 
@@ -27,11 +28,13 @@ class Tickets:
         self._clock = clock
         self._tickets: dict[str, Ticket] = {}
 
-    def issue(self, caller: Caller, code: ClientCode, until_s: float | None = None) -> str:
+    def issue(self, caller: Caller, code: ClientCode | None, until_s: float | None = None) -> str:
         """``until_s``: of the ticket in whose place it is."""
         now = self._clock()
         self._tickets = {one: its for one, its in self._tickets.items() if its.until_s > now}
-        of_the_same = [one for one, its in self._tickets.items() if its.code == code]
+        of_the_same = [
+            one for one, its in self._tickets.items() if its.code == code and (code or its.caller == caller)
+        ]
         if len(of_the_same) >= _MOST:
             del self._tickets[of_the_same[0]]
         ticket = secrets.token_urlsafe(32)

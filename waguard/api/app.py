@@ -14,10 +14,11 @@ from aiohttp import HttpVersion11, web
 from waguard.access.access import Access
 from waguard.api import compat, problems
 from waguard.api.asked import Asked
-from waguard.api.context import ARRIVES_S, BEGUN, CALLER, DRY_RUN, REQUEST_ID, TICKET, TURNS
+from waguard.api.context import ARRIVES_S, BEGUN, CALLER, DRY_RUN, READERS, REQUEST_ID, TICKET, TURNS
 from waguard.api.loop_turns import LoopTurns
 from waguard.api.port import ENCODED, ENCODINGS, Port
 from waguard.api.problems import response
+from waguard.api.readers import Readers
 from waguard.api.routes import ROUTES, Route, Streamed
 from waguard.api.schemas import read, respond
 from waguard.config.sections import Api
@@ -129,6 +130,10 @@ def make(
         request[BEGUN] = answer
         # aiohttp refuses what a route that is not there is expected to do before anything of ours is asked.
         problems.stamp(answer, request.get(REQUEST_ID) or secrets.token_hex(4))
+        origin = request.headers.get("Origin")
+        if origin in settings.allowed_origins and _is_feed(served.get(request.match_info.handler)):
+            answer.headers["Access-Control-Allow-Origin"] = origin
+            answer.headers["Vary"] = "Origin"
 
     @web.middleware
     async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -162,11 +167,12 @@ def make(
     app = web.Application(middlewares=[outer, gate], client_max_size=limit)
     app[ARRIVES_S] = settings.request_s
     app[TURNS] = LoopTurns()
+    app[READERS] = Readers(settings.event_readers, settings.heartbeat_s)
     app.on_response_prepare.append(stamp)
     for handler, route in served.items():
         path = _IN_BRACES.sub(r"{\1:[^/]*}", route.path)
         if route.method == "GET":
-            head = route.streamed not in {Streamed.OUT, Streamed.BOTH}
+            head = route.streamed in {Streamed.NO, Streamed.IN}
             app.router.add_get(path, handler, allow_head=head, expect_handler=_go_on)
         else:
             app.router.add_route(route.method, path, handler, expect_handler=_go_on)
@@ -275,6 +281,11 @@ def _instead(request: web.Request, answer: web.StreamResponse) -> web.StreamResp
     if begun is not answer and request.transport is not None:
         request.transport.abort()
     return begun
+
+
+def _is_feed(route: Route[Any] | None) -> bool:
+    """Whether a page that may ask may read the answer, too."""
+    return route is not None and route.streamed is Streamed.EVENTS
 
 
 def _check_site(request: web.Request, route: Route[Any] | None, origins: Sequence[str]) -> None:

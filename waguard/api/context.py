@@ -4,11 +4,13 @@ from aiohttp import web
 
 from waguard.access.tickets import Ticket
 from waguard.api.loop_turns import LoopTurns
+from waguard.api.readers import Readers
 from waguard.core.access import Caller
 
 ARRIVES_S = web.AppKey("arrives_s", float)
 """Seconds until a body, or the next piece of a long one, has to be there."""
 TURNS = web.AppKey("turns", LoopTurns)
+READERS = web.AppKey("readers", Readers)
 REQUEST_ID = web.RequestKey("request_id", str)
 CALLER = web.RequestKey("caller", Caller)
 TICKET = web.RequestKey("ticket", Ticket)

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from waguard import __version__
+from waguard.api import sse
 from waguard.api.routes import ROUTES, Route, Streamed
 from waguard.core.access import SCOPES, Scope
 from waguard.errors import BY_CODE
@@ -71,6 +72,13 @@ def document() -> Mapping[str, Any]:
     }
 
 
+def _content(media: str, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    if media == sse.TYPE:
+        says = "Server-sent events, the data of each as JSON."
+        return {"schema": {"type": "string", "description": says, "contentSchema": schema}}
+    return {"schema": schema} if "json" in media else {}
+
+
 def _operation(route: Route[Any], schemas: Mapping[Any, Mapping[str, Any]]) -> Mapping[str, Any]:
     options = options_of(route)
     parameters = [
@@ -86,7 +94,7 @@ def _operation(route: Route[Any], schemas: Mapping[Any, Mapping[str, Any]]) -> M
         }
         for name, one in options.items()
     ]
-    content = {media: {"schema": schemas[route.view]} if "json" in media else {} for media in route.media}
+    content = {media: _content(media, schemas.get(route.view, {})) for media in route.media}
     problem = {"application/problem+json": {"schema": {"$ref": REF.format(model="Problem")}}}
     body: dict[str, Any] = {}
     if route.streamed is Streamed.IN:

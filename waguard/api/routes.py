@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Generic, Literal, TypeVar
 
-from waguard.api import admin, alive, cdp, compat, files, qr, sessions, snapshots, stats, tokens
+from waguard.api import admin, alive, cdp, compat, events, files, qr, sessions, snapshots, sse, stats, tokens
 from waguard.api.asked import Asked
 from waguard.api.schemas import (
     AnyOptions,
     AttachOptions,
     ConnectOptions,
+    EventOptions,
     ExportOptions,
     ImportOptions,
     Options,
@@ -69,6 +70,8 @@ class Streamed(Enum):
     """The answer is; there is no HEAD, which would send it all the same."""
     BOTH = auto()
     """It becomes a WebSocket; there is no HEAD either."""
+    EVENTS = auto()
+    """The answer is server-sent events, as long as its reader likes; nor is there a HEAD."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +100,8 @@ class Route(Generic[O]):
 
     @property
     def attaches(self) -> bool:
-        """Whether drivers ask it, which cannot send any header they like."""
-        return self.path.startswith(CDP)
+        """Whether drivers and pages ask it, which cannot send any header they like."""
+        return self.path.startswith(CDP) or self.streamed is Streamed.EVENTS
 
     @property
     def says(self) -> str:
@@ -108,7 +111,7 @@ class Route(Generic[O]):
 
 ONE, OLD = "/v1/sessions/{code}", compat.PREFIX
 CDP = ONE + "/cdp"
-TOKENS = "/v1/tokens"
+EVENTS, TOKENS = "/v1/events", "/v1/tokens"
 OPEN, READ, CONNECT, CLEANUP = Scope.OPEN, Scope.READ, Scope.CONNECT, Scope.CLEANUP
 BACKUP, DRIVE, ADMIN = Scope.BACKUP, Scope.DRIVE, Scope.ADMIN
 ALLOWED, OWN = About.ALLOWED, About.OWN
@@ -163,6 +166,10 @@ ROUTES: Sequence[Route[Any]] = (
     Route("GET", ONE + "/downloads", DRIVE, Options, DownloadList, files.list_downloads),
     Route("GET", ONE + "/downloads/{id}", DRIVE, Options, bytes, files.download, OCTETS, Streamed.OUT),
     Route("DELETE", ONE + "/downloads/{id}", DRIVE, Options, FileDeleted, files.delete_download),
+    Route(
+        "GET", EVENTS, READ, EventOptions, events.Views, events.follow, (sse.TYPE,), Streamed.EVENTS, ALLOWED
+    ),
+    Route("POST", EVENTS + "/tickets", READ, Options, TicketView, events.ticket, clients=ALLOWED),
     Route("GET", "/v1/stats", READ, StatsOptions, StatsView, stats.stats),
     Route("GET", "/v1/schedule", READ, Options, JobList, admin.schedule),
     Route("GET", TOKENS, ADMIN, Options, TokenList, tokens.list_tokens),

@@ -89,6 +89,13 @@ def _words(given: object) -> object:
     return [one.strip() for one in given.split(",") if one.strip()] if isinstance(given, str) else given
 
 
+def _code(given: str) -> None:
+    try:
+        client_code(given)
+    except InvalidClientCode as error:
+        raise ValueError(str(error)) from None
+
+
 ScopeName = Literal["read", "connect", "cleanup", "backup", "drive", "admin"]
 """Those that a token can have."""
 
@@ -107,10 +114,7 @@ class TokenOptions(Options):
             raise ValueError(f"{EVERY_CLIENT} stands alone")
         for one in clients:
             if one != EVERY_CLIENT:
-                try:
-                    client_code(one)
-                except InvalidClientCode as error:
-                    raise ValueError(str(error)) from None
+                _code(one)
         return clients
 
     @property
@@ -145,6 +149,23 @@ class UploadOptions(Options):
     in_body = False
 
     name: Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class EventOptions(Options):
+    in_body = False
+
+    client: Annotated[list[str], BeforeValidator(_words), Field(max_length=1000)] = []
+    kind: Annotated[list[str], BeforeValidator(_words), Field(max_length=100)] = []
+    """Names of events, or their first parts: `session.changed,alert`."""
+    after: Annotated[str, Field(max_length=64)] = ""
+    ticket: Annotated[str, Field(max_length=256)] = ""
+
+    @field_validator("client")
+    @classmethod
+    def _codes(cls, clients: list[str]) -> list[str]:
+        for one in clients:
+            _code(one)
+        return clients
 
 
 class AttachOptions(Options):

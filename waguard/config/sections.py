@@ -293,6 +293,9 @@ class Api(_Section):
     socket_scopes: list[Literal["read", "connect", "cleanup", "backup", "drive", "admin"]] = ["admin"]
     costly_per_minute: Annotated[int, Field(ge=0, le=100_000)] = 120
     """How often a token may ask for what costs much, of each client. 0: as often as it likes."""
+    event_readers: Annotated[int, Field(ge=0, le=10_000)] = 100
+    """How many may read the feed of events at a time; one token half of them."""
+    heartbeat_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 15.0
     max_body_kb: Annotated[int, Field(ge=1, le=10_240)] = 64
     request_s: Seconds = 20.0
     """How long a connection may be without a whole header, and a body without its next piece."""

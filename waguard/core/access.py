@@ -91,14 +91,19 @@ class Caller:
                 f"This token does not have the scope {scope.value}.",
                 hint="Use one that has it. waguard token list shows them; waguard token create makes one.",
             )
-        if about is About.ONE and code is not None and not self.may_see(code):
-            raise Forbidden(
-                f"This token is not for {code!r}.", hint="Use the client's own token, or the admin's."
-            )
+        if about is About.ONE and code is not None:
+            self.check_client(code)
         if about is About.EVERY and self.clients is not None:
             raise Forbidden("This needs a token for all clients.", hint="Use the admin's: waguard token")
         if about is About.OWN and self.client is None:
             raise Forbidden("This token is no client's.", hint="Use the client's own: waguard token CODE")
+
+    def check_client(self, code: ClientCode) -> None:
+        """Raises `Forbidden` unless it is any of its business."""
+        if not self.may_see(code):
+            raise Forbidden(
+                f"This token is not for {code!r}.", hint="Use the client's own token, or the admin's."
+            )
 
 
 NOBODY = Caller(frozenset({Scope.OPEN}), frozenset())

@@ -1,7 +1,8 @@
 """What is shown, to the control port and by it to the command line: shapes alone, which both sides know. Who makes them is elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from waguard.core.access import Scope, TokenState
 from waguard.core.health.faults import Fault
@@ -152,9 +153,42 @@ class CleanupView:
 class TicketView:
     ticket: str
     url: str
-    """Of the WebSocket, the ticket in it."""
+    """Of the WebSocket or the feed, the ticket in it."""
     lasts_s: float
     """How long, and once."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    id: str | None
+    """By which a reader goes on behind it; null: the disk has not taken it, and it may be told again."""
+    at: float
+    """Unix time, seconds."""
+    client: str | None
+    """Null: it is about no client."""
+    name: str
+    fields: Mapping[str, Any]
+    """As the catalogue of events has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedReady:
+    """The first thing that a reader is told: from here on."""
+
+    id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FeedMissed:
+    """There was more before what comes next, which cannot be told any more: ask for the sessions as they are."""
+
+    events: int | None
+    """About how many, wanted or not; null: nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedEnded:
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

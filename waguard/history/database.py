@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from waguard.core.feed import Told
 from waguard.core.learning import measured
 from waguard.core.model import ClientCode
 from waguard.core.stats import Happening
@@ -32,7 +33,7 @@ _BESIDE = ("-wal", "-shm")
 _VERSION = 1
 _SETTINGS = """
 PRAGMA journal_mode = WAL;
-PRAGMA synchronous = NORMAL;
+PRAGMA synchronous = FULL;
 PRAGMA wal_autocheckpoint = 256;
 PRAGMA journal_size_limit = 1048576;
 """
@@ -60,7 +61,8 @@ _TORN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 _FIELDS = TypeAdapter(dict[str, Any])
 
-Row = tuple[float, ClientCode, str, dict[str, Any]]
+Counted = tuple[int, int, int]
+"""Which history it is, what is added in it to the number of an event of this daemon's, and the last one that is in it."""
 Active = dict[tuple[ClientCode, int], list[float]]
 """Client and hour since 1970 -> how much it did, and of how many seconds that is known."""
 
@@ -193,14 +195,28 @@ class Database:
                 db.close()
 
 
-def insert(db: sqlite3.Connection, rows: Sequence[Row], active: Active) -> None:
-    """Whole, and on disk when it returns."""
+def counted(db: sqlite3.Connection) -> Counted | None:
+    """Before anything of this daemon's was written; None: nobody has counted in it yet."""
+    (history,) = db.execute("PRAGMA application_id").fetchone()
+    (last,) = db.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()
+    return (history, last, 0) if history > 0 else None
+
+
+def insert(db: sqlite3.Connection, rows: Sequence[Told], active: Active, before: Counted | None) -> Counted:
+    """Whole, and on disk when it returns. ``before``: what it has returned last."""
+    (history,) = db.execute("PRAGMA application_id").fetchone()
+    if history <= 0:
+        history = 1 + secrets.randbelow(2**31 - 1)
+        db.execute(f"PRAGMA application_id = {history}")
+    _, base, last = before or (history, *db.execute("SELECT coalesce(max(id), 0), 0 FROM events").fetchone())
     db.executemany(
-        "INSERT INTO events (at, client, name, fields) VALUES (?, ?, ?, ?)",
-        ((at, code, name, json.dumps(_cut(fields))) for at, code, name, fields in rows),
+        # What was committed and not known to be comes again.
+        "INSERT OR IGNORE INTO events (id, at, client, name, fields) VALUES (?, ?, ?, ?, ?)",
+        ((base + one.number, one.at, one.client, one.name, json.dumps(one.fields)) for one in rows),
     )
     db.executemany(_ACTIVE, ((*key, *did) for key, did in active.items()))
     db.execute("COMMIT")
+    return history, base, rows[-1].number if rows else last
 
 
 def _fields(kept: Any) -> Mapping[str, Any] | None:
@@ -211,7 +227,7 @@ def _fields(kept: Any) -> Mapping[str, Any] | None:
         return None
 
 
-def _cut(value: Any) -> Any:
+def cut(value: Any) -> Any:
     """What a row may hold of it."""
     match value:
         case None | bool() | int() | float():
@@ -219,8 +235,8 @@ def _cut(value: Any) -> Any:
         case str():  # what no encoding has, as a page may say it, could not be read back
             return value[:_LONGEST].encode(errors="backslashreplace").decode()
         case Mapping():
-            return {_cut(str(name)): _cut(inner) for name, inner in [*value.items()][:_MOST]}
+            return {cut(str(name)): cut(inner) for name, inner in [*value.items()][:_MOST]}
         case Sequence():
-            return [_cut(inner) for inner in value[:_MOST]]
+            return [cut(inner) for inner in value[:_MOST]]
         case _:
-            return _cut(str(value))
+            return cut(str(value))

@@ -11,18 +11,20 @@ import sqlite3
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from waguard.core.catalogue import mistake
+from waguard.core.feed import TOLD, Told
 from waguard.core.learning import measured
 from waguard.core.model import ClientCode
 from waguard.core.stats import Episode, Happening, Stats, episodes, summary
 from waguard.errors import HistoryFailed
-from waguard.history.database import FILE, Active, Database, Row, TooNewError, insert
+from waguard.history.database import FILE, Active, Database, TooNewError, counted, cut, insert
+from waguard.history.feed import Feed
 from waguard.history.learned import RECALLED, Learned, activity_of
 from waguard.observe.bus import Bus, Event
 from waguard.observe.outbox import Outbox
@@ -30,18 +32,16 @@ from waguard.system.tasks import background
 
 T = TypeVar("T")
 
-KEPT: Mapping[str, frozenset[str]] = {
-    "session.changed": frozenset({"status", "wanted", "process", "link", "reason", "was", "duration_ms"}),
-    "stage.late": frozenset({"attempt", "stage", "deadline_s", "at_work"}),
-    "attempt.done": frozenset(
-        {"attempt", "why", "outcome", "link", "code", "stage", "duration_ms", "stages", "profile"}
-    ),
-    "connect.refused": frozenset({"code"}),
-    "health.finding": frozenset({"attempt", "fault", "evidence", "lasted_ms", "remedies", "why"}),
-    "health.remedy": frozenset({"attempt", "fault", "remedy", "outcome", "duration_ms"}),
-    "health.recovered": frozenset({"fault", "remedy", "duration_ms", "remedies"}),
-}
-"""These events are kept, and of each these fields: whatever else one may carry some day gets here by no mistake."""
+SHOWN = (
+    "session.changed",
+    "stage.late",
+    "attempt.done",
+    "connect.refused",
+    "health.finding",
+    "health.remedy",
+    "health.recovered",
+)
+"""Of what is kept, what `happened` tells."""
 
 _HEALTH = ("health.finding", "health.remedy", "health.recovered")
 _COUNTED = ("attempt.done", "connect.refused", "stage.late", *_HEALTH)
@@ -59,7 +59,7 @@ _HOURS = range(32_503_680_000 // _HOUR_S)
 class Bounds:
     """How long what may take, in seconds, and how many events there may be."""
 
-    gather_s: float = 0.2
+    gather_s: float = 0.1
     """So long rows gather for one transaction."""
     retry_s: float = 2.0
     idle_s: float = 60.0
@@ -92,13 +92,16 @@ class History:
         self._off = keep_days == 0
         self._active = _nobody()
         self._due = asyncio.Event()
-        self._outbox = Outbox[Row](bounds.waiting, self._due.set)
+        self._outbox = Outbox[Told](bounds.waiting, self._due.set)
         self._lost_told = 0
         self._failing = ""
         self._writer: asyncio.Task[None] | None = None
-        self._unwritten: tuple[Sequence[Row], Active] | None = None
+        self._unwritten: tuple[Sequence[Told], Active] | None = None
         """Given to the thread, which takes it away once it is committed."""
+        self._counted: tuple[int, int, int] | None = None
+        """Of what is in the file, as `Feed.written` takes it. The thread says it, once it is committed."""
         self._database = Database(self._path, bounds.busy_s, bus)
+        self.feed = Feed(self._older)
 
     @property
     def state(self) -> str:
@@ -109,12 +112,14 @@ class History:
 
     def heard(self, event: Event) -> None:
         """The bus's subscriber."""
-        if self._off or event.client is None:
-            return
-        if event.name in KEPT:
-            fields = {name: value for name, value in event.fields.items() if name in KEPT[event.name]}
-            self._outbox.put((self._now(), event.client, event.name, fields))
-        elif (did := activity_of(event)) is not None:
+        if event.name in TOLD and event.level != "debug":
+            fields = {name: cut(value) for name, value in event.fields.items() if name in TOLD[event.name]}
+            told = self.feed.add(self._now(), event.client or "", event.name, fields)
+            if self._off:
+                self.feed.in_memory()
+            else:
+                self._outbox.put(told)
+        elif event.client is not None and not self._off and (did := activity_of(event)) is not None:
             slot = self._active[event.client, int(self._now()) // _HOUR_S]
             slot[0] += did[0]
             slot[1] += did[1]
@@ -123,6 +128,7 @@ class History:
         """Tell what was before, the older first, then begin to write. Of a file or a row that cannot be read nothing is told."""
 
         def recall(db: sqlite3.Connection) -> None:
+            self._counted = counted(db)
             for row in db.execute("SELECT client, hour, amount, seen_s FROM activity"):
                 match row[:2], *map(measured, row[2:]):
                     case (str(code), int(hour)), float(amount), float(seen_s) if hour in _HOURS:
@@ -184,13 +190,13 @@ class History:
         """Whether it could be written; if not it goes on waiting."""
         if self._unwritten is None:
             waited = (self._outbox.take() for _ in range(_BATCH))
-            rows = [one for one in waited if isinstance(one, tuple)]  # a gap is counted
+            rows = [one for one in waited if isinstance(one, Told)]  # a gap is counted
             self._unwritten, self._active = (rows, self._active), _nobody()
         return await self._done(self._write)
 
     def _write(self, db: sqlite3.Connection) -> None:
         assert self._unwritten is not None  # noqa: S101 (the loop has put it there)
-        insert(db, *self._unwritten)
+        self._counted = insert(db, *self._unwritten, self._counted)
         self._unwritten = None
 
     async def prune(self) -> None:
@@ -199,7 +205,11 @@ class History:
         days = min(self._keep_days, _ACTIVITY_DAYS)
 
         def prune(db: sqlite3.Connection) -> None:
-            db.execute("DELETE FROM events WHERE at < ?", (now - self._keep_days * _DAY_S,))
+            # The last one stays: the next is counted from it.
+            db.execute(
+                "DELETE FROM events WHERE at < ? AND id < (SELECT max(id) FROM events)",
+                (now - self._keep_days * _DAY_S,),
+            )
             db.execute(
                 "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", (self._bounds.kept,)
             )
@@ -225,6 +235,8 @@ class History:
             elif self._lost:
                 self._publish("history.lost", path=str(self._path), events=self._lost)
             self._failing, self._lost_told = "", self._outbox.dropped
+            if self._counted is not None:
+                self.feed.written(*self._counted)
         return True
 
     def _turn_off(self) -> None:
@@ -232,6 +244,7 @@ class History:
         self._outbox.clear()
         self._active.clear()
         self._unwritten = None
+        self.feed.in_memory()
         self._publish(
             "history.too_new",
             path=str(self._path),
@@ -242,7 +255,7 @@ class History:
 
     async def happened(self, code: ClientCode, limit: int, before: int | None = None) -> Sequence[Happening]:
         """What has happened to a client, the newest first; ``before`` is an id. Raises `HistoryFailed`."""
-        wanted = "client = ? AND id < ? ORDER BY id DESC"
+        wanted = f"client = ? AND name IN {SHOWN} AND id < ? ORDER BY id DESC"
         return await self._ask(
             lambda db: [*islice(self._database.rows(db, wanted, code, _id(before)), limit)], ()
         )
@@ -271,6 +284,18 @@ class History:
             lambda db: summary(self._database.rows(db, wanted, since), since, until, code),
             summary((), since, until, code),
         )
+
+    async def _older(self, after: int, before: int, most: int) -> Sequence[Told]:
+        """For the feed: what was told between these two, by their numbers, the older first. Raises `HistoryFailed`."""
+        if self._counted is None:
+            return ()
+        _, base, _ = self._counted
+        wanted = "id > ? AND id < ? ORDER BY id"
+        nothing: Sequence[Happening] = ()
+        found = await self._ask(
+            lambda db: [*islice(self._database.rows(db, wanted, base + after, base + before), most)], nothing
+        )
+        return [Told(one.id - base, one.at, one.client, one.name, one.fields) for one in found]
 
     async def _ask(self, query: Callable[[sqlite3.Connection], T], nothing: T) -> T:
         """``nothing`` if there is no history. Raises `HistoryFailed`."""
