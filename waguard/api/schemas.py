@@ -147,6 +147,13 @@ class UploadOptions(Options):
     name: Annotated[str, Field(min_length=1, max_length=1024)]
 
 
+class ValueOptions(Options):
+    in_body = False
+
+    ttl_s: Annotated[float, Field(ge=1, le=10 * 366 * 86_400)] | None = None
+    """After so many seconds it is gone by itself."""
+
+
 class AttachOptions(Options):
     in_body = False
 
