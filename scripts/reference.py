@@ -187,7 +187,7 @@ def http_api() -> Iterator[str]:
             )
             yield f"- option `{name}`: {_shape(option)}{default}"
         if route.streamed is Streamed.IN:
-            yield "- body: the archive, sent in pieces of any size"
+            yield f"- body: {', '.join(f'`{one}`' for one in route.takes)}, sent in pieces of any size"
         if route.streamed is Streamed.BOTH:
             yield "- answer: a WebSocket"
             continue

@@ -205,6 +205,30 @@ async def test_a_connect_that_meets_the_full_disk_itself_says_so_and_costs_nothi
         assert (profile / LOGIN).read_bytes() == data
 
 
+@full
+async def test_a_value_for_which_there_is_no_room_leaves_the_one_before(
+    pose: Daemon, disk: Disk, fill: Fill
+) -> None:
+    async with (
+        pose("connected", page=QUICK, api={"admin_token": ADMIN}) as (supervisor, url),
+        aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {ADMIN}"}) as http,
+    ):
+        await supervisor.connect(DEMO)
+        path = "/v1/sessions/demo/values/a"
+        async with http.put(path, data=b"before") as answer:
+            assert answer.status == 200
+        fill(disk)
+        async with http.put(path, data=bytes(64 * KB)) as answer:
+            problem = await answer.json()
+        assert (answer.status, problem["code"]) == (507, "disk_full")
+        async with http.get(path) as answer:
+            assert await answer.read() == b"before"
+        assert no_partials(disk)
+        disk.empty()
+        async with http.put(path, data=bytes(64 * KB)) as answer:
+            assert answer.status == 200
+
+
 async def test_a_session_that_cannot_restart_for_lack_of_space_comes_back_with_it(
     logged_in: Daemon, disk: Disk
 ) -> None:

@@ -49,6 +49,8 @@ OF_A_SESSION = (
         "uploads",
         "downloads",
         "transfer",
+        "value_files",
+        "values",
         "left_running",
         "driving",
         "login",
@@ -79,6 +81,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "pydantic": (
         "config/",
         "session/registry.py",
+        "session/value_files.py",
         "schedule/runner.py",
         "history/database.py",
         "profile/witness.py",

@@ -36,7 +36,7 @@ every_route = pytest.mark.parametrize("route", ROUTES, ids=lambda one: f"{one.me
 
 
 def path_of(route: Route[Any]) -> str:
-    return route.path.replace("{code}", "demo").replace("{id}", "newest")
+    return route.path.replace("{code}", "demo").replace("{id}", "newest").replace("{key}", "last")
 
 
 async def tokens(directory: Path) -> Mapping[str, str]:

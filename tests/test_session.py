@@ -166,7 +166,7 @@ async def test_ignoring_a_polite_close_costs_its_deadline_and_no_more(
         report = await supervisor.cleanup(DEMO)
         assert report.ok
         assert [step.step for step in report.steps] == [
-            "memory", "browser", "tree", "profile", "files", "lock",
+            "memory", "browser", "tree", "profile", "values", "files", "lock",
         ]  # fmt: skip
         assert 200 <= report.steps[1].ms < 5000
         assert report.steps[1].outcome == "skipped"

@@ -285,6 +285,18 @@ class SessionNotFound(SessionError, code="session_not_found", http=404):
     do = "Is the code right? Start one: waguard connect CODE"
 
 
+class NoSuchValue(SessionError, code="no_such_value", http=404):
+    """The session has no value of this key: it was never written, its time to live is over, or it was deleted."""
+
+    do = "`GET /v1/sessions/{code}/values` lists them."
+
+
+class ValuesFull(SessionError, code="values_full", http=409):
+    """The client's values would take more than 1 MiB, or be more than 1000."""
+
+    do = "Delete some, or give those that are soon of no use a time to live."
+
+
 class SessionFailed(SessionError, code="session_failed", http=503, again=True):
     """The restart budget is used up; ``cause`` is the code of the last failure, ``retry_after_s`` when it is tried again."""
 
@@ -454,6 +466,18 @@ class BodyTooLarge(RequestError, code="body_too_large", http=413):
     """The body has more than `api.max_body_kb` allows, or an upload more than `relay.upload_mb`."""
 
     do = "Send less, or raise the limit that the message names."
+
+
+class PreconditionFailed(RequestError, code="precondition_failed", http=412):
+    """The value is not as `If-Match` or `If-None-Match` wants it; nothing has changed. ``etag`` is the one that it has now, if it is there."""
+
+    do = "Get it, and try again with its ETag."
+
+
+class ValueTooLarge(RequestError, code="value_too_large", http=413):
+    """The value has more than 64 KiB."""
+
+    do = "Keep it elsewhere, or in several values."
 
 
 class ExpectationFailed(RequestError, code="expectation_failed", http=417):

@@ -3,11 +3,11 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -34,10 +34,8 @@ from waguard.errors import (
     WaguardError,
 )
 from waguard.system.files import as_storage_error, read_state, write_atomically
-from waguard.system.tasks import forget
+from waguard.system.tasks import undisturbed
 from waguard.system.threads import Kind, in_thread
-
-T = TypeVar("T")
 
 FILE = ".access.json"
 """Below ``sessions.dir``, mode 0600: what is known of each token, and the digest of its secret."""
@@ -157,7 +155,7 @@ class MadeTokens:
                     "scopes: admin is only for all clients.", hint=f'Ask with clients: "{EVERY_CLIENT}".'
                 )
             scopes = OF_TOKENS
-        return await _undisturbed(self._create(name, scopes, clients, lasts_s))
+        return await undisturbed(self._create(name, scopes, clients, lasts_s))
 
     async def _create(
         self, name: str, scopes: Collection[Scope], clients: Collection[str], lasts_s: float | None
@@ -197,7 +195,7 @@ class MadeTokens:
 
         Raises `TokenNotFound`, `TokenNameTaken`, and what `_change` does.
         """
-        return await _undisturbed(self._rotate(which, overlap_s))
+        return await undisturbed(self._rotate(which, overlap_s))
 
     async def _rotate(self, which: str, overlap_s: float) -> tuple[Token, str]:
         secret = secrets.token_urlsafe(32)
@@ -227,7 +225,7 @@ class MadeTokens:
     async def write_revoked(self) -> None:
         """Raises `StorageFailed`, `DiskFull`; it is tried again until it is written."""
         try:
-            await _undisturbed(self.write())
+            await undisturbed(self.write())
         except WaguardError as error:
             error.hint = (
                 "It is revoked for as long as this daemon runs. It is written down as soon as that can be; until then do not restart it. "
@@ -319,10 +317,3 @@ def _store(path: Path, tokens: Sequence[Token]) -> None:
             hint="Use tokens for all clients instead of long lists.",
         )
     write_atomically(path, data, mode=0o600)
-
-
-async def _undisturbed(work: Coroutine[Any, Any, T]) -> T:
-    """Whoever hangs up in the middle ends nothing: what is on disk and what is in memory are the same afterwards."""
-    task = asyncio.create_task(work)
-    forget(task)
-    return await asyncio.shield(task)

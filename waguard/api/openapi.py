@@ -98,7 +98,7 @@ def _operation(route: Route[Any], schemas: Mapping[Any, Mapping[str, Any]]) -> M
     problem = {"application/problem+json": {"schema": {"$ref": REF.format(model="Problem")}}}
     body: dict[str, Any] = {}
     if route.streamed is Streamed.IN:
-        body = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
+        body = {"requestBody": {"required": True, "content": {media: {} for media in route.takes}}}
     elif options and route.options.in_body and route.method == "POST":
         schema = {"type": "object", "properties": options, "additionalProperties": False}
         body = {"requestBody": {"content": {"application/json": {"schema": schema}}}}

@@ -8,7 +8,21 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Generic, Literal, TypeVar
 
-from waguard.api import admin, alive, cdp, compat, events, files, qr, sessions, snapshots, sse, stats, tokens
+from waguard.api import (
+    admin,
+    alive,
+    cdp,
+    compat,
+    events,
+    files,
+    qr,
+    sessions,
+    snapshots,
+    sse,
+    stats,
+    tokens,
+    values,
+)
 from waguard.api.asked import Asked
 from waguard.api.schemas import (
     AnyOptions,
@@ -27,6 +41,7 @@ from waguard.api.schemas import (
     StatsOptions,
     TokenOptions,
     UploadOptions,
+    ValueOptions,
     WaitOptions,
 )
 from waguard.core.access import About, Scope
@@ -53,12 +68,16 @@ from waguard.core.shown import (
     TokenView,
     UploadList,
     UploadView,
+    ValueDeleted,
+    ValueList,
+    ValueView,
 )
 
 O = TypeVar("O", bound=Options)  # noqa: E741 (one letter is the custom for type variables)
 JSON = ("application/json",)
 PNG = ("image/png",)
 OCTETS = ("application/octet-stream",)
+ANY = ("*/*",)
 ARCHIVE = ("application/octet-stream", "application/zstd")
 
 
@@ -76,7 +95,7 @@ class Streamed(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route(Generic[O]):
-    method: Literal["GET", "POST", "DELETE"]
+    method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str
     """What stands in braces is any text without a slash, even none: a wrong one is to get an answer that says what is right."""
     scope: Scope
@@ -86,6 +105,8 @@ class Route(Generic[O]):
     handler: Callable[[Asked, O], Awaitable[object]]
     media: Sequence[str] = JSON
     streamed: Streamed = Streamed.NO
+    takes: Sequence[str] = OCTETS
+    """Of which media its body may be, where that is read piece by piece."""
     clients: About | None = None
     """Where it is about neither the one in its path, nor all."""
 
@@ -111,6 +132,7 @@ class Route(Generic[O]):
 
 ONE, OLD = "/v1/sessions/{code}", compat.PREFIX
 CDP = ONE + "/cdp"
+VALUE = ONE + "/values/{key}"
 EVENTS, TOKENS = "/v1/events", "/v1/tokens"
 OPEN, READ, CONNECT, CLEANUP = Scope.OPEN, Scope.READ, Scope.CONNECT, Scope.CLEANUP
 BACKUP, DRIVE, ADMIN = Scope.BACKUP, Scope.DRIVE, Scope.ADMIN
@@ -166,8 +188,20 @@ ROUTES: Sequence[Route[Any]] = (
     Route("GET", ONE + "/downloads", DRIVE, Options, DownloadList, files.list_downloads),
     Route("GET", ONE + "/downloads/{id}", DRIVE, Options, bytes, files.download, OCTETS, Streamed.OUT),
     Route("DELETE", ONE + "/downloads/{id}", DRIVE, Options, FileDeleted, files.delete_download),
+    Route("GET", ONE + "/values", DRIVE, Options, ValueList, values.list_values),
+    Route("GET", VALUE, DRIVE, Options, bytes, values.get, ANY),
+    Route("PUT", VALUE, DRIVE, ValueOptions, ValueView, values.put, JSON, Streamed.IN, ANY),
+    Route("DELETE", VALUE, DRIVE, Options, ValueDeleted, values.delete),
     Route(
-        "GET", EVENTS, READ, EventOptions, events.Views, events.follow, (sse.TYPE,), Streamed.EVENTS, ALLOWED
+        "GET",
+        EVENTS,
+        READ,
+        EventOptions,
+        events.Views,
+        events.follow,
+        (sse.TYPE,),
+        Streamed.EVENTS,
+        clients=ALLOWED,
     ),
     Route("POST", EVENTS + "/tickets", READ, Options, TicketView, events.ticket, clients=ALLOWED),
     Route("GET", "/v1/stats", READ, StatsOptions, StatsView, stats.stats),

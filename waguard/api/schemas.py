@@ -168,6 +168,13 @@ class EventOptions(Options):
         return clients
 
 
+class ValueOptions(Options):
+    in_body = False
+
+    ttl_s: Annotated[float, Field(ge=1, le=10 * 366 * 86_400)] | None = None
+    """After so many seconds it is gone by itself."""
+
+
 class AttachOptions(Options):
     in_body = False
 

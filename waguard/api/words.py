@@ -16,6 +16,7 @@ _VERBS = {
     "history": ("GET", "/history"),
     "snapshots": ("GET", "/snapshots"),
     "snapshot": ("POST", "/snapshots"),
+    "values": ("GET", "/values"),
 }
 _REQUESTS = {request: verb for verb, request in _VERBS.items()}
 _CODE = "[A-Za-z0-9][A-Za-z0-9_-]*"

@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "reap": "logins:reap",
     "schedule": "logins:schedule",
     "stats": "stats:stats",
+    "values": "app:values",
     "install": "install:install",
     "simulate": "serve:simulate",
     "token": "app:tokens",
@@ -42,6 +43,11 @@ TOKEN_COMMANDS: Mapping[str, str] = {
     "list": "access:list_tokens",
     "rotate": "access:rotate",
     "revoke": "access:revoke",
+}
+VALUE_COMMANDS: Mapping[str, str] = {
+    "list": "values:list_values",
+    "get": "values:get",
+    "delete": "values:delete",
 }
 """Where each is, in this room. What a command needs is imported when it is called, or its help is asked for."""
 
@@ -83,17 +89,32 @@ app = typer.Typer(
 )
 
 
-class _Tokens(TyperGroup):
-    """``waguard token`` and ``waguard token CODE`` print what the configuration has: that is `show`."""
+class _Group(TyperGroup):
+    """Of commands, one of which is meant where none is named."""
+
+    table: Mapping[str, str]
+    meant: str
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands = _Commands(TOKEN_COMMANDS)
+        self.commands = _Commands(self.table)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or (not args[0].startswith("-") and args[0] not in self.commands):
-            args = ["show", *args]
+            args = [self.meant, *args]
         return super().parse_args(ctx, args)
+
+
+class _Tokens(_Group):
+    """``waguard token`` and ``waguard token CODE`` print what the configuration has."""
+
+    table, meant = TOKEN_COMMANDS, "show"
+
+
+class _Values(_Group):
+    """``waguard values CODE`` lists them."""
+
+    table, meant = VALUE_COMMANDS, "list"
 
 
 tokens = typer.Typer(
@@ -102,6 +123,12 @@ tokens = typer.Typer(
     add_completion=False,
 )
 tokens.callback()(lambda: None)
+values = typer.Typer(
+    cls=_Values,
+    help="List the values that apps keep with a client's session; print or delete one.",
+    add_completion=False,
+)
+values.callback()(lambda: None)
 
 
 def _version(*, asked: bool) -> None:

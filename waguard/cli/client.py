@@ -33,6 +33,8 @@ from waguard.core.shown import (
     TokenList,
     TokenMade,
     TokenView,
+    ValueDeleted,
+    ValueList,
 )
 from waguard.errors import BY_CODE, WaguardError
 from waguard.system.files import replacing
@@ -144,6 +146,15 @@ class Control:
                 for piece in pieces:
                     new.write(piece)
 
+    def values(self, code: ClientCode) -> ValueList:
+        return self._parsed(ValueList, self._ask("GET", f"/v1/sessions/{code}/values"))
+
+    def value(self, code: ClientCode, key: str) -> bytes:
+        return self._ask("GET", _value(code, key))
+
+    def delete_value(self, code: ClientCode, key: str) -> ValueDeleted:
+        return self._parsed(ValueDeleted, self._ask("DELETE", _value(code, key)))
+
     def tokens(self) -> TokenList:
         return self._parsed(TokenList, self._ask("GET", "/v1/tokens"))
 
@@ -224,6 +235,10 @@ class Control:
             f"What answers at {self._wire.url} is not this version of waguard. {said}",
             hint="After an upgrade restart the daemon; else set api.port, or name the daemon with --url.",
         )
+
+
+def _value(code: ClientCode, key: str) -> str:
+    return f"/v1/sessions/{code}/values/{quote(key, safe='')}"
 
 
 def _error(problem: dict[str, Any]) -> WaguardError:

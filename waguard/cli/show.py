@@ -13,7 +13,16 @@ from waguard.cli.table import Column, facts, table
 from waguard.cli.units import age, milliseconds, number, size, stages, when
 from waguard.core.access import EVERY_CLIENT, TokenState
 from waguard.core.model import Login, Status
-from waguard.core.shown import CleanupView, FindingView, JobView, SessionView, SnapshotView, Sweep, TokenView
+from waguard.core.shown import (
+    CleanupView,
+    FindingView,
+    JobView,
+    SessionView,
+    SnapshotView,
+    Sweep,
+    TokenView,
+    ValueView,
+)
 from waguard.core.stats import Happening
 
 _URGENT = (Status.FAILED, Status.LOGGED_OUT, Status.RECOVERING)
@@ -186,6 +195,27 @@ def snapshots(views: Sequence[SnapshotView], console: Console) -> None:
             view.reason,
             size(view.bytes),
             view.browser,
+        )
+        for view in views
+    ]
+    table(columns, rows, console)
+
+
+def values(views: Sequence[ValueView], console: Console) -> None:
+    columns = (
+        Column("KEY"),
+        Column("SIZE"),
+        Column("WRITTEN"),
+        Column("EXPIRES"),
+        Column("TYPE", spare=True),
+    )
+    rows = [
+        (
+            view.key,
+            f"{view.bytes} B",
+            when(view.written_at),
+            "never" if view.expires_at is None else when(view.expires_at),
+            view.type,
         )
         for view in views
     ]

@@ -312,6 +312,13 @@ EVENTS: Mapping[str, Kind] = {
     "download.done": _kind("A page has downloaded a file.", "file bytes", asked=True),
     "download.refused": _kind("A download was cancelled.", "why left_out", "warning", asked=True),
     "download.deleted": _kind("A downloaded file was deleted.", "file why", asked=True),
+    # --- values ---
+    "values.unreadable": _kind(
+        "A value that an app kept with the session, or all of them, could not be read, and was put aside.",
+        "error kept_as",
+        "error",
+        asked=True,
+    ),
     # --- health ---
     "health.finding": _kind(
         "A fault was found.",

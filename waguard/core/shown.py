@@ -235,6 +235,38 @@ class FileDeleted:
 
 
 @dataclass(frozen=True, slots=True)
+class ValueView:
+    """What is known of a value besides what it says."""
+
+    key: str
+    type: str
+    """Its Content-Type, as it came."""
+    bytes: int
+    etag: str
+    """Another one each time that it is written: for `If-Match` and `If-None-Match`."""
+    written_at: float
+    """Unix time, seconds."""
+    expires_at: float | None
+    """Unix time, seconds: the end of its time to live; null: it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueList:
+    values: Sequence[ValueView]
+    """By their keys."""
+    bytes: int
+    """Of all of them."""
+    most_bytes: int
+    """So many of all of them are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueDeleted:
+    deleted: str
+    """The key."""
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotView:
     """What the control port shows of a snapshot."""
 
@@ -263,7 +295,7 @@ class Leftover:
     kind: str
     """``browser_without_session``, ``sandbox_without_browser``, ``leftover_launch``, ``zombie``, ``foreign_holder``,
     ``cgroup_without_session``,
-    ``half_written``, ``stale_lock``, ``profile_without_owner``, ``not_sealed``,
+    ``expired_values``, ``half_written``, ``stale_lock``, ``profile_without_owner``, ``not_sealed``,
     ``not_saved``, ``wrong_clock``, ``expired``, ``cache``, ``over_quota``.
     """
     subject: str

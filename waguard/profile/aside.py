@@ -1,4 +1,4 @@
-"""Profiles that were put aside: by one rename, with why, until they are saved and their time is over. Blocking: call from a thread."""
+"""Profiles that were put aside, and values with them: by one rename, with why, until they are saved and their time is over. Blocking: call from a thread."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from waguard.errors import NotOurs
-from waguard.profile.generation import RETIRED, Profile, Retired
+from waguard.profile.generation import RETIRED, VALUES, Profile, Retired, new_generation
 from waguard.system.files import Below, as_storage_error, remove_tree, sync_directory
 
 _LOOKED = ".looked"
@@ -63,6 +63,21 @@ class Aside:
                 sync_directory(changed)
         return place
 
+    def put_values(self, code: str, folder: Path) -> Path | None:
+        """Put what apps have kept with a session aside; returns where, or None if there is nothing. Raises `StorageFailed`."""
+        place = self.places[0] / f"{code}.{new_generation()}.{VALUES}"
+        with as_storage_error(f"retire the values of {code}"):
+            if not folder.is_dir():
+                return None
+            with contextlib.suppress(OSError):  # there is something in it
+                folder.rmdir()
+                return None
+            os.utime(folder)  # the retention time counts from here
+            folder.rename(place)
+            for changed in (place.parent, folder.parent):
+                sync_directory(changed)
+        return place
+
     def all(self) -> Sequence[Retired]:
         """What was put aside, the oldest first. Only names of our own making count."""
         found = []
@@ -72,7 +87,8 @@ class Aside:
                 ours = RETIRED.fullmatch(entry.name)
                 if ours is not None and entry.is_dir(follow_symlinks=False):
                     since = entry.stat(follow_symlinks=False).st_mtime
-                    path, saved = Path(entry.path), ours["state"] is not None
+                    path = Path(entry.path)
+                    saved = ours["state"] is not None or ours["reason"] == VALUES
                     named = ours["code"], ours["generation"], ours["reason"]
                     found.append(Retired(path, *named, saved, since, _noted(path)))
         return sorted(found, key=lambda one: (one.since, one.path))
@@ -103,7 +119,7 @@ class Aside:
         return replace(retired, path=path, saved=True)
 
     def delete(self, path: Path) -> None:
-        """Delete one retired profile for good. No other is ever deleted. Raises `NotOurs`, `StorageFailed`."""
+        """Delete what was put aside for good; nothing else is ever deleted. Raises `NotOurs`, `StorageFailed`."""
         if path.parent not in self.places or not RETIRED.fullmatch(path.name):
             raise NotOurs(f"{path} is not a retired profile of ours, so it is not deleted.")
         with as_storage_error(f"delete {path}"):

@@ -16,8 +16,10 @@ OWNERLESS = "ownerless"
 """The reason of one that no client's link pointed at."""
 DROPPED = frozenset({"cleanup", "fresh"})
 """The reasons of those that somebody wanted gone."""
+VALUES = "values"
+"""In the place of a reason: it is no profile, but what apps have kept with the session, which a cleanup has put aside."""
 PUT_ASIDE = DROPPED | {DAMAGED, OWNERLESS, COPY, "restore"}
-"""The reasons of all."""
+"""The reasons of all profiles."""
 NOBODY = "_"
 """In the place of a client code: whose it was is not known."""
 
@@ -63,14 +65,14 @@ class Place(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """A profile that was put aside."""
+    """A profile that was put aside, or values."""
 
     path: Path
     code: str
     generation: str
     reason: str
     saved: bool
-    """There is a snapshot of it, or there was never a login in it: nothing is lost with it."""
+    """There is a snapshot of it, or there was never a login in it: no login is lost with it."""
     since: float
     """Unix time, seconds."""
     sequence: int = 0

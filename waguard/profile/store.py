@@ -131,7 +131,11 @@ class Profiles:
     def partials(self) -> Sequence[Path]:
         """Files and directories that were never completed, wherever we write; those that are being written now too."""
         homes = (*self.root.glob("*"), *self.root.glob(".backups/*"))
-        shelves = (*self.root.glob(".transfer/*/uploads"), *self.root.glob(".transfer/*/received"))
+        shelves = (
+            *self.root.glob(".transfer/*/uploads"),
+            *self.root.glob(".transfer/*/received"),
+            *self.root.glob("*/values"),
+        )
         places = {
             self.root,
             self._profiles,

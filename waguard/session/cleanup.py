@@ -14,6 +14,7 @@ from waguard.session.instance import Instance
 from waguard.session.login import ClientLogin
 from waguard.session.memory import Memory
 from waguard.session.transfer import Transfer
+from waguard.session.values import Values
 from waguard.system import shortage
 from waguard.system.deadline import within
 from waguard.system.threads import in_thread
@@ -24,9 +25,12 @@ class _Skipped(Exception):
 
 
 class Cleanup:
-    def __init__(self, instance: Instance, login: ClientLogin, ending: Ending, transfer: Transfer) -> None:
+    def __init__(
+        self, instance: Instance, login: ClientLogin, ending: Ending, transfer: Transfer, values: Values
+    ) -> None:
         self._instance = instance
         self._transfer = transfer
+        self._values = values
         self._login = login
         self._ending = ending
 
@@ -94,6 +98,7 @@ class Cleanup:
             "browser": close,
             "tree": end,
             "profile": retire,
+            "values": self._values.retire,
             "files": delete,
             "lock": unlock,
         }

@@ -43,6 +43,8 @@ from waguard.session.resources import Services
 from waguard.session.start import Start
 from waguard.session.transfer import Transfer
 from waguard.session.usage import Usages
+from waguard.session.value_files import ValueFiles
+from waguard.session.values import Values
 from waguard.session.watch import Watch
 from waguard.system.deadline import Span, within
 from waguard.system.tasks import Changes
@@ -65,7 +67,15 @@ class Session:
         self._ending = Ending(instance, self.login, enclosure, self.lease)
         launcher = Launcher(instance, self.login, enclosure, self._ending, transfer)
         self._handover = Handover(instance, self.login, enclosure, transfer)
-        self._cleanup = Cleanup(instance, self.login, self._ending, transfer)
+        self.values = Values(
+            code,
+            ValueFiles(self._config.sessions.dir, code),
+            services.resources.profiles.aside,
+            self._config.deadlines,
+            instance.check_tenure,
+            instance.publish,
+        )
+        self._cleanup = Cleanup(instance, self.login, self._ending, transfer, self.values)
         self._inbox = Inbox()
         self._crew = Crew(instance, self._inbox)
         self.usages = Usages(instance, services.gate, services.learned, services.recycle)
@@ -109,7 +119,8 @@ class Session:
     @property
     def untouched(self) -> bool:
         """Whether nothing was ever asked of it that did anything, now and by earlier daemons."""
-        return self.state == State() and self._inbox.empty() and self._instance.untouched
+        asked = self.state != State() or not self._inbox.empty()
+        return not asked and self._instance.untouched and self.values.untouched
 
     @property
     def since(self) -> float:

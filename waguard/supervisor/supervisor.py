@@ -40,6 +40,7 @@ from waguard.session.resources import Services
 from waguard.session.sessions import Sessions
 from waguard.session.task import Session
 from waguard.session.transfer import Transfer
+from waguard.session.values import Values
 from waguard.snapshots.store import Snapshot
 from waguard.supervisor.answering import Answering, error_of
 from waguard.supervisor.startup import READ_LATER, Startup
@@ -353,10 +354,21 @@ class Supervisor:
     @contextmanager
     def transfer(self, code: ClientCode) -> Iterator[Transfer]:
         """The files that pass between the session's browser and its client. Raises `SessionNotFound`."""
+        with self._at(code) as session:
+            yield session.transfer
+
+    @contextmanager
+    def values(self, code: ClientCode) -> Iterator[Values]:
+        """What apps keep with the session. Raises `SessionNotFound`."""
+        with self._at(code) as session:
+            yield session.values
+
+    @contextmanager
+    def _at(self, code: ClientCode) -> Iterator[Session]:
         self._check_open()
         session = self._known(code)
         with working_for(code):
-            yield session.transfer
+            yield session
 
     # --- who and whether ------------------------------------------------------------------------------
 

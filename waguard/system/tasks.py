@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from waguard.core.catalogue import mistake
 from waguard.system import shortage
 from waguard.system.repeats import Repeats
+
+T = TypeVar("T")
 
 _AGAIN_S = 1.0
 _TOLD_S = 600.0
@@ -63,3 +65,10 @@ def background(
 def forget(future: "asyncio.Future[Any]") -> None:
     """Nobody asks any more what becomes of it: an error in it is no news, and not the loop's to log."""
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+async def undisturbed(work: Coroutine[Any, Any, T]) -> T:
+    """Whoever hangs up in the middle ends nothing: what is on disk and what is in memory are the same afterwards."""
+    task = asyncio.create_task(work)
+    forget(task)
+    return await asyncio.shield(task)

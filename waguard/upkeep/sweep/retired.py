@@ -1,11 +1,11 @@
-"""Profiles that were put aside: saved as a snapshot, and deleted when they have outlived their retention."""
+"""Profiles that were put aside, and values: saved as a snapshot, and deleted when they have outlived their retention."""
 
 import time
 from collections.abc import Iterator
 from functools import partial
 
 from waguard.core.shown import Leftover
-from waguard.profile.generation import DAMAGED, DROPPED, NOBODY, Retired, made_at
+from waguard.profile.generation import DAMAGED, DROPPED, NOBODY, VALUES, Retired, made_at
 from waguard.system.threads import Kind, in_thread
 from waguard.upkeep.sweep import Proposal, Scene
 
@@ -15,8 +15,8 @@ _DAY_S = 86_400.0
 
 def find(scene: Scene) -> Iterator[Proposal]:
     keep_s = scene.config.sessions.retired_keep_hours * 3600
-    sealed = scene.config.profile.at_rest == "sealed"
     for retired in scene.profiles.aside.all():
+        sealed = _only_sealed(scene, retired)
         if why := _wrongly_timed(scene, retired):
             finding = Leftover("wrong_clock", retired.path.name, why, "date", _client(retired))
             yield Proposal(finding, partial(_date, scene, retired), retired.generation)
@@ -38,13 +38,18 @@ def find(scene: Scene) -> Iterator[Proposal]:
 
 def has_expired(scene: Scene, retired: Retired) -> bool:
     """Whether it is deleted in this sweep anyway."""
-    if scene.config.profile.at_rest == "sealed":
+    if _only_sealed(scene, retired):
         return True
     return (
         retired.reason != DAMAGED
         and scene.now - retired.since >= scene.config.sessions.retired_keep_hours * 3600
         and not _wrongly_timed(scene, retired)
     )
+
+
+def _only_sealed(scene: Scene, retired: Retired) -> bool:
+    """Whether nothing but its snapshot is to stay. Values are plain as long as they are kept: they have none."""
+    return scene.config.profile.at_rest == "sealed" and retired.reason != VALUES
 
 
 def _wrongly_timed(scene: Scene, retired: Retired) -> str:

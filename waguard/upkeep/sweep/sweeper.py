@@ -14,12 +14,12 @@ from waguard.session.sessions import Sessions
 from waguard.session.task import Session
 from waguard.system import host, shortage
 from waguard.system.threads import Kind, in_thread, of_this_loop, working_for
-from waguard.upkeep.sweep import Proposal, Scene, leftovers, processes, retired, space, transfers
+from waguard.upkeep.sweep import Proposal, Scene, leftovers, processes, retired, space, transfers, values
 
 Finder = Callable[[Scene], Iterator[Proposal]]
 IN_THE_WAY: Sequence[Finder] = (processes.find, leftovers.find)
 """Of a launch: dealt with before there is one. What runs goes before what it holds."""
-TAKES_ROOM: Sequence[Finder] = (retired.find, transfers.find, space.find)
+TAKES_ROOM: Sequence[Finder] = (retired.find, transfers.find, values.find, space.find)
 """This may take minutes, and nobody has to wait for it."""
 FINDERS = (*IN_THE_WAY, *TAKES_ROOM)
 PUT_ASIDE = (retired.find,)
