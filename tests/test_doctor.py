@@ -466,7 +466,7 @@ def running_daemon(monkeypatch: pytest.MonkeyPatch, answer: SandboxView | Waguar
         def sessions(self) -> AllSessions:
             if isinstance(answer, WaguardError):
                 raise answer
-            return AllSessions([], answer)
+            return AllSessions([], sandbox=answer)
 
     @contextmanager
     def control(*_: object) -> Iterator[Running]:

@@ -20,13 +20,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from waguard.config.sections import Deadlines
+from waguard.core.condition import ALWAYS, Condition
 from waguard.core.model import ClientCode
 from waguard.core.values import (
-    ALWAYS,
     MOST_ALL,
     MOST_BYTES,
     MOST_VALUES,
-    Condition,
     Value,
     check_key,
     check_room,

@@ -469,7 +469,7 @@ class BodyTooLarge(RequestError, code="body_too_large", http=413):
 
 
 class PreconditionFailed(RequestError, code="precondition_failed", http=412):
-    """The value is not as `If-Match` or `If-None-Match` wants it; nothing has changed. ``etag`` is the one that it has now, if it is there."""
+    """The value or the session is not as `If-Match` or `If-None-Match` wants it; nothing has changed. ``etag`` is the one that it has now, if it is there."""
 
     do = "Get it, and try again with its ETag."
 
@@ -478,6 +478,12 @@ class ValueTooLarge(RequestError, code="value_too_large", http=413):
     """The value has more than 64 KiB."""
 
     do = "Keep it elsewhere, or in several values."
+
+
+class IdempotencyKeyReused(RequestError, code="idempotency_key_reused", http=422):
+    """The `Idempotency-Key` came with another request before."""
+
+    do = "Draw a new key for each request."
 
 
 class ExpectationFailed(RequestError, code="expectation_failed", http=417):

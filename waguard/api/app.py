@@ -5,17 +5,31 @@ import base64
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import Any, cast
 
 import structlog
 from aiohttp import HttpVersion11, web
 
 from waguard.access.access import Access
-from waguard.api import compat, problems
+from waguard.api import compat, openapi, problems, stages
+from waguard.api.accept import wants_events
 from waguard.api.asked import Asked
-from waguard.api.context import ARRIVES_S, BEGUN, CALLER, DRY_RUN, READERS, REQUEST_ID, TICKET, TURNS
+from waguard.api.conditional import Conditional, tag_of
+from waguard.api.context import (
+    ARRIVES_S,
+    BEGUN,
+    CALLER,
+    DOCUMENT,
+    DRY_RUN,
+    READERS,
+    REQUEST_ID,
+    TICKET,
+    TURNS,
+)
 from waguard.api.loop_turns import LoopTurns
+from waguard.api.once import Once, Work
 from waguard.api.port import ENCODED, ENCODINGS, Port
 from waguard.api.problems import response
 from waguard.api.readers import Readers
@@ -26,6 +40,7 @@ from waguard.core.access import NOBODY, SCOPES, About, Caller, Scope
 from waguard.core.actor import Actor, ActorKind, acting
 from waguard.core.model import ClientCode, client_code
 from waguard.core.rate import Rate
+from waguard.core.shown import SessionView
 from waguard.errors import (
     BodyTooLarge,
     CrossSite,
@@ -69,7 +84,8 @@ def make(
     routes: Sequence[Route[Any]] = ROUTES,
 ) -> web.Application:
     """The application; whoever runs it owns it. Raises `ValueError` for a route that does not say who may."""
-    served = {_handler(supervisor, access, route): route for route in routes}
+    edge = Edge(supervisor, access, bus, settings)
+    served = {edge.handler(route): route for route in routes}
     allowed = _LOOPBACK | {host.lower() for host in settings.allowed_hosts}
     limit = settings.max_body_kb * 1024
     refused, rate = Repeats(20), Rate(settings.costly_per_minute)
@@ -110,16 +126,7 @@ def make(
                 done(499)
                 raise
             except Exception as error:  # noqa: BLE001 (the caller gets an answer, the log the trace)
-                known = (
-                    _of_http(request, error)
-                    if isinstance(error, web.HTTPException)
-                    else shortage.known(error)
-                )
-                if known is None:
-                    bus.bug("api", error, _client(request, request.get(CALLER)))
-                    said = "An unexpected error; the log has the details."
-                    known = Internal(said, request=request_id)
-                answer = _problem(request, supervisor, known)
+                answer = edge.answer_to(request, error)
                 if isinstance(error, web.HTTPMethodNotAllowed):
                     answer.headers["Allow"] = error.headers["Allow"]
             done(answer.status)
@@ -167,8 +174,11 @@ def make(
     app = web.Application(middlewares=[outer, gate], client_max_size=limit)
     app[ARRIVES_S] = settings.request_s
     app[TURNS] = LoopTurns()
+    document: Callable[[], Mapping[str, Any]] = cache(openapi.document)
+    app[DOCUMENT] = document
     app[READERS] = Readers(settings.event_readers, settings.heartbeat_s)
     app.on_response_prepare.append(stamp)
+    app.on_cleanup.append(edge.close)
     for handler, route in served.items():
         path = _IN_BRACES.sub(r"{\1:[^/]*}", route.path)
         if route.method == "GET":
@@ -179,27 +189,76 @@ def make(
     return app
 
 
-def _handler(supervisor: Supervisor, access: Access, route: Route[Any]) -> Handler:
-    """Reads what the route takes, has it handled, and sends what comes of it. Raises `ValueError` where nobody is said to be let in."""
-    if route.scope not in SCOPES:
-        raise ValueError(f"{route.method} {route.path}: {route.scope!r} is no scope: who may?")
+class Edge:
+    """What stands between a request that was let in and the route's handler."""
 
-    async def handle(request: web.Request) -> web.StreamResponse:
-        options = await read(request, route.options)
-        request[DRY_RUN] = getattr(options, "dry_run", False)
-        caller = request.get(CALLER, NOBODY)
-        code = _code(request) or (caller.client if route.about is About.OWN else None)
-        with acting(_actor(request, caller)):
-            told = await route.handler(
-                Asked(request, supervisor, caller, access, code or ClientCode("")), options
-            )
-        if isinstance(told, web.StreamResponse):
-            return told
-        if isinstance(told, bytes):
-            return web.Response(body=told, content_type=route.media[0])
-        return respond(told, route.media[0], paths=caller.is_admin)
+    def __init__(self, supervisor: Supervisor, access: Access, bus: Bus, settings: Api) -> None:
+        self._supervisor = supervisor
+        self._access = access
+        self._bus = bus
+        self._beat_s = settings.heartbeat_s
+        self._once = Once()
+        self._conditional = Conditional(supervisor.view)
 
-    return handle
+    async def close(self, _: web.Application) -> None:
+        await self._once.close()
+
+    def handler(self, route: Route[Any]) -> Handler:
+        """Reads what the route takes, has it handled, and sends what comes of it. Raises `ValueError` where nobody is said to be let in."""
+        if route.scope not in SCOPES:
+            raise ValueError(f"{route.method} {route.path}: {route.scope!r} is no scope: who may?")
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            options = await read(request, route.options)
+            request[DRY_RUN] = getattr(options, "dry_run", False)
+            caller = request.get(CALLER, NOBODY)
+            code = _code(request) or (caller.client if route.about is About.OWN else None)
+            asked = Asked(request, self._supervisor, caller, self._access, code or ClientCode(""))
+
+            async def do() -> web.Response:
+                with acting(_actor(request, caller)):
+                    return _answer(route, caller, await route.handler(asked, options))
+
+            return await (self._once_at_most(route, asked, do) if route.method == "POST" else do())
+
+        return handle
+
+    async def _once_at_most(self, route: Route[Any], asked: Asked, do: Work) -> web.StreamResponse:
+        request, caller = asked.request, asked.caller
+        body = await request.read() if route.options.in_body else b""
+
+        async def conditionally() -> web.Response:
+            match = request.headers.get("If-Match") if route.about is About.ONE else None
+            async with self._conditional.turn(asked.code, match):
+                return await do()
+
+        work = partial(self._once.answer, request, caller, body, conditionally)
+        if not (route.tells and wants_events(request.headers.get("Accept", ""))):
+            return await work()
+        problem, paths = partial(self.answer_to, request), caller.is_admin
+        return await stages.told(
+            request, self._bus, asked.code, work, problem, beat_s=self._beat_s, paths=paths
+        )
+
+    def answer_to(self, request: web.Request, error: BaseException) -> web.Response:
+        """Of whatever was raised."""
+        known = _of_http(request, error) if isinstance(error, web.HTTPException) else shortage.known(error)
+        if known is None:
+            self._bus.bug("api", error, _client(request, request.get(CALLER)))
+            known = Internal("An unexpected error; the log has the details.", request=request[REQUEST_ID])
+        return _problem(request, self._supervisor, known)
+
+
+def _answer(route: Route[Any], caller: Caller, told: object) -> web.Response:
+    """Of what a handler returns; one that has streamed its answer returns it."""
+    if isinstance(told, web.StreamResponse):
+        return cast("web.Response", told)
+    if isinstance(told, bytes):
+        return web.Response(body=told, content_type=route.media[0])
+    answer = respond(told, route.media[0], paths=caller.is_admin)
+    if isinstance(told, SessionView):
+        answer.headers["ETag"] = tag_of(told).etag
+    return answer
 
 
 def _check_rate(request: web.Request, caller: Caller, rate: Rate) -> None:

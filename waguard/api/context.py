@@ -1,5 +1,8 @@
 """Where handlers find what they need."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from aiohttp import web
 
 from waguard.access.tickets import Ticket
@@ -10,6 +13,8 @@ from waguard.core.access import Caller
 ARRIVES_S = web.AppKey("arrives_s", float)
 """Seconds until a body, or the next piece of a long one, has to be there."""
 TURNS = web.AppKey("turns", LoopTurns)
+DOCUMENT: web.AppKey[Callable[[], Mapping[str, Any]]] = web.AppKey("document")
+"""Of OpenAPI; made when it is first asked for."""
 READERS = web.AppKey("readers", Readers)
 REQUEST_ID = web.RequestKey("request_id", str)
 CALLER = web.RequestKey("caller", Caller)

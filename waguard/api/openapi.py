@@ -1,16 +1,20 @@
 """The table of routes as an OpenAPI document, and what its shapes are."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from waguard import __version__
-from waguard.api import sse
+from waguard.api import compat, sse
+from waguard.api.once import HEADER, KEYS
 from waguard.api.routes import ROUTES, Route, Streamed
-from waguard.core.access import SCOPES, Scope
-from waguard.errors import BY_CODE
+from waguard.core.access import SCOPES, About, Scope
+from waguard.core.condition import ETAGS
+from waguard.core.model import CLIENT_CODE
+from waguard.core.values import KEY
+from waguard.errors import BY_CODE, Internal, NotReady, RequestError, ShuttingDown
 
 REF = "#/components/schemas/{model}"
 PROBLEM = {
@@ -72,6 +76,44 @@ def document() -> Mapping[str, Any]:
     }
 
 
+PATTERNS = {"code": {"pattern": f"^{CLIENT_CODE}$"}, "key": {"pattern": f"^{KEY}$"}}
+"""What may stand in a path."""
+HEADERS: Mapping[str, str] = {
+    HEADER: "Drawn by the caller for each request: whoever sends it again, with the same request, gets what came of it, and it is done once.",
+    "If-Match": "The ETag that the session was shown with: it is done only if the session is still as it was then.",
+}
+
+
+def _headers(route: Route[Any]) -> Sequence[str]:
+    if route.method != "POST":
+        return ()
+    return (HEADER, "If-Match") if route.about is About.ONE else (HEADER,)
+
+
+def _header(name: str) -> Mapping[str, Any]:
+    schema = {"type": "string", "pattern": KEYS if name == HEADER else ETAGS}
+    return {"name": name, "in": "header", "description": HEADERS[name], "schema": schema}
+
+
+def _problems(route: Route[Any]) -> Mapping[str, Any]:
+    """What can be wrong, by its status. What every request can have wrong, and where a session is asked, what can be wrong with that."""
+    asks_session = route.scope is not Scope.OPEN
+    kinds = [
+        kind
+        for kind in BY_CODE.values()
+        if kind.http and (asks_session or issubclass(kind, RequestError | Internal | NotReady | ShuttingDown))
+    ]
+    media = compat.MEDIA if route.path.startswith(compat.PREFIX) else ("application/problem+json",)
+    schema = {} if route.path.startswith(compat.PREFIX) else {"schema": {"$ref": REF.format(model="Problem")}}
+    return {
+        str(status): {
+            "description": ", ".join(f"`{kind.code}`" for kind in kinds if kind.http == status),
+            "content": dict.fromkeys(media, schema),
+        }
+        for status in sorted({kind.http for kind in kinds})
+    }
+
+
 def _content(media: str, schema: Mapping[str, Any]) -> Mapping[str, Any]:
     if media == sse.TYPE:
         says = "Server-sent events, the data of each as JSON."
@@ -81,8 +123,8 @@ def _content(media: str, schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _operation(route: Route[Any], schemas: Mapping[Any, Mapping[str, Any]]) -> Mapping[str, Any]:
     options = options_of(route)
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+    parameters: list[Mapping[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", **PATTERNS.get(name, {})}}
         for name in re.findall(r"\{(\w+)\}", route.path)
     ]
     parameters += [
@@ -94,14 +136,19 @@ def _operation(route: Route[Any], schemas: Mapping[Any, Mapping[str, Any]]) -> M
         }
         for name, one in options.items()
     ]
-    content = {media: _content(media, schemas.get(route.view, {})) for media in route.media}
-    problem = {"application/problem+json": {"schema": {"$ref": REF.format(model="Problem")}}}
+    medias = (*route.media, *([sse.TYPE] if route.tells else ()))
+    content = {media: _content(media, schemas.get(route.view, {})) for media in medias}
+    parameters += [_header(name) for name in _headers(route)]
     body: dict[str, Any] = {}
     if route.streamed is Streamed.IN:
         body = {"requestBody": {"required": True, "content": {media: {} for media in route.takes}}}
     elif options and route.options.in_body and route.method == "POST":
-        schema = {"type": "object", "properties": options, "additionalProperties": False}
-        body = {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+        needed = route.options.model_json_schema().get("required", [])
+        schema = {"type": "object", "properties": options, "required": needed, "additionalProperties": False}
+        # Options may stand in the query, too; what is needed is asked for in one place.
+        body = {
+            "requestBody": {"required": bool(needed), "content": {"application/json": {"schema": schema}}}
+        }
     done = {"200": {"description": "What was asked for.", "content": content}}
     if route.streamed is Streamed.BOTH:
         done = {"101": {"description": "It is a WebSocket from here."}}
@@ -111,8 +158,5 @@ def _operation(route: Route[Any], schemas: Mapping[Any, Mapping[str, Any]]) -> M
         "security": [] if route.scope is Scope.OPEN else [{"token": [route.scope.value]}],
         **({"parameters": parameters} if parameters else {}),
         **body,
-        "responses": {
-            **done,
-            "default": {"description": "What was wrong.", "content": problem},
-        },
+        "responses": {**done, **_problems(route)},
     }

@@ -13,6 +13,7 @@ from waguard.api import (
     alive,
     cdp,
     compat,
+    contract,
     events,
     files,
     qr,
@@ -31,6 +32,7 @@ from waguard.api.schemas import (
     EventOptions,
     ExportOptions,
     ImportOptions,
+    ListOptions,
     Options,
     PageOptions,
     PairingOptions,
@@ -120,6 +122,11 @@ class Route(Generic[O]):
         return self.handler in COSTLY
 
     @property
+    def tells(self) -> bool:
+        """Whether it tells how it gets on, where that is asked for."""
+        return self.handler in TELLING
+
+    @property
     def attaches(self) -> bool:
         """Whether drivers and pages ask it, which cannot send any header they like."""
         return self.path.startswith(CDP) or self.streamed is Streamed.EVENTS
@@ -138,6 +145,12 @@ OPEN, READ, CONNECT, CLEANUP = Scope.OPEN, Scope.READ, Scope.CONNECT, Scope.CLEA
 BACKUP, DRIVE, ADMIN = Scope.BACKUP, Scope.DRIVE, Scope.ADMIN
 ALLOWED, OWN = About.ALLOWED, About.OWN
 Restored = SessionView | SnapshotTried
+TELLING = frozenset(
+    {
+        *(sessions.connect, sessions.restart, sessions.disconnect, sessions.cleanup),
+        *(snapshots.restore, snapshots.bring),
+    }
+)
 COSTLY = frozenset(
     {
         *(sessions.connect, sessions.restart, sessions.disconnect, sessions.cleanup),
@@ -154,7 +167,7 @@ ROUTES: Sequence[Route[Any]] = (
         "GET",
         "/v1/sessions",
         READ,
-        Options,
+        ListOptions,
         AllSessions | SessionList,
         sessions.list_sessions,
         clients=ALLOWED,
@@ -204,6 +217,7 @@ ROUTES: Sequence[Route[Any]] = (
         clients=ALLOWED,
     ),
     Route("POST", EVENTS + "/tickets", READ, Options, TicketView, events.ticket, clients=ALLOWED),
+    Route("GET", "/v1/openapi.json", READ, Options, dict[str, Any], contract.document, clients=ALLOWED),
     Route("GET", "/v1/stats", READ, StatsOptions, StatsView, stats.stats),
     Route("GET", "/v1/schedule", READ, Options, JobList, admin.schedule),
     Route("GET", TOKENS, ADMIN, Options, TokenList, tokens.list_tokens),

@@ -20,7 +20,7 @@ from waguard.api.context import ARRIVES_S
 from waguard.api.discreet import without_paths
 from waguard.api.words import in_http
 from waguard.core.access import EVERY_CLIENT
-from waguard.core.model import Wait, client_code
+from waguard.core.model import Status, Wait, client_code
 from waguard.core.plain_text import plain_json
 from waguard.errors import InvalidClientCode, InvalidRequest, RequestTimeout
 
@@ -59,6 +59,19 @@ class AnyOptions(Options):
     in_body = False
 
 
+def _words(given: object) -> object:
+    """A list, which a query has with commas between."""
+    return [one.strip() for one in given.split(",") if one.strip()] if isinstance(given, str) else given
+
+
+class ListOptions(Options):
+    status: Annotated[list[Status], BeforeValidator(_words), Field(max_length=20)] = []
+    text: Annotated[str, Field(max_length=200)] = ""
+    limit: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Null: all of them."""
+    cursor: Annotated[str, Field(max_length=64)] = ""
+
+
 class WaitOptions(Options):
     wait: Wait = Wait.QR
     timeout_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] | None = None
@@ -82,11 +95,6 @@ class ImportOptions(RestoreOptions):
 class PairingOptions(Options):
     phone: Annotated[str, Field(pattern=r"^\+?[0-9]{7,15}$")]
     """With its country code."""
-
-
-def _words(given: object) -> object:
-    """A list, which a query has with commas between."""
-    return [one.strip() for one in given.split(",") if one.strip()] if isinstance(given, str) else given
 
 
 def _code(given: str) -> None:

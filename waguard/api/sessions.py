@@ -1,22 +1,27 @@
 """One client's session: each reads, asks the supervisor, answers."""
 
-import contextlib
-
 from aiohttp import web
 
 from waguard.api import qr
+from waguard.api.accept import accepted
 from waguard.api.asked import Asked
-from waguard.api.schemas import ConnectOptions, Options, PairingOptions, WaitOptions
+from waguard.api.schemas import ConnectOptions, ListOptions, Options, PairingOptions, WaitOptions
+from waguard.core.listing import page
 from waguard.core.model import client_code
 from waguard.core.shown import AllSessions, CleanupView, PairingView, QrView, SessionList, SessionView
 from waguard.errors import NotAcceptable
 
 
-async def list_sessions(asked: Asked, _options: Options) -> AllSessions | SessionList:
-    """All sessions that the token is for; the admin is told what browsers are started in, too."""
+async def list_sessions(asked: Asked, options: ListOptions) -> AllSessions | SessionList:
+    """The sessions that the token is for, in the order of their codes; the admin is told what browsers are started in, too. ``status``: only of
+    these. ``text``: with this in their code, number or name. ``limit``: so many at most, and ``next`` is the ``cursor`` of the page behind.
+    """
     supervisor, caller = asked.supervisor, asked.caller
-    found = [view for view in supervisor.views() if caller.may_see(client_code(view.client))]
-    return AllSessions(found, supervisor.sandbox()) if caller.is_admin else SessionList(found)
+    seen = [view for view in supervisor.views() if caller.may_see(client_code(view.client))]
+    found = page(seen, options.status, options.text, options.limit, options.cursor)
+    if caller.is_admin:
+        return AllSessions(found.sessions, found.next, supervisor.sandbox())
+    return SessionList(found.sessions, found.next)
 
 
 async def show(asked: Asked, _options: Options) -> SessionView:
@@ -46,25 +51,10 @@ async def cleanup(asked: Asked, _options: Options) -> CleanupView:
     return await asked.supervisor.cleanup(asked.code)
 
 
-def _accepted(header: str) -> list[str]:
-    """The types of an Accept header, best first; what it refuses (``q=0``) and what makes no sense is left out."""
-    liked: list[tuple[float, str]] = []
-    for part in header.lower().split(","):
-        name, *parameters = (word.strip() for word in part.split(";"))
-        weight = next((word[2:] for word in parameters if word.startswith("q=")), "1")
-        with contextlib.suppress(ValueError):
-            if (quality := float(weight)) > 0:
-                liked.append((quality, _STARS.get(name, name)))
-    return [name for _, name in sorted(liked, key=lambda one: -one[0])]
-
-
-_STARS = {"image/*": "image/png", "text/*": "text/plain"}
-
-
 async def show_qr(asked: Asked, _options: Options) -> QrView | web.Response:
     """The QR code on the page now: JSON, PNG, SVG or text, whichever of them the Accept header likes best."""
     view = asked.supervisor.qr(asked.code)
-    for wanted in _accepted(asked.request.headers.get("Accept", "*/*")):
+    for wanted in accepted(asked.request.headers.get("Accept", "*/*")):
         if wanted in {"application/json", "application/*", "*/*"}:
             return view
         if wanted in qr.FORMATS:

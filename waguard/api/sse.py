@@ -25,6 +25,11 @@ def event(name: str, view: object, *, paths: bool, place: object = None) -> byte
     """``place``: the id by which it is found again; None: the reader keeps the one before."""
     told = view if paths else without_paths(view)
     data = plain_json(in_http(_ANY.dump_json(told).decode()))
+    return framed(name, data, place)
+
+
+def framed(name: str, data: str, place: object = None) -> bytes:
+    """``data`` is one line of JSON."""
     return f"{_id(place)}event: {name}\ndata: {data}\n\n".encode()
 
 

@@ -4,8 +4,9 @@ from aiohttp import web
 
 from waguard.api.asked import Asked
 from waguard.api.schemas import Options, ValueOptions, pieces_of, respond
+from waguard.core.condition import Condition
 from waguard.core.shown import ValueDeleted, ValueList, ValueView
-from waguard.core.values import MOST_ALL, Condition, Value, check_key, check_size, check_type
+from waguard.core.values import MOST_ALL, Value, check_key, check_size, check_type
 
 
 async def list_values(asked: Asked, _options: Options) -> ValueList:

@@ -62,6 +62,13 @@ TOLD: Mapping[str, frozenset[str]] = {
     }.items()
 }
 """These events are kept and told outside, and of each these fields: whatever else one may carry some day gets there by no mistake."""
+STAGED: Mapping[str, frozenset[str]] = {
+    **TOLD,
+    "stage.done": frozenset({"attempt", "stage", "duration_ms"}),
+    "stage.slow": frozenset({"attempt", "stage", "expected_s"}),
+    "sweep.finding": frozenset({"kind", "action", "outcome", "detail"}),
+}
+"""What a verb that tells how it gets on tells of its client."""
 KINDS = frozenset(name.partition(".")[0] for name in TOLD)
 """In the place of a name: all events of which it is the first part."""
 READY, MISSED, ENDED = "feed.ready", "feed.missed", "feed.ended"

@@ -10,7 +10,8 @@ from waguard.errors import InvalidClientCode, WaguardError
 ClientCode = NewType("ClientCode", str)
 
 # One class, validated here and nowhere else. ASCII on purpose: look-alikes of other scripts are refused.
-_CLIENT_CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+CLIENT_CODE = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+_CLIENT_CODE = re.compile(CLIENT_CODE, re.ASCII)
 
 
 def client_code(text: str) -> ClientCode:

@@ -402,6 +402,8 @@ class TokenMade:
 @dataclass(frozen=True, slots=True)
 class SessionList:
     sessions: Sequence[SessionView]
+    next: str | None = None
+    """The `cursor` of the page behind this one; null: there is none."""
 
 
 @dataclass(frozen=True, slots=True)

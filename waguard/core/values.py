@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from waguard.errors import InvalidRequest, PreconditionFailed, ValuesFull, ValueTooLarge
+from waguard.errors import InvalidRequest, ValuesFull, ValueTooLarge
 
 MOST_BYTES = 64 * 1024
 """Of one value."""
@@ -13,13 +13,11 @@ MOST_ALL = 1024 * 1024
 MOST_VALUES = 1000
 """Of a client."""
 OCTETS = "application/octet-stream"
-_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@=+~-]{0,127}", re.ASCII)
+KEY = "[A-Za-z0-9][A-Za-z0-9._:@=+~-]{0,127}"
+_KEY = re.compile(KEY, re.ASCII)
 _WORD = r"[A-Za-z0-9!#$&^_.+-]+"
 _TYPE = re.compile(rf"{_WORD}/{_WORD}(?:[ \t]*;[ \t]*{_WORD}=(?:{_WORD}|\"[A-Za-z0-9 !#$&^_.+:-]*\"))*")
 _MOST_TYPE = 200
-_TAG = r'(?:W/)?"[^"\x00-\x20\x7f]*"'
-_TAGS = re.compile(rf"{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
-_ANY = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,57 +89,3 @@ def check_room(others: Iterable[Value], size: int, code: str) -> None:
         f"{code} would have {what}.",
         hint=f"Delete some, or give those that are soon of no use a time to live (ttl_s). They are listed by: waguard values {code}",
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What the headers `If-Match` and `If-None-Match` say."""
-
-    match: frozenset[str] | None = None
-    none_match: frozenset[str] | None = None
-
-    @classmethod
-    def of(cls, match: str | None, none_match: str | None) -> "Condition":
-        """Raises `InvalidRequest`."""
-        weak_too = _tags("If-None-Match", none_match)
-        # A weak tag is as good as a strong one only to whoever wants none of them, RFC 9110, 13.1.
-        return cls(
-            _tags("If-Match", match),
-            None if weak_too is None else frozenset(one.removeprefix("W/") for one in weak_too),
-        )
-
-    def is_known(self, there: Value) -> bool:
-        """Whether the caller has this one already."""
-        return self.none_match is not None and _among(self.none_match, there)
-
-    def check(self, there: Value | None) -> None:
-        """Raises `PreconditionFailed`."""
-        if self.match is not None and not _among(self.match, there):
-            why = "There is no such value." if there is None else "Somebody has written it since."
-        elif there is not None and self.is_known(there):
-            why = "There is such a value already."
-        else:
-            return
-        raise PreconditionFailed(
-            why,
-            hint="Get it, and try again with its ETag.",
-            **({} if there is None else {"etag": there.etag}),
-        )
-
-
-ALWAYS = Condition()
-
-
-def _tags(name: str, given: str | None) -> frozenset[str] | None:
-    if given is None:
-        return None
-    told = given.strip()
-    if told != _ANY and not _TAGS.fullmatch(told):
-        raise InvalidRequest(
-            f"The {name} header {told[:80]!r} has no ETags.", hint='Write * or ETags as they came: "5f3a".'
-        )
-    return frozenset({_ANY} if told == _ANY else re.findall(_TAG, told))
-
-
-def _among(tags: frozenset[str], there: Value | None) -> bool:
-    return there is not None and bool(tags & {_ANY, there.etag})

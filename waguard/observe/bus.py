@@ -1,6 +1,7 @@
 """The one stream of events. Logs, and later metrics, history, audit and webhooks, are subscribers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,16 @@ class Bus:
         self._subscribers: list[Callable[[Event], None]] = []
 
     def subscribe(self, subscriber: Callable[[Event], None]) -> None:
-        self._subscribers.append(subscriber)
+        self._subscribers = [*self._subscribers, subscriber]
+
+    @contextmanager
+    def listening(self, subscriber: Callable[[Event], None]) -> Iterator[None]:
+        """For as long as the block lasts."""
+        self.subscribe(subscriber)
+        try:
+            yield
+        finally:
+            self._subscribers = [one for one in self._subscribers if one is not subscriber]
 
     def publish(
         self,

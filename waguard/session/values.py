@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from waguard.config.sections import Deadlines
+from waguard.core.condition import ALWAYS, Condition
 from waguard.core.model import ClientCode, Stage
-from waguard.core.values import ALWAYS, Condition, Value, check_room, check_size
+from waguard.core.values import Value, check_room, check_size
 from waguard.errors import NoSuchValue
 from waguard.profile.aside import Aside
 from waguard.session.value_files import Broken, ValueFiles, name_of
