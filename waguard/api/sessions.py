@@ -6,9 +6,17 @@ from aiohttp import web
 
 from waguard.api import qr
 from waguard.api.asked import Asked
-from waguard.api.schemas import ConnectOptions, Options, PairingOptions, WaitOptions
+from waguard.api.schemas import ConnectOptions, Options, PairingOptions, RestoreOptions, WaitOptions
 from waguard.core.model import client_code
-from waguard.core.shown import AllSessions, CleanupView, PairingView, QrView, SessionList, SessionView
+from waguard.core.shown import (
+    AllSessions,
+    CleanupView,
+    PairingView,
+    QrView,
+    SessionList,
+    SessionView,
+    UndoTried,
+)
 from waguard.errors import NotAcceptable
 
 
@@ -44,6 +52,13 @@ async def disconnect(asked: Asked, _options: Options) -> SessionView:
 async def cleanup(asked: Asked, _options: Options) -> CleanupView:
     """End everything of this client and put its profile aside: it will have to scan again. Each step says how it went."""
     return await asked.supervisor.cleanup(asked.code)
+
+
+async def undo(asked: Asked, options: RestoreOptions) -> SessionView | UndoTried:
+    """Take back the last cleanup, fresh, restore or import: what it has put aside comes back, and is connected with; what is there now is put aside. ``dry_run``: only say what that would be."""
+    if options.dry_run:
+        return UndoTried(await asked.supervisor.check_undo(asked.code))
+    return await asked.supervisor.undo(asked.code, wait=options.wait, timeout_s=options.timeout_s)
 
 
 def _accepted(header: str) -> list[str]:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from waguard.errors import NotOurs
-from waguard.profile.generation import RETIRED, VALUES, Profile, Retired, new_generation
-from waguard.system.files import Below, as_storage_error, remove_tree, sync_directory
+from waguard.profile.generation import NOBODY, RETIRED, VALUES, Profile, Retired, new_generation
+from waguard.system.files import Below, as_storage_error, partial, remove_tree, sync_directory
 
 _LOOKED = ".looked"
 """Bears the time of the last look at the ages of what was put aside."""
@@ -63,9 +63,12 @@ class Aside:
                 sync_directory(changed)
         return place
 
-    def put_values(self, code: str, folder: Path) -> Path | None:
-        """Put what apps have kept with a session aside; returns where, or None if there is nothing. Raises `StorageFailed`."""
-        place = self.places[0] / f"{code}.{new_generation()}.{VALUES}"
+    def put_values(self, code: str, folder: Path, called: str = "") -> Path | None:
+        """Put what apps have kept with a session aside; returns where, or None if there is nothing. Raises `StorageFailed`.
+
+        ``called``: instead of the name of a profile.
+        """
+        place = self._of_values(code, called or new_generation())
         with as_storage_error(f"retire the values of {code}"):
             if not folder.is_dir():
                 return None
@@ -77,6 +80,33 @@ class Aside:
             for changed in (place.parent, folder.parent):
                 sync_directory(changed)
         return place
+
+    def _of_values(self, code: str, called: str) -> Path:
+        return self.places[0] / f"{code}.{called}.{VALUES}"
+
+    def find_values(self, code: str, called: str) -> Path | None:
+        """Where they are, if they are there still."""
+        place = self._of_values(code, called)
+        return place if called and place.is_dir() else None
+
+    def take_values(self, place: Path, folder: Path) -> None:
+        """Have them back where there are none now. Raises `StorageFailed`."""
+        with as_storage_error(f"bring back {place.name}"):
+            place.rename(folder)
+            for changed in (folder.parent, place.parent):
+                sync_directory(changed)
+
+    def find(self, code: str, generation: str) -> Retired | None:
+        """The profile of this client that has this name, for whatever reason it was put aside. Raises `StorageFailed`."""
+        profiles = (one for one in self.all() if one.reason != VALUES and one.code in {code, NOBODY})
+        return next((one for one in profiles if one.generation == generation), None)
+
+    def take(self, retired: Retired, path: Path) -> None:
+        """Have one back as a profile of this path, on the same file system. Raises `StorageFailed`."""
+        with as_storage_error(f"bring back {retired.path.name}"):
+            retired.path.rename(path)
+            for changed in (path.parent, retired.path.parent):
+                sync_directory(changed)
 
     def all(self) -> Sequence[Retired]:
         """What was put aside, the oldest first. Only names of our own making count."""
@@ -122,5 +152,6 @@ class Aside:
         """Delete what was put aside for good; nothing else is ever deleted. Raises `NotOurs`, `StorageFailed`."""
         if path.parent not in self.places or not RETIRED.fullmatch(path.name):
             raise NotOurs(f"{path} is not a retired profile of ours, so it is not deleted.")
-        with as_storage_error(f"delete {path}"):
-            remove_tree(path)
+        with as_storage_error(f"delete {path}"), partial(path) as going:
+            path.rename(going)  # half of it must never come back
+            remove_tree(going)

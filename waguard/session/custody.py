@@ -12,11 +12,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from waguard.core.model import ClientCode, Verdict
-from waguard.errors import ProfileLocked, SnapshotFailed, SnapshotRefused
+from waguard.errors import ProfileLocked, SnapshotFailed, SnapshotRefused, UndoRefused
 from waguard.profile import caches, copied, examiners, leveldb, login_files, witness
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject
-from waguard.profile.generation import DAMAGED, Place, Profile
+from waguard.profile.generation import DAMAGED, Place, Profile, Retired
 from waguard.profile.held import Held
 from waguard.profile.store import Profiles
 from waguard.profile.witness import Mark, Witness
@@ -81,6 +81,30 @@ class Custody:
         """The check before a launch."""
         subject = Subject(place, self.version, self.origin, self.profiles.uid, known, login_on_disk)
         return examiners.examine(subject)
+
+    def look_at_retired(self, generation: str) -> tuple[Retired, Report]:
+        """A profile that was put aside and may come back, and the check of it. Raises `UndoRefused`, `ProfileTooNew`, `StorageFailed`."""
+        retired = self.profiles.aside.find(self.code, generation)
+        if retired is None:
+            kept = [
+                one.id
+                for one in self.snapshots.of(self.code)
+                if one.about is not None and one.about.generation == generation
+            ]
+            also = f"A snapshot has it: waguard restore {self.code} {kept[0]}" if kept else ""
+            raise UndoRefused(
+                f"The profile {generation}, which was put aside, is there no more.",
+                hint=also or f"See which snapshots there are: waguard snapshots {self.code}",
+                reason="gone",
+            )
+        report = self.look(retired.path, None)
+        if report.verdict is Verdict.DAMAGED:
+            raise UndoRefused(
+                f"The profile that was put aside is damaged: {report.why}",
+                hint=f"See which snapshots there are: waguard snapshots {self.code}",
+                reason="damaged",
+            )
+        return retired, report
 
     def _structure(self, place: Path) -> Report:
         subject = Subject(place, self.version, self.origin, self.profiles.uid)

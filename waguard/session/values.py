@@ -137,18 +137,31 @@ class Values:
         await self._drop(known, over)
         return len(over)
 
-    async def retire(self) -> str | None:
-        """Put all of them aside; what was done, None if there were none."""
-        return await self._in_turn(self._retire)
+    async def retire(self, called: str = "") -> str | None:
+        """Put all of them aside, by this name if it has to be known before; what was done, None if there were none."""
+        return await self._in_turn(partial(self._retire, called))
 
-    async def _retire(self) -> str | None:
+    async def _retire(self, called: str) -> str | None:
         self._check_tenure()
         living = self._living(await self._look())
         self._known = None
-        place = await in_thread(self._aside.put_values, self._code, self._files.folder)
+        place = await in_thread(self._aside.put_values, self._code, self._files.folder, called)
         self._known = {}
         size = sum(one.bytes for one in living.values())
         return None if place is None else f"{len(living)} ({size} bytes) retired as {place.name}"
+
+    async def bring_back(self, called: str, instead: str) -> None:
+        """Have those that were put aside by this name, if they are there still, and put what there is aside by the other name."""
+        await self._in_turn(partial(self._bring_back, called, instead))
+
+    async def _bring_back(self, called: str, instead: str) -> None:
+        self._check_tenure()
+        place = await in_thread(self._aside.find_values, self._code, called)
+        if place is None:
+            return
+        self._known = None
+        await in_thread(self._aside.put_values, self._code, self._files.folder, instead)
+        await in_thread(self._aside.take_values, place, self._files.folder)
 
     # --- both -------------------------------------------------------------------------------------------
 
