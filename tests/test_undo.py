@@ -32,10 +32,12 @@ from waguard.core.shown import UndoTried, UndoView
 from waguard.core.undo import Act, Deed, happened, last
 from waguard.errors import LoginInUse, StorageFailed, UndoRefused, WaguardError
 from waguard.profile.aside import Aside
+from waguard.session.custody import Custody
 from waguard.session.ladder import Ladder
 from waguard.session.login import ClientLogin
 from waguard.simulator.server import Cadence, Simulator
 from waguard.supervisor.supervisor import Supervisor
+from waguard.upkeep.tidying import Tidying
 
 real = pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")
 UNDO = "/v1/sessions/demo/undo"
@@ -108,6 +110,11 @@ def marked(sessions_dir: Path) -> Path:
 
 def retired(sessions_dir: Path) -> list[str]:
     return sorted(path.name.split(".", 2)[2] for path in (sessions_dir / ".retired").iterdir())
+
+
+async def swept(sessions_dir: Path) -> None:
+    """What was put aside has the name that it keeps."""
+    await until(lambda: all(one.endswith((".empty", ".saved")) for one in retired(sessions_dir)), "looked at")
 
 
 def refused(caught: pytest.ExceptionInfo[UndoRefused]) -> str:
@@ -200,6 +207,7 @@ async def test_the_last_act_is_known_whatever_the_clock_and_the_dates_of_files_s
         await supervisor.connect(DEMO)
         second = generation(supervisor)
         await supervisor.connect(DEMO, fresh=True)
+        await swept(sessions_dir)
         for path in (sessions_dir / ".retired").iterdir():
             if ".cleanup" in path.name:
                 os.utime(path)  # as if it had been put aside last
@@ -222,6 +230,7 @@ async def test_what_cannot_be_taken_back_is_refused_and_nothing_changes(
         assert problem["reason"] == "nothing"
         assert problem["hint"].endswith("GET /v1/sessions/demo/snapshots")
         await asked.supervisor.connect(DEMO, fresh=True)
+        await swept(sessions_dir)
         (place,) = (sessions_dir / ".retired").iterdir()
         away = sessions_dir / "away"
         place.rename(away)
@@ -328,6 +337,50 @@ async def test_two_who_undo_at_a_time_take_one_act_back(port: Any) -> None:
         answers = await asyncio.gather(*(asked.ask("POST", UNDO, TOKEN) for _ in range(3)))
         assert {answer.status for answer in answers} == {200}, [one.body for one in answers]
         assert {answer.json["generation"] for answer in answers} == {first}
+
+
+async def test_beside_a_sweep_that_gives_it_another_name_it_comes_back_whole_all_the_same(
+    port: Any, sessions_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each look for it, and in the middle of each look at it."""
+    renames: list[str] = []
+
+    def rename() -> None:
+        for path in (sessions_dir / ".retired").glob("demo.*.fresh"):
+            path.rename(f"{path}.saved")
+            renames.append(path.name)
+
+    real_look, real_all, real_take = Custody.look, Aside.all, Aside.take
+
+    def look(custody: Custody, *given: Any, **more: Any) -> Any:
+        if given[0].parent.name == ".retired":
+            rename()
+        return real_look(custody, *given, **more)
+
+    def every(aside: Aside) -> Any:
+        found = real_all(aside)
+        rename()
+        return found
+
+    def take(aside: Aside, *given: Any) -> None:
+        rename()
+        real_take(aside, *given)
+
+    async def nothing(*_: object, **__: object) -> None:
+        pass
+
+    monkeypatch.setattr(Tidying, "_sweep", nothing)
+    async with port() as asked:
+        await asked.supervisor.connect(DEMO)
+        for changed, name, how in ((Custody, "look", look), (Aside, "all", every), (Aside, "take", take)):
+            first = generation(asked.supervisor)
+            await asked.supervisor.connect(DEMO, fresh=True)
+            for path in (sessions_dir / ".retired").glob("*.saved"):
+                shutil.rmtree(path)
+            with monkeypatch.context() as patched:
+                patched.setattr(changed, name, how)
+                assert (await asked.supervisor.undo(DEMO)).generation == first, name
+        assert len(renames) == 3
 
 
 # --- a login that Chromium wrote ---------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from waguard.system.files import Below, as_storage_error, partial, remove_tree, 
 
 _LOOKED = ".looked"
 """Bears the time of the last look at the ages of what was put aside."""
+LOOKS = 2
+"""So often one is looked for: it gets another name once, when it is saved, and a list that is read meanwhile may have neither."""
 _NOTE = ".waguard-sequence"
 """In a profile that was put aside: see `Retired`."""
 
@@ -98,13 +100,21 @@ class Aside:
 
     def find(self, code: str, generation: str) -> Retired | None:
         """The profile of this client that has this name, for whatever reason it was put aside. Raises `StorageFailed`."""
-        profiles = (one for one in self.all() if one.reason != VALUES and one.code in {code, NOBODY})
-        return next((one for one in profiles if one.generation == generation), None)
+        for _ in range(LOOKS):
+            for one in self.all():
+                if one.generation == generation and one.reason != VALUES and one.code in {code, NOBODY}:
+                    return one
+        return None
 
     def take(self, retired: Retired, path: Path) -> None:
         """Have one back as a profile of this path, on the same file system. Raises `StorageFailed`."""
         with as_storage_error(f"bring back {retired.path.name}"):
-            retired.path.rename(path)
+            try:
+                retired.path.rename(path)
+            except FileNotFoundError:
+                if (again := self.find(retired.code, retired.generation)) is None:
+                    raise
+                again.path.rename(path)
             for changed in (path.parent, retired.path.parent):
                 sync_directory(changed)
 
@@ -115,7 +125,9 @@ class Aside:
             entries = [entry for place in self.places for entry in os.scandir(place)]
             for entry in entries:
                 ours = RETIRED.fullmatch(entry.name)
-                if ours is not None and entry.is_dir(follow_symlinks=False):
+                if ours is None or not entry.is_dir(follow_symlinks=False):
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # it goes just now, or gets another name
                     since = entry.stat(follow_symlinks=False).st_mtime
                     path = Path(entry.path)
                     saved = ours["state"] is not None or ours["reason"] == VALUES

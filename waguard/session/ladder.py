@@ -103,7 +103,7 @@ class Ladder:
 
     def _bring_back(self, generation: str) -> Taken:
         """One that was put aside, looked at once more, in the place of what is there."""
-        retired, report = self._custody.look_at_retired(generation)
+        retired, report, _ = self._custody.look_at_retired(generation)
         self._custody.lock(self._custody.profiles.profile(generation))
         profile = self._custody.profiles.bring_back(retired)
         self._custody.profiles.give(profile)

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from waguard.core.login import events
 from waguard.core.undo import Act, Deed, happened, last
 from waguard.errors import UndoRefused, WaguardError
-from waguard.profile import identity
 from waguard.profile.generation import new_generation
 from waguard.session.instance import Instance
 from waguard.session.login import ClientLogin
@@ -91,8 +90,8 @@ class Acts:
         act = last([one.act for one in acts], current)
         if act is None:
             raise self._nothing("There is no cleanup, fresh, restore or import that could be taken back.")
-        retired, _ = await in_thread(instance.custody.look_at_retired, act.generation, kind=Kind.COPIES)
-        names = await in_thread(identity.read, retired.path, instance.origin)
+        look = instance.custody.look_at_retired
+        _, _, names = await in_thread(look, act.generation, kind=Kind.COPIES)
         aside = instance.resources.profiles.aside
         values = await in_thread(aside.find_values, instance.code, act.values)
         acted = next(one for one in acts if one.act == act)
@@ -100,7 +99,7 @@ class Acts:
             act,
             acted.login.login,
             0 if values is None else await in_thread(count, values),
-            names or frozenset(),
+            names,
             current,
         )
 
