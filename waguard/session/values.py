@@ -24,7 +24,7 @@ T = TypeVar("T")
 class Values:
     """Owns the files. What one asks for is done before the next one's turn, also if the one who asked hangs up.
 
-    Each verb may raise `StorageFailed`, `StorageHangs`, `DeadlineExceeded`; what writes, `TenureLost` too.
+    Each verb may raise `StorageFailed`, `StorageHangs`, `DeadlineExceeded`, `TenureLost`.
     """
 
     def __init__(
@@ -95,7 +95,6 @@ class Values:
     async def _put(
         self, key: str, said: bytes, media_type: str, ttl_s: float | None, condition: Condition
     ) -> Value:
-        self._check_tenure()
         known = await self._look()
         others = dict(self._living(known))
         condition.check(others.pop(key, None))
@@ -115,7 +114,6 @@ class Values:
         return await self._in_turn(partial(self._delete, key, condition))
 
     async def _delete(self, key: str, condition: Condition) -> Value:
-        self._check_tenure()
         known = await self._look()
         there = self._living(known).get(key)
         condition.check(there)
@@ -131,7 +129,6 @@ class Values:
         return await self._in_turn(self._drop_over)
 
     async def _drop_over(self) -> int:
-        self._check_tenure()
         known = await self._look()
         over = known.keys() - self._living(known).keys()
         await self._drop(known, over)
@@ -142,7 +139,6 @@ class Values:
         return await self._in_turn(partial(self._retire, called))
 
     async def _retire(self, called: str) -> str | None:
-        self._check_tenure()
         living = self._living(await self._look())
         self._known = None
         place = await in_thread(self._aside.put_values, self._code, self._files.folder, called)
@@ -155,7 +151,6 @@ class Values:
         await self._in_turn(partial(self._bring_back, called, instead))
 
     async def _bring_back(self, called: str, instead: str) -> None:
-        self._check_tenure()
         place = await in_thread(self._aside.find_values, self._code, called)
         if place is None:
             return
@@ -175,6 +170,7 @@ class Values:
                 within(Stage.PREPARE, self._deadlines.prepare, "reading or writing values"),
                 self._turn,
             ):
+                self._check_tenure()
                 return await work()
         finally:
             self._asked -= 1
