@@ -414,6 +414,13 @@ async def test_a_login_comes_back_without_a_scan(start: Daemon, journal: Journal
         assert len(simulator.devices) == 1, "no second scan"
         # Two browsers with one login would drive each other out.
         await supervisor.cleanup(DEMO)
+        await swept(sessions_dir)
+        (place,) = (sessions_dir / ".retired").glob(f"demo.{view.generation}.*")
+        await asyncio.to_thread(place.rename, sessions_dir / "away")
+        with pytest.raises(UndoRefused, match=r"is there no more\. Snapshot .* was taken of it") as caught:
+            await supervisor.undo(DEMO)
+        assert (refused(caught), bool(caught.value.details["snapshot"])) == ("gone", True)
+        await asyncio.to_thread((sessions_dir / "away").rename, place)
         async with supervisor.snapshot_stream(DEMO, taken, plain=True) as file:
             exported = await asyncio.to_thread(file.read)
 
@@ -426,6 +433,7 @@ async def test_a_login_comes_back_without_a_scan(start: Daemon, journal: Journal
             with pytest.raises(LoginInUse, match="login of demo2 already"):
                 await ask(DEMO)
         await supervisor.cleanup(DEMO2)
+        await swept(sessions_dir)
         (place,) = (sessions_dir / ".retired").glob(f"demo.{view.generation}.*")
         damage.zero(damage.manifest(damage.indexed_db(place)))
         with pytest.raises(UndoRefused, match="MANIFEST") as caught:

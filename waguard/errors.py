@@ -156,7 +156,7 @@ class SnapshotRefused(LoginError, code="snapshot_refused", http=422):
 
 
 class UndoRefused(LoginError, code="undo_refused", http=409):
-    """The last cleanup, fresh, restore or import cannot be taken back. ``reason``: ``nothing`` (none has put a profile aside), ``gone`` (it is there no more), ``damaged``."""
+    """The last cleanup, fresh, restore or import cannot be taken back. ``reason``: ``nothing`` (none has put a profile aside), ``gone`` (it is there no more; ``snapshot`` was taken of it), ``damaged``."""
 
     do = "`reason` says why. Use a snapshot: waguard snapshots CODE"
 

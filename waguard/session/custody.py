@@ -104,12 +104,12 @@ class Custody:
             )
         abouts = ((one.id, one.about) for one in self.snapshots.of(self.code))
         kept = [name for name, about in abouts if about is not None and about.generation == generation]
+        saved = f" Snapshot {kept[0]} was taken of it." if kept else ""
         raise UndoRefused(
-            f"The profile {generation}, which was put aside, is there no more.",
-            hint=f"A snapshot has it: waguard restore {self.code} {kept[0]}"
-            if kept
-            else f"See which snapshots there are: waguard snapshots {self.code}",
+            f"The profile {generation}, which was put aside, is there no more.{saved}",
+            hint=f"See which snapshots there are: waguard snapshots {self.code}",
             reason="gone",
+            **({"snapshot": kept[0]} if kept else {}),
         )
 
     def _structure(self, place: Path) -> Report:
