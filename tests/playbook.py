@@ -74,6 +74,7 @@ _readings = st.builds(
 _asked: Sequence[st.SearchStrategy[e.Event]] = (
     st.builds(e.ConnectAsked, fresh=st.booleans()),
     st.builds(e.RestoreAsked, st.sampled_from(["a", "b"])),
+    st.builds(e.RestoreAsked, st.just(""), st.sampled_from(["a", "b"])),
     *(st.just(kind()) for kind in (e.RestartAsked, e.DisconnectAsked, e.CleanupAsked)),
     *(st.just(kind()) for kind in (e.ReturnAsked, e.RecycleAsked, e.Adopted)),
 )

@@ -1090,7 +1090,7 @@ async def test_no_answer_to_a_clients_token_names_a_path_of_the_daemons(
         happening = Happening(1, 1.0, "demo", "health.finding", {"evidence": ["seen:"], "why": "So:"})
         cleanup = CleanupView("demo", ok=False, steps=[Step("retire", "failed", detail="No:")], ms=1.0)
         answers: dict[str, object] = {
-            **dict.fromkeys(("view", "connect", "restart", "disconnect", "restore"), session),
+            **dict.fromkeys(("view", "connect", "restart", "disconnect", "restore", "undo"), session),
             **dict.fromkeys(("check_snapshot", "snapshot", "bring"), snapshot),
             "views": [session],
             "snapshots": [snapshot],

@@ -276,7 +276,7 @@ BEFORE: Mapping[str, Callable[[Reader], None]] = {
     "--dry-run": Reader.another_bots_login,
 }
 AFTER: Mapping[str, Callable[[Reader], None]] = {"/faults": Reader.no_fault, "/phone/link": Reader.entered}
-ADDED = {"waguard restore": " --yes"}
+ADDED = {"waguard restore": " --yes", "waguard undo": " --yes"}
 """Who types it answers a question."""
 
 

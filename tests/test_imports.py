@@ -56,7 +56,7 @@ OF_A_SESSION = (
         "login",
         "enclosure",
     ),
-    *("copies", "ending", "launch", "handover", "cleanup"),
+    *("copies", "ending", "undo", "launch", "handover", "cleanup"),
     *("inbox", "crew", "plans", "usage", "visit", "opening", "probing", "reading", "curing", "watch"),
     *("start", "announcer", "task", "sessions"),
 )

@@ -248,6 +248,11 @@ _pages = st.builds(
 _others: Sequence[st.SearchStrategy[e.Event]] = (
     st.builds(e.ProfileKept, st.booleans()),
     st.builds(e.ProfileRestored, st.sampled_from("ABC")),
+    st.builds(
+        e.ProfileReturned,
+        st.sampled_from([one for one in Standing if one not in {Standing.RESTORED, Standing.DOUBTED}]),
+    ),
+    st.builds(e.ProfileReturned, st.just(Standing.RESTORED), st.sampled_from("ABC")),
     st.builds(e.ProfileFresh, st.booleans()),
     st.builds(e.Adopted, st.booleans()),
     st.just(e.DamageSeen("it was wiped")),
@@ -264,6 +269,7 @@ _begun = st.builds(
 ) | st.builds(
     LoginState, st.just(Standing.RESTORED), st.sampled_from("ABC"), st.booleans(), asked=st.booleans()
 )
+ANEW = e.ProfileKept | e.ProfileRestored | e.ProfileReturned | e.ProfileFresh | e.CleanedUp
 Run = tuple[LoginState, Sequence[e.Event]]
 RUNS = st.tuples(_begun, st.lists(EVENTS, min_size=1, max_size=12))
 """How it stands at first, and what happens then."""
@@ -281,9 +287,9 @@ def steps_of(run: Run) -> Iterator[tuple[LoginState, e.Event, LoginState, tuple[
 def test_what_was_lost_comes_back_by_a_scan_or_a_restore_alone(run: Run) -> None:
     for before, event, state, _ in steps_of(run):
         if not before.may_be and state.may_be:
-            assert isinstance(event, e.PageConnected | e.ProfileRestored)
+            assert isinstance(event, e.PageConnected | e.ProfileRestored | e.ProfileReturned)
         if before.standing is Standing.DOUBTED and state.standing is not Standing.DOUBTED:
-            assert isinstance(event, e.ProfileKept | e.ProfileRestored | e.ProfileFresh | e.CleanedUp)
+            assert isinstance(event, ANEW)
 
 
 @given(RUNS)
@@ -292,12 +298,15 @@ def test_a_snapshot_counts_for_a_login_that_nobody_doubts_alone(run: Run) -> Non
         if isinstance(event, e.SnapshotTaken) and before.standing not in UNSAVED:
             assert (state, orders) == (before, ())
         if state.on_record in UNSAVED and before.on_record not in UNSAVED:
-            assert isinstance(event, e.PageConnected)
+            assert isinstance(event, e.PageConnected | e.ProfileReturned)
 
 
 @given(RUNS)
 def test_what_follows_is_neither_more_nor_less_than_what_was_seen(run: Run) -> None:
     for before, event, state, orders in steps_of(run):
+        if isinstance(event, e.ProfileReturned):  # as it stood once, whatever it has been since
+            assert (state, orders) == (LoginState(event.standing, event.snapshot, proved=False), ())
+            continue
         refused = [one.snapshot for one in orders if isinstance(one, o.MarkRefused)]
         assert refused in ([], [before.snapshot])
         assert not refused or before.standing is Standing.RESTORED

@@ -84,6 +84,14 @@ def test_a_restore_that_fails_leaves_the_kept_profile_for_the_next_start() -> No
     play(e.WaitEnded(1), o.Prepare(2))
 
 
+def test_what_was_put_aside_comes_back_like_a_snapshot_and_is_tried_once() -> None:
+    play = Playbook()
+    play(e.RestoreAsked(retired="G1"), o.Remember(Wanted.UP), o.Prepare(1, Source(retired="G1")))
+    play(e.RestoreAsked(retired="G1"))
+    play(e.Failed(1, FAILURE), o.Stop(1, polite=False))(e.Gone(1), o.BackOff(1, 0.0, jitter=True))
+    play(e.WaitEnded(1), o.Prepare(2))
+
+
 def test_a_login_that_is_lost_is_looked_for_at_once_and_only_so_often() -> None:
     play = up(Link.LOADING)
     for epoch in (1, 2, 3):

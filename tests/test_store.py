@@ -14,10 +14,11 @@ from processes import held_elsewhere
 
 from waguard.core.model import ClientCode, Status
 from waguard.errors import NotOurs, ProfileLocked, StorageFailed
+from waguard.profile import aside
 from waguard.profile.generation import Profile
 from waguard.profile.store import Profiles
 from waguard.sandbox import User, reaper
-from waguard.system import host
+from waguard.system import files, host
 from waguard.system.files import partial
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
@@ -81,6 +82,25 @@ def filled(profiles: Profiles, code: ClientCode = DEMO) -> Profile:
     (profile.path / "Default").mkdir()
     (profile.path / "Default" / "mark").write_text(profile.generation)
     return profile
+
+
+def test_what_is_deleted_has_lost_its_name_before(
+    profiles: Profiles, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So an undo beside it brings back all of a profile, or finds none."""
+    filled(profiles)
+    place = profiles.retire(DEMO, "cleanup")
+    assert place is not None
+    real, seen = files.remove_tree, []
+
+    def remove_tree(top: Path) -> None:
+        seen.append((place.exists(), profiles.aside.all()))
+        real(top)
+
+    monkeypatch.setattr(aside, "remove_tree", remove_tree)
+    profiles.aside.delete(place)
+    assert seen == [(False, [])]
+    assert list(place.parent.iterdir()) == []
 
 
 # --- rooms ------------------------------------------------------------------------------------------------

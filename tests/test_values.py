@@ -725,7 +725,15 @@ async def test_another_daemons_client_gets_nothing_written(store: Store) -> None
     await store.put("a", b"x", ttl_s=1.0)
     before = store.path("a").read_bytes()
     store.lost, store.now = True, NOW + 10
-    for ask in (store.put("a"), store.values.delete("a"), store.values.drop_over(), store.values.retire()):
+    values = store.values
+    changing = (
+        store.put("a"),
+        values.delete("a"),
+        values.drop_over(),
+        values.retire(),
+        values.bring_back("x", "y"),
+    )
+    for ask in (*changing, values.get("a"), values.all()):  # who reads puts aside what is torn
         with pytest.raises(TenureLost):
             await ask
     assert store.path("a").read_bytes() == before

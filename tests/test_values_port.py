@@ -25,7 +25,7 @@ from waiting import until
 from waguard.api import problems
 from waguard.core.shown import ValueDeleted, ValueList, ValueView
 from waguard.core.values import MOST_BYTES, Value
-from waguard.errors import NoSuchValue
+from waguard.errors import NoMemory, NoSuchValue
 from waguard.session.value_files import ValueFiles, name_of
 from waguard.supervisor.supervisor import Supervisor
 
@@ -266,6 +266,26 @@ async def test_they_outlive_browsers_and_daemons(port: Any, sessions_dir: Path) 
         assert (await asked.ask("GET", VALUES, TOKEN)).json == before
         assert (await get(asked, "a")).body == b"kept"
         assert not retired(sessions_dir)
+
+
+async def test_a_session_that_has_values_is_not_forgotten_when_a_connect_is_refused(pose: Daemon) -> None:
+    """It has no login, and nothing else to be remembered for."""
+    limits = {
+        "reserve_memory_mb": 0,
+        "session_memory_mb": 10**9,
+        "reserve_disk_mb": 0,
+        "memory_pressure": 0,
+    }
+    async with pose("qr") as (supervisor, _):
+        await supervisor.connect(DEMO)
+        with supervisor.values(DEMO) as values:
+            await values.put("a", b"x", "text/plain")
+        await supervisor.disconnect(DEMO)
+    async with pose("qr", limits=limits) as (supervisor, _):
+        with pytest.raises(NoMemory):
+            await supervisor.connect(DEMO)
+        with supervisor.values(DEMO) as values:
+            assert (await values.get("a"))[1] == b"x"
 
 
 async def test_what_is_over_is_gone_and_the_sweep_takes_it_from_the_disk(

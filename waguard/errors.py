@@ -155,6 +155,12 @@ class SnapshotRefused(LoginError, code="snapshot_refused", http=422):
     do = "`reason` says why. Use another snapshot or archive."
 
 
+class UndoRefused(LoginError, code="undo_refused", http=409):
+    """The last cleanup, fresh, restore or import cannot be taken back. ``reason``: ``nothing`` (none has put a profile aside), ``gone`` (it is there no more; ``snapshot`` was taken of it), ``damaged``."""
+
+    do = "`reason` says why. Use a snapshot: waguard snapshots CODE"
+
+
 class SnapshotFailed(LoginError, code="snapshot_failed", http=503, again=True):
     """A snapshot could not be taken now."""
 

@@ -52,6 +52,7 @@ SPANISH = {
     "interrupted": "Otra petición ha interrumpido la operación.",
     "no_page": "La sesión no tiene ninguna página abierta.",
     "too_many_attached": "Ya hay demasiados programas conectados a esta sesión.",
+    "undo_refused": "No hay nada que se pueda deshacer.",
     "snapshot_refused": "La copia de seguridad no se puede usar.",
     "body_too_large": "El cuerpo de la petición es demasiado grande.",
     "refused": "WhatsApp ha rechazado la sesión: hace falta una persona.",

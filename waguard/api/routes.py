@@ -68,6 +68,7 @@ from waguard.core.shown import (
     TokenList,
     TokenMade,
     TokenView,
+    UndoTried,
     UploadList,
     UploadView,
     ValueDeleted,
@@ -148,12 +149,12 @@ Restored = SessionView | SnapshotTried
 TELLING = frozenset(
     {
         *(sessions.connect, sessions.restart, sessions.disconnect, sessions.cleanup),
-        *(snapshots.restore, snapshots.bring),
+        *(snapshots.restore, snapshots.bring, sessions.undo),
     }
 )
 COSTLY = frozenset(
     {
-        *(sessions.connect, sessions.restart, sessions.disconnect, sessions.cleanup),
+        *(sessions.connect, sessions.restart, sessions.disconnect, sessions.cleanup, sessions.undo),
         *(sessions.pairing_code, sessions.screenshot),
         *(snapshots.take, snapshots.export, snapshots.restore, snapshots.bring),
         *(admin.reap, compat.connect, compat.force_cleanup),
@@ -177,6 +178,7 @@ ROUTES: Sequence[Route[Any]] = (
     Route("POST", ONE + "/restart", CONNECT, WaitOptions, SessionView, sessions.restart),
     Route("POST", ONE + "/disconnect", CONNECT, Options, SessionView, sessions.disconnect),
     Route("POST", ONE + "/cleanup", CLEANUP, Options, CleanupView, sessions.cleanup),
+    Route("POST", ONE + "/undo", BACKUP, RestoreOptions, SessionView | UndoTried, sessions.undo),
     Route("GET", ONE + "/qr", CONNECT, Options, QrView, sessions.show_qr, (*JSON, *qr.FORMATS)),
     Route("POST", ONE + "/pairing-code", CONNECT, PairingOptions, PairingView, sessions.pairing_code),
     Route("GET", ONE + "/screenshot", DRIVE, Options, bytes, sessions.screenshot, PNG),

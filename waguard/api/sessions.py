@@ -5,10 +5,25 @@ from aiohttp import web
 from waguard.api import qr
 from waguard.api.accept import accepted
 from waguard.api.asked import Asked
-from waguard.api.schemas import ConnectOptions, ListOptions, Options, PairingOptions, WaitOptions
+from waguard.api.schemas import (
+    ConnectOptions,
+    ListOptions,
+    Options,
+    PairingOptions,
+    RestoreOptions,
+    WaitOptions,
+)
 from waguard.core.listing import page
 from waguard.core.model import client_code
-from waguard.core.shown import AllSessions, CleanupView, PairingView, QrView, SessionList, SessionView
+from waguard.core.shown import (
+    AllSessions,
+    CleanupView,
+    PairingView,
+    QrView,
+    SessionList,
+    SessionView,
+    UndoTried,
+)
 from waguard.errors import NotAcceptable
 
 
@@ -49,6 +64,13 @@ async def disconnect(asked: Asked, _options: Options) -> SessionView:
 async def cleanup(asked: Asked, _options: Options) -> CleanupView:
     """End everything of this client and put its profile aside: it will have to scan again. Each step says how it went."""
     return await asked.supervisor.cleanup(asked.code)
+
+
+async def undo(asked: Asked, options: RestoreOptions) -> SessionView | UndoTried:
+    """Take back the last cleanup, fresh, restore or import: what it has put aside comes back, and is connected with; what is there now is put aside. ``dry_run``: only say what that would be."""
+    if options.dry_run:
+        return UndoTried(await asked.supervisor.check_undo(asked.code))
+    return await asked.supervisor.undo(asked.code, wait=options.wait, timeout_s=options.timeout_s)
 
 
 async def show_qr(asked: Asked, _options: Options) -> QrView | web.Response:

@@ -12,6 +12,7 @@ _VERBS = {
     "restart": ("POST", "/restart"),
     "disconnect": ("POST", "/disconnect"),
     "cleanup": ("POST", "/cleanup"),
+    "undo": ("POST", "/undo"),
     "status": ("GET", ""),
     "history": ("GET", "/history"),
     "snapshots": ("GET", "/snapshots"),

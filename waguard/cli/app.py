@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "disconnect": "sessions:disconnect",
     "restart": "sessions:restart",
     "cleanup": "sessions:cleanup",
+    "undo": "logins:undo",
     "snapshot": "logins:snapshot",
     "snapshots": "logins:snapshots",
     "restore": "logins:restore",

@@ -33,6 +33,8 @@ from waguard.core.shown import (
     TokenList,
     TokenMade,
     TokenView,
+    UndoTried,
+    UndoView,
     ValueDeleted,
     ValueList,
 )
@@ -114,6 +116,15 @@ class Control:
     ) -> SessionView:
         verb = f"snapshots/{quote(snapshot_id, safe='')}/restore"
         return self._bring_up(code, verb, wait, timeout_s, meanwhile)
+
+    def check_undo(self, code: ClientCode) -> UndoView:
+        body = self._ask("POST", f"/v1/sessions/{code}/undo", {"dry_run": "true"}, limit_s=self._patience_s)
+        return self._parsed(UndoTried, body).undo
+
+    def undo(
+        self, code: ClientCode, *, wait: Wait, timeout_s: float | None, meanwhile: Meanwhile | None = None
+    ) -> SessionView:
+        return self._bring_up(code, "undo", wait, timeout_s, meanwhile)
 
     def bring(
         self,

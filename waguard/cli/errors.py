@@ -46,7 +46,7 @@ class NotTheDaemon(CommandError, code="not_the_daemon", http=0):
 
 
 class NotAgreed(CommandError, code="not_agreed", http=0):
-    """It cannot be undone, and there is no terminal to confirm on."""
+    """It wants a confirmation, and there is no terminal to give it on."""
 
     do = "If you mean it: --yes"
 

@@ -24,7 +24,7 @@ from waguard.cli.sessions import (
     until,
 )
 from waguard.core.model import client_code
-from waguard.core.shown import NEWEST
+from waguard.core.shown import NEWEST, UndoView
 from waguard.profile.login_files import origin_of
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be done, and do nothing.")]
@@ -93,6 +93,52 @@ def restore(
         url=url,
         with_qr=not no_qr,
         json=json,
+    )
+
+
+def undo(
+    ctx: typer.Context,
+    code: Code,
+    dry_run: DryRun = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. Needed without a terminal.")] = False,
+    wait: WaitFor = None,
+    no_qr: NoQr = False,
+    timeout: Timeout = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Take back a client's last cleanup, fresh, restore or import, and connect with what was there; what is there now is put aside."""
+    client, limit = client_code(code), until(wait)
+    if dry_run or not yes:
+        view = ask(ctx, url, lambda daemon: daemon.check_undo(client))
+        if dry_run:
+            if json:
+                print_json(view)
+            else:
+                terminal.output().print(_told(view))
+            return
+        agreed(_told(view), f"waguard undo {client}", yes=yes)
+    bring_up(
+        ctx,
+        client,
+        lambda daemon, meanwhile: daemon.undo(client, wait=limit, timeout_s=timeout, meanwhile=meanwhile),
+        url=url,
+        with_qr=not no_qr,
+        json=json,
+    )
+
+
+def _told(view: UndoView) -> str:
+    login = "with its login" if view.login else "without a login"
+    values = f", and {view.values} values of apps" if view.values else ""
+    now = (
+        ""
+        if view.replaces is None
+        else f" The profile {view.replaces}, which is there now, would be put aside."
+    )
+    return (
+        f"This would take back the {view.act} of {view.client} of {units.when(view.at)}: the profile "
+        f"{view.generation} would come back {login}{values}.{now}"
     )
 
 

@@ -176,6 +176,8 @@ def cleanup(view: CleanupView, console: Console) -> None:
     ]
     table(columns, rows, console)
     console.print(f"{view.client} is {'clean' if view.ok else 'not clean'} ({milliseconds(view.ms)}).")
+    if console.is_terminal and any(one.step == "profile" and one.outcome == "done" for one in view.steps):
+        console.print(Text(f"Take it back: waguard undo {view.client}", "dim"))
 
 
 def snapshots(views: Sequence[SnapshotView], console: Console) -> None:

@@ -26,7 +26,7 @@ SCOPES: Mapping[Scope, str] = {
     Scope.READ: "Sessions as they are and what has happened to them, without their pages and chats.",
     Scope.CONNECT: "Start, stop and restart browsers, and link phones: the QR code and the pairing code.",
     Scope.CLEANUP: "Give up a login: end everything of a client and put its profile aside.",
-    Scope.BACKUP: "Logins as files: take, export, import and restore snapshots.",
+    Scope.BACKUP: "Logins as files: take, export, import and restore snapshots, and have back what was put aside.",
     Scope.DRIVE: "The page of a session, also as a picture: whoever drives it reads and writes its chats; and the values that apps keep with it.",
     Scope.ADMIN: "The daemon itself: tokens, sweeps, paths of its host. Only with all clients, and with every other scope.",
 }

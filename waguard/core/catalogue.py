@@ -261,7 +261,7 @@ EVENTS: Mapping[str, Kind] = {
         "why outcome link code stage duration_ms stages profile",
         "info",
         "warning",
-        differs={"profile": "`kept`, `fresh` or `restored`"},
+        differs={"profile": "`kept`, `fresh`, `restored` or `returned`"},
         asked=True,
     ),
     "connect.refused": _kind(
@@ -319,6 +319,12 @@ EVENTS: Mapping[str, Kind] = {
         "error",
         asked=True,
     ),
+    "values.not_returned": _kind(
+        "An undo has brought a profile back, and could not bring back the values that were put aside with it.",
+        "code error",
+        "error",
+        asked=True,
+    ),
     # --- health ---
     "health.finding": _kind(
         "A fault was found.",
@@ -343,6 +349,9 @@ EVENTS: Mapping[str, Kind] = {
     "profile.suspect": _kind("A profile is suspect, and is used all the same.", "evidence", "warning"),
     "profile.damaged": _kind("A profile is damaged, and is put aside.", "evidence", "error"),
     "profile.restored": _kind("A profile was restored from a snapshot.", "snapshot profile", asked=True),
+    "profile.returned": _kind(
+        "A profile that was put aside has come back, by an undo.", "profile", asked=True
+    ),
     "profile.mended": _kind("The torn ends of a profile's logs were cut off.", "cut"),
     "profile.link_mended": _kind("The link to a profile was made again.", "why", "warning"),
     "profile.not_found": _kind("A profile is gone, and nobody has dropped it.", "error", "error"),

@@ -48,6 +48,8 @@ TOLD: Mapping[str, frozenset[str]] = {
         "profile.damaged": "evidence",
         "profile.restored": "snapshot",
         "profile.deleted": "why",
+        "profile.returned": "",
+        "values.unreadable": "",
         "login.lost": "why",
         "login.doubted": "why",
         "login.elsewhere": "why",

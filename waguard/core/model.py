@@ -145,7 +145,9 @@ class Source:
     """What takes the place of the kept profile."""
 
     snapshot: str = ""
-    """Id of the snapshot that it is restored from; none: an empty profile."""
+    """Id of the snapshot that it is restored from."""
+    retired: str = ""
+    """Generation of a profile that was put aside, and comes back. With neither: an empty profile."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from waguard.core.health.faults import Fault
 from waguard.core.health.plans import Remedy
 from waguard.core.model import Alert, ClientCode, Link, Login, Process, Status, Verdict, Wanted
 from waguard.core.stats import AttemptStats, Episode, FaultStats, Happening, Slow
+from waguard.core.undo import Deed
 
 NEWEST = "newest"
 """In the place of an id."""
@@ -95,7 +96,7 @@ class SessionView:
     qr: QrView | None
     """What is on the page to be scanned now; none while there is nothing to scan."""
     profile: str | None
-    """``kept``, ``fresh`` or ``restored``; none while there is none."""
+    """``kept``, ``fresh``, ``restored`` or ``returned`` (by an undo); none while there is none."""
     snapshot: str | None
     """Id of the snapshot that the profile was restored from for this launch."""
     check: CheckView | None
@@ -277,7 +278,7 @@ class SnapshotView:
     """Unix time, seconds; none if the file does not even say what it is."""
     reason: str
     """``settled`` (the first after a login), ``schedule``, ``request``, ``import``, ``sealed``; or why the profile was put
-    aside: ``cleanup``, ``fresh``, ``restore``, ``damaged``, ``ownerless``."""
+    aside: ``cleanup``, ``fresh``, ``restore``, ``undo``, ``damaged``, ``ownerless``."""
     login: bool
     """Whether the client was connected with it."""
     refused: bool
@@ -288,6 +289,25 @@ class SnapshotView:
     generation: str
     bytes: int
     """On disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class UndoView:
+    """What an undo would take back, and what would be there then."""
+
+    client: str
+    act: Deed
+    """``cleanup``, ``fresh``, ``restore`` (also of an import) or ``undo``."""
+    at: float
+    """When that was, unix time, seconds."""
+    generation: str
+    """Of the profile that would come back."""
+    login: bool
+    """Whether the client was connected with it."""
+    values: int
+    """How many values of apps would come back."""
+    replaces: str | None
+    """Generation of the profile that is there now, and would be put aside."""
 
 
 @dataclass(slots=True)
@@ -423,6 +443,14 @@ class SnapshotTried:
     """The answer to a dry run."""
 
     snapshot: SnapshotView
+    dry_run: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class UndoTried:
+    """The answer to a dry run."""
+
+    undo: UndoView
     dry_run: bool = True
 
 

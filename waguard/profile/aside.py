@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from waguard.errors import NotOurs
-from waguard.profile.generation import RETIRED, VALUES, Profile, Retired, new_generation
-from waguard.system.files import Below, as_storage_error, remove_tree, sync_directory
+from waguard.profile.generation import NOBODY, RETIRED, VALUES, Profile, Retired, new_generation
+from waguard.system.files import Below, as_storage_error, partial, remove_tree, sync_directory
 
 _LOOKED = ".looked"
 """Bears the time of the last look at the ages of what was put aside."""
+LOOKS = 2
+"""So often one is looked for: it gets another name once, when it is saved, and a list that is read meanwhile may have neither."""
 _NOTE = ".waguard-sequence"
 """In a profile that was put aside: see `Retired`."""
 
@@ -63,9 +65,12 @@ class Aside:
                 sync_directory(changed)
         return place
 
-    def put_values(self, code: str, folder: Path) -> Path | None:
-        """Put what apps have kept with a session aside; returns where, or None if there is nothing. Raises `StorageFailed`."""
-        place = self.places[0] / f"{code}.{new_generation()}.{VALUES}"
+    def put_values(self, code: str, folder: Path, called: str = "") -> Path | None:
+        """Put what apps have kept with a session aside; returns where, or None if there is nothing. Raises `StorageFailed`.
+
+        ``called``: instead of the name of a profile.
+        """
+        place = self._of_values(code, called or new_generation())
         with as_storage_error(f"retire the values of {code}"):
             if not folder.is_dir():
                 return None
@@ -78,6 +83,41 @@ class Aside:
                 sync_directory(changed)
         return place
 
+    def _of_values(self, code: str, called: str) -> Path:
+        return self.places[0] / f"{code}.{called}.{VALUES}"
+
+    def find_values(self, code: str, called: str) -> Path | None:
+        """Where they are, if they are there still."""
+        place = self._of_values(code, called)
+        return place if called and place.is_dir() else None
+
+    def take_values(self, place: Path, folder: Path) -> None:
+        """Have them back where there are none now. Raises `StorageFailed`."""
+        with as_storage_error(f"bring back {place.name}"):
+            place.rename(folder)
+            for changed in (folder.parent, place.parent):
+                sync_directory(changed)
+
+    def find(self, code: str, generation: str) -> Retired | None:
+        """The profile of this client that has this name, for whatever reason it was put aside. Raises `StorageFailed`."""
+        for _ in range(LOOKS):
+            for one in self.all():
+                if one.generation == generation and one.reason != VALUES and one.code in {code, NOBODY}:
+                    return one
+        return None
+
+    def take(self, retired: Retired, path: Path) -> None:
+        """Have one back as a profile of this path, on the same file system. Raises `StorageFailed`."""
+        with as_storage_error(f"bring back {retired.path.name}"):
+            try:
+                retired.path.rename(path)
+            except FileNotFoundError:
+                if (again := self.find(retired.code, retired.generation)) is None:
+                    raise
+                again.path.rename(path)
+            for changed in (path.parent, retired.path.parent):
+                sync_directory(changed)
+
     def all(self) -> Sequence[Retired]:
         """What was put aside, the oldest first. Only names of our own making count."""
         found = []
@@ -85,7 +125,9 @@ class Aside:
             entries = [entry for place in self.places for entry in os.scandir(place)]
             for entry in entries:
                 ours = RETIRED.fullmatch(entry.name)
-                if ours is not None and entry.is_dir(follow_symlinks=False):
+                if ours is None or not entry.is_dir(follow_symlinks=False):
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # it goes just now, or gets another name
                     since = entry.stat(follow_symlinks=False).st_mtime
                     path = Path(entry.path)
                     saved = ours["state"] is not None or ours["reason"] == VALUES
@@ -122,5 +164,6 @@ class Aside:
         """Delete what was put aside for good; nothing else is ever deleted. Raises `NotOurs`, `StorageFailed`."""
         if path.parent not in self.places or not RETIRED.fullmatch(path.name):
             raise NotOurs(f"{path} is not a retired profile of ours, so it is not deleted.")
-        with as_storage_error(f"delete {path}"):
-            remove_tree(path)
+        with as_storage_error(f"delete {path}"), partial(path) as going:
+            path.rename(going)  # half of it must never come back
+            remove_tree(going)

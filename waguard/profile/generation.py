@@ -18,7 +18,9 @@ DROPPED = frozenset({"cleanup", "fresh"})
 """The reasons of those that somebody wanted gone."""
 VALUES = "values"
 """In the place of a reason: it is no profile, but what apps have kept with the session, which a cleanup has put aside."""
-PUT_ASIDE = DROPPED | {DAMAGED, OWNERLESS, COPY, "restore"}
+REPLACED = frozenset({"restore", "undo"})
+"""The reasons of those in whose place somebody wanted another."""
+PUT_ASIDE = DROPPED | REPLACED | {DAMAGED, OWNERLESS, COPY}
 """The reasons of all profiles."""
 NOBODY = "_"
 """In the place of a client code: whose it was is not known."""

@@ -36,6 +36,7 @@ from waguard.profile.generation import (
     PART,
     Place,
     Profile,
+    Retired,
     new_generation,
 )
 from waguard.sandbox import User
@@ -241,6 +242,12 @@ class Profiles:
         if before is None:
             return None
         return self.aside.put(code, before, reason, worthless=worthless, sequence=sequence)
+
+    def bring_back(self, retired: Retired) -> Profile:
+        """One that was put aside is a profile again, and nobody's yet. Raises `StorageFailed`."""
+        beside = retired.path.parent == self.aside.places[0]
+        self.aside.take(retired, (self._profiles if beside else self._plain) / retired.generation)
+        return self.profile(retired.generation)
 
     def lock(self, profile: Profile) -> int:
         """Take the profile's lock; the fd is the caller's, and the lock goes with its last copy.

@@ -8,12 +8,14 @@ from waguard.core.catalogue import mistake
 from waguard.core.login import events
 from waguard.core.model import Stage
 from waguard.core.shown import Step
+from waguard.core.undo import Deed
 from waguard.errors import NotProvedGone, WaguardError
 from waguard.session.ending import Ending
 from waguard.session.instance import Instance
 from waguard.session.login import ClientLogin
 from waguard.session.memory import Memory
 from waguard.session.transfer import Transfer
+from waguard.session.undo import Acts
 from waguard.session.values import Values
 from waguard.system import shortage
 from waguard.system.deadline import within
@@ -26,11 +28,18 @@ class _Skipped(Exception):
 
 class Cleanup:
     def __init__(
-        self, instance: Instance, login: ClientLogin, ending: Ending, transfer: Transfer, values: Values
+        self,
+        instance: Instance,
+        login: ClientLogin,
+        ending: Ending,
+        transfer: Transfer,
+        values: Values,
+        acts: Acts,
     ) -> None:
         self._instance = instance
         self._transfer = transfer
         self._values = values
+        self._acts = acts
         self._login = login
         self._ending = ending
 
@@ -41,7 +50,7 @@ class Cleanup:
         """
         instance = self._instance
         profiles = instance.resources.profiles
-        profile = None
+        profile, values = None, ""
         resisted: list[WaguardError] = []
 
         async def forget() -> str | None:
@@ -71,14 +80,16 @@ class Cleanup:
                 raise
 
         async def retire() -> str | None:
-            nonlocal profile
+            nonlocal profile, values
             instance.check_tenure()
             _, profile = await in_thread(profiles.find, instance.code)
+            values = await self._acts.begin(Deed.CLEANUP)
             async with instance.using:
                 place = await in_thread(
                     partial(instance.custody.retire, "cleanup", has_login=self._login.held)
                 )
             await self._login.tell(events.CleanedUp(), generation="", elsewhere={})
+            await self._acts.settle()
             return None if place is None else f"retired as {place.name}"
 
         async def unlock() -> str | None:
@@ -98,7 +109,7 @@ class Cleanup:
             "browser": close,
             "tree": end,
             "profile": retire,
-            "values": self._values.retire,
+            "values": lambda: self._values.retire(values),
             "files": delete,
             "lock": unlock,
         }

@@ -12,11 +12,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from waguard.core.model import ClientCode, Verdict
-from waguard.errors import ProfileLocked, SnapshotFailed, SnapshotRefused
-from waguard.profile import caches, copied, examiners, leveldb, login_files, witness
+from waguard.errors import ProfileLocked, SnapshotFailed, SnapshotRefused, UndoRefused
+from waguard.profile import caches, copied, examiners, identity, leveldb, login_files, witness
+from waguard.profile.aside import LOOKS
 from waguard.profile.examiners import Report
 from waguard.profile.examiners.subject import Subject
-from waguard.profile.generation import DAMAGED, Place, Profile
+from waguard.profile.generation import DAMAGED, Place, Profile, Retired
 from waguard.profile.held import Held
 from waguard.profile.store import Profiles
 from waguard.profile.witness import Mark, Witness
@@ -81,6 +82,35 @@ class Custody:
         """The check before a launch."""
         subject = Subject(place, self.version, self.origin, self.profiles.uid, known, login_on_disk)
         return examiners.examine(subject)
+
+    def look_at_retired(self, generation: str) -> tuple[Retired, Report, frozenset[str]]:
+        """A profile that was put aside and may come back, the check of it, and what names its login (`identity.read`).
+
+        Raises `UndoRefused`, `ProfileTooNew`, `ProfileNotOwned`, `StorageFailed`.
+        """
+        for _ in range(LOOKS):
+            if (retired := self.profiles.aside.find(self.code, generation)) is None:
+                break
+            report = self.look(retired.path, None)
+            names = identity.read(retired.path, self.origin)
+            if not retired.path.exists():  # it has got another name meanwhile, and nothing was found of it
+                continue
+            if report.verdict is not Verdict.DAMAGED:
+                return retired, report, names or frozenset()
+            raise UndoRefused(
+                f"The profile that was put aside is damaged: {report.why}",
+                hint=f"See which snapshots there are: waguard snapshots {self.code}",
+                reason="damaged",
+            )
+        abouts = ((one.id, one.about) for one in self.snapshots.of(self.code))
+        kept = [name for name, about in abouts if about is not None and about.generation == generation]
+        saved = f" Snapshot {kept[0]} was taken of it." if kept else ""
+        raise UndoRefused(
+            f"The profile {generation}, which was put aside, is there no more.{saved}",
+            hint=f"See which snapshots there are: waguard snapshots {self.code}",
+            reason="gone",
+            **({"snapshot": kept[0]} if kept else {}),
+        )
 
     def _structure(self, place: Path) -> Report:
         subject = Subject(place, self.version, self.origin, self.profiles.uid)

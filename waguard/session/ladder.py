@@ -28,7 +28,7 @@ class Taken:
 
     profile: Profile
     how: str
-    """``kept``, ``fresh`` or ``restored``."""
+    """``kept``, ``fresh``, ``restored`` or ``returned``."""
     check: Report | None = None
     """What was found on the profile that was there."""
     proved: bool = True
@@ -82,6 +82,8 @@ class Ladder:
     def _take(
         self, stop: threading.Event, source: Source | None, damage_reason: str, generation: str
     ) -> Taken:
+        if source is not None and source.retired:
+            return self._bring_back(source.retired)
         if source is not None and source.snapshot:
             snapshot = self._custody.snapshots.get(self._custody.code, source.snapshot, self._custody.origin)
             profile = self._restore(stop, snapshot)
@@ -98,6 +100,14 @@ class Ladder:
         if report.verdict is not Verdict.DAMAGED:
             return self._ready(Taken(kept, "kept", report, proved=bool(self._custody.marks)))
         return self._replace_damaged(stop, kept, report)
+
+    def _bring_back(self, generation: str) -> Taken:
+        """One that was put aside, looked at once more, in the place of what is there."""
+        retired, report, _ = self._custody.look_at_retired(generation)
+        self._custody.lock(self._custody.profiles.profile(generation))
+        profile = self._custody.profiles.bring_back(retired)
+        self._custody.profiles.give(profile)
+        return self._switch(Taken(profile, "returned", report, proved=False), "undo")
 
     def _examine(self, stop: threading.Event, place: Place, kept: Profile, damage_reason: str) -> Report:
         """With the lock of what is found sound. What is sealed is laid out first."""

@@ -14,6 +14,7 @@ from waguard.browser.find import Binary
 from waguard.browser.launch import Browser
 from waguard.core.login import events
 from waguard.core.model import Source, Stage, Verdict
+from waguard.core.undo import Deed
 from waguard.errors import NotProvedGone, ProfileLocked, WaguardError
 from waguard.profile import login_files, witness
 from waguard.profile.examiners import Evidence, Report
@@ -26,6 +27,7 @@ from waguard.session.instance import Instance
 from waguard.session.ladder import Ladder, Taken
 from waguard.session.login import ClientLogin
 from waguard.session.transfer import Transfer
+from waguard.session.undo import Acts
 from waguard.system import host, shortage
 from waguard.system.deadline import within
 from waguard.system.threads import Kind, in_thread
@@ -51,9 +53,11 @@ class Launcher:
         enclosure: Enclosure,
         ending: Ending,
         transfer: Transfer,
+        acts: Acts,
     ) -> None:
         self._instance = instance
         self._transfer = transfer
+        self._acts = acts
         self._login = login
         self._enclosure = enclosure
         self._ending = ending
@@ -77,6 +81,11 @@ class Launcher:
                 raise NotProvedGone(
                     f"What runs of {instance.code} could not be proved gone: {error}"
                 ) from None
+            await self._acts.settle()
+            if source is not None and source.retired and source.retired == await self._acts.current():
+                source = None  # it came back in a try before this one
+            if source is not None:
+                await self._acts.begin(_deed(source), source.retired)
             async with instance.using:
                 instance.custody.version = instance.resources.binary.version
                 take = partial(
@@ -100,7 +109,9 @@ class Launcher:
         instance.memory.snapshot, instance.memory.check = taken.snapshot, taken.check
         self._tell_taken(taken)
         self._tell_elsewhere(taken)
-        await self._tell_login(taken)
+        if taken.how != "returned":
+            await self._tell_login(taken)
+        await self._acts.settle()
         instance.stage_done(Stage.PREPARE, began)
 
     async def _tell_login(self, taken: Taken) -> None:
@@ -151,6 +162,8 @@ class Launcher:
             self._instance.publish(
                 "profile.restored", snapshot=taken.snapshot, profile=taken.profile.generation
             )
+        if taken.how == "returned":
+            self._instance.publish("profile.returned", profile=taken.profile.generation)
         if taken.mended:
             self._instance.publish("profile.mended", cut=taken.mended)
 
@@ -227,3 +240,9 @@ class Launcher:
         await instance.save(launch=replace(launch, page=page.session_id, target=page.target))
         if spawned.before is not None and spawned.before.browser != binary.version:
             await in_thread(witness.write, spawned.profile.witness, Witness(binary.version))
+
+
+def _deed(source: Source) -> Deed:
+    if source.retired:
+        return Deed.UNDO
+    return Deed.RESTORE if source.snapshot else Deed.FRESH

@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from waguard.core.login.state import ON_DISK, UNSAVED, LoginState, Standing
 from waguard.core.model import ClientCode, Reason, Wanted
+from waguard.core.undo import Act
 from waguard.errors import RecordCorrupt
 from waguard.profile.store import Profiles
 from waguard.sandbox.reaper import LaunchRecord
@@ -30,6 +31,17 @@ class Elsewhere:
     unsaved: bool = False
     ended: Reason | None = None
     restored: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """An act, and what was on record of the logins before it: they are in the profile that it has put aside."""
+
+    act: Act
+    origin: str = ""
+    login: Elsewhere = Elsewhere()
+    """On the page of this origin."""
+    elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +67,14 @@ class Record:
     """Of the page that all of this is about; empty as long as nothing is known."""
     elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict, hash=False)
     """Origin -> what is known of the login there, which is in the same profile."""
+    acts: tuple[Acted, ...] = ()
+    """What an undo may take back: the newest last, and before it the one that counts if that one was never done."""
     schema: Annotated[int, Field(ge=1, le=1)] = 1
+
+    @property
+    def here(self) -> Elsewhere:
+        """What is known of the login that it is about."""
+        return Elsewhere(self.login, self.marked, self.unsaved, self.ended, self.restored)
 
     def at(self, origin: str) -> "Record":
         """The same, about the login on the page of this origin."""
@@ -63,7 +82,7 @@ class Record:
             return replace(self, origin=origin)
         elsewhere = dict(self.elsewhere)
         there = elsewhere.pop(origin, Elsewhere())
-        left = Elsewhere(self.login, self.marked, self.unsaved, self.ended, self.restored)
+        left = self.here
         if left != Elsewhere():
             elsewhere[self.origin] = left
         return replace(self, origin=origin, elsewhere=elsewhere, **asdict(there))
@@ -108,6 +127,10 @@ def _names(record: Record) -> Iterator[tuple[str, str]]:
         "restored": record.restored,
         **{f"elsewhere.{origin}.restored": its.restored for origin, its in record.elsewhere.items()},
     }
+    for number, one in enumerate(record.acts):
+        may_be_empty[f"acts.{number}.generation"] = one.act.generation
+        may_be_empty[f"acts.{number}.values"] = one.act.values
+        may_be_empty[f"acts.{number}.back"] = one.act.back
     yield from ((where, name) for where, name in may_be_empty.items() if name)
 
 

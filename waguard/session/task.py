@@ -42,6 +42,7 @@ from waguard.session.registry import Record
 from waguard.session.resources import Services
 from waguard.session.start import Start
 from waguard.session.transfer import Transfer
+from waguard.session.undo import Acts
 from waguard.session.usage import Usages
 from waguard.session.value_files import ValueFiles
 from waguard.session.values import Values
@@ -65,8 +66,6 @@ class Session:
         self.copies = Copies(instance, self.login, self.lease)
         enclosure = Enclosure(instance)
         self._ending = Ending(instance, self.login, enclosure, self.lease)
-        launcher = Launcher(instance, self.login, enclosure, self._ending, transfer)
-        self._handover = Handover(instance, self.login, enclosure, transfer)
         self.values = Values(
             code,
             ValueFiles(self._config.sessions.dir, code),
@@ -75,7 +74,10 @@ class Session:
             instance.check_tenure,
             instance.publish,
         )
-        self._cleanup = Cleanup(instance, self.login, self._ending, transfer, self.values)
+        self.acts = Acts(instance, self.login, self.values)
+        launcher = Launcher(instance, self.login, enclosure, self._ending, transfer, self.acts)
+        self._handover = Handover(instance, self.login, enclosure, transfer)
+        self._cleanup = Cleanup(instance, self.login, self._ending, transfer, self.values, self.acts)
         self._inbox = Inbox()
         self._crew = Crew(instance, self._inbox)
         self.usages = Usages(instance, services.gate, services.learned, services.recycle)

@@ -189,6 +189,12 @@ class ValueFiles:
         return str(aside)
 
 
+def count(folder: Path) -> int:
+    """How many values are in a folder that was put aside. Raises `StorageFailed`."""
+    with as_storage_error(f"read {folder}"):
+        return len([*filter(_NAME.fullmatch, Below(folder).contents())])
+
+
 def _head(line: bytes, name: str) -> _Head:
     """Raises `Broken`, `Newer`."""
     try:

@@ -25,7 +25,7 @@ T = TypeVar("T")
 class Values:
     """Owns the files. What one asks for is done before the next one's turn, also if the one who asked hangs up.
 
-    Each verb may raise `StorageFailed`, `StorageHangs`, `DeadlineExceeded`; what writes, `TenureLost` too.
+    Each verb may raise `StorageFailed`, `StorageHangs`, `DeadlineExceeded`, `TenureLost`.
     """
 
     def __init__(
@@ -96,7 +96,6 @@ class Values:
     async def _put(
         self, key: str, said: bytes, media_type: str, ttl_s: float | None, condition: Condition
     ) -> Value:
-        self._check_tenure()
         known = await self._look()
         others = dict(self._living(known))
         condition.check(others.pop(key, None))
@@ -116,7 +115,6 @@ class Values:
         return await self._in_turn(partial(self._delete, key, condition))
 
     async def _delete(self, key: str, condition: Condition) -> Value:
-        self._check_tenure()
         known = await self._look()
         there = self._living(known).get(key)
         condition.check(there)
@@ -132,24 +130,34 @@ class Values:
         return await self._in_turn(self._drop_over)
 
     async def _drop_over(self) -> int:
-        self._check_tenure()
         known = await self._look()
         over = known.keys() - self._living(known).keys()
         await self._drop(known, over)
         return len(over)
 
-    async def retire(self) -> str | None:
-        """Put all of them aside; what was done, None if there were none."""
-        return await self._in_turn(self._retire)
+    async def retire(self, called: str = "") -> str | None:
+        """Put all of them aside, by this name if it has to be known before; what was done, None if there were none."""
+        return await self._in_turn(partial(self._retire, called))
 
-    async def _retire(self) -> str | None:
-        self._check_tenure()
+    async def _retire(self, called: str) -> str | None:
         living = self._living(await self._look())
         self._known = None
-        place = await in_thread(self._aside.put_values, self._code, self._files.folder)
+        place = await in_thread(self._aside.put_values, self._code, self._files.folder, called)
         self._known = {}
         size = sum(one.bytes for one in living.values())
         return None if place is None else f"{len(living)} ({size} bytes) retired as {place.name}"
+
+    async def bring_back(self, called: str, instead: str) -> None:
+        """Have those that were put aside by this name, if they are there still, and put what there is aside by the other name."""
+        await self._in_turn(partial(self._bring_back, called, instead))
+
+    async def _bring_back(self, called: str, instead: str) -> None:
+        place = await in_thread(self._aside.find_values, self._code, called)
+        if place is None:
+            return
+        self._known = None
+        await in_thread(self._aside.put_values, self._code, self._files.folder, instead)
+        await in_thread(self._aside.take_values, place, self._files.folder)
 
     # --- both -------------------------------------------------------------------------------------------
 
@@ -163,6 +171,7 @@ class Values:
                 within(Stage.PREPARE, self._deadlines.prepare, "reading or writing values"),
                 self._turn,
             ):
+                self._check_tenure()
                 return await work()
         finally:
             self._asked -= 1

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from waguard.core.actor import Actor, ActorKind, acting
 from waguard.core.model import Alert, ClientCode, Process, Wanted, client_code
@@ -123,6 +124,9 @@ class Startup:
             resources.bus.publish("profile.not_found", client=code, error=str(error))
             return
         session = self._sessions.add(code, record, self._services)
+        if session.untouched:  # it may have values, and be remembered for these alone
+            with suppress(WaguardError):
+                await session.values.all()
         if record.launch is not None:
             await session.take_over()
 

@@ -21,6 +21,7 @@ from waguard.core.shown import (
     SessionView,
     SnapshotView,
     Sweep,
+    UndoView,
 )
 from waguard.errors import (
     BreakerOpen,
@@ -44,7 +45,7 @@ from waguard.session.values import Values
 from waguard.snapshots.store import Snapshot
 from waguard.supervisor.answering import Answering, error_of
 from waguard.supervisor.startup import READ_LATER, Startup
-from waguard.supervisor.views import qr_view, session_view, snapshot_view
+from waguard.supervisor.views import qr_view, session_view, snapshot_view, undo_view
 from waguard.system.deadline import within
 from waguard.system.tasks import background
 from waguard.system.threads import Kind, in_thread, of_this_loop, working_for
@@ -249,6 +250,33 @@ class Supervisor:
         session = self._wanted(code)
         async with self._admitted(session):
             await session.ask(events.RestoreAsked(snapshot.id))
+        try:
+            return await self._answer(session, wait, timeout_s)
+        finally:
+            self._tidying.due()
+
+    async def check_undo(self, code: ClientCode) -> UndoView:
+        """What `undo` would take back, and what it would bring back.
+
+        Raises `SessionNotFound`, `UndoRefused`, `ProfileTooNew`, `LoginInUse`, `DeadlineExceeded`.
+        """
+        with self._at(code) as session:
+            async with within(Stage.RESTORE, self._config.deadlines.restore, "looking at what was put aside"):
+                plan = await session.acts.plan()
+                await self._twins.refuse(code, None, plan.names)
+        return undo_view(code, plan)
+
+    async def undo(
+        self, code: ClientCode, *, wait: Wait = Wait.QR, timeout_s: float | None = None
+    ) -> SessionView:
+        """Have back what the last cleanup, fresh, restore or import has put aside, and connect with it; what is there is put aside.
+
+        What cannot be taken back changes nothing. Raises like `check_undo` and `connect`.
+        """
+        view = await self.check_undo(code)
+        session = self._known(code)
+        async with self._admitted(session):
+            await session.ask(events.RestoreAsked(retired=view.generation))
         try:
             return await self._answer(session, wait, timeout_s)
         finally:

@@ -1,8 +1,8 @@
-"""What is shown of a session and of a snapshot: to the control port, and by it to the command line. Data, and how it is made."""
+"""What is shown of a session, of a snapshot and of an undo: to the control port, and by it to the command line. Data, and how it is made."""
 
 import time
 
-from waguard.core.model import Status
+from waguard.core.model import ClientCode, Status
 from waguard.core.session.state import summary_of
 from waguard.core.shown import (
     BrowserView,
@@ -12,8 +12,10 @@ from waguard.core.shown import (
     QrView,
     SessionView,
     SnapshotView,
+    UndoView,
 )
 from waguard.session.task import Session
+from waguard.session.undo import Plan
 from waguard.snapshots.store import Snapshot
 
 
@@ -87,6 +89,13 @@ def _finding_view(session: Session) -> FindingView | None:
 def _next_try_s(session: Session) -> float | None:
     at = session.next_try
     return None if at is None else round(max(0.0, at - time.monotonic()), 1)
+
+
+def undo_view(code: ClientCode, plan: Plan) -> UndoView:
+    act = plan.act
+    return UndoView(
+        code, act.what, round(act.at, 3), act.generation, plan.login, plan.values, plan.current or None
+    )
 
 
 def snapshot_view(snapshot: Snapshot) -> SnapshotView:

@@ -13,7 +13,7 @@ from waguard.core.model import ClientCode, Link, Process, Stage
 from waguard.errors import SnapshotFailed
 from waguard.observe.bus import Event
 from waguard.profile import login_files
-from waguard.profile.generation import DAMAGED, DROPPED, Place, Retired
+from waguard.profile.generation import DAMAGED, DROPPED, REPLACED, Place, Retired
 from waguard.session.resources import Resources
 from waguard.session.task import Session
 from waguard.snapshots.packing import About
@@ -223,7 +223,7 @@ class Keeper:
                 live=False,
                 # One that somebody dropped, or that is damaged, is never restored by itself: its lineage has ended, or
                 # it would be refused.
-                login=retired.reason in DROPPED | {"restore"},
+                login=retired.reason in DROPPED | REPLACED,
                 sequence=retired.sequence,
             )
             deadline = self._resources.config.deadlines.snapshot

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from waguard.core.login.state import Standing
 from waguard.core.model import PASSKEYS, Link, Reading, Reason
 
 
@@ -18,6 +19,14 @@ class ProfileRestored:
     """The next launch uses one that was made from a snapshot."""
 
     snapshot: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileReturned:
+    """The next launch uses one that was put aside, and stood so then."""
+
+    standing: Standing
+    snapshot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,7 @@ class PageLoggedOut(PageQuiet):
 Event = (
     ProfileKept
     | ProfileRestored
+    | ProfileReturned
     | ProfileFresh
     | Adopted
     | MarkSeen

@@ -21,6 +21,7 @@ from waguard.core.login.events import (
     ProfileFresh,
     ProfileKept,
     ProfileRestored,
+    ProfileReturned,
     SnapshotTaken,
 )
 from waguard.core.login.orders import Announce, Hold, LetGo, MarkRefused, Note, Order
@@ -54,6 +55,12 @@ def restore(state: LoginState, event: Event, _now: float) -> Outcome:
     assert isinstance(event, ProfileRestored)  # noqa: S101 (the table gives this rule no other event)
     again = state.standing is Standing.DOUBTED and state.snapshot == event.snapshot
     return LoginState(Standing.RESTORED, event.snapshot, again=again), ()
+
+
+def come_back(_state: LoginState, event: Event, _now: float) -> Outcome:
+    """It stands as it did; what its files were then nobody has noted."""
+    assert isinstance(event, ProfileReturned)  # noqa: S101 (the table gives this rule no other event)
+    return LoginState(event.standing, event.snapshot, proved=False), ()
 
 
 def leave(_state: LoginState, _event: Event, _now: float) -> Outcome:
@@ -210,6 +217,7 @@ ROWS: dict[type[Event], tuple[Rule, ...]] = {
     #                 none     scanned        on_disk        saved          kept           restored       doubted        lost     logged_out
     ProfileKept:     (keep,    keep,          keep,          keep,          keep,          keep,          keep,          keep,    keep),
     ProfileRestored: (restore, restore,       restore,       restore,       restore,       restore,       restore,       restore, restore),
+    ProfileReturned: (come_back, come_back,   come_back,     come_back,     come_back,      come_back,     come_back,     come_back, come_back),
     ProfileFresh:    (leave,   leave_or_lose, leave_or_lose, leave_or_lose, leave_or_lose, leave_or_lose, leave_or_lose, leave,   leave),
     Adopted:         (adopt,   adopt_held,    adopt_held,    adopt_held,    adopt_held,    adopt,         adopt,         adopt,   adopt),
     MarkSeen:        (ignore,  mark,          ignore,        mark,          ignore,        ignore,        ignore,        ignore,  ignore),

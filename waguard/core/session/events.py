@@ -17,9 +17,10 @@ class ConnectAsked:
 
 @dataclass(frozen=True, slots=True)
 class RestoreAsked:
-    """Replace the profile by this snapshot, and connect with it."""
+    """Replace the profile by this snapshot, or by the profile of this generation, which was put aside; and connect with it."""
 
-    snapshot: str
+    snapshot: str = ""
+    retired: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from waguard.core.session.treatment import try_again
 def _asked(event: Event) -> Source | None:
     """What somebody wants in the place of the kept profile."""
     if isinstance(event, RestoreAsked):
-        return Source(event.snapshot)
+        return Source(event.snapshot, event.retired)
     return Source() if isinstance(event, ConnectAsked) and event.fresh else None
 
 
@@ -152,8 +152,8 @@ def open_page(state: State, _event: Event, _now: float, _policy: RestartPolicy) 
 
 
 def give_up(state: State, event: Event, now: float, _policy: RestartPolicy) -> Outcome:
-    """The start failed: prove gone whatever it left, then start again by policy, not from a snapshot that was asked for."""
-    restoring = state.source is not None and state.source.snapshot
+    """The start failed: prove gone whatever it left, then start again by policy, not from a snapshot, or what was put aside, that was asked for."""
+    restoring = state.source is not None and (state.source.snapshot or state.source.retired)
     failure = failure_of(event)
     finding = Finding(Fault.START_FAILED, failure)
     after = replace(
