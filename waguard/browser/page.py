@@ -4,7 +4,7 @@ import asyncio
 import base64
 import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -59,6 +59,15 @@ _WHY: Sequence[tuple[str, tuple[str, str]]] = (
     ("", ("", "Is the network up? Is whatsapp.url right?")),
 )
 """What the browser's word means, and what may help; the first that fits holds."""
+
+
+@contextlib.contextmanager
+def _made_sense() -> Iterator[None]:
+    """Around the look into an answer: a browser that was taken over answers what it likes. Raises `PageFailed`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise PageFailed("The browser's answer makes no sense.") from None
 
 
 class Page:
@@ -145,7 +154,8 @@ class Page:
     async def address(self) -> str:
         """Of what it shows. The browser says so, for a page that has crashed too. Raises `PageFailed`."""
         answer = await self._session.send("Page.getNavigationHistory")
-        return str(answer["entries"][answer["currentIndex"]]["url"])
+        with _made_sense():
+            return str(answer["entries"][answer["currentIndex"]]["url"])
 
     async def elsewhere(self, url: str) -> bool:
         """Whether what it shows is not of the origin of ``url``. Raises `PageFailed`."""
@@ -175,7 +185,8 @@ class Page:
         answer = await self._session.send("Runtime.evaluate", {**parameters, "returnByValue": True})
         if "exceptionDetails" in answer:
             raise PageFailed("The page reader's script threw in the page.")
-        return answer["result"].get("value")
+        with _made_sense():
+            return answer["result"].get("value")
 
     async def _world(self) -> int:
         """Each document has one, made when it is first asked for. To ask takes 0.4 ms; to know one of a document that has gone
@@ -183,10 +194,12 @@ class Page:
         """
         if not self._frame:
             target = await self._session.send("Target.getTargetInfo")
-            self._frame = target["targetInfo"]["targetId"]
+            with _made_sense():
+                self._frame = target["targetInfo"]["targetId"]
         world = {"frameId": self._frame, "worldName": "waguard"}
-        number: int = (await self._session.send("Page.createIsolatedWorld", world))["executionContextId"]
-        return number
+        answer = await self._session.send("Page.createIsolatedWorld", world)
+        with _made_sense():
+            return int(answer["executionContextId"])
 
     async def metrics(self) -> Any:
         """Counters of the page's renderer. Answered in the middle of a script too (tried with Chromium 156)."""
@@ -201,9 +214,10 @@ class Page:
         return await self._session.send("Network.getCookies", {"urls": [url]})
 
     async def screenshot(self) -> bytes:
-        """A PNG of the visible page."""
+        """A PNG of the visible page. Raises `PageFailed`."""
         answer = await self._session.send("Page.captureScreenshot", {"format": "png"})
-        return base64.b64decode(answer["data"])
+        with _made_sense():
+            return base64.b64decode(answer["data"], validate=True)
 
     def abandon(self) -> None:
         """Whoever waits for an answer of the page's waits no more: its renderer is gone, and will give none."""
