@@ -38,12 +38,13 @@ reference: setup ## Make the pages of docs/ that follow from the code anew
 docs: setup ## Build the documentation into dist/docs; a link that leads nowhere is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
 
-bench: setup ## Measure: connect, starting, keeping logins, 300 rounds in a row, what drivers have of the relay; in short: probes, the fault matrix, false alarms, logouts
+bench: setup ## Measure: connect, starting, keeping logins, 300 rounds in a row, what drivers have of the relay, what the control port carries; in short: probes, the fault matrix, false alarms, logouts
 	@$(BIN)/python bench/connect.py $(ARGS)
 	@$(BIN)/python bench/start.py $(ARGS)
 	@$(BIN)/python bench/profile.py $(ARGS)
 	@$(BIN)/python bench/soak.py $(ARGS)
 	@$(BIN)/python bench/relay.py $(ARGS)
+	@$(BIN)/python bench/control.py $(ARGS)
 	@$(BIN)/python bench/probes.py --quick $(ARGS)
 	@$(BIN)/python bench/faults.py --quick $(ARGS)
 	@$(BIN)/python bench/calm.py --quick $(ARGS)

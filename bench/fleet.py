@@ -85,6 +85,7 @@ class Fleet:
     pid: int
     page_pid: int
     journal: Journal
+    token: str = field(repr=False)
     _daemon: aiohttp.ClientSession = field(repr=False)
     _phone: aiohttp.ClientSession = field(repr=False)
 
@@ -223,6 +224,6 @@ async def fleet(
                 ) as control,
                 aiohttp.ClientSession(page, timeout=aiohttp.ClientTimeout(total=30)) as phone,
             ):
-                yield Fleet(url, page, place, ours, pid, page_pid, journal, control, phone)
+                yield Fleet(url, page, place, ours, pid, page_pid, journal, token, control, phone)
         finally:
             await asyncio.to_thread(daemon.__exit__, None, None, None)

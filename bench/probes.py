@@ -104,11 +104,11 @@ async def measured(
     alone: list[float] = []
     for _ in range(turns):
         await asyncio.sleep(CALM_S)
-        asked.append(await _taken(daemon, browsers, window))
+        asked.append(await taken(daemon, browsers, window))
         os.kill(own.pid, signal.SIGSTOP)
         try:
             await asyncio.sleep(1)
-            alone.append((await _taken(daemon, browsers, window))[1])
+            alone.append((await taken(daemon, browsers, window))[1])
         finally:
             os.kill(own.pid, signal.SIGCONT)
     each = 1000 * 60 / count
@@ -119,7 +119,7 @@ async def measured(
     )
 
 
-async def _taken(
+async def taken(
     daemon: psutil.Process, browsers: Sequence[psutil.Process], window: float
 ) -> tuple[float, float]:
     """CPU seconds for each second, of the daemon and of all browsers together."""

@@ -20,6 +20,10 @@ LEAN = {
         ("--sessions", "1", "--minutes", "0.05"),
     ),
     "connect": ("import connect as bench; bench.QUICK_TURNS = 2; bench.main()", ()),
+    "control": (
+        f"import control as bench; bench.QUICK_STEPS, bench.QUICK_WINDOW_S = (1, 2), 0.2; {_ASYNC}",
+        (),
+    ),
     "faults": (f"import faults as bench; {_ASYNC}", ("--only", "dropped")),
     "logouts": (f"import logouts as bench; {_ASYNC}", ("--sessions", "1", "--rounds", "1")),
     "probes": (
