@@ -95,6 +95,12 @@ class HistoryFailed(StorageError, code="history_failed", http=503, again=True):
     do = "The message says why. Sessions go on without it."
 
 
+class AuditUnavailable(StorageError, code="audit_unavailable", http=503, again=True):
+    """There can be no record of an act that cannot be undone, and so nothing was done."""
+
+    do = "The message says why there can be none: make room on the disk, or see to the file. Then ask again."
+
+
 class TenureLost(StorageError, code="tenure_lost", http=503):
     """The client is another daemon's by now; this one stops what runs of it, and writes nothing. ``client`` says which."""
 

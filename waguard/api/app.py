@@ -6,6 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -20,6 +21,7 @@ from waguard.api.port import ENCODED, ENCODINGS, Port
 from waguard.api.problems import response
 from waguard.api.routes import ROUTES, Route, Streamed
 from waguard.api.schemas import read, respond
+from waguard.audit.audit import Audit
 from waguard.config.sections import Api
 from waguard.core.access import NOBODY, SCOPES, About, Caller, Scope
 from waguard.core.actor import Actor, ActorKind, acting
@@ -65,10 +67,11 @@ def make(
     settings: Api,
     bus: Bus,
     port: Port,
+    audit: Audit,
     routes: Sequence[Route[Any]] = ROUTES,
 ) -> web.Application:
     """The application; whoever runs it owns it. Raises `ValueError` for a route that does not say who may."""
-    served = {_handler(supervisor, access, route): route for route in routes}
+    served = {_handler(supervisor, access, audit, route): route for route in routes}
     allowed = _LOOPBACK | {host.lower() for host in settings.allowed_hosts}
     limit = settings.max_body_kb * 1024
     refused, rate = Repeats(20), Rate(settings.costly_per_minute)
@@ -173,7 +176,7 @@ def make(
     return app
 
 
-def _handler(supervisor: Supervisor, access: Access, route: Route[Any]) -> Handler:
+def _handler(supervisor: Supervisor, access: Access, audit: Audit, route: Route[Any]) -> Handler:
     """Reads what the route takes, has it handled, and sends what comes of it. Raises `ValueError` where nobody is said to be let in."""
     if route.scope not in SCOPES:
         raise ValueError(f"{route.method} {route.path}: {route.scope!r} is no scope: who may?")
@@ -183,10 +186,14 @@ def _handler(supervisor: Supervisor, access: Access, route: Route[Any]) -> Handl
         request[DRY_RUN] = getattr(options, "dry_run", False)
         caller = request.get(CALLER, NOBODY)
         code = _code(request) or (caller.client if route.about is About.OWN else None)
+        asked = Asked(request, supervisor, caller, access, code or ClientCode(""))
+        wish = route.act.wish(asked, options) if route.act is not None else None
         with acting(_actor(request, caller)):
-            told = await route.handler(
-                Asked(request, supervisor, caller, access, code or ClientCode("")), options
-            )
+            if route.act is None or wish is None:
+                told = await route.handler(asked, options)
+            else:
+                deed, stays = partial(route.handler, asked, options), route.streamed is Streamed.NO
+                told = await audit.doing(wish, deed, route.act.ended, stays=stays)
         if isinstance(told, web.StreamResponse):
             return told
         if isinstance(told, bytes):

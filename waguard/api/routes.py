@@ -9,6 +9,7 @@ from enum import Enum, auto
 from typing import Any, Generic, Literal, TypeVar
 
 from waguard.api import admin, alive, cdp, compat, files, qr, sessions, snapshots, stats, tokens
+from waguard.api.acts import ACTS, Act
 from waguard.api.asked import Asked
 from waguard.api.schemas import (
     AnyOptions,
@@ -94,6 +95,11 @@ class Route(Generic[O]):
     def costly(self) -> bool:
         """Whether it is limited how often a token may ask for it."""
         return self.handler in COSTLY
+
+    @property
+    def act(self) -> Act | None:
+        """As what the audit records it; None: it is none."""
+        return ACTS.get(self.handler)
 
     @property
     def attaches(self) -> bool:
