@@ -382,6 +382,7 @@ async def test_a_newer_versions_file_is_left_alone_and_nothing_is_done(
         assert "newer waguard" in alerts[Alert.AUDIT_UNAVAILABLE]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert len(journal.named("audit.too_new")) == 1
+    assert [one.fields["records"] for one in journal.named("audit.lost")] == [4]
 
 
 # --- no record, no deed ---------------------------------------------------------------------------------------

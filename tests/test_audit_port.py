@@ -5,8 +5,10 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -372,3 +374,105 @@ def test_an_export_can_be_verified_by_others(place: Path) -> None:
         previous = told["hash"]
     assert str(head(place / "sessions")) == f"7:{previous}"
     assert waguard(place, "export", "-o", str(file)).exit_code == 1
+
+
+def test_the_program_of_the_documentation_verifies_an_export(place: Path) -> None:
+    page = (ROOT / "docs/how-to/audit.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    file = place / "audit.jsonl"
+    assert waguard(place, "export", "-o", str(file)).exit_code == 0
+
+    def verified() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program, str(file)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    whole = verified()
+    assert whole.stdout == f"the newest: {head(place / 'sessions')}\n", whole.stderr
+    file.write_text(file.read_text().replace("crm", "cra", 1))
+    assert verified().stderr == "record 2 or the one before is not what was written\n"
+
+
+_PRIVATE = """
+import asyncio, os, socket, subprocess, sys, time
+from pathlib import Path
+
+run, place = Path("/run"), Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(run)], check=True)
+settings = run / "systemd/journald.conf.d"
+settings.mkdir(parents=True)
+(settings / "test.conf").write_text("[Journal]\\nStorage=volatile\\nAudit=no\\nReadKMsg=no\\n")
+(run / "systemd/journal").mkdir()
+(run / "log/journal" / Path("/etc/machine-id").read_text().strip()).mkdir(parents=True)
+journald = subprocess.Popen(["/lib/systemd/systemd-journald"])
+
+def until(true, what):
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+def verify(*more):
+    command = [sys.executable, "-m", "waguard", "--config", str(place / "config.toml"), "audit", "verify", *more]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+async def record(log):
+    from waguard.audit.audit import Audit
+    from waguard.observe.bus import Bus
+    bus = Bus()
+    bus.subscribe(log)
+    audit = Audit(place / "sessions", bus, lambda alert, text: None)
+    await audit.start()
+    bus.subscribe(audit.heard)
+    for number in range(5):
+        bus.publish("profile.deleted", profile=f"p{number}", why="the disk is full")
+    await audit.close()
+
+try:
+    until((run / "systemd/journal/socket").is_socket, "it has a socket")
+    from waguard.audit.chain import FILE, HEAD
+    from waguard.config.sections import Log
+    from waguard.observe import logs
+    with logs.opened(Log(format="journal")) as log:
+        asyncio.run(record(log))
+    until(lambda: "has 6 anchors" in verify().stdout, "all are there")
+    assert verify().returncode == 0
+    import sqlite3
+    with sqlite3.connect(place / "sessions" / FILE) as db:
+        db.execute("DELETE FROM records WHERE number = 6")
+        (last,) = db.execute("SELECT number || ':' || hash FROM records WHERE number = 5").fetchone()
+    (place / "sessions" / HEAD).write_text(last)
+    assert verify("--no-journal").returncode == 0
+    print(verify().stdout)
+except BaseException as error:
+    print(repr(error))
+finally:
+    journald.kill()
+    journald.wait()
+"""
+"""In a mount namespace of its own, as tests/test_journal.py has it."""
+
+
+def test_a_real_journal_tells_that_the_end_was_cut_off(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or not Path("/lib/systemd/systemd-journald").exists() or not shutil.which("unshare"):
+        pytest.skip("this needs root, systemd-journald and unshare")
+    root = tmp_path / "sessions"
+    root.mkdir()
+    (tmp_path / "config.toml").write_text(f'[sessions]\ndir = "{root}"\n')
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WAGUARD_")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    command = [
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        sys.executable,
+        "-c",
+        _PRIVATE,
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=90, env=environment, cwd=tmp_path
+    )
+    if "mount" in done.stderr and not done.stdout:
+        pytest.skip(f"no mount namespace here: {done.stderr.strip()}")
+    assert "The record 6 is cut off: an anchor has 6, and the last is 5." in done.stdout, done

@@ -217,13 +217,13 @@ class Audit:
         try:
             return await self._soon(lambda: self._chain.append([draft]))
         finally:
-            if not draft.written and not self._too_new:
+            if not draft.written:
                 self._outbox.put(draft)
 
     async def _soon(self, write: Callable[[], Coroutine[Any, Any, None]]) -> str:
         """Why it was not done in time, while it goes on, or cannot be done. While another goes on it is not tried."""
         if self._late is not None and not self._late.done():
-            return self._failing
+            return self._failing or f"{self._chain.path}: its disk does not answer."
         work, limit_s = self._begin(write), self._bounds.write_s
         if not (await asyncio.wait([work], timeout=limit_s))[0]:
             self._late = work
@@ -245,7 +245,6 @@ class Audit:
         except TooNewError:
             if not self._too_new:
                 self._too_new = True
-                self._outbox.clear()
                 hint = "A newer waguard has written it, and it is left as it is. Install that one again, or move the file away."
                 self._publish("audit.too_new", path=str(self._chain.path), hint=hint)
             self._note(f"{self._chain.path} was written by a newer waguard.")
