@@ -97,6 +97,31 @@ async def test_requests_are_recorded_with_who_what_and_what_came_of_it(
     assert wrong(sessions_dir) == []
 
 
+async def test_what_leaves_or_enters_the_house_is_recorded(pose: Daemon, sessions_dir: Path) -> None:
+    async with port(pose, "ok") as asked:
+        await done(asked, "/v1/sessions/demo/connect")
+        taken = (await done(asked, "/v1/sessions/demo/snapshots")).json["id"]
+        exported = await asked.ask("GET", f"/v1/sessions/demo/snapshots/{taken}")
+        assert exported.status == 200
+        for query in ("", "?dry_run=true"):
+            brought = await asked.ask("POST", f"/v1/sessions/demo2/import{query}", body=b"no archive" * 100)
+            assert brought.status == 422
+        await asked.ask("POST", "/v1/sessions/demo/pairing-code", body=b'{"phone": "34600123456"}')
+        found = await told(sessions_dir)
+    snapshot, export, bring, pair = found
+    assert (snapshot.record.note.act, snapshot.record.note.client) == ("snapshot", "demo")
+    assert snapshot.end is not None
+    assert [one["snapshot"] for one in snapshot.end.note.told["events"]] == [taken]
+    assert (export.record.note.act, export.record.note.told) == ("export", {"id": taken})
+    assert export.end is not None
+    assert export.end.note.outcome == "ok"
+    assert taken in export.end.note.told["file"]
+    assert (bring.record.note.act, bring.record.note.client) == ("import", "demo2")
+    assert bring.end is not None
+    assert bring.end.note.outcome == "snapshot_refused"
+    assert (pair.record.note.act, pair.record.note.told) == ("pairing-code", {"phone": "..."})
+
+
 async def test_a_step_that_fails_is_the_outcome_of_a_cleanup(
     pose: Daemon, sessions_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,7 +226,7 @@ async def test_a_daemon_that_dies_in_an_act_leaves_it_without_an_end(
         (act,) = json.loads(shown.stdout)
         assert (act["record"]["number"], act["record"]["note"]["act"], act["end"]) == (4, "cleanup", None)
         said = (await asyncio.to_thread(waguard, tmp_path, "show")).stdout
-        assert re.search(r"\tcleanup\tdemo\tno end\ttoken:admin from 127.0.0.1\t4\t", said)
+        assert re.search(r"\tcleanup\tdemo\tno end\ttoken:admin\t4\t127.0.0.1\t", said)
         assert re.search(r"\treap\t-\tok\t", said)
         whole = await asyncio.to_thread(waguard, tmp_path, "verify")
         assert whole.exit_code == 0, whole.output

@@ -28,9 +28,8 @@ async def test_snapshots_without_a_login_push_none_out_that_has_one(
             for about in lines
         ]
         await supervisor.connect(DEMO)
-        gone = [made[0].id]
-        for _ in range(3):
-            gone.append((last := await supervisor.snapshot(DEMO)).id)
+        taken = [await supervisor.snapshot(DEMO) for _ in range(3)]
+        gone, last = [made[0].id, *(one.id for one in taken)], taken[-1]
         assert not last.login
         assert [one.id for one in await supervisor.snapshots(DEMO)] == [last.id, made[1].id]
     assert [one.fields["snapshot"] for one in journal.named("snapshot.deleted")] == gone[:-1]

@@ -14,19 +14,6 @@ from waguard.core.shown import CleanupView, SessionView
 from waguard.errors import CleanupFailed
 
 
-def _ended(told: object) -> Ended:
-    """What it has done the bus tells; this is what the answer has besides."""
-    match told:
-        case CleanupView(ok=False):
-            return CleanupFailed.code, {}
-        case SessionView(status=status):
-            return OK, {"status": status.value}
-        case web.StreamResponse():
-            return OK, {"bytes": told.body_length, "file": told.headers.get("Content-Disposition", "")}
-        case _:
-            return OK, {}
-
-
 @dataclass(frozen=True, slots=True)
 class Act:
     name: str
@@ -41,14 +28,23 @@ class Act:
         """None: with these options it is no act."""
         if getattr(options, "dry_run", False) or not self.when(options):
             return None
-        told: dict[str, Any] = {**asked.request.match_info}
-        told.pop("code", None)
-        told |= {name: "..." if name in self.hides else value for name, value in options.model_dump().items()}
+        given = options.model_dump(exclude_defaults=True)
+        told = {name: one for name, one in asked.request.match_info.items() if name != "code"}
+        told |= {name: "..." if name in self.hides else value for name, value in given.items()}
         return Wish(self.name, asked.code or None, told, self.must)
 
     @staticmethod
     def ended(told: object) -> Ended:
-        return _ended(told)
+        """What it has done the bus tells; this is what the answer has besides."""
+        match told:
+            case CleanupView(ok=False):
+                return CleanupFailed.code, {}
+            case SessionView(status=status):
+                return OK, {"status": status.value}
+            case web.StreamResponse():
+                return OK, {"file": told.headers.get("Content-Disposition", "")}
+            case _:
+                return OK, {}
 
 
 def _fresh(options: ConnectOptions) -> bool:

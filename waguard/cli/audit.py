@@ -23,6 +23,7 @@ from waguard.cli.sessions import Json, print_json
 from waguard.cli.table import Column, table
 from waguard.cli.units import when
 from waguard.core.audit import Anchor, Break, Deed, Record, Row, breaks, deeds, record_of
+from waguard.core.catalogue import OF_A_CLIENT
 from waguard.core.model import client_code
 from waguard.observe.journal import message
 from waguard.system.files import replacing
@@ -39,6 +40,10 @@ _TOLD = 20
 """Lines of what is wrong."""
 _LOOKS = 3
 """A daemon that runs writes the anchor after the record: what it is just at is no break."""
+_UNSAID = frozenset(
+    {*OF_A_CLIENT, *("process", "link", "was", "wanted", "duration_ms", "stages", "left_out", "lasted_ms")}
+)
+"""What `--json` has, and a table leaves out."""
 _STYLES = {"ok": "green", "no end": "yellow"}
 
 Look = Callable[[str], Iterable[Row]]
@@ -61,7 +66,7 @@ def show(
     elif found:
         columns = (
             *(Column("WHEN"), Column("ACT"), Column("CLIENT"), Column("OUTCOME"), Column("WHO")),
-            *(Column("NUMBER", spare=True), Column("WHAT", text=True)),
+            *(Column("NUMBER", spare=True), Column("FROM", spare=True), Column("WHAT", text=True)),
         )
         table(columns, [_line(one) for one in found], terminal.output())
     else:
@@ -102,20 +107,22 @@ def _line(deed: Deed) -> Sequence[str | Text]:
     if end is not None and end is not deed.record:
         events = end.note.told.get("events", [])
         what += [_said({name: told for name, told in end.note.told.items() if name != "events"})]
-        what += [message(one) for one in events if isinstance(one, dict)]
+        what += [_said(one) for one in events if isinstance(one, dict)]
     return (
         when(note.at),
         note.act,
         note.client,
         Text(outcome, _STYLES.get(outcome, "red" if outcome else "")),
-        note.actor + (f" from {note.origin}" if note.origin else ""),
+        note.actor,
         str(deed.record.number),
+        note.origin,
         "; ".join(filter(None, what)),
     )
 
 
 def _said(told: Mapping[str, Any]) -> str:
-    return message({"event": "", **told}).strip()
+    """What a person wants of it."""
+    return message({"event": "", **{name: one for name, one in told.items() if name not in _UNSAID}}).strip()
 
 
 @dataclass(frozen=True, slots=True)
