@@ -1,9 +1,11 @@
 """The audit as a daemon keeps it: no record, no deed; and what is changed, removed or cut off afterwards is found."""
 
 import asyncio
+import random
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
@@ -506,3 +508,55 @@ async def test_what_could_not_be_written_at_the_end_is_counted(
     (event,) = journal.named("audit.lost")
     assert event.fields["records"] == 2
     shutil.rmtree(disk, ignore_errors=True)
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from waguard.audit.audit import Audit, Wish
+from waguard.core.actor import Actor, ActorKind, acting
+from waguard.core.model import ClientCode
+from waguard.observe.bus import Bus
+
+async def main():
+    bus = Bus()
+    audit = Audit(Path(sys.argv[1]), bus, lambda alert, text: print(alert, text, flush=True) if text else None)
+    await audit.start()
+
+    async def deed():
+        print("did", number, flush=True)
+
+    for number in range(10_000):
+        with acting(Actor(ActorKind.TOKEN, "crm", "", f"{sys.argv[2]}.{number}")):
+            await audit.doing(Wish("cleanup", ClientCode("demo"), {}, True), deed, lambda told: ("ok", {}), stays=True)
+        print("ended", number, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_daemon_that_is_killed_at_any_moment_leaves_a_chain_that_is_whole(
+    in_memory: Path, journal: Journal, alerts: Alerts
+) -> None:
+    for turn in range(6):  # each goes on with what the one before has left
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(in_memory), str(turn)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(20)]
+        await asyncio.sleep(random.uniform(0, 0.02))
+        process.kill()
+        said += process.stdout.read().splitlines()
+        process.wait()
+        process.stdout.close()
+        assert {one.split()[0] for one in said if one.strip()} <= {"did", "ended"}, said
+        by_request = {one.record.note.request: one.end for one in acts(in_memory)}
+        for one in said:
+            if len(words := one.split()) == 2 and words[1].isdecimal():  # the last one may be torn
+                end = by_request[f"{turn}.{words[1]}"]  # no deed without a record
+                assert words[0] == "did" or end is not None
+        assert {flaw for flaw, _, _ in wrong(in_memory)} <= {Flaw.ADDED}  # what no anchor could have yet
+    await some(in_memory, journal, alerts, 1)
+    assert wrong(in_memory) == []
+    assert not alerts[Alert.AUDIT_BROKEN]
+    assert sum(one.end is None for one in acts(in_memory)) <= 6
