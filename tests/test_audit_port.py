@@ -337,10 +337,14 @@ def test_a_journal_that_says_nothing_is_told(
 
 
 def test_without_an_anchor_beside_it_it_is_not_called_whole(place: Path) -> None:
+    anchor = (place / "sessions" / HEAD).read_text().strip()
     (place / "sessions" / HEAD).unlink()
     result = waguard(place, "verify")
     assert result.exit_code == 1
+    assert "no anchor of them is known" in result.stdout
     assert "is not there, or cannot be read" in result.stdout
+    # Such as a file that was kept elsewhere, with an anchor that was kept, too.
+    assert waguard(place, "verify", "--head", anchor).exit_code == 0
     assert waguard(place, "verify", "--head", "17").exit_code == 2
 
 

@@ -183,7 +183,7 @@ def _verified(path: Path, anchors: Sequence[Anchor], since: int) -> Verified:
         found = breaks(look(""), known, since)
         numbers = [row.number for row in look("")]
         without_end = [one.record.number for one in deeds(_records(look(""))) if one.end is None]
-    whole = not found and (beside is not None or not numbers)
+    whole = not found and (bool(known) or not numbers)
     first, last = min(numbers, default=None), max(numbers, default=None)
     return Verified(
         whole, len(numbers), first, last, found, str(beside) if beside else None, sorted(without_end)
@@ -223,10 +223,9 @@ def _report(result: Verified, journal: str, console: Console) -> None:
     if result.last is None:
         console.print("Nothing is recorded.")
     else:
-        which = f"{result.count} records, {result.first} to {result.last}"
-        console.print(
-            Text(f"{which}: ").append(*(("whole.", "green") if result.whole else ("broken.", "red")))
-        )
+        how = ("whole.", "green") if result.whole else ("broken.", "red")
+        how = how if result.whole or result.breaks else ("no anchor of them is known.", "red")
+        console.print(Text(f"{result.count} records, {result.first} to {result.last}: ").append(*how))
     for one in result.breaks[:_TOLD]:
         console.print(Text(str(one), "red"))
     if (more := len(result.breaks) - _TOLD) > 0:
@@ -234,7 +233,7 @@ def _report(result: Verified, journal: str, console: Console) -> None:
     if result.head is not None:
         console.print(f"The anchor beside the file is {result.head}")
     elif result.last is not None:
-        console.print(Text(f"The anchor beside the file, {HEAD}, is not there, or cannot be read.", "red"))
+        console.print(Text(f"The anchor beside the file, {HEAD}, is not there, or cannot be read.", "yellow"))
     console.print(journal)
     if result.without_end:
         numbers = ", ".join(map(str, result.without_end[-_TOLD:]))
