@@ -181,6 +181,8 @@ def http_api() -> Iterator[str]:
     for route in ROUTES:
         yield from ("", f"### {route.method} {route.path}", "", route.says, "")
         yield f"- scope: `{route.scope}`"
+        if (act := route.act) is not None:
+            yield f"- recorded as `{act.name}`{'; refused while it cannot be' if act.must else ''}"
         for name, option in openapi.options_of(route).items():
             default = (
                 f"; default: `{json.dumps(option['default'])}`" if option.get("default") is not None else ""

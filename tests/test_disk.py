@@ -78,7 +78,7 @@ class Disk:
                 directories[:] = [name for name in directories if name != self._filler.name]
             for name in (*directories, *files):
                 path = Path(top, name)
-                if name.startswith((".history.db", ".looked")):
+                if name.startswith((".history.db", ".looked", ".audit.")):
                     continue
                 found[str(path.relative_to(self.path))] = path.read_bytes() if path.is_file() else None
         return found

@@ -41,6 +41,7 @@ PAGES = (
     "docs/how-to/drive.md",
     "docs/how-to/snapshots.md",
     "docs/how-to/move-logins.md",
+    "docs/how-to/audit.md",
     "docs/how-to/service.md",
 )
 """In the order in which they are followed."""

@@ -47,7 +47,7 @@ def test_every_kind_is_raised_somewhere() -> None:
     nodes = [
         node
         for path in ROOT.rglob("*.py")
-        if path.name != "errors.py"
+        if path.name != "errors.py" and path.parent.name != "errors"
         for node in ast.walk(ast.parse(path.read_text()))
     ]
     named = {node.id for node in nodes if isinstance(node, ast.Name)}

@@ -648,7 +648,7 @@ async def test_a_disk_that_hangs_holds_up_neither_an_event_nor_the_end(
     finally:
         released.set()
         await until(lambda: all(one.name != "history" for one in threading.enumerate()))
-        history._database._drop()
+        history._database.drop()
 
 
 async def test_a_file_that_cannot_be_read_is_an_error_of_who_asks(

@@ -24,7 +24,7 @@ STOREYS = (
     ("schedule",),
     ("config",),
     ("observe",),
-    ("history", "sandbox", "whatsapp", "access"),
+    ("history", "sandbox", "whatsapp", "access", "audit"),
     ("browser", "profile"),
     ("admission", "snapshots", "health", "relay"),
     ("session",),
@@ -381,7 +381,8 @@ def test_what_a_browser_could_have_made_is_opened_by_files_alone() -> None:
         ),
         *(
             "waguard.schedule",
-            "waguard.history.database",
+            "waguard.system.sqlite",
+            "waguard.audit",
             "waguard.access",
         ),
     )

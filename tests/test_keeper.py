@@ -5,8 +5,9 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from conftest import Daemon
+from conftest import Daemon, Journal
 from snapshots import ABOUT
+from test_audit import acts
 
 from waguard.core.model import ClientCode
 from waguard.profile.generation import Retired
@@ -15,7 +16,9 @@ DEMO = ClientCode("demo")
 ONE = {"keep_last": 1, "keep_daily": 0, "keep_weekly": 0, "keep_monthly": 0}
 
 
-async def test_snapshots_without_a_login_push_none_out_that_has_one(pose: Daemon, tmp_path: Path) -> None:
+async def test_snapshots_without_a_login_push_none_out_that_has_one(
+    pose: Daemon, tmp_path: Path, sessions_dir: Path, journal: Journal
+) -> None:
     async with pose("ok", snapshots=ONE) as (supervisor, _):
         snapshots = supervisor._resources.snapshots
         lines = [replace(ABOUT, taken_at=at, generation=f"20260101T000000-0000000{at}") for at in (1, 2)]
@@ -25,10 +28,13 @@ async def test_snapshots_without_a_login_push_none_out_that_has_one(pose: Daemon
             for about in lines
         ]
         await supervisor.connect(DEMO)
-        for _ in range(3):
-            last = await supervisor.snapshot(DEMO)
+        taken = [await supervisor.snapshot(DEMO) for _ in range(3)]
+        gone, last = [made[0].id, *(one.id for one in taken)], taken[-1]
         assert not last.login
         assert [one.id for one in await supervisor.snapshots(DEMO)] == [last.id, made[1].id]
+    assert [one.fields["snapshot"] for one in journal.named("snapshot.deleted")] == gone[:-1]
+    recorded = [one.record.note for one in acts(sessions_dir) if one.record.note.act == "snapshot.deleted"]
+    assert [(one.client, one.told["snapshot"]) for one in recorded] == [("demo", one) for one in gone[:-1]]
 
 
 async def test_of_a_damaged_profile_whatever_is_left_is_saved(pose: Daemon, tmp_path: Path) -> None:

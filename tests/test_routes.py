@@ -20,9 +20,11 @@ from waguard.access.configured import ConfiguredTokens
 from waguard.access.made import MadeTokens
 from waguard.access.peers import Peers
 from waguard.api import app
+from waguard.api.acts import ACTS, HARMLESS
 from waguard.api.port import Port
 from waguard.api.routes import ROUTES, Route, Streamed
 from waguard.api.schemas import AnyOptions, Options, ScopeName
+from waguard.audit.audit import Audit
 from waguard.config.sections import Api, Jwt
 from waguard.core.access import OF_ADMIN, OF_CLIENT, OF_TOKENS, SCOPES, About, Scope
 from waguard.observe.bus import Bus
@@ -182,6 +184,18 @@ def test_a_token_and_the_configuration_know_the_same_scopes() -> None:
     assert set(get_args(of_jwts)) == names - {"admin"}
 
 
+def test_what_is_an_act_is_decided_of_each_route() -> None:
+    """Of all that do more than to tell what anybody with the scope `read` may know."""
+    for one in ROUTES:
+        privileged = one.scope not in {Scope.OPEN, Scope.READ} or one.method != "GET"
+        decided = [
+            *(["act"] if one.handler in ACTS else []),
+            *([HARMLESS[one.handler]] if one.handler in HARMLESS else []),
+        ]
+        assert len(decided) == privileged, f"{one.method} {one.path}: an act, or why not? {decided}"
+    assert {*ACTS, *HARMLESS} <= {one.handler for one in ROUTES}
+
+
 def test_a_path_is_in_the_table_once() -> None:
     keys = [(one.method, one.path) for one in ROUTES]
     assert len({*keys}) == len(keys)
@@ -210,7 +224,8 @@ def application(supervisor: Supervisor, *more: Route[Any]) -> web.Application:
         bus.publish,
         lambda _alert, _text: None,
     )
-    return app.make(supervisor, access, Api(), bus, Port(1, bus.publish, 1.0), [*ROUTES, *more])
+    audit = Audit(Path("/nowhere"), bus, lambda _alert, _text: None)
+    return app.make(supervisor, access, Api(), bus, Port(1, bus.publish, 1.0), audit, [*ROUTES, *more])
 
 
 async def test_what_is_served_is_in_the_table(pose: Daemon) -> None:

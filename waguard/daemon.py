@@ -28,6 +28,7 @@ from waguard.admission.room import Room
 from waguard.admission.turns import Turns
 from waguard.api import app, listen
 from waguard.api.port import Port, most
+from waguard.audit.audit import Audit
 from waguard.browser import authorities, find
 from waguard.config.load import Loaded
 from waguard.config.sections import Config
@@ -286,6 +287,10 @@ async def running(
         sweeper = Sweeper(resources, sessions, keeper.save)
         room = Room(config, resources.cgroups, sweeper.make_room)
         gate = Gate(BreakerPolicy(), bus.publish, installed, room)
+        audit = Audit(root, bus, gate.alerts.set)
+        stack.push_async_callback(audit.close)  # after all sessions, likewise
+        await audit.start()
+        bus.subscribe(audit.heard)
         threads.of_this_loop().heard = Hangs(bus.publish, gate.alerts).heard
         services = Services(
             resources,
@@ -322,7 +327,7 @@ async def running(
         access = Access(tokens, made, jwts, peers, bus.publish, gate.alerts.set)
         for work in (access.keep, access.watch):
             stack.push_async_callback(_end, background(work, "access", bus.publish, again=True))
-        application = app.make(supervisor, access, config.api, bus, connections)
+        application = app.make(supervisor, access, config.api, bus, connections, audit)
         await _serve(stack, application, connections)
         handed = await listen.handed(manager, config, bus)
         if handed is not None:  # whoever asks meanwhile waits in the socket, and is not refused

@@ -35,6 +35,7 @@ from waguard.api.problems import response
 from waguard.api.readers import Readers
 from waguard.api.routes import ROUTES, Route, Streamed
 from waguard.api.schemas import read, respond
+from waguard.audit.audit import Audit
 from waguard.config.sections import Api
 from waguard.core.access import NOBODY, SCOPES, About, Caller, Scope
 from waguard.core.actor import Actor, ActorKind, acting
@@ -81,10 +82,11 @@ def make(
     settings: Api,
     bus: Bus,
     port: Port,
+    audit: Audit,
     routes: Sequence[Route[Any]] = ROUTES,
 ) -> web.Application:
     """The application; whoever runs it owns it. Raises `ValueError` for a route that does not say who may."""
-    edge = Edge(supervisor, access, bus, settings)
+    edge = Edge(supervisor, access, audit, bus, settings)
     served = {edge.handler(route): route for route in routes}
     allowed = _LOOPBACK | {host.lower() for host in settings.allowed_hosts}
     limit = settings.max_body_kb * 1024
@@ -192,9 +194,10 @@ def make(
 class Edge:
     """What stands between a request that was let in and the route's handler."""
 
-    def __init__(self, supervisor: Supervisor, access: Access, bus: Bus, settings: Api) -> None:
+    def __init__(self, supervisor: Supervisor, access: Access, audit: Audit, bus: Bus, settings: Api) -> None:
         self._supervisor = supervisor
         self._access = access
+        self._audit = audit
         self._bus = bus
         self._beat_s = settings.heartbeat_s
         self._once = Once()
@@ -216,8 +219,13 @@ class Edge:
             asked = Asked(request, self._supervisor, caller, self._access, code or ClientCode(""))
 
             async def do() -> web.Response:
+                wish = route.act.wish(asked, options) if route.act is not None else None
                 with acting(_actor(request, caller)):
-                    return _answer(route, caller, await route.handler(asked, options))
+                    if route.act is None or wish is None:
+                        return _answer(route, caller, await route.handler(asked, options))
+                    deed, stays = partial(route.handler, asked, options), route.streamed is Streamed.NO
+                    told = await self._audit.doing(wish, deed, route.act.ended, stays=stays)
+                return _answer(route, caller, told)
 
             return await (self._once_at_most(route, asked, do) if route.method == "POST" else do())
 

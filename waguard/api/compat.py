@@ -71,6 +71,7 @@ SPANISH = {
     "disk_full": "No queda espacio en el disco.",
     "storage_failed": "No se ha podido leer o escribir un archivo del servicio.",
     "storage_hangs": "El disco no responde. Inténtelo más tarde.",
+    "audit_unavailable": "No se puede dejar constancia de la operación, así que no se ha hecho nada. Inténtelo más tarde.",
     "tenure_lost": "Otro servicio se ocupa ahora de este cliente.",
     "record_corrupt": "El registro de la sesión está dañado.",
     "record_unavailable": "El registro de la sesión no se puede leer.",

@@ -24,6 +24,7 @@ from waguard.api import (
     tokens,
     values,
 )
+from waguard.api.acts import ACTS, Act
 from waguard.api.asked import Asked
 from waguard.api.schemas import (
     AnyOptions,
@@ -126,6 +127,11 @@ class Route(Generic[O]):
     def tells(self) -> bool:
         """Whether it tells how it gets on, where that is asked for."""
         return self.handler in TELLING
+
+    @property
+    def act(self) -> Act | None:
+        """As what the audit records it; None: it is none."""
+        return ACTS.get(self.handler)
 
     @property
     def attaches(self) -> bool:

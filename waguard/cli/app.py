@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, str] = {
     "install": "install:install",
     "simulate": "serve:simulate",
     "token": "app:tokens",
+    "audit": "audit:commands",
     "doctor": "local:doctor",
     "config": "settings:commands",
 }

@@ -51,6 +51,12 @@ class NotAgreed(CommandError, code="not_agreed", http=0):
     do = "If you mean it: --yes"
 
 
+class AuditUnread(CommandError, code="audit_unread", http=0):
+    """The file of the audit cannot be read."""
+
+    do = "The message says why. Run it as root, or as the daemon's user."
+
+
 class FileExists(CommandError, code="file_exists", http=0):
     """The file is there already."""
 

@@ -60,6 +60,7 @@ FIELDS: Mapping[str, str] = {
     "files": "the names of the files",
     "findings": "how many findings",
     "frozen_ms": "how long the browser was held still, milliseconds",
+    "hash": "the hash of a record",
     "hint": "what to do about it",
     "http_status": "the status of the answer",
     "job": "the job's name",
@@ -76,6 +77,7 @@ FIELDS: Mapping[str, str] = {
     "memory_peak_mb": "the most memory it took, MiB",
     "message": "what was logged",
     "method": "the request's method",
+    "number": "the number of a record",
     "outcome": "what came of it",
     "overlap_s": "how long its earlier secret is still taken, seconds",
     "pages": "how many windows",
@@ -88,6 +90,7 @@ FIELDS: Mapping[str, str] = {
     "process": "the browser's state",
     "profile": "generation of the profile",
     "reason": "why",
+    "records": "how many records",
     "remedies": "the remedies, in order",
     "remedy": "the remedy",
     "route": "the route, without what stands in its place holders",
@@ -371,6 +374,7 @@ EVENTS: Mapping[str, Kind] = {
         "A snapshot was taken.", "snapshot reason bytes live frozen_ms duration_ms", asked=True
     ),
     "snapshot.failed": _kind("A snapshot could not be taken.", "reason code error", "error", asked=True),
+    "snapshot.deleted": _kind("A snapshot was deleted.", "snapshot why", asked=True),
     "snapshot.refused": _kind("Snapshots could not be used.", "snapshots", "error"),
     "snapshot.login_refused": _kind("WhatsApp does not take the login of a snapshot.", "snapshot", "warning"),
     "snapshot.mark_failed": _kind("A snapshot could not be marked as refused.", "snapshot error", "error"),
@@ -412,6 +416,24 @@ EVENTS: Mapping[str, Kind] = {
         "The history could not be read, and was put aside.", "kept_as error", "error"
     ),
     "history.write_failed": _kind("The history cannot be written.", "path error", "error"),
+    "audit.recorded": _kind("A record of the audit is on disk: an anchor of it.", "path number hash"),
+    "audit.unreadable": _kind(
+        "The audit could not be read, and was put aside: another chain of records begins.",
+        "kept_as error",
+        "error",
+    ),
+    "audit.too_new": _kind(
+        "The audit was written by a newer waguard, and is left alone: what cannot be undone is refused.",
+        "path hint",
+        "error",
+    ),
+    "audit.write_failed": _kind(
+        "The audit cannot be written: what cannot be undone is refused, other records wait.",
+        "path error",
+        "error",
+    ),
+    "audit.recovered": _kind("The audit is written again.", "path"),
+    "audit.lost": _kind("Records of the audit were not written.", "path records", "error"),
     "schedule.done": _kind("A job has ended.", "job duration_ms"),
     "schedule.failed": _kind("A job has failed.", "job error", "error"),
     "schedule.unreadable": _kind(

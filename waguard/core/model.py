@@ -240,6 +240,10 @@ class Alert(StrEnum):
     """Many requests have no token that is taken."""
     TOKENS_EXPIRE = "tokens_expire"
     """Tokens that are used expire within days."""
+    AUDIT_UNAVAILABLE = "audit_unavailable"
+    """No record can be written: what cannot be undone is refused."""
+    AUDIT_BROKEN = "audit_broken"
+    """Records of the audit are gone, or are not what was written."""
 
 
 class Verdict(StrEnum):

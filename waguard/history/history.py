@@ -23,11 +23,12 @@ from waguard.core.learning import measured
 from waguard.core.model import ClientCode
 from waguard.core.stats import Episode, Happening, Stats, episodes, summary
 from waguard.errors import HistoryFailed
-from waguard.history.database import FILE, Active, Database, TooNewError, counted, cut, insert
+from waguard.history.database import FILE, Active, Database, counted, cut, insert
 from waguard.history.feed import Feed
 from waguard.history.learned import RECALLED, Learned, activity_of
 from waguard.observe.bus import Bus, Event
 from waguard.observe.outbox import Outbox
+from waguard.system.sqlite import TooNewError
 from waguard.system.tasks import background
 
 T = TypeVar("T")

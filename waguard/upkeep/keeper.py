@@ -161,7 +161,8 @@ class Keeper:
             duration_ms=round((time.monotonic() - began) * 1000, 1),
         )
         async with within(Stage.SNAPSHOT, deadline, "deleting the snapshots that no rule keeps"):
-            await in_thread(self._thin, session.code, snapshot.id, kind=Kind.COPIES)
+            for deleted in await in_thread(self._thin, session.code, snapshot.id, kind=Kind.COPIES):
+                session.publish("snapshot.deleted", snapshot=deleted, why="no rule keeps it")
         return snapshot
 
     async def _make(self, session: Session, reason: str) -> Snapshot:
@@ -175,8 +176,8 @@ class Keeper:
             about = await session.copies.copy(room, reason)
             return await sealed(self._snapshots, room, about)
 
-    def _thin(self, code: ClientCode, made: str) -> None:
-        """Delete the snapshots that no rule keeps; the newest one of the login that is in use always stays, and the one
+    def _thin(self, code: ClientCode, made: str) -> Sequence[str]:
+        """Delete the snapshots that no rule keeps, and return their ids; the newest one of the login that is in use always stays, and the one
         that was just ``made``: its time may be that of a sealed profile, or of a clock that was put right since.
 
         Those with a login that WhatsApp takes are counted by themselves, for each page: no number of others pushes one out.
@@ -200,8 +201,10 @@ class Keeper:
                 if one.about is not None and one.about.origin == origin and one.usable(origin) is usable
             }
             stay |= retention.kept(taken, rule, time.time(), always={made, current})
-        for name in there.keys() - stay:
+        deleted = sorted(there.keys() - stay)
+        for name in deleted:
             self._snapshots.delete(there[name])
+        return deleted
 
     # --- before a retired profile may go ------------------------------------------------------------------
 

@@ -5,44 +5,11 @@ facts as data. A kind's docstring is what its code means, ``do`` what to do abou
 HTTP, `cli` to an exit code). Those of the command line are in `cli.errors`. ``make reference`` prints them all.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-BY_CODE: dict[str, "type[WaguardError]"] = {}
-"""Every kind by its code, to make an error again of one that was carried as data."""
-
-
-class WaguardError(Exception):
-    """Base of all errors that are shown to people or other programs."""
-
-    code: str = "internal"
-    http: ClassVar[int] = 500
-    """The HTTP status; 0 if the kind is never an answer."""
-    again: ClassVar[bool] = False
-    """Whether the same request may succeed later without anybody changing anything."""
-    do: ClassVar[str] = ""
-    """What somebody can do about it."""
-    lasting: ClassVar[bool] = False
-    """Trying again does not help: a person has to mend something."""
-    passing: ClassVar[bool] = False
-    """The host's want of a moment: it is tried again, and counts against nobody."""
-
-    def __init_subclass__(cls, code: str = "", http: int = 500, *, again: bool = False) -> None:
-        """Without a code: a group of kinds, or a kind of its parent's code."""
-        if code in BY_CODE:
-            raise TypeError(f"{cls.__name__}: the code {code} is {BY_CODE[code].__name__}'s")
-        if code:
-            cls.code, cls.http, cls.again = code, http, again
-            BY_CODE[code] = cls
-
-    def __init__(self, message: str, *, hint: str = "", **details: Any) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.details: Mapping[str, Any] = details
-
-    def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
+from waguard.errors.base import BY_CODE as BY_CODE
+from waguard.errors.base import WaguardError as WaguardError
+from waguard.errors.requests import *  # noqa: F403 (errors of the same tree)
 
 
 class Internal(WaguardError, code="internal"):
@@ -93,6 +60,12 @@ class HistoryFailed(StorageError, code="history_failed", http=503, again=True):
     """The history could not be read."""
 
     do = "The message says why. Sessions go on without it."
+
+
+class AuditUnavailable(StorageError, code="audit_unavailable", http=503, again=True):
+    """There can be no record of an act that cannot be undone, and so nothing was done."""
+
+    do = "The message says why there can be none: make room on the disk, or see to the file. Then ask again."
 
 
 class TenureLost(StorageError, code="tenure_lost", http=503):
@@ -363,142 +336,3 @@ class ConfigError(SessionError, code="config_invalid", http=0):
 
     lasting = True
     do = "Fix what the message names. See: waguard config check"
-
-
-# --- requests ------------------------------------------------------------------------------------------------------
-
-
-class RequestError(WaguardError):
-    """Requests"""  # their messages have what the caller has sent, and nothing else
-
-
-class InvalidClientCode(RequestError, code="invalid_client_code", http=400):
-    """What stands where a client code belongs is none."""
-
-    do = "1 to 64 of A-Z a-z 0-9 _ -, the first one a letter or digit."
-
-
-class InvalidRequest(RequestError, code="invalid_request", http=400):
-    """The body, the query or the headers are not of the form that the route takes."""
-
-    do = "The message names what is wrong, the hint what is known."
-
-
-class Unauthorized(RequestError, code="unauthorized", http=401):
-    """There is no token, or one that is not known here."""
-
-    do = "Send `Authorization: Bearer TOKEN`. See: waguard token"
-
-
-class TokenExpired(Unauthorized, code="token_expired", http=401):
-    """The token's term is over, or another has come in its place."""
-
-    do = "Ask the admin for its new secret: waguard token rotate NAME"
-
-
-class TokenRevoked(Unauthorized, code="token_revoked", http=401):
-    """The token was revoked."""
-
-    do = "Ask the admin for another one: waguard token create NAME"
-
-
-class TooManyRequests(RequestError, code="too_many_requests", http=429, again=True):
-    """A token has asked for what costs much of one client too often; ``retry_after_s``."""
-
-    do = "Ask again after `Retry-After`. An admin sets the limit: `api.costly_per_minute`."
-
-
-class Forbidden(RequestError, code="forbidden", http=403):
-    """The token is not for this client, or has not the scope of this route."""
-
-    do = "Use the client's own token, or the admin's."
-
-
-class HostNotAllowed(RequestError, code="host_not_allowed", http=403):
-    """The `Host` header names no host of this control port."""
-
-    do = "Use 127.0.0.1 or localhost, or name the host in `api.allowed_hosts`."
-
-
-class CrossSite(RequestError, code="cross_site", http=403):
-    """A page of another site asks."""
-
-    do = "Ask from a server, and not from a page."
-
-
-class NotFound(RequestError, code="not_found", http=404):
-    """There is no such path."""
-
-    do = "The routes are in [http-api.md](http-api.md)."
-
-
-class TokenNotFound(RequestError, code="token_not_found", http=404):
-    """No token has this id or name, or it was revoked."""
-
-    do = "See which there are: waguard token list"
-
-
-class MethodNotAllowed(RequestError, code="method_not_allowed", http=405):
-    """The path is there, and takes other methods; `Allow` has them."""
-
-    do = "Use one of those."
-
-
-class NotAcceptable(RequestError, code="not_acceptable", http=406):
-    """None of the types in `Accept` is one that the answer comes in."""
-
-    do = "The message names the types."
-
-
-class TokenNameTaken(RequestError, code="token_name_taken", http=409):
-    """There is a token of this name that is taken still."""
-
-    do = "Take another name, or rotate that one: waguard token rotate NAME"
-
-
-class TooManyTokens(RequestError, code="too_many_tokens", http=409):
-    """There are as many tokens as are kept, those that ended in the last 30 days among them."""
-
-    do = "Use one token for several clients."
-
-
-class RequestTimeout(RequestError, code="request_timeout", http=408, again=True):
-    """The body did not arrive in time."""
-
-    do = "Send it without a pause of `api.request_s`."
-
-
-class BodyTooLarge(RequestError, code="body_too_large", http=413):
-    """The body has more than `api.max_body_kb` allows, or an upload more than `relay.upload_mb`."""
-
-    do = "Send less, or raise the limit that the message names."
-
-
-class PreconditionFailed(RequestError, code="precondition_failed", http=412):
-    """The value or the session is not as `If-Match` or `If-None-Match` wants it; nothing has changed. ``etag`` is the one that it has now, if it is there."""
-
-    do = "Get it, and try again with its ETag."
-
-
-class ValueTooLarge(RequestError, code="value_too_large", http=413):
-    """The value has more than 64 KiB."""
-
-    do = "Keep it elsewhere, or in several values."
-
-
-class IdempotencyKeyReused(RequestError, code="idempotency_key_reused", http=422):
-    """The `Idempotency-Key` came with another request before."""
-
-    do = "Draw a new key for each request."
-
-
-class ExpectationFailed(RequestError, code="expectation_failed", http=417):
-    """The `Expect` header expects something else than `100-continue`."""
-
-    do = "Leave it out."
-
-
-class CleanupFailed(RequestError, code="cleanup_failed"):
-    """A step of the cleanup has failed: only `/api/whatsapp/force-cleanup` answers so, elsewhere the answer has the steps."""
-
-    do = "See: waguard cleanup CODE"
