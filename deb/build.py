@@ -27,6 +27,7 @@ PLACES = {
     "waguard.sysusers": "usr/lib/sysusers.d/waguard.conf",
     "waguard.tmpfiles": "usr/lib/tmpfiles.d/waguard.conf",
 }
+SCHEMA = "docs/reference/config.schema.json"
 DOCS = (
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
     *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.*")),
@@ -71,6 +72,7 @@ def build(room: Path, project: dict[str, object], out: Path) -> Path:
     shutil.copyfile(HERE / "waguard", wrapper)
     for name, place in PLACES.items():
         _copy(ROOT / "systemd" / name, tree / place)
+    _copy(ROOT / SCHEMA, tree / "usr/share/waguard" / Path(SCHEMA).name)
     docs = tree / "usr/share/doc/waguard"
     for name in DOCS:
         _copy(ROOT / name, docs / name)

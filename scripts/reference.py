@@ -7,7 +7,6 @@
 import ast
 import inspect
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -21,8 +20,8 @@ from waguard.api import openapi
 from waguard.api.routes import ROUTES, Streamed
 from waguard.cli.app import app
 from waguard.cli.errors import CommandError
+from waguard.config import schema
 from waguard.config.load import ENV_PREFIX
-from waguard.config.sections import Config
 from waguard.core import catalogue, shown, stats, tables
 from waguard.core.access import OF_ADMIN, OF_CLIENT, SCOPES
 from waguard.core.relay import policy
@@ -53,41 +52,36 @@ GROUPS: Sequence[type[WaguardError]] = (
     CommandError,
     Internal,
 )
-KEY = re.compile(r"# ?(?P<key>[a-z_]+) = (?P<value>.*?)(?:\s{2,}# (?P<note>.+))?")
 
 
 def configuration() -> Iterator[str]:
     yield from ("# Configuration", "", MADE)
-    schema = Config.model_json_schema()
-    models = {name: schema["$defs"][one["$ref"].rpartition("/")[2]] for name, one in _sections(schema)}
-    section, said = "", list[str]()
-    for line in (ROOT / "config.toml").read_text(encoding="utf-8").splitlines():
-        if header := re.fullmatch(r"\[(\w+)\]", line):
-            section, said = header[1], []
+    models, section = _schema()["$defs"], ""
+    models = {one["title"].strip("[]"): one for one in models.values()}
+    for one in schema.comments(_config_toml()):
+        if one.section != section:
+            section = one.section
             yield from ("", f"## [{section}]")
-        elif key := KEY.fullmatch(line):
-            name = f"{section}.{key['key']}"
-            yield from ("", f"### {name}", "", *said)
-            said = []
-            default = key["note"] or f"default: `{key['value']}`"
-            variable = f"`{ENV_PREFIX}{section}__{key['key']}`".upper()
-            kind = _kind(models[section]["properties"][key["key"]])
-            yield from ("", f"{kind}; {default}; {variable}")
-        elif line.startswith("#"):
-            said.append(line.removeprefix("#").strip().replace("<", "&lt;"))
-        elif said:
+        said = [line.replace("<", "&lt;") for line in one.lines]
+        if not one.key:
             yield from ("", *said)
-            said = []
+            continue
+        yield from ("", f"### {section}.{one.key}", "", *said)
+        default = one.note or f"default: `{one.default}`"
+        variable = f"`{ENV_PREFIX}{section}__{one.key}`".upper()
+        yield from ("", f"{_kind(models[section]['properties'][one.key])}; {default}; {variable}")
 
 
-def _sections(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, str]]]:
-    for name, one in schema["properties"].items():
-        yield name, one if "$ref" in one else one["allOf"][0]
+def _schema() -> Mapping[str, Any]:
+    return schema.schema(_config_toml())
+
+
+def _config_toml() -> str:
+    return (ROOT / "config.toml").read_text(encoding="utf-8")
 
 
 def _kind(value: Mapping[str, Any]) -> str:
     """The type of a key and its limits, in words."""
-    value = {**value, **next((one for one in value.get("anyOf", []) if one["type"] != "null"), {})}
     if "enum" in value:
         return "one of " + ", ".join(f"`{json.dumps(one)}`" for one in value["enum"])
     match value["type"]:
@@ -245,6 +239,7 @@ def _said_of_fields(name: str) -> Mapping[str, str]:
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "reference/configuration.md": lambda: "\n".join(configuration()) + "\n",
+    "reference/config.schema.json": lambda: json.dumps(_schema(), indent=1) + "\n",
     "reference/commands.md": lambda: "\n".join(commands()) + "\n",
     "reference/events.md": lambda: "\n".join(catalogue.page()) + "\n",
     "reference/relay-policy.md": lambda: "\n".join(policy.page()) + "\n",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wrong_configs import WRONG
 
 from waguard.config import browser_flags
 from waguard.config import load as loading
@@ -125,100 +126,6 @@ def test_the_default_of_concurrent_starts_fits_every_machine(write: Write) -> No
 
 
 # --- what is wrong: where, which key, what would be right --------------------------------------------------
-
-
-WRONG = [
-    ('[api]\nport = "8717"\n', 2, "api.port", "must be a valid integer, not '8717'"),
-    ("[api]\nport = 70000\n", 2, "api.port", "must be less than or equal to 65535, not 70000"),
-    ("[api]\n\nport = true\n", 3, "api.port", "must be a valid integer, not True"),
-    ("api.port = 1.5\n", 1, "api.port", "must be a valid integer, not 1.5"),
-    ('api = { port = "x" }\n', 1, "api.port", "must be a valid integer, not 'x'"),
-    ("[deadlines]\nopen = 0\n", 2, "deadlines.open", "must be greater than 0, not 0"),
-    ("[deadlines]\nopen = inf\n", 2, "deadlines.open", "not inf"),
-    ("[deadlines]\nopen = nan\n", 2, "deadlines.open", "not nan"),
-    ('[deadlines]\nopen = "45"\n', 2, "deadlines.open", "must be a valid number, not '45'"),
-    ("[sessions]\ndir = 5\n", 2, "sessions.dir", "not 5"),
-    ("[browser]\nchromium_sandbox = 0\n", 2, "browser.chromium_sandbox", "must be true or false, not 0"),
-    ('[browser]\nlanguage = "english!"\n', 2, "browser.language", "must match pattern"),
-    (
-        '[browser]\nextra_flags = "--lang=es"\n',
-        2,
-        "browser.extra_flags",
-        'must be a list in brackets, like ["a", "b"]',
-    ),
-    ("[browser]\nextra_flags = [1]\n", 2, "browser.extra_flags.0", "must be a valid string, not 1"),
-    ('[sandbox]\nkind = "docker"\n', 2, "sandbox.kind", "must be 'auto', 'bubblewrap' or 'plain'"),
-    ('[log]\nlevel = "loud"\n', 2, "log.level", "must be 'debug', 'info', 'warning' or 'error'"),
-    ("api = 5\n", 1, "api", "must be a table: [api]"),
-    ("[[api]]\nport = 1\n", 1, "api", "must be a table: [api]"),
-    ('[browser]\nuser_agent = "a\\u0000b"\n', 2, "browser.user_agent", "control characters"),
-    ('[browser]\nextra_flags = ["--lang=\\u0000"]\n', 2, "browser.extra_flags", "control characters"),
-    ('[sessions]\ndir = "a\\nb"\n', 2, "sessions.dir", "control characters"),
-    ('[api]\nallowed_hosts = ["\\u001b"]\n', 2, "api.allowed_hosts", "control characters"),
-    # unknown, with what it might have been
-    ("[api]\nprot = 1\n", 2, "api.prot", "no such key. Did you mean 'port'?"),
-    ("[log]\nzzz = 1\n", 2, "log.zzz", "no such key. Known are: format, level."),
-    ("[apy]\nport = 1\n", 1, "apy", "no such section. Did you mean 'api'?"),
-    ("[zzz]\n", 1, "zzz", "no such section. Known are: api, browser, cgroup,"),
-    ("[backup]\nkeep_last = 1\n", 1, "backup", "no such section. It is called [snapshots] now."),
-    ('[schedule]\nbackup = "1d"\n', 2, "schedule.backup", "no such key. It is called snapshot now."),
-    ("port = 1\n", 1, "port", "no such section. Known are:"),
-    # values that would undo what is promised
-    ('[api]\nhost = "0.0.0.0"\n', 2, "api.host", "must be a loopback address: put a reverse proxy"),
-    ('[api]\nhost = "::"\n', 2, "api.host", "must be a loopback address"),
-    ('[api]\nhost = "192.168.1.2"\n', 2, "api.host", "must be a loopback address"),
-    ('[api]\nhost = "example.com"\n', 2, "api.host", 'must be an address, for example "127.0.0.1"'),
-    ('[api]\nclients = ["demo", "../x"]\n', 2, "api.clients", "'../x' is not a client code"),
-    ('[api.client_tokens]\n"a b" = "0123456789abcdef"\n', 1, "api.client_tokens", "'a b' is not a client"),
-    ('[whatsapp]\nurl = "ftp://x/"\n', 2, "whatsapp.url", "must be an http:// or https:// address"),
-    ('[whatsapp]\nurl = "https://u:p@x/"\n', 2, "whatsapp.url", "without credentials"),
-    ('[whatsapp]\nurl = "web.whatsapp.com"\n', 2, "whatsapp.url", "must be an http:// or https:// address"),
-    ('[whatsapp]\nurl = "https://[::1/"\n', 2, "whatsapp.url", "must be an http:// or https:// address"),
-    ('[browser]\nextra_flags = ["lang"]\n', 2, "browser.extra_flags", "write --name or --name=value"),
-    ('[browser]\nextra_flags = ["-no-sandbox"]\n', 2, "browser.extra_flags", "write --name or --name=value"),
-    ('[browser]\nextra_flags = [""]\n', 2, "browser.extra_flags", "write --name or --name=value"),
-    # combinations
-    (
-        "[restart]\nbase_s = 100\nbudget = 1\nmax_s = 60\n",
-        2,
-        "restart",
-        "base_s = 100 must not be larger than max_s = 60",
-    ),
-    ("[restart]\n\nmax_s = 0.5\n", 3, "restart", "base_s = 1 must not be larger than max_s = 0.5"),
-    (
-        "[limits]\nconcurrent_starts = 3\nmax_sessions = 2\n",
-        2,
-        "",
-        "limits.concurrent_starts must not be larger than limits.max_sessions",
-    ),
-    ('[sessions]\ndir = ""\n', 2, "sessions.dir", "must not be empty"),
-    ("[sessions]\ndir = 5\n", 2, "sessions.dir", "must be a path in quotes, not 5"),
-    ('[api]\nallowed_hosts = ["http://x"]\n', 2, "api.allowed_hosts", "write it without scheme and port"),
-    ('[api]\nclients = ["a b"]\n', 2, "api.clients", "starts with a letter or a digit"),
-    (
-        "[recycle]\nhard_memory_mb = 5000\n",
-        2,
-        "",
-        "cgroup.memory_max_mb = 4096 must not be smaller than recycle.hard_memory_mb = 5000",
-    ),
-    ("[recycle]\nsoft_memory_mb = 5000\n", 2, "", "soft_memory_mb must not be larger than hard_memory_mb"),
-    ('[api]\nadmin_token = ""\n', 2, "api", "admin_token is empty: it must have at least 16 characters"),
-    (
-        '[api]\nclient_tokens = {demo = ""}\n',
-        2,
-        "api",
-        "client_tokens.demo is empty: it must have at least 16",
-    ),
-    ('[api.client_tokens]\ndemo = ""\n', 1, "api", "client_tokens.demo is empty"),
-    ('[api]\nadmin_token = "0123456789 abcdef"\n', 2, "api", "admin_token must have no spaces"),
-    ('[api]\nport = 1\nadmin_token = "short"\n', 3, "api", "must have at least 16 characters"),
-    (
-        '[api]\nadmin_token = "0123456789abcdef"\n[api.client_tokens]\ndemo = "0123456789abcdef"\n',
-        2,
-        "api",
-        "must all differ",
-    ),
-]
 
 
 @pytest.mark.parametrize(("text", "line", "key", "right"), WRONG, ids=[text for text, *_ in WRONG])

@@ -47,6 +47,10 @@ def test_without_a_running_systemd_nothing_is_begun(machine: Box) -> None:
 
 def test_no_key_is_lost_with_the_configuration(machine: Box) -> None:
     machine.run("waguard", "install", "--no-start", *PROGRAM)
+    schema = (
+        machine.path("/etc/waguard/config.toml").read_text().splitlines()[0].removeprefix("#:schema file://")
+    )
+    assert '"[sessions]"' in machine.run("cat", schema)
     key = machine.path("/etc/waguard/keys").read_text()
     other = "A" * 43 + "=\n"
     kept = str(layout.kept_keys(layout.SESSIONS))
@@ -325,6 +329,7 @@ def test_a_source_distribution_has_what_the_package_is_built_from(tmp_path: Path
         "setup.py",
         "MANIFEST.in",
         "config.toml",
+        "docs/reference/config.schema.json",
         "README.md",
     ):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -336,4 +341,9 @@ def test_a_source_distribution_has_what_the_package_is_built_from(tmp_path: Path
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         names = {name.partition("/")[2] for name in tar.getnames()}
-    assert {"config.toml", "setup.py", *(f"systemd/{unit}" for unit in layout.FILES)} <= names
+    assert {
+        "config.toml",
+        "docs/reference/config.schema.json",
+        "setup.py",
+        *(f"systemd/{unit}" for unit in layout.FILES),
+    } <= names

@@ -171,8 +171,10 @@ def test_the_package_brings_what_install_installs(tmp_path: Path) -> None:
     ]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
     shipped = {path.name for path in (built / "waguard" / "shipped").iterdir()}
-    assert shipped == {*layout.FILES, "config.toml"}
-    assert '# dir = "sessions"' in text("config.toml")  # what it replaces
+    assert shipped == {*layout.FILES, "config.toml", layout.SCHEMA.name}
+    # What it replaces.
+    assert '# dir = "sessions"' in text("config.toml")
+    assert text("config.toml").startswith(f"#:schema ./docs/reference/{layout.SCHEMA.name}\n")
 
 
 def test_the_debian_package_brings_every_unit_and_the_readme_s_files() -> None:
@@ -180,7 +182,8 @@ def test_the_debian_package_brings_every_unit_and_the_readme_s_files() -> None:
     assert {*build["PLACES"]} == {*layout.FILES}
     for name, place in build["PLACES"].items():
         assert Path(place).name == layout.FILES[name].name
-    assert all((ROOT / name).is_file() for name in build["DOCS"])
+    assert all((ROOT / name).is_file() for name in (*build["DOCS"], build["SCHEMA"]))
+    assert Path(build["SCHEMA"]).name == layout.SCHEMA.name
     fields = dict.fromkeys(("version", "architecture", "python", "next_python", "libc", "size"), "1")
     assert "Depends: python3 (>= 1)" in text("deb/control").format(**fields)
 

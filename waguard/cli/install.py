@@ -23,6 +23,7 @@ from waguard.cli.layout import (
     CONFIG,
     FILES,
     KEYS,
+    SCHEMA,
     SESSIONS,
     STATE,
     UNITS,
@@ -35,6 +36,7 @@ from waguard.cli.layout import (
     kept_keys,
     refuse_masked,
     refuse_stranger,
+    schema,
     sessions,
     shipped,
     shown,
@@ -194,9 +196,13 @@ def _refuse_hidden(*needed: Path) -> None:
 
 
 def _configure() -> None:
-    line = f'dir = "{SESSIONS}"'
-    text = shipped("config.toml").replace('# dir = "sessions"', line)
-    assert line in text  # noqa: S101 (tests/test_packaging.py)
+    text = shipped("config.toml")
+    for ours, becomes in (
+        ('# dir = "sessions"', f'dir = "{SESSIONS}"'),
+        (f"#:schema ./docs/reference/{SCHEMA.name}", f"#:schema {schema().as_uri()}"),
+    ):
+        text = text.replace(ours, becomes)
+        assert becomes in text  # noqa: S101 (tests/test_packaging.py)
     write(CONFIG, text.encode(), 0o640, USER)
 
 

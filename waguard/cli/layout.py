@@ -24,6 +24,8 @@ SESSIONS = STATE / "sessions"
 UNITS = ("waguard.service", "waguard.slice", "waguard.socket")
 PACKAGED = Path("/usr/lib/systemd/system")
 """Where a distribution's package has put the units: then they are its business."""
+SCHEMA = Path("/usr/share/waguard/config.schema.json")
+"""Where it has put the schema of the configuration."""
 FILES = {
     "waguard.sysusers": Path("/etc/sysusers.d/waguard.conf"),
     "waguard.tmpfiles": Path("/etc/tmpfiles.d/waguard.conf"),
@@ -57,16 +59,27 @@ def kept_keys(sessions: Path) -> Path:
 
 
 def shipped(name: str) -> str:
-    """A file that comes with the program: in its package, or beside it in a checkout."""
+    """The text of a file that comes with the program."""
+    return shipped_file(name).read_text(encoding="utf-8")
+
+
+def shipped_file(name: str) -> Path:
+    """In the program's package, or beside it in a checkout. Raises `PackageIncomplete`."""
     package = Path(waguard.__file__).parent
-    places = (package / "shipped", package.parent / "systemd", package.parent)
+    beside = ("systemd", "docs/reference", "")
+    places = (package / "shipped", *(package.parent / directory for directory in beside))
     found = next((place / name for place in places if (place / name).is_file()), None)
     if found is None:
         raise PackageIncomplete(
             f"{name} did not come with this program.",
             hint="Install it again: pipx install waguard",
         )
-    return found.read_text(encoding="utf-8")
+    return found
+
+
+def schema() -> Path:
+    """The JSON Schema of the configuration, for editors."""
+    return SCHEMA if is_packaged() else shipped_file(SCHEMA.name)
 
 
 def written(text: bytes) -> bytes:

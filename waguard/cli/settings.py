@@ -12,7 +12,9 @@ from waguard.cli.service import configured
 from waguard.config.load import ENV_PREFIX, SEARCHED, Loaded, load
 
 HIDDEN = "******"
-commands = typer.Typer(help="Check the configuration, or show the values in force.", no_args_is_help=True)
+commands = typer.Typer(
+    help="Check the configuration, show the values in force, or its JSON Schema.", no_args_is_help=True
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,15 @@ def show(
         unsaid = "# " if one.secret or one.value is None else ""
         value = "" if one.value is None else _toml(one.value)
         typer.echo(f"{f'{unsaid}{one.key} = {value}':<44} # {one.origin}")
+
+
+@commands.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration (draft 2020-12), for editors and one's own checks."""
+    from waguard.cli.layout import shipped  # noqa: PLC0415 (no other command needs it)
+    from waguard.config.schema import schema as made  # noqa: PLC0415 (likewise)
+
+    typer.echo(json.dumps(made(shipped("config.toml")), indent=1))
 
 
 def _source(loaded: Loaded) -> str:

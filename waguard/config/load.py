@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import tomli
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from waguard.config.explain import close, explain
-from waguard.config.sections import AnyPath, Config
+from waguard.config.sections import AnyPath, Config, Token
 from waguard.errors import ConfigError
 
 ENV_PREFIX = "WAGUARD_"
@@ -148,7 +148,7 @@ def _value(raw: str, annotation: Any) -> Any:
     raw = _bare(raw)
     if (
         annotation is str
-        or annotation in (Path | None, Path, AnyPath, AnyPath | None, SecretStr | None)
+        or annotation in (Path | None, Path, AnyPath, AnyPath | None, Token | None)
         or "Literal" in str(annotation)
     ):
         return raw

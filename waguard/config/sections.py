@@ -18,9 +18,25 @@ from waguard.errors import InvalidClientCode
 from waguard.schedule.rule import Rule
 
 SHORTEST_TOKEN = 16
+_HOST = r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]"
+_ORIGIN = r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d+)?"
+_LOOPBACK = r"localhost|127(\.[0-9]{1,3}){3}|[0:.]*[:.]0*1(%.*)?"
+_CODE = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+_FLAG = r"--[a-z0-9-]+(=[^\x00-\x1f\x7f]*)?"
+_URL = r" *[Hh][Tt][Tt][Pp][Ss]?://[^\x00-\x1f\x7f]+"
+
+
+def _looks(**as_schema: Any) -> Any:
+    """What the schema for editors says of a text; it refuses nothing that the validator below would take."""
+    if "pattern" in as_schema:
+        as_schema["pattern"] = f"^({as_schema['pattern']})$"
+    return Field(json_schema_extra=as_schema)
+
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-AnyPath = Annotated[Path, Field(strict=False)]
+AnyPath = Annotated[Path, Field(strict=False, json_schema_extra={"minLength": 1})]
+Code = Annotated[str, _looks(pattern=_CODE)]
+Token = Annotated[SecretStr, _looks(minLength=SHORTEST_TOKEN)]
 
 
 def token_problem(token: str) -> str:
@@ -79,7 +95,7 @@ class Snapshots(_Section):
 
 
 class WhatsApp(_Section):
-    url: str = "https://web.whatsapp.com/"
+    url: Annotated[str, _looks(pattern=_URL)] = "https://web.whatsapp.com/"
     probe: AnyPath | None = None
     """A file that replaces the built-in `probe.js`, to follow a change of the page without a release."""
 
@@ -98,7 +114,7 @@ class WhatsApp(_Section):
 class Browser(_Section):
     path: AnyPath | None = None
     """The browser to run; by default the first of headless-shell, Chromium, Chrome that is installed."""
-    extra_flags: list[str] = []
+    extra_flags: list[Annotated[str, _looks(pattern=_FLAG)]] = []
     user: str = ""
     """The unprivileged user that browsers run as when the daemon is root; by default waguard, else an id that nobody has."""
     user_agent: str = ""
@@ -274,16 +290,16 @@ class Page(_Section):
 
 
 class Api(_Section):
-    host: str = "127.0.0.1"
+    host: Annotated[str, _looks(pattern=_LOOPBACK)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8717
     """0 takes a free one; the daemon's ``daemon.ready`` log line says which."""
-    allowed_hosts: list[str] = []
+    allowed_hosts: list[Annotated[str, _looks(pattern=_HOST)]] = []
     """Names besides localhost, 127.0.0.1 and [::1] that a Host header may carry (a reverse proxy's)."""
-    clients: list[str] = []
+    clients: list[Code] = []
     """Client codes that get a token of their own at the next start."""
-    admin_token: SecretStr | None = None
-    client_tokens: dict[str, SecretStr] = {}
-    allowed_origins: list[str] = []
+    admin_token: Token | None = None
+    client_tokens: dict[Code, Token] = {}
+    allowed_origins: list[Annotated[str, _looks(pattern=_ORIGIN)]] = []
     """Of pages that may attach to sessions: a WebSocket of a browser's has an Origin, one of a program's has none."""
     socket: AnyPath | None = None
     """A unix socket beside the port."""
@@ -304,7 +320,7 @@ class Api(_Section):
     @classmethod
     def _names(cls, hosts: list[str]) -> list[str]:
         for host in hosts:
-            if not re.fullmatch(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]", host):
+            if not re.fullmatch(_HOST, host):
                 raise ValueError(f"{host!r} is not a host name: write it without scheme and port")
         return hosts
 
@@ -312,7 +328,7 @@ class Api(_Section):
     @classmethod
     def _origins(cls, origins: list[str]) -> list[str]:
         for origin in origins:
-            if not re.fullmatch(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d+)?", origin):
+            if not re.fullmatch(_ORIGIN, origin):
                 raise ValueError(f"{origin!r} is not an origin: write scheme://host, in small letters")
         return origins
 
