@@ -109,7 +109,7 @@ class BareBrowser:
         self._listening = asyncio.create_task(self._listen(), name="bare-browser")
 
     @classmethod
-    async def start(cls, profile: Path, agent: str) -> Self:
+    async def start(cls, profile: Path, agent: str, *flags: str) -> Self:
         assert BINARY is not None
         command = [
             str(BINARY),
@@ -121,6 +121,7 @@ class BareBrowser:
             "--disable-component-update",
             "--disable-gpu",
             *(() if "headless" in BINARY.name else ("--headless=new",)),
+            *flags,
             "about:blank",
         ]
         if os.geteuid() == 0:
@@ -212,9 +213,9 @@ class BareBrowser:
 
 
 @asynccontextmanager
-async def browser(profile: Path, agent: str = AGENT) -> AsyncIterator[BareBrowser]:
+async def browser(profile: Path, agent: str = AGENT, *flags: str) -> AsyncIterator[BareBrowser]:
     """A browser on this profile; gone after the block."""
-    running = await BareBrowser.start(profile, agent)
+    running = await BareBrowser.start(profile, agent, *flags)
     try:
         yield running
     finally:

@@ -48,6 +48,7 @@ LONGEST = [
     "relay_wwebjs",
     "service",
     "hanging_disk",
+    "neighbourhood",
     "turns",
     "bench",
     "beside_service",

@@ -19,6 +19,8 @@ _MOST, _LEAST = 1024, 16
 _SHARE = 4
 """One in so many of the daemon's files may be a connection; the rest is for browsers and its own work."""
 
+_LINGERS_S = 10.0
+"""So long what comes behind an answer is read at the most."""
 
 ENCODINGS = frozenset({"identity", "gzip", "deflate"})
 """Of a body, as `Content-Encoding` has them."""
@@ -39,6 +41,8 @@ class Port:
             "access_log": None,
             # From the connection or the last answer on, until a whole header is there.
             "keepalive_timeout": request_s,
+            # What comes of a body behind its answer is read, so that who still sends gets the answer, but for no longer.
+            "lingering_time": min(request_s, _LINGERS_S),
         }
         """Of each connection; the server has to have the same."""
         self._most = most
