@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from waguard.core.feed import Place, Told, Wish
@@ -101,7 +100,9 @@ class Feed:
         """Those in memory that can be told now: the next ones that are on disk, or have waited long enough to be."""
         patient = self._clock() - _PATIENCE_S
         found: list[Told] = []
-        for told, added in islice(self._ring, max(0, after + 1 - self.oldest), None):
+        # By index: to walk there takes a reader that is up to date through the whole ring.
+        first = max(0, after + 1 - self.oldest)
+        for told, added in map(self._ring.__getitem__, range(first, len(self._ring))):
             waits = told.number > self._written and added > patient and not self.closed
             if waits or len(found) >= _BATCH:
                 break
