@@ -5,6 +5,7 @@ import itertools
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import aiohttp
 import hypothesis
 import pytest
 import schemathesis
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from conftest import POSING, Daemon, Journal
 from control_port import ADMIN, API, TOKEN, Port, is_problem
 from feed_reader import FeedReader, Frame
@@ -25,6 +28,7 @@ from service import Service
 
 from waguard.api import openapi
 from waguard.api.accept import wants_events
+from waguard.api.stages import told
 from waguard.core.listing import page
 from waguard.core.model import ClientCode, Link, Login, Process, Status, Wanted
 from waguard.core.shown import SessionView
@@ -182,6 +186,37 @@ async def test_what_fails_is_told_as_any_error_is(port: Any) -> None:
         is_problem(wrong, 400, "invalid_request")
 
 
+async def test_a_caller_that_has_gone_already_has_nothing_begun_and_is_no_bug(journal: Journal) -> None:
+    begun: list[str] = []
+    ended = asyncio.get_running_loop().create_future()
+
+    async def work() -> web.Response:
+        begun.append("work")
+        return web.Response()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        try:
+            answer = await told(
+                request, journal.bus, DEMO, work, lambda _: web.Response(), beat_s=1.0, paths=False
+            )
+        except Exception as error:
+            ended.set_exception(error)
+            raise
+        ended.set_result(None)
+        return answer
+
+    app = web.Application()
+    app.router.add_post("/", handle)
+    async with TestServer(app) as server, aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.ClientError):
+            await http.post(server.make_url("/"))
+        async with asyncio.timeout(10):
+            await ended
+    assert not begun
+
+
 @given(st.text(max_size=40))
 def test_only_who_likes_events_best_gets_them(header: str) -> None:
     assert wants_events(header) is (bool(header) and wants_events(header))
@@ -259,6 +294,13 @@ def test_page_by_page_each_comes_once(
             break
         after = part.next
     assert found == whole.sessions
+
+
+def test_a_text_is_looked_for_in_the_code_the_number_and_the_name_alone() -> None:
+    """A reason may have a path in it, which is shown to admins alone."""
+    one = replace(view("a", Status.FAILED, "Ana"), reason="in /var/lib/waguard/a", wid="34600111222")
+    assert [page([one], [], text, None, "").sessions for text in ("A", "600", "an")] == [[one]] * 3
+    assert not page([one], [], "/var/lib", None, "").sessions
 
 
 async def test_the_list_is_asked_for_by_status_and_text_page_by_page(port: Any) -> None:

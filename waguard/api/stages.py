@@ -42,7 +42,10 @@ async def told(
             waiting.put((time.time(), event))
 
     with bus.listening(hear):
-        await stream.open()
+        try:
+            await stream.open()
+        except ConnectionError:  # it has gone, and nothing has begun
+            return stream.response
         doing = asyncio.create_task(work())
         doing.add_done_callback(lambda _: news.set())
         try:
