@@ -4,7 +4,8 @@ import asyncio
 import itertools
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import aiohttp
 import hypothesis
 import pytest
 import schemathesis
+from aiohttp import web
+from aiohttp.test_utils import TestServer, make_mocked_request
 from conftest import POSING, Daemon, Journal
 from control_port import ADMIN, API, TOKEN, Port, is_problem
 from feed_reader import FeedReader, Frame
@@ -23,13 +26,17 @@ from schemathesis.specs.openapi.checks import ignored_auth, positive_data_accept
 from service import TOKEN as SERVICE_TOKEN
 from service import Service
 
-from waguard.api import openapi
+from waguard.api import conditional, once, openapi
 from waguard.api.accept import wants_events
+from waguard.api.stages import told
+from waguard.core.access import ADMIN as THE_ADMIN
+from waguard.core.access import Caller, of_client
 from waguard.core.listing import page
 from waguard.core.model import ClientCode, Link, Login, Process, Status, Wanted
 from waguard.core.shown import SessionView
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
+CALLER = of_client(DEMO)
 
 
 @pytest.fixture
@@ -110,6 +117,44 @@ async def test_what_is_no_key_gets_a_clear_answer(port: Any, key: str) -> None:
         assert not asked.supervisor.views()
 
 
+async def test_a_body_without_a_length_or_two_keys_are_refused(port: Any) -> None:
+    async with port() as asked:
+        head = (
+            f"POST /v1/sessions/demo/import HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ADMIN}\r\n"
+        )
+        body = "Transfer-Encoding: chunked\r\nIdempotency-Key: k\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+        chunked = await asked.raw(f"{head}{body}".encode())
+        assert chunked is not None
+        assert "Content-Length" in is_problem(chunked, 400, "invalid_request")["detail"]
+        two = await asked.raw(
+            f"{head}Content-Length: 0\r\nIdempotency-Key: a\r\nIdempotency-Key: b\r\n\r\n".encode()
+        )
+        assert two is not None
+        is_problem(two, 400, "invalid_request")
+
+
+async def test_old_answers_make_room_and_a_clients_are_none_of_the_admins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(once, "_MOST_OF_ONE", 2)
+    kept, done = once.Once(), list[str]()
+
+    async def ask(key: str, caller: Caller = CALLER) -> str:
+        async def work() -> web.Response:
+            done.append(key)
+            return web.Response(text=f"{len(done)}")
+
+        request = make_mocked_request("POST", "/", headers={"Idempotency-Key": key})
+        return str((await kept.answer(request, caller, b"", work)).text)
+
+    assert [await ask(key) for key in ("a", "b", "a", "c", "b", "a")] == ["1", "2", "1", "3", "2", "4"]
+    assert await ask("a", of_client(ClientCode("admin"))) == "5"
+    assert await ask("a", THE_ADMIN) == "6"
+    failed = web.Response(text="failed")
+    failed[once.FAILED] = True
+    assert not once._is_to_be_kept(failed)
+
+
 # --- on condition -------------------------------------------------------------------------------------------
 
 
@@ -140,6 +185,18 @@ async def test_a_condition_is_for_a_session_that_there_is(port: Any) -> None:
         wrong = await asked.ask("POST", "/v1/sessions/demo/connect", If_Match="no tag")
         is_problem(wrong, 400, "invalid_request")
         assert not asked.supervisor.views()
+
+
+async def test_who_waits_for_a_scan_holds_up_no_other(port: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conditional, "_TURN_S", 0.1)
+    async with port() as asked:
+        await asked.supervisor.connect(DEMO)
+        seen = (await asked.ask("GET", "/v1/sessions/demo")).headers["ETag"]
+        path = "/v1/sessions/demo/connect?wait=connected"
+        waits = asyncio.ensure_future(asked.ask("POST", path, If_Match=seen))
+        await asyncio.sleep(0)
+        assert (await asked.ask("POST", "/v1/sessions/demo/disconnect", If_Match=seen)).status == 200
+        await waits
 
 
 # --- told as it goes ----------------------------------------------------------------------------------------
@@ -180,6 +237,58 @@ async def test_what_fails_is_told_as_any_error_is(port: Any) -> None:
         assert (problem.data["status"], problem.data["code"]) == (404, "session_not_found")
         wrong = await asked.ask("POST", "/v1/sessions/demo/connect?wait=never", Accept="text/event-stream")
         is_problem(wrong, 400, "invalid_request")
+
+
+async def test_a_caller_that_has_gone_already_has_nothing_begun_and_is_no_bug(journal: Journal) -> None:
+    begun: list[str] = []
+    ended = asyncio.get_running_loop().create_future()
+
+    async def work() -> web.Response:
+        begun.append("work")
+        return web.Response()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        try:
+            answer = await told(
+                request,
+                journal.bus,
+                DEMO,
+                work,
+                lambda _: web.Response(),
+                lambda _: nullcontext(),
+                beat_s=1.0,
+                paths=False,
+            )
+        except Exception as error:
+            ended.set_exception(error)
+            raise
+        ended.set_result(None)
+        return answer
+
+    app = web.Application()
+    app.router.add_post("/", handle)
+    async with TestServer(app) as server, aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.ClientError):
+            await http.post(server.make_url("/"))
+        async with asyncio.timeout(10):
+            await ended
+    assert not begun
+
+
+async def test_a_token_that_ends_ends_the_telling(port: Any) -> None:
+    async with port() as asked:
+        await asked.supervisor.connect(DEMO)
+        told = '{"name": "crm", "scopes": ["connect"], "clients": ["demo"]}'
+        made = (await asked.ask("POST", "/v1/tokens", body=told)).json["token"]
+        headers = {"Authorization": f"Bearer {made}", "Accept": "text/event-stream"}
+        async with asked.http.post(
+            asked.url + "/v1/sessions/demo/connect?wait=connected", headers=headers
+        ) as answer:
+            await asked.ask("POST", "/v1/tokens/crm/revoke")
+            ended = await FeedReader(answer).next()
+            assert (ended.event, ended.data) == ("feed.ended", {"why": "This token was revoked."})
 
 
 @given(st.text(max_size=40))
@@ -259,6 +368,13 @@ def test_page_by_page_each_comes_once(
             break
         after = part.next
     assert found == whole.sessions
+
+
+def test_a_text_is_looked_for_in_the_code_the_number_and_the_name_alone() -> None:
+    """A reason may have a path in it, which is shown to admins alone."""
+    one = replace(view("a", Status.FAILED, "Ana"), reason="in /var/lib/waguard/a", wid="34600111222")
+    assert [page([one], [], text, None, "").sessions for text in ("A", "600", "an")] == [[one]] * 3
+    assert not page([one], [], "/var/lib", None, "").sessions
 
 
 async def test_the_list_is_asked_for_by_status_and_text_page_by_page(port: Any) -> None:

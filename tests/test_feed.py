@@ -3,7 +3,8 @@
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,31 @@ async def test_one_that_is_far_behind_reads_on_from_the_history(tmp_path: Path, 
             await written(history)
         assert await told(reader, 3000) == [*range(1, 3001)]
         assert len(history.feed._ring) == 50
+
+
+async def test_a_reader_that_is_up_to_date_costs_the_same_however_much_is_in_memory(
+    tmp_path: Path, journal: Journal
+) -> None:
+    looked_at: list[int] = []
+
+    class Counted(deque[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            for one in super().__iter__():
+                looked_at.append(one[0].number)
+                yield one
+
+        def __getitem__(self, place: Any) -> Any:
+            looked_at.append(place)
+            return super().__getitem__(place)
+
+    async with keeping(tmp_path, journal) as history:
+        tell(journal, *range(1, 1001))
+        await written(history)
+        history.feed._ring = Counted(history.feed._ring)
+        reader = history.feed.reader(Wish(ADMIN), None)
+        tell(journal, 1001)
+        assert await told(reader, 1001) == [1001]
+    assert len(looked_at) < 100
 
 
 async def test_what_the_disk_does_not_take_is_told_without_an_id_and_found_again_with_one(

@@ -480,6 +480,22 @@ async def test_a_file_that_is_no_history_is_put_aside_and_begun_anew(
     assert not journal.named("history.write_failed")
 
 
+@pytest.mark.parametrize("number", [2**62 + 1, 2**63 - 1])
+async def test_a_history_that_has_no_room_behind_its_last_row_is_put_aside(
+    tmp_path: Path, journal: Journal, number: int
+) -> None:
+    async with keeping(tmp_path, journal):
+        journal.bus.publish("attempt.done", client=DEMO, **ATTEMPT)
+    with closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+        db.execute("UPDATE events SET id = ?", (number,))
+    async with keeping(tmp_path, journal) as (history, _):
+        journal.bus.publish("attempt.done", client=DEMO, **ATTEMPT | {"attempt": "new"})
+        await until(lambda: not history._left)
+        assert [one.fields["attempt"] for one in await history.happened(DEMO, 10)] == ["new"]
+    (told,) = journal.named("history.unreadable")
+    assert str(number) in told.fields["error"]
+
+
 async def test_a_daemon_with_a_torn_history_starts_and_serves(
     pose: Daemon, sessions_dir: Path, journal: Journal
 ) -> None:

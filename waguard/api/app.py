@@ -29,7 +29,7 @@ from waguard.api.context import (
     TURNS,
 )
 from waguard.api.loop_turns import LoopTurns
-from waguard.api.once import Once, Work
+from waguard.api.once import FAILED, Once, Work
 from waguard.api.port import ENCODED, ENCODINGS, Port
 from waguard.api.problems import response
 from waguard.api.readers import Readers
@@ -41,7 +41,7 @@ from waguard.core.access import NOBODY, SCOPES, About, Caller, Scope
 from waguard.core.actor import Actor, ActorKind, acting
 from waguard.core.model import ClientCode, client_code
 from waguard.core.rate import Rate
-from waguard.core.shown import SessionView
+from waguard.core.shown import CleanupView, SessionView
 from waguard.errors import (
     BodyTooLarge,
     CrossSite,
@@ -243,9 +243,16 @@ class Edge:
         work = partial(self._once.answer, request, caller, body, conditionally)
         if not (route.tells and wants_events(request.headers.get("Accept", ""))):
             return await work()
-        problem, paths = partial(self.answer_to, request), caller.is_admin
+        problem, admitted = partial(self.answer_to, request), partial(self._access.while_admitted, caller)
         return await stages.told(
-            request, self._bus, asked.code, work, problem, beat_s=self._beat_s, paths=paths
+            request,
+            self._bus,
+            asked.code,
+            work,
+            problem,
+            admitted,
+            beat_s=self._beat_s,
+            paths=caller.is_admin,
         )
 
     def answer_to(self, request: web.Request, error: BaseException) -> web.Response:
@@ -264,6 +271,8 @@ def _answer(route: Route[Any], caller: Caller, told: object) -> web.Response:
     if isinstance(told, bytes):
         return web.Response(body=told, content_type=route.media[0])
     answer = respond(told, route.media[0], paths=caller.is_admin)
+    if isinstance(told, CleanupView) and not told.ok:
+        answer[FAILED] = True
     if isinstance(told, SessionView):
         answer.headers["ETag"] = tag_of(told).etag
     return answer
@@ -271,7 +280,7 @@ def _answer(route: Route[Any], caller: Caller, told: object) -> web.Response:
 
 def _check_rate(request: web.Request, caller: Caller, rate: Rate) -> None:
     """Raises `TooManyRequests`."""
-    if wait_s := rate.take((caller.name, _path(request), request.match_info.get("code")), time.monotonic()):
+    if wait_s := rate.take((caller.own, _path(request), request.match_info.get("code")), time.monotonic()):
         raise TooManyRequests(
             f"This token has asked for this too often: again in {wait_s:.1f} s.",
             hint="Look with GET meanwhile: that is not limited.",

@@ -1,13 +1,13 @@
 """Requests that are for a session as their caller has seen it: If-Match with the ETag that the session was shown with.
 
-One of them at a time for each client, from its look at the session to its end: of two admins with the same ETag one is first, and the
+One of them at a time for each client, from its look at the session to its end, or for ten seconds: of two admins with the same ETag one is first, and the
 other is told that the session has changed.
 """
 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -15,6 +15,9 @@ from waguard.core.condition import Condition
 from waguard.core.model import ClientCode
 from waguard.core.shown import SessionView
 from waguard.errors import SessionNotFound
+
+_TURN_S = 10.0
+"""So long one of them may take before the next one has its look: whoever waits for a scan changes nothing meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,13 @@ class Conditional:
         if if_match is None:
             yield
             return
-        condition = Condition.of(if_match, None)
-        async with self._turns.setdefault(code, asyncio.Lock()):
+        condition, turn = Condition.of(if_match, None), self._turns.setdefault(code, asyncio.Lock())
+        condition.check(self._now(code))
+        async with AsyncExitStack() as stack:
+            # Whoever has it so long had the time to change something, and waits for something else.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TURN_S):
+                    await stack.enter_async_context(turn)
             condition.check(self._now(code))
             yield
 

@@ -47,7 +47,8 @@ async def follow(asked: Asked, options: EventOptions) -> web.StreamResponse:
 
 async def _tell(stream: sse.Stream, reader: Reader, beat_s: float, *, paths: bool) -> None:
     """Until the feed ends. Raises `ConnectionResetError`."""
-    await stream.write(sse.event(READY, FeedReady(_text(reader.place)), paths=paths, place=reader.place))
+    place = await reader.settle()
+    await stream.write(sse.event(READY, FeedReady(_text(place)), paths=paths, place=place))
     while True:
         try:
             async with asyncio.timeout(beat_s):

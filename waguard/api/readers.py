@@ -16,20 +16,20 @@ class Readers:
     def __init__(self, most: int, beat_s: float) -> None:
         self.beat_s = beat_s
         self._most = most
-        self._here: Counter[str] = Counter()
+        self._here: Counter[tuple[str, bool]] = Counter()
 
     @contextmanager
     def one(self, caller: Caller) -> Iterator[None]:
         """Raises `TooManyRequests`."""
-        if self._here.total() >= self._most or self._here[caller.name] >= max(1, self._most // 2):
+        if self._here.total() >= self._most or self._here[caller.own] >= max(1, self._most // 2):
             raise TooManyRequests(
                 "There are as many readers of events as may be.",
                 hint="One reader is enough for all clients of a token; close those that nobody needs. An admin sets the limit: api.event_readers.",
                 retry_after_s=_AGAIN_S,
             )
-        self._here[caller.name] += 1
+        self._here[caller.own] += 1
         try:
             yield
         finally:
-            self._here[caller.name] -= 1
+            self._here[caller.own] -= 1
             self._here += Counter()  # who has none is forgotten

@@ -230,6 +230,11 @@ async def _pieces(request: web.Request) -> AsyncGenerator[bytes, None]:
 async def read(request: web.Request, model: type[O]) -> O:
     """The options of a request: its query, or a JSON object as its body. Raises `InvalidRequest`."""
     given: dict[str, Any] = dict(request.query)
+    if len(given) < len(request.query) and model.model_config.get("extra") == "forbid":
+        name = next(one for one in given if len(request.query.getall(one)) > 1)
+        raise InvalidRequest(
+            f"{name[:80]}: is given more than once.", hint="Send it once; a list has commas between."
+        )
     if not model.in_body:
         return model.of(given)
     async with arriving(request):

@@ -3,14 +3,15 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from aiohttp import web
 
 from waguard.api import sse
 from waguard.api.once import Work
-from waguard.core.feed import MISSED, STAGED
+from waguard.core.feed import ENDED, MISSED, STAGED
 from waguard.core.model import ClientCode
-from waguard.core.shown import EventView, FeedMissed
+from waguard.core.shown import EventView, FeedEnded, FeedMissed
 from waguard.observe.bus import Bus, Event
 from waguard.observe.outbox import Gap, Outbox
 
@@ -25,28 +26,33 @@ async def told(
     client: ClientCode,
     work: Work,
     problem: Callable[[BaseException], web.Response],
+    admitted: Callable[[Callable[[str], None]], AbstractContextManager[None]],
     *,
     beat_s: float,
     paths: bool,
 ) -> web.StreamResponse:
-    """``problem`` makes an answer of whatever ``work`` raises."""
+    """``problem`` makes an answer of whatever ``work`` raises; ``admitted`` calls back when its caller's token has ended."""
     stream, news = sse.Stream(request), asyncio.Event()
-    waiting = Outbox[tuple[float, Event]](_MOST, news.set)
+    waiting, left = Outbox[tuple[float, Event]](_MOST, news.set), list[str]()
 
     def hear(event: Event) -> None:
-        if (
-            event.client == client
-            and event.name in STAGED
-            and (event.level != "debug" or event.name in _ALWAYS)
-        ):
+        loud = event.level != "debug" or event.name in _ALWAYS
+        if event.client == client and event.name in STAGED and loud:
             waiting.put((time.time(), event))
 
-    with bus.listening(hear):
-        await stream.open()
+    def leave(why: str) -> None:
+        left.append(why)
+        news.set()
+
+    with bus.listening(hear), admitted(leave):
+        try:
+            await stream.open()
+        except ConnectionError:  # it has gone, and nothing has begun
+            return stream.response
         doing = asyncio.create_task(work())
         doing.add_done_callback(lambda _: news.set())
         try:
-            while not doing.done() or len(waiting):
+            while not left and (not doing.done() or len(waiting)):
                 if len(waiting):
                     await stream.write(_next(waiting, paths=paths))
                     continue
@@ -56,12 +62,13 @@ async def told(
                         await news.wait()
                 except TimeoutError:
                     await stream.write(sse.beat())
-            await stream.write(_end(doing, problem))
+            ended = sse.event(ENDED, FeedEnded(left[0]), paths=paths) if left else _end(doing, problem)
+            await stream.write(ended)
             await stream.response.write_eof()
         except ConnectionError:  # it has gone
             pass
         finally:
-            if not doing.done():
+            if not doing.done():  # what was asked for goes on in the session
                 doing.cancel()
                 await asyncio.wait([doing])
             elif not doing.cancelled():

@@ -75,6 +75,11 @@ class Caller:
         return Scope.ADMIN in self.scopes
 
     @property
+    def own(self) -> tuple[str, bool]:
+        """By what its share of anything is counted: a client may be called what the admin is."""
+        return self.name, self.is_admin
+
+    @property
     def client(self) -> ClientCode | None:
         """Whose token it is, where it is one client's."""
         return next(iter(self.clients)) if self.clients is not None and len(self.clients) == 1 else None

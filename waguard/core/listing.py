@@ -28,5 +28,5 @@ def page(
 def _is_wanted(one: SessionView, statuses: Sequence[Status], text: str) -> bool:
     if statuses and one.status not in statuses:
         return False
-    said = (one.client, one.wid or "", one.push_name or "", one.reason or "")
+    said = (one.client, one.wid or "", one.push_name or "")
     return any(text.casefold() in word.casefold() for word in said)

@@ -45,6 +45,8 @@ _ACTIVE = (
 )
 _LONGEST, _MOST = 500, 50
 """Characters of a text and items of a list or table in a row."""
+_FURTHEST = 2**62
+"""No daemon counts so many events; SQLite goes twice as far."""
 
 _FIELDS = TypeAdapter(dict[str, Any])
 
@@ -52,6 +54,12 @@ Counted = tuple[int, int, int]
 """Which history it is, what is added in it to the number of an event of this daemon's, and the last one that is in it."""
 Active = dict[tuple[ClientCode, int], list[float]]
 """Client and hour since 1970 -> how much it did, and of how many seconds that is known."""
+
+
+class _CountsTooFar(sqlite3.DatabaseError):
+    """A disk has changed the number of a row: there is no room behind it."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 class Database(sqlite.Database):
@@ -94,8 +102,15 @@ class Database(sqlite.Database):
 def counted(db: sqlite3.Connection) -> Counted | None:
     """Before anything of this daemon's was written; None: nobody has counted in it yet."""
     (history,) = db.execute("PRAGMA application_id").fetchone()
-    (last,) = db.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()
+    last = _last(db)
     return (history, last, 0) if history > 0 else None
+
+
+def _last(db: sqlite3.Connection) -> int:
+    (last,) = db.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()
+    if not 0 <= last <= _FURTHEST:
+        raise _CountsTooFar(f"event {last} is none that was ever counted")
+    return int(last)
 
 
 def insert(db: sqlite3.Connection, rows: Sequence[Told], active: Active, before: Counted | None) -> Counted:
@@ -104,7 +119,7 @@ def insert(db: sqlite3.Connection, rows: Sequence[Told], active: Active, before:
     if history <= 0:
         history = 1 + secrets.randbelow(2**31 - 1)
         db.execute(f"PRAGMA application_id = {history}")
-    _, base, last = before or (history, *db.execute("SELECT coalesce(max(id), 0), 0 FROM events").fetchone())
+    _, base, last = before or (history, _last(db), 0)
     db.executemany(
         # What was committed and not known to be comes again.
         "INSERT OR IGNORE INTO events (id, at, client, name, fields) VALUES (?, ?, ?, ?, ?)",

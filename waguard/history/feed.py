@@ -5,16 +5,17 @@ does not take it, events are told without one.
 """
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from waguard.core.feed import Place, Told, Wish
 from waguard.errors import HistoryFailed
+from waguard.system.tasks import forget
 
 RING = 5000
 """Events that are kept in memory for those who are nearly up to date; some megabytes."""
@@ -62,9 +63,9 @@ class Feed:
         self._kept, self._written = (history, base), up_to
         self.wake()
 
-    def in_memory(self) -> None:
-        """No history is kept: ids are good for as long as this daemon runs, and what is in memory."""
-        if self._kept is None:
+    def in_memory(self, *, anew: bool = False) -> None:
+        """No history is kept, or from here on none any more: ids are good for as long as this daemon runs, and what is in memory."""
+        if self._kept is None or anew:
             self._kept = (1 + secrets.randbelow(2**31 - 1), 0)
         self._written = self.newest
 
@@ -101,7 +102,9 @@ class Feed:
         """Those in memory that can be told now: the next ones that are on disk, or have waited long enough to be."""
         patient = self._clock() - _PATIENCE_S
         found: list[Told] = []
-        for told, added in islice(self._ring, max(0, after + 1 - self.oldest), None):
+        # By index: to walk there takes a reader that is up to date through the whole ring.
+        first = max(0, after + 1 - self.oldest)
+        for told, added in map(self._ring.__getitem__, range(first, len(self._ring))):
             waits = told.number > self._written and added > patient and not self.closed
             if waits or len(found) >= _BATCH:
                 break
@@ -112,6 +115,10 @@ class Feed:
         """The next ones, of those that are not in memory any more. Raises `HistoryFailed`."""
         return await self._older(after, before, _BATCH)
 
+    async def news(self) -> None:
+        """Wait for anything new."""
+        await self._changed.wait()
+
     async def change(self, after: int) -> None:
         """Wait for whatever is new behind this number."""
         waits_s = None
@@ -120,7 +127,7 @@ class Feed:
             waits_s = max(0.0, added + _PATIENCE_S - self._clock())
         try:
             async with asyncio.timeout(waits_s):
-                await self._changed.wait()
+                await self.news()
         except TimeoutError:
             return
 
@@ -137,6 +144,9 @@ class Reader:
         self._at = at
         """The number of the last event that it was told, or did not want."""
         self._missed = missed
+        self._asking: asyncio.Future[Sequence[Told]] | None = None
+        self._before = 0
+        """A question to the history, and before which number: whoever is called off while a slow disk answers asks no other one."""
         self.left = ""
         """Why it is not to go on."""
 
@@ -148,6 +158,14 @@ class Reader:
     @property
     def place(self) -> Place | None:
         return self._feed.place(self._at)
+
+    async def settle(self) -> Place | None:
+        """Where it begins, once that is on disk; None: the disk takes its time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_S):
+                while self.place is None and not self._feed.closed:
+                    await self._feed.news()
+        return self.place
 
     async def next(self) -> Batch | None:
         """What comes next, once there is something that it wants; None at the end of the feed. Called off, nothing of it is lost."""
@@ -165,11 +183,14 @@ class Reader:
         return None
 
     async def _of_history(self) -> Batch:
-        before = self._feed.oldest
-        try:
-            found = await self._feed.older(self._at, before)
-        except HistoryFailed:
-            found = ()
+        if self._asking is None:
+            self._before = self._feed.oldest
+            self._asking = asyncio.ensure_future(self._feed.older(self._at, self._before))
+            forget(self._asking)
+        found: Sequence[Told] = ()
+        with contextlib.suppress(HistoryFailed):
+            found = await asyncio.shield(self._asking)
+        before, self._asking = self._before, None
         # It counts without gaps: what is not there was deleted, or found no place.
         last = found[-1].number if len(found) == _BATCH else before - 1
         missed = last - self._at - len(found)

@@ -245,7 +245,7 @@ class History:
         self._outbox.clear()
         self._active.clear()
         self._unwritten = None
-        self.feed.in_memory()
+        self.feed.in_memory(anew=True)
         self._publish(
             "history.too_new",
             path=str(self._path),
