@@ -181,6 +181,20 @@ KINDS = [
     kind("a feed for a page", asks("GET /v1/events", MAY, "Origin: https://evil.example"), 403),
     kind("a feed for a sandboxed page", asks("GET /v1/events", MAY, "Origin: null"), 403),
     kind("a relay for a page", asks("GET /v1/sessions/demo/cdp", MAY, "Origin: https://evil.example"), 403),
+    *(
+        kind(
+            f"{line} for a page",
+            asks(line, MAY, "Sec-Fetch-Site: cross-site", "Accept: text/event-stream"),
+            403,
+        )
+        for line in (
+            CONNECT,
+            VALUE,
+            "POST /v1/events/tickets",
+            "POST /v1/sessions/demo/cdp/tickets",
+            "DELETE /v1/sessions/demo/values/k",
+        )
+    ),
     # Much.
     kind("10 MB", asks(CONNECT, MAY, f"Content-Length: {len(TEN_MB)}", body=TEN_MB), 413),
     kind("10 MB without a token", asks(CONNECT, f"Content-Length: {len(TEN_MB)}", body=TEN_MB), 413),
@@ -458,6 +472,8 @@ def fields_of(evil: str) -> list[bytes]:
         asks(f"GET /v1/sessions?text={q}&cursor={q}", MAY),
         asks(f"GET /v1/sessions?status={q}", MAY),
         asks(f"GET /v1/sessions/{q}", MAY),
+        asks(f"POST /v1/sessions/{q}/connect?wait={q}", MAY, "Accept: text/event-stream"),
+        asks(f"POST /v1/sessions/demo/connect?wait={q}", MAY, "Accept: text/event-stream"),
         asks(f"GET /v1/sessions/demo/snapshots/{q}", MAY),
         asks(f"GET /v1/sessions/demo/downloads/{q}", MAY),
         asks(f"GET /v1/sessions/demo/values/{q}", MAY),
