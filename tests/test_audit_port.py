@@ -16,12 +16,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from audits import acts, change, fill, head, some, stored, wrong
 from bare_browser import NOBODY
 from commands import call
 from conftest import POSING, Daemon, Journal
 from control_port import ADMIN, API, Answer, Port, is_problem
 from service import Service
-from test_audit import acts, change, fill, head, some, stored, wrong
 from typer.testing import Result
 from waiting import until
 

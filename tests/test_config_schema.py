@@ -12,8 +12,8 @@ from checkout import ROOT, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from test_packaging import uncommented
 from typer.testing import CliRunner
+from uncommented import uncommented
 from wrong_configs import WRONG
 
 from waguard.cli.app import app

@@ -5,9 +5,9 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+from audits import acts
 from conftest import Daemon, Journal
 from snapshots import ABOUT
-from test_audit import acts
 
 from waguard.core.model import ClientCode
 from waguard.profile.generation import Retired

@@ -21,7 +21,7 @@ from bare_browser import AGENT, BINARY, Page, browser, make_profile
 from commands import call
 from conftest import Daemon, Journal
 from control_port import ADMIN, API, TOKEN, Port
-from test_plain_text import harmful
+from harmful import harmful
 from waiting import until
 from yarl import URL
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from checkout import ROOT, text
 from pydantic import BaseModel
+from uncommented import COMMENTED, uncommented
 
 from waguard.api.routes import ROUTES
 from waguard.browser.find import KNOWN
@@ -20,7 +21,6 @@ from waguard.cli import layout
 from waguard.config.load import load
 from waguard.config.sections import Config
 
-COMMENTED = re.compile(r"# ?(?P<line>[a-z_]+ = .+)")
 NOT_LITERAL = {
     "browser.path",
     "browser.ca_file",
@@ -35,11 +35,6 @@ NOT_LITERAL = {
     "snapshots.key_file",
 }
 """Their defaults cannot be written down: there is none, or this machine decides. An example stands there."""
-
-
-def uncommented() -> str:
-    """config.toml with every key switched on."""
-    return "\n".join(COMMENTED.sub(r"\g<line>", line) for line in text("config.toml").splitlines())
 
 
 def flat(tables: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import re
-import unicodedata
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import structlog
+from harmful import harmful
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.text import Text
@@ -39,17 +39,6 @@ TEXTS = st.text(
     ),
     max_size=80,
 )
-
-
-def harmful(text: str) -> list[str]:
-    """The characters of it that no terminal should get; ends of lines and tabs are no harm."""
-    bad = {"Cc", "Cs", "Zl", "Zp"}
-    bidi = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-    return [
-        one
-        for one in text
-        if one not in "\n\t" and (unicodedata.category(one) in bad or unicodedata.bidirectional(one) in bidi)
-    ]
 
 
 def strings(value: Any) -> Iterator[str]:
