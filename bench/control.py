@@ -74,7 +74,9 @@ async def main() -> int:
                 )
                 print(f"  {said[-1]}", file=sys.stderr, flush=True)
                 if calm:
-                    figures.add(f"{name}_of_{count}_rhythm_ratio", calm / worked, at_most=RHYTHM_AIM)
+                    figures.add(
+                        f"{name}_of_{count}_rhythm_ratio", calm / max(worked, calm / 1000), at_most=RHYTHM_AIM
+                    )
             figures.add(f"lagged_of_{count}", len(own.journal.all("daemon.lagged")), at_most=0)
     met = figures.close(chosen.json, "; ".join(said))
     return 0 if met or chosen.quick else 1
