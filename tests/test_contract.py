@@ -5,7 +5,6 @@ import itertools
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,7 @@ from waguard.api.accept import wants_events
 from waguard.api.stages import told
 from waguard.core.access import ADMIN as THE_ADMIN
 from waguard.core.access import Caller, of_client
-from waguard.core.listing import page
-from waguard.core.model import ClientCode, Link, Login, Process, Status, Wanted
-from waguard.core.shown import SessionView
+from waguard.core.model import ClientCode
 
 DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
 CALLER = of_client(DEMO)
@@ -299,82 +296,6 @@ def test_only_who_likes_events_best_gets_them(header: str) -> None:
 
 
 # --- page by page -------------------------------------------------------------------------------------------
-
-
-def view(client: str, status: Status, name: str | None = None) -> SessionView:
-    empty: dict[str, Any] = dict.fromkeys(
-        (
-            "reason",
-            "attempt",
-            "qr",
-            "profile",
-            "snapshot",
-            "check",
-            "generation",
-            "saved",
-            "wid",
-            "page_version",
-        ),
-        None,
-    )
-    rest: dict[str, Any] = dict.fromkeys(("browser", "failure", "finding", "next_try_s", "memory_mb"), None)
-    return SessionView(
-        **empty,
-        **rest,
-        client=client,
-        status=status,
-        wanted=Wanted.UP,
-        process=Process.UP,
-        link=Link.UNKNOWN,
-        since=0.0,
-        login=Login.NONE,
-        push_name=name,
-        signs=(),
-        stages_ms={},
-        automatic_restarts=0,
-    )
-
-
-VIEWS = st.lists(
-    st.builds(
-        view,
-        st.from_regex(r"[a-c]{1,3}", fullmatch=True),
-        st.sampled_from(Status),
-        st.sampled_from([None, "Ana", "B"]),
-    ),
-    unique_by=lambda one: one.client,
-)
-
-
-@given(VIEWS, st.lists(st.sampled_from(Status)), st.sampled_from(["", "a", "AN", "bb"]), st.integers(1, 5))
-def test_page_by_page_each_comes_once(
-    sessions: list[SessionView], statuses: list[Status], text: str, limit: int
-) -> None:
-    whole = page(sessions, statuses, text, None, "")
-    assert whole.next is None
-    assert [one.client for one in whole.sessions] == sorted(
-        one.client
-        for one in sessions
-        if (not statuses or one.status in statuses)
-        and (text.casefold() in one.client or text.casefold() in (one.push_name or "").casefold())
-    )
-    found: list[SessionView] = []
-    after = ""
-    while True:
-        part = page(sessions, statuses, text, limit, after)
-        assert len(part.sessions) <= limit
-        found += part.sessions
-        if part.next is None:
-            break
-        after = part.next
-    assert found == whole.sessions
-
-
-def test_a_text_is_looked_for_in_the_code_the_number_and_the_name_alone() -> None:
-    """A reason may have a path in it, which is shown to admins alone."""
-    one = replace(view("a", Status.FAILED, "Ana"), reason="in /var/lib/waguard/a", wid="34600111222")
-    assert [page([one], [], text, None, "").sessions for text in ("A", "600", "an")] == [[one]] * 3
-    assert not page([one], [], "/var/lib", None, "").sessions
 
 
 async def test_the_list_is_asked_for_by_status_and_text_page_by_page(port: Any) -> None:

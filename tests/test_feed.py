@@ -83,6 +83,13 @@ def test_nobody_is_told_what_is_none_of_its_business(
         assert told
 
 
+def test_tokens_are_the_admins_business() -> None:
+    assert Wish(ADMIN).wants("", "token.created")
+    assert not Wish(READS_ALL).wants("", "token.created")
+    assert Wish.of(ADMIN, [], ["alert", "session.changed"]).wants("", "alert.raised")
+    assert not Wish(ADMIN, kinds=frozenset({"alert"})).wants("", "token.created")
+
+
 # --- from the history on ------------------------------------------------------------------------------------
 
 
