@@ -151,7 +151,10 @@ async def sessions(service: Service) -> list[dict[str, Any]]:
 
 async def browsers(service: Service) -> dict[str, Any]:
     """Pids, sandboxes, and when they were started."""
-    return {one["client"]: one["browser"] for one in await sessions(service)}
+    found = {one["client"]: dict(one["browser"]) for one in await sessions(service)}
+    for browser in found.values():
+        del browser["started_at"]  # as the clock goes now, which is set finely: another millisecond each time
+    return found
 
 
 async def connected(service: Service) -> None:
