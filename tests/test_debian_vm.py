@@ -150,7 +150,7 @@ async def sessions(service: Service) -> list[dict[str, Any]]:
 
 
 async def browsers(service: Service) -> dict[str, Any]:
-    """Pids, sandboxes, and when they were started."""
+    """Their pids and sandboxes."""
     found = {one["client"]: dict(one["browser"]) for one in await sessions(service)}
     for browser in found.values():
         del browser["started_at"]  # as the clock goes now, which is set finely: another millisecond each time
