@@ -10,7 +10,7 @@ from conftest import Journal
 from waguard.audit.audit import Audit, Bounds, Ended, Wish
 from waguard.audit.chain import FILE, HEAD
 from waguard.core.actor import Actor, ActorKind, acting
-from waguard.core.audit import Anchor, Deed, Flaw, Kind, Record, Row, breaks, deeds, record_of
+from waguard.core.audit import Anchor, Flaw, Kind, Record, RecordedAct, Row, breaks, deeds, record_of
 from waguard.core.model import Alert, ClientCode
 
 DEMO = ClientCode("demo")
@@ -41,7 +41,7 @@ def wrong(root: Path) -> Sequence[tuple[Flaw, int, int]]:
     return [(one.flaw, one.first, one.last) for one in breaks(stored(root), [head(root)])]
 
 
-def acts(root: Path) -> Sequence[Deed]:
+def acts(root: Path) -> Sequence[RecordedAct]:
     """The oldest first, without what says that a chain begins."""
     told = [*deeds(reversed(records(root)))][::-1]
     return [one for one in told if one.record.note.kind is not Kind.BEGUN]

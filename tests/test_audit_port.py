@@ -26,7 +26,7 @@ from typer.testing import Result
 from waiting import until
 
 from waguard.audit.chain import FILE, HEAD
-from waguard.core.audit import GENESIS, Anchor, Deed, Kind
+from waguard.core.audit import GENESIS, Anchor, Kind, RecordedAct
 from waguard.core.model import Alert, ClientCode, Status
 
 DEMO = ClientCode("demo")
@@ -50,7 +50,7 @@ async def done(asked: Port, path: str, body: Mapping[str, Any] | None = None, st
     return answer
 
 
-async def told(root: Path) -> Sequence[Deed]:
+async def told(root: Path) -> Sequence[RecordedAct]:
     """What was asked for at the control port."""
     return [one for one in await asyncio.to_thread(acts, root) if one.record.note.kind is Kind.ASKED]
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
@@ -383,18 +383,6 @@ async def test_what_was_committed_outlives_a_kill_in_the_middle_of_writing(tmp_p
         found = (await kept(tmp_path))[before:]
         assert len(found) >= said
         assert [int(one.fields["attempt"]) for one in found] == [*range(len(found))]
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    options = ["-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    mounted = subprocess.run(["mount", *options], check=False, capture_output=True, text=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"may not mount a tmpfs here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 def fill(disk: Path) -> None:

@@ -22,7 +22,7 @@ from waguard.cli.service import configured
 from waguard.cli.sessions import Json, print_json
 from waguard.cli.table import Column, table
 from waguard.cli.units import when
-from waguard.core.audit import Anchor, Break, Deed, Record, Row, breaks, deeds, record_of
+from waguard.core.audit import Anchor, Break, Record, RecordedAct, Row, breaks, deeds, record_of
 from waguard.core.catalogue import OF_A_CLIENT
 from waguard.core.model import client_code
 from waguard.observe.journal import message
@@ -100,7 +100,7 @@ def _records(found: Iterable[Row]) -> Iterator[Record]:
     return (record for row in found if (record := record_of(row)) is not None)
 
 
-def _line(deed: Deed) -> Sequence[str | Text]:
+def _line(deed: RecordedAct) -> Sequence[str | Text]:
     note, end = deed.record.note, deed.end
     outcome = "no end" if end is None else end.note.outcome
     what = [_said(note.told)]

@@ -279,7 +279,7 @@ def _changed(found: list[Break], number: int, why: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
+class RecordedAct:
     """An act with its end, or what was told afterwards."""
 
     record: Record
@@ -287,7 +287,7 @@ class Deed:
     """None: nobody has recorded one. It is under way, or the daemon has died in it."""
 
 
-def deeds(records: Iterable[Record]) -> Iterator[Deed]:
+def deeds(records: Iterable[Record]) -> Iterator[RecordedAct]:
     """``records``: the newest first, and so is what comes of them."""
     ends: dict[tuple[str, str], Record] = {}
     for one in records:
@@ -295,9 +295,9 @@ def deeds(records: Iterable[Record]) -> Iterator[Deed]:
         if one.note.kind is Kind.DONE:
             ends[key] = one
         elif one.note.kind is Kind.ASKED:
-            yield Deed(one, ends.pop(key, None))
+            yield RecordedAct(one, ends.pop(key, None))
         else:
-            yield Deed(one, one)
+            yield RecordedAct(one, one)
 
 
 SEEN: Mapping[str, Mapping[str, Sequence[str]]] = {
