@@ -4,6 +4,7 @@ import asyncio
 import json
 from pathlib import Path
 
+from waguard.browser.page import Page
 from waguard.core.model import ClientCode, Wait
 from waguard.core.shown import SessionView
 from waguard.simulator.server import Cadence, Simulator
@@ -24,6 +25,13 @@ async def log_in(supervisor: Supervisor, simulator: Simulator, *codes: ClientCod
 def pid_of(view: SessionView) -> int:
     assert view.browser is not None
     return view.browser.pids[0]
+
+
+def page_of(supervisor: Supervisor, code: ClientCode) -> Page:
+    browser = supervisor._sessions[code]._instance.browser
+    assert browser is not None
+    assert browser.page is not None
+    return browser.page
 
 
 def token(supervisor: Supervisor) -> str:

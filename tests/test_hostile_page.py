@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 from bare_browser import BINARIES
-from clients import BRISK, log_in, pid_of
+from clients import BRISK, log_in, page_of, pid_of
 from conftest import Daemon, Journal
 from loop_lag import lag
 from processes import family
 from waiting import until
 
 from waguard.browser.find import KNOWN
-from waguard.browser.page import Page
 from waguard.core.health.faults import Fault
 from waguard.core.model import ClientCode, Link
 from waguard.errors import PageFailed
@@ -39,13 +38,6 @@ DEMO, DEMO2 = ClientCode("demo"), ClientCode("demo2")
 async def simulator() -> AsyncIterator[Simulator]:
     async with Simulator(cadence=BRISK) as simulator:
         yield simulator
-
-
-def page_of(supervisor: Supervisor, code: ClientCode) -> Page:
-    browser = supervisor._sessions[code]._instance.browser
-    assert browser is not None
-    assert browser.page is not None
-    return browser.page
 
 
 async def test_a_page_with_hostile_prototypes_is_read_right_and_keeps_nobody_waiting(

@@ -18,6 +18,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from bare_browser import AGENT, BINARY, Page, browser, make_profile
+from clients import BRISK, log_in, page_of
 from commands import call
 from conftest import Daemon, Journal
 from control_port import ADMIN, API, TOKEN, Port
@@ -29,6 +30,9 @@ from waguard.access import refusals
 from waguard.config.sections import Log
 from waguard.core.model import ClientCode, Status
 from waguard.observe import logs
+from waguard.sandbox.fence import Fence
+from waguard.simulator import pages
+from waguard.simulator.server import Simulator
 
 CODES = ClientCode("demo"), ClientCode("demo2")
 REQUEST_S = 0.5
@@ -37,6 +41,8 @@ MOST_MORE = 96 << 20
 """Bytes of memory that an attack may cost while it lasts, the attacker's own among them: it is in this process."""
 LATEST_S = 8.0
 """When a connection is closed at the latest; aiohttp of itself would go on reading what comes behind an answer for ten seconds."""
+THOUSAND = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+"""Connections, where so many may be open."""
 CLOSED = 0
 """In place of a status: closed without a word."""
 
@@ -397,7 +403,7 @@ async def half_closed(many: Crowd) -> None:
 
 
 async def idle(many: Crowd) -> None:
-    await many.come(min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4), b"")
+    await many.come(THOUSAND, b"")
     await many.ended()
 
 
@@ -419,7 +425,7 @@ async def pipelines(many: Crowd) -> None:
 
 async def feeds(many: Crowd) -> None:
     """Many readers of the feed who read nothing; there are only so many for one token."""
-    await many.come(300, asks("GET /v1/events", MAY))
+    await many.come(THOUSAND, asks("GET /v1/events", MAY))
     for reader in many.readers:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             async with asyncio.timeout(10):
@@ -598,6 +604,10 @@ TRIES = """(async () => {
 })()"""
 
 
+def tries_at(port: Port, ticket: str) -> str:
+    return TRIES.replace("URL_", json.dumps(port.url)).replace("ADMIN_", ADMIN).replace("TICKET_", ticket)
+
+
 @pytest.fixture
 def profile() -> Iterator[Path]:
     made = make_profile()
@@ -630,9 +640,7 @@ async def test_no_page_of_a_genuine_browser_moves_a_session(
         home.router.add_get("/", page)
         home.router.add_post("/away", away)
         ticket = (await port.ask("POST", "/v1/events/tickets")).json["ticket"]
-        tries = (
-            TRIES.replace("URL_", json.dumps(port.url)).replace("ADMIN_", ADMIN).replace("TICKET_", ticket)
-        )
+        tries = tries_at(port, ticket)
         rules = "--host-resolver-rules=MAP *.example 127.0.0.1"
         told = len(journal.named("request.done"))
         async with (
@@ -669,3 +677,44 @@ async def test_no_page_of_a_genuine_browser_moves_a_session(
         ("GET", "sessions"),
     }
     assert set(refused.values()) <= {403, 405}
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")
+@pytest.mark.parametrize("fenced", [True, False], ids=["fenced", "every_port"])
+async def test_no_page_that_it_keeps_moves_a_session(
+    start: Daemon, journal: Journal, sessions_dir: Path, monkeypatch: pytest.MonkeyPatch, *, fenced: bool
+) -> None:
+    """The page of a session does what a stranger's would; its browser does not get to the port at all, or is refused there."""
+    monkeypatch.setattr(refusals, "WAITS_S", 0.0)
+    monkeypatch.setattr(
+        pages, "_POLICY", ""
+    )  # WhatsApp's own would keep the page from it; whoever has the page has that
+    async with (
+        Simulator(cadence=BRISK) as simulator,
+        start(
+            whatsapp={"url": simulator.url},
+            sandbox={"connect_ports": [443] if fenced else []},
+            api={**API, "request_s": REQUEST_S},
+        ) as (supervisor, url),
+        aiohttp.ClientSession() as http,
+    ):
+        await log_in(supervisor, simulator, *CODES)
+        port = Port(url, supervisor, http)
+        ticket = (await port.ask("POST", "/v1/events/tickets")).json["ticket"]
+        page = page_of(supervisor, CODES[0])
+        told = len(journal.named("request.done"))
+        async with unmoved(port, journal, sessions_dir, "its own page"):
+            found = await page.promised(tries_at(port, ticket))
+            assert found.pop("by a redirect") == "basic"  # of the simulator's, which has none
+            assert found.pop("without CORS") in ({"refused"} if fenced else {"opaque0", "refused"})
+            assert found.pop("a beacon") in {True, False}
+            assert set(found.values()) == {"refused"}, found
+            own = "fetch('/', {method: 'POST', mode: 'no-cors', body: 'x'}).then(answer => answer.type)"
+            assert await page.promised(own) == "basic"  # what it may reach it does
+        done = [one.fields for one in journal.named("request.done")[told:]]
+        refused = {one["route"].rpartition("/")[2] for one in done if one["http_status"] != 200}
+        if fenced and not Fence.gap_here([443]):
+            assert not refused
+        else:
+            assert refused >= {"connect", "(none)", "events", "cdp", "sessions"}
