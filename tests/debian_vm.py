@@ -154,8 +154,9 @@ def debian(release: str, checkout: Path, place: Path) -> Iterator[Debian]:
 
 def _make(release: str, checkout: Path, place: Path) -> None:
     root = place / "root"
+    # What it mounts goes with it, however it ends: whoever clears `place` must not get into a procfs.
     said = [
-        "debootstrap",
+        *("unshare", "--mount", "debootstrap"),
         "--variant=minbase",
         f"--include={','.join(_PACKAGES.split())}",
         release,
