@@ -20,6 +20,7 @@ from waguard.api import openapi
 from waguard.api.routes import ROUTES, Streamed
 from waguard.cli.app import app
 from waguard.cli.errors import CommandError
+from waguard.cli.exits import ExitCode
 from waguard.config import schema
 from waguard.config.load import ENV_PREFIX
 from waguard.core import catalogue, shown, stats, tables
@@ -102,6 +103,8 @@ def _kind(value: Mapping[str, Any]) -> str:
 
 def commands() -> Iterator[str]:
     yield from ("# Commands", "", MADE, "", "What `waguard COMMAND --help` says.")
+    yield from ("", "## Exit codes", "", "| code | |", "|---|---|")
+    yield from (f"| {code:d} | {code.says} |" for code in ExitCode)
     app.rich_markup_mode = None  # plain text on a terminal too
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)  # noqa: S101 (it has commands)

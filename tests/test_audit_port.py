@@ -26,6 +26,7 @@ from typer.testing import Result
 from waiting import until
 
 from waguard.audit.chain import FILE, HEAD
+from waguard.cli.exits import ExitCode
 from waguard.core.audit import GENESIS, Anchor, Kind, RecordedAct
 from waguard.core.model import Alert, ClientCode, Status
 
@@ -286,7 +287,7 @@ def test_verify_names_what_was_changed_removed_or_cut_off(place: Path, statement
     assert waguard(place, "verify").exit_code == 0
     change(place / "sessions", statement)
     result = waguard(place, "verify")
-    assert result.exit_code == 1
+    assert result.exit_code == ExitCode.FOUND
     assert said in result.stdout
     assert "broken" in result.stdout
 
@@ -316,10 +317,10 @@ def test_an_anchor_of_the_journal_finds_what_the_one_beside_the_file_cannot(
     (root / HEAD).write_text(f"{stored(root)[0].anchor}\n")
     assert waguard(place, "verify", "--no-journal").exit_code == 0
     result = waguard(place, "verify")
-    assert result.exit_code == 1
+    assert result.exit_code == ExitCode.FOUND
     assert "The records 6 to 7 are cut off" in result.stdout
     by_hand = waguard(place, "verify", "--no-journal", "--head", str(known[0]))
-    assert by_hand.exit_code == 1
+    assert by_hand.exit_code == ExitCode.FOUND
     assert "The records 6 to 7 are cut off" in by_hand.stdout
 
 
@@ -340,7 +341,7 @@ def test_without_an_anchor_beside_it_it_is_not_called_whole(place: Path) -> None
     anchor = (place / "sessions" / HEAD).read_text().strip()
     (place / "sessions" / HEAD).unlink()
     result = waguard(place, "verify")
-    assert result.exit_code == 1
+    assert result.exit_code == ExitCode.FOUND
     assert "no anchor of them is known" in result.stdout
     assert "is not there, or cannot be read" in result.stdout
     # Such as a file that was kept elsewhere, with an anchor that was kept, too.
@@ -356,7 +357,7 @@ def test_a_file_that_is_gone_or_damaged_is_told(place: Path) -> None:
     assert "audit_unread" in result.output
     path.unlink()
     gone = waguard(place, "verify")
-    assert gone.exit_code == 1
+    assert gone.exit_code == ExitCode.FOUND
     assert "The records 1 to 7 are cut off" in gone.stdout
     (place / "sessions" / HEAD).unlink()
     assert waguard(place, "verify").exit_code == 0

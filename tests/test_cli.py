@@ -24,6 +24,7 @@ from waguard.access import configured
 from waguard.api import problems
 from waguard.cli import edge, follow, terminal, tokens, units
 from waguard.cli.errors import Foreign
+from waguard.cli.exits import ExitCode
 from waguard.config import load as loading
 from waguard.config.load import load
 from waguard.config.sections import Config
@@ -273,7 +274,7 @@ class TestDaemon:
         url = free_address()
         for arguments in (("status",), ("connect", "demo"), ("cleanup", "demo", "--yes")):
             result = call(*arguments, "--url", url)
-            assert result.exit_code == 1
+            assert result.exit_code == ExitCode.NO_DAEMON
             assert result.stderr == f"No daemon answers at {url}. [no_daemon]\nStart it: waguard run\n"
 
     def test_its_port_is_only_in_its_log(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +342,7 @@ class TestDaemon:
 
         port.handlers["POST /v1/sessions/demo/cleanup"] = die
         result = ask(port, "cleanup", "demo", "--yes")
-        assert result.exit_code == 1
+        assert result.exit_code == ExitCode.NO_DAEMON
         assert f"{port.url} broke off: " in result.stderr
 
 

@@ -50,7 +50,7 @@ def refusal(path: Path | None, environ: Mapping[str, str] | None = None) -> str:
 def test_without_a_file_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loading, "SEARCHED", (Path("config.toml"),))
-    assert load(environ={}) == Loaded(Config(), None, {})
+    assert load(environ={}) == Loaded(Config(), None, {}, ())
 
 
 def test_the_first_file_of_those_searched_is_read(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

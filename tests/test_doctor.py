@@ -26,6 +26,7 @@ from waguard.cli.app import app
 from waguard.cli.checks import Grade, Seen, browsers, machine, running, storage
 from waguard.cli.client import Control
 from waguard.cli.errors import NoDaemon, NoUser
+from waguard.cli.exits import ExitCode
 from waguard.cli.peer import Proof
 from waguard.cli.service import Service
 from waguard.cli.wire import Wire
@@ -98,9 +99,9 @@ def test_a_warning_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_problem_is(monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch, Seen("broken", Grade.PROBLEM, "mend it"))
-    assert call().exit_code == 1
+    assert call().exit_code == ExitCode.FOUND
     result = call("--json")
-    assert result.exit_code == 1
+    assert result.exit_code == ExitCode.FOUND
     assert json.loads(result.stdout)[1] == {
         "check": "check 0",
         "grade": "problem",

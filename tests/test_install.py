@@ -56,6 +56,7 @@ def test_no_key_is_lost_with_the_configuration(machine: Box) -> None:
     kept = str(layout.kept_keys(layout.SESSIONS))
     machine.write(kept, other, 0o600)  # as of a daemon that was run by hand
     machine.write("/etc/waguard/more.keys", other, 0o600)
+    machine.write("/etc/waguard/conf.d/10.toml", "[log]\n")
     machine.run("waguard", "install", "--uninstall", "--keep-sessions")
     assert machine.path(kept).read_text() == key + other
     assert [path.name for path in machine.path("/etc/waguard").iterdir()] == ["more.keys"]
@@ -128,11 +129,12 @@ def test_an_install_that_was_cut_short_is_made_whole_by_the_next(machine: Box) -
     left = [*machine.path("/etc/waguard").iterdir()]
     machine.run("umount", "/etc/waguard")
     assert "No space left" in said
-    assert left == []
+    assert [one.name for one in left] == ["conf.d"]
     machine.run("waguard", "install", "--no-start", *PROGRAM)
 
     machine.run("chown", "nobody", "/etc/waguard/config.toml", "/etc/waguard/keys")
     machine.run("chmod", "644", "/etc/waguard/config.toml", "/etc/waguard/keys")
+    machine.write("/etc/waguard/conf.d/10.toml", "[log]\n")
     machine.write(f"{UNIT}.d/short.conf", SHORT)
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "start", "waguard")
@@ -142,8 +144,9 @@ def test_an_install_that_was_cut_short_is_made_whole_by_the_next(machine: Box) -
     assert machine.show("waguard", "NeedDaemonReload") == "no"
     machine.run("systemctl", "stop", "waguard")
     machine.path(f"{UNIT}.d/short.conf").unlink()
-    owned = machine.run("stat", "-c", "%U:%G %a", "/etc/waguard/config.toml", "/etc/waguard/keys")
-    assert owned.splitlines() == ["root:waguard 640", "root:root 600"]
+    places = [f"/etc/waguard/{name}" for name in ("config.toml", "conf.d", "conf.d/10.toml", "keys")]
+    owned = machine.run("stat", "-c", "%U:%G %a", *places)
+    assert owned.splitlines() == ["root:waguard 640", "root:waguard 750", "root:waguard 640", "root:root 600"]
 
 
 def test_a_user_of_the_name_who_is_somebody_else_is_neither_taken_over_nor_deleted(machine: Box) -> None:
@@ -182,6 +185,7 @@ def test_of_sessions_elsewhere_no_key_is_lost_and_none_is_left_to_the_next_user(
     key = keys.read_text()
     config.write_text(config.read_text().replace("/var/lib/waguard/sessions", "/srv/wa"))
     machine.write(f"{UNIT}.d/place.conf", "[Service]\nReadWritePaths=/srv/wa\n")
+    machine.run("sh", "-c", "echo '[log]' | install -g waguard -m 640 /dev/stdin /etc/waguard/conf.d/10.toml")
     machine.write("/srv/wa/.daemon.lock", "")
     machine.write("/srv/wa/.backups/one/1.sealed", "")
     machine.run("chown", "-R", "waguard:waguard", "/srv/wa")
@@ -199,6 +203,7 @@ def test_of_sessions_elsewhere_no_key_is_lost_and_none_is_left_to_the_next_user(
     assert not keys.exists()
     assert machine.path("/srv/wa/.backup.keys").read_text() == key
     assert machine.run("find", "/srv/wa", "/etc/waguard", "!", "-user", "root").split() == ["/srv/wa/else"]
+    assert machine.run("stat", "-c", "%G %a", "/etc/waguard/conf.d/10.toml") == "root 600\n"
     assert "waguard" not in machine.path("/etc/passwd").read_text()
 
     machine.run("waguard", "install", "--no-start", *PROGRAM)
@@ -246,17 +251,22 @@ POSTRM = ("sh", "/opt/checkout/deb/postrm", "purge")
 
 
 @pytest.mark.parametrize(
-    ("dir_", "drop_in"),
+    ("file", "dir_", "drop_in"),
     [
-        ('dir = "/srv/deb"', ""),
-        ('"dir"= "/srv/deb" # not /var/lib/waguard/sessions', ""),
-        ('dir = "/var/lib/waguard/sessions" # ours', "Environment=WAGUARD_SESSIONS__DIR=/srv/deb"),
+        ("config.toml", 'dir = "/srv/deb"', ""),
+        ("conf.d/10.toml", 'dir = "/srv/deb"', ""),
+        ("config.toml", '"dir"= "/srv/deb" # not /var/lib/waguard/sessions', ""),
+        (
+            "config.toml",
+            'dir = "/var/lib/waguard/sessions" # ours',
+            "Environment=WAGUARD_SESSIONS__DIR=/srv/deb",
+        ),
     ],
 )
 def test_the_package_purged_leaves_keys_and_user_to_sessions_elsewhere(
-    machine: Box, dir_: str, drop_in: str
+    machine: Box, file: str, dir_: str, drop_in: str
 ) -> None:
-    machine.write("/etc/waguard/config.toml", f"[sessions]\n{dir_}\n[profile]\nruntime_dir = '/run/x'\n")
+    machine.write(f"/etc/waguard/{file}", f"[sessions]\n{dir_}\n[profile]\nruntime_dir = '/run/x'\n")
     machine.write("/etc/waguard/keys", "key\n", 0o600)
     machine.write(f"{UNIT}.d/x.conf", f"[Service]\n{drop_in}\n")
     machine.run(*USERADD)
@@ -271,6 +281,7 @@ def test_the_package_purged_leaves_what_is_not_its_own(machine: Box) -> None:
     config = f'[sessions]\n# dir = "sessions"\ndir = "{layout.SESSIONS}" # ours\n[profile]\nruntime_dir = "/run/x"\n'
     machine.write("/etc/waguard/config.toml", config)
     machine.write("/etc/waguard/keys", "key\n", 0o600)
+    machine.write("/etc/waguard/conf.d/10.toml", config)
     machine.write("/etc/waguard/tokens", "mine\n")
     machine.run(*USERADD)
     machine.run("usermod", "--shell", "/bin/sh", "waguard")

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from waguard.cli import show, terminal, units
-from waguard.cli.sessions import Json, Url, ask, print_json
+from waguard.cli.as_json import Json, print_json
+from waguard.cli.sessions import Url, ask
 from waguard.core.access import EVERY_CLIENT, OF_TOKENS
 from waguard.core.shown import TokenMade, TokenView
 

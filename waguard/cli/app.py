@@ -102,7 +102,7 @@ class _Group(TyperGroup):
         self.commands = _Commands(self.table)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or (not args[0].startswith("-") and args[0] not in self.commands):
+        if not args or (args[0] != "--help" and args[0] not in self.commands):
             args = [self.meant, *args]
         return super().parse_args(ctx, args)
 

@@ -17,9 +17,10 @@ from rich.text import Text
 
 from waguard.audit.chain import FILE, HEAD, head_of, reading, rows
 from waguard.cli import terminal
+from waguard.cli.as_json import Json, print_json
 from waguard.cli.errors import AuditUnread, FileExists
+from waguard.cli.exits import ExitCode
 from waguard.cli.service import configured
-from waguard.cli.sessions import Json, print_json
 from waguard.cli.table import Column, table
 from waguard.cli.units import when
 from waguard.core.audit import Anchor, Break, Record, RecordedAct, Row, breaks, deeds, record_of
@@ -157,7 +158,7 @@ def verify(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Report whether a record was changed, removed, added or cut off, with its number. Exit code 1 if one was."""
+    """Report whether a record was changed, removed, added or cut off, with its number. Exit code 4 if one was."""
     given = Anchor.parse(head) if head is not None else None
     if head is not None and given is None:
         raise typer.BadParameter("--head: write NUMBER:HASH, as the file .audit.head has it")
@@ -173,7 +174,7 @@ def verify(
     else:
         _report(result, said, terminal.output())
     if not result.whole:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FOUND)
 
 
 def _verified(path: Path, anchors: Sequence[Anchor], since: int) -> Verified:

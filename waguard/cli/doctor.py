@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from waguard.cli.checks import CheckResult, Grade, Seen, browsers, machine, running, storage
-from waguard.cli.service import UNIT, Service, configured
+from waguard.cli.service import Service, configured
 from waguard.config.sections import Config
 from waguard.errors import WaguardError
 
@@ -43,21 +43,20 @@ def examine(path: Path | None) -> list[CheckResult]:
         results = [CheckResult("config", Grade.PROBLEM, error.message, hint)]
         checks = list(MACHINE)
     else:
-        where = str(loaded.path.absolute() if loaded.path else "defaults, there is no file")
-        results = [
-            CheckResult("config", Grade.OK, f"{where}, with the settings of {UNIT}" if service else where)
-        ]
+        results = [_checked("config", partial(storage.configuration, loaded, service))]
         checks = [
             *MACHINE,
             *((name, partial(check, loaded.config)) for name, check in CHECKS),
             *((name, partial(check, loaded.config, service)) for name, check in SERVICE),
         ]
-    for name, check in checks:
-        try:
-            seen = check()
-        except WaguardError as error:
-            seen = Seen(error.message, Grade.PROBLEM, error.hint)
-        except (OSError, subprocess.SubprocessError) as error:
-            seen = Seen(str(error), Grade.PROBLEM)
-        results.append(CheckResult(name, seen.grade, seen.what, seen.hint))
-    return results
+    return [*results, *(_checked(name, check) for name, check in checks)]
+
+
+def _checked(name: str, check: Callable[[], Seen]) -> CheckResult:
+    try:
+        seen = check()
+    except WaguardError as error:
+        seen = Seen(error.message, Grade.PROBLEM, error.hint)
+    except (OSError, subprocess.SubprocessError) as error:
+        seen = Seen(str(error), Grade.PROBLEM)
+    return CheckResult(name, seen.grade, seen.what, seen.hint)

@@ -10,13 +10,12 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from waguard.cli.errors import NoAnswer, NoDaemon
+from waguard.cli.exits import ExitCode
 from waguard.errors import ConfigError, WaguardError
 from waguard.system import shortage
 from waguard.system.systemd import CONTROL
 
-EXIT_CONFIG = 2
-EX_CONFIG = 78
-"""sysexits(3); the unit's RestartPreventExitStatus=, for what trying again does not mend."""
 _LAST_WORDS = 3
 """Lines of what a browser wrote that are shown."""
 _BETWEEN_S = 11.0
@@ -25,7 +24,7 @@ _BETWEEN_S = 11.0
 
 class Edge(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
-        checks = "--check" in ctx.args  # gone when it fails
+        checks, as_json = "--check" in ctx.args, "--json" in ctx.args  # gone when it fails
         try:
             return super().invoke(ctx)
         except (WaguardError, OSError, RuntimeError) as caught:
@@ -33,26 +32,41 @@ class Edge(TyperGroup):
             if error is None:
                 raise
             starts = ctx.invoked_subcommand == "run" and not checks
-            _tell(error.code, error.message, error.hint, error.details.get("stderr", ()), starts=starts)
+            if as_json:
+                _tell_scripts(error)
+            else:
+                _tell(error.code, error.message, error.hint, error.details.get("stderr", ()), starts=starts)
             raise typer.Exit(_exit_code(error, starts=starts)) from None
         except KeyboardInterrupt:
-            raise typer.Exit(130) from None
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
-def _exit_code(error: WaguardError, *, starts: bool) -> int:
+def _exit_code(error: WaguardError, *, starts: bool) -> ExitCode:
     # systemd sets INVOCATION_ID for the services it starts, systemd.exec(5).
     if not (starts and "INVOCATION_ID" in os.environ):
-        return EXIT_CONFIG if isinstance(error, ConfigError) else 1
+        if isinstance(error, NoDaemon | NoAnswer):
+            return ExitCode.NO_DAEMON
+        return ExitCode.USAGE if isinstance(error, ConfigError) else ExitCode.FAILED
     if _handed_browsers():  # they are up as long as it is tried again
         threading.Event().wait(_BETWEEN_S)
-        return 1
-    return EX_CONFIG if error.lasting else 1
+        return ExitCode.FAILED
+    return ExitCode.LASTING if error.lasting else ExitCode.FAILED
 
 
 def _handed_browsers() -> bool:
     """Whether the service manager has handed over pipes of browsers, sd_listen_fds(3)."""
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     return os.environ.get("LISTEN_PID") == str(os.getpid()) and not {"", CONTROL}.issuperset(names)
+
+
+def _tell_scripts(error: WaguardError) -> None:
+    from waguard.api.words import in_shell  # noqa: PLC0415 (only an error needs words)
+    from waguard.cli.as_json import print_json  # noqa: PLC0415 (likewise)
+
+    hint = in_shell(error.hint)
+    print_json(
+        {"code": error.code, "message": error.message, "hint": hint, "details": error.details}, err=True
+    )
 
 
 def _tell(code: str, message: str, hint: str, said: Sequence[str], *, starts: bool) -> None:

@@ -15,11 +15,13 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 import waguard
-from waguard.cli import terminal
 from waguard.cli import uninstall as taking_away
+from waguard.cli.as_json import Json, print_json
 from waguard.cli.checks import CheckResult, Grade
 from waguard.cli.errors import InstallFailed, KeyLost, NoSystemd, NotRoot, NoUninstall, ProgramUnfit
+from waguard.cli.exits import ExitCode
 from waguard.cli.layout import (
+    CONF_D,
     CONFIG,
     FILES,
     KEYS,
@@ -45,6 +47,7 @@ from waguard.cli.layout import (
 )
 from waguard.cli.service import BOOTED, LOCK
 from waguard.cli.steps import AGAIN, Work, failed, is_own, ok, own, run, write
+from waguard.config.load import fragments
 from waguard.config.sections import Config
 from waguard.snapshots import keys
 from waguard.system.files import write_atomically
@@ -67,6 +70,7 @@ def install(
     purge: Annotated[
         bool, typer.Option("--purge", help="With --uninstall: the logins and their snapshots too, for good.")
     ] = False,
+    json: Json = False,
 ) -> None:
     """Make it a systemd service of this machine: user, directories, key, configuration, units. Run it as root; again at will."""
     if (keep_sessions or purge) and not uninstall:
@@ -79,11 +83,15 @@ def install(
         raise NotRoot("Only root can install a service.", hint="sudo waguard install")
     if shutil.which("systemctl") is None or not BOOTED.is_dir():
         raise NoSystemd("No systemd runs this machine.", hint="Run it as it is: waguard run")
-    work = Work(dry_run=dry_run)
-    if uninstall:
-        taking_away.uninstall(work, keep=keep_sessions, purge=purge)
-    else:
-        _install(work, _given(program) if program else _program(), start=start)
+    work = Work(dry_run=dry_run, quiet=json)
+    try:
+        if uninstall:
+            taking_away.uninstall(work, keep=keep_sessions, purge=purge)
+        else:
+            _install(work, _given(program) if program else _program(), start=start)
+    finally:  # what was done is told also where the next step fails
+        if json:
+            print_json({"dry_run": dry_run, "steps": work.steps, "notes": work.notes})
 
 
 def _install(work: Work, program: str, *, start: bool) -> None:
@@ -109,7 +117,8 @@ def _install(work: Work, program: str, *, start: bool) -> None:
         lock = place / LOCK
         left = lock.exists() and lock.stat().st_uid == 0
         work.command("chown", "-RH", "--from=root", whom, str(place), needed=left)
-    made = STATE.is_dir() and CONFIG.parent.is_dir() and is_own(CONFIG.parent, 0o750, USER)
+    ours = (CONFIG.parent, CONF_D)
+    made = STATE.is_dir() and all(one.is_dir() and is_own(one, 0o750, USER) for one in ours)
     work.command("systemd-tmpfiles", "--create", "waguard.conf", needed=not made)
     work.step(f"write {CONFIG}", _configure, needed=not CONFIG.exists())
     work.step(
@@ -117,7 +126,8 @@ def _install(work: Work, program: str, *, start: bool) -> None:
         partial(_make_key, kept),
         needed=not KEYS.exists(),
     )
-    for path, mode, group in ((CONFIG, 0o640, USER), (KEYS, 0o600, "root")):
+    configuring = [(path, 0o640, USER) for path in (CONFIG, *fragments(CONFIG))]
+    for path, mode, group in (*configuring, (KEYS, 0o600, "root")):
         if path.exists() and not is_own(path, mode, group):  # not as just written
             work.step(f"make {path} root:{group}'s, mode {mode:o}", partial(own, path, mode, group))
     # An install before may have been cut off just here.
@@ -130,15 +140,11 @@ def _install(work: Work, program: str, *, start: bool) -> None:
         enabled = running and ok("systemctl", "is-enabled", "--quiet", UNITS[0])
         work.command("systemctl", "enable", "--now", UNITS[0], needed=not enabled)
     if status := shown("StatusText"):
-        terminal.output().print(f"Running now: {status}")
+        work.note(f"Running now: {status}")
     if running and changed:
-        terminal.output().print(
-            "It goes on as it was. For units that have changed: systemctl restart waguard"
-        )
+        work.note("It goes on as it was. For units that have changed: systemctl restart waguard")
     elif not work.dry_run:
-        terminal.output().print(
-            f"Its log: journalctl -u waguard. The admin's token: {program} --config {CONFIG} token"
-        )
+        work.note(f"Its log: journalctl -u waguard. The admin's token: {program} --config {CONFIG} token")
 
 
 def _examine(work: Work, *command: str) -> None:
@@ -147,16 +153,18 @@ def _examine(work: Work, *command: str) -> None:
 
     def look() -> None:
         try:
-            found = TypeAdapter(list[CheckResult]).validate_json(run(command, codes=(0, 1)))
+            found = TypeAdapter(list[CheckResult]).validate_json(
+                run(command, codes=(ExitCode.DONE, ExitCode.FOUND))
+            )
         except ValidationError:
             raise failed(" ".join(command), "it reported nothing") from None
         lacks.extend(one for one in found if one.grade is not Grade.OK)
 
     work.step(" ".join(command), look)
     for lack in lacks:
-        terminal.output().print(f"  {lack.grade.value:<9} {lack.check}: {lack.seen}", style="bold yellow")
+        work.note(f"  {lack.grade.value:<9} {lack.check}: {lack.seen}", style="bold yellow")
         if lack.hint:
-            terminal.output().print(f"            -> {lack.hint}")
+            work.note(f"            -> {lack.hint}")
     if any(lack.grade is Grade.PROBLEM for lack in lacks):
         raise InstallFailed("The service could not work here: see the problems above.", hint=AGAIN)
 

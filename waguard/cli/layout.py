@@ -12,12 +12,13 @@ import waguard
 from waguard.cli.errors import OtherUser, PackageIncomplete, UnitMasked
 from waguard.cli.service import installed
 from waguard.cli.steps import COMMAND_S
-from waguard.config.load import ENV_FILE, load
+from waguard.config.load import ENV_FILE, FRAGMENTS, load
 from waguard.config.sections import Config
 from waguard.snapshots import keys
 
 USER = "waguard"
 CONFIG = Path("/etc/waguard/config.toml")
+CONF_D = CONFIG.with_name(FRAGMENTS)
 KEYS = Path("/etc/waguard/keys")
 STATE = Path("/var/lib/waguard")
 SESSIONS = STATE / "sessions"

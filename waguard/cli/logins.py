@@ -7,22 +7,11 @@ from typing import Annotated
 import typer
 
 from waguard.cli import archive, show, terminal, units
+from waguard.cli.as_json import Json, print_json
 from waguard.cli.client import Control
 from waguard.cli.errors import FileExists, NoFile
-from waguard.cli.sessions import (
-    Code,
-    Json,
-    NoQr,
-    Timeout,
-    Url,
-    WaitFor,
-    agreed,
-    ask,
-    bring_up,
-    known,
-    print_json,
-    until,
-)
+from waguard.cli.exits import ExitCode
+from waguard.cli.sessions import Code, NoQr, Timeout, Url, WaitFor, agreed, ask, bring_up, known, until
 from waguard.core.model import client_code
 from waguard.core.shown import NEWEST, UndoView
 from waguard.profile.login_files import origin_of
@@ -202,6 +191,7 @@ def export(
         typer.Option("--plain", help="Not encrypted, a tar.zst: whoever has it has the client's WhatsApp."),
     ] = False,
     url: Url = None,
+    json: Json = False,
 ) -> None:
     """Write a client's login into a file, encrypted with the daemon's key, or plain."""
     client = client_code(code)
@@ -216,9 +206,11 @@ def export(
         return chosen
 
     chosen = ask(ctx, url, fetch, waiting=f"Writing {file}")
-    terminal.output().print(
-        f"{file} holds the snapshot {chosen} of {client} ({units.size(file.stat().st_size)})."
-    )
+    size = file.stat().st_size
+    if json:
+        print_json({"client": client, "snapshot": chosen, "file": str(file), "bytes": size})
+    else:
+        terminal.output().print(f"{file} holds the snapshot {chosen} of {client} ({units.size(size)}).")
 
 
 def reap(ctx: typer.Context, dry_run: DryRun = False, url: Url = None, json: Json = False) -> None:
@@ -229,7 +221,7 @@ def reap(ctx: typer.Context, dry_run: DryRun = False, url: Url = None, json: Jso
     else:
         show.sweep(found, terminal.output())
     if any(finding.outcome == "failed" for finding in found.findings):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def schedule(ctx: typer.Context, url: Url = None, json: Json = False) -> None:

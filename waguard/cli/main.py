@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 
+from waguard.cli.exits import ExitCode
+
 
 def main() -> None:
     _stand_on_firm_ground()
@@ -20,7 +22,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a terminal that is not UTF-8
         app(prog_name="waguard")
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(ExitCode.INTERRUPTED)
 
 
 def _stand_on_firm_ground() -> None:

@@ -6,27 +6,25 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
-from pydantic import TypeAdapter
 
 from waguard.cli import happenings, show, terminal, units
+from waguard.cli.as_json import Json, print_json
 from waguard.cli.client import Control, control
 from waguard.cli.errors import NotAgreed
+from waguard.cli.exits import ExitCode
 from waguard.cli.service import Service, configured, installed
 from waguard.cli.tokens import given
 from waguard.cli.wire import Meanwhile
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Wait, client_code
-from waguard.core.plain_text import plain_json
 from waguard.core.shown import SessionView
 from waguard.core.stats import Happening
 from waguard.errors import WaguardError
 
 T = TypeVar("T")
-
-_ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 _LOOK_BACK, _LATELY = 100, 8
 """How many events are looked through for what happened lately, and how many of them are shown."""
@@ -48,7 +46,6 @@ Url = Annotated[
         "--url", help="The daemon's address, instead of the configuration's: http or unix.", callback=_http
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")]
 WaitFor = Annotated[
     Wait | None,
     typer.Option(help="What to wait for; by default connected on a terminal, else qr.", show_default=False),
@@ -216,7 +213,7 @@ def cleanup(
     else:
         show.cleanup(view, terminal.output())
     if not view.ok:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def agreed(what: str, command: str, *, yes: bool) -> None:
@@ -286,7 +283,3 @@ def known(path: Path | None, url: str | None) -> tuple[Config, Service | None]:
             return Config(), installed()
         return Config(), None
     return loaded.config, service
-
-
-def print_json(view: object) -> None:
-    typer.echo(plain_json(_ANY.dump_json(view, indent=2).decode()))

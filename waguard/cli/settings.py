@@ -1,15 +1,17 @@
 """``waguard config``: whether the configuration is right, and what holds in the end."""
 
-import json
-from collections.abc import Iterator, Mapping
+import json as documents
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any
 
 import typer
 from pydantic import BaseModel, SecretStr
 
+from waguard.cli.as_json import Json, print_json
 from waguard.cli.service import configured
-from waguard.config.load import ENV_PREFIX, SEARCHED, Loaded, load
+from waguard.config.load import ENV_PREFIX, SEARCHED, Loaded, beside, load
 
 HIDDEN = "******"
 commands = typer.Typer(
@@ -29,32 +31,42 @@ class Setting:
 
 
 @commands.command()
-def check(ctx: typer.Context) -> None:
+def check(ctx: typer.Context, json: Json = False) -> None:
     """Check the configuration; exit code 2 if it is wrong."""
     loaded = load(ctx.obj)
-    typer.echo(f"ok: {_source(loaded)}")
-    for key, origin in sorted(loaded.origins.items()):
-        if origin.startswith(ENV_PREFIX):
-            typer.echo(f"{key} is set by {origin}")
+    left_out = [str(one.absolute()) for one in _left_out(loaded)]
+    variables = {
+        key: origin for key, origin in sorted(loaded.origins.items()) if origin.startswith(ENV_PREFIX)
+    }
+    if json:
+        files = [str(one.absolute()) for one in loaded.files]
+        print_json({"ok": True, "files": files, "left_out": left_out, "variables": variables})
+        return
+    first, *more = _sources(loaded)
+    typer.echo(f"ok: {first}")
+    for one in more:
+        typer.echo(f"    {one}")
+    for one in left_out:
+        typer.echo(f"{one} is not read: its name does not end in .toml")
+    for key, variable in variables.items():
+        typer.echo(f"{key} is set by {variable}")
 
 
 @commands.command()
-def show(
-    ctx: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
-) -> None:
+def show(ctx: typer.Context, json: Json = False) -> None:
     """Show every key, its value and where it comes from, as a config.toml; secrets are hidden."""
     loaded, _ = configured(ctx.obj)
-    if as_json:
+    if json:
         settings = {
             f"{one.section}.{one.key}": {"value": one.value, "origin": one.origin}
             for one in _settings(loaded)
         }
-        typer.echo(
-            json.dumps({"file": str(loaded.path) if loaded.path else None, "settings": settings}, indent=2)
-        )
+        files = [str(one) for one in loaded.files]
+        shown = {"file": str(loaded.path) if loaded.path else None, "files": files, "settings": settings}
+        print_json(shown)
         return
-    typer.echo(f"# {_source(loaded)}")
+    for source in _sources(loaded):
+        typer.echo(f"# {source}")
     section = ""
     for one in _settings(loaded):
         if one.section != section:
@@ -72,13 +84,20 @@ def schema() -> None:
     from waguard.cli.layout import shipped  # noqa: PLC0415 (no other command needs it)
     from waguard.config.schema import schema as made  # noqa: PLC0415 (likewise)
 
-    typer.echo(json.dumps(made(shipped("config.toml")), indent=1))
+    typer.echo(documents.dumps(made(shipped("config.toml")), indent=1))
 
 
-def _source(loaded: Loaded) -> str:
-    if loaded.path is not None:
-        return str(loaded.path.absolute())
-    return f"defaults: there is neither {' nor '.join(map(str, SEARCHED))}"
+def _sources(loaded: Loaded) -> Sequence[str]:
+    if loaded.files:
+        return [str(one.absolute()) for one in loaded.files]
+    return [f"defaults: there is neither {' nor '.join(map(str, SEARCHED))}"]
+
+
+def _left_out(loaded: Loaded) -> Sequence[Path]:
+    """What lies among the fragments and is none."""
+    if loaded.path is None or not loaded.files:
+        return ()
+    return [one for one in beside(loaded.path) if one not in loaded.files]
 
 
 def _settings(loaded: Loaded) -> Iterator[Setting]:
@@ -91,13 +110,18 @@ def _settings(loaded: Loaded) -> Iterator[Setting]:
                 hidden: Any = dict.fromkeys(value, HIDDEN)
             else:
                 hidden = HIDDEN if secret else shown[key]
-            origin = loaded.origins.get(f"{section}.{key}", "default")
-            yield Setting(section, key, hidden, secret and bool(value), origin)
+            yield Setting(section, key, hidden, secret and bool(value), _origin(f"{section}.{key}", loaded))
+
+
+def _origin(name: str, loaded: Loaded) -> str:
+    """Of a table, each place that has brought some of it."""
+    parts = dict.fromkeys(where for key, where in loaded.origins.items() if key.startswith(f"{name}."))
+    return ", ".join(parts) or loaded.origins.get(name, "default")
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
-        inner = ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items())
+        inner = ", ".join(f"{documents.dumps(key)} = {_toml(one)}" for key, one in value.items())
         return f"{{ {inner} }}" if inner else "{}"
     # Texts, numbers, booleans and lists of them are written alike in both.
-    return json.dumps(value, ensure_ascii=False)
+    return documents.dumps(value, ensure_ascii=False)

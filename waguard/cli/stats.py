@@ -10,7 +10,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from waguard.cli import terminal, units
-from waguard.cli.sessions import Json, Url, ask, print_json
+from waguard.cli.as_json import Json, print_json
+from waguard.cli.sessions import Url, ask
 from waguard.core.model import client_code
 from waguard.core.shown import DeadlineView, StatsView
 from waguard.core.stats import AttemptStats, FaultStats, Slow, Spread

@@ -4,7 +4,7 @@ import grp
 import os
 import stat
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from waguard.cli import terminal
@@ -17,18 +17,22 @@ AGAIN = "Finished steps stay; run it again once this is fixed."
 
 
 class Work:
-    """Does each step that is needed, or says that it would, in a line each."""
+    """Does each step that is needed, or says that it would, in a line each; ``quiet``: only notes it."""
 
-    def __init__(self, *, dry_run: bool) -> None:
+    def __init__(self, *, dry_run: bool, quiet: bool = False) -> None:
         self.dry_run = dry_run
+        self.steps: list[Mapping[str, str]] = []
+        """Each with its outcome: ``as_it_is``, ``would`` or ``done``."""
+        self.notes: list[str] = []
         self._out = terminal.output()
+        self._quiet = quiet
 
     def step(self, what: str, do: Callable[[], object], *, needed: bool = True) -> bool:
         """Returns whether something has changed."""
         if not needed:
-            self._out.print(f"  as it is  {what}", style="dim")
+            self._told("as_it_is", what, "dim")
         elif self.dry_run:
-            self._out.print(f"  would     {what}", style="yellow")
+            self._told("would", what, "yellow")
         else:
             try:
                 do()
@@ -36,8 +40,19 @@ class Work:
                 raise failed(what, error.strerror or str(error)) from None
             except (DiskFull, StorageFailed) as error:
                 raise InstallFailed(error.message, hint=AGAIN) from None
-            self._out.print(f"  done      {what}", style="green")
+            self._told("done", what, "green")
         return needed
+
+    def _told(self, outcome: str, what: str, style: str) -> None:
+        self.steps.append({"outcome": outcome, "step": what})
+        if not self._quiet:
+            self._out.print(f"  {outcome.replace('_', ' '):<9} {what}", style=style)
+
+    def note(self, text: str, style: str = "") -> None:
+        """What there is to know beside the steps."""
+        self.notes.append(text.strip())
+        if not self._quiet:
+            self._out.print(text, style=style)
 
     def command(self, *command: str, needed: bool = True) -> bool:
         return self.step(" ".join(command), lambda: run(command), needed=needed)

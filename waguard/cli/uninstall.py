@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from waguard.cli import terminal
 from waguard.cli.errors import Undecided
 from waguard.cli.layout import (
+    CONF_D,
     CONFIG,
     FILES,
     KEYS,
@@ -28,6 +28,7 @@ from waguard.cli.layout import (
     user,
 )
 from waguard.cli.steps import Work, failed, is_own, ok, own
+from waguard.config.load import fragments
 from waguard.system.files import remove_tree, write_atomically
 
 _END_S = 10.0
@@ -63,19 +64,15 @@ def uninstall(work: Work, *, keep: bool, purge: bool) -> None:
             mine = user() and not stranger()
             work.step(f"remove what is {USER}'s in {place}", partial(_remove_own, place), needed=mine)
             if place.exists() and not work.dry_run:
-                terminal.output().print(
-                    f"{place} stays, with what is not {USER}'s. Is it not needed: rm -r {place}"
-                )
+                work.note(f"{place} stays, with what is not {USER}'s. Is it not needed: rm -r {place}")
     work.command("systemctl", "daemon-reload")
     remembered = [unit for unit in UNITS if ok("systemctl", "is-failed", "--quiet", unit)]
     if remembered:
         work.command("systemctl", "reset-failed", *remembered)
     if why := stranger():
-        terminal.output().print(f"The user {USER} stays, who is not the service's: {why}.")
+        work.note(f"The user {USER} stays, who is not the service's: {why}.")
     elif keep and is_elsewhere(place) and not place.exists():
-        terminal.output().print(
-            f"The user {USER} stays: what is in {place} belongs to it, and that is not there now."
-        )
+        work.note(f"The user {USER} stays: what is in {place} belongs to it, and that is not there now.")
     else:  # at the end: it fails while anything runs as this user
         work.command("userdel", USER, needed=user())
 
@@ -90,9 +87,11 @@ def _keep(work: Work, place: Path, key_file: Path | None, drop_ins: Sequence[Pat
     if is_elsewhere(place):
         mine = place.exists() and user() and not stranger()
         work.command("chown", "-RH", f"--from={USER}", "root:root", str(place), needed=mine)
-        if CONFIG.exists() and not is_own(CONFIG, 0o600):
-            work.step(f"make {CONFIG} root's: it may say where the sessions are", partial(own, CONFIG, 0o600))
-    goes = [*([] if is_elsewhere(place) else [*drop_ins, CONFIG]), *([KEYS] if copied else [])]
+        for path, mode in ((CONFIG, 0o600), (CONF_D, 0o700), *((one, 0o600) for one in fragments(CONFIG))):
+            if path.exists() and not is_own(path, mode):
+                what = f"make {path} root's: it may say where the sessions are"
+                work.step(what, partial(own, path, mode))
+    goes = [*([] if is_elsewhere(place) else [*drop_ins, CONFIG, CONF_D]), *([KEYS] if copied else [])]
     stays = [path for path in (*drop_ins, *_beside()) if path.exists() and path not in goes]
     for path in goes:
         remove = partial(remove_tree, path) if path.is_dir() else path.unlink

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from waguard.cli import show, terminal
-from waguard.cli.sessions import Code, Json, Url, agreed, ask, print_json
+from waguard.cli.as_json import Json, print_json
+from waguard.cli.sessions import Code, Url, agreed, ask
 from waguard.core.model import client_code
 from waguard.core.plain_text import plain
 

@@ -1,4 +1,4 @@
-"""Built-in defaults, then `config.toml`, then ``WAGUARD_<SECTION>__<KEY>``: the configuration, and where each value came from.
+"""Built-in defaults, `config.toml`, its `conf.d`, ``WAGUARD_<SECTION>__<KEY>``: the configuration, and where each value came from.
 
 `tomli` is imported here and nowhere else.
 """
@@ -7,7 +7,7 @@ import codecs
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ from waguard.errors import ConfigError
 
 ENV_PREFIX = "WAGUARD_"
 ENV_FILE = "WAGUARD_CONFIG"
-SEARCHED = (Path("config.toml"), Path("/etc/waguard/config.toml"))
+NAME, FRAGMENTS = "config.toml", "conf.d"
+SEARCHED = (Path(NAME), Path("/etc/waguard") / NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,12 @@ class Loaded:
     config: Config
     path: Path | None
     origins: Mapping[str, str]
+    files: Sequence[Path] = ()
+    """What was read, in this order: a later one wins."""
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Loaded:
-    """Read the file (given, ``WAGUARD_CONFIG``, or the first of `SEARCHED` that exists) and the environment.
+    """Read the file (given, ``WAGUARD_CONFIG``, or the first of `SEARCHED` that is there), its fragments and the environment.
 
     Raises `ConfigError`. A file that is named must exist, and one that may be there must be readable; without any file the
     defaults hold.
@@ -44,24 +47,90 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> L
     if file_there == "":
         raise ConfigError(f"{ENV_FILE} is empty: name a file, or do not set it.")
     named = path or (Path(file_there) if file_there is not None else None)
-    file = named or next(filter(_may_be_there, SEARCHED), None)
+    file = named or next((one for one in SEARCHED if _may_be_there(one) or fragments(one)), None)
     data: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    lines: Mapping[str, int] = {}
-    if file is not None:
-        text = _read(file)
+    files = []
+    for one in _files(file, named=named is not None) if file is not None else ():
+        files.append(one)
+        text = _read(one)
         try:
-            data = tomli.loads(text)
+            _lay(tomli.loads(text), data, origins, one, _lines(text))
         except (ValueError, RecursionError) as error:  # a number too long, tables nested too deep
-            raise ConfigError(f"{file}: not valid TOML: {error}.") from None
-        lines = _lines(text)
-        origins = {key: f"{file}:{line}" for key, line in lines.items()}
+            raise ConfigError(f"{one}: not valid TOML: {error}.") from None
     _overlay(data, origins, environ)
     try:
-        return Loaded(Config.model_validate(data), file, origins)
+        return Loaded(Config.model_validate(data), file, origins, tuple(files))
     except ValidationError as error:
         problems = [explain(problem, origins, file) for problem in error.errors(include_url=False)]
         raise ConfigError("\n".join(problems), hint="", problems=problems) from None
+
+
+def _files(file: Path, *, named: bool) -> Iterator[Path]:
+    """In the order of reading: where both are somebody else's, it is the first that is told."""
+    if named or _may_be_there(file):
+        yield file
+    yield from fragments(file)
+
+
+def fragments(file: Path) -> Sequence[Path]:
+    """``conf.d/*.toml`` beside a ``config.toml``, by name; a file of another name, as one to try something with, stands alone.
+
+    What is hidden, or ends otherwise, is an editor's or a package manager's. Raises `ConfigError` for what cannot be read.
+    """
+    there = [one for one in beside(file) if one.suffix == ".toml"]
+    for one in there:
+        try:
+            if not (
+                stat.S_ISREG(one.stat().st_mode) or one.samefile(os.devnull)
+            ):  # a pipe would keep us waiting
+                raise ConfigError(f"{one}: not a file.", hint="Give it another ending, or put it elsewhere.")
+        except OSError as error:
+            raise _unreadable(one, error) from None
+    return there
+
+
+def beside(file: Path) -> Sequence[Path]:
+    """All in the directory of a configuration's fragments that is not hidden, by name. Raises `ConfigError`."""
+    if file.name != NAME:
+        return ()
+    directory = file.with_name(FRAGMENTS)
+    try:
+        return sorted(one for one in directory.iterdir() if not one.name.startswith("."))
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise _unreadable(directory, error) from None
+
+
+def _lay(
+    over: Mapping[str, Any],
+    data: dict[str, Any],
+    origins: dict[str, str],
+    file: Path,
+    lines: Mapping[str, int],
+    above: tuple[str, str] = ("", ""),
+) -> None:
+    """Lay what a file has over what those before it have: tables key by key, all else, lists too, in the place of what was there.
+
+    ``above``: the table's name with a dot, and where it is.
+    """
+    for key, value in over.items():
+        name = above[0] + key
+        where = f"{file}:{lines[name]}" if name in lines else above[1] or str(file)
+        there = data.get(key)
+        if not (isinstance(value, dict) and isinstance(there, dict)):
+            _forget(name, origins)
+            data[key] = value if not isinstance(value, dict) else {}
+        origins[name] = where
+        if isinstance(value, dict):
+            _lay(value, data[key], origins, file, lines, (f"{name}.", where))
+
+
+def _forget(name: str, origins: dict[str, str]) -> None:
+    """What was in a table that something else takes the place of."""
+    for gone in [one for one in origins if one.startswith(f"{name}.")]:
+        del origins[gone]
 
 
 def _may_be_there(path: Path) -> bool:
@@ -83,14 +152,14 @@ def _read(file: Path) -> str:
         raise ConfigError(
             f"{file}: not UTF-8 text{' but UTF-16: save it as UTF-8' if wide else ''}."
         ) from None
-    except PermissionError:
-        raise ConfigError(
-            f"{file}: cannot be read: Permission denied.",
-            hint="As root: sudo waguard ...; with a client's token: WAGUARD_TOKEN=... waguard ... --url URL; or name another "
-            "with --config.",
-        ) from None
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}.") from None
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: OSError) -> ConfigError:
+    hint = "As root: sudo waguard ...; with a client's token: WAGUARD_TOKEN=... waguard ... --url URL; or name another with --config."
+    said = {"hint": hint} if isinstance(error, PermissionError) else {}
+    return ConfigError(f"{file}: cannot be read: {error.strerror}.", **said)
 
 
 def _overlay(data: dict[str, Any], origins: dict[str, str], environ: Mapping[str, str]) -> None:
@@ -111,6 +180,7 @@ def _overlay(data: dict[str, Any], origins: dict[str, str], environ: Mapping[str
         table = data.setdefault(section, {})
         if isinstance(table, dict):
             table[key] = _value(raw, fields[key].annotation)
+            _forget(f"{section}.{key}", origins)
             origins[f"{section}.{key}"] = name
 
 

@@ -1,7 +1,9 @@
-"""The sessions directory and the keys of its snapshots: whose they are, and whether they can be used."""
+"""The configuration, the sessions directory and the keys of its snapshots: whose they are, and whether they can be used."""
 
+import grp
 import os
 import pwd
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
@@ -10,6 +12,7 @@ from pathlib import Path
 from waguard.cli.checks import Grade, Seen, user_name
 from waguard.cli.errors import NoUser
 from waguard.cli.service import UNIT, Service
+from waguard.config.load import FRAGMENTS, Loaded
 from waguard.config.sections import Config
 from waguard.errors import SnapshotRefused
 from waguard.profile.links import look_for_links
@@ -17,10 +20,51 @@ from waguard.snapshots import keys
 from waguard.snapshots.seal import Opener
 from waguard.system.files import as_storage_error
 
+_TOKENS = ("api.admin_token", "api.client_tokens")
 _MOST_ENTRIES = 10_000
 """How many files and directories are looked at."""
 _MOST_SNAPSHOTS = 100
 """How many are opened."""
+
+
+def configuration(loaded: Loaded, service: Service | None = None) -> Seen:
+    """Which files there are, and who else may read or write them. Tokens may be in each of them."""
+    names = [str(one.absolute()) for one in loaded.files]
+    what = ", ".join(names) or "defaults, there is no file"
+    what += f", with the settings of {UNIT}" if service is not None else ""
+    secret = {where.rpartition(":")[0] for key, where in loaded.origins.items() if key.startswith(_TOKENS)}
+    directories = dict.fromkeys(one.parent for one in loaded.files if one.parent.name == FRAGMENTS)
+    for path in (*loaded.files, *directories):
+        status = path.stat()
+        if status.st_mode & 0o022 and stat.S_IFMT(status.st_mode) in {stat.S_IFREG, stat.S_IFDIR}:
+            return Seen(f"{path} can be written by others", Grade.WARNING, f"chmod go-w {path}")
+        if str(path) in secret and status.st_mode & 0o004 and _reached_by_all(path):
+            return Seen(
+                f"{path} has tokens, and can be read by everybody", Grade.WARNING, f"chmod o-r {path}"
+            )
+        if service is not None and not _may_read(service, status):
+            hint = f"chgrp {service.group} {path} && chmod {'g+rx' if path in directories else 'g+r'} {path}"
+            return Seen(f"{path} cannot be read by {service.user}, as whom {UNIT} runs", Grade.WARNING, hint)
+    return Seen(what)
+
+
+def _reached_by_all(path: Path) -> bool:
+    return all(one.stat().st_mode & 0o001 for one in path.resolve().parents)
+
+
+def _may_read(service: Service, status: os.stat_result) -> bool:
+    """As far as owner, group and mode tell."""
+    if status.st_uid == (uid := _uid(service.user)) or uid == 0:
+        return uid == 0 or bool(status.st_mode & 0o400)
+    return bool(status.st_mode & (0o044 if status.st_gid == _gid(service.group) else 0o004))
+
+
+def _gid(name: str) -> int | None:
+    """None: systemd has said none that is here."""
+    try:
+        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
 
 
 def sessions(config: Config, service: Service | None = None) -> Seen:
