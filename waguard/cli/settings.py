@@ -9,6 +9,7 @@ import typer
 from pydantic import BaseModel, SecretStr
 
 from waguard.cli.service import configured
+from waguard.config.clients import ClientSettings
 from waguard.config.load import ENV_PREFIX, SEARCHED, Loaded, load
 
 HIDDEN = "******"
@@ -92,6 +93,10 @@ def _settings(loaded: Loaded) -> Iterator[Setting]:
             else:
                 hidden = HIDDEN if secret else shown[key]
             origin = loaded.origins.get(f"{section}.{key}", "default")
+            if isinstance(value, ClientSettings):  # TOML has no null
+                hidden = value.model_dump(mode="json", exclude_none=True)
+                if value.proxy is not None and value.proxy.password is not None:
+                    hidden["proxy"]["password"], secret = HIDDEN, True
             yield Setting(section, key, hidden, secret and bool(value), origin)
 
 
