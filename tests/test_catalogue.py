@@ -9,7 +9,8 @@ import pytest
 
 import waguard
 from waguard.core import catalogue
-from waguard.core.catalogue import EVENTS, FIELDS, OF_A_CLIENT, NotInCatalogue, mistake
+from waguard.core.catalogue import EVENTS, OF_A_CLIENT, NotInCatalogue, mistake
+from waguard.core.event_fields import FIELDS
 from waguard.core.feed import TOLD
 from waguard.observe.bus import Bus, Event
 

@@ -18,6 +18,7 @@ from uncommented import COMMENTED, uncommented
 from waguard.api.routes import ROUTES
 from waguard.browser.find import KNOWN
 from waguard.cli import layout
+from waguard.config.clients import ClientSettings
 from waguard.config.load import load
 from waguard.config.sections import Config
 
@@ -54,6 +55,8 @@ def test_config_toml_as_it_is_changes_nothing() -> None:
 def test_config_toml_documents_every_key_with_its_default() -> None:
     documented = flat(tomllib.loads(uncommented()))
     defaults = flat(Config().model_dump(mode="json"))
+    client = documented.pop("clients.demo")
+    assert list(client) == list(ClientSettings.model_fields)
     assert list(documented) == list(defaults), "the same keys in the same order"
     literal = documented.keys() - NOT_LITERAL
     assert {key: documented[key] for key in literal} == {key: defaults[key] for key in literal}

@@ -4,7 +4,7 @@ import re
 
 from checkout import text
 
-COMMENTED = re.compile(r"# ?(?P<line>[a-z_]+ = .+)")
+COMMENTED = re.compile(r"# ?(?P<line>[a-z_]+ = .+|\[clients\.demo\])")
 
 
 def uncommented() -> str:

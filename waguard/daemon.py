@@ -31,8 +31,8 @@ from waguard.api.port import Port, most
 from waguard.audit.audit import Audit
 from waguard.browser import authorities, find
 from waguard.config.load import Loaded
+from waguard.config.put import Settings
 from waguard.config.sections import Config
-from waguard.core.health import recycle
 from waguard.core.health.breaker import BreakerPolicy
 from waguard.core.relay.budget import Budget
 from waguard.core.session.restart import RestartPolicy
@@ -261,6 +261,8 @@ async def running(
             bus.publish("sandbox.plain", problem=problem, hint="Run: waguard doctor")
         if not config.browser.chromium_sandbox:
             bus.publish("sandbox.chromium_off", problem="browser.chromium_sandbox is false")
+        settings = Settings(config, bus.publish)
+        await settings.start()
         resources = Resources(
             config,
             installed,
@@ -272,6 +274,7 @@ async def running(
             bus,
             manager,
             trusted,
+            settings,
             Budget(config.relay.memory_mb * 1024 * 1024),
             await _cgroups(config, bus),
         )
@@ -305,9 +308,6 @@ async def running(
                 cooldown_s=config.restart.cooldown_s,
                 relapse_s=config.health.relapse_s,
             ),
-            recycle=recycle.Limits(
-                config.recycle.soft_memory_mb, config.recycle.hard_memory_mb, config.recycle.max_age_h
-            ),
             history=history,
             learned=learned,
         )
@@ -321,7 +321,7 @@ async def running(
         bus.subscribe(status.heard)
         stack.push_async_callback(supervisor.close)
         connections = Port(most(), bus.publish, config.api.request_s)
-        made = MadeTokens(root, bus.publish, gate.alerts.set)
+        made = MadeTokens(root, bus.publish, gate.alerts.set, labels_of=settings.labels_of)
         await made.start()
         stack.push_async_callback(made.close)
         access = Access(tokens, made, jwts, peers, bus.publish, gate.alerts.set)

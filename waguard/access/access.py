@@ -46,7 +46,7 @@ class Access:
         self._clock = clock
         self._tickets = Tickets()
         self.refusals = Refusals(alert)
-        self._staying: dict[object, tuple[Caller, Callable[[str], None]]] = {}
+        self._staying: dict[object, tuple[Caller, ClientCode | None, Callable[[str], None]]] = {}
         self._keys_unread = ""
 
     async def watch(self) -> None:
@@ -93,10 +93,12 @@ class Access:
             self._look()
 
     @contextmanager
-    def while_admitted(self, caller: Caller, ended: Callable[[str], None]) -> Iterator[None]:
-        """Around what outlasts a request: ``ended`` is called, with why, when the caller's token is not taken any more."""
+    def while_admitted(
+        self, caller: Caller, ended: Callable[[str], None], code: ClientCode | None = None
+    ) -> Iterator[None]:
+        """Around what outlasts a request: ``ended`` is called, with why, when the caller's token is not taken any more, or is not for ``code``."""
         stay = object()
-        self._staying[stay] = (caller, ended)
+        self._staying[stay] = (caller, code, ended)
         try:
             yield
         finally:
@@ -118,8 +120,9 @@ class Access:
         return self.made.ended(caller)
 
     def _look(self) -> None:
-        for stay, (caller, ended) in list(self._staying.items()):
-            if why := self._ended(caller):
+        for stay, (caller, code, ended) in list(self._staying.items()):
+            lost = code is not None and not caller.may_see(code)
+            if why := self._ended(caller) or (f"This token is not for {code} any more." if lost else ""):
                 del self._staying[stay]
                 ended(why)
 

@@ -15,12 +15,14 @@ from waguard.core.access import (
     EVERY_CLIENT,
     OF_TOKENS,
     Caller,
+    LabelsOf,
     Scope,
     Secret,
     Token,
     TokenState,
     digest,
     expiring,
+    no_labels,
 )
 from waguard.core.actor import who_acts
 from waguard.core.model import Alert
@@ -65,7 +67,9 @@ class MadeTokens:
         publish: Callable[..., Any],
         alert: Callable[[Alert, str], None],
         clock: Callable[[], float] = time.time,
+        labels_of: LabelsOf = no_labels,
     ) -> None:
+        self._labels_of = labels_of
         self._path = directory / FILE
         self._publish = publish
         self._alert = alert
@@ -112,7 +116,7 @@ class MadeTokens:
         if found is None:
             raise Unauthorized("This token is unknown.")
         now = self._clock()
-        caller = found.admit(secret, now)
+        caller = found.admit(secret, now, self._labels_of)
         self._tokens[token_id] = replace(found, used_at=now)
         return caller
 
@@ -143,7 +147,12 @@ class MadeTokens:
     # --- what becomes of them -------------------------------------------------------------------------
 
     async def create(
-        self, name: str, scopes: Collection[Scope], clients: Collection[str], lasts_s: float | None
+        self,
+        name: str,
+        scopes: Collection[Scope],
+        clients: Collection[str],
+        lasts_s: float | None,
+        labels: Collection[str] = (),
     ) -> tuple[Token, str]:
         """A new one, and what its bearer has to show, which is told here and nowhere else.
 
@@ -155,10 +164,15 @@ class MadeTokens:
                     "scopes: admin is only for all clients.", hint=f'Ask with clients: "{EVERY_CLIENT}".'
                 )
             scopes = OF_TOKENS
-        return await undisturbed(self._create(name, scopes, clients, lasts_s))
+        return await undisturbed(self._create(name, scopes, clients, lasts_s, labels))
 
     async def _create(
-        self, name: str, scopes: Collection[Scope], clients: Collection[str], lasts_s: float | None
+        self,
+        name: str,
+        scopes: Collection[Scope],
+        clients: Collection[str],
+        lasts_s: float | None,
+        labels: Collection[str],
     ) -> tuple[Token, str]:
         async with self._change() as tokens:
             now = self._clock()
@@ -179,6 +193,7 @@ class MadeTokens:
                 created_by=str(who_acts() or ""),
                 lasts_s=lasts_s,
                 expires_at=None if lasts_s is None else now + lasts_s,
+                labels=tuple(sorted(set(labels))),
             )
         self._publish(
             "token.created",
@@ -186,6 +201,7 @@ class MadeTokens:
             token_name=made.name,
             scopes=list(made.scopes),
             clients=list(made.clients),
+            labels=list(made.labels),
             expires_at=made.expires_at,
         )
         return made, f"{PREFIX}{token_id}_{secret}"

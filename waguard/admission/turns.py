@@ -1,4 +1,4 @@
-"""The places of browsers that may be starting at a time: first come, first served, and whoever waits knows how many are before it."""
+"""The places of browsers that may be starting at a time: first come, first served among those of one rank, and whoever waits knows how many are before it."""
 
 import asyncio
 import time
@@ -15,7 +15,8 @@ class Turns:
     def __init__(self, places: int) -> None:
         self._places = self._free = places
         self._waiting: dict[ClientCode, asyncio.Future[None]] = {}
-        """In the order of their coming."""
+        """In the order of their ranks, and then of their coming."""
+        self._ranks: dict[ClientCode, int] = {}
         self._began: dict[ClientCode, float] = {}
         """Who has a place, and since when, monotonic."""
         self._took: deque[float] = deque(maxlen=_KNOWN)
@@ -31,14 +32,18 @@ class Turns:
             return None
         return (before // self._places + 1) * sum(self._took) / len(self._took)
 
-    def take(self, code: ClientCode) -> bool:
-        """Take a place, or the end of the queue, and say whether it is a place. Whoever has one gives it back; whoever is in the
+    def take(self, code: ClientCode, rank: int = 0) -> bool:
+        """Take a place, or the end of the queue of those of this rank, the lowest of which goes first, and say whether it is a place. Whoever has one gives it back; whoever is in the
         queue waits at once.
         """
         if self._free and not self._waiting:
             self._enter(code)
             return True
         self._waiting[code] = asyncio.get_running_loop().create_future()
+        self._ranks = {one: self._ranks.get(one, 0) for one in self._waiting} | {code: rank}
+        self._waiting = {
+            one: self._waiting[one] for one in sorted(self._waiting, key=self._ranks.__getitem__)
+        }
         return False
 
     async def wait(self, code: ClientCode, stuck_s: float) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from waguard.api import admin, cdp, compat, events, files, sessions, snapshots, tokens, values
+from waguard.api import admin, cdp, compat, events, files, sessions, settings, snapshots, tokens, values
 from waguard.api.asked import Asked
 from waguard.api.schemas import ConnectOptions, Options
 from waguard.audit.audit import OK, Ended, Wish
@@ -68,6 +68,8 @@ ACTS: Mapping[Handler, Act] = {
     tokens.revoke: Act("token-revoke"),
     admin.reap: Act("reap", must=True),
     sessions.undo: Act("undo", must=True),
+    # By a label it may give somebody's token a client.
+    settings.put: Act("settings", must=True, hides=frozenset({"proxy"})),
     compat.force_cleanup: Act("cleanup", must=True),
 }
 HARMLESS: Mapping[Handler, str] = {
@@ -79,6 +81,7 @@ HARMLESS: Mapping[Handler, str] = {
     compat.connect: "It starts a browser on the profile that is there.",
     sessions.show_qr: "It is asked for every few seconds; what a scan comes to has its event.",
     sessions.screenshot: "It changes nothing, and dashboards take one after the other; the log has each.",
+    settings.show: "It only looks.",
     tokens.list_tokens: "It only looks.",
     cdp.attach: "Recorded when it has attached, with when it has gone: `relay.attached`, `relay.detached`.",
     cdp.version: "It only looks.",

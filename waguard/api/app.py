@@ -243,7 +243,10 @@ class Edge:
         work = partial(self._once.answer, request, caller, body, conditionally)
         if not (route.tells and wants_events(request.headers.get("Accept", ""))):
             return await work()
-        problem, admitted = partial(self.answer_to, request), partial(self._access.while_admitted, caller)
+        problem, admitted = (
+            partial(self.answer_to, request),
+            partial(self._access.while_admitted, caller, code=asked.code),
+        )
         return await stages.told(
             request,
             self._bus,

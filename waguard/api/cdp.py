@@ -34,7 +34,7 @@ async def attach(asked: Asked, options: AttachOptions) -> web.StreamResponse:
         if transport is None:  # it has gone meanwhile
             return ws
         socket = WebSocket(transport, client, turns)
-        with asked.access.while_admitted(asked.caller, partial(client.leave, Closing.TOKEN)):
+        with asked.access.while_admitted(asked.caller, partial(client.leave, Closing.TOKEN), asked.code):
             await socket.close(await asked.supervisor.stay(asked.code, client))
     except asyncio.CancelledError:
         if asked.request.transport is not None:  # else the connection is lost, which is one of its ends

@@ -26,7 +26,8 @@ async def follow(asked: Asked, options: EventOptions) -> web.StreamResponse:
     """What happens, as server-sent events: from now on, or from behind the event whose id ``after`` or the `Last-Event-ID` header has.
     ``client``, ``kind``: only of these. ``ticket``: in place of a token.
     """
-    wish = Wish.of(asked.caller, [ClientCode(one) for one in options.client], options.kind)
+    codes, labels_of = [ClientCode(one) for one in options.client], asked.supervisor.settings.labels_of
+    wish = Wish.of(asked.caller, codes, options.kind, options.label, labels_of)
     # A page that comes back by itself asks by the address it had, and the header is newer.
     after = asked.request.headers.get("Last-Event-ID") or options.after
     reader = asked.supervisor.history.feed.reader(wish, Place.of(after) if after else None)

@@ -47,6 +47,10 @@ def _inlined(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, An
         if ref := one.get("$ref"):
             whole = {**defs[ref.rpartition("/")[2]], **whole}
     whole.pop("title", None)
+    if "anyOf" in whole:
+        whole["anyOf"] = [_inlined(one, defs) for one in whole["anyOf"]]
+    if "properties" in whole:
+        whole["properties"] = {name: _inlined(one, defs) for name, one in whole["properties"].items()}
     if "items" in whole:
         whole["items"] = _inlined(whole["items"], defs)
     return whole
@@ -135,6 +139,7 @@ def _operation(route: Route[Any], schemas: Mapping[Any, Mapping[str, Any]]) -> M
             **({"explode": False} if one.get("type") == "array" else {}),
         }
         for name, one in options.items()
+        if name not in route.options.not_in_query
     ]
     medias = (*route.media, *([sse.TYPE] if route.tells else ()))
     content = {media: _content(media, schemas.get(route.view, {})) for media in medias}
@@ -142,7 +147,7 @@ def _operation(route: Route[Any], schemas: Mapping[Any, Mapping[str, Any]]) -> M
     body: dict[str, Any] = {}
     if route.streamed is Streamed.IN:
         body = {"requestBody": {"required": True, "content": {media: {} for media in route.takes}}}
-    elif options and route.options.in_body and route.method == "POST":
+    elif options and route.options.in_body and route.method in {"POST", "PUT"}:
         needed = route.options.model_json_schema().get("required", [])
         schema = {"type": "object", "properties": options, "required": needed, "additionalProperties": False}
         # Options may stand in the query, too; what is needed is asked for in one place.

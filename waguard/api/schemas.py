@@ -13,13 +13,16 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
 from waguard.api.context import ARRIVES_S
 from waguard.api.discreet import without_paths
 from waguard.api.words import in_http
+from waguard.config.clients import ClientSettings
 from waguard.core.access import EVERY_CLIENT
+from waguard.core.labels import LABEL, MOST_LABELS
 from waguard.core.model import Status, Wait, client_code
 from waguard.core.plain_text import plain_json
 from waguard.errors import InvalidClientCode, InvalidRequest, RequestTimeout
@@ -31,6 +34,8 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
     in_body: ClassVar[bool] = True
     """Whether they may stand in the body, as a JSON object; else it is something else, and left to the handler."""
+    not_in_query: ClassVar[frozenset[str]] = frozenset()
+    """Those that stand in the body alone: addresses are logged by whoever is in between."""
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
@@ -64,8 +69,12 @@ def _words(given: object) -> object:
     return [one.strip() for one in given.split(",") if one.strip()] if isinstance(given, str) else given
 
 
+Label = Annotated[str, Field(pattern=f"^{LABEL}$")]
+
+
 class ListOptions(Options):
     status: Annotated[list[Status], BeforeValidator(_words), Field(max_length=20)] = []
+    label: Annotated[list[Label], BeforeValidator(_words), Field(max_length=MOST_LABELS)] = []
     text: Annotated[str, Field(max_length=200)] = ""
     limit: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Null: all of them."""
@@ -111,14 +120,19 @@ ScopeName = Literal["read", "connect", "cleanup", "backup", "drive", "admin"]
 class TokenOptions(Options):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     scopes: Annotated[list[ScopeName], BeforeValidator(_words), Field(min_length=1)]
-    clients: Annotated[list[str], BeforeValidator(_words), Field(min_length=1, max_length=1000)]
+    labels: Annotated[list[Label], BeforeValidator(_words), Field(max_length=MOST_LABELS)] = []
+    """Whoever has one of these when it is asked for."""
+    clients: Annotated[list[str], BeforeValidator(_words), Field(max_length=1000, validate_default=True)] = []
     """Client codes, or `*` alone: all, also those to come."""
     expires_in_s: Annotated[float, Field(ge=60, le=10 * 366 * 86_400)] | Literal["never"] = 90 * 86_400.0
 
     @field_validator("clients")
     @classmethod
-    def _codes(cls, clients: list[str]) -> list[str]:
-        if EVERY_CLIENT in clients and len(clients) > 1:
+    def _codes(cls, clients: list[str], known: ValidationInfo) -> list[str]:
+        labels = known.data.get("labels")
+        if not clients and not labels:
+            raise ValueError(f"name some, or labels, or {EVERY_CLIENT}")
+        if EVERY_CLIENT in clients and (len(clients) > 1 or labels):
             raise ValueError(f"{EVERY_CLIENT} stands alone")
         for one in clients:
             if one != EVERY_CLIENT:
@@ -163,6 +177,7 @@ class EventOptions(Options):
     in_body = False
 
     client: Annotated[list[str], BeforeValidator(_words), Field(max_length=1000)] = []
+    label: Annotated[list[Label], BeforeValidator(_words), Field(max_length=MOST_LABELS)] = []
     kind: Annotated[list[str], BeforeValidator(_words), Field(max_length=100)] = []
     """Names of events, or their first parts: `session.changed,alert`."""
     after: Annotated[str, Field(max_length=64)] = ""
@@ -181,6 +196,17 @@ class ValueOptions(Options):
 
     ttl_s: Annotated[float, Field(ge=1, le=10 * 366 * 86_400)] | None = None
     """After so many seconds it is gone by itself."""
+
+
+class SettingsOptions(ClientSettings, Options):
+    not_in_query = frozenset(ClientSettings.model_fields)
+
+    restart: Annotated[bool, Field(strict=False)] = False
+    """Start its browser anew, if it runs with others."""
+
+    @property
+    def settings(self) -> ClientSettings:
+        return ClientSettings.model_construct(**self.given())  # they are validated
 
 
 class AttachOptions(Options):
@@ -235,6 +261,8 @@ async def read(request: web.Request, model: type[O]) -> O:
         raise InvalidRequest(
             f"{name[:80]}: is given more than once.", hint="Send it once; a list has commas between."
         )
+    if wrong := next((name for name in given if name in model.not_in_query), None):
+        raise InvalidRequest(f"{wrong}: belongs into the body, as JSON.")
     if not model.in_body:
         return model.of(given)
     async with arriving(request):

@@ -29,11 +29,11 @@ from waguard.errors import NotAcceptable
 
 async def list_sessions(asked: Asked, options: ListOptions) -> AllSessions | SessionList:
     """The sessions that the token is for, in the order of their codes; the admin is told what browsers are started in, too. ``status``: only of
-    these. ``text``: with this in their code, number or name. ``limit``: so many at most, and ``next`` is the ``cursor`` of the page behind.
+    these. ``label``: only with one of these. ``text``: with this in their code, number or name. ``limit``: so many at most, and ``next`` is the ``cursor`` of the page behind.
     """
     supervisor, caller = asked.supervisor, asked.caller
     seen = [view for view in supervisor.views() if caller.may_see(client_code(view.client))]
-    found = page(seen, options.status, options.text, options.limit, options.cursor)
+    found = page(seen, options.status, options.text, options.limit, options.cursor, options.label)
     if caller.is_admin:
         return AllSessions(found.sessions, found.next, supervisor.sandbox())
     return SessionList(found.sessions, found.next)

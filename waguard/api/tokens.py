@@ -14,7 +14,11 @@ async def list_tokens(asked: Asked, _options: Options) -> TokenList:
 async def create(asked: Asked, options: TokenOptions) -> TokenMade:
     """Make a token. What its bearer shows is in this answer, and is kept nowhere."""
     made, shown = await asked.access.made.create(
-        options.name, [Scope(one) for one in options.scopes], options.clients, options.lasts_s
+        options.name,
+        [Scope(one) for one in options.scopes],
+        options.clients,
+        options.lasts_s,
+        options.labels,
     )
     return TokenMade(shown, _view(asked, made))
 
@@ -42,4 +46,5 @@ def _view(asked: Asked, token: Token) -> TokenView:
         token.expires_at,
         token.used_at,
         token.revoked_at,
+        token.labels,
     )

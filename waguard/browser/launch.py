@@ -56,6 +56,7 @@ class Browser:
         token: str,
         restraints: Sequence[str] = (),
         folders: sandbox.Folders | None = None,
+        time_zone: str = "",
     ) -> Self:
         """Start the sandbox; the browser in it waits for `go`. Raises `SandboxFailed`.
 
@@ -75,7 +76,7 @@ class Browser:
                     profile=profile,
                     lock_fd=lock_fd,
                     token=token,
-                    env={**_ENV, **_zone(os.environ)},
+                    env={**_ENV, **_zone({"TZ": time_zone} if time_zone else os.environ)},
                     fds={0: null, 1: error_write, 2: error_write, 3: command_read, 4: answer_write},
                 )
             )

@@ -26,6 +26,10 @@ def create(
         list[str] | None,
         typer.Option("--client", help="Of which client code. Several: again, or with commas."),
     ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="Of whoever has this label. Several: again, or with commas."),
+    ] = None,
     all_clients: Annotated[
         bool, typer.Option("--all-clients", help="Of all clients, also those to come.")
     ] = False,
@@ -36,15 +40,17 @@ def create(
     json: Json = False,
 ) -> None:
     """Make a token and print it, once: only its digest is kept."""
-    if all_clients is bool(client):
-        raise typer.BadParameter("say for whom: --client CODE, or --all-clients")
+    if all_clients is bool(client or label):
+        raise typer.BadParameter("say for whom: --client CODE, --label LABEL, or --all-clients")
     lasts = "never" if expires == "never" else units.seconds(expires)
     if lasts is None:
         raise typer.BadParameter(
             f"--expires {expires}: write a number and s, m, h or d, such as 90d; or never"
         )
     codes = [EVERY_CLIENT] if all_clients else _each(client or [])
-    made = ask(ctx, url, lambda daemon: daemon.create_token(name, _each(scope), codes, lasts))
+    made = ask(
+        ctx, url, lambda daemon: daemon.create_token(name, _each(scope), codes, lasts, _each(label or []))
+    )
     _shown(made, "Made", json=json)
 
 

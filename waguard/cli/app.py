@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "schedule": "logins:schedule",
     "stats": "stats:stats",
     "values": "app:values",
+    "settings": "app:settings",
     "install": "install:install",
     "simulate": "serve:simulate",
     "token": "app:tokens",
@@ -50,6 +51,11 @@ VALUE_COMMANDS: Mapping[str, str] = {
     "list": "values:list_values",
     "get": "values:get",
     "delete": "values:delete",
+}
+SETTINGS_COMMANDS: Mapping[str, str] = {
+    "show": "client_settings:show",
+    "set": "client_settings:change",
+    "unset": "client_settings:unset",
 }
 """Where each is, in this room. What a command needs is imported when it is called, or its help is asked for."""
 
@@ -119,6 +125,12 @@ class _Values(_Group):
     table, meant = VALUE_COMMANDS, "list"
 
 
+class _Settings(_Group):
+    """``waguard settings CODE`` shows them."""
+
+    table, meant = SETTINGS_COMMANDS, "show"
+
+
 tokens = typer.Typer(
     cls=_Tokens,
     help="Print the admin's token or a client's; make, list, rotate and revoke tokens for apps.",
@@ -131,6 +143,12 @@ values = typer.Typer(
     add_completion=False,
 )
 values.callback()(lambda: None)
+settings = typer.Typer(
+    cls=_Settings,
+    help="Show the settings of a client, and where each comes from; set or unset some.",
+    add_completion=False,
+)
+settings.callback()(lambda: None)
 
 
 def _version(*, asked: bool) -> None:

@@ -25,6 +25,7 @@ from waguard.core.shown import (
     JobList,
     PairingView,
     SessionView,
+    SettingsView,
     SnapshotList,
     SnapshotTried,
     SnapshotView,
@@ -166,13 +167,29 @@ class Control:
     def delete_value(self, code: ClientCode, key: str) -> ValueDeleted:
         return self._parsed(ValueDeleted, self._ask("DELETE", _value(code, key)))
 
+    def settings(self, code: ClientCode) -> SettingsView:
+        return self._parsed(SettingsView, self._ask("GET", f"/v1/sessions/{code}/settings"))
+
+    def put_settings(
+        self, code: ClientCode, wanted: Mapping[str, Any], *, restart: bool = False
+    ) -> SettingsView:
+        body = BytesIO(json.dumps({**wanted, "restart": restart}).encode())
+        path = f"/v1/sessions/{code}/settings"
+        return self._parsed(SettingsView, self._ask("PUT", path, limit_s=self._patience_s, body=body))
+
     def tokens(self) -> TokenList:
         return self._parsed(TokenList, self._ask("GET", "/v1/tokens"))
 
     def create_token(
-        self, name: str, scopes: Sequence[str], clients: Sequence[str], expires_in_s: float | str
+        self,
+        name: str,
+        scopes: Sequence[str],
+        clients: Sequence[str],
+        expires_in_s: float | str,
+        labels: Sequence[str] = (),
     ) -> TokenMade:
-        options = {"name": name, "scopes": scopes, "clients": clients, "expires_in_s": expires_in_s}
+        whose = {"clients": clients, "labels": labels}
+        options = {"name": name, "scopes": scopes, **whose, "expires_in_s": expires_in_s}
         body = BytesIO(json.dumps(options).encode())
         return self._parsed(TokenMade, self._ask("POST", "/v1/tokens", body=body))
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, SecretStr
 
 from waguard.cli.as_json import Json, print_json
 from waguard.cli.service import configured
+from waguard.config.clients import ClientSettings
 from waguard.config.load import ENV_PREFIX, SEARCHED, Loaded, beside, load
 
 HIDDEN = "******"
@@ -110,6 +111,10 @@ def _settings(loaded: Loaded) -> Iterator[Setting]:
                 hidden: Any = dict.fromkeys(value, HIDDEN)
             else:
                 hidden = HIDDEN if secret else shown[key]
+            if isinstance(value, ClientSettings):  # TOML has no null
+                hidden = value.model_dump(mode="json", exclude_none=True)
+                if value.proxy is not None and value.proxy.password is not None:
+                    hidden["proxy"]["password"], secret = HIDDEN, True
             yield Setting(section, key, hidden, secret and bool(value), _origin(f"{section}.{key}", loaded))
 
 

@@ -248,7 +248,8 @@ def tokens(views: Sequence[TokenView], console: Console) -> None:
 
 
 def clients_of(view: TokenView) -> str:
-    return "all clients" if EVERY_CLIENT in view.clients else ", ".join(view.clients)
+    whose = [*view.clients, *(f"label {one}" for one in view.labels)]
+    return "all clients" if EVERY_CLIENT in view.clients else ", ".join(whose)
 
 
 def sweep(found: Sweep, console: Console) -> None:

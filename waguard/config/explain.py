@@ -2,11 +2,12 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from waguard.config.browser_flags import CREDENTIALS
+from waguard.config.clients import ClientSettings, Proxy
 from waguard.config.sections import Config
 
 _RIGHT = {
@@ -16,6 +17,7 @@ _RIGHT = {
 }
 """What would be right, where pydantic says only what was wrong."""
 
+_SECRET = re.compile("token|password")
 _RENAMED = {"backup": "[snapshots]", "schedule.backup": "snapshot", "deadlines.backup": "snapshot"}
 """What a configuration of before may have, and what it is called now."""
 
@@ -25,9 +27,7 @@ def explain(problem: Any, origins: Mapping[str, str], file: Path | None) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        known: Mapping[str, Any] = Config.model_fields
-        if len(location) > 1:
-            known = known[location[0]].annotation.model_fields
+        known = _known(location)
         kind = "key" if len(location) > 1 else "section"
         near = f" It is called {_RENAMED[key]} now." if key in _RENAMED else close(location[-1], known)
         message = f"there is no such {kind}.{near}"
@@ -41,7 +41,7 @@ def explain(problem: Any, origins: Mapping[str, str], file: Path | None) -> str:
         message = _RIGHT.get(problem["type"], message).removeprefix("String should ")
         message = f"must {message}" if message.startswith("match") else f"must be {message}"
         shown = CREDENTIALS.sub("...@", repr(problem["input"]))
-        if "token" not in key and not isinstance(problem["input"], list | dict):
+        if not _SECRET.search(key) and not isinstance(problem["input"], list | dict):
             message += f", not {shown if len(shown) < 60 else shown[:57] + '...'}"
     return (
         ": ".join(
@@ -51,6 +51,19 @@ def explain(problem: Any, origins: Mapping[str, str], file: Path | None) -> str:
         )
         + "."
     )
+
+
+def _known(location: Sequence[str]) -> Mapping[str, Any]:
+    """What may stand where this does."""
+    match location:
+        case ["clients", _, "proxy", *_]:
+            return Proxy.model_fields
+        case ["clients", _, *_]:
+            return ClientSettings.model_fields
+        case [section, _]:
+            known: Any = Config.model_fields[section].annotation
+            return dict(known.model_fields)
+    return Config.model_fields
 
 
 def _where(location: list[str], message: str, origins: Mapping[str, str], file: Path | None) -> str:

@@ -17,7 +17,8 @@ import tomli
 from pydantic import ValidationError
 
 from waguard.config.explain import close, explain
-from waguard.config.sections import AnyPath, Config, Token
+from waguard.config.sections import Config, Token
+from waguard.config.shapes import AnyPath
 from waguard.errors import ConfigError
 
 ENV_PREFIX = "WAGUARD_"
@@ -175,6 +176,8 @@ def _overlay(data: dict[str, Any], origins: dict[str, str], environ: Mapping[str
         if section not in sections:
             raise ConfigError(f"{name}: there is no section {section!r}.{close(section, sections)}")
         fields = sections[section].model_fields
+        if key not in fields and not fields:
+            raise ConfigError(f"{name}: [{section}] is set in the file alone.")
         if key not in fields:
             raise ConfigError(f"{name}: there is no key {key!r} in [{section}].{close(key, fields)}")
         table = data.setdefault(section, {})

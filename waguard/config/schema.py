@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from waguard.config.sections import Config
+from waguard.config.shapes import CODE
 
 _KEY = re.compile(r"# ?(?P<key>[a-z_]+) = (?P<default>.*?)(?:\s{2,}# (?P<note>.+))?")
 _HARMLESS = r"^[^\x00-\x1f\x7f]*$"
@@ -35,7 +36,7 @@ def comments(text: str) -> Iterator[Comment]:
         elif key := _KEY.fullmatch(line):
             yield Comment(section, key["key"], tuple(said), key["default"], key["note"] or "")
             said = []
-        elif line.startswith("#") and not line.startswith("#:"):  # that is a word to editors
+        elif line.startswith("#") and not line.startswith(("#:", "# [")):  # a word to editors, a table
             said.append(line.removeprefix("#").strip())
         elif said:
             yield Comment(section, "", tuple(said))
@@ -46,15 +47,27 @@ def schema(text: str) -> dict[str, Any]:
     """Draft 2020-12, as `Config` has it; ``text`` is that of `config.toml`."""
     made = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
     shapes = {name: one["$ref"] for name, one in made["properties"].items()}
+    clients = made["$defs"].pop("Clients")
+    made["$defs"]["Clients"] = {
+        **{key: clients[key] for key in ("description", "type")},
+        "title": "[clients]",
+        "patternProperties": {f"^{CODE}$": clients["additionalProperties"]},
+        "additionalProperties": False,
+    }
+    made["$defs"]["Proxy"]["properties"] = {
+        key: _as_toml_has_it(one) for key, one in made["$defs"]["Proxy"]["properties"].items()
+    }
+    shapes["clients"] = clients["additionalProperties"]["$ref"]  # its keys are those of each client's table
     sections = {name: made["$defs"][shape.rpartition("/")[2]] for name, shape in shapes.items()}
-    made |= {"title": "waguard", "properties": {name: {"$ref": shape} for name, shape in shapes.items()}}
+    whole = shapes | {"clients": "#/$defs/Clients"}
+    made |= {"title": "waguard", "properties": {name: {"$ref": shape} for name, shape in whole.items()}}
     said = list(comments(text))
     for name, section in {"": made, **sections}.items():
         words = [line for one in said if (one.section, one.key) == (name, "") for line in one.lines]
         if words:  # else its own say it
             section["description"] = " ".join(filter(None, words))
     for name, section in sections.items():
-        section["title"] = f"[{name}]"
+        section["title"] = f"[{name}]" if name != "clients" else "[clients.CODE]"
         of_keys = {one.key: one for one in said if one.section == name}
         keys = {key: _as_toml_has_it(one) for key, one in section["properties"].items()}
         section["properties"] = {key: _described(one, of_keys[key]) for key, one in keys.items()}

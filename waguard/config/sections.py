@@ -5,14 +5,16 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-from waguard.config.browser_flags import flag_problem
+from waguard.config.clients import Clients, ClientSettings, Effective
+from waguard.config.shapes import LANGUAGE, AnyPath, Code, Flags, Section, looks
 from waguard.core.health.faults import Fault
 from waguard.core.health.patience import SUSPECTED_S
+from waguard.core.labels import Priority
 from waguard.core.model import client_code
 from waguard.errors import InvalidClientCode
 from waguard.schedule.rule import Rule
@@ -21,22 +23,11 @@ SHORTEST_TOKEN = 16
 _HOST = r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]"
 _ORIGIN = r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d+)?"
 _LOOPBACK = r"localhost|127(\.[0-9]{1,3}){3}|[0:.]*[:.]0*1(%.*)?"
-_CODE = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
-_FLAG = r"--[a-z0-9-]+(=[^\x00-\x1f\x7f]*)?"
 _URL = r" *[Hh][Tt][Tt][Pp][Ss]?://[^\x00-\x1f\x7f]+"
 
 
-def _looks(**as_schema: Any) -> Any:
-    """What the schema for editors says of a text; it refuses nothing that the validator below would take."""
-    if "pattern" in as_schema:
-        as_schema["pattern"] = f"^({as_schema['pattern']})$"
-    return Field(json_schema_extra=as_schema)
-
-
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-AnyPath = Annotated[Path, Field(strict=False, json_schema_extra={"minLength": 1})]
-Code = Annotated[str, _looks(pattern=_CODE)]
-Token = Annotated[SecretStr, _looks(minLength=SHORTEST_TOKEN)]
+Token = Annotated[SecretStr, looks(minLength=SHORTEST_TOKEN)]
 
 
 def token_problem(token: str) -> str:
@@ -46,22 +37,7 @@ def token_problem(token: str) -> str:
     return "" if token.isprintable() and " " not in token else "must have no spaces or control characters"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    @field_validator("*")
-    @classmethod
-    def _printable(cls, value: Any) -> Any:
-        """No text of ours holds control characters; a NUL would only be refused by the kernel, at the first start."""
-        for text in value if isinstance(value, list | dict) else [value]:
-            if isinstance(text, str | Path) and re.search(r"[\x00-\x1f\x7f]", str(text)):
-                raise ValueError("must not contain control characters")
-            if isinstance(text, Path) and text == Path():
-                raise ValueError("must not be empty")
-        return value
-
-
-class Sessions(_Section):
+class Sessions(Section):
     dir: AnyPath = Path("sessions")
     """Profiles, the registry and the tokens live below it; one daemon at a time owns it."""
     retired_keep_hours: Annotated[float, Field(ge=0, le=24 * 365)] = 168.0
@@ -71,7 +47,7 @@ class Sessions(_Section):
     """What all of it may take; 0 sets no limit."""
 
 
-class Profile(_Section):
+class Profile(Section):
     at_rest: Literal["plain", "sealed"] = "plain"
     """sealed: a stopped session leaves only the encrypted form of its login on disk."""
     runtime_dir: AnyPath | None = None
@@ -80,7 +56,7 @@ class Profile(_Section):
     """Caches of a stopped profile that take more are dropped; 0 sets no limit."""
 
 
-class Snapshots(_Section):
+class Snapshots(Section):
     key_file: AnyPath | None = None
     """By default the systemd credential ``waguard.keys``, else ``.backup.keys`` below ``sessions.dir``."""
     without_old_keys: bool = False
@@ -94,8 +70,8 @@ class Snapshots(_Section):
     max_import_mb: Annotated[int, Field(ge=1)] = 2048
 
 
-class WhatsApp(_Section):
-    url: Annotated[str, _looks(pattern=_URL)] = "https://web.whatsapp.com/"
+class WhatsApp(Section):
+    url: Annotated[str, looks(pattern=_URL)] = "https://web.whatsapp.com/"
     probe: AnyPath | None = None
     """A file that replaces the built-in `probe.js`, to follow a change of the page without a release."""
 
@@ -111,29 +87,21 @@ class WhatsApp(_Section):
         return url
 
 
-class Browser(_Section):
+class Browser(Section):
     path: AnyPath | None = None
     """The browser to run; by default the first of headless-shell, Chromium, Chrome that is installed."""
-    extra_flags: list[Annotated[str, _looks(pattern=_FLAG)]] = []
+    extra_flags: Flags = []
     user: str = ""
     """The unprivileged user that browsers run as when the daemon is root; by default waguard, else an id that nobody has."""
     user_agent: str = ""
     """By default the browser's own without the word Headless."""
-    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en-US"
+    language: Annotated[str, Field(pattern=LANGUAGE)] = "en-US"
     chromium_sandbox: bool = True
     ca_file: AnyPath | None = None
     """PEM: certificate authorities that the browser trusts beside its own; see `browser.authorities`."""
 
-    @field_validator("extra_flags")
-    @classmethod
-    def _flags(cls, flags: list[str]) -> list[str]:
-        for flag in flags:
-            if why := flag_problem(flag):
-                raise ValueError(why)
-        return flags
 
-
-class Sandbox(_Section):
+class Sandbox(Section):
     kind: Literal["auto", "bubblewrap", "plain"] = "auto"
     """auto takes bubblewrap where it works and falls back to plain; bubblewrap refuses to start without it."""
     connect_ports: list[Annotated[int, Field(ge=1, le=65_535)]] = [53, 443]
@@ -141,7 +109,7 @@ class Sandbox(_Section):
     their metadata services. Empty: to all. It may listen on none."""
 
 
-class Limits(_Section):
+class Limits(Section):
     concurrent_starts: Annotated[int, Field(ge=1, le=64)] = min(64, max(2, os.cpu_count() or 2))
     max_sessions: Annotated[int, Field(ge=1, le=10_000)] = 500
     session_memory_mb: Annotated[int, Field(ge=0)] = 300
@@ -152,7 +120,7 @@ class Limits(_Section):
     reserve_disk_mb: Annotated[int, Field(ge=0)] = 256
 
 
-class Cgroup(_Section):
+class Cgroup(Section):
     """Where a service manager has delegated a cgroup to the daemon: see `sandbox.cgroup`."""
 
     enabled: bool = True
@@ -162,7 +130,7 @@ class Cgroup(_Section):
     """Processes and threads of one browser. 0 sets no limit."""
 
 
-class Schedule(_Section):
+class Schedule(Section):
     """When the daemon does what by itself: an interval (``6h``), a cron expression (``30 3 * * *``), or ``never``."""
 
     reap: str = "1h"
@@ -176,7 +144,7 @@ class Schedule(_Section):
         return text
 
 
-class Deadlines(_Section):
+class Deadlines(Section):
     """Seconds; one per stage, and the name is the stage's."""
 
     admit: Seconds = 30.0
@@ -191,7 +159,7 @@ class Deadlines(_Section):
     """How long a caller of ``connect?wait=connected`` waits for the phone by default."""
 
 
-class Restart(_Section):
+class Restart(Section):
     """What follows when a browser ends by itself: full-jitter exponential backoff inside a budget."""
 
     budget: Annotated[int, Field(ge=0, le=100)] = 5
@@ -207,7 +175,7 @@ class Restart(_Section):
         return self
 
 
-class Probes(_Section):
+class Probes(Section):
     """Seconds between two looks of each kind; `Page` has those at the page."""
 
     process_s: Seconds = 5.0
@@ -219,7 +187,7 @@ class Probes(_Section):
     """Deadline of one look."""
 
 
-class Health(_Section):
+class Health(Section):
     """From when on something is wrong, and what may be done about it."""
 
     stopped_s: Seconds = 3.0
@@ -252,7 +220,7 @@ class Health(_Section):
         return {Fault.OFFLINE: self.offline_s, Fault.SYNC_STUCK: self.sync_s}
 
 
-class Recycle(_Section):
+class Recycle(Section):
     """When a browser that is well is closed and started again, in the client's quiet hour."""
 
     soft_memory_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 900.0
@@ -266,12 +234,12 @@ class Recycle(_Section):
         return self
 
 
-class History(_Section):
+class History(Section):
     keep_days: Annotated[float, Field(ge=0, le=3650, allow_inf_nan=False)] = 90.0
     """What is older is deleted; 0 keeps no history at all."""
 
 
-class Learning(_Section):
+class Learning(Section):
     """What is done with the history: see `core.learning`."""
 
     enabled: bool = True
@@ -279,7 +247,7 @@ class Learning(_Section):
     ceiling: Annotated[float, Field(ge=1, le=100)] = 3.0
 
 
-class Page(_Section):
+class Page(Section):
     poll_loading_s: Seconds = 0.05
     poll_s: Seconds = 1.0
     read_s: Seconds = 5.0
@@ -289,17 +257,17 @@ class Page(_Section):
     """So many looks in a row that tell nothing, and the link is unknown."""
 
 
-class Api(_Section):
-    host: Annotated[str, _looks(pattern=_LOOPBACK)] = "127.0.0.1"
+class Api(Section):
+    host: Annotated[str, looks(pattern=_LOOPBACK)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8717
     """0 takes a free one; the daemon's ``daemon.ready`` log line says which."""
-    allowed_hosts: list[Annotated[str, _looks(pattern=_HOST)]] = []
+    allowed_hosts: list[Annotated[str, looks(pattern=_HOST)]] = []
     """Names besides localhost, 127.0.0.1 and [::1] that a Host header may carry (a reverse proxy's)."""
     clients: list[Code] = []
     """Client codes that get a token of their own at the next start."""
     admin_token: Token | None = None
     client_tokens: dict[Code, Token] = {}
-    allowed_origins: list[Annotated[str, _looks(pattern=_ORIGIN)]] = []
+    allowed_origins: list[Annotated[str, looks(pattern=_ORIGIN)]] = []
     """Of pages that may attach to sessions: a WebSocket of a browser's has an Origin, one of a program's has none."""
     socket: AnyPath | None = None
     """A unix socket beside the port."""
@@ -369,7 +337,7 @@ class Api(_Section):
         return self
 
 
-class Jwt(_Section):
+class Jwt(Section):
     """The CRM's own tokens, which it signs."""
 
     key_file: AnyPath | None = None
@@ -382,7 +350,7 @@ class Jwt(_Section):
     """By how much the clocks of the CRM and of this machine may differ."""
 
 
-class Relay(_Section):
+class Relay(Section):
     """Apps that drive a session's page."""
 
     clients: Annotated[int, Field(ge=1, le=64)] = 8
@@ -406,13 +374,13 @@ class Relay(_Section):
     """What was uploaded or downloaded is deleted then, by the sweep."""
 
 
-class Log(_Section):
+class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console", "journal"] = "auto"
     """auto: entries with fields where stderr is systemd's journal, readable on a terminal, one JSON object a line elsewhere."""
 
 
-class Config(_Section):
+class Config(Section):
     sessions: Sessions = Sessions()
     profile: Profile = Profile()
     snapshots: Snapshots = Snapshots()
@@ -434,6 +402,7 @@ class Config(_Section):
     jwt: Jwt = Jwt()
     relay: Relay = Relay()
     log: Log = Log()
+    clients: Clients = Clients.model_validate({})
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -450,4 +419,35 @@ class Config(_Section):
             raise ValueError(
                 'profile.runtime_dir needs profile.at_rest = "sealed": what is there is gone after a reboot'
             )
+        for code in self.clients.all():
+            try:
+                self.settings(code).check()
+            except ValueError as error:
+                raise ValueError(f"clients.{code}.{error}") from None
         return self
+
+    def settings(self, code: str, *put: ClientSettings) -> Effective:
+        """What holds for a client with what is ``put`` at run time."""
+        return self._for_all.over(self.clients.of(code), *put)
+
+    @property
+    def _for_all(self) -> Effective:
+        keep = self.snapshots
+        return Effective(
+            labels=(),
+            proxy=None,
+            language=self.browser.language,
+            time_zone="",
+            user_agent=self.browser.user_agent,
+            extra_flags=self.browser.extra_flags,
+            memory_max_mb=self.cgroup.memory_max_mb,
+            priority=Priority.NORMAL,
+            snapshots_scheduled=True,
+            snapshots_keep_last=keep.keep_last,
+            snapshots_keep_daily=keep.keep_daily,
+            snapshots_keep_weekly=keep.keep_weekly,
+            snapshots_keep_monthly=keep.keep_monthly,
+            recycle_soft_memory_mb=self.recycle.soft_memory_mb,
+            recycle_hard_memory_mb=self.recycle.hard_memory_mb,
+            recycle_max_age_h=self.recycle.max_age_h,
+        )

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -52,6 +52,14 @@ class About(StrEnum):
     """The one client that the token is of."""
 
 
+LabelsOf = Callable[[str], Collection[str]]
+"""The labels that a client has now."""
+
+
+def no_labels(_code: str) -> Collection[str]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks."""
@@ -69,6 +77,9 @@ class Caller:
     """It is a process of this machine, by the unix socket, and shows no token."""
     until: float | None = None
     """Unix time, seconds: the end of a token that has it in itself."""
+    labels: frozenset[str] = frozenset()
+    """It is for whoever has one of these besides, at each moment."""
+    labels_of: LabelsOf = field(default=no_labels, repr=False, compare=False)
 
     @property
     def is_admin(self) -> bool:
@@ -82,10 +93,14 @@ class Caller:
     @property
     def client(self) -> ClientCode | None:
         """Whose token it is, where it is one client's."""
-        return next(iter(self.clients)) if self.clients is not None and len(self.clients) == 1 else None
+        if self.clients is None or len(self.clients) != 1 or self.labels:
+            return None
+        return next(iter(self.clients))
 
     def may_see(self, code: ClientCode) -> bool:
-        return self.clients is None or code in self.clients
+        if self.clients is None or code in self.clients:
+            return True
+        return not self.labels.isdisjoint(self.labels_of(code))
 
     def check(self, scope: Scope, about: About, code: ClientCode | None) -> None:
         """Raises `Forbidden` unless it may do what needs that scope, with whom it is about."""
@@ -172,6 +187,8 @@ class Token:
     expires_at: float | None
     revoked_at: float | None = None
     used_at: float | None = None
+    labels: tuple[str, ...] = ()
+    """Whoever has one of these is one of its clients, too."""
 
     def state(self, now: float) -> TokenState:
         if self.revoked_at is not None:
@@ -195,14 +212,15 @@ class Token:
         left_s = (self.expires_at or now) - now
         return used and self.state(now) is TokenState.ACTIVE and 0 < left_s < SOON_S
 
-    def admit(self, secret: str, now: float) -> Caller:
+    def admit(self, secret: str, now: float, labels_of: LabelsOf = no_labels) -> Caller:
         """Whom that lets in. Raises `Unauthorized`, `TokenExpired`, `TokenRevoked`."""
         shown = digest(secret)
         if (problem := self.problem(shown, now)) is not None:
             raise problem
         clients = None if EVERY_CLIENT in self.clients else frozenset(map(ClientCode, self.clients))
         scopes = frozenset(self.scopes) | {Scope.OPEN}
-        return Caller(scopes, clients, f"{self.name}#{self.id}", self.id, shown)
+        name, labels = f"{self.name}#{self.id}", frozenset(self.labels)
+        return Caller(scopes, clients, name, self.id, shown, labels=labels, labels_of=labels_of)
 
     def problem(self, shown: str, now: float) -> Unauthorized | None:
         """Why whoever has this secret, by its digest, is not let in. Nobody else learns that it has expired or was revoked."""

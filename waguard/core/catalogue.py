@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from waguard.core.event_fields import FIELDS
+
 Level = Literal["debug", "info", "warning", "error"]
 
 OF_A_CLIENT = ("client", "attempt", "pid")
@@ -19,107 +21,6 @@ OF_AN_ACTOR: Mapping[str, str] = {
     "request": "the id of the request",
 }
 """Events that somebody's wish causes say whose it was, as far as there is somebody; never a token itself."""
-
-FIELDS: Mapping[str, str] = {
-    "action": "what is done about it: `kill`, `collect`, `delete`, `retire`, `seal`, `save`, `date`, `prune`, `report`",
-    "alert": "the alert's name",
-    "at_work": "whether the browser worked meanwhile, and is not stuck",
-    "attempt": "id of the launch",
-    "snapshot": "id of the snapshot",
-    "snapshots": "ids of the snapshots that could not be used, each with why",
-    "before": "how many sessions are ahead of it in the queue",
-    "browser": "path of the browser's program",
-    "browser_version": "version of the browser",
-    "browsers": "how many browsers run, and are closed or left up",
-    "bytes": "size on disk, bytes",
-    "caller": "the client whose token it was, or `admin`",
-    "clicked": "whether the page's own button was used",
-    "client": "the client code",
-    "clients": "the clients that it is for; `*`: all",
-    "closed": "how many connections were closed",
-    "code": "the error's code",
-    "connections": "how many connections there are",
-    "cpu_s": "processor time, seconds",
-    "cut": "each file whose torn end was cut off, and where",
-    "deadline_s": "the deadline, seconds",
-    "detail": "the details",
-    "directory": "the directory's name",
-    "doing": "what was being done",
-    "dry_run": "true: it was only reported what would be done",
-    "duration_ms": "how long it took, milliseconds",
-    "error": "what went wrong",
-    "events": "how many events",
-    "events_lost": "how many events were not written meanwhile",
-    "evidence": "what was seen",
-    "expected_s": "how long it is expected to take, seconds",
-    "expires_at": "when it expires, Unix time, seconds; null: never",
-    "fault": "the fault's name",
-    "first": "what is wrong with the first",
-    "file": "the id of a file that was uploaded or downloaded",
-    "fd": "the name of the file descriptor",
-    "files": "the names of the files",
-    "findings": "how many findings",
-    "frozen_ms": "how long the browser was held still, milliseconds",
-    "hash": "the hash of a record",
-    "hint": "what to do about it",
-    "http_status": "the status of the answer",
-    "job": "the job's name",
-    "kept_as": "where the old file was put",
-    "kind": "the kind of what was found",
-    "lasted_ms": "how long it has lasted, milliseconds",
-    "launched_at": "when the browser was started, Unix time, seconds",
-    "left_out": "how many events like it were not logged since the last one",
-    "limits": "the limits that are set",
-    "lines": "how many lines",
-    "link": "the link with WhatsApp",
-    "live": "whether it was taken from a running browser",
-    "logger": "the logger's name",
-    "memory_peak_mb": "the most memory it took, MiB",
-    "message": "what was logged",
-    "method": "the request's method",
-    "number": "the number of a record",
-    "outcome": "what came of it",
-    "overlap_s": "how long its earlier secret is still taken, seconds",
-    "pages": "how many windows",
-    "path": "the file or directory",
-    "path_before": "what the path was before",
-    "period_s": "over how long, seconds",
-    "pid": "the process that began the launch: the browser's, or its sandbox's",
-    "pids": "the processes",
-    "problem": "why it is not as the configuration would have it",
-    "process": "the browser's state",
-    "profile": "generation of the profile",
-    "reason": "why",
-    "records": "how many records",
-    "remedies": "the remedies, in order",
-    "remedy": "the remedy",
-    "route": "the route, without what stands in its place holders",
-    "rows": "how many rows",
-    "sandbox": "what the browser is started in",
-    "scopes": "its scopes",
-    "sessions": "the sessions' directory",
-    "stage": "the stage of a launch",
-    "stages": "milliseconds that each stage took",
-    "status": "the session's status",
-    "step": "the step of the cleanup",
-    "subject": "a pid, or a path below the sessions' directory",
-    "text": "what a person should know",
-    "token": "the id of a token, which is no secret",
-    "token_name": "what the token is for",
-    "trace": "the traceback",
-    "url": "the control port's address",
-    "user": "the user that browsers run as",
-    "version": "version of waguard",
-    "waited_s": "how long they have waited, seconds",
-    "version_before": "what the version was before",
-    "wanted": "`up` or `down`",
-    "was": "the status before",
-    "where": "the part of the daemon",
-    "why": "why",
-    "why_no_limits": "why no limits are set",
-    "wid": "the last digits of the number that is logged in",
-}
-"""What each field means, in whichever event it is; `Kind.differs` has the exceptions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +96,9 @@ EVENTS: Mapping[str, Kind] = {
         "error hint",
         "error",
     ),
-    "token.created": _kind("A token was made.", "token token_name scopes clients expires_at", asked=True),
+    "token.created": _kind(
+        "A token was made.", "token token_name scopes clients labels expires_at", asked=True
+    ),
     "token.rotated": _kind(
         "A token got another secret.", "token token_name expires_at overlap_s", asked=True
     ),
@@ -315,6 +218,16 @@ EVENTS: Mapping[str, Kind] = {
     "download.done": _kind("A page has downloaded a file.", "file bytes", asked=True),
     "download.refused": _kind("A download was cancelled.", "why left_out", "warning", asked=True),
     "download.deleted": _kind("A downloaded file was deleted.", "file why", asked=True),
+    # --- settings of a client ---
+    "settings.changed": _kind("Other settings of a client were put.", "keys", asked=True),
+    "settings.unreadable": _kind(
+        "What was put of a client cannot be read: its browser is not started.", "error", "error"
+    ),
+    "proxy.stranger": _kind(
+        "Somebody else than the client's browser asked for its way to its proxy, and was refused.",
+        "left_out",
+        "warning",
+    ),
     # --- values ---
     "values.unreadable": _kind(
         "A value that an app kept with the session, or all of them, could not be read, and was put aside.",

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from waguard.core.access import Caller
+from waguard.core.access import Caller, LabelsOf, no_labels
 from waguard.core.model import ClientCode
 from waguard.errors import InvalidRequest
 
@@ -57,7 +57,8 @@ TOLD: Mapping[str, frozenset[str]] = {
         "snapshot.failed": "reason code error",
         "snapshot.login_refused": "snapshot",
         "cleanup.step": "step outcome duration_ms detail",
-        "token.created": "token token_name scopes clients expires_at",
+        "settings.changed": "keys",
+        "token.created": "token token_name scopes clients labels expires_at",
         "token.rotated": "token token_name expires_at",
         "token.revoked": "token token_name",
         "schedule.failed": "job error",
@@ -124,9 +125,19 @@ class Wish:
     """Empty: all that it may see, and what is about none."""
     kinds: frozenset[str] = frozenset()
     """Names of events, or their first parts; empty: all."""
+    labels: frozenset[str] = frozenset()
+    """Only of clients that have one of these, at each moment; empty: whichever they have."""
+    labels_of: LabelsOf = field(default=no_labels, compare=False)
 
     @classmethod
-    def of(cls, caller: Caller, clients: Collection[ClientCode], kinds: Collection[str]) -> "Wish":
+    def of(
+        cls,
+        caller: Caller,
+        clients: Collection[ClientCode],
+        kinds: Collection[str],
+        labels: Collection[str] = (),
+        labels_of: LabelsOf = no_labels,
+    ) -> "Wish":
         """Raises `InvalidRequest` for what is no event, `Forbidden` for a client that is none of the caller's business."""
         for code in clients:
             caller.check_client(code)
@@ -138,7 +149,7 @@ class Wish:
                     f"There is no event {one[:80]!r}.",
                     hint=f"{meant}Name events, for example session.changed, or their first part: {', '.join(sorted(KINDS))}.",
                 )
-        return cls(caller, frozenset(clients), frozenset(kinds))
+        return cls(caller, frozenset(clients), frozenset(kinds), frozenset(labels), labels_of)
 
     def wants(self, client: str, name: str) -> bool:
         if self.kinds and name not in self.kinds and name.partition(".")[0] not in self.kinds:
@@ -146,5 +157,7 @@ class Wish:
         if name.startswith("token.") and not self.caller.is_admin:
             return False
         if client:
-            return self.caller.may_see(ClientCode(client)) and (not self.clients or client in self.clients)
-        return self.caller.clients is None and not self.clients
+            labelled = not self.labels or not self.labels.isdisjoint(self.labels_of(client))
+            chosen = labelled and (not self.clients or client in self.clients)
+            return chosen and self.caller.may_see(ClientCode(client))
+        return self.caller.clients is None and not self.clients and not self.labels

@@ -232,6 +232,8 @@ class Alert(StrEnum):
     """Sessions that are wanted wait for memory or disk."""
     STORAGE_HANGS = "storage_hangs"
     """A client's disk does not answer: nothing of it goes on."""
+    PROXY_FAILED = "proxy_failed"
+    """A client's proxy cannot be reached, or refuses its user and password."""
     KEYS_LOST = "keys_lost"
     """Snapshots were sealed with keys that are not there any more: none can be opened, and none is taken."""
     TOKENS_UNREAD = "tokens_unread"

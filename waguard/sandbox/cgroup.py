@@ -165,10 +165,7 @@ class Cgroups:
         """What may be limited and is counted."""
         self.why_no_limits = why_no_limits
         """Empty if all that is wanted can be."""
-        wanted = {"memory.max": ceiling.memory_mb * host.MB, "pids.max": ceiling.pids}
-        self._ceiling = {
-            name: value for name, value in wanted.items() if value and name.split(".")[0] in controllers
-        }
+        self._ceiling = ceiling
 
     @classmethod
     def find(cls, ceiling: Ceiling, own: Path | str | None = None) -> Self | str:
@@ -204,9 +201,19 @@ class Cgroups:
         """Those that are there."""
         return _leaves(self.root)
 
-    def take(self, code: ClientCode, token: str, run: Run, identities: Iterable[Identity]) -> None:
-        """Put a launch into a leaf of its own. Raises `OSError`."""
-        self.leaf(code, token).take(run, identities, self._ceiling)
+    def take(
+        self,
+        code: ClientCode,
+        token: str,
+        run: Run,
+        identities: Iterable[Identity],
+        memory_mb: int | None = None,
+    ) -> None:
+        """Put a launch into a leaf of its own. ``memory_mb``: instead of the ceiling's. Raises `OSError`."""
+        memory = self._ceiling.memory_mb if memory_mb is None else memory_mb
+        wanted = {"memory.max": memory * host.MB, "pids.max": self._ceiling.pids}
+        known = {name: value for name, value in wanted.items() if name.split(".")[0] in self.controllers}
+        self.leaf(code, token).take(run, identities, {name: value for name, value in known.items() if value})
 
     @property
     def memory_pressure(self) -> Path:

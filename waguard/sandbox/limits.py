@@ -3,8 +3,10 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
+from waguard.core.labels import Priority
 from waguard.sandbox.identity import Identity
 from waguard.system import host
 
@@ -12,7 +14,7 @@ _PRLIMIT = Path("/usr/bin/prlimit")
 """Of util-linux; where it is not, it goes on without."""
 _NICENESS = 5
 """A browser stands behind the daemon where both want a processor: each page has a few busy threads, the daemon has one."""
-_OOM_SCORE = 100
+_OOM_SCORES = {Priority.HIGH: 50, Priority.NORMAL: 100, Priority.LOW: 200}
 """When the machine has no more memory the kernel ends a browser before the daemon, which has 0 or less; and of a browser
 first a page, to which Chromium gives 300, proc(5)."""
 
@@ -51,7 +53,7 @@ def place_behind(processes: Iterable[Identity]) -> None:
             _change(one, "autogroup", _make_nicer)
 
 
-def volunteer(processes: Sequence[Identity]) -> None:
+def volunteer(processes: Sequence[Identity], priority: Priority = Priority.NORMAL) -> None:
     """Have the kernel end these before others, as far as we may. Blocking.
 
     Once the browser answers: a full Chromium sets itself back to 0 when it starts, and what it starts later inherits. Then their
@@ -59,7 +61,7 @@ def volunteer(processes: Sequence[Identity]) -> None:
     """
     for one in processes:
         with contextlib.suppress(OSError):  # it has ended, or is not ours to change
-            _change(one, "oom_score_adj", _raise_score)
+            _change(one, "oom_score_adj", partial(_raise_score, _OOM_SCORES[priority]))
     place_behind(processes)
 
 
@@ -77,9 +79,9 @@ def _change(one: Identity, name: str, change: Callable[[int], None]) -> None:
         os.close(place)
 
 
-def _raise_score(fd: int) -> None:
-    if int(os.read(fd, 16)) < _OOM_SCORE:
-        os.pwrite(fd, b"%d" % _OOM_SCORE, 0)
+def _raise_score(score: int, fd: int) -> None:
+    if int(os.read(fd, 16)) < score:
+        os.pwrite(fd, b"%d" % score, 0)
 
 
 def _make_nicer(fd: int) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from waguard.sandbox.identity import TOKEN_VARIABLE, Identity, handles_on
 from waguard.sandbox.plain import end_tree
@@ -32,6 +33,8 @@ class LaunchRecord:
     """Where its browser finds what its client has uploaded; empty: it was started by a version that had no uploads."""
     downloads: str = ""
     """Where it may download to; likewise."""
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What it was launched with of its client's settings; empty: by a version that had none."""
     accepted: bool = False
     """WhatsApp has taken the login in it: that it is logged out later is no damage."""
     databases: Mapping[str, str] = field(default_factory=dict, hash=False)

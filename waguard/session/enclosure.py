@@ -15,7 +15,7 @@ class Enclosure:
         self._kills = Kills()
         """As of the last look."""
 
-    async def take(self, launch: reaper.LaunchRecord, browser: Browser) -> None:
+    async def take(self, launch: reaper.LaunchRecord, browser: Browser, memory_max_mb: int) -> None:
         """Give the launch a cgroup of its own; without one it goes on as well."""
         self._kills = Kills()
         if (cgroups := self._instance.resources.cgroups) is None:
@@ -27,6 +27,7 @@ class Enclosure:
                 launch.token,
                 browser.run,
                 launch.processes,
+                memory_max_mb,
                 kind=Kind.MACHINE,
             )
         except OSError as error:
@@ -44,10 +45,8 @@ class Enclosure:
         )
         if now.killed <= before.killed:
             return ""
-        most = self._instance.resources.config.cgroup.memory_max_mb
-        where = (
-            f"at cgroup.memory_max_mb = {most}" if now.full > before.full else "since the machine has no more"
-        )
+        most = launch.settings.get("memory_max_mb", self._instance.resources.config.cgroup.memory_max_mb)
+        where = f"at memory_max_mb = {most}" if now.full > before.full else "since the machine has no more"
         return f"the kernel ended one of its processes {where}"
 
     async def clear(self, launch: reaper.LaunchRecord) -> None:

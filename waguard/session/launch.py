@@ -12,6 +12,8 @@ from pathlib import Path
 from waguard.browser import authorities
 from waguard.browser.find import Binary
 from waguard.browser.launch import Browser
+from waguard.config.clients import Effective
+from waguard.config.sections import Browser as Settings
 from waguard.core.login import events
 from waguard.core.model import Source, Stage, Verdict
 from waguard.core.undo import Deed
@@ -43,6 +45,9 @@ class Spawned:
     profile: Profile
     before: Witness | None
     """What was known of the profile before this launch."""
+    given: Settings
+    """What the browser was given."""
+    held: Effective
 
 
 class Launcher:
@@ -72,6 +77,7 @@ class Launcher:
         deadlines = instance.resources.config.deadlines
         stop = threading.Event()
         instance.check_tenure()
+        instance.resources.settings.of(instance.code)  # before anything is touched
         async with within(Stage.PREPARE, deadline_s, "preparing the profile") as span:
             try:
                 await self._ending.end_leftovers()
@@ -191,6 +197,10 @@ class Launcher:
         resources, profile = instance.resources, instance.memory.profile
         assert profile is not None  # noqa: S101 (prepared)
         instance.check_tenure()
+        held = resources.settings.of(instance.code)
+        given = resources.config.browser.model_copy(
+            update={key: getattr(held, key) for key in ("language", "user_agent", "extra_flags")}
+        )
         binary = await resources.installed.refresh()  # its turn may have come long after it was admitted
         version = binary.version
         await in_thread(instance.custody.used_by, version, profile)
@@ -202,40 +212,43 @@ class Launcher:
             time.time(),
             uploads=str(sandbox.folder_path(folders.uploads)),
             downloads=str(sandbox.folder_path(folders.downloads)),
+            settings=held.launched_with,
         )
         await instance.save(launch=launch)
         # Void from here: a browser may be writing. It has not used the profile before it answers.
         before = await in_thread(witness.read, profile.witness)
         await in_thread(witness.write, profile.witness, Witness(before.browser if before else version))
         await in_thread(authorities.put, profile.path, resources.authorities, resources.profiles.user)
-        restraints = await in_thread(limits.command, resources.config.cgroup.memory_max_mb, kind=Kind.MACHINE)
+        restraints = await in_thread(limits.command, held.memory_max_mb, kind=Kind.MACHINE)
         browser = instance.browser = Browser.spawn(
             sandbox,
             binary,
-            resources.config.browser,
+            given,
             profile.path,
             instance.custody.lock_fd,
             launch.token,
             restraints,
             folders,
+            held.time_zone,
         )
         instance.custody.drop_lock()  # the sandbox holds it from here, until all of it is gone
         launch = replace(launch, processes=tuple(await browser.run.identify()), version=version)
-        return Spawned(browser, binary, launch, profile, before)
+        return Spawned(browser, binary, launch, profile, before, given, held)
 
     async def go(self, spawned: Spawned) -> None:
         """Returns when the browser answers. Raises `BrowserFailed`."""
         instance, browser, launch, binary = self._instance, spawned.browser, spawned.launch, spawned.binary
         await instance.save(launch=launch)
         instance.pipes.keep(launch, browser)
-        await self._enclosure.take(launch, browser)
+        await self._enclosure.take(launch, browser, spawned.held.memory_max_mb)
         instance.memory.version = binary.version
         instance.publish("browser.spawned", sandbox=browser.run.kind)
         await in_thread(limits.place_behind, launch.processes, kind=Kind.MACHINE)
-        page = await browser.go(binary, instance.resources.config.browser)
+        page = await browser.go(binary, spawned.given)
         await self._transfer.begin(browser, launch)
         await in_thread(
-            lambda: limits.volunteer([*launch.processes, *browser.run.members()]), kind=Kind.MACHINE
+            lambda: limits.volunteer([*launch.processes, *browser.run.members()], spawned.held.priority),
+            kind=Kind.MACHINE,
         )
         await instance.save(launch=replace(launch, page=page.session_id, target=page.target))
         if spawned.before is not None and spawned.before.browser != binary.version:

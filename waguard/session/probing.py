@@ -56,7 +56,8 @@ class Probing:
 
     def probes(self, browser: Browser, page: Page) -> Sequence[Probe]:
         every, answer_s = self._visit.config.probes, self._visit.config.probes.answer_s
-        hard_mb = self._visit.config.recycle.hard_memory_mb
+        instance = self._visit.instance
+        hard_mb = instance.resources.settings.known_of(instance.code).recycle_hard_memory_mb
         return (
             ProcessProbe(self.members, self._lease.was_still, every.process_s, answer_s),
             browser_probe(browser.version, self.members, every.browser_s, answer_s),

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from waguard.admission.gate import Gate
 from waguard.admission.turns import Turns
 from waguard.browser.find import Binary, Installed
+from waguard.config.put import Settings
 from waguard.config.sections import Config
-from waguard.core.health import recycle
 from waguard.core.relay.budget import Budget
 from waguard.core.session.restart import RestartPolicy
 from waguard.health.probes.census import Census
@@ -39,6 +39,8 @@ class Resources:
     manager: Manager
     authorities: bytes
     """See `browser.authorities`."""
+    settings: Settings
+    """Of single clients."""
     relay_budget: Budget
     """Of the memory that all clients of the relay have together."""
     cgroups: Cgroups | None = None
@@ -69,6 +71,5 @@ class Services:
     probes: SharedProbes
     gate: Gate
     policy: RestartPolicy
-    recycle: recycle.Limits
     history: History
     learned: Learned

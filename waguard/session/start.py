@@ -100,7 +100,8 @@ class Start:
             self._turns.give_back(self._instance.code)
 
     async def _take_place(self) -> None:
-        if not self._turns.take(self._instance.code):
+        rank = self._instance.resources.settings.known_of(self._instance.code).priority.rank
+        if not self._turns.take(self._instance.code, rank):
             self._instance.publish("session.queued", before=self.before, expected_s=self.queued_s)
             self._changes.tell()
             await self._turns.wait(self._instance.code, self._admit_s)

@@ -7,7 +7,7 @@ middle of a start. The session owns its tasks and its instance; nothing else tou
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from typing import Any
@@ -80,7 +80,7 @@ class Session:
         self._cleanup = Cleanup(instance, self.login, self._ending, transfer, self.values, self.acts)
         self._inbox = Inbox()
         self._crew = Crew(instance, self._inbox)
-        self.usages = Usages(instance, services.gate, services.learned, services.recycle)
+        self.usages = Usages(instance, services.gate, services.learned)
         self._watch = Watch(
             instance,
             self.login,
@@ -249,6 +249,12 @@ class Session:
     def browser_age_s(self) -> float | None:
         """Seconds since its browser was started, by whichever daemon; None if it has none."""
         return self._instance.browser_age_s
+
+    @property
+    def launched_with(self) -> Mapping[str, Any]:
+        """See `Effective.launched_with`; empty if no browser runs."""
+        launch = self._instance.record.launch
+        return launch.settings if launch is not None and self._instance.browser is not None else {}
 
     def publish(self, name: str, **fields: Any) -> None:
         """See `Instance.publish`."""

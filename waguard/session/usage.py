@@ -14,11 +14,10 @@ _LOOKS = 240
 
 
 class Usages:
-    def __init__(self, instance: Instance, gate: Gate, learned: Learned, limits: recycle.Limits) -> None:
+    def __init__(self, instance: Instance, gate: Gate, learned: Learned) -> None:
         self._instance = instance
         self._gate = gate
         self._learned = learned
-        self._limits = limits
         self._looks: deque[tuple[float, Usage]] = deque(maxlen=_LOOKS)
         """Each with its time, monotonic."""
 
@@ -31,6 +30,12 @@ class Usages:
     def quiet(self) -> bool:
         """Whether this is an hour in which the client does little."""
         return self._learned.quiet(self._instance.code)
+
+    def _limits(self) -> recycle.Limits:
+        held = self._instance.resources.settings.known_of(self._instance.code)
+        return recycle.Limits(
+            held.recycle_soft_memory_mb, held.recycle_hard_memory_mb, held.recycle_max_age_h
+        )
 
     def forget(self) -> None:
         """The browser goes."""
@@ -50,6 +55,6 @@ class Usages:
         looks = [(at / 3600, one.memory_mb) for at, one in self._looks]
         age_h = (self._instance.browser_age_s or 0.0) / 3600
         upgraded = version if version != self._instance.memory.version else ""
-        if why := recycle.due(looks, age_h, upgraded, self._limits):
+        if why := recycle.due(looks, age_h, upgraded, self._limits()):
             self._instance.publish("session.recycled", why=why)
         return bool(why)

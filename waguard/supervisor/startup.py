@@ -148,7 +148,7 @@ class Startup:
             return f"where it was: {error.message}"
 
     async def bring_back(self) -> None:
-        """Start again what was wanted before the daemon ended, those used most first, as many at a time as may start."""
+        """Start again what was wanted before the daemon ended, those of a high priority and those used most first, as many at a time as may start."""
         wanted = [
             one
             for one in self._sessions.values()
@@ -156,7 +156,8 @@ class Startup:
             and one.code
             not in self._sessions.unread  # it is still being taken over, and is brought back by that
         ]
-        wanted.sort(key=lambda one: self._services.learned.activity(one.code), reverse=True)
+        held, activity = self._resources.settings.known_of, self._services.learned.activity
+        wanted.sort(key=lambda one: (held(one.code).priority.rank, -activity(one.code)))
         self._resources.bus.publish("sessions.returning", sessions=len(wanted))
         waiting = iter(wanted)
 

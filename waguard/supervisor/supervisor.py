@@ -6,9 +6,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import IO
 
+from waguard.config.clients import ClientSettings
 from waguard.core.actor import who_acts
+from waguard.core.condition import Condition
 from waguard.core.model import ClientCode, Process, Stage, Status, Wait
 from waguard.core.session import events
 from waguard.core.session.state import summary_of
@@ -19,6 +22,7 @@ from waguard.core.shown import (
     Raised,
     SandboxView,
     SessionView,
+    SettingsView,
     SnapshotView,
     Sweep,
     UndoView,
@@ -45,7 +49,7 @@ from waguard.session.values import Values
 from waguard.snapshots.store import Snapshot
 from waguard.supervisor.answering import Answering, error_of
 from waguard.supervisor.startup import READ_LATER, Startup
-from waguard.supervisor.views import qr_view, session_view, snapshot_view, undo_view
+from waguard.supervisor.views import qr_view, session_view, settings_view, snapshot_view, undo_view
 from waguard.system.deadline import within
 from waguard.system.tasks import background
 from waguard.system.threads import Kind, in_thread, of_this_loop, working_for
@@ -68,6 +72,7 @@ class Supervisor:
         self._gate = services.gate
         self._sessions = sessions
         self.history, self.learned = services.history, services.learned
+        self.settings = services.resources.settings
         self.keeper, self.sweeper = keeper, sweeper
         self._twins = Twins(self._resources)
         self._imports = Imports(self._resources, self._twins)
@@ -332,7 +337,7 @@ class Supervisor:
 
     def view(self, code: ClientCode) -> SessionView:
         """Raises `SessionNotFound`."""
-        return session_view(self._known(code), self._resources.sandbox.kind)
+        return session_view(self._known(code), self._resources.sandbox.kind, self.settings.labels_of(code))
 
     def qr(self, code: ClientCode) -> QrView:
         """The QR code on the page now. Raises `NoQrCode`, `SessionNotFound`."""
@@ -357,6 +362,28 @@ class Supervisor:
     async def screenshot(self, code: ClientCode) -> bytes:
         """A PNG of the page. Raises `NoPage`, `PageFailed`, `DeadlineExceeded`, `SessionNotFound`."""
         return await self._known(code).screenshot()
+
+    # --- settings -------------------------------------------------------------------------------------
+
+    def settings_view(self, code: ClientCode) -> SettingsView:
+        """What holds for a client, whether there is a session or not. Raises `StorageFailed`, `NotReady`."""
+        self._check_open()
+        return settings_view(code, self.settings, self._sessions.get(code))
+
+    async def put_settings(
+        self, code: ClientCode, wanted: ClientSettings, condition: Condition, *, restart: bool
+    ) -> SettingsView:
+        """Have these in the place of what was put before. ``restart``: with a new browser, if the one that runs has others.
+
+        Raises like `Settings.put`, and then like `restart`.
+        """
+        self._check_open()
+        await self.settings.put(code, wanted, condition)
+        view = self.settings_view(code)
+        if not (restart and view.needs_restart):
+            return view
+        await self.restart(code, wait=Wait.NONE)
+        return replace(view, restarted=True)
 
     # --- driving --------------------------------------------------------------------------------------
 

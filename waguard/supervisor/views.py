@@ -1,7 +1,11 @@
 """What is shown of a session, of a snapshot and of an undo: to the control port, and by it to the command line. Data, and how it is made."""
 
 import time
+from collections.abc import Collection
+from typing import Any
 
+from waguard.config.clients import ClientSettings, Proxy
+from waguard.config.put import Settings
 from waguard.core.model import ClientCode, Status
 from waguard.core.session.state import summary_of
 from waguard.core.shown import (
@@ -11,6 +15,8 @@ from waguard.core.shown import (
     FindingView,
     QrView,
     SessionView,
+    SettingsView,
+    SettingView,
     SnapshotView,
     UndoView,
 )
@@ -19,7 +25,7 @@ from waguard.session.undo import Plan
 from waguard.snapshots.store import Snapshot
 
 
-def session_view(session: Session, sandbox: str) -> SessionView:
+def session_view(session: Session, sandbox: str, labels: Collection[str] = ()) -> SessionView:
     state, memory, reading = session.state, session.memory, session.seen.reading
     pids, age_s = session.browser_pids, session.browser_age_s
     return SessionView(
@@ -66,7 +72,26 @@ def session_view(session: Session, sandbox: str) -> SessionView:
         memory_mb=session.usages.memory_mb,
         before=session.start.before,
         queued_s=session.start.queued_s,
+        labels=sorted(labels),
     )
+
+
+def settings_view(code: ClientCode, settings: Settings, session: Session | None) -> SettingsView:
+    """Raises `StorageFailed`."""
+    held, origins = settings.of(code), settings.origins(code)
+    shown = {
+        key: SettingView(_told(getattr(held, key)), origins.get(key, "all"))
+        for key in ClientSettings.model_fields
+    }
+    launched = session.launched_with if session is not None else {}
+    return SettingsView(code, shown, held.needs_restart(launched))
+
+
+def _told(value: Any) -> Any:
+    if not isinstance(value, Proxy):
+        return value
+    has_password = value.password is not None or value.password_file is not None
+    return {"url": value.url, "user": value.user, "password_set": has_password}
 
 
 def qr_view(session: Session) -> QrView | None:

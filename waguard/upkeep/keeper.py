@@ -34,6 +34,7 @@ class Keeper:
         self._profiles = resources.profiles
         self._snapshots = resources.snapshots
         self._config = resources.config.snapshots
+        self._settings = resources.settings
         self._sessions = sessions
         self._origin = login_files.origin_of(resources.config.whatsapp.url)
         self._places = asyncio.Semaphore(_AT_A_TIME)
@@ -103,7 +104,7 @@ class Keeper:
             raise SnapshotFailed(f"No snapshot could be made of {', '.join(failed)}.")
 
     async def _take_due(self, session: Session) -> bool:
-        if not session.login.held:
+        if not session.login.held or not self._settings.known_of(session.code).snapshots_scheduled:
             return True
         with working_for(session.code):
             if session.at_rest and await in_thread(self._unchanged, session.code):
@@ -185,11 +186,12 @@ class Keeper:
         _, profile = self._profiles.find(code)
         lineage = profile.lineage if profile is not None else ""
         there = {one.id: one for one in self._snapshots.of(code) if one.about is not None}
+        held = self._settings.known_of(code)
         rule = retention.Retention(
-            self._config.keep_last,
-            self._config.keep_daily,
-            self._config.keep_weekly,
-            self._config.keep_monthly,
+            held.snapshots_keep_last,
+            held.snapshots_keep_daily,
+            held.snapshots_keep_weekly,
+            held.snapshots_keep_monthly,
         )
         stay: frozenset[str] = frozenset()
         pages = {one.about.origin for one in there.values() if one.about is not None}
