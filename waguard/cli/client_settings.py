@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from waguard.cli import terminal
-from waguard.cli.sessions import Code, Json, Url, ask, print_json
+from waguard.cli.as_json import Json, print_json
+from waguard.cli.sessions import Code, Url, ask
 from waguard.cli.table import Column, table
 from waguard.config.clients import ClientSettings
 from waguard.core.model import client_code
