@@ -27,6 +27,7 @@ from waguard.core.access import OF_ADMIN, OF_CLIENT, SCOPES
 from waguard.core.relay import policy
 from waguard.errors import (
     BY_CODE,
+    AnswerError,
     Internal,
     LoginError,
     PageError,
@@ -49,6 +50,7 @@ GROUPS: Sequence[type[WaguardError]] = (
     ProcessError,
     LoginError,
     StorageError,
+    AnswerError,
     CommandError,
     Internal,
 )

@@ -32,6 +32,7 @@ STOREYS = (
     ("supervisor",),
     ("api",),
     ("daemon",),
+    ("asking",),
     ("cli", "client", "__main__"),
 )
 OF_A_SESSION = (
@@ -72,8 +73,9 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "segno": ("api/qr.py", "simulator/server.py"),
     "typer": ("cli/",),
     "rich": ("cli/",),
-    "aiohttp": ("api/", "client.py", "daemon.py", "simulator/"),
-    "pyppeteer": ("client.py",),
+    "aiohttp": ("api/", "client/", "daemon.py", "simulator/"),
+    "pyppeteer": ("client/page.py", "client/client.py"),
+    "yarl": ("client/wire.py",),
     "cryptography": ("snapshots/seal.py", "browser/authorities.py"),
     "zstandard": ("snapshots/",),
     "google_crc32c": ("profile/",),
@@ -88,6 +90,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "snapshots/packing.py",
         "access/",
         "api/",
+        "asking/",
         "simulator/",
         "cli/",
     ),

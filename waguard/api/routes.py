@@ -49,6 +49,7 @@ from waguard.api.schemas import (
 )
 from waguard.core.access import About, Scope
 from waguard.core.shown import (
+    Alive,
     AllSessions,
     CleanupView,
     DownloadList,
@@ -168,8 +169,8 @@ COSTLY = frozenset(
 )
 
 ROUTES: Sequence[Route[Any]] = (
-    Route("GET", "/livez", OPEN, QueryOptions, alive.Alive, alive.livez),
-    Route("GET", "/readyz", OPEN, QueryOptions, alive.Alive, alive.readyz),
+    Route("GET", "/livez", OPEN, QueryOptions, Alive, alive.livez),
+    Route("GET", "/readyz", OPEN, QueryOptions, Alive, alive.readyz),
     Route(
         "GET",
         "/v1/sessions",

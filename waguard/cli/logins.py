@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from waguard.asking import verbs
 from waguard.cli import archive, show, terminal, units
 from waguard.cli.client import Control
 from waguard.cli.errors import FileExists, NoFile
@@ -87,9 +88,7 @@ def restore(
     bring_up(
         ctx,
         client,
-        lambda daemon, meanwhile: daemon.restore(
-            client, chosen, wait=limit, timeout_s=timeout, meanwhile=meanwhile
-        ),
+        verbs.restore(client, chosen, wait=limit, timeout_s=timeout),
         url=url,
         with_qr=not no_qr,
         json=json,
@@ -121,7 +120,7 @@ def undo(
     bring_up(
         ctx,
         client,
-        lambda daemon, meanwhile: daemon.undo(client, wait=limit, timeout_s=timeout, meanwhile=meanwhile),
+        verbs.undo(client, wait=limit, timeout_s=timeout),
         url=url,
         with_qr=not no_qr,
         json=json,
@@ -180,9 +179,7 @@ def bring(
         bring_up(
             ctx,
             client,
-            lambda daemon, meanwhile: daemon.bring(
-                client, packed, login=left, wait=limit, timeout_s=timeout, meanwhile=meanwhile
-            ),
+            verbs.bring(client, packed, login=left, wait=limit, timeout_s=timeout),
             url=url,
             with_qr=True,
             json=json,
