@@ -13,12 +13,13 @@ from bad_road import Road, bad_road
 from clients import DEMO
 from conftest import Daemon, Journal
 from control_port import ADMIN, API, TOKEN, TOKEN2
+from waiting import until
 
 from waguard.asking import verbs
-from waguard.client import Client
+from waguard.client import Client, Session
 from waguard.client import wire as wires
 from waguard.core.model import ClientCode, Status, Wait
-from waguard.core.shown import EventView
+from waguard.core.shown import EventView, SessionView
 from waguard.errors import (
     BodyTooLarge,
     DeadlineExceeded,
@@ -314,6 +315,25 @@ async def test_a_wait_ends_when_it_is_connected_and_nobody_polls(asking: Any, jo
         events = [one for one in journal.events if one.name.startswith("session.")]
         assert len(looks(journal)) <= 1 + len(events)
         assert (await demo.wait_connected(timeout_s=20)).status is Status.CONNECTED, "at once"
+
+
+async def test_a_change_right_behind_a_look_is_not_missed(
+    asking: Any, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is looked at is old by the time that it is answered."""
+    show = Session.show
+
+    async def late(session: Session) -> SessionView:
+        view = await show(session)
+        await until(lambda: "connected" in [one.fields["link"] for one in journal.named("session.changed")])
+        return view
+
+    monkeypatch.setattr(Session, "show", late)
+    async with asking("boots") as (_, waguard, _):
+        await waguard.session("demo").connect(wait=Wait.NONE)
+        seen: list[SessionView] = []
+        await waguard.session("demo").wait_connected(timeout_s=30, seen=seen.append)
+        assert seen[0].status is Status.STARTING
 
 
 def looks(journal: Journal) -> list[object]:

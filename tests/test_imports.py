@@ -426,6 +426,14 @@ def test_what_the_tests_are_blind_to() -> None:
     )
 
 
+def test_whoever_drives_no_page_loads_no_driver() -> None:
+    looked = "import sys, waguard.client; print(*{'pyppeteer', 'waguard.api', 'waguard.config'} & sys.modules.keys())"
+    done = subprocess.run(
+        [sys.executable, "-c", looked], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == ""
+
+
 def test_the_daemon_loads_no_driver() -> None:
     """They are for apps (`waguard.client`), and cost memory and, with what they need, known faults."""
     # All that it could come to load, also when it is asked for something.
