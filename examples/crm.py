@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from waguard.client import URL, Client, Session
-from waguard.core.model import Wait
+from waguard.client import URL, Client, Session, Wait
 from waguard.errors import SessionNotFound
 
 DEMO = web.AppKey("demo", Session)

@@ -2,7 +2,10 @@
 
 import asyncio
 import io
+import os
+import re
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -371,3 +374,37 @@ async def test_what_waiting_does_not_mend_ends_the_wait(asking: Any, pose_of: st
         with pytest.raises(WaguardError) as caught:
             await demo.wait_connected(timeout_s=60)
         assert caught.value.code == code
+
+
+# --- what the documentation shows -----------------------------------------------------------------------------
+
+HOW_TO = Path(__file__).parent.parent / "docs/how-to"
+
+
+def shown(page: str) -> str:
+    """The first Python of a page."""
+    found = re.search(r"^```python\n(.*?)^```$", (HOW_TO / page).read_text(), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+async def test_what_the_documentation_shows(asking: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    async with asking("boots") as (_, waguard, road):
+        program = shown("app.md").replace("Client()", f"Client({road.url!r})")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            program,
+            env={**os.environ, "WAGUARD_TOKEN": ADMIN},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(60):
+            said, _ = await process.communicate()
+        assert process.returncode == 0
+        assert said.decode().splitlines()[-2].startswith("connected")
+        names: dict[str, Any] = {"Client": Client}
+        exec(shown("events.md"), names)
+        following = asyncio.ensure_future(names["follow"](waguard, ""))
+        await until(lambda: "CONNECTED" in capsys.readouterr().out)
+        following.cancel()
+        await asyncio.wait([following])
