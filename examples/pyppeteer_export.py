@@ -16,7 +16,7 @@ MESSAGES = """() => window.require("WAWebCollections").Msg.getModelsArray()
 
 async def main(url: str = URL) -> None:
     async with Client(url) as waguard:
-        page = await waguard.page("demo", own=False)  # pyppeteer's Page
+        page = await waguard.session("demo").page(own=False)  # pyppeteer's Page
         csv.writer(sys.stdout).writerows(await page.evaluate(MESSAGES))
 
 

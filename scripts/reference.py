@@ -7,6 +7,7 @@
 import ast
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -21,6 +22,7 @@ from waguard.api.routes import ROUTES, Streamed
 from waguard.cli.app import app
 from waguard.cli.errors import CommandError
 from waguard.cli.exits import ExitCode
+from waguard.client import Client, Session
 from waguard.config import schema
 from waguard.config.load import ENV_PREFIX
 from waguard.core import catalogue, shown, stats, tables
@@ -28,6 +30,7 @@ from waguard.core.access import OF_ADMIN, OF_CLIENT, SCOPES
 from waguard.core.relay import policy
 from waguard.errors import (
     BY_CODE,
+    AnswerError,
     Internal,
     LoginError,
     PageError,
@@ -50,6 +53,7 @@ GROUPS: Sequence[type[WaguardError]] = (
     ProcessError,
     LoginError,
     StorageError,
+    AnswerError,
     CommandError,
     Internal,
 )
@@ -136,7 +140,28 @@ def errors() -> Iterator[str]:
 
 
 def _text(kind: type[WaguardError]) -> str:
-    return " ".join((kind.__doc__ or "").split()).replace("``", "`")
+    return _prose(kind.__doc__)
+
+
+def client() -> Iterator[str]:
+    """Every method of `waguard.client`."""
+    yield from ("# The Python client", "", MADE, "")
+    yield "How to use it: [From Python](../how-to/app.md#from-python). What the methods return is in [The HTTP API](http-api.md#shapes)."
+    for owner in (Client, Session):
+        yield from ("", f"## {owner.__name__}", "", _prose(owner.__doc__))
+        for name, one in vars(owner).items():
+            if name.startswith("_") or not inspect.isfunction(one):
+                continue
+            (made,) = ast.parse(inspect.cleandoc("\n" + inspect.getsource(inspect.unwrap(one)))).body
+            assert isinstance(made, ast.FunctionDef | ast.AsyncFunctionDef)  # noqa: S101 (it is one)
+            assert made.returns is not None  # noqa: S101 (all are typed)
+            taken = re.sub(r"^(self|code: ClientCode)(, )?", "", ast.unparse(made.args))
+            returned = re.sub(r"^Ask\[(.*)\]$", r"\1", ast.unparse(made.returns)).strip("'")
+            yield from ("", f"### `{name}`", "", f"`{name}({taken}) -> {returned}`", "", _prose(one.__doc__))
+
+
+def _prose(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("``", "`")
 
 
 def simulated() -> Iterator[str]:
@@ -249,6 +274,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/errors.md": lambda: "\n".join(errors()) + "\n",
     "reference/http-api.md": lambda: "\n".join(http_api()) + "\n",
     "reference/openapi.json": lambda: json.dumps(openapi.document(), indent=1) + "\n",
+    "reference/client.md": lambda: "\n".join(client()) + "\n",
     "reference/simulator.md": lambda: "\n".join(simulated()) + "\n",
     "state-table.md": tables.as_text,
 }

@@ -17,13 +17,13 @@ from aiohttp import web
 from damage import locked
 from pydantic import TypeAdapter
 
+from waguard.asking import verbs
 from waguard.cli import archive
 from waguard.cli.client import Control, control
-from waguard.cli.errors import NoAnswer
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Wait
 from waguard.core.shown import SnapshotView
-from waguard.errors import ProfileLocked, SnapshotRefused, WaguardError
+from waguard.errors import NoAnswer, ProfileLocked, SnapshotRefused, WaguardError
 
 DEMO = ClientCode("demo")
 ORIGIN = "https_web.whatsapp.com_0"
@@ -261,7 +261,7 @@ async def test_each_command_asks_for_what_it_means(
     assert (tmp_path / "out").read_bytes() == b"a file"
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o600
     with pytest.raises(SnapshotRefused, match="It is damaged") as caught:
-        await asyncio.to_thread(talking.restore, DEMO, "torn", wait=Wait.QR, timeout_s=None)
+        await asyncio.to_thread(talking.do, verbs.restore(DEMO, "torn", wait=Wait.QR))
     assert caught.value.details["reason"] == "damaged"
     base = "/v1/sessions/demo"
     assert [(method, path, query) for method, path, query, _ in asked] == [

@@ -9,17 +9,27 @@ from contextlib import contextmanager, suppress
 from http.client import NotConnected
 from select import select
 from time import monotonic
+from typing import IO
 
 import pytest
 
-from waguard.cli.errors import NoAnswer, NoDaemon
+from waguard.asking.ask import Ask
 from waguard.cli.peer import Proof
 from waguard.cli.wire import Wire
 from waguard.config.sections import Config
+from waguard.errors import NoAnswer, NoDaemon
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
 GOOD = HEAD + b"\r\n{}"
 LIMIT_S = 10.0
+
+
+def got(path: str = "/") -> Ask[bytes]:
+    return Ask("GET", path, lambda answer: answer.body)
+
+
+def posted(path: str = "/", body: IO[bytes] | None = None) -> Ask[bytes]:
+    return Ask("POST", path, lambda answer: answer.body, body=body)
 
 
 Talk = Callable[[socket.socket], threading.Thread | None]
@@ -92,9 +102,9 @@ def test_what_is_sent_and_what_comes_back() -> None:
             connection.sendall(GOOD)
 
     with answering(twice) as wire:
-        answer = wire.ask("GET", "/v1/sessions", limit_s=LIMIT_S)
+        answer = wire.ask(got("/v1/sessions"), LIMIT_S)
         assert (answer.status, answer.media_type, answer.body) == (200, "application/json", b"{}")
-        wire.ask("POST", "/v1/reap", limit_s=LIMIT_S)
+        wire.ask(posted("/v1/reap"), LIMIT_S)
     assert heard[0].startswith(b"GET /below/v1/sessions HTTP/1.1\r\n")
     assert heard[1].startswith(b"POST /below/v1/reap HTTP/1.1\r\n"), "on the connection that is there"
     assert b"\r\nAuthorization: Bearer a-token\r\n" in heard[0]
@@ -102,17 +112,17 @@ def test_what_is_sent_and_what_comes_back() -> None:
 
 def test_a_connection_that_the_daemon_has_ended_is_not_used_again() -> None:
     with answering(good, good) as wire:
-        assert wire.ask("POST", "/", limit_s=LIMIT_S).body == b"{}"
+        assert wire.ask(posted(), LIMIT_S).body == b"{}"
         (idle,) = wire._idle
         assert select([idle.sock], [], [], LIMIT_S)[0], "its end has come"
-        assert wire.ask("POST", "/", limit_s=LIMIT_S).body == b"{}"
+        assert wire.ask(posted(), LIMIT_S).body == b"{}"
 
 
 def test_nobody_listens() -> None:
     with answering() as wire:
         pass
     with pytest.raises(NoDaemon, match="No daemon answers at http://127"):
-        wire.ask("GET", "/", limit_s=LIMIT_S)
+        wire.ask(got(), LIMIT_S)
 
 
 def slowly(connection: socket.socket) -> None:
@@ -133,7 +143,7 @@ def silent(connection: socket.socket) -> None:
 def test_an_answer_has_its_deadline_as_a_whole(talk: Callable[[socket.socket], None]) -> None:
     began = monotonic()
     with answering(talk) as wire, pytest.raises(NoAnswer, match=r"did not answer within 0\.3 s"):
-        wire.ask("GET", "/", limit_s=0.3)
+        wire.ask(got(), 0.3)
     assert monotonic() - began < 5
 
 
@@ -143,7 +153,7 @@ def test_each_piece_of_a_long_answer_has_its_deadline() -> None:
         connection.sendall(HEAD + b"\r\n{")
         silent(connection)
 
-    with answering(half) as wire, wire.fetch("/", limit_s=0.3) as (answer, pieces):
+    with answering(half) as wire, wire.fetch(got(), 0.3) as (answer, pieces):
         assert answer.status == 200
         with pytest.raises(NoAnswer, match=r"did not answer within 0\.3 s"):
             list(pieces)
@@ -155,11 +165,11 @@ def test_an_answer_that_ends_too_soon_is_none() -> None:
         connection.sendall(HEAD + b"\r\n{")
 
     with answering(short, short, lambda connection: None) as wire:
-        with pytest.raises(NoAnswer, match="broke off"), wire.fetch("/", limit_s=LIMIT_S) as (_, pieces):
+        with pytest.raises(NoAnswer, match="broke off"), wire.fetch(got(), LIMIT_S) as (_, pieces):
             list(pieces)
         for _ in range(2):
             with pytest.raises(NoAnswer, match="broke off"):
-                wire.ask("GET", "/", limit_s=LIMIT_S)
+                wire.ask(got(), LIMIT_S)
 
 
 def test_a_long_body_may_be_refused_before_its_end() -> None:
@@ -169,7 +179,7 @@ def test_a_long_body_may_be_refused_before_its_end() -> None:
         # And then it is closed, with most of the body unread.
 
     with answering(refuse) as wire:
-        assert wire.ask("POST", "/", limit_s=LIMIT_S, body=io.BytesIO(bytes(64 << 20))).status == 413
+        assert wire.ask(posted(body=io.BytesIO(bytes(64 << 20))), LIMIT_S).status == 413
 
 
 def test_whoever_waits_may_look_meanwhile_and_ask() -> None:
@@ -185,10 +195,10 @@ def test_whoever_waits_may_look_meanwhile_and_ask() -> None:
 
         def look() -> None:
             if not looks:
-                looks.append(wire.ask("GET", "/", limit_s=LIMIT_S).status)
+                looks.append(wire.ask(got(), LIMIT_S).status)
             looked.set()
 
-        assert wire.ask("POST", "/", meanwhile=(0.01, look), limit_s=LIMIT_S).status == 200
+        assert wire.ask(posted(), LIMIT_S, (0.01, look)).status == 200
     assert looks == [200]
 
 
@@ -205,7 +215,7 @@ def test_being_called_away_ends_the_request() -> None:
 
     with answering(see) as wire:
         with pytest.raises(KeyboardInterrupt):
-            wire.ask("POST", "/", meanwhile=(0.01, leave), limit_s=LIMIT_S)
+            wire.ask(posted(), LIMIT_S, (0.01, leave))
         assert ended.wait(10)
 
 
@@ -221,7 +231,7 @@ def test_what_goes_wrong_meanwhile_is_not_the_daemons_doing() -> None:
         answering(held) as wire,
         pytest.raises(OSError, match="No space left on device"),
     ):
-        wire.ask("GET", "/v1/sessions", limit_s=LIMIT_S, meanwhile=(0.01, full))
+        wire.ask(got("/v1/sessions"), LIMIT_S, (0.01, full))
 
 
 def test_what_is_closed_under_a_request_connects_to_nobody_by_itself() -> None:

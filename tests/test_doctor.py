@@ -25,7 +25,7 @@ from waguard.cli import doctor
 from waguard.cli.app import app
 from waguard.cli.checks import Grade, Seen, browsers, machine, running, storage
 from waguard.cli.client import Control
-from waguard.cli.errors import NoDaemon, NoUser
+from waguard.cli.errors import NoUser
 from waguard.cli.exits import ExitCode
 from waguard.cli.peer import Proof
 from waguard.cli.service import Service
@@ -33,7 +33,7 @@ from waguard.cli.wire import Wire
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode
 from waguard.core.shown import AllSessions, SandboxView
-from waguard.errors import BrowserNotFound, ConfigError, DiskFull, Unauthorized, WaguardError
+from waguard.errors import BrowserNotFound, ConfigError, DiskFull, NoDaemon, Unauthorized, WaguardError
 from waguard.sandbox import User
 from waguard.sandbox.bubblewrap import Bubblewrap
 from waguard.snapshots import keys

@@ -32,6 +32,7 @@ STOREYS = (
     ("supervisor",),
     ("api",),
     ("daemon",),
+    ("asking",),
     ("cli", "client", "__main__"),
 )
 OF_A_SESSION = (
@@ -72,8 +73,9 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "segno": ("api/qr.py", "simulator/server.py"),
     "typer": ("cli/",),
     "rich": ("cli/",),
-    "aiohttp": ("api/", "client.py", "daemon.py", "simulator/"),
-    "pyppeteer": ("client.py",),
+    "aiohttp": ("api/", "client/", "daemon.py", "simulator/"),
+    "pyppeteer": ("client/page.py", "client/client.py"),
+    "yarl": ("client/wire.py",),
     "cryptography": ("snapshots/seal.py", "browser/authorities.py"),
     "zstandard": ("snapshots/",),
     "google_crc32c": ("profile/",),
@@ -88,6 +90,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "snapshots/packing.py",
         "access/",
         "api/",
+        "asking/",
         "simulator/",
         "cli/",
     ),
@@ -421,6 +424,14 @@ def test_what_the_tests_are_blind_to() -> None:
         < storey("waguard.session.task")
         < storey("waguard.api")
     )
+
+
+def test_whoever_drives_no_page_loads_no_driver() -> None:
+    looked = "import sys, waguard.client; print(*{'pyppeteer', 'waguard.api', 'waguard.config'} & sys.modules.keys())"
+    done = subprocess.run(
+        [sys.executable, "-c", looked], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == ""
 
 
 def test_the_daemon_loads_no_driver() -> None:

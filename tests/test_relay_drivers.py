@@ -109,7 +109,8 @@ async def test_drivers_attach_alone_and_together_and_leave_the_session_as_it_was
         async with Client(url, token(supervisor)) as waguard:
             own = tmp_path / "own.txt"
             own.write_text("what it chose")
-            uploaded = await waguard.upload("demo", own)
+            with own.open("rb") as chosen:
+                uploaded = (await waguard.session("demo").upload(own.name, chosen)).path
         for name, driver in drivers.items():
             # Playwright reads the file itself, and sends what is in it.
             file = uploaded if name.startswith("puppeteer") else str(own)
@@ -121,7 +122,7 @@ async def test_drivers_attach_alone_and_together_and_leave_the_session_as_it_was
         refused = {(one.fields["method"], one.fields["reason"]) for one in journal.named("relay.refused")}
         assert refused == {("Page.navigate", "it is not of the page's origin")}
         async with Client(url, token(supervisor)) as waguard:
-            page = await waguard.page("demo")
+            page = await waguard.session("demo").page()
             async with intercepting(page), asyncio.TaskGroup() as group:
                 tasks = {name: group.create_task(drivers[name].do("beside", name=name)) for name in TOGETHER}
             for name, task in tasks.items():
@@ -164,11 +165,11 @@ def used(name: str) -> dict[str, Any]:
 async def test_the_client_library_gives_pyppeteers_own_page(start: Daemon, journal: Journal) -> None:
     async with logged_in(start, journal) as (supervisor, simulator, url):
         async with Client(url, token(supervisor)) as waguard:
-            page = await waguard.page("demo")
+            page = await waguard.session("demo").page()
             assert type(page) is Page
             browser = page.browser
             with pytest.raises(NetworkError, match=r"token:admin .* has the page since"):
-                await waguard.page("demo")
+                await waguard.session("demo").page()
             assert len(await browser.pages()) == 1
             assert await page.evaluate("() => 6 * 7") == 42
             asked: list[int] = []
@@ -189,7 +190,7 @@ async def test_the_client_library_gives_pyppeteers_own_page(start: Daemon, journ
             own = await context.newPage()
             assert await own.evaluate("() => 1 + 1") == 2
             await context.close()
-            taken = await waguard.page("demo", takeover=True)
+            taken = await waguard.session("demo").page(takeover=True)
             assert await taken.evaluate("() => 6 * 7") == 42
         assert next(one.fields["reason"] for one in journal.named("relay.detached")).endswith(
             "has taken the page over"
@@ -219,11 +220,11 @@ async def test_what_a_client_has_left_in_the_page_goes_in_a_quiet_hour(
     async with logged_in(start, journal) as (supervisor, simulator, url):
         loads = simulator.loads
         async with Client(url, token(supervisor)) as waguard:
-            page = await waguard.page("demo")
+            page = await waguard.session("demo").page()
             await page.evaluate("() => { globalThis.mine = 1; }")
         await looked()
         async with Client(url, token(supervisor)) as waguard:
-            page = await waguard.page("demo")
+            page = await waguard.session("demo").page()
             await page.exposeFunction("left", print)
             await looked()
             assert await page.evaluate("() => typeof left") == "function"
@@ -247,7 +248,7 @@ async def test_what_a_client_keeps_waiting_is_no_fault_and_ends(start: Daemon, j
         ) as (supervisor, _, url),
         Client(url, token(supervisor)) as waguard,
     ):
-        page = await waguard.page("demo")
+        page = await waguard.session("demo").page()
         driven = supervisor._sessions[DEMO]._instance.browser
         assert driven is not None
         assert driven.page is not None
@@ -281,7 +282,7 @@ async def test_a_long_script_of_a_clients_is_no_fault_and_one_without_end_is_end
         ) as (supervisor, _, url),
         Client(url, token(supervisor)) as waguard,
     ):
-        page = await waguard.page("demo")
+        page = await waguard.session("demo").page()
         driven = supervisor._sessions[DEMO]._instance.browser
         assert driven is not None
         assert driven.page is not None

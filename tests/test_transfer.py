@@ -373,7 +373,7 @@ async def driven(start: Daemon, **sections: dict[str, Any]) -> AsyncIterator[tup
     ):
         await supervisor.connect(DEMO)
         async with Client(url, TOKEN) as waguard:
-            yield Port(url, supervisor, http), await waguard.page("demo")
+            yield Port(url, supervisor, http), await waguard.session("demo").page()
 
 
 @real

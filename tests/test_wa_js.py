@@ -34,7 +34,7 @@ async def test_it_sends_and_hears(start: Daemon) -> None:
         Client(url, token(supervisor)) as waguard,
     ):
         await log_in(supervisor, simulator, DEMO)
-        phone, page = Phone(http), await waguard.page("demo")
+        phone, page = Phone(http), await waguard.session("demo").page()
         await page.evaluate(await asyncio.to_thread(script), force_expr=True)
         await page.waitForFunction("() => window.WPP?.isFullReady", timeout=20_000)
         heard: asyncio.Queue[str] = asyncio.Queue()

@@ -1,17 +1,12 @@
 """Whether the daemon lives and takes connects, for whoever watches over it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from aiohttp import web
 
 from waguard.api.asked import Asked
 from waguard.api.schemas import QueryOptions
-
-
-@dataclass(frozen=True, slots=True)
-class Alive:
-    status: str = "ok"
+from waguard.core.shown import Alive
 
 
 async def livez(_asked: Asked, _options: QueryOptions) -> Alive:

@@ -51,6 +51,7 @@ from waguard.api.schemas import (
 )
 from waguard.core.access import About, Scope
 from waguard.core.shown import (
+    Alive,
     AllSessions,
     CleanupView,
     DownloadList,
@@ -171,8 +172,8 @@ COSTLY = frozenset(
 )
 
 ROUTES: Sequence[Route[Any]] = (
-    Route("GET", "/livez", OPEN, QueryOptions, alive.Alive, alive.livez),
-    Route("GET", "/readyz", OPEN, QueryOptions, alive.Alive, alive.readyz),
+    Route("GET", "/livez", OPEN, QueryOptions, Alive, alive.livez),
+    Route("GET", "/readyz", OPEN, QueryOptions, Alive, alive.readyz),
     Route(
         "GET",
         "/v1/sessions",

@@ -1,6 +1,6 @@
 """The commands that ask the daemon about tokens: make, list, rotate, revoke. Printing those of the configuration needs no daemon."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,7 +42,7 @@ def create(
     """Make a token and print it, once: only its digest is kept."""
     if all_clients is bool(client or label):
         raise typer.BadParameter("say for whom: --client CODE, --label LABEL, or --all-clients")
-    lasts = "never" if expires == "never" else units.seconds(expires)
+    lasts: float | Literal["never"] | None = "never" if expires == "never" else units.seconds(expires)
     if lasts is None:
         raise typer.BadParameter(
             f"--expires {expires}: write a number and s, m, h or d, such as 90d; or never"

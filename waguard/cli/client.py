@@ -1,282 +1,73 @@
 """The control port of a running daemon, asked on behalf of the command line."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, TypeGuard, TypeVar
-from urllib.parse import quote, urlencode
+from typing import Concatenate, ParamSpec, TypeGuard, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
-from waguard.cli.errors import Foreign, NoDaemon, NoToken, NotWaguard
+from waguard.asking import verbs
+from waguard.asking.ask import LOOK_S, UNIX, Ask
+from waguard.cli.errors import NoToken
 from waguard.cli.peer import Proof
 from waguard.cli.service import Service, start
 from waguard.cli.tokens import given, own_token
-from waguard.cli.wire import LOOK_S, UNIX, Answer, Meanwhile, Wire
+from waguard.cli.wire import Meanwhile, Wire
 from waguard.config.sections import Config
-from waguard.core.model import ClientCode, Wait
-from waguard.core.shown import (
-    AllSessions,
-    CleanupView,
-    HistoryList,
-    JobList,
-    PairingView,
-    SessionView,
-    SettingsView,
-    SnapshotList,
-    SnapshotTried,
-    SnapshotView,
-    StatsView,
-    Sweep,
-    TokenList,
-    TokenMade,
-    TokenView,
-    UndoTried,
-    UndoView,
-    ValueDeleted,
-    ValueList,
-)
-from waguard.errors import BY_CODE, WaguardError
+from waguard.core.model import ClientCode
+from waguard.errors import NoDaemon
 from waguard.system.files import replacing
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
-_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
-"""Made when it is needed: each takes milliseconds, and a command needs one."""
+def _done(verb: Callable[P, Ask[T]]) -> Callable[Concatenate["Control", P], T]:
+    """The verb, carried out."""
+
+    def do(self: "Control", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.do(verb(*args, **kwargs))
+
+    return do
 
 
 class Control:
-    """Each method is one request. Raises the `WaguardError` that the daemon answered, or why it did not."""
+    """Raises the `WaguardError` that the daemon answered, or why it did not."""
 
     def __init__(self, wire: Wire, patience_s: float) -> None:
         self._wire = wire
         self._patience_s = patience_s
 
-    def sessions(self) -> AllSessions:
-        return self._parsed(AllSessions, self._ask("GET", "/v1/sessions"))
-
-    def session(self, code: ClientCode) -> SessionView:
-        return self._parsed(SessionView, self._ask("GET", f"/v1/sessions/{code}"))
-
-    def connect(
-        self,
-        code: ClientCode,
-        *,
-        wait: Wait,
-        fresh: bool,
-        timeout_s: float | None,
-        meanwhile: Meanwhile | None = None,
-    ) -> SessionView:
-        return self._bring_up(code, "connect", wait, timeout_s, meanwhile, fresh=str(fresh).lower())
-
-    def restart(
-        self, code: ClientCode, *, wait: Wait, timeout_s: float | None, meanwhile: Meanwhile | None = None
-    ) -> SessionView:
-        return self._bring_up(code, "restart", wait, timeout_s, meanwhile)
-
-    def disconnect(self, code: ClientCode) -> SessionView:
-        path = f"/v1/sessions/{code}/disconnect"
-        return self._parsed(SessionView, self._ask("POST", path, limit_s=self._patience_s))
-
-    def pairing_code(self, code: ClientCode, phone: str) -> PairingView:
-        path = f"/v1/sessions/{code}/pairing-code"
-        return self._parsed(PairingView, self._ask("POST", path, {"phone": phone}, limit_s=self._patience_s))
-
-    def cleanup(self, code: ClientCode) -> CleanupView:
-        path = f"/v1/sessions/{code}/cleanup"
-        return self._parsed(CleanupView, self._ask("POST", path, limit_s=self._patience_s))
-
-    def history(self, code: ClientCode, *, limit: int) -> HistoryList:
-        path = f"/v1/sessions/{code}/history"
-        return self._parsed(HistoryList, self._ask("GET", path, {"limit": str(limit)}))
-
-    def snapshots(self, code: ClientCode) -> SnapshotList:
-        return self._parsed(SnapshotList, self._ask("GET", f"/v1/sessions/{code}/snapshots"))
-
-    def snapshot(self, code: ClientCode) -> SnapshotView:
-        path = f"/v1/sessions/{code}/snapshots"
-        return self._parsed(SnapshotView, self._ask("POST", path, limit_s=self._patience_s))
-
-    def check_snapshot(self, code: ClientCode, snapshot_id: str) -> SnapshotView:
-        path = f"/v1/sessions/{code}/snapshots/{quote(snapshot_id, safe='')}/restore"
-        body = self._ask("POST", path, {"dry_run": "true"}, limit_s=self._patience_s)
-        return self._parsed(SnapshotTried, body).snapshot
-
-    def restore(
-        self,
-        code: ClientCode,
-        snapshot_id: str,
-        *,
-        wait: Wait,
-        timeout_s: float | None,
-        meanwhile: Meanwhile | None = None,
-    ) -> SessionView:
-        verb = f"snapshots/{quote(snapshot_id, safe='')}/restore"
-        return self._bring_up(code, verb, wait, timeout_s, meanwhile)
-
-    def check_undo(self, code: ClientCode) -> UndoView:
-        body = self._ask("POST", f"/v1/sessions/{code}/undo", {"dry_run": "true"}, limit_s=self._patience_s)
-        return self._parsed(UndoTried, body).undo
-
-    def undo(
-        self, code: ClientCode, *, wait: Wait, timeout_s: float | None, meanwhile: Meanwhile | None = None
-    ) -> SessionView:
-        return self._bring_up(code, "undo", wait, timeout_s, meanwhile)
-
-    def bring(
-        self,
-        code: ClientCode,
-        archive: IO[bytes],
-        *,
-        login: str = "",
-        wait: Wait,
-        timeout_s: float | None,
-        meanwhile: Meanwhile | None = None,
-    ) -> SessionView:
-        """``login``: which one, if there are several in the archive."""
-        options = {"login": login} if login else {}
-        return self._bring_up(code, "import", wait, timeout_s, meanwhile, body=archive, **options)
-
-    def try_import(self, code: ClientCode, archive: IO[bytes], *, login: str = "") -> SnapshotView:
-        path = f"/v1/sessions/{code}/import"
-        options = {"dry_run": "true"} | ({"login": login} if login else {})
-        body = self._ask("POST", path, options, limit_s=self._patience_s, body=archive)
-        return self._parsed(SnapshotTried, body).snapshot
+    def do(self, ask: Ask[T], meanwhile: Meanwhile | None = None) -> T:
+        return self._wire.do(ask, ask.limit_s(self._patience_s), meanwhile)
 
     def export(self, code: ClientCode, snapshot_id: str, file: Path, *, plain: bool) -> None:
         """Write a snapshot into a file that is not there yet; one that does not arrive whole leaves none."""
-        path = f"/v1/sessions/{code}/snapshots/{quote(snapshot_id, safe='')}"
-        target = f"{path}?form={'plain' if plain else 'sealed'}"
-        # However long it is: only that nothing comes has a deadline.
-        with self._wire.fetch(target, limit_s=self._patience_s) as (answer, pieces):
-            self._good(answer)
-            with replacing(file) as new:
-                for piece in pieces:
-                    new.write(piece)
+        with replacing(file) as new:
+            self.do(verbs.export(code, snapshot_id, new, plain=plain))
 
-    def values(self, code: ClientCode) -> ValueList:
-        return self._parsed(ValueList, self._ask("GET", f"/v1/sessions/{code}/values"))
-
-    def value(self, code: ClientCode, key: str) -> bytes:
-        return self._ask("GET", _value(code, key))
-
-    def delete_value(self, code: ClientCode, key: str) -> ValueDeleted:
-        return self._parsed(ValueDeleted, self._ask("DELETE", _value(code, key)))
-
-    def settings(self, code: ClientCode) -> SettingsView:
-        return self._parsed(SettingsView, self._ask("GET", f"/v1/sessions/{code}/settings"))
-
-    def put_settings(
-        self, code: ClientCode, wanted: Mapping[str, Any], *, restart: bool = False
-    ) -> SettingsView:
-        body = BytesIO(json.dumps({**wanted, "restart": restart}).encode())
-        path = f"/v1/sessions/{code}/settings"
-        return self._parsed(SettingsView, self._ask("PUT", path, limit_s=self._patience_s, body=body))
-
-    def tokens(self) -> TokenList:
-        return self._parsed(TokenList, self._ask("GET", "/v1/tokens"))
-
-    def create_token(
-        self,
-        name: str,
-        scopes: Sequence[str],
-        clients: Sequence[str],
-        expires_in_s: float | str,
-        labels: Sequence[str] = (),
-    ) -> TokenMade:
-        whose = {"clients": clients, "labels": labels}
-        options = {"name": name, "scopes": scopes, **whose, "expires_in_s": expires_in_s}
-        body = BytesIO(json.dumps(options).encode())
-        return self._parsed(TokenMade, self._ask("POST", "/v1/tokens", body=body))
-
-    def rotate_token(self, which: str, overlap_s: float) -> TokenMade:
-        path = f"/v1/tokens/{quote(which, safe='')}/rotate"
-        return self._parsed(TokenMade, self._ask("POST", path, {"overlap_s": f"{overlap_s:g}"}))
-
-    def revoke_token(self, which: str) -> TokenView:
-        path = f"/v1/tokens/{quote(which, safe='')}/revoke"
-        return self._parsed(TokenView, self._ask("POST", path))
-
-    def reap(self, *, dry_run: bool) -> Sweep:
-        return self._parsed(
-            Sweep, self._ask("POST", "/v1/reap", {"dry_run": str(dry_run).lower()}, limit_s=self._patience_s)
-        )
-
-    def schedule(self) -> JobList:
-        return self._parsed(JobList, self._ask("GET", "/v1/schedule"))
-
-    def stats(self, code: ClientCode | None, hours: float) -> StatsView:
-        options = {"hours": f"{hours:g}"} | ({"client": code} if code is not None else {})
-        return self._parsed(StatsView, self._ask("GET", "/v1/stats", options, limit_s=self._patience_s))
-
-    def _bring_up(
-        self,
-        code: ClientCode,
-        verb: str,
-        wait: Wait,
-        timeout_s: float | None,
-        meanwhile: Meanwhile | None,
-        body: IO[bytes] | None = None,
-        **options: str,
-    ) -> SessionView:
-        options["wait"] = wait.value
-        if timeout_s is not None:
-            options["timeout_s"] = f"{timeout_s:g}"
-        limit_s = self._patience_s + (timeout_s or 0.0)
-        path = f"/v1/sessions/{code}/{verb}"
-        answer = self._ask("POST", path, options, limit_s=limit_s, body=body, meanwhile=meanwhile)
-        return self._parsed(SessionView, answer)
-
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        options: Mapping[str, str] | None = None,
-        *,
-        limit_s: float = LOOK_S,
-        body: IO[bytes] | None = None,
-        meanwhile: Meanwhile | None = None,
-    ) -> bytes:
-        target = f"{path}?{urlencode(options)}" if options else path
-        return self._good(self._wire.ask(method, target, limit_s=limit_s, body=body, meanwhile=meanwhile))
-
-    def _good(self, answer: Answer) -> bytes:
-        if answer.status == 200:
-            return answer.body
-        if answer.media_type == "application/problem+json":
-            raise _error(self._parsed(dict[str, Any], answer.body))
-        raise self._stranger(f"It answered {answer.status} {answer.media_type}.")
-
-    def _parsed(self, kind: type[T], body: bytes) -> T:
-        try:
-            parsed: T = _adapter(kind).validate_json(body)
-        except ValidationError as error:
-            raise self._stranger(f"It answered with {error.title}: {error.errors()[0]['msg']}.") from None
-        return parsed
-
-    def _stranger(self, said: str) -> NotWaguard:
-        return NotWaguard(
-            f"What answers at {self._wire.url} is not this version of waguard. {said}",
-            hint="After an upgrade restart the daemon; else set api.port, or name the daemon with --url.",
-        )
-
-
-def _value(code: ClientCode, key: str) -> str:
-    return f"/v1/sessions/{code}/values/{quote(key, safe='')}"
-
-
-def _error(problem: dict[str, Any]) -> WaguardError:
-    """The error that the daemon put on the wire."""
-    code, message = str(problem.pop("code", "internal")), str(problem.pop("detail", "No reason given."))
-    hint = str(problem.pop("hint", ""))
-    # What is left is the error's details, and what HTTP has of it.
-    if code in BY_CODE and code != "config_invalid":
-        return BY_CODE[code](message, hint=hint, **problem)
-    return Foreign(code, message, hint=hint, **problem)
+    sessions = _done(verbs.list_sessions)
+    session = _done(verbs.show)
+    disconnect = _done(verbs.disconnect)
+    pairing_code = _done(verbs.pairing_code)
+    cleanup = _done(verbs.cleanup)
+    history = _done(verbs.history)
+    snapshots = _done(verbs.snapshots)
+    snapshot = _done(verbs.snapshot)
+    check_snapshot = _done(verbs.check_snapshot)
+    check_undo = _done(verbs.check_undo)
+    try_import = _done(verbs.try_import)
+    values = _done(verbs.values)
+    value = _done(verbs.value)
+    delete_value = _done(verbs.delete_value)
+    settings = _done(verbs.settings)
+    put_settings = _done(verbs.put_settings)
+    tokens = _done(verbs.tokens)
+    create_token = _done(verbs.create_token)
+    rotate_token = _done(verbs.rotate_token)
+    revoke_token = _done(verbs.revoke_token)
+    reap = _done(verbs.reap)
+    schedule = _done(verbs.schedule)
+    stats = _done(verbs.stats)
 
 
 @contextmanager

@@ -10,9 +10,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from waguard.cli.errors import NoAnswer, NoDaemon
 from waguard.cli.exits import ExitCode
-from waguard.errors import ConfigError, WaguardError
+from waguard.errors import ConfigError, NoAnswer, NoDaemon, WaguardError
 from waguard.system import shortage
 from waguard.system.systemd import CONTROL
 

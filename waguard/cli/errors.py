@@ -1,7 +1,5 @@
 """What a command can report that no answer of the daemon's is."""
 
-from typing import Any
-
 from waguard.errors import WaguardError
 
 
@@ -19,24 +17,6 @@ class TokenUnfit(CommandError, code="token_unfit", http=0):
     """WAGUARD_TOKEN holds no token."""
 
     do = "Set it to a token, or unset it."
-
-
-class NoDaemon(CommandError, code="no_daemon", http=0, again=True):
-    """No daemon answers at the address."""
-
-    do = "Start it; the hint says how."
-
-
-class NoAnswer(CommandError, code="no_answer", http=0, again=True):
-    """The daemon did not answer in time, or broke off."""
-
-    do = "Its log says more."
-
-
-class NotWaguard(CommandError, code="not_waguard", http=0):
-    """What answers is not this version of waguard."""
-
-    do = "After an upgrade restart the daemon; else set `api.port`, or name the daemon with --url."
 
 
 class NotTheDaemon(CommandError, code="not_the_daemon", http=0):
@@ -139,11 +119,3 @@ class NoUninstall(CommandError, code="no_uninstall", http=0):
     """The option belongs to --uninstall, which was not given."""
 
     do = "Add --uninstall."
-
-
-class Foreign(CommandError):
-    """An error of a daemon that knows more kinds."""
-
-    def __init__(self, code: str, message: str, *, hint: str = "", **details: Any) -> None:
-        super().__init__(message, hint=hint, **details)
-        self.code = code

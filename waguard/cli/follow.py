@@ -3,7 +3,7 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from rich.live import Live
 from rich.text import Text
 
 from waguard.api import qr as drawing
+from waguard.asking.ask import Ask
 from waguard.cli.client import Control
 from waguard.cli.show import headline
 from waguard.cli.units import milliseconds
-from waguard.cli.wire import Meanwhile
 from waguard.core.model import ClientCode, Status, Verdict
 from waguard.core.shown import CheckView, QrView, SessionView
 from waguard.errors import SessionNotFound
@@ -33,7 +33,7 @@ _PAPER = "#000000 on #ffffff"
 def follow(
     control: Control,
     code: ClientCode,
-    verb: Callable[[Meanwhile], SessionView],
+    verb: Ask[SessionView],
     *,
     console: Console,
     with_qr: bool,
@@ -52,7 +52,7 @@ def follow(
             if (view := _look(control, code)) is not None:
                 report.tell(view)
 
-        view = verb((_LOOK_EVERY_S, look))
+        view = control.do(verb, (_LOOK_EVERY_S, look))
         report.tell(view)
     if live is not None and with_qr and view.qr is not None:
         console.print(_picture(view.qr, console, _LARGER))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from waguard.asking import verbs
 from waguard.cli import archive, show, terminal, units
 from waguard.cli.as_json import Json, print_json
 from waguard.cli.client import Control
@@ -76,9 +77,7 @@ def restore(
     bring_up(
         ctx,
         client,
-        lambda daemon, meanwhile: daemon.restore(
-            client, chosen, wait=limit, timeout_s=timeout, meanwhile=meanwhile
-        ),
+        verbs.restore(client, chosen, wait=limit, timeout_s=timeout),
         url=url,
         with_qr=not no_qr,
         json=json,
@@ -110,7 +109,7 @@ def undo(
     bring_up(
         ctx,
         client,
-        lambda daemon, meanwhile: daemon.undo(client, wait=limit, timeout_s=timeout, meanwhile=meanwhile),
+        verbs.undo(client, wait=limit, timeout_s=timeout),
         url=url,
         with_qr=not no_qr,
         json=json,
@@ -169,9 +168,7 @@ def bring(
         bring_up(
             ctx,
             client,
-            lambda daemon, meanwhile: daemon.bring(
-                client, packed, login=left, wait=limit, timeout_s=timeout, meanwhile=meanwhile
-            ),
+            verbs.bring(client, packed, login=left, wait=limit, timeout_s=timeout),
             url=url,
             with_qr=True,
             json=json,

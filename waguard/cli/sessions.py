@@ -4,12 +4,13 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 
+from waguard.asking import verbs
+from waguard.asking.ask import ADDRESS, Ask
 from waguard.cli import happenings, show, terminal, units
 from waguard.cli.as_json import Json, print_json
 from waguard.cli.client import Control, control
@@ -17,7 +18,6 @@ from waguard.cli.errors import NotAgreed
 from waguard.cli.exits import ExitCode
 from waguard.cli.service import Service, configured, installed
 from waguard.cli.tokens import given
-from waguard.cli.wire import Meanwhile
 from waguard.config.sections import Config
 from waguard.core.model import ClientCode, Wait, client_code
 from waguard.core.shown import SessionView
@@ -33,9 +33,7 @@ Code = Annotated[str, typer.Argument(help="The client's code.", metavar="CODE")]
 
 
 def _http(url: str | None) -> str | None:
-    if url is not None and not re.match(
-        r"https?://([^/:\[\]]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/|$)|unix:///.", url
-    ):
+    if url is not None and not re.match(ADDRESS, url):
         raise typer.BadParameter("write http://HOST:PORT, or unix:///PATH")
     return url
 
@@ -74,9 +72,7 @@ def connect(
     bring_up(
         ctx,
         client,
-        lambda daemon, meanwhile: daemon.connect(
-            client, wait=limit, fresh=fresh, timeout_s=timeout, meanwhile=meanwhile
-        ),
+        verbs.connect(client, wait=limit, fresh=fresh, timeout_s=timeout),
         url=url,
         with_qr=not no_qr,
         json=json,
@@ -97,7 +93,7 @@ def restart(
     bring_up(
         ctx,
         client,
-        lambda daemon, meanwhile: daemon.restart(client, wait=limit, timeout_s=timeout, meanwhile=meanwhile),
+        verbs.restart(client, wait=limit, timeout_s=timeout),
         url=url,
         with_qr=not no_qr,
         json=json,
@@ -232,7 +228,7 @@ def until(wait: Wait | None) -> Wait:
 def bring_up(
     ctx: typer.Context,
     code: ClientCode,
-    verb: Callable[[Control, Meanwhile | None], SessionView],
+    verb: Ask[SessionView],
     *,
     url: str | None,
     with_qr: bool,
@@ -242,13 +238,13 @@ def bring_up(
 
     try:
         if json:
-            print_json(ask(ctx, url, lambda daemon: verb(daemon, None)))
+            print_json(ask(ctx, url, lambda daemon: daemon.do(verb)))
         else:
             console = terminal.output()
             ask(
                 ctx,
                 url,
-                lambda daemon: follow(daemon, code, partial(verb, daemon), console=console, with_qr=with_qr),
+                lambda daemon: follow(daemon, code, verb, console=console, with_qr=with_qr),
             )
     except KeyboardInterrupt:
         terminal.errors().print(f"{code} goes on in the background. See: waguard status {code}")

@@ -29,7 +29,7 @@ def list_values(ctx: typer.Context, code: Code, url: Url = None, json: Json = Fa
 def get(ctx: typer.Context, code: Code, key: Key, url: Url = None) -> None:
     """Print what a value says: byte for byte, but harmless on a terminal."""
     client = client_code(code)
-    said = ask(ctx, url, lambda daemon: daemon.value(client, key))
+    said = ask(ctx, url, lambda daemon: daemon.value(client, key)).said
     if sys.stdout.isatty():
         typer.echo(plain(said.decode(errors="replace"), len(said), lines=True))
     else:

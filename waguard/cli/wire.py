@@ -6,35 +6,26 @@ With the standard library's client: it takes a tenth of the time that a larger o
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
-from io import SEEK_END
+from io import BytesIO
 from select import select
 from socket import AF_UNIX, SHUT_RDWR, socket
 from time import monotonic
-from typing import IO, Self
+from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
-from waguard.cli.errors import NoAnswer, NoDaemon
+from waguard.asking.ask import JSON, LOOK_S, UNIX, Answer, Ask, left
 from waguard.cli.peer import Proof, host_and_port
+from waguard.errors import NoAnswer, NoDaemon
 
-LOOK_S = 10.0
-"""Deadline of an answer that waits for nothing, and of a connection, in seconds."""
-UNIX = "unix://"
 _LOG = "Its log says more."
 _ENDS_S = 1.0
 """Until work whose connection has been ended has noticed, in seconds."""
 _PIECE = 1024 * 1024
 
+T = TypeVar("T")
 Meanwhile = tuple[float, Callable[[], None]]
 """Every so many seconds this is done, as long as an answer is waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    status: int
-    media_type: str
-    body: bytes
 
 
 class Wire:
@@ -59,24 +50,23 @@ class Wire:
         while self._idle:
             self._idle.pop().close()
 
-    def ask(
-        self,
-        method: str,
-        target: str,
-        *,
-        limit_s: float,
-        body: IO[bytes] | None = None,
-        meanwhile: Meanwhile | None = None,
-    ) -> Answer:
-        """The whole answer, which comes within ``limit_s``. Raises `NoDaemon`, `NoAnswer`, `NotTheDaemon`."""
+    def do(self, ask: Ask[T], limit_s: float, meanwhile: Meanwhile | None = None) -> T:
+        """What comes of it, within ``limit_s``; of what is written into a file each piece does. Raises what is answered, `NoDaemon`, `NoAnswer`, `NotTheDaemon`, `NotWaguard`."""
+        if ask.into is None:
+            return ask.result(self.ask(ask, limit_s, meanwhile), self.url)
+        with self.fetch(ask, limit_s) as (answer, pieces):
+            result = ask.result(answer, self.url)
+            for piece in pieces:
+                ask.into.write(piece)
+        return result
+
+    def ask(self, ask: Ask[T], limit_s: float, meanwhile: Meanwhile | None = None) -> Answer:
+        """The whole answer. Raises `NoDaemon`, `NoAnswer`, `NotTheDaemon`."""
 
         def whole() -> Answer:
             # What is done meanwhile is not in it: a terminal that is gone is no fault of the daemon's.
-            with (
-                self._on_its_way(limit_s),
-                self._sent(connection, method, target, "application/json", body) as answer,
-            ):
-                return Answer(answer.status, answer.headers.get_content_type(), answer.read())
+            with self._on_its_way(limit_s), self._sent(connection, ask) as answer:
+                return _answer(answer, answer.read())
 
         call = _Call(whole)
         try:
@@ -87,14 +77,13 @@ class Wire:
             call.end()
 
     @contextmanager
-    def fetch(self, target: str, *, limit_s: float) -> Iterator[tuple[Answer, Iterator[bytes]]]:
+    def fetch(self, ask: Ask[T], limit_s: float) -> Iterator[tuple[Answer, Iterator[bytes]]]:
         """An answer that may be of any length, with its body apart, in pieces; each of them comes within ``limit_s``."""
         with self._connected(limit_s) as connection:
             with self._on_its_way(limit_s):
-                answer = self._sent(connection, "GET", target, "*/*", None)
+                answer = self._sent(connection, ask)
                 problem = b"" if answer.status == 200 else answer.read()
-            head = Answer(answer.status, answer.headers.get_content_type(), problem)
-            yield head, self._pieces(answer, limit_s)
+            yield _answer(answer, problem), self._pieces(answer, limit_s)
 
     def _pieces(self, answer: HTTPResponse, limit_s: float) -> Iterator[bytes]:
         while True:
@@ -106,14 +95,13 @@ class Wire:
                 return
             yield piece
 
-    def _sent(
-        self, connection: HTTPConnection, method: str, target: str, accept: str, body: IO[bytes] | None
-    ) -> HTTPResponse:
-        headers = {**self._headers, "Accept": accept}
+    def _sent(self, connection: HTTPConnection, ask: Ask[T]) -> HTTPResponse:
+        headers = {"Accept": JSON, **self._headers, **ask.headers}
+        body = BytesIO(ask.body) if isinstance(ask.body, bytes) else ask.body
         if body is not None:
-            headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(_left(body))}
+            headers["Content-Length"] = str(left(body))
         with suppress(ConnectionError):  # who refuses a long body answers before its end
-            connection.request(method, self._below + target, body, headers)
+            connection.request(ask.method, self._below + ask.target, body, headers)
         return connection.getresponse()
 
     @contextmanager
@@ -223,11 +211,8 @@ class _Call:
         self._done.set()
 
 
-def _left(body: IO[bytes]) -> int:
-    at = body.tell()
-    end = body.seek(0, SEEK_END)
-    body.seek(at)
-    return end - at
+def _answer(answer: HTTPResponse, body: bytes) -> Answer:
+    return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, body)
 
 
 def _end(connection: HTTPConnection) -> None:

@@ -17,6 +17,11 @@ NEWEST = "newest"
 
 
 @dataclass(frozen=True, slots=True)
+class Alive:
+    status: str = "ok"
+
+
+@dataclass(frozen=True, slots=True)
 class QrView:
     text: str
     age_s: float

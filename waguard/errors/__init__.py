@@ -5,6 +5,7 @@ facts as data. A kind's docstring is what its code means, ``do`` what to do abou
 HTTP, `cli` to an exit code). Those of the command line are in `cli.errors`. ``make reference`` prints them all.
 """
 
+from waguard.errors.answers import *  # noqa: F403 (errors of the same tree)
 from waguard.errors.base import BY_CODE as BY_CODE
 from waguard.errors.base import WaguardError as WaguardError
 from waguard.errors.requests import *  # noqa: F403 (errors of the same tree)

@@ -22,8 +22,8 @@ def answer(state: State, wait: Wait, *, has_qr: bool, asked_at: float = 0.0) -> 
         return False
     if state.link is Link.LOST and state.reason is Reason.OFFLINE and state.failure is not None:
         return state.failure
-    if state.link is Link.LOST and state.reason in _FINAL:
-        return said(_FINAL[state.reason])
+    if state.link is Link.LOST and state.reason in FINAL:
+        return said(FINAL[state.reason])
     if state.link is Link.CONNECTED:
         return True
     waits_for_a_person = has_qr or state.reason in PASSKEYS
@@ -42,5 +42,5 @@ def _late(state: State, asked_at: float) -> Failure | None:
     return treatment.finding.failure if rests or tries else None
 
 
-_FINAL = {Reason(fault.value): fault for fault in (Fault.CONFLICT, *REFUSALS)}
+FINAL = {Reason(fault.value): fault for fault in (Fault.CONFLICT, *REFUSALS)}
 _TOLD = frozenset({Fault.PAGE_NOT_LOADED, Fault.PAGE_WRONG, Fault.PAGE_UNREAD, Fault.OFFLINE})
