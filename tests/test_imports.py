@@ -45,6 +45,7 @@ OF_A_SESSION = (
         "pipes",
         "lease",
         "instance",
+        "way_out",
         "shelf",
         "uploads",
         "downloads",
