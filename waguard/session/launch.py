@@ -223,7 +223,7 @@ class Launcher:
         await in_thread(witness.write, profile.witness, Witness(before.browser if before else version))
         await in_thread(authorities.put, profile.path, resources.authorities, resources.profiles.user)
         restraints = await in_thread(limits.command, held.memory_max_mb, kind=Kind.MACHINE)
-        forwarder = await self._way_out.open()
+        forwarder = await self._way_out.begin()
         browser = instance.browser = Browser.spawn(
             sandbox,
             binary,

@@ -18,7 +18,7 @@ class WayOut:
         self._instance = instance
         self._strangers = Repeats(5)
 
-    async def open(self) -> Forwarder | None:
+    async def begin(self) -> Forwarder | None:
         """For a launch; None: it has no proxy. Raises `StorageFailed`, `SandboxFailed`."""
         self._instance.proxy_trouble = ""
         if (upstream := await self._upstream()) is None:
