@@ -24,6 +24,7 @@ from waguard.cli.errors import CommandError
 from waguard.cli.exits import ExitCode
 from waguard.client import Client, Session
 from waguard.config import schema
+from waguard.config.clients import Proxy
 from waguard.config.load import ENV_PREFIX
 from waguard.core import catalogue, shown, stats, tables
 from waguard.core.access import OF_ADMIN, OF_CLIENT, SCOPES
@@ -73,8 +74,8 @@ def configuration() -> Iterator[str]:
             continue
         yield from ("", f"### {section}.{one.key}", "", *said)
         default = one.note or f"default: `{one.default}`"
-        variable = f"`{ENV_PREFIX}{section}__{one.key}`".upper()
-        yield from ("", f"{_kind(models[section]['properties'][one.key])}; {default}; {variable}")
+        variable = "" if section == "clients" else f"; `{ENV_PREFIX}{section}__{one.key}`".upper()
+        yield from ("", f"{_kind(models[section]['properties'][one.key])}; {default}{variable}")
 
 
 def _schema() -> Mapping[str, Any]:
@@ -89,6 +90,8 @@ def _kind(value: Mapping[str, Any]) -> str:
     """The type of a key and its limits, in words."""
     if "enum" in value:
         return "one of " + ", ".join(f"`{json.dumps(one)}`" for one in value["enum"])
+    if "$ref" in value:
+        return f"table of {', '.join(f'`{key}`' for key in Proxy.model_fields)}"
     match value["type"]:
         case "array":
             kinds = [one["type"] for one in value["items"].get("anyOf", [value["items"]])]

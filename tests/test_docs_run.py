@@ -37,6 +37,7 @@ PAGES = (
     "docs/tutorial.md",
     "docs/how-to/app.md",
     "docs/how-to/tokens.md",
+    "docs/how-to/settings.md",
     "docs/how-to/events.md",
     "docs/how-to/drive.md",
     "docs/how-to/snapshots.md",

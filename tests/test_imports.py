@@ -46,6 +46,7 @@ OF_A_SESSION = (
         "pipes",
         "lease",
         "instance",
+        "way_out",
         "shelf",
         "uploads",
         "downloads",

@@ -72,7 +72,7 @@ def test_every_value_of_config_toml_is_one_that_loads(tmp_path: Path) -> None:
 def test_every_key_of_config_toml_has_a_word_of_explanation() -> None:
     lines = text("config.toml").splitlines()
     for number, line in enumerate(lines):
-        if COMMENTED.fullmatch(line):
+        if COMMENTED.fullmatch(line) and " = " in line:
             before = lines[number - 1]
             explained = before.startswith("# ") and not COMMENTED.fullmatch(before)
             assert explained, f"config.toml:{number + 1} is not explained: {line}"

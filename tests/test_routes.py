@@ -58,6 +58,8 @@ async def tokens(directory: Path) -> Mapping[str, str]:
     ]
     for name, scopes, clients in wanted:
         found[name] = (await made.create(name, scopes, clients, None))[1]
+    for label in ("sales", "vip"):
+        found[f"of {label}"] = (await made.create(label, every, [], None, [label]))[1]
     made.mark_revoked("revoked")
     await made.write_revoked()
     return found
@@ -89,7 +91,12 @@ async def asking(pose: Daemon, directory: Path) -> AsyncIterator[Asking]:
     key = directory / "crm.pem"
     key.write_bytes(KEY.as_pem(private=False))
     async with (
-        pose("ok", api=API, jwt={"key_file": key, "algorithm": "ES256"}) as (supervisor, url),
+        pose(
+            "ok",
+            api=API,
+            jwt={"key_file": key, "algorithm": "ES256"},
+            clients={"demo": {"labels": ["sales"]}},
+        ) as (supervisor, url),
         aiohttp.ClientSession() as http,
     ):
         yield Asking(supervisor, url, http)
@@ -132,6 +139,9 @@ async def test_who_may(pose: Daemon, sessions_dir: Path, tmp_path: Path, route: 
     shown["another's"] = (known["another's"], expected(every, {"demo2"}))
     shown["of both"] = (known["of both"], expected(every, {"demo", "demo2"}))
     shown["of all"] = (known["of all"], expected(every, {"*"}))
+    # Whoever has the label, and it is no client's own.
+    shown["of sales"] = (known["of sales"], expected(every, {"demo"}) if route.about is not About.OWN else no)
+    shown["of vip"] = (known["of vip"], expected(every, set()))
     for one in every:
         shown[one.value] = (known[one.value], expected({one}, {"*"}))
         shown[f"{one.value} of demo"] = (known[f"{one.value} of demo"], expected({one}, {"demo"}))

@@ -15,10 +15,11 @@ from control_port import API, TOKEN, Answer, Port, is_problem
 from waiting import until
 
 from waguard.config.clients import ClientSettings
+from waguard.config.load import load
 from waguard.config.put import FOLDER, Settings
 from waguard.config.sections import Config
 from waguard.core.model import Status
-from waguard.errors import DiskFull, StorageFailed
+from waguard.errors import ConfigError, DiskFull, StorageFailed
 
 SETTINGS = "/v1/sessions/demo/settings"
 PROXY = {"url": "http://proxy.example:3128", "user": "demo", "password": "geheim-geheim"}
@@ -169,6 +170,43 @@ async def test_a_file_that_is_half_written_stops_its_client_alone(
         assert (await put(demo, {"language": "es-ES"})).status == 200, "an admin has put others"
         assert list(file.parent.glob("demo.*.unreadable"))
     assert "geheim" not in repr(journal.events)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "[clients.demo]\nlanguge = 'x'",
+            "config.toml:2: clients.demo.languge: there is no such key. Did you mean 'language'?",
+        ),
+        (
+            "[clients.demo]\nproxy = {url = 'http://b:1', usr = 'x'}",
+            "clients.demo.proxy.usr: there is no such key.",
+        ),
+        (
+            "[clients.demo]\ntime_zone = 'Europe/Madird'",
+            "config.toml:2: clients.demo.time_zone: 'Europe/Madird' is not one",
+        ),
+        ("[clients.'de mo']", "'de mo' is not a client code"),
+        ("[clients]\ndemo = 3", "must be a table"),
+        ("[clients.demo]\nmemory_max_mb = 100", "clients.demo.memory_max_mb must not be smaller than"),
+        (
+            "[clients.demo]\nproxy = {url = 'http://b:1', user = 'a', password = 12345678}",
+            "clients.demo.proxy.password: must be",
+        ),
+    ],
+)
+def test_a_wrong_table_gets_a_clear_answer(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "config.toml").write_text(line)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "config.toml", {})
+    assert said in str(caught.value)
+    assert "12345678" not in str(caught.value)
+
+
+def test_no_variable_is_of_one_client() -> None:
+    with pytest.raises(ConfigError, match=r"WAGUARD_CLIENTS__DEMO: \[clients\] is set in the file alone\."):
+        load(environ={"WAGUARD_CLIENTS__DEMO": "{}"})
 
 
 async def test_a_full_disk_changes_nothing(

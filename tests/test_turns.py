@@ -9,6 +9,7 @@ import pytest
 from conftest import Daemon, Journal
 
 from waguard.admission.turns import Turns
+from waguard.core.labels import Priority
 from waguard.core.model import ClientCode, Status, Wait
 from waguard.errors import DeadlineExceeded
 
@@ -130,3 +131,23 @@ async def test_how_long_a_turn_takes_is_known_from_the_last_ones() -> None:
     turns.give_back(CODES[1])
     turns.give_back(CODES[2])
     await asyncio.gather(*waiting)
+
+
+async def test_who_has_a_higher_priority_goes_first_and_others_in_the_order_of_their_coming() -> None:
+    turns, entered = Turns(1), list[ClientCode]()
+    assert turns.take(CODES[0])
+
+    async def come(code: ClientCode, priority: Priority) -> None:
+        assert not turns.take(code, priority.rank)
+        await turns.wait(code, 5.0)
+        entered.append(code)
+        turns.give_back(code)
+
+    wanted = (Priority.LOW, Priority.NORMAL, Priority.HIGH, Priority.NORMAL, Priority.HIGH)
+    tasks = [asyncio.create_task(come(code, one)) for code, one in zip(CODES[1:], wanted, strict=False)]
+    await asyncio.sleep(0)
+    assert turns.before(CODES[3]) == 0
+    turns.give_back(CODES[0])
+    async with asyncio.timeout(5):
+        await asyncio.gather(*tasks)
+    assert entered == [CODES[number] for number in (3, 5, 2, 4, 1)]

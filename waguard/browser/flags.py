@@ -76,8 +76,18 @@ def client_hints(binary: Binary) -> dict[str, object]:
     }
 
 
-def command(binary: Binary, profile: Path, settings: Browser) -> list[str]:
-    """Argv of one browser; ``profile`` is where the browser itself finds it."""
+def _through(port: int | None) -> Sequence[str]:
+    if port is None:
+        return ()
+    return (
+        f"--proxy-server=http://127.0.0.1:{port}",
+        "--proxy-bypass-list=<-loopback>",  # this machine, too: nothing goes round it
+        "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+    )
+
+
+def command(binary: Binary, profile: Path, settings: Browser, proxy_port: int | None = None) -> list[str]:
+    """Argv of one browser; ``profile`` is where the browser itself finds it, ``proxy_port`` of this machine its only way out."""
     return [
         str(binary.path),
         *(flag for flag, _reason in _ALWAYS),
@@ -87,5 +97,6 @@ def command(binary: Binary, profile: Path, settings: Browser) -> list[str]:
         f"--user-agent={user_agent(binary, settings.user_agent)}",
         f"--lang={settings.language}",
         *settings.extra_flags,
+        *_through(proxy_port),
         "about:blank",
     ]

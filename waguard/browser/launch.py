@@ -14,6 +14,7 @@ from waguard import sandbox
 from waguard.browser import flags
 from waguard.browser.devtools import DevTools
 from waguard.browser.find import Binary
+from waguard.browser.forwarder import Forwarder
 from waguard.browser.page import Page
 from waguard.config.sections import Browser as Settings
 from waguard.errors import BrowserFailed, PageFailed, SandboxFailed, WaguardError
@@ -29,6 +30,8 @@ _DAMAGE = re.compile(
 )
 PIPES = ("answer", "command", "stderr")
 """The pipes between a browser and its daemon."""
+PROXY = "proxy"
+"""Beside these, for one that has a proxy: the socket that its `Forwarder` listens on."""
 # Chromium says these on every server, and they mean nothing there; a stack without names means nothing anywhere.
 _NOISE = re.compile(
     r"dbus/|bluez_dbus|vaapi_wrapper|InitializeSandbox\(\) called with multiple threads|^#\d+ 0x[0-9a-f]+ "
@@ -38,8 +41,16 @@ _NOISE = re.compile(
 class Browser:
     """Owns the processes, the pipe and stderr. `kill` and `close` may be called in any state, more than once."""
 
-    def __init__(self, run: sandbox.Run, read_fd: int, write_fd: int, stderr_fd: int) -> None:
+    def __init__(
+        self,
+        run: sandbox.Run,
+        read_fd: int,
+        write_fd: int,
+        stderr_fd: int,
+        forwarder: Forwarder | None = None,
+    ) -> None:
         self.run = run
+        self.forwarder = forwarder
         self.page: Page | None = None
         self._fds: list[int] = [read_fd, write_fd]
         self.devtools: DevTools | None = None
@@ -57,22 +68,27 @@ class Browser:
         restraints: Sequence[str] = (),
         folders: sandbox.Folders | None = None,
         time_zone: str = "",
+        forwarder: Forwarder | None = None,
     ) -> Self:
         """Start the sandbox; the browser in it waits for `go`. Raises `SandboxFailed`.
 
-        Not a coroutine: from the moment there is a process, its owner has it.
+        Not a coroutine: from the moment there is a process, its owner has it; and the ``forwarder``.
         """
         with _as_sandbox_error(), ExitStack() as ours, ExitStack() as theirs:
+            if forwarder is not None:
+                ours.callback(forwarder.close)
             command_read, command_write = pipe(theirs, ours)
             answer_read, answer_write = pipe(ours, theirs)
             error_read, error_write = pipe(ours, theirs)
             null = os.open(os.devnull, os.O_RDWR)
             theirs.callback(os.close, null)
+            port = forwarder.port if forwarder is not None else None
             run = kind.start(
                 sandbox.Spec(
                     restraints=restraints,
                     folders=folders,
-                    argv=flags.command(binary, kind.profile_path(profile), settings),
+                    argv=flags.command(binary, kind.profile_path(profile), settings, port),
+                    proxy_port=port,
                     profile=profile,
                     lock_fd=lock_fd,
                     token=token,
@@ -81,15 +97,22 @@ class Browser:
                 )
             )
             ours.pop_all()
-            return cls(run, answer_read, command_write, error_read)
+            return cls(run, answer_read, command_write, error_read, forwarder)
 
     @classmethod
-    async def adopt(cls, run: sandbox.Run, fds: Mapping[str, int], page: str, target: str) -> Self:
+    async def adopt(
+        cls,
+        run: sandbox.Run,
+        fds: Mapping[str, int],
+        page: str,
+        target: str,
+        forwarder: Forwarder | None = None,
+    ) -> Self:
         """One that an earlier daemon has started: its processes, its `pipes` and the session with its page are ours now.
 
         Raises `OSError`, and has given everything back then but for the processes.
         """
-        self = cls(run, fds["answer"], fds["command"], fds["stderr"])
+        self = cls(run, fds["answer"], fds["command"], fds["stderr"], forwarder)
         self._stderr.watch()
         read_fd, write_fd = self._fds
         self._fds = []
@@ -102,9 +125,10 @@ class Browser:
         return self
 
     def pipes(self) -> Mapping[str, int]:
-        """Our ends of its pipes, by `PIPES`: whoever has copies of them can go on with the browser after us."""
+        """Our ends of its pipes, by `PIPES` and `PROXY`: whoever has copies of them can go on with the browser after us."""
         read_fd, write_fd = self._fds or self._connected_pipe().fds()
-        return dict(zip(PIPES, (read_fd, write_fd, self._stderr.fd), strict=True))
+        found = dict(zip(PIPES, (read_fd, write_fd, self._stderr.fd), strict=True))
+        return found if self.forwarder is None else {**found, PROXY: self.forwarder.fd}
 
     async def go(self, binary: Binary, settings: Settings) -> Page:
         """Let the browser start; returns its page when it answers and the page is ready to be sent somewhere.
@@ -178,6 +202,8 @@ class Browser:
         _close(self._fds)
         self._fds = []
         self._stderr.close()
+        if self.forwarder is not None:
+            self.forwarder.close()
         self.run.close()
 
 

@@ -46,7 +46,7 @@ _WHY: Sequence[tuple[str, tuple[str, str]]] = (
         r"net::ERR_(\w*PROXY|TUNNEL_|SOCKS_)",
         (
             ", no way through the proxy",
-            "Is the proxy up that browser.extra_flags names, is its port in sandbox.connect_ports, does it ask for no password?",
+            "Is the proxy up that browser.extra_flags names, is its port in sandbox.connect_ports? One that asks for a password: waguard settings CODE",
         ),
     ),
     (
@@ -144,6 +144,8 @@ class Page:
         # origin that is not secure (headless-shell does not, 156): such a page is opened all the same.
         permission = {"origin": origin, "permissions": ["durableStorage"]}
         forget(self._devtools.browser.send("Browser.grantPermissions", permission))
+        nowhere = {"permission": {"name": "geolocation"}, "setting": "denied", "origin": origin}
+        forget(self._devtools.browser.send("Browser.setPermission", nowhere))  # a server is somewhere else
         answer = await self._session.send("Page.navigate", {"url": url})
         if error := answer.get("errorText"):
             if error == "net::ERR_ABORTED":  # something else came between

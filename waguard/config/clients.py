@@ -123,15 +123,11 @@ class Clients(Section):
 
     @model_validator(mode="after")
     def _codes(self) -> Self:
-        for code, settings in self.all().items():
+        for code in self.all():
             try:
                 client_code(code)
             except InvalidClientCode as error:
                 raise ValueError(str(error)) from None
-            try:
-                settings.check_zone()
-            except ValueError as error:
-                raise ValueError(f"{code}.{error}") from None
         return self
 
     def all(self) -> Mapping[str, ClientSettings]:

@@ -61,10 +61,17 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> L
             raise ConfigError(f"{one}: not valid TOML: {error}.") from None
     _overlay(data, origins, environ)
     try:
-        return Loaded(Config.model_validate(data), file, origins, tuple(files))
+        loaded = Loaded(Config.model_validate(data), file, origins, tuple(files))
     except ValidationError as error:
         problems = [explain(problem, origins, file) for problem in error.errors(include_url=False)]
         raise ConfigError("\n".join(problems), hint="", problems=problems) from None
+    for code, settings in loaded.config.clients.all().items():
+        try:
+            settings.check_zone()
+        except ValueError as error:
+            where = origins.get(f"clients.{code}.time_zone", str(file))
+            raise ConfigError(f"{where}: clients.{code}.{error}.") from None
+    return loaded
 
 
 def _files(file: Path, *, named: bool) -> Iterator[Path]:

@@ -50,7 +50,7 @@ def schema(text: str) -> dict[str, Any]:
     clients = made["$defs"].pop("Clients")
     made["$defs"]["Clients"] = {
         **{key: clients[key] for key in ("description", "type")},
-        "title": "[clients]",
+        "title": "Clients",
         "patternProperties": {f"^{CODE}$": clients["additionalProperties"]},
         "additionalProperties": False,
     }
@@ -67,7 +67,7 @@ def schema(text: str) -> dict[str, Any]:
         if words:  # else its own say it
             section["description"] = " ".join(filter(None, words))
     for name, section in sections.items():
-        section["title"] = f"[{name}]" if name != "clients" else "[clients.CODE]"
+        section["title"] = f"[{name}]"
         of_keys = {one.key: one for one in said if one.section == name}
         keys = {key: _as_toml_has_it(one) for key, one in section["properties"].items()}
         section["properties"] = {key: _described(one, of_keys[key]) for key, one in keys.items()}

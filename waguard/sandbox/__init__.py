@@ -50,6 +50,8 @@ class Spec:
     restraints: Sequence[str] = ()
     """The command prefix that limits it: see `limits`."""
     folders: Folders | None = None
+    proxy_port: int | None = None
+    """Of this machine: its only way out."""
 
 
 class Run(Protocol):

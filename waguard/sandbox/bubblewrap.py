@@ -152,7 +152,7 @@ class Bubblewrap:
             fds = {**spec.fds, _LOCK_FD: spec.lock_fd, _INFO_FD: info_write, _BLOCK_FD: block_read}
             try:
                 command = self.command(spec.argv, spec.profile, spec.restraints, spec.folders)
-                child = started(self._fence, lambda: spawn(command, env, fds))
+                child = started(self._fence, lambda: spawn(command, env, fds), spec.proxy_port)
             except OSError as error:
                 raise SandboxFailed(f"{self._program} cannot be started: {error.strerror}.") from None
             ours.pop_all()

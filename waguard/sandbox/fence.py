@@ -33,6 +33,11 @@ class Fence:
         return cls(landlock.make(ports), seccomp.of_this_machine())
 
     @classmethod
+    def to_proxy(cls, port: int) -> Self:
+        """Connections to this TCP port alone, and no UDP."""
+        return cls(landlock.make([port]), seccomp.of_this_machine(udp=False))
+
+    @classmethod
     def gap_here(cls, ports: Iterable[int]) -> str:
         """The `gap` of such a fence on this machine."""
         made = cls.make(ports)
@@ -56,11 +61,18 @@ class Fence:
             self._rules = -1
 
 
-def started(fence: Fence | None, work: Callable[[], _T]) -> _T:
+def started(fence: Fence | None, work: Callable[[], _T], proxy_port: int | None = None) -> _T:
     """Do something that starts a browser, in a thread of its own: inside the fence, if there is one, and behind the daemon for the processor.
+    ``proxy_port``: inside one of its own instead, with no other way out.
 
     Returns what it does. Raises what it raises.
     """
+    if fence is not None and proxy_port is not None:
+        narrow = Fence.to_proxy(proxy_port)
+        try:
+            return started(narrow, work)
+        finally:
+            narrow.close()
     done: list[_T] = []
     failed: list[BaseException] = []
 

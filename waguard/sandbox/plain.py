@@ -53,7 +53,7 @@ class Plain:
         ):  # /tmp is everybody's here, and what a crash leaves at home is its client's
             env["HOME"] = str(spec.profile.absolute())
         try:
-            child = started(self._fence, lambda: spawn(argv, env, fds))
+            child = started(self._fence, lambda: spawn(argv, env, fds), spec.proxy_port)
         except OSError as error:
             raise SandboxFailed(f"{argv[0]} cannot be started: {error.strerror}.") from None
         return PlainRun(child, spec.token)

@@ -26,6 +26,8 @@ _MSG_FASTOPEN = 0x20000000
 _TCP_ULP = 31
 """The socket option that turns a TCP socket into another protocol's, SMC's for one."""
 _WHOLE = 0xFFFFFFFF
+_KIND = 0xF
+"""Of a socket's type, which has flags besides, socket(2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,15 @@ _Instruction = tuple[int, int, int, int]
 """Code, how many to skip if so, how many if not, value."""
 
 
-def program(machine: str) -> bytes | None:
+NO_UDP = _Rule(
+    "socket",
+    errno.EACCES,
+    [_Test(0, [socket.AF_INET, socket.AF_INET6]), _Test(1, [socket.SOCK_DGRAM], _KIND)],
+)
+"""Besides, for who has a proxy: neither QUIC, nor WebRTC, nor a question for a name goes round it."""
+
+
+def program(machine: str, *, udp: bool = True) -> bytes | None:
     """The filter as the kernel reads it; None if this machine's numbers are not known here."""
     known = _MACHINES.get(machine)
     if known is None:
@@ -93,7 +103,7 @@ def program(machine: str) -> bytes | None:
     foreign = (_RETURN, 0, 0, _FAIL | errno.ENOSYS)
     code: list[_Instruction] = [(_LOAD, 0, 0, _MACHINE_AT), (_IF_EQUAL, 1, 0, known.audit), foreign]
     code += [(_LOAD, 0, 0, _NUMBER_AT), (_IF_AT_LEAST, 0, 1, _X32), foreign]
-    for rule in RULES:
+    for rule in (*RULES, *(() if udp else (NO_UDP,))):
         body = _body(rule)
         code += [(_LOAD, 0, 0, _NUMBER_AT), (_IF_EQUAL, 0, len(body), known.calls[rule.call]), *body]
     code.append((_RETURN, 0, 0, _ALLOW))
@@ -129,6 +139,6 @@ def take_on(code: bytes) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def of_this_machine() -> bytes | None:
+def of_this_machine(*, udp: bool = True) -> bytes | None:
     """See `program`."""
-    return program(platform.machine())
+    return program(platform.machine(), udp=udp)

@@ -45,7 +45,8 @@ class Announcer:
     def _tell_gate(self, after: State) -> None:
         code, gate = self._instance.code, self._gate
         gate.room.note(code, after.process)
-        if after.process is not Process.UP:
+        trouble = self._instance.proxy_trouble
+        if after.process is not Process.UP or trouble:  # of the machine's network that says nothing
             gate.reaches(code, None)
         elif usable(after.link, after.reason) or after.reason in _UNREACHED:
             gate.reaches(code, after.reason not in _UNREACHED)
@@ -53,6 +54,7 @@ class Announcer:
         failed = after.process is Process.FAILED and after.failure is not None
         text = f"{code} rests: {after.failure.message}" if failed and after.failure else ""
         gate.alerts.set(Alert.SESSION_FAILED, text, code)
+        gate.alerts.set(Alert.PROXY_FAILED, trouble if after.wanted is Wanted.UP else "", code)
         gate.alerts.set(Alert.PERSON_NEEDED, self._for_a_person(after), code)
 
     def _for_a_person(self, state: State) -> str:

@@ -5,7 +5,7 @@ import secrets
 from contextlib import ExitStack
 from functools import partial
 
-from waguard.browser.launch import PIPES, Browser
+from waguard.browser.launch import PIPES, PROXY, Browser
 from waguard.core.login import events
 from waguard.sandbox.adopt import adopt
 from waguard.session.enclosure import Enclosure
@@ -13,17 +13,24 @@ from waguard.session.instance import Instance
 from waguard.session.login import ClientLogin
 from waguard.session.registry import Record, login_of
 from waguard.session.transfer import Transfer
+from waguard.session.way_out import WayOut
 from waguard.system.threads import Kind, in_thread
 
 
 class Handover:
     def __init__(
-        self, instance: Instance, login: ClientLogin, enclosure: Enclosure, transfer: Transfer
+        self,
+        instance: Instance,
+        login: ClientLogin,
+        enclosure: Enclosure,
+        transfer: Transfer,
+        way_out: WayOut,
     ) -> None:
         self._instance = instance
         self._transfer = transfer
         self._login = login
         self._enclosure = enclosure
+        self._way_out = way_out
 
     async def adopt(self) -> bool:
         """Go on with the browser that an earlier daemon has brought up, if all that it takes is there; else its pipes are
@@ -39,14 +46,22 @@ class Handover:
                 for fd in fds.values():
                     ours.callback(os.close, fd)
                 _, profile = await in_thread(instance.resources.profiles.find, instance.code)
-                if not launch.page or len(fds) < len(PIPES):
+                if not launch.page or not fds.keys() >= set(PIPES):
                     return False
                 if profile is None or profile.generation != launch.generation:
                     return False
+                forwarder = None
+                if launch.settings.get("proxy"):
+                    forwarder = await self._way_out.take_over(fds[PROXY]) if PROXY in fds else None
+                    if forwarder is None:
+                        return False
+                    ours.callback(forwarder.close)
                 if (run := await in_thread(adopt, launch, kind=Kind.MACHINE)) is None:
                     return False
                 ours.pop_all()
-            instance.browser = await Browser.adopt(run, fds, launch.page, launch.target)
+                if PROXY in fds:
+                    os.close(fds.pop(PROXY))
+            instance.browser = await Browser.adopt(run, fds, launch.page, launch.target, forwarder)
             useless.pop_all()
         instance.pipes.keep(launch, instance.browser)  # what the one before us could not have kept
         await self._transfer.begin(instance.browser, launch)

@@ -34,6 +34,8 @@ class Instance:
         self.actor: Actor | None = None
         """Whose wish is being carried out; None: nobody's."""
         self.browser: Browser | None = None
+        self.proxy_trouble = ""
+        """What keeps its browser's proxy from being of use; empty: nothing, as far as is known, or it has none."""
         self.origin = login_files.origin_of(resources.config.whatsapp.url)
         self.custody = Custody(
             code,

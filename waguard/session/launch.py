@@ -30,6 +30,7 @@ from waguard.session.ladder import Ladder, Taken
 from waguard.session.login import ClientLogin
 from waguard.session.transfer import Transfer
 from waguard.session.undo import Acts
+from waguard.session.way_out import WayOut
 from waguard.system import host, shortage
 from waguard.system.deadline import within
 from waguard.system.threads import Kind, in_thread
@@ -59,10 +60,12 @@ class Launcher:
         ending: Ending,
         transfer: Transfer,
         acts: Acts,
+        way_out: WayOut,
     ) -> None:
         self._instance = instance
         self._transfer = transfer
         self._acts = acts
+        self._way_out = way_out
         self._login = login
         self._enclosure = enclosure
         self._ending = ending
@@ -220,6 +223,7 @@ class Launcher:
         await in_thread(witness.write, profile.witness, Witness(before.browser if before else version))
         await in_thread(authorities.put, profile.path, resources.authorities, resources.profiles.user)
         restraints = await in_thread(limits.command, held.memory_max_mb, kind=Kind.MACHINE)
+        forwarder = await self._way_out.begin()
         browser = instance.browser = Browser.spawn(
             sandbox,
             binary,
@@ -230,6 +234,7 @@ class Launcher:
             restraints,
             folders,
             held.time_zone,
+            forwarder,
         )
         instance.custody.drop_lock()  # the sandbox holds it from here, until all of it is gone
         launch = replace(launch, processes=tuple(await browser.run.identify()), version=version)

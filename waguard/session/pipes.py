@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from waguard.browser.launch import PIPES, Browser
+from waguard.browser.launch import PIPES, PROXY, Browser
 from waguard.core.model import ClientCode
 from waguard.sandbox import reaper
 from waguard.system.systemd import Manager
@@ -24,7 +24,7 @@ class Pipes:
         return self._manager.pass_on(self._named(launch, browser))
 
     def take(self, launch: reaper.LaunchRecord) -> dict[str, int]:
-        """By `PIPES`: those that an earlier daemon has left us."""
+        """By `PIPES` and `PROXY`: those that an earlier daemon has left us."""
         names = pipe_names(self._code, launch).items()
         return {pipe: fd for pipe, name in names if (fd := self._manager.take(name)) is not None}
 
@@ -34,15 +34,15 @@ class Pipes:
 
     def _named(self, launch: reaper.LaunchRecord, browser: Browser) -> Mapping[str, int]:
         fds = browser.pipes()
-        return {name: fds[pipe] for pipe, name in pipe_names(self._code, launch).items()}
+        return {name: fds[pipe] for pipe, name in pipe_names(self._code, launch).items() if pipe in fds}
 
 
 def pipe_names(code: ClientCode, launch: reaper.LaunchRecord) -> Mapping[str, str]:
-    """By `PIPES`: what the service manager knows the launch's pipes by.
+    """By `PIPES` and `PROXY`: what the service manager knows the launch's pipes by.
 
     Short, since all names of all launches have to fit into one variable; one of them tells whose launch it is.
     """
-    names = {pipe: f"{launch.token}.{pipe[0]}" for pipe in PIPES}
+    names = {pipe: f"{launch.token}.{pipe[0]}" for pipe in (*PIPES, PROXY)}
     return names | {"stderr": f"{names['stderr']}.{code}"}
 
 

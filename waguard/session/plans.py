@@ -34,6 +34,8 @@ class Plans:
         return events.Unreachable(epoch, failure, plan, why, step=step)
 
     def _offline(self, *, no_way: bool) -> tuple[tuple[Remedy, ...], str]:
+        if trouble := self._instance.proxy_trouble:
+            return ((Remedy.RELOAD,) if no_way else ()), trouble
         if self._gate.network_down_with(self._instance.code):
             return ((Remedy.RELOAD,) if no_way else ()), _NETWORK
         return tuple(PLANS[Fault.OFFLINE]), BY_COST

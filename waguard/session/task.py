@@ -47,6 +47,7 @@ from waguard.session.usage import Usages
 from waguard.session.value_files import ValueFiles
 from waguard.session.values import Values
 from waguard.session.watch import Watch
+from waguard.session.way_out import WayOut
 from waguard.system.deadline import Span, within
 from waguard.system.tasks import Changes
 from waguard.system.threads import working_for
@@ -75,8 +76,9 @@ class Session:
             instance.publish,
         )
         self.acts = Acts(instance, self.login, self.values)
-        launcher = Launcher(instance, self.login, enclosure, self._ending, transfer, self.acts)
-        self._handover = Handover(instance, self.login, enclosure, transfer)
+        self.way_out = way_out = WayOut(instance)
+        launcher = Launcher(instance, self.login, enclosure, self._ending, transfer, self.acts, way_out)
+        self._handover = Handover(instance, self.login, enclosure, transfer, way_out)
         self._cleanup = Cleanup(instance, self.login, self._ending, transfer, self.values, self.acts)
         self._inbox = Inbox()
         self._crew = Crew(instance, self._inbox)

@@ -74,7 +74,9 @@ class PageVisit:
         self.tell(self._plans.unreachable(epoch, step, failure))
 
     def no_way(self, epoch: int, step: int, error: PageUnreachable) -> None:
-        """Likewise, and the browser says why."""
+        """Likewise, and the browser says why; its forwarder knows better what is wrong with a proxy."""
+        if trouble := self.instance.proxy_trouble:
+            error = PageUnreachable(trouble, hint=f"Is it right? See: waguard settings {self.instance.code}")
         self.quote(error)
         self.note(NoWay(error.message))
         self.unreachable(epoch, step, Failure.of(error, Stage.OPEN))

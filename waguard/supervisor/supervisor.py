@@ -379,6 +379,8 @@ class Supervisor:
         """
         self._check_open()
         await self.settings.put(code, wanted, condition)
+        if (session := self._sessions.get(code)) is not None:
+            await session.way_out.renew()
         view = self.settings_view(code)
         if not (restart and view.needs_restart):
             return view

@@ -4,6 +4,8 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -264,6 +266,36 @@ def namespace_pids(pid: int) -> Sequence[int]:
     text = data.decode("utf-8", "replace")
     found = next((line for line in text.splitlines() if line.startswith("NSpid:")), "")
     return [int(one) for one in found.split()[1:]]
+
+
+def tcp_inode(from_: tuple[str, int], to: tuple[str, int]) -> int | None:
+    """The socket that has this connection at its beginning, IPv4 on this machine; None if there is none, proc(5)."""
+    wanted = [f"{_reversed(host)}:{port:04X}" for host, port in (from_, to)]
+    with open("/proc/net/tcp", encoding="ascii") as table:  # noqa: PTH123 (thousands of lines, one by one)
+        for line in table:
+            fields = line.split()
+            if fields[1:3] == wanted:
+                return int(fields[9]) or None
+    return None
+
+
+def _reversed(host: str) -> str:
+    """An address as that table has it, on a machine of either byte order."""
+    return f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}"
+
+
+def has_socket(pid: int, inode: int) -> bool:
+    """Whether the process has it among its fds, as far as we may look."""
+    try:
+        with os.scandir(f"/proc/{pid}/fd") as fds:
+            names = [fd.path for fd in fds]
+    except _NOT_THERE:
+        return False
+    for name in names:
+        with contextlib.suppress(OSError):
+            if os.readlink(name) == f"socket:[{inode}]":  # noqa: PTH115 (it is no path)
+                return True
+    return False
 
 
 def flock_holders(paths: Iterable[Path]) -> dict[Path, list[int]]:

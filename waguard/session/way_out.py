@@ -1,0 +1,80 @@
+"""The way out of a client's browser, where it has a proxy: its forwarder, whom that serves, and what is wrong with the proxy."""
+
+import os
+import socket
+from collections.abc import Sequence
+from functools import partial
+
+from waguard.browser.forwarder import Forwarder, Upstream, door
+from waguard.errors import SandboxFailed
+from waguard.session.instance import Instance
+from waguard.system import host
+from waguard.system.repeats import Repeats
+from waguard.system.threads import Kind, in_thread
+
+
+class WayOut:
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._strangers = Repeats(5)
+
+    async def begin(self) -> Forwarder | None:
+        """For a launch; None: it has no proxy. Raises `StorageFailed`, `SandboxFailed`."""
+        self._instance.proxy_trouble = ""
+        if (upstream := await self._upstream()) is None:
+            return None
+        try:
+            listening = door()
+        except OSError as error:
+            raise SandboxFailed(f"There is no port for the way to its proxy: {error.strerror}.") from None
+        return await self._start(listening, upstream)
+
+    async def take_over(self, fd: int) -> Forwarder | None:
+        """That of a browser that an earlier daemon has started, for whose socket this is a copy; None: it has no proxy any more.
+
+        Raises `StorageFailed`, `OSError`.
+        """
+        if (upstream := await self._upstream()) is None:
+            return None
+        listening = socket.socket(fileno=os.dup(fd))
+        listening.setblocking(False)
+        return await self._start(listening, upstream)
+
+    async def renew(self) -> None:
+        """There may be other settings: what needs no other browser holds from here on. Raises `StorageFailed`."""
+        browser = self._instance.browser
+        if browser is not None and browser.forwarder is not None and (upstream := await self._upstream()):
+            browser.forwarder.use(upstream)
+
+    async def _upstream(self) -> Upstream | None:
+        settings, code = self._instance.resources.settings, self._instance.code
+        if (proxy := settings.of(code).proxy) is None:
+            return None
+        return Upstream(proxy.url, proxy.user, await settings.password_of(code))
+
+    async def _start(self, listening: socket.socket, upstream: Upstream) -> Forwarder:
+        made = Forwarder(listening, upstream, self._is_ours, self._told)
+        await made.start()
+        return made
+
+    def _told(self, trouble: str) -> None:
+        proxy = self._instance.resources.settings.known_of(self._instance.code).proxy
+        where = proxy.url if proxy is not None else "that it was started with"
+        self._instance.proxy_trouble = f"The proxy {where} {trouble}." if trouble else ""
+
+    async def _is_ours(self, peer: tuple[str, int], own: tuple[str, int]) -> bool:
+        """Whether a process of the browser holds the other end: no other program of this machine gets out by the client's proxy."""
+        browser = self._instance.browser
+        if browser is None:
+            return False
+        inode = await in_thread(partial(host.tcp_inode, peer, own), kind=Kind.MACHINE)
+        members = await in_thread(browser.run.members, kind=Kind.MACHINE)
+        look = partial(_hold, [one.pid for one in members], inode)
+        held = await in_thread(look, kind=Kind.MACHINE)
+        if not held and (left_out := self._strangers.left_out("")) is not None:
+            self._instance.publish("proxy.stranger", **({"left_out": left_out} if left_out else {}))
+        return held
+
+
+def _hold(pids: Sequence[int], inode: int | None) -> bool:
+    return inode is not None and any(host.has_socket(pid, inode) for pid in pids)
