@@ -73,6 +73,9 @@ def build(room: Path, project: dict[str, object], out: Path) -> Path:
     for name, place in PLACES.items():
         _copy(ROOT / "systemd" / name, tree / place)
     _copy(ROOT / SCHEMA, tree / "usr/share/waguard" / Path(SCHEMA).name)
+    time = os.environ.get("SOURCE_DATE_EPOCH") or _committed()
+    program_of = {"PYTHONPATH": str(program), "PYTHONDONTWRITEBYTECODE": "1", "SOURCE_DATE_EPOCH": time}
+    _run([PYTHON, "scripts/manual.py", str(tree / "usr/share")], **program_of)
     docs = tree / "usr/share/doc/waguard"
     for name in DOCS:
         _copy(ROOT / name, docs / name)

@@ -26,6 +26,7 @@ WITHOUT_JSON = {
     "values get": "the value, byte for byte",
     "audit export": "JSON lines anyhow",
     "config schema": "JSON anyhow",
+    "completion": "for a shell to read",
 }
 """Commands that print no document of their own, and why."""
 GIVEN = {"PHONE": "5215550001111", "KEY": "k", "NAME": "crm", "CODE": "demo", "PATH": "login", "FILE": "file"}

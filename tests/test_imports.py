@@ -311,6 +311,7 @@ NOTHING = CONFIGURED | {"pydantic", "waguard.config"}
         (("--version",), NOTHING),
         (("config", "check"), CONFIGURED),
         (("token",), CONFIGURED),
+        (("completion", "codes"), CONFIGURED),
         (("status", "--url", "http://127.0.0.1:1"), LOOKED),
         (("snapshots", "demo", "--url", "http://127.0.0.1:1"), DAEMONS),
         (("connect", "demo", "--url", "http://127.0.0.1:1"), DAEMONS),

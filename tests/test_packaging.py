@@ -135,6 +135,7 @@ def test_the_bootstrap_looks_for_browsers_where_the_daemon_does() -> None:
         "scripts/bootstrap.sh",
         "scripts/lock.sh",
         "scripts/reference.py",
+        "scripts/manual.py",
         ".ci/run",
         "examples/demo.py",
         "deb/build.py",

@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "import": "logins:bring",
     "export": "logins:export",
     "reap": "logins:reap",
+    "check": "local:check",
     "schedule": "logins:schedule",
     "stats": "stats:stats",
     "values": "app:values",
@@ -39,6 +40,7 @@ COMMANDS: Mapping[str, str] = {
     "audit": "audit:commands",
     "doctor": "local:doctor",
     "config": "settings:commands",
+    "completion": "completion:completion",
 }
 TOKEN_COMMANDS: Mapping[str, str] = {
     "show": "local:token",

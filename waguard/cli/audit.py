@@ -31,7 +31,9 @@ from waguard.system.files import replacing
 from waguard.system.sqlite import TooNewError
 
 commands = typer.Typer(
-    help="Show, verify and export the records of what was done with special rights.", no_args_is_help=True
+    help="Show, verify and export the records of what was done with special rights.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 _JOURNAL_S = 20.0
 """Deadline of journalctl."""

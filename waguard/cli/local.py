@@ -43,3 +43,28 @@ def doctor(ctx: typer.Context, json: Json = False) -> None:
         show.doctor(results, terminal.output())
     if any(result.grade is Grade.PROBLEM for result in results):
         raise typer.Exit(ExitCode.FOUND)
+
+
+def check(
+    ctx: typer.Context,
+    code: Annotated[str | None, typer.Argument(help="This client's alone.", metavar="[CODE]")] = None,
+    all_logins: Annotated[bool, typer.Option("--all-logins", help="Of all clients.")] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help="Seconds that a snapshot or a profile may take.")
+    ] = 300.0,
+    json: Json = False,
+) -> None:
+    """Open every snapshot, and examine every profile that no browser uses; change nothing. Exit code 4 if one is not as it should be."""
+    if all_logins is (code is not None):
+        raise typer.BadParameter("say of whom: a client's code, or --all-logins")
+    client = client_code(code) if code is not None else None
+    from waguard.cli import show, terminal  # noqa: PLC0415 (`token` needs nothing of this)
+    from waguard.cli.check import look_at  # noqa: PLC0415 (likewise)
+
+    found = look_at(ctx.obj, client, timeout)
+    if json:
+        print_json(found)
+    else:
+        show.checked(found, terminal.output())
+    if not all(one.ok for one in found):
+        raise typer.Exit(ExitCode.FOUND)

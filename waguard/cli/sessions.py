@@ -41,7 +41,10 @@ def _http(url: str | None) -> str | None:
 Url = Annotated[
     str | None,
     typer.Option(
-        "--url", help="The daemon's address, instead of the configuration's: http or unix.", callback=_http
+        "--url",
+        help="The daemon's address, instead of the configuration's: http or unix.",
+        metavar="URL",
+        callback=_http,
     ),
 ]
 WaitFor = Annotated[

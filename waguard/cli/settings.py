@@ -16,7 +16,9 @@ from waguard.config.load import ENV_PREFIX, SEARCHED, Loaded, beside, load
 
 HIDDEN = "******"
 commands = typer.Typer(
-    help="Check the configuration, show the values in force, or its JSON Schema.", no_args_is_help=True
+    help="Check the configuration, show the values in force, or its JSON Schema.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from waguard.api.words import in_shell
-from waguard.cli.checks import CheckResult, Grade
+from waguard.cli.checks import Checked, CheckResult, ClientChecked, Grade, What
 from waguard.cli.happenings import STYLES, history
 from waguard.cli.table import Column, facts, table
 from waguard.cli.units import age, milliseconds, number, size, stages, when
@@ -313,6 +313,41 @@ def doctor(results: Sequence[CheckResult], console: Console) -> None:
     table(columns, rows, console)
     counts = [f"{sum(one.grade is grade for one in results)} {grade}" for grade in Grade]
     console.print(", ".join(counts))
+
+
+def checked(found: Sequence[ClientChecked], console: Console) -> None:
+    """A row for each client: those with something wrong first."""
+    columns = (Column("CLIENT"), Column("PROFILE"), Column("SNAPSHOTS"), Column("WHY", text=True))
+    rows = [
+        (
+            one.client,
+            _states(one, What.PROFILE) or Text("-"),
+            _states(one, What.SNAPSHOT) or Text("-"),
+            "\n".join(_why(each) for each in one.checked if each.why),
+        )
+        for one in sorted(found, key=lambda one: one.ok)
+    ]
+    if rows:
+        table(columns, rows, console)
+    opened = sum(each.what is What.SNAPSHOT and each.ok for one in found for each in one.checked)
+    wrong = sum(not each.ok for one in found for each in one.checked)
+    outcome = Text(f"{wrong or 'no'} problem{'s' if wrong != 1 else ''}", "bold red" if wrong else "green")
+    console.print(Text(f"{len(found)} clients, {opened} snapshots opened, ").append(outcome).append("."))
+
+
+def _why(each: Checked) -> str:
+    return f"snapshot {each.id}: {each.why}" if each.what is What.SNAPSHOT and each.id else each.why
+
+
+def _states(one: ClientChecked, what: What) -> Text:
+    """How many are how; of the profile there is one."""
+    parts = []
+    counts = Counter((each.state, each.ok) for each in one.checked if each.what is what)
+    for (state, ok), count in sorted(counts.items(), key=lambda item: item[0][1]):
+        words = state.replace("_", " ")
+        text = words if what is What.PROFILE else f"{count} {words}"
+        parts.append(Text(text, "red" if not ok else "yellow" if state in {"suspect", "in_use"} else "green"))
+    return Text(", ").join(parts)
 
 
 def _status(view: SessionView) -> Text:

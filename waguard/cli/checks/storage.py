@@ -134,9 +134,8 @@ def _uid(name: str) -> int:
 
 def snapshot_keys(config: Config, service: Service | None = None) -> Seen:
     """Without them no snapshot can be opened; beside the snapshots they protect from nobody who has the disk."""
-    named, root = config.snapshots.key_file, config.sessions.dir
-    handed = service.credentials.get(keys.CREDENTIAL) if service is not None and named is None else None
-    place = handed or keys.place(named, root)
+    root = config.sessions.dir
+    place, handed = keys_of(config, service)
     beside = place.parent == root
     if (handed is not None or beside) and not place.exists():
         return _no_keys(place, handed=handed is not None, sealed=any(root.glob(".backups/*/*.wgb")))
@@ -157,6 +156,13 @@ def snapshot_keys(config: Config, service: Service | None = None) -> Seen:
         hint = "Put them elsewhere: snapshots.key_file, or the systemd credential waguard.keys"
         return Seen(f"{what}; stored beside the snapshots that they seal", Grade.WARNING, hint)
     return Seen(what)
+
+
+def keys_of(config: Config, service: Service | None) -> tuple[Path, Path | None]:
+    """Where the keys are, and the same if systemd hands them to the service."""
+    named = config.snapshots.key_file
+    handed = service.credentials.get(keys.CREDENTIAL) if service is not None and named is None else None
+    return handed or keys.place(named, config.sessions.dir), handed
 
 
 def _newest_snapshots(root: Path) -> Iterator[Path]:
