@@ -17,6 +17,7 @@ from waguard.cli.service import Service, start
 from waguard.cli.tokens import given, own_token
 from waguard.cli.wire import LOOK_S, UNIX, Answer, Meanwhile, Wire
 from waguard.config.sections import Config
+from waguard.core.deliveries import State
 from waguard.core.model import ClientCode, Wait
 from waguard.core.shown import (
     AllSessions,
@@ -37,6 +38,14 @@ from waguard.core.shown import (
     UndoView,
     ValueDeleted,
     ValueList,
+)
+from waguard.core.shown_webhooks import (
+    MessageList,
+    Redriven,
+    WebhookList,
+    WebhookMade,
+    WebhookTried,
+    WebhookView,
 )
 from waguard.errors import BY_CODE, WaguardError
 from waguard.system.files import replacing
@@ -184,6 +193,37 @@ class Control:
         path = f"/v1/tokens/{quote(which, safe='')}/revoke"
         return self._parsed(TokenView, self._ask("POST", path))
 
+    def webhooks(self) -> WebhookList:
+        return self._parsed(WebhookList, self._ask("GET", "/v1/webhooks"))
+
+    def create_webhook(self, address: str, clients: str, kinds: str) -> WebhookMade:
+        # In the body: no log of anybody's has that.
+        body = BytesIO(json.dumps({"url": address, "clients": clients, "kinds": kinds}).encode())
+        return self._parsed(WebhookMade, self._ask("POST", "/v1/webhooks", body=body))
+
+    def change_webhook(self, webhook: str, *, enabled: bool) -> WebhookView:
+        options = {"enabled": str(enabled).lower()}
+        return self._parsed(WebhookView, self._ask("PATCH", _webhook(webhook), options))
+
+    def rotate_webhook(self, webhook: str, overlap_s: float) -> WebhookMade:
+        options = {"overlap_s": f"{overlap_s:g}"}
+        return self._parsed(WebhookMade, self._ask("POST", _webhook(webhook, "/rotate"), options))
+
+    def delete_webhook(self, webhook: str) -> WebhookView:
+        return self._parsed(WebhookView, self._ask("DELETE", _webhook(webhook)))
+
+    def test_webhook(self, webhook: str) -> WebhookTried:
+        body = self._ask("POST", _webhook(webhook, "/test"), limit_s=self._patience_s)
+        return self._parsed(WebhookTried, body)
+
+    def webhook_messages(self, webhook: str, state: State, limit: int) -> MessageList:
+        options = {"state": state.value, "limit": str(limit)}
+        return self._parsed(MessageList, self._ask("GET", _webhook(webhook, "/messages"), options))
+
+    def redrive_webhook(self, webhook: str, messages: Sequence[str]) -> Redriven:
+        body = BytesIO(json.dumps({"messages": messages}).encode())
+        return self._parsed(Redriven, self._ask("POST", _webhook(webhook, "/redrive"), body=body))
+
     def reap(self, *, dry_run: bool) -> Sweep:
         return self._parsed(
             Sweep, self._ask("POST", "/v1/reap", {"dry_run": str(dry_run).lower()}, limit_s=self._patience_s)
@@ -250,6 +290,10 @@ class Control:
 
 def _value(code: ClientCode, key: str) -> str:
     return f"/v1/sessions/{code}/values/{quote(key, safe='')}"
+
+
+def _webhook(webhook: str, verb: str = "") -> str:
+    return f"/v1/webhooks/{quote(webhook, safe='')}{verb}"
 
 
 def _error(problem: dict[str, Any]) -> WaguardError:

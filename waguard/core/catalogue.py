@@ -4,11 +4,12 @@ An event that is not in it, or has another field or level, cannot be published. 
 """
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-Level = Literal["debug", "info", "warning", "error"]
+from waguard.core.event_kind import Kind, Level
+from waguard.core.event_kind import kind as _kind
+from waguard.core.webhook_events import WEBHOOKS
 
 OF_A_CLIENT = ("client", "attempt", "pid")
 """Any event may say whose it is, and then of which launch, and which process began it."""
@@ -48,6 +49,7 @@ FIELDS: Mapping[str, str] = {
     "dry_run": "true: it was only reported what would be done",
     "duration_ms": "how long it took, milliseconds",
     "error": "what went wrong",
+    "enabled": "whether messages are sent",
     "events": "how many events",
     "events_lost": "how many events were not written meanwhile",
     "evidence": "what was seen",
@@ -62,6 +64,7 @@ FIELDS: Mapping[str, str] = {
     "frozen_ms": "how long the browser was held still, milliseconds",
     "hash": "the hash of a record",
     "hint": "what to do about it",
+    "host": "the host of a webhook's address",
     "http_status": "the status of the answer",
     "job": "the job's name",
     "kept_as": "where the old file was put",
@@ -76,6 +79,7 @@ FIELDS: Mapping[str, str] = {
     "logger": "the logger's name",
     "memory_peak_mb": "the most memory it took, MiB",
     "message": "what was logged",
+    "messages": "how many messages",
     "method": "the request's method",
     "number": "the number of a record",
     "outcome": "what came of it",
@@ -114,37 +118,13 @@ FIELDS: Mapping[str, str] = {
     "version_before": "what the version was before",
     "wanted": "`up` or `down`",
     "was": "the status before",
+    "webhook": "the id of a webhook",
     "where": "the part of the daemon",
     "why": "why",
     "why_no_limits": "why no limits are set",
     "wid": "the last digits of the number that is logged in",
 }
 """What each field means, in whichever event it is; `Kind.differs` has the exceptions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    says: str
-    fields: Sequence[str] = ()
-    levels: Sequence[Level] = ("info",)
-    """The first one is meant where nothing is said."""
-    differs: Mapping[str, str] | None = None
-    """What a field means here, if that is something else than elsewhere."""
-    details: bool = False
-    """It has the details of an error besides."""
-    asked: bool = False
-    """A wish may cause it: then it has `OF_AN_ACTOR` besides."""
-
-
-def _kind(
-    says: str,
-    fields: str = "",
-    *levels: Level,
-    differs: Mapping[str, str] | None = None,
-    details: bool = False,
-    asked: bool = False,
-) -> Kind:
-    return Kind(says, tuple(fields.split()), levels or ("info",), differs, details, asked)
 
 
 EVENTS: Mapping[str, Kind] = {
@@ -200,6 +180,7 @@ EVENTS: Mapping[str, Kind] = {
         "A token got another secret.", "token token_name expires_at overlap_s", asked=True
     ),
     "token.revoked": _kind("A token was revoked.", "token token_name", asked=True),
+    **WEBHOOKS,
     "library.log": _kind(
         "A library has logged something.", "logger message error trace left_out", "warning", "error"
     ),

@@ -60,6 +60,11 @@ TOLD: Mapping[str, frozenset[str]] = {
         "token.created": "token token_name scopes clients expires_at",
         "token.rotated": "token token_name expires_at",
         "token.revoked": "token token_name",
+        "webhook.created": "webhook host",
+        "webhook.changed": "webhook host enabled",
+        "webhook.rotated": "webhook host overlap_s",
+        "webhook.deleted": "webhook host",
+        "webhook.disabled": "webhook host why",
         "schedule.failed": "job error",
     }.items()
 }
@@ -143,7 +148,7 @@ class Wish:
     def wants(self, client: str, name: str) -> bool:
         if self.kinds and name not in self.kinds and name.partition(".")[0] not in self.kinds:
             return False
-        if name.startswith("token.") and not self.caller.is_admin:
+        if name.startswith(("token.", "webhook.")) and not self.caller.is_admin:
             return False
         if client:
             return self.caller.may_see(ClientCode(client)) and (not self.clients or client in self.clients)
