@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 # One test after the other; WORKERS=4: four at a time, since most of them wait for a browser most of the time.
 WORKERS = 0
-CORE_TESTS := $(addprefix tests/test_,access.py address.py answer.py audit_core.py catalogue.py feed.py file_name.py health.py labels.py learning.py lease.py listing.py login.py machine.py news.py plain_text.py proxying.py rate.py relay_budget.py relay_policy.py retention.py stats.py treatment.py undo.py values.py visit.py)
+CORE_TESTS := $(addprefix tests/test_,access.py address.py answer.py audit_core.py catalogue.py feed.py file_name.py health.py labels.py learning.py lease.py listing.py login.py machine.py news.py plain_text.py proxying.py rate.py relay_budget.py relay_policy.py retention.py stats.py treatment.py undo.py values.py visit.py webhook.py)
 
 .PHONY: help demo test run check coverage reference docs bench deb deb-test vm-test setup clean
 

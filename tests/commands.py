@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from waguard.access import configured
 from waguard.api import problems
-from waguard.cli.app import COMMANDS, SETTINGS_COMMANDS, TOKEN_COMMANDS, VALUE_COMMANDS, app
+from waguard.cli.app import COMMANDS, SETTINGS_COMMANDS, TOKEN_COMMANDS, VALUE_COMMANDS, WEBHOOK_COMMANDS, app
 from waguard.core.shown import SessionView
 from waguard.errors import SessionNotFound, WaguardError
 
@@ -26,6 +26,7 @@ for place in (
     *TOKEN_COMMANDS.values(),
     *VALUE_COMMANDS.values(),
     *SETTINGS_COMMANDS.values(),
+    *WEBHOOK_COMMANDS.values(),
 ):  # else one is imported while a test has patched what it takes a copy of, and keeps that
     import_module(f"waguard.cli.{place.partition(':')[0]}")
 

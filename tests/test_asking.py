@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from waguard.api import sse
 from waguard.api.routes import ROUTES
-from waguard.asking import verbs
+from waguard.asking import daemon, verbs
 from waguard.asking.ask import Answer, Ask
 from waguard.asking.frames import MOST_BYTES, Frame, Frames, happening
 from waguard.client.client import PATIENCE_S, SILENT_S, Client, Session
@@ -44,8 +44,9 @@ GIVEN: dict[str, Any] = {
 """Arguments by their names; else any text."""
 VERBS: dict[str, Callable[..., Ask[Any]]] = {
     name: one
-    for name, one in vars(verbs).items()
-    if inspect.isfunction(one) and one.__module__ == verbs.__name__ and not name.startswith("_")
+    for module in (verbs, daemon)
+    for name, one in vars(module).items()
+    if inspect.isfunction(one) and one.__module__ == module.__name__ and not name.startswith("_")
 }
 each_verb = pytest.mark.parametrize("name", VERBS)
 URL = "http://127.0.0.1:8717"
@@ -149,7 +150,7 @@ def test_what_may_be_sent_again(sent: Ask[Any], may: bool) -> None:
 
 def test_somebodys_text_stays_one_part_of_the_path() -> None:
     assert verbs.value(DEMO, "a/b?c#d e").path == "/v1/sessions/demo/values/a%2Fb%3Fc%23d%20e"
-    assert verbs.list_sessions(text="a&b").target == "/v1/sessions?text=a%26b"
+    assert daemon.list_sessions(text="a&b").target == "/v1/sessions?text=a%26b"
 
 
 def test_what_was_answered_is_told_from_what_was_not() -> None:

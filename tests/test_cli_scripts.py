@@ -29,7 +29,18 @@ WITHOUT_JSON = {
     "completion": "for a shell to read",
 }
 """Commands that print no document of their own, and why."""
-GIVEN = {"PHONE": "5215550001111", "KEY": "k", "NAME": "crm", "CODE": "demo", "PATH": "login", "FILE": "file"}
+GIVEN = {
+    "PHONE": "5215550001111",
+    "KEY": "k",
+    "NAME": "crm",
+    "CODE": "demo",
+    "PATH": "login",
+    "FILE": "file",
+    "KEY...": "language",
+    "KEY=VALUE...": "language=es",
+    "ID": "w",
+    "ADDRESS": "https://example.com/",
+}
 MORE = {
     "token create": ("--scope", "read", "--all-clients"),
     **dict.fromkeys(("cleanup", "restore", "undo", "values delete"), ("--yes",)),

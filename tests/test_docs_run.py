@@ -39,6 +39,7 @@ PAGES = (
     "docs/how-to/tokens.md",
     "docs/how-to/settings.md",
     "docs/how-to/events.md",
+    "docs/how-to/webhooks.md",
     "docs/how-to/drive.md",
     "docs/how-to/snapshots.md",
     "docs/how-to/move-logins.md",
@@ -55,6 +56,7 @@ ELSEWHERE: Mapping[str, str] = {
     r"sudo apt-get\b": "tests/test_deb.py, likewise",
     r"docker\b": "tests/test_container.py, where there is docker",
     r"curl .*/downloads/ID$": "tests/test_transfer.py, with a page that has downloaded something",
+    r".*waguard webhook \w+ ID\b": "tests/test_webhooks_port.py, with a receiver",
     r"\.venv/bin/python -m pytest\b": "this is pytest",
 }
 """Commands that are not typed here, and who runs them."""

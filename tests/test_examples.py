@@ -133,4 +133,5 @@ async def test_each_example_does_what_it_says(start: Daemon, tmp_path: Path) -> 
 def test_each_example_is_run() -> None:
     run = {*PACKAGES, "playwright_unread.py", "pyppeteer_export.py", "demo.py"}
     run |= {"crm.py", "crm.mjs"}  # tests/test_crm.py
+    run |= {"webhook_receiver.py", "webhook_receiver.mjs"}  # tests/test_webhooks_port.py
     assert {one.name for one in EXAMPLES.iterdir() if one.is_file()} == run

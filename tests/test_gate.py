@@ -15,7 +15,8 @@ from waguard.admission.room import Room
 from waguard.browser import find
 from waguard.browser.find import Binary, Installed
 from waguard.config.sections import Config
-from waguard.core.catalogue import Level, level_of
+from waguard.core.catalogue import level_of
+from waguard.core.event_kind import Level
 from waguard.core.health.breaker import BreakerPolicy
 from waguard.core.health.faults import Fault
 from waguard.core.model import Alert, Cause, ClientCode, Failure, Stage

@@ -19,16 +19,18 @@ from waguard.access.access import Access
 from waguard.access.configured import ConfiguredTokens
 from waguard.access.made import MadeTokens
 from waguard.access.peers import Peers
-from waguard.api import app
+from waguard.api import app, webhooks
 from waguard.api.acts import ACTS, HARMLESS
 from waguard.api.port import Port
 from waguard.api.routes import ROUTES, Route, Streamed
 from waguard.api.schemas import AnyOptions, Options, ScopeName
 from waguard.audit.audit import Audit
 from waguard.config.sections import Api, Jwt
+from waguard.config.sections import Webhooks as Hooks
 from waguard.core.access import OF_ADMIN, OF_CLIENT, OF_TOKENS, SCOPES, About, Scope
 from waguard.observe.bus import Bus
 from waguard.supervisor.supervisor import Supervisor
+from waguard.webhooks.webhooks import Webhooks
 
 NO_PEERS = Peers((), (), frozenset(), 0)
 ADMIN, TOKEN = "admin-admin-admin-admin", "demo-demo-demo-demo"
@@ -235,7 +237,11 @@ def application(supervisor: Supervisor, *more: Route[Any]) -> web.Application:
         lambda _alert, _text: None,
     )
     audit = Audit(Path("/nowhere"), bus, lambda _alert, _text: None)
-    return app.make(supervisor, access, Api(), bus, Port(1, bus.publish, 1.0), audit, [*ROUTES, *more])
+    hooks = Webhooks(
+        Path("/nowhere"), Hooks(), supervisor.history.feed, bus, lambda _alert, _text: None, webhooks.body
+    )
+    port = Port(1, bus.publish, 1.0)
+    return app.make(supervisor, access, Api(), bus, port, audit, hooks, [*ROUTES, *more])
 
 
 async def test_what_is_served_is_in_the_table(pose: Daemon) -> None:

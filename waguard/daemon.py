@@ -27,6 +27,7 @@ from waguard.admission.gate import Gate
 from waguard.admission.room import Room
 from waguard.admission.turns import Turns
 from waguard.api import app, listen
+from waguard.api import webhooks as messages
 from waguard.api.port import Port, most
 from waguard.audit.audit import Audit
 from waguard.browser import authorities, find
@@ -65,6 +66,7 @@ from waguard.system.tasks import background
 from waguard.system.threads import Kind, in_thread
 from waguard.upkeep.keeper import Keeper
 from waguard.upkeep.sweep.sweeper import Sweeper
+from waguard.webhooks.webhooks import Webhooks
 from waguard.whatsapp import page as whatsapp
 
 if TYPE_CHECKING:
@@ -294,6 +296,9 @@ async def running(
         stack.push_async_callback(audit.close)  # after all sessions, likewise
         await audit.start()
         bus.subscribe(audit.heard)
+        webhooks = Webhooks(root, config.webhooks, history.feed, bus, gate.alerts.set, messages.body)
+        stack.push_async_callback(webhooks.close)  # likewise
+        webhooks.start()
         threads.of_this_loop().heard = Hangs(bus.publish, gate.alerts).heard
         services = Services(
             resources,
@@ -327,7 +332,7 @@ async def running(
         access = Access(tokens, made, jwts, peers, bus.publish, gate.alerts.set)
         for work in (access.keep, access.watch):
             stack.push_async_callback(_end, background(work, "access", bus.publish, again=True))
-        application = app.make(supervisor, access, config.api, bus, connections, audit)
+        application = app.make(supervisor, access, config.api, bus, connections, audit, webhooks)
         await _serve(stack, application, connections)
         handed = await listen.handed(manager, config, bus)
         if handed is not None:  # whoever asks meanwhile waits in the socket, and is not refused

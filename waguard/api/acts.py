@@ -6,7 +6,19 @@ from typing import Any
 
 from aiohttp import web
 
-from waguard.api import admin, cdp, compat, events, files, sessions, settings, snapshots, tokens, values
+from waguard.api import (
+    admin,
+    cdp,
+    compat,
+    events,
+    files,
+    sessions,
+    settings,
+    snapshots,
+    tokens,
+    values,
+    webhooks,
+)
 from waguard.api.asked import Asked
 from waguard.api.schemas import ConnectOptions, Options
 from waguard.audit.audit import OK, Ended, Wish
@@ -66,6 +78,11 @@ ACTS: Mapping[Handler, Act] = {
     tokens.rotate: Act("token-rotate", must=True),
     # Whoever could fill the disk would keep his token alive: it is taken back all the same, and its record waits.
     tokens.revoke: Act("token-revoke"),
+    # An address may have a secret in it.
+    webhooks.create: Act("webhook-create", must=True, hides=frozenset({"url"})),
+    webhooks.change: Act("webhook-change", must=True, hides=frozenset({"url"})),
+    webhooks.rotate: Act("webhook-rotate", must=True),
+    webhooks.delete: Act("webhook-delete", must=True),
     admin.reap: Act("reap", must=True),
     sessions.undo: Act("undo", must=True),
     # By a label it may give somebody's token a client.
@@ -83,6 +100,10 @@ HARMLESS: Mapping[Handler, str] = {
     sessions.screenshot: "It changes nothing, and dashboards take one after the other; the log has each.",
     settings.show: "It only looks.",
     tokens.list_tokens: "It only looks.",
+    webhooks.list_webhooks: "It only looks.",
+    webhooks.list_messages: "It only looks.",
+    webhooks.ping: "What is sent says nothing of anybody.",
+    webhooks.redrive: "The receiver was to have these messages before.",
     cdp.attach: "Recorded when it has attached, with when it has gone: `relay.attached`, `relay.detached`.",
     cdp.version: "It only looks.",
     cdp.targets: "It only looks.",

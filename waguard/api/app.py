@@ -27,6 +27,7 @@ from waguard.api.context import (
     REQUEST_ID,
     TICKET,
     TURNS,
+    WEBHOOKS,
 )
 from waguard.api.loop_turns import LoopTurns
 from waguard.api.once import FAILED, Once, Work
@@ -63,6 +64,7 @@ from waguard.observe.bus import Bus
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import shortage
 from waguard.system.repeats import Repeats
+from waguard.webhooks.webhooks import Webhooks
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -83,6 +85,7 @@ def make(
     bus: Bus,
     port: Port,
     audit: Audit,
+    webhooks: Webhooks,
     routes: Sequence[Route[Any]] = ROUTES,
 ) -> web.Application:
     """The application; whoever runs it owns it. Raises `ValueError` for a route that does not say who may."""
@@ -178,6 +181,7 @@ def make(
     app[TURNS] = LoopTurns()
     document: Callable[[], Mapping[str, Any]] = cache(openapi.document)
     app[DOCUMENT] = document
+    app[WEBHOOKS] = webhooks
     app[READERS] = Readers(settings.event_readers, settings.heartbeat_s)
     app.on_response_prepare.append(stamp)
     app.on_cleanup.append(edge.close)

@@ -23,6 +23,8 @@ SPANISH = {
     "token_revoked": "El token ha sido revocado.",
     "token_not_found": "El token no existe.",
     "token_name_taken": "Ya hay un token con ese nombre.",
+    "webhook_not_found": "El webhook no existe.",
+    "too_many_webhooks": "Ya hay demasiados webhooks.",
     "too_many_tokens": "Ya hay demasiados tokens.",
     "forbidden": "El token no permite esta operación. Use el token propio del cliente: waguard token CODE",
     "host_not_allowed": "La cabecera Host no está permitida.",

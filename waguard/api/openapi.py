@@ -147,7 +147,7 @@ def _operation(route: Route[Any], schemas: Mapping[Any, Mapping[str, Any]]) -> M
     body: dict[str, Any] = {}
     if route.streamed is Streamed.IN:
         body = {"requestBody": {"required": True, "content": {media: {} for media in route.takes}}}
-    elif options and route.options.in_body and route.method in {"POST", "PUT"}:
+    elif options and route.options.in_body and route.method in {"POST", "PUT", "PATCH"}:
         needed = route.options.model_json_schema().get("required", [])
         schema = {"type": "object", "properties": options, "required": needed, "additionalProperties": False}
         # Options may stand in the query, too; what is needed is asked for in one place.

@@ -24,6 +24,7 @@ from waguard.api import (
     stats,
     tokens,
     values,
+    webhooks,
 )
 from waguard.api.acts import ACTS, Act
 from waguard.api.asked import Asked
@@ -35,19 +36,24 @@ from waguard.api.schemas import (
     ExportOptions,
     ImportOptions,
     ListOptions,
+    MessageOptions,
     Options,
     PageOptions,
     PairingOptions,
     QueryOptions,
     ReapOptions,
+    RedriveOptions,
     RestoreOptions,
     RotateOptions,
+    SecretOptions,
     SettingsOptions,
     StatsOptions,
     TokenOptions,
     UploadOptions,
     ValueOptions,
     WaitOptions,
+    WebhookChanges,
+    WebhookOptions,
 )
 from waguard.core.access import About, Scope
 from waguard.core.shown import (
@@ -80,6 +86,14 @@ from waguard.core.shown import (
     ValueList,
     ValueView,
 )
+from waguard.core.shown_webhooks import (
+    MessageList,
+    Redriven,
+    WebhookList,
+    WebhookMade,
+    WebhookTried,
+    WebhookView,
+)
 
 O = TypeVar("O", bound=Options)  # noqa: E741 (one letter is the custom for type variables)
 JSON = ("application/json",)
@@ -103,7 +117,7 @@ class Streamed(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route(Generic[O]):
-    method: Literal["GET", "POST", "PUT", "DELETE"]
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
     """What stands in braces is any text without a slash, even none: a wrong one is to get an answer that says what is right."""
     scope: Scope
@@ -152,6 +166,8 @@ ONE, OLD = "/v1/sessions/{code}", compat.PREFIX
 CDP = ONE + "/cdp"
 VALUE = ONE + "/values/{key}"
 EVENTS, TOKENS = "/v1/events", "/v1/tokens"
+WEBHOOKS = "/v1/webhooks"
+HOOK = WEBHOOKS + "/{id}"
 OPEN, READ, CONNECT, CLEANUP = Scope.OPEN, Scope.READ, Scope.CONNECT, Scope.CLEANUP
 BACKUP, DRIVE, ADMIN = Scope.BACKUP, Scope.DRIVE, Scope.ADMIN
 ALLOWED, OWN = About.ALLOWED, About.OWN
@@ -238,6 +254,14 @@ ROUTES: Sequence[Route[Any]] = (
     Route("POST", TOKENS, ADMIN, TokenOptions, TokenMade, tokens.create),
     Route("POST", TOKENS + "/{id}/rotate", ADMIN, RotateOptions, TokenMade, tokens.rotate),
     Route("POST", TOKENS + "/{id}/revoke", ADMIN, Options, TokenView, tokens.revoke),
+    Route("GET", WEBHOOKS, ADMIN, Options, WebhookList, webhooks.list_webhooks),
+    Route("POST", WEBHOOKS, ADMIN, WebhookOptions, WebhookMade, webhooks.create),
+    Route("PATCH", HOOK, ADMIN, WebhookChanges, WebhookView, webhooks.change),
+    Route("DELETE", HOOK, ADMIN, Options, WebhookView, webhooks.delete),
+    Route("POST", HOOK + "/rotate", ADMIN, SecretOptions, WebhookMade, webhooks.rotate),
+    Route("POST", HOOK + "/test", ADMIN, Options, WebhookTried, webhooks.ping),
+    Route("GET", HOOK + "/messages", ADMIN, MessageOptions, MessageList, webhooks.list_messages),
+    Route("POST", HOOK + "/redrive", ADMIN, RedriveOptions, Redriven, webhooks.redrive),
     Route("POST", "/v1/reap", ADMIN, ReapOptions, Sweep, admin.reap),
     Route(
         "POST",

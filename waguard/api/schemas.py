@@ -148,6 +148,49 @@ class RotateOptions(Options):
     overlap_s: Annotated[float, Field(ge=0, le=30 * 86_400)] = 3600.0
 
 
+Clients = Annotated[list[str], BeforeValidator(_words), Field(max_length=1000)]
+Kinds = Annotated[list[str], BeforeValidator(_words), Field(max_length=100)]
+"""Names of events, or their first parts: `session.changed,alert`."""
+
+
+class _OfClients(Options):
+    @field_validator("clients", check_fields=False)
+    @classmethod
+    def _codes(cls, clients: list[str] | None) -> list[str] | None:
+        for one in clients or ():
+            _code(one)
+        return clients
+
+
+Url = Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class WebhookOptions(_OfClients):
+    url: Url
+    clients: Clients = []
+    """Empty: all, also those to come, and what is about none."""
+    kinds: Kinds = []
+    """Empty: all."""
+
+
+class WebhookChanges(_OfClients):
+    """Null: as it is."""
+
+    url: Url | None = None
+    clients: Clients | None = None
+    kinds: Kinds | None = None
+    enabled: bool | None = None
+
+
+class SecretOptions(Options):
+    overlap_s: Annotated[float, Field(ge=0, le=30 * 86_400)] = 86_400.0
+
+
+class RedriveOptions(Options):
+    messages: Annotated[list[str], BeforeValidator(_words), Field(max_length=1000)] = []
+    """Ids of dead letters; empty: all of them."""
+
+
 class ReapOptions(Options):
     dry_run: bool = False
 
@@ -156,6 +199,10 @@ class PageOptions(Options):
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
     before: Annotated[int, Field(ge=0, le=2**62)] | None = None
     """The id that the last page ended with."""
+
+
+class MessageOptions(PageOptions):
+    state: Literal["waiting", "dead"] = "dead"
 
 
 class StatsOptions(Options):
@@ -176,10 +223,9 @@ class UploadOptions(Options):
 class EventOptions(Options):
     in_body = False
 
-    client: Annotated[list[str], BeforeValidator(_words), Field(max_length=1000)] = []
+    client: Clients = []
     label: Annotated[list[Label], BeforeValidator(_words), Field(max_length=MOST_LABELS)] = []
-    kind: Annotated[list[str], BeforeValidator(_words), Field(max_length=100)] = []
-    """Names of events, or their first parts: `session.changed,alert`."""
+    kind: Kinds = []
     after: Annotated[str, Field(max_length=64)] = ""
     ticket: Annotated[str, Field(max_length=256)] = ""
 

@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, str] = {
     "install": "install:install",
     "simulate": "serve:simulate",
     "token": "app:tokens",
+    "webhook": "app:webhooks",
     "audit": "audit:commands",
     "doctor": "local:doctor",
     "config": "settings:commands",
@@ -48,6 +49,17 @@ TOKEN_COMMANDS: Mapping[str, str] = {
     "list": "access:list_tokens",
     "rotate": "access:rotate",
     "revoke": "access:revoke",
+}
+WEBHOOK_COMMANDS: Mapping[str, str] = {
+    "list": "webhooks:list_webhooks",
+    "create": "webhooks:create",
+    "test": "webhooks:ping",
+    "rotate": "webhooks:rotate",
+    "enable": "webhooks:enable",
+    "disable": "webhooks:disable",
+    "delete": "webhooks:delete",
+    "messages": "webhooks:messages",
+    "redrive": "webhooks:redrive",
 }
 VALUE_COMMANDS: Mapping[str, str] = {
     "list": "values:list_values",
@@ -133,6 +145,12 @@ class _Settings(_Group):
     table, meant = SETTINGS_COMMANDS, "show"
 
 
+class _Webhooks(_Group):
+    """``waguard webhook`` lists them."""
+
+    table, meant = WEBHOOK_COMMANDS, "list"
+
+
 tokens = typer.Typer(
     cls=_Tokens,
     help="Print the admin's token or a client's; make, list, rotate and revoke tokens for apps.",
@@ -151,6 +169,12 @@ settings = typer.Typer(
     add_completion=False,
 )
 settings.callback()(lambda: None)
+webhooks = typer.Typer(
+    cls=_Webhooks,
+    help="Have events posted to a receiver: make, list, test, change and delete webhooks; see and redrive what has not arrived.",
+    add_completion=False,
+)
+webhooks.callback()(lambda: None)
 
 
 def _version(*, asked: bool) -> None:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeGuard, TypeVar
 
-from waguard.asking import verbs
+from waguard.asking import daemon, verbs
 from waguard.asking.ask import LOOK_S, UNIX, Ask
 from waguard.cli.errors import NoToken
 from waguard.cli.peer import Proof
@@ -45,7 +45,7 @@ class Control:
         with replacing(file) as new:
             self.do(verbs.export(code, snapshot_id, new, plain=plain))
 
-    sessions = _done(verbs.list_sessions)
+    sessions = _done(daemon.list_sessions)
     session = _done(verbs.show)
     disconnect = _done(verbs.disconnect)
     pairing_code = _done(verbs.pairing_code)
@@ -61,13 +61,21 @@ class Control:
     delete_value = _done(verbs.delete_value)
     settings = _done(verbs.settings)
     put_settings = _done(verbs.put_settings)
-    tokens = _done(verbs.tokens)
-    create_token = _done(verbs.create_token)
-    rotate_token = _done(verbs.rotate_token)
-    revoke_token = _done(verbs.revoke_token)
-    reap = _done(verbs.reap)
-    schedule = _done(verbs.schedule)
-    stats = _done(verbs.stats)
+    tokens = _done(daemon.tokens)
+    create_token = _done(daemon.create_token)
+    rotate_token = _done(daemon.rotate_token)
+    revoke_token = _done(daemon.revoke_token)
+    webhooks = _done(daemon.webhooks)
+    create_webhook = _done(daemon.create_webhook)
+    change_webhook = _done(daemon.change_webhook)
+    rotate_webhook = _done(daemon.rotate_webhook)
+    delete_webhook = _done(daemon.delete_webhook)
+    test_webhook = _done(daemon.test_webhook)
+    webhook_messages = _done(daemon.webhook_messages)
+    redrive_webhook = _done(daemon.redrive_webhook)
+    reap = _done(daemon.reap)
+    schedule = _done(daemon.schedule)
+    stats = _done(daemon.stats)
 
 
 @contextmanager

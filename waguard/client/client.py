@@ -7,7 +7,7 @@ from contextlib import aclosing
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from waguard.asking import verbs
+from waguard.asking import daemon, verbs
 from waguard.asking.ask import UNIX, Ask
 from waguard.client.events import follow
 from waguard.client.waiting import late, settled
@@ -132,18 +132,26 @@ class Client:
         asked = partial(_feed, clients, labels, kinds)
         return follow(self._wire, asked, after, gone_s)
 
-    list_sessions = _done(verbs.list_sessions)
-    events_ticket = _done(verbs.events_ticket)
-    alive = _done(verbs.alive)
-    not_ready = _done(verbs.not_ready)
-    openapi = _done(verbs.openapi)
-    stats = _done(verbs.stats)
-    schedule = _done(verbs.schedule)
-    reap = _done(verbs.reap)
-    tokens = _done(verbs.tokens)
-    create_token = _done(verbs.create_token)
-    rotate_token = _done(verbs.rotate_token)
-    revoke_token = _done(verbs.revoke_token)
+    list_sessions = _done(daemon.list_sessions)
+    events_ticket = _done(daemon.events_ticket)
+    alive = _done(daemon.alive)
+    not_ready = _done(daemon.not_ready)
+    openapi = _done(daemon.openapi)
+    stats = _done(daemon.stats)
+    schedule = _done(daemon.schedule)
+    reap = _done(daemon.reap)
+    tokens = _done(daemon.tokens)
+    create_token = _done(daemon.create_token)
+    rotate_token = _done(daemon.rotate_token)
+    revoke_token = _done(daemon.revoke_token)
+    webhooks = _done(daemon.webhooks)
+    create_webhook = _done(daemon.create_webhook)
+    change_webhook = _done(daemon.change_webhook)
+    rotate_webhook = _done(daemon.rotate_webhook)
+    delete_webhook = _done(daemon.delete_webhook)
+    test_webhook = _done(daemon.test_webhook)
+    webhook_messages = _done(daemon.webhook_messages)
+    redrive_webhook = _done(daemon.redrive_webhook)
 
     async def attached(self, address: str) -> "Browser":
         """The browser at a WebSocket, until this client is left."""
@@ -159,7 +167,7 @@ class Client:
 
 
 def _feed(clients: Collection[str], labels: Collection[str], kinds: Collection[str], after: str) -> Ask[None]:
-    return verbs.events(after=after, clients=clients, labels=labels, kinds=kinds)
+    return daemon.events(after=after, clients=clients, labels=labels, kinds=kinds)
 
 
 class Session:

@@ -23,6 +23,7 @@ SHORTEST_TOKEN = 16
 _HOST = r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]"
 _ORIGIN = r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d+)?"
 _LOOPBACK = r"localhost|127(\.[0-9]{1,3}){3}|[0:.]*[:.]0*1(%.*)?"
+_NETWORK = r"[0-9a-fA-F.:]+(/[0-9]{1,3})?"
 _URL = r" *[Hh][Tt][Tt][Pp][Ss]?://[^\x00-\x1f\x7f]+"
 
 
@@ -374,6 +375,25 @@ class Relay(Section):
     """What was uploaded or downloaded is deleted then, by the sweep."""
 
 
+class Webhooks(Section):
+    """Where events are posted to."""
+
+    allowed_networks: list[Annotated[str, looks(pattern=_NETWORK)]] = []
+    """Networks that are not public, and that receivers may be in."""
+    answer_s: Annotated[float, Field(gt=0, le=120, allow_inf_nan=False)] = 15.0
+    """Deadline of one attempt, from the lookup of the name to the answer's status."""
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _networks(cls, networks: list[str]) -> list[str]:
+        for one in networks:
+            try:
+                ipaddress.ip_network(one)
+            except ValueError as error:
+                raise ValueError(f"{error}: write for example 10.20.0.0/16") from None
+        return networks
+
+
 class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console", "journal"] = "auto"
@@ -401,6 +421,7 @@ class Config(Section):
     api: Api = Api()
     jwt: Jwt = Jwt()
     relay: Relay = Relay()
+    webhooks: Webhooks = Webhooks()
     log: Log = Log()
     clients: Clients = Clients.model_validate({})
 

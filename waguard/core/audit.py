@@ -318,6 +318,7 @@ EVIDENCE = frozenset(
         *SEEN,
         *("cleanup.step", "snapshot.taken", "session.changed", "attempt.done", "connect.refused"),
         *("token.created", "token.rotated", "token.revoked"),
+        *("webhook.created", "webhook.changed", "webhook.rotated", "webhook.deleted"),
     }
 )
 """What an act has done, as far as one of these tells it."""

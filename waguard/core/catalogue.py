@@ -4,13 +4,13 @@ An event that is not in it, or has another field or level, cannot be published. 
 """
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from waguard.core.event_fields import FIELDS
-
-Level = Literal["debug", "info", "warning", "error"]
+from waguard.core.event_kind import Kind, Level
+from waguard.core.event_kind import kind as _kind
+from waguard.core.webhook_events import WEBHOOKS
 
 OF_A_CLIENT = ("client", "attempt", "pid")
 """Any event may say whose it is, and then of which launch, and which process began it."""
@@ -21,31 +21,6 @@ OF_AN_ACTOR: Mapping[str, str] = {
     "request": "the id of the request",
 }
 """Events that somebody's wish causes say whose it was, as far as there is somebody; never a token itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    says: str
-    fields: Sequence[str] = ()
-    levels: Sequence[Level] = ("info",)
-    """The first one is meant where nothing is said."""
-    differs: Mapping[str, str] | None = None
-    """What a field means here, if that is something else than elsewhere."""
-    details: bool = False
-    """It has the details of an error besides."""
-    asked: bool = False
-    """A wish may cause it: then it has `OF_AN_ACTOR` besides."""
-
-
-def _kind(
-    says: str,
-    fields: str = "",
-    *levels: Level,
-    differs: Mapping[str, str] | None = None,
-    details: bool = False,
-    asked: bool = False,
-) -> Kind:
-    return Kind(says, tuple(fields.split()), levels or ("info",), differs, details, asked)
 
 
 EVENTS: Mapping[str, Kind] = {
@@ -103,6 +78,7 @@ EVENTS: Mapping[str, Kind] = {
         "A token got another secret.", "token token_name expires_at overlap_s", asked=True
     ),
     "token.revoked": _kind("A token was revoked.", "token token_name", asked=True),
+    **WEBHOOKS,
     "library.log": _kind(
         "A library has logged something.", "logger message error trace left_out", "warning", "error"
     ),

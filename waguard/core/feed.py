@@ -61,6 +61,11 @@ TOLD: Mapping[str, frozenset[str]] = {
         "token.created": "token token_name scopes clients labels expires_at",
         "token.rotated": "token token_name expires_at",
         "token.revoked": "token token_name",
+        "webhook.created": "webhook host",
+        "webhook.changed": "webhook host enabled",
+        "webhook.rotated": "webhook host overlap_s",
+        "webhook.deleted": "webhook host",
+        "webhook.disabled": "webhook host why",
         "schedule.failed": "job error",
     }.items()
 }
@@ -154,7 +159,7 @@ class Wish:
     def wants(self, client: str, name: str) -> bool:
         if self.kinds and name not in self.kinds and name.partition(".")[0] not in self.kinds:
             return False
-        if name.startswith("token.") and not self.caller.is_admin:
+        if name.startswith(("token.", "webhook.")) and not self.caller.is_admin:
             return False
         if client:
             labelled = not self.labels or not self.labels.isdisjoint(self.labels_of(client))

@@ -246,6 +246,10 @@ class Alert(StrEnum):
     """No record can be written: what cannot be undone is refused."""
     AUDIT_BROKEN = "audit_broken"
     """Records of the audit are gone, or are not what was written."""
+    WEBHOOKS_FAIL = "webhooks_fail"
+    """A receiver does not take its messages, or wants no more of them."""
+    WEBHOOKS_UNKEPT = "webhooks_unkept"
+    """The file of the webhooks cannot be read or written."""
 
 
 class Verdict(StrEnum):

@@ -73,6 +73,12 @@ class TokenNotFound(RequestError, code="token_not_found", http=404):
     do = "See which there are: waguard token list"
 
 
+class WebhookNotFound(RequestError, code="webhook_not_found", http=404):
+    """No webhook has this id."""
+
+    do = "See which there are: waguard webhook list"
+
+
 class MethodNotAllowed(RequestError, code="method_not_allowed", http=405):
     """The path is there, and takes other methods; `Allow` has them."""
 
@@ -95,6 +101,12 @@ class TooManyTokens(RequestError, code="too_many_tokens", http=409):
     """There are as many tokens as are kept, those that ended in the last 30 days among them."""
 
     do = "Use one token for several clients."
+
+
+class TooManyWebhooks(RequestError, code="too_many_webhooks", http=409):
+    """There are as many webhooks as may be."""
+
+    do = "Delete one: waguard webhook delete ID"
 
 
 class RequestTimeout(RequestError, code="request_timeout", http=408, again=True):

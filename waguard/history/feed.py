@@ -20,7 +20,7 @@ from waguard.system.tasks import forget
 RING = 5000
 """Events that are kept in memory for those who are nearly up to date; some megabytes."""
 _PATIENCE_S = 1.0
-"""So long an event waits for its place on disk before it is told without an id."""
+"""So long an event waits for its place on disk before it is told without an id, to a reader that says nothing of it."""
 _BATCH = 500
 
 Older = Callable[[int, int, int], Awaitable[Sequence[Told]]]
@@ -74,15 +74,15 @@ class Feed:
         self.closed = True
         self.wake()
 
-    def reader(self, wish: Wish, after: Place | None) -> "Reader":
-        """``after``: the id that it was told last; None: it begins now."""
+    def reader(self, wish: Wish, after: Place | None, patience_s: float = _PATIENCE_S) -> "Reader":
+        """``after``: the id that it was told last; None: it begins now. ``patience_s``: so long an event waits for its id."""
         if after is None:
-            return Reader(self, wish, self.newest)
+            return Reader(self, wish, self.newest, patience_s)
         if self._kept is not None and after.history == self._kept[0]:
             number = after.number - self._kept[1]
             if number <= self.newest:
-                return Reader(self, wish, number)
-        return Reader(self, wish, self.newest, missed=-1)
+                return Reader(self, wish, number, patience_s)
+        return Reader(self, wish, self.newest, patience_s, missed=-1)
 
     def place(self, number: int) -> Place | None:
         """As it is told; None: it is not on disk."""
@@ -98,9 +98,9 @@ class Feed:
         """The first one in memory."""
         return self._ring[0][0].number if self._ring else self.newest + 1
 
-    def ready(self, after: int) -> Sequence[Told]:
+    def ready(self, after: int, patience_s: float = _PATIENCE_S) -> Sequence[Told]:
         """Those in memory that can be told now: the next ones that are on disk, or have waited long enough to be."""
-        patient = self._clock() - _PATIENCE_S
+        patient = self._clock() - patience_s
         found: list[Told] = []
         # By index: to walk there takes a reader that is up to date through the whole ring.
         first = max(0, after + 1 - self.oldest)
@@ -119,12 +119,12 @@ class Feed:
         """Wait for anything new."""
         await self._changed.wait()
 
-    async def change(self, after: int) -> None:
+    async def change(self, after: int, patience_s: float = _PATIENCE_S) -> None:
         """Wait for whatever is new behind this number."""
         waits_s = None
         if after < self.newest:
             _, added = self._ring[max(0, after + 1 - self.oldest)]
-            waits_s = max(0.0, added + _PATIENCE_S - self._clock())
+            waits_s = max(0.0, added + patience_s - self._clock())
         try:
             async with asyncio.timeout(waits_s):
                 await self.news()
@@ -138,11 +138,14 @@ class Feed:
 
 
 class Reader:
-    def __init__(self, feed: Feed, wish: Wish, at: int, missed: int = 0) -> None:
+    def __init__(
+        self, feed: Feed, wish: Wish, at: int, patience_s: float = _PATIENCE_S, missed: int = 0
+    ) -> None:
         self._feed = feed
         self._wish = wish
         self._at = at
         """The number of the last event that it was told, or did not want."""
+        self._patience_s = patience_s
         self._missed = missed
         self._asking: asyncio.Future[Sequence[Told]] | None = None
         self._before = 0
@@ -173,13 +176,13 @@ class Reader:
             if self._at < self._feed.oldest - 1:
                 batch = await self._of_history()
             else:
-                batch = self._batch(self._feed.ready(self._at), 0)
+                batch = self._batch(self._feed.ready(self._at, self._patience_s), 0)
             if batch.events or batch.missed:
                 return batch
             if self._feed.closed:
                 return None
             if self._at >= self._feed.oldest - 1:
-                await self._feed.change(self._at)
+                await self._feed.change(self._at, self._patience_s)
         return None
 
     async def _of_history(self) -> Batch:

@@ -7,7 +7,8 @@ from typing import Any
 
 from waguard.core import catalogue
 from waguard.core.actor import Actor, who_acts
-from waguard.core.catalogue import Level, mistake
+from waguard.core.catalogue import mistake
+from waguard.core.event_kind import Level
 from waguard.core.model import ClientCode
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from waguard.core.catalogue import Level
+from waguard.core.event_kind import Level
 from waguard.core.health.plans import Treatment
 from waguard.core.model import Link, Process
 from waguard.core.session.state import State, summary_of, usable

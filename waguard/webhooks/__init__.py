@@ -1,0 +1,1 @@
+"""Events, posted to receivers: signed, in order per client, and again until they arrive."""
