@@ -272,6 +272,23 @@ async def test_what_is_no_daemon_is_said_to_be_none() -> None:
             await waguard.do(verbs.delete_value(DEMO, "x"))
 
 
+@pytest.mark.parametrize(
+    "told", ["event: session.changed\ndata: {}\n\n", "event: result\ndata: {}\n\n", "data: \xff\n\n"]
+)
+async def test_what_tells_something_else_is_no_daemon(told: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + told.encode("latin-1"))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, Client(url, ADMIN) as waguard:
+        with pytest.raises(NotWaguard, match="is not this version of waguard"):
+            await waguard.session("demo").connect(told=lambda _: None)
+
+
 async def test_whoever_does_not_take_a_connection_is_no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wires, "LOOK_S", 0.3)
     with socket.socket() as full:

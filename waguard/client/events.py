@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from waguard.asking.ask import Ask
-from waguard.asking.frames import happening
 from waguard.client.wire import Wire
 from waguard.core.feed import ENDED, MISSED, READY
 from waguard.core.shown import EventView
@@ -20,13 +19,14 @@ async def follow(
     wire: Wire, asked: Callable[[str], Ask[None]], after: str, gone_s: float
 ) -> AsyncGenerator[EventView, None]:
     """``asked``: for the feed from behind an id. Raises what the daemon answers, and what is wrong when it is away for longer than ``gone_s``."""
-    place, began, pause_s, until = after, False, _FIRST_S, 0.0
+    place, began, pause_s = after, False, _FIRST_S
+    until: float | None = None
     while True:
         try:
             async with aclosing(wire.frames(asked(place), {})) as frames:
                 async for frame in frames:
-                    pause_s, until = _FIRST_S, time.monotonic() + gone_s
-                    event = happening(frame, time.time()) if frame.event else None
+                    pause_s, until = _FIRST_S, None
+                    event = wire.event(frame) if frame.event else None
                     if frame.event == ENDED:
                         break
                     if frame.event == READY and began:
@@ -38,6 +38,8 @@ async def follow(
                     if event is not None:
                         yield event
         except WaguardError as error:
+            # Whoever reads slowly may have been hung up on long ago, and the daemon is there all the same.
+            until = until or time.monotonic() + gone_s
             if not began or not error.again or time.monotonic() > until:
                 raise
             pause_s = max(pause_s, error.details.get("retry_after_s", 0.0))

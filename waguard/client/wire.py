@@ -15,6 +15,7 @@ from yarl import URL
 from waguard.asking.ask import ADDRESS, EVENTS, JSON, LOOK_S, PROBLEM, UNIX, Answer, Ask, left, stranger
 from waguard.asking.frames import Frame, Frames, happening
 from waguard.core.feed import ENDED
+from waguard.core.shown import EventView
 from waguard.errors import InvalidRequest, NoAnswer, NoDaemon
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class Wire:
 
     async def open(self) -> None:
         path = urlsplit(self.url).path
-        connector = aiohttp.UnixConnector(path) if self.is_socket else aiohttp.TCPConnector(limit=0)
+        connector = aiohttp.UnixConnector(path, limit=0) if self.is_socket else aiohttp.TCPConnector(limit=0)
         self._http = aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
         )
@@ -107,7 +108,7 @@ class Wire:
                 if frame.event == ENDED:
                     break
                 if frame.event:
-                    ask.told(happening(frame, time.time()))
+                    ask.told(self.event(frame))
         raise NoAnswer(f"{self.url} broke off before the end was told.", hint=_LOG)
 
     async def frames(self, ask: Ask[Any], headers: Mapping[str, str]) -> AsyncGenerator[Frame, None]:
@@ -125,6 +126,13 @@ class Wire:
                     raise stranger(self.url, f"It told {error}.") from None
                 for frame in found:
                     yield frame
+
+    def event(self, frame: Frame) -> EventView:
+        """Raises `NotWaguard`."""
+        try:
+            return happening(frame, time.time())
+        except ValueError:
+            raise stranger(self.url, f"It told {frame.event[:80]!r} in a form that is not known.") from None
 
     @asynccontextmanager
     async def _sent(
