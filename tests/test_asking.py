@@ -18,6 +18,7 @@ from waguard.asking import daemon, verbs
 from waguard.asking.ask import Answer, Ask
 from waguard.asking.frames import MOST_BYTES, Frame, Frames, happening
 from waguard.client.client import PATIENCE_S, SILENT_S, Client, Session
+from waguard.config.clients import ClientSettings
 from waguard.config.sections import Config
 from waguard.core.access import About
 from waguard.core.model import ClientCode
@@ -40,6 +41,7 @@ GIVEN: dict[str, Any] = {
     "file": io.BytesIO(),
     "into": io.BytesIO(),
     "said": b"",
+    "wanted": dict.fromkeys(ClientSettings.model_fields),
 }
 """Arguments by their names; else any text."""
 VERBS: dict[str, Callable[..., Ask[Any]]] = {
@@ -90,7 +92,7 @@ LOUD: dict[str, Any] = {
     **dict.fromkeys(("login", "text", "cursor", "client", "after"), "x"),
     **dict.fromkeys(("timeout_s", "limit", "before", "ttl_s"), 5),
     **dict.fromkeys(("fresh", "plain", "takeover", "dry_run"), True),
-    **{name: ["demo"] for name in ("status", "clients", "kinds")},
+    **{name: ["demo"] for name in ("status", "clients", "labels", "kinds")},
 }
 """For what may be left out."""
 UNSAID = {"ticket": "in place of a token", "follow": "for bots that outlive a browser"}

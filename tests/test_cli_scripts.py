@@ -43,7 +43,8 @@ GIVEN = {
 }
 MORE = {
     "token create": ("--scope", "read", "--all-clients"),
-    **dict.fromkeys(("cleanup", "restore", "undo", "values delete"), ("--yes",)),
+    "settings set": ("language=es",),
+    **dict.fromkeys(("cleanup", "restore", "undo", "values delete", "webhook delete"), ("--yes",)),
 }
 
 

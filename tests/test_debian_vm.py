@@ -127,7 +127,12 @@ async def limits(service: Service, simulator: Simulator) -> None:
 
     before, loads, since = await browsers(service), simulator.loads, time.time()
     await simulator.inject("memory_growth", wid=simulator.devices[0].wid)
-    (finding,) = await until_told(service, "health.finding", since)
+    try:
+        (finding,) = await until_told(service, "health.finding", since)
+    except AssertionError:
+        look = f"free -m; date +%s; head {CGROUP}/session-*/memory.* {CGROUP}/session-*/*/memory.current"
+        print(since, await sessions(service), await service.run("sh", "-c", f"{look} || true"))  # noqa: T201 (for the report)
+        raise
     await simulator.clear_faults()
     await until_told(service, "health.recovered", since)
     await connected(service)

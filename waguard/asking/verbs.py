@@ -5,9 +5,9 @@ A verb about a session takes its client code first. ``if_match``: it is done onl
 stages take.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from typing import IO, Any, Generic, Literal, TypeVar
 
 from waguard.asking.ask import Answer, Ask, parsed
 from waguard.asking.parts import (
@@ -50,12 +50,14 @@ from waguard.core.shown import (
     ValueView,
 )
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A session as it was seen, for verbs that are to be carried out only if nobody has changed it since."""
+class Seen(Generic[T]):
+    """Something as it was seen, for verbs that are to be carried out only if nobody has changed it since."""
 
-    view: SessionView
+    view: T
     etag: str
 
 
@@ -67,6 +69,10 @@ class Value:
     etag: str
 
 
+def _seen(kind: type[T]) -> Callable[[Answer], Seen[T]]:
+    return lambda answer: Seen(parsed(kind, answer), answer.headers.get("etag", ""))
+
+
 # --- sessions -----------------------------------------------------------------------------------------------------
 
 
@@ -75,13 +81,9 @@ def show(code: ClientCode) -> Ask[SessionView]:
     return Ask("GET", of(code), view(SessionView))
 
 
-def look(code: ClientCode) -> Ask[Seen]:
+def look(code: ClientCode) -> Ask[Seen[SessionView]]:
     """The session as it is now, with its ETag."""
-    return Ask(
-        "GET",
-        of(code),
-        lambda answer: Seen(parsed(SessionView, answer), answer.headers.get("etag", "")),
-    )
+    return Ask("GET", of(code), _seen(SessionView))
 
 
 def connect(
@@ -315,9 +317,9 @@ def delete_value(code: ClientCode, key: str, *, if_match: str = "") -> Ask[Value
 # --- settings -----------------------------------------------------------------------------------------------------
 
 
-def settings(code: ClientCode) -> Ask[SettingsView]:
-    """The client's settings, and where each comes from."""
-    return Ask("GET", of(code, "settings"), view(SettingsView))
+def settings(code: ClientCode) -> Ask[Seen[SettingsView]]:
+    """The client's settings, and where each comes from, with their ETag."""
+    return Ask("GET", of(code, "settings"), _seen(SettingsView))
 
 
 def put_settings(

@@ -2,6 +2,7 @@
 
 import json as as_json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,10 +10,11 @@ import typer
 
 from waguard.cli import terminal
 from waguard.cli.as_json import Json, print_json
+from waguard.cli.client import Control
 from waguard.cli.sessions import Code, Url, ask
 from waguard.cli.table import Column, table
 from waguard.config.clients import ClientSettings
-from waguard.core.model import client_code
+from waguard.core.model import ClientCode, client_code
 from waguard.core.shown import SettingsView
 
 _LISTS = frozenset({"labels", "extra_flags"})
@@ -27,7 +29,7 @@ Restart = Annotated[
 def show(ctx: typer.Context, code: Code, url: Url = None, json: Json = False) -> None:
     """Show the settings of a client, and where each comes from."""
     client = client_code(code)
-    _shown(ask(ctx, url, lambda daemon: daemon.settings(client)), json=json)
+    _shown(ask(ctx, url, lambda daemon: daemon.settings(client)).view, json=json)
 
 
 def change(
@@ -69,14 +71,7 @@ def change(
                 wanted[key] = value
         return wanted
 
-    _shown(
-        ask(
-            ctx,
-            url,
-            lambda daemon: daemon.put_settings(client, changed(daemon.settings(client)), restart=restart),
-        ),
-        json=json,
-    )
+    _shown(ask(ctx, url, lambda daemon: _replaced(daemon, client, changed, restart=restart)), json=json)
 
 
 def unset(
@@ -95,14 +90,15 @@ def unset(
     def left(view: SettingsView) -> dict[str, Any]:
         return {key: value for key, value in _put(view).items() if key not in keys}
 
-    _shown(
-        ask(
-            ctx,
-            url,
-            lambda daemon: daemon.put_settings(client, left(daemon.settings(client)), restart=restart),
-        ),
-        json=json,
-    )
+    _shown(ask(ctx, url, lambda daemon: _replaced(daemon, client, left, restart=restart)), json=json)
+
+
+def _replaced(
+    daemon: Control, client: ClientCode, by: Callable[[SettingsView], dict[str, Any]], *, restart: bool
+) -> SettingsView:
+    """Unless somebody else puts others meanwhile: then that is said, and theirs hold."""
+    seen = daemon.settings(client)
+    return daemon.put_settings(client, by(seen.view), restart=restart, if_match=seen.etag)
 
 
 def _put(view: SettingsView) -> dict[str, Any]:
