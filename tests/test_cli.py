@@ -646,7 +646,7 @@ def test_config_show_has_what_is_set_of_single_clients_without_passwords(tmp_pat
     Path("config.toml").write_text(f"[clients.demo]\nlanguage = 'es-ES'\n[clients.other]\nproxy = {proxy}\n")
     shown = call("config", "show").stdout
     assert tomllib.loads(shown)["clients"] == {"demo": {"language": "es-ES"}}
-    assert "# other = { proxy = {" in shown
+    assert '# other = { "proxy" = {' in shown
     assert "geheim" not in shown + call("config", "show", "--json").stdout
 
 
