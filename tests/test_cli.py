@@ -638,7 +638,16 @@ def test_config_show_can_be_pasted_back(tmp_path: Path, monkeypatch: pytest.Monk
         update={"api": effective.api.model_copy(update={"admin_token": None, "client_tokens": {}})}
     )
     assert load(pasted, environ={}).config == open_parts
-    assert tomllib.loads(shown).keys() == Config.model_fields.keys()
+    assert tomllib.loads(shown).keys() == Config.model_fields.keys() - {"clients"}, "of whom there are none"
+
+
+def test_config_show_has_what_is_set_of_single_clients_without_passwords(tmp_path: Path) -> None:
+    proxy = "{url = 'http://b:1', user = 'a', password = 'geheim'}"
+    Path("config.toml").write_text(f"[clients.demo]\nlanguage = 'es-ES'\n[clients.other]\nproxy = {proxy}\n")
+    shown = call("config", "show").stdout
+    assert tomllib.loads(shown)["clients"] == {"demo": {"language": "es-ES"}}
+    assert '# other = { "proxy" = {' in shown
+    assert "geheim" not in shown + call("config", "show", "--json").stdout
 
 
 def test_config_show_as_json() -> None:

@@ -45,8 +45,10 @@ class Enclosure:
         )
         if now.killed <= before.killed:
             return ""
-        most = launch.settings.get("memory_max_mb", self._instance.resources.config.cgroup.memory_max_mb)
-        where = f"at memory_max_mb = {most}" if now.full > before.full else "since the machine has no more"
+        of_all = self._instance.resources.config.cgroup.memory_max_mb
+        most = launch.settings.get("memory_max_mb", of_all)
+        key = "cgroup.memory_max_mb" if most == of_all else "the client's memory_max_mb"
+        where = f"at {key} = {most}" if now.full > before.full else "since the machine has no more"
         return f"the kernel ended one of its processes {where}"
 
     async def clear(self, launch: reaper.LaunchRecord) -> None:
