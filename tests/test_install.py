@@ -1,5 +1,6 @@
 """``waguard install`` where it is not as it should be: refused before anything is done, and nothing lost on the way out."""
 
+import json
 import re
 import subprocess
 import sys
@@ -117,6 +118,9 @@ def test_a_unit_that_somebody_has_changed_is_kept_and_an_upgrade_keeps_nothing(m
         said = machine.run("waguard", "install", option, *PROGRAM)
         assert f"keep {UNIT}, which was changed, as waguard.service.before-waguard" in said
     assert aside.read_text() == changed
+    planned = json.loads(machine.run("waguard", "install", "--dry-run", "--no-start", "--json", *PROGRAM))
+    assert {one["outcome"] for one in planned["steps"]} == {"as_it_is", "would"}
+    assert {"outcome": "as_it_is", "step": f"write {UNIT}"} in planned["steps"]
     assert "WatchdogSec=20" in machine.path(UNIT).read_text()
     assert machine.show("waguard", "FragmentPath") == UNIT
 

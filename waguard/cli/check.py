@@ -40,7 +40,7 @@ def look_at(path: Path | None, code: ClientCode | None, limit_s: float) -> Seque
     """Of one client, or of all; ``limit_s``: how long a snapshot or a profile may take. Raises `NoFile`, `StorageFailed`, `StorageHangs`."""
     loaded, service = configured(path)
     looking = _Looking(loaded.config, service)
-    codes = _within(limit_s, "listing the clients", looking.codes)
+    codes = _within(limit_s, "Listing the clients", looking.codes)
     if code is not None and code not in codes:
         raise SessionNotFound(f"There is nothing of {code}.", hint="See whom there is: waguard status")
     codes = codes if code is None else [code]
@@ -156,14 +156,14 @@ def _of_client(
     stop, came, doing = (
         Event(),
         SimpleQueue[Checked | BaseException | None](),
-        ["reading what there is of it"],
+        ["Reading its profile"],
     )
 
     def look() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, _NICE)  # of this thread
         try:
             for what, name, see in looking.things(code):
-                doing[0] = f"reading {what} {name}".strip()
+                doing[0] = f"Reading {what} {name}".strip()
                 try:
                     seen = see(stop)
                 except ProfileLocked as error:
@@ -172,6 +172,7 @@ def _of_client(
                     seen = Checked(what, name, str(error.details.get("reason", error.code)), error.message)
                 if seen is not None:
                     came.put(seen)
+                doing[0] = "Reading its snapshots"
             came.put(None)
         except BaseException as error:  # noqa: BLE001 (it is raised where it is waited for)
             came.put(error)
@@ -182,7 +183,7 @@ def _of_client(
             seen = came.get(timeout=limit_s)
         except Empty:
             stop.set()
-            why = f"{doing[0].capitalize()} has not ended for {limit_s:g} s: its disk does not answer. No more of it was looked at."
+            why = f"{doing[0]} has not ended for {limit_s:g} s: its disk does not answer. No more of it was looked at."
             yield Checked(
                 What.SNAPSHOT if "snapshot" in doing[0] else What.PROFILE, "", StorageHangs.code, why
             )
@@ -212,7 +213,7 @@ def _within(limit_s: float, doing: str, work: Callable[[], Sequence[ClientCode]]
         found = came.get(timeout=limit_s)
     except Empty:
         raise StorageHangs(
-            f"{doing.capitalize()} has not ended for {limit_s:g} s: the disk of the sessions does not answer.",
+            f"{doing} has not ended for {limit_s:g} s: the disk of the sessions does not answer.",
             hint="See: dmesg",
         ) from None
     if isinstance(found, BaseException):
