@@ -66,6 +66,12 @@ WRONG = [
     ),
     ('[sessions]\ndir = ""\n', 2, "sessions.dir", "must not be empty"),
     ("[sessions]\ndir = 5\n", 2, "sessions.dir", "must be a path in quotes, not 5"),
+    (
+        '[webhooks]\nallowed_networks = ["everywhere"]\n',
+        2,
+        "webhooks.allowed_networks",
+        "write for example 10.20.0.0/16",
+    ),
     ('[api]\nallowed_hosts = ["http://x"]\n', 2, "api.allowed_hosts", "write it without scheme and port"),
     ('[api]\nclients = ["a b"]\n', 2, "api.clients", "starts with a letter or a digit"),
     (

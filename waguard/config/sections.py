@@ -23,7 +23,7 @@ SHORTEST_TOKEN = 16
 _HOST = r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]"
 _ORIGIN = r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d+)?"
 _LOOPBACK = r"localhost|127(\.[0-9]{1,3}){3}|[0:.]*[:.]0*1(%.*)?"
-_NETWORK = r"[0-9a-fA-F.:]+(/[0-9]{1,3})?"
+_NETWORK = r"[0-9a-fA-F.:]+(/[0-9.]+)?"
 _URL = r" *[Hh][Tt][Tt][Pp][Ss]?://[^\x00-\x1f\x7f]+"
 
 
