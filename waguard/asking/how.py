@@ -1,0 +1,85 @@
+"""What many verbs have in common: where they go, what they take along, how their answers are read."""
+
+import json
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import IO, TypeVar
+from urllib.parse import quote
+
+from waguard.asking.ask import JSON, Answer, Ask, Told, parsed
+from waguard.core.model import ClientCode, Wait
+from waguard.core.shown import SessionView, SnapshotTried, SnapshotView
+
+T = TypeVar("T")
+OCTETS = "application/octet-stream"
+DRY_RUN = {"dry_run": "true"}
+JSON_BODY, OCTETS_BODY = {"Content-Type": JSON}, {"Content-Type": OCTETS}
+
+
+def view(kind: type[T]) -> Callable[[Answer], T]:
+    return lambda answer: parsed(kind, answer)
+
+
+def snapshot_tried(answer: Answer) -> SnapshotView:
+    return parsed(SnapshotTried, answer).snapshot
+
+
+def body(answer: Answer) -> bytes:
+    return answer.body
+
+
+def nothing(_: Answer) -> None:
+    return None
+
+
+def as_json(told: object) -> bytes:
+    return json.dumps(told).encode()
+
+
+def path(code: ClientCode, *parts: str) -> str:
+    return "/".join(["/v1/sessions", code, *map(quoted, parts)])
+
+
+def quoted(part: str) -> str:
+    return quote(part, safe="")
+
+
+def page(limit: int, before: int | None) -> Mapping[str, str]:
+    return {"limit": str(limit)} | ({} if before is None else {"before": str(before)})
+
+
+def condition(match: str) -> Mapping[str, str]:
+    return {"If-Match": match} if match else {}
+
+
+def act(path: str, kind: type[T], if_match: str = "", told: Told = None, body: object = None) -> Ask[T]:
+    """What the daemon may take its time for."""
+    headers = {**condition(if_match), **(JSON_BODY if body is not None else {})}
+    sent = None if body is None else as_json(body)
+    return Ask("POST", path, view(kind), headers=headers, body=sent, slow=True, told=told)
+
+
+def up(
+    path: str,
+    wait: Wait,
+    timeout_s: float | None,
+    if_match: str,
+    told: Told,
+    query: Mapping[str, str] = MappingProxyType({}),
+    archive: IO[bytes] | None = None,
+) -> Ask[SessionView]:
+    query = {**query, "wait": wait.value}
+    if timeout_s is not None:
+        query["timeout_s"] = f"{timeout_s:g}"
+    headers = {**condition(if_match), **(OCTETS_BODY if archive is not None else {})}
+    return Ask(
+        "POST",
+        path,
+        view(SessionView),
+        query,
+        headers,
+        archive,
+        slow=True,
+        timeout_s=timeout_s or 0.0,
+        told=told,
+    )
