@@ -13,6 +13,7 @@ from waguard.core.shown import EventView
 from waguard.errors import BY_CODE, Foreign, NotWaguard, WaguardError
 
 T = TypeVar("T")
+Told = Callable[[EventView], None] | None
 
 LOOK_S = 10.0
 """Deadline of an answer that waits for nothing, and of a connection, in seconds."""
@@ -55,7 +56,7 @@ class Ask(Generic[T]):
     """The daemon may take as long as its deadlines allow."""
     timeout_s: float = 0.0
     """For how long it was asked to wait beyond that, in seconds."""
-    told: Callable[[EventView], None] | None = None
+    told: Told = None
     """Is told how it gets on."""
     good: frozenset[int] = frozenset({200})
 

@@ -6,12 +6,11 @@ from types import MappingProxyType
 from typing import IO, TypeVar
 from urllib.parse import quote
 
-from waguard.asking.ask import JSON, Answer, Ask, parsed
+from waguard.asking.ask import JSON, Answer, Ask, Told, parsed
 from waguard.core.model import ClientCode, Wait
-from waguard.core.shown import EventView, SessionView, SnapshotTried, SnapshotView
+from waguard.core.shown import SessionView, SnapshotTried, SnapshotView
 
 T = TypeVar("T")
-Told = Callable[[EventView], None] | None
 OCTETS = "application/octet-stream"
 
 DRY_RUN = {"dry_run": "true"}

@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Generic, Literal, TypeVar
 
-from waguard.asking.ask import Answer, Ask, parsed
+from waguard.asking.ask import Answer, Ask, Told, parsed
 from waguard.asking.parts import (
     DRY_RUN,
     JSON_BODY,
     OCTET_BODY,
     OCTETS,
-    Told,
     act,
     as_json,
     body,
