@@ -9,7 +9,7 @@ import pytest
 from commands import ADMIN, Port, answer, call, store_tokens
 
 from waguard.config.clients import ClientSettings
-from waguard.core.shown import SettingsView, SettingView
+from waguard.core.shown_settings import SettingsView, SettingView
 
 PATH = "/v1/sessions/demo/settings"
 PUT = {

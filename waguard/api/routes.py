@@ -69,7 +69,6 @@ from waguard.core.shown import (
     QrView,
     SessionList,
     SessionView,
-    SettingsView,
     SnapshotList,
     SnapshotTried,
     SnapshotView,
@@ -86,6 +85,7 @@ from waguard.core.shown import (
     ValueList,
     ValueView,
 )
+from waguard.core.shown_settings import SettingsView
 from waguard.core.shown_webhooks import (
     MessageList,
     Redriven,

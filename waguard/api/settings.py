@@ -5,7 +5,7 @@ from aiohttp import web
 from waguard.api.asked import Asked
 from waguard.api.schemas import Options, SettingsOptions, respond
 from waguard.core.condition import Condition
-from waguard.core.shown import SettingsView
+from waguard.core.shown_settings import SettingsView
 from waguard.errors import InvalidRequest
 
 

@@ -36,7 +36,6 @@ from waguard.core.shown import (
     PairingView,
     QrView,
     SessionView,
-    SettingsView,
     SnapshotList,
     SnapshotView,
     TicketView,
@@ -48,6 +47,7 @@ from waguard.core.shown import (
     ValueList,
     ValueView,
 )
+from waguard.core.shown_settings import SettingsView
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from waguard.cli.sessions import Code, Url, ask
 from waguard.cli.table import Column, table
 from waguard.config.clients import ClientSettings
 from waguard.core.model import ClientCode, client_code
-from waguard.core.shown import SettingsView
+from waguard.core.shown_settings import SettingsView
 
 _LISTS = frozenset({"labels", "extra_flags"})
 _TEXTS = frozenset({"language", "time_zone", "user_agent", "priority"})

@@ -15,7 +15,7 @@ from waguard.config.clients import ClientSettings, Effective, password_problem
 from waguard.config.sections import Config
 from waguard.core.condition import ALWAYS, Condition
 from waguard.core.model import ClientCode, client_code
-from waguard.core.shown import Origin
+from waguard.core.shown_settings import Origin
 from waguard.errors import InvalidClientCode, InvalidRequest, StorageFailed
 from waguard.system.files import as_storage_error, read_secret, read_state, write_atomically
 from waguard.system.tasks import undisturbed

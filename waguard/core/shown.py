@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from waguard.core.access import Scope, TokenState
 from waguard.core.health.faults import Fault
@@ -11,7 +11,6 @@ from waguard.core.model import Alert, ClientCode, Link, Login, Process, Status, 
 from waguard.core.stats import AttemptStats, Episode, FaultStats, Happening, Slow
 from waguard.core.undo import Deed
 
-Origin = Literal["put", "file", "all"]
 NEWEST = "newest"
 """In the place of an id."""
 
@@ -136,25 +135,6 @@ class SessionView:
     """How long that will take, by how long the last starts took."""
     labels: Sequence[str] = ()
     """What it is chosen by: see `[clients.CODE]` of the configuration."""
-
-
-@dataclass(frozen=True, slots=True)
-class SettingView:
-    value: Any
-    """Of a proxy `url`, `user` and `password_set`; never the password."""
-    origin: Origin
-    """`put`: at run time. `file`: in `[clients.CODE]` of the configuration. `all`: as for all clients."""
-
-
-@dataclass(frozen=True, slots=True)
-class SettingsView:
-    client: str
-    settings: Mapping[str, SettingView]
-    """What holds, by key."""
-    needs_restart: Sequence[str]
-    """Keys that its browser, which runs, has otherwise: for it they hold from its next start on."""
-    restarted: bool = False
-    """Its browser is being started anew for these."""
 
 
 @dataclass(slots=True)

@@ -22,11 +22,11 @@ from waguard.core.shown import (
     Raised,
     SandboxView,
     SessionView,
-    SettingsView,
     SnapshotView,
     Sweep,
     UndoView,
 )
+from waguard.core.shown_settings import SettingsView
 from waguard.errors import (
     BreakerOpen,
     NoQrCode,

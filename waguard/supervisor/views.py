@@ -15,11 +15,10 @@ from waguard.core.shown import (
     FindingView,
     QrView,
     SessionView,
-    SettingsView,
-    SettingView,
     SnapshotView,
     UndoView,
 )
+from waguard.core.shown_settings import SettingsView, SettingView
 from waguard.session.task import Session
 from waguard.session.undo import Plan
 from waguard.snapshots.store import Snapshot
