@@ -61,15 +61,20 @@ def keep_bodies(port: Port, route: str) -> list[dict[str, Any]]:
     [
         (
             ("crm", "--scope", "read", "--scope", "connect", "--client", "demo"),
-            {"scopes": ["read", "connect"], "clients": ["demo"], "expires_in_s": 90 * 86_400.0},
+            {"scopes": ["read", "connect"], "clients": ["demo"], "labels": [], "expires_in_s": 90 * 86_400.0},
         ),
         (
             ("crm", "--scope", "read, connect", "--client", "demo,demo2", "--expires", "12h"),
-            {"scopes": ["read", "connect"], "clients": ["demo", "demo2"], "expires_in_s": 43_200.0},
+            {
+                "scopes": ["read", "connect"],
+                "clients": ["demo", "demo2"],
+                "labels": [],
+                "expires_in_s": 43_200.0,
+            },
         ),
         (
             ("crm", "--scope", "admin", "--all-clients", "--expires", "never"),
-            {"scopes": ["admin"], "clients": ["*"], "expires_in_s": "never"},
+            {"scopes": ["admin"], "clients": ["*"], "labels": [], "expires_in_s": "never"},
         ),
     ],
 )
@@ -87,8 +92,11 @@ def test_a_token_is_alone_on_stdout(port: Port, arguments: Sequence[str], asked:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("--scope", "read"), "--client CODE, or --all-clients"),
-        (("--scope", "read", "--client", "demo", "--all-clients"), "--client CODE, or --all-clients"),
+        (("--scope", "read"), "--client CODE, --label LABEL, or --all-clients"),
+        (
+            ("--scope", "read", "--client", "demo", "--all-clients"),
+            "--client CODE, --label LABEL, or --all-clients",
+        ),
         (("--scope", "read", "--client", "demo", "--expires", "soon"), "such as 90d; or never"),
         (("--client", "demo"), "--scope"),
     ],

@@ -343,7 +343,7 @@ def test_a_webhook_is_tried_disabled_and_deleted(asking: Callable[..., Any]) -> 
     code, out, err, _ = asking({f"POST {HOOK}/test": bad}, "test", VIEW.id)
     assert (code, out, err) == (1, "", "It answers: 500.\n")
     code, out, _, asked = asking({f"PATCH {HOOK}": VIEW}, "enable", VIEW.id)
-    assert (code, out, asked) == (0, "0a1b2c3d is enabled.\n", [f"PATCH {HOOK}?enabled=true"])
+    assert (code, out, asked) == (0, "0a1b2c3d is enabled.\n", [f"PATCH {HOOK}"])
     assert asking({f"PATCH {HOOK}": STATUS}, "disable", VIEW.id)[1] == "0a1b2c3d is disabled.\n"
     assert asking({}, "delete", VIEW.id)[3] == [], "it has to be said"
     assert asking({f"DELETE {HOOK}": VIEW}, "delete", VIEW.id, "--yes")[:2] == (0, "0a1b2c3d is deleted.\n")

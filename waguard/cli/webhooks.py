@@ -78,7 +78,7 @@ def _of(one: WebhookStatus) -> str:
 
 
 def ping(ctx: typer.Context, webhook: Id, url: Url = None, json: Json = False) -> None:
-    """Send a message of the type ping, and say what the receiver has answered; ends with 4 if it was not taken."""
+    """Send a message of the type ping, and say what the receiver has answered; ends with 1 if it was not taken."""
     done = ask(ctx, url, lambda daemon: daemon.test_webhook(webhook))
     if json:
         print_json(done)
@@ -86,7 +86,7 @@ def ping(ctx: typer.Context, webhook: Id, url: Url = None, json: Json = False) -
         terminal.output().print(f"It has answered {done.http_status} after {done.duration_ms:.0f} ms.")
     else:
         terminal.errors().print(done.error)
-    raise typer.Exit(ExitCode.DONE if done.ok else ExitCode.FOUND)
+    raise typer.Exit(ExitCode.DONE if done.ok else ExitCode.FAILED)
 
 
 def rotate(
