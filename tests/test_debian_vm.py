@@ -126,8 +126,11 @@ async def limits(service: Service, simulator: Simulator) -> None:
         assert said.split() == [str(value)] * len(CODES)
 
     before, loads, since = await browsers(service), simulator.loads, time.time()
-    # As quickly as it can: by and by is too slow where each page of memory is emulated.
-    await simulator.inject("memory_burst", value=f"{2 * MEMORY_MB}", wid=simulator.devices[0].wid)
+    # No process of it may take that much alone (RLIMIT_DATA): the page takes what it gets, and another process in its place the rest.
+    await simulator.inject("memory_burst", value=f"{MEMORY_MB}", wid=simulator.devices[0].wid)
+    takes = f"import time; taken = bytearray(b'x') * ({MEMORY_MB * 6 // 10} << 20); time.sleep(100)"
+    beside = f'echo $$ > "$(ls -d {CGROUP}/session-{CODES[0]}.*)/cgroup.procs"; python3 -c "{takes}" >/dev/null 2>&1 &'
+    await service.run("sh", "-c", beside)
     try:
         (finding,) = await until_told(service, "health.finding", since)
     except AssertionError:
