@@ -805,7 +805,7 @@ def test_what_has_no_request_stays(text: str) -> None:
 def test_whatever_a_hint_of_the_daemons_says_is_a_request_or_for_its_host() -> None:
     """A verb that is not known to `words` would reach callers over HTTP as a command."""
     root = Path(problems.__file__).parent.parent
-    for_the_host = {"doctor", "token", "run", "install", "status", "import"}
+    for_the_host = {"doctor", "token", "webhook", "run", "install", "status", "import"}
     for path in root.rglob("*.py"):
         if path.is_relative_to(root / "cli") or path == Path(words.__file__):
             continue
@@ -1120,10 +1120,10 @@ async def test_no_answer_to_a_clients_token_names_a_path_of_the_daemons(
                 continue
             # What they answer is a code and a time, or names that others have given: tests/test_file_name.py.
             if (
-                path.endswith(("/pairing-code", "/tickets"))
+                path.endswith(("/pairing-code", "/tickets", "/settings"))
                 or "loads" in path
                 or "/values/" in path
-                or "/v1/tokens" in path
+                or path.startswith(("/v1/tokens", "/v1/webhooks"))
                 or path in {"/v1/events", "/v1/openapi.json"}  # tests/test_events.py; the same for everybody
             ):
                 continue

@@ -16,7 +16,7 @@ from waguard.core.catalogue import EVENTS
 
 ROOT = Path(waguard.__file__).parent
 HANDED_OUT = [ROOT.parent / "README.md", *sorted((ROOT.parent / "docs").rglob("*.md"))]
-PROSE = {"and", "answers", "decides", "has", "owns", "running", "sets"}
+PROSE = {"and", "answers", "by", "decides", "has", "owns", "running", "sets"}
 """What waguard does in a sentence, and is no command."""
 
 SECTIONS: Mapping[str, set[str]] = {
@@ -26,8 +26,8 @@ SECTIONS: Mapping[str, set[str]] = {
 }
 SETTING = re.compile(rf"(?<![\w./-])({'|'.join(SECTIONS)})\.([a-z][a-z_]*)(?![\w(])")
 COMMAND = re.compile(r"(?<![\w./-])waguard ([a-z]+)([^.;:,'\"\n`|]*)")
-REQUEST = re.compile(r"\b(GET|POST|PUT|DELETE) (/v1/[\w/{}.-]*\w\}?)")
-IN_MARKDOWN = re.compile(r"(?m)(?:`|^|&& |\$\()(?:sudo )?((?:waguard|GET|POST|PUT|DELETE) [^`\n#]+)")
+REQUEST = re.compile(r"\b(GET|POST|PUT|PATCH|DELETE) (/v1/[\w/{}.-]*\w\}?)")
+IN_MARKDOWN = re.compile(r"(?m)(?:`|^|&& |\$\()(?:sudo )?((?:waguard|GET|POST|PUT|PATCH|DELETE) [^`\n#]+)")
 
 
 def trees() -> Iterator[tuple[Path, ast.Module]]:
@@ -100,7 +100,7 @@ def test_every_request_that_is_named_has_a_route() -> None:
     for where, text in written():
         for method, path in REQUEST.findall(text):
             asked = re.sub(r"(?<=/sessions/)[^/]+", "*", path)
-            asked = re.sub(r"/(snapshots|uploads|downloads|values|tokens)/[^/]+", r"/\1/*", asked)
+            asked = re.sub(r"/(snapshots|uploads|downloads|values|tokens|webhooks)/[^/]+", r"/\1/*", asked)
             assert (method, asked) in known, f"{where}: {method} {path}"
             seen.add(asked)
     assert "/v1/sessions/*/screenshot" in seen

@@ -43,6 +43,8 @@ LATEST_S = 8.0
 """When a connection is closed at the latest; aiohttp of itself would go on reading what comes behind an answer for ten seconds."""
 THOUSAND = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 """Connections, where so many may be open."""
+LATER = {"settle_s": 3600.0}
+"""Nothing is saved meanwhile, however slow the machine is."""
 CLOSED = 0
 """In place of a status: closed without a word."""
 
@@ -122,7 +124,10 @@ def attacked(pose: Daemon, monkeypatch: pytest.MonkeyPatch) -> Any:
     @asynccontextmanager
     async def opening(**api: Any) -> AsyncIterator[Port]:
         async with (
-            pose("connected", api={**API, "request_s": REQUEST_S, **api}) as (supervisor, url),
+            pose("connected", api={**API, "request_s": REQUEST_S, **api}, snapshots=LATER) as (
+                supervisor,
+                url,
+            ),
             aiohttp.ClientSession(skip_auto_headers=["Content-Type"]) as http,
         ):
             for code in CODES:
@@ -696,6 +701,7 @@ async def test_no_page_that_it_keeps_moves_a_session(
             whatsapp={"url": simulator.url},
             sandbox={"connect_ports": [443] if fenced else []},
             api={**API, "request_s": REQUEST_S},
+            snapshots=LATER,
         ) as (supervisor, url),
         aiohttp.ClientSession() as http,
     ):

@@ -1,6 +1,7 @@
 """What an undo takes back, and what it is refused for: the rule, profiles that pose, and each step at which a daemon may die."""
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -528,4 +529,4 @@ def test_what_is_refused_is_told(daemon: CommandPort) -> None:
     daemon.handlers[f"POST {UNDO}"] = always(error)
     result = command(daemon, "--yes", "--json")
     assert result.exit_code == 1
-    assert "There is nothing. [undo_refused]" in result.stderr
+    assert json.loads(result.stderr)["code"] == "undo_refused"

@@ -10,7 +10,7 @@ def tree(top: Path) -> dict[str, bytes]:
 def snapshot(root: Path) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for path in sorted(root.rglob("*")):
-        if path.name.startswith((".history.db", ".looked", ".audit.")):
+        if path.name.startswith((".history.db", ".looked", ".audit.", ".webhooks.")):
             continue  # what was asked before is written down a little later, and so is the first sweep
         seen = path.lstat()
         found[str(path)] = (seen.st_ino, seen.st_mode, seen.st_size, seen.st_mtime_ns)

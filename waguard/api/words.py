@@ -18,6 +18,7 @@ _VERBS = {
     "snapshots": ("GET", "/snapshots"),
     "snapshot": ("POST", "/snapshots"),
     "values": ("GET", "/values"),
+    "settings": ("GET", "/settings"),
 }
 _REQUESTS = {request: verb for verb, request in _VERBS.items()}
 _CODE = "[A-Za-z0-9][A-Za-z0-9_-]*"
