@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -145,6 +147,34 @@ async def test_a_proxy_that_is_not_there_is_its_trouble() -> None:
     async with Forwarded(seen) as way:
         assert (await way.ask(b"CONNECT a.example:443 HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 502 ")
         assert "cannot be reached" in way.told[0]
+
+
+async def test_a_name_that_hangs_takes_nobody_elses_proxy_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    begun, over, known = threading.Event(), threading.Event(), socket.getaddrinfo
+
+    def look(name: str, *args: Any, **more: Any) -> Any:
+        if name == "hangs.example":
+            begun.set()
+            over.wait(30)
+        return known("127.0.0.1" if name == "proxy.example" else name, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look)
+    request = b"CONNECT a.example:443 HTTP/1.1\r\n\r\n"
+    async with http_proxy() as seen:
+        seen.answer = b"HTTP/1.1 200 Fine\r\n\r\n"
+        hangs, named = (
+            Seen(url=seen.url.replace("127.0.0.1", name)) for name in ("hangs.example", "proxy.example")
+        )
+        async with Forwarded(hangs) as one, Forwarded(named) as other:
+            asking = asyncio.create_task(one.ask(request))
+            try:
+                await until(begun.is_set)
+                assert (await other.ask(request)).startswith(b"HTTP/1.1 200 ")
+                await until(lambda: not other.forwarder._tasks)
+            finally:
+                asking.cancel()
+                over.set()
 
 
 async def test_another_proxy_ends_what_goes_through_the_one_before() -> None:

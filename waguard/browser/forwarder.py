@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,7 +25,8 @@ from waguard.core.proxying import (
     socks_login,
     status_of,
 )
-from waguard.system.threads import Kind, in_thread
+from waguard.system.tasks import forget
+from waguard.system.threads import Kind, Lone, in_thread
 
 HOST = "127.0.0.1"
 ANSWER_S = 20.0
@@ -71,7 +73,7 @@ def door() -> socket.socket:
 
 
 class Forwarder:
-    """Owns the listening socket and all connections."""
+    """Owns the listening socket and all connections. Its lookups of the proxy's name have a thread of their own: one that hangs holds up nobody else."""
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class Forwarder:
         self._server: asyncio.Server | None = None
         self._tasks = set[asyncio.Task[None]]()
         self._tls: ssl.SSLContext | None = None
+        self._names = Lone("names-proxy")
 
     @property
     def port(self) -> int:
@@ -111,6 +114,7 @@ class Forwarder:
         if self._server is not None:
             self._server.close()
         self._end()
+        self._names.end()
         self._listening.close()
 
     def _end(self) -> None:
@@ -172,7 +176,7 @@ class Forwarder:
                 if parts.scheme == "https" and self._tls is None:
                     self._tls = await in_thread(ssl.create_default_context, kind=Kind.FILES)
                 tls = self._tls if parts.scheme == "https" else None
-                streams = await asyncio.open_connection(parts.hostname, parts.port, ssl=tls)
+                streams = await self._connected(parts.hostname or "", parts.port or 0, tls)
                 connection = streams[1].get_extra_info("socket")
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 ask = _by_socks if parts.scheme == "socks5" else _by_http
@@ -192,6 +196,22 @@ class Forwarder:
             if streams is not None and not done:
                 streams[1].transport.abort()
         return streams
+
+    async def _connected(self, name: str, port: int, tls: ssl.SSLContext | None) -> Streams:
+        """At the first of its addresses that takes it. Raises `OSError`."""
+        looking = self._names.submit(partial(socket.getaddrinfo, name, port, type=socket.SOCK_STREAM))
+        forget(looking)
+        failed = OSError("its name has no address")
+        for *_, address in await looking:
+            try:
+                return await asyncio.open_connection(
+                    str(address[0]), port, ssl=tls, server_hostname=name if tls is not None else None
+                )
+            except ssl.SSLError:
+                raise
+            except OSError as error:
+                failed = error
+        raise failed
 
 
 async def _by_http(
