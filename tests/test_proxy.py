@@ -10,9 +10,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -90,6 +90,24 @@ class Forwarded:
             return b""
         finally:
             writer.transport.abort()
+
+
+@asynccontextmanager
+async def listening(answer: bytes) -> AsyncIterator[Seen]:
+    """A proxy that closes when it has answered, and never if it answers nothing."""
+    over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 Fine\r\n\r\n" + answer)
+        await writer.drain()
+        if not answer:
+            await over.wait()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield Seen(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        over.set()
 
 
 @pytest.mark.parametrize("kind", PROXIES)
@@ -175,6 +193,25 @@ async def test_a_name_that_hangs_takes_nobody_elses_proxy_down(monkeypatch: pyte
             finally:
                 asking.cancel()
                 over.set()
+
+
+async def test_what_the_browser_closes_ends_whatever_the_proxy_does() -> None:
+    async with listening(b"") as seen, Forwarded(seen) as way:
+        reader, writer = await asyncio.open_connection("127.0.0.1", way.forwarder.port)
+        writer.write(b"CONNECT a.example:443 HTTP/1.1\r\n\r\n")
+        assert b"200" in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await until(lambda: not way.forwarder._tasks)
+
+
+async def test_what_the_proxy_closes_arrives_whole() -> None:
+    async with listening(b"x" * 8_000_000) as seen, Forwarded(seen) as way:
+        reader, writer = await asyncio.open_connection("127.0.0.1", way.forwarder.port)
+        writer.write(b"CONNECT a.example:443 HTTP/1.1\r\n\r\n")
+        await asyncio.sleep(0.1)
+        assert len((await reader.read()).partition(b"\r\n\r\n")[2]) == 8_000_000
+        writer.close()
+        await until(lambda: not way.forwarder._tasks)
 
 
 async def test_another_proxy_ends_what_goes_through_the_one_before() -> None:

@@ -165,6 +165,9 @@ class Forwarder:
             writer.write(closing(head))
         self._tell("")
         await _copy(theirs, writer)
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()  # until it has all of it
 
     async def _reached(self, asked: Asked) -> Streams:
         """A connection that is through to where the browser wants. Raises `_Trouble`, `_Refused`."""
@@ -253,10 +256,10 @@ async def _by_socks(
 
 
 async def _both(*work: Coroutine[Any, Any, None]) -> None:
-    """Until both are done, or one has failed. Raises what that did."""
+    """Until one of them is done: no browser goes on with half a connection. Raises what that did."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
@@ -269,8 +272,6 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while piece := await reader.read(_PIECE):
         writer.write(piece)
         await writer.drain()
-    with suppress(OSError):
-        writer.write_eof()
 
 
 async def _refuse(asked: Asked, writer: asyncio.StreamWriter) -> None:
