@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import aiohttp
 import pytest
@@ -34,6 +34,8 @@ from waguard.core.condition import ALWAYS
 from waguard.core.model import Alert, ClientCode, Status
 from waguard.errors import PageFailed
 from waguard.sandbox.fence import Fence, started
+from waguard.session.instance import Instance
+from waguard.session.way_out import WayOut
 from waguard.simulator.server import Simulator
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import host
@@ -212,6 +214,19 @@ async def test_what_the_proxy_closes_arrives_whole() -> None:
         assert len((await reader.read()).partition(b"\r\n\r\n")[2]) == 8_000_000
         writer.close()
         await until(lambda: not way.forwarder._tasks)
+
+
+async def test_a_start_that_is_called_off_leaves_no_port_open() -> None:
+    made = door()
+    port = made.getsockname()[1]
+    way = WayOut(cast("Instance", None))
+    starting = asyncio.create_task(way._start(made, Upstream("http://127.0.0.1:1", "")))
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
 
 
 async def test_another_proxy_ends_what_goes_through_the_one_before() -> None:

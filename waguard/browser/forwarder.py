@@ -102,7 +102,10 @@ class Forwarder:
 
     async def start(self) -> None:
         # The server closes the socket that it has; what is handed on is ours.
-        self._server = await asyncio.start_server(self._serve, sock=self._listening.dup())
+        self._server = await asyncio.start_server(
+            self._serve, sock=self._listening.dup(), start_serving=False
+        )
+        await self._server.start_serving()
 
     def use(self, upstream: Upstream) -> None:
         """From here on; what goes through another one ends."""
