@@ -225,6 +225,26 @@ async def test_a_full_disk_changes_nothing(
     assert settings.of(DEMO).language == "es-ES"
 
 
+async def test_a_file_that_cannot_be_read_stays_one_if_no_other_can_be_written(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config.model_validate({"sessions": {"dir": tmp_path}})
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "demo.json").write_text("{")
+
+    def full(*_: object, **__: object) -> None:
+        raise DiskFull("There is no room.")
+
+    monkeypatch.setattr("waguard.config.put.write_atomically", full)
+    for _ in range(2):
+        settings = Settings(config, journal.bus.publish)
+        await settings.start()
+        with pytest.raises(StorageFailed):
+            settings.of(DEMO)
+        with pytest.raises(DiskFull):
+            await settings.put(DEMO, ClientSettings())
+
+
 async def test_a_password_is_read_from_its_file_when_it_is_needed(tmp_path: Path, journal: Journal) -> None:
     file = tmp_path / "password"
     proxy = {"url": "http://b:1", "user": "a", "password_file": file}
