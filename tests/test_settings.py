@@ -245,6 +245,17 @@ async def test_a_file_that_cannot_be_read_stays_one_if_no_other_can_be_written(
             await settings.put(DEMO, ClientSettings())
 
 
+async def test_who_cannot_be_read_has_no_label(tmp_path: Path, journal: Journal) -> None:
+    sections = {"sessions": {"dir": tmp_path}, "clients": {"demo": {"labels": ["sales"]}}}
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "demo.json").write_text("{")
+    settings = Settings(Config.model_validate(sections), journal.bus.publish)
+    await settings.start()
+    assert not settings.labels_of(DEMO)
+    await settings.put(DEMO, ClientSettings())
+    assert settings.labels_of(DEMO) == {"sales"}
+
+
 async def test_a_password_is_read_from_its_file_when_it_is_needed(tmp_path: Path, journal: Journal) -> None:
     file = tmp_path / "password"
     proxy = {"url": "http://b:1", "user": "a", "password_file": file}

@@ -137,8 +137,8 @@ class Settings:
         return made
 
     def _note(self, code: ClientCode) -> None:
-        put = self._put.get(code, Put())
-        self._labels[code] = frozenset(self._config.settings(code, put.settings).labels)
+        # Of whom nobody knows what was put, no token for a label may be: it could have been taken from him.
+        self._labels[code] = frozenset(() if code in self._unread else self.of(code).labels)
 
 
 def _read_all(folder: Path) -> tuple[dict[ClientCode, Put], dict[ClientCode, str]]:
