@@ -14,7 +14,7 @@ from conftest import Daemon, Journal
 from control_port import API, TOKEN, Answer, Port, is_problem
 from waiting import until
 
-from waguard.config.clients import ClientSettings
+from waguard.config.clients import ClientSettings, Proxy
 from waguard.config.load import load
 from waguard.config.put import FOLDER, Settings
 from waguard.config.sections import Config
@@ -266,6 +266,10 @@ async def test_a_password_is_read_from_its_file_when_it_is_needed(tmp_path: Path
         await settings.password_of(DEMO)
     file.write_text("geheim\nmore\n")
     assert await settings.password_of(DEMO) == "geheim"
+    await settings.put(DEMO, ClientSettings(proxy=Proxy(url="http://b:1", user="a"), language="es-ES"))
+    settings = Settings(config, journal.bus.publish)
+    await settings.start()
+    assert await settings.password_of(DEMO) == "geheim", "also for the same place, put anew"
     file.write_text("geh\aeim\n")
     with pytest.raises(StorageFailed, match="control characters"):
         await settings.password_of(DEMO)
