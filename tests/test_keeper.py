@@ -45,6 +45,14 @@ async def test_snapshots_without_a_login_push_none_out_that_has_one(
     assert [(one.client, one.told["snapshot"]) for one in recorded] == [("demo", one) for one in gone[:-1]]
 
 
+async def test_while_a_clients_settings_cannot_be_read_no_snapshot_is_deleted(pose: Daemon) -> None:
+    async with pose("ok", snapshots=ONE) as (supervisor, _):
+        await supervisor.connect(DEMO)
+        supervisor.settings._unread[DEMO] = "It cannot be understood."
+        taken = {(await supervisor.snapshot(DEMO)).id for _ in range(2)}
+        assert {one.id for one in await supervisor.snapshots(DEMO)} == taken
+
+
 async def test_of_a_damaged_profile_whatever_is_left_is_saved(pose: Daemon, tmp_path: Path) -> None:
     async with pose("ok") as (supervisor, _):
         part = tmp_path / "Default" / "Local Storage" / "leveldb"

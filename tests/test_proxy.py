@@ -9,11 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import aiohttp
 import pytest
@@ -32,6 +34,8 @@ from waguard.core.condition import ALWAYS
 from waguard.core.model import Alert, ClientCode, Status
 from waguard.errors import PageFailed
 from waguard.sandbox.fence import Fence, started
+from waguard.session.instance import Instance
+from waguard.session.way_out import WayOut
 from waguard.simulator.server import Simulator
 from waguard.supervisor.supervisor import Supervisor
 from waguard.system import host
@@ -90,6 +94,24 @@ class Forwarded:
             writer.transport.abort()
 
 
+@asynccontextmanager
+async def listening(answer: bytes) -> AsyncIterator[Seen]:
+    """A proxy that closes when it has answered, and never if it answers nothing."""
+    over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 Fine\r\n\r\n" + answer)
+        await writer.drain()
+        if not answer:
+            await over.wait()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield Seen(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        over.set()
+
+
 @pytest.mark.parametrize("kind", PROXIES)
 async def test_a_request_and_a_tunnel_get_through(kind: str) -> None:
     async with Simulator() as simulator, PROXIES[kind]() as seen, Forwarded(seen) as way:
@@ -145,6 +167,66 @@ async def test_a_proxy_that_is_not_there_is_its_trouble() -> None:
     async with Forwarded(seen) as way:
         assert (await way.ask(b"CONNECT a.example:443 HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 502 ")
         assert "cannot be reached" in way.told[0]
+
+
+async def test_a_name_that_hangs_takes_nobody_elses_proxy_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    begun, over, known = threading.Event(), threading.Event(), socket.getaddrinfo
+
+    def look(name: str, *args: Any, **more: Any) -> Any:
+        if name == "hangs.example":
+            begun.set()
+            over.wait(30)
+        return known("127.0.0.1" if name == "proxy.example" else name, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look)
+    request = b"CONNECT a.example:443 HTTP/1.1\r\n\r\n"
+    async with http_proxy() as seen:
+        seen.answer = b"HTTP/1.1 200 Fine\r\n\r\n"
+        hangs, named = (
+            Seen(url=seen.url.replace("127.0.0.1", name)) for name in ("hangs.example", "proxy.example")
+        )
+        async with Forwarded(hangs) as one, Forwarded(named) as other:
+            asking = asyncio.create_task(one.ask(request))
+            try:
+                await until(begun.is_set)
+                assert (await other.ask(request)).startswith(b"HTTP/1.1 200 ")
+                await until(lambda: not other.forwarder._tasks)
+            finally:
+                asking.cancel()
+                over.set()
+
+
+async def test_what_the_browser_closes_ends_whatever_the_proxy_does() -> None:
+    async with listening(b"") as seen, Forwarded(seen) as way:
+        reader, writer = await asyncio.open_connection("127.0.0.1", way.forwarder.port)
+        writer.write(b"CONNECT a.example:443 HTTP/1.1\r\n\r\n")
+        assert b"200" in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await until(lambda: not way.forwarder._tasks)
+
+
+async def test_what_the_proxy_closes_arrives_whole() -> None:
+    async with listening(b"x" * 8_000_000) as seen, Forwarded(seen) as way:
+        reader, writer = await asyncio.open_connection("127.0.0.1", way.forwarder.port)
+        writer.write(b"CONNECT a.example:443 HTTP/1.1\r\n\r\n")
+        await asyncio.sleep(0.1)
+        assert len((await reader.read()).partition(b"\r\n\r\n")[2]) == 8_000_000
+        writer.close()
+        await until(lambda: not way.forwarder._tasks)
+
+
+async def test_a_start_that_is_called_off_leaves_no_port_open() -> None:
+    made = door()
+    port = made.getsockname()[1]
+    way = WayOut(cast("Instance", None))
+    starting = asyncio.create_task(way._start(made, Upstream("http://127.0.0.1:1", "")))
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
 
 
 async def test_another_proxy_ends_what_goes_through_the_one_before() -> None:

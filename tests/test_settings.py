@@ -14,7 +14,7 @@ from conftest import Daemon, Journal
 from control_port import API, TOKEN, Answer, Port, is_problem
 from waiting import until
 
-from waguard.config.clients import ClientSettings
+from waguard.config.clients import ClientSettings, Proxy
 from waguard.config.load import load
 from waguard.config.put import FOLDER, Settings
 from waguard.config.sections import Config
@@ -225,6 +225,37 @@ async def test_a_full_disk_changes_nothing(
     assert settings.of(DEMO).language == "es-ES"
 
 
+async def test_a_file_that_cannot_be_read_stays_one_if_no_other_can_be_written(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config.model_validate({"sessions": {"dir": tmp_path}})
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "demo.json").write_text("{")
+
+    def full(*_: object, **__: object) -> None:
+        raise DiskFull("There is no room.")
+
+    monkeypatch.setattr("waguard.config.put.write_atomically", full)
+    for _ in range(2):
+        settings = Settings(config, journal.bus.publish)
+        await settings.start()
+        with pytest.raises(StorageFailed):
+            settings.of(DEMO)
+        with pytest.raises(DiskFull):
+            await settings.put(DEMO, ClientSettings())
+
+
+async def test_who_cannot_be_read_has_no_label(tmp_path: Path, journal: Journal) -> None:
+    sections = {"sessions": {"dir": tmp_path}, "clients": {"demo": {"labels": ["sales"]}}}
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "demo.json").write_text("{")
+    settings = Settings(Config.model_validate(sections), journal.bus.publish)
+    await settings.start()
+    assert not settings.labels_of(DEMO)
+    await settings.put(DEMO, ClientSettings())
+    assert settings.labels_of(DEMO) == {"sales"}
+
+
 async def test_a_password_is_read_from_its_file_when_it_is_needed(tmp_path: Path, journal: Journal) -> None:
     file = tmp_path / "password"
     proxy = {"url": "http://b:1", "user": "a", "password_file": file}
@@ -235,6 +266,10 @@ async def test_a_password_is_read_from_its_file_when_it_is_needed(tmp_path: Path
         await settings.password_of(DEMO)
     file.write_text("geheim\nmore\n")
     assert await settings.password_of(DEMO) == "geheim"
+    await settings.put(DEMO, ClientSettings(proxy=Proxy(url="http://b:1", user="a"), language="es-ES"))
+    settings = Settings(config, journal.bus.publish)
+    await settings.start()
+    assert await settings.password_of(DEMO) == "geheim", "also for the same place, put anew"
     file.write_text("geh\aeim\n")
     with pytest.raises(StorageFailed, match="control characters"):
         await settings.password_of(DEMO)

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,7 +25,8 @@ from waguard.core.proxying import (
     socks_login,
     status_of,
 )
-from waguard.system.threads import Kind, in_thread
+from waguard.system.tasks import forget
+from waguard.system.threads import Kind, Lone, in_thread
 
 HOST = "127.0.0.1"
 ANSWER_S = 20.0
@@ -71,7 +73,7 @@ def door() -> socket.socket:
 
 
 class Forwarder:
-    """Owns the listening socket and all connections."""
+    """Owns the listening socket and all connections. Its lookups of the proxy's name have a thread of their own: one that hangs holds up nobody else."""
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class Forwarder:
         self._server: asyncio.Server | None = None
         self._tasks = set[asyncio.Task[None]]()
         self._tls: ssl.SSLContext | None = None
+        self._names = Lone("names-proxy")
 
     @property
     def port(self) -> int:
@@ -99,7 +102,10 @@ class Forwarder:
 
     async def start(self) -> None:
         # The server closes the socket that it has; what is handed on is ours.
-        self._server = await asyncio.start_server(self._serve, sock=self._listening.dup())
+        self._server = await asyncio.start_server(
+            self._serve, sock=self._listening.dup(), start_serving=False
+        )
+        await self._server.start_serving()
 
     def use(self, upstream: Upstream) -> None:
         """From here on; what goes through another one ends."""
@@ -111,6 +117,7 @@ class Forwarder:
         if self._server is not None:
             self._server.close()
         self._end()
+        self._names.end()
         self._listening.close()
 
     def _end(self) -> None:
@@ -161,6 +168,9 @@ class Forwarder:
             writer.write(closing(head))
         self._tell("")
         await _copy(theirs, writer)
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()  # until it has all of it
 
     async def _reached(self, asked: Asked) -> Streams:
         """A connection that is through to where the browser wants. Raises `_Trouble`, `_Refused`."""
@@ -172,7 +182,7 @@ class Forwarder:
                 if parts.scheme == "https" and self._tls is None:
                     self._tls = await in_thread(ssl.create_default_context, kind=Kind.FILES)
                 tls = self._tls if parts.scheme == "https" else None
-                streams = await asyncio.open_connection(parts.hostname, parts.port, ssl=tls)
+                streams = await self._connected(parts.hostname or "", parts.port or 0, tls)
                 connection = streams[1].get_extra_info("socket")
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 ask = _by_socks if parts.scheme == "socks5" else _by_http
@@ -192,6 +202,22 @@ class Forwarder:
             if streams is not None and not done:
                 streams[1].transport.abort()
         return streams
+
+    async def _connected(self, name: str, port: int, tls: ssl.SSLContext | None) -> Streams:
+        """At the first of its addresses that takes it. Raises `OSError`."""
+        looking = self._names.submit(partial(socket.getaddrinfo, name, port, type=socket.SOCK_STREAM))
+        forget(looking)
+        failed = OSError("its name has no address")
+        for *_, address in await looking:
+            try:
+                return await asyncio.open_connection(
+                    str(address[0]), port, ssl=tls, server_hostname=name if tls is not None else None
+                )
+            except ssl.SSLError:
+                raise
+            except OSError as error:
+                failed = error
+        raise failed
 
 
 async def _by_http(
@@ -233,10 +259,10 @@ async def _by_socks(
 
 
 async def _both(*work: Coroutine[Any, Any, None]) -> None:
-    """Until both are done, or one has failed. Raises what that did."""
+    """Until one of them is done: no browser goes on with half a connection. Raises what that did."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
@@ -249,8 +275,6 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while piece := await reader.read(_PIECE):
         writer.write(piece)
         await writer.drain()
-    with suppress(OSError):
-        writer.write_eof()
 
 
 async def _refuse(asked: Asked, writer: asyncio.StreamWriter) -> None:

@@ -59,7 +59,8 @@ class Proxy(Section):
         same = before is not None and (before.url, before.user) == (self.url, self.user)
         if before is None or not same or self.password is not None or self.password_file is not None:
             return self
-        return self.model_copy(update={"password": before.password})
+        kept = {"password": before.password, "password_file": before.password_file}
+        return self.model_copy(update=kept)
 
 
 def password_problem(password: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -136,8 +137,8 @@ class Settings:
         return made
 
     def _note(self, code: ClientCode) -> None:
-        put = self._put.get(code, Put())
-        self._labels[code] = frozenset(self._config.settings(code, put.settings).labels)
+        # Of whom nobody knows what was put, no token for a label may be: it could have been taken from him.
+        self._labels[code] = frozenset(() if code in self._unread else self.of(code).labels)
 
 
 def _read_all(folder: Path) -> tuple[dict[ClientCode, Put], dict[ClientCode, str]]:
@@ -171,7 +172,8 @@ def _write(folder: Path, code: ClientCode, made: Put, *, aside: bool) -> None:
     with as_storage_error(f"write {file}"):
         folder.mkdir(mode=0o700, exist_ok=True)
         if aside and file.exists():
-            file.replace(file.with_name(f"{code}.{secrets.token_hex(4)}.unreadable"))
+            # A second name: till the new one is there, whoever reads it must not find nothing.
+            os.link(file, file.with_name(f"{code}.{secrets.token_hex(4)}.unreadable"))
     told = made.settings.model_dump(mode="json", exclude_none=True)
     proxy = made.settings.proxy
     if proxy is not None and proxy.password is not None:

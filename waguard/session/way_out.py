@@ -8,7 +8,7 @@ from functools import partial
 from waguard.browser.forwarder import Forwarder, Upstream, door
 from waguard.errors import SandboxFailed
 from waguard.session.instance import Instance
-from waguard.system import host
+from waguard.system import host, shortage
 from waguard.system.repeats import Repeats
 from waguard.system.threads import Kind, in_thread
 
@@ -53,8 +53,16 @@ class WayOut:
         return Upstream(proxy.url, proxy.user, await settings.password_of(code))
 
     async def _start(self, listening: socket.socket, upstream: Upstream) -> Forwarder:
-        made = Forwarder(listening, upstream, self._is_ours, self._told)
-        await made.start()
+        try:
+            made = Forwarder(listening, upstream, self._is_ours, self._told)
+        except RuntimeError:
+            listening.close()
+            raise shortage.no_process() from None
+        try:
+            await made.start()
+        except BaseException:
+            made.close()
+            raise
         return made
 
     def _told(self, trouble: str) -> None:

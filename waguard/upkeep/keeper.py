@@ -10,7 +10,7 @@ from itertools import product
 from waguard.core import retention
 from waguard.core.login.events import SnapshotTaken
 from waguard.core.model import ClientCode, Link, Process, Stage
-from waguard.errors import SnapshotFailed
+from waguard.errors import SnapshotFailed, StorageFailed
 from waguard.observe.bus import Event
 from waguard.profile import login_files
 from waguard.profile.generation import DAMAGED, DROPPED, REPLACED, Place, Retired
@@ -186,7 +186,10 @@ class Keeper:
         _, profile = self._profiles.find(code)
         lineage = profile.lineage if profile is not None else ""
         there = {one.id: one for one in self._snapshots.of(code) if one.about is not None}
-        held = self._settings.known_of(code)
+        try:
+            held = self._settings.of(code)
+        except StorageFailed:
+            return ()  # nobody knows which ones are to stay
         rule = retention.Retention(
             held.snapshots_keep_last,
             held.snapshots_keep_daily,
