@@ -736,6 +736,29 @@ async def test_what_a_disk_has_changed_is_passed_over_and_left(tmp_path: Path, j
             assert db.execute("SELECT id FROM webhooks WHERE id = 'odd'").fetchall() == [("odd",)]
 
 
+async def test_a_place_that_makes_no_sense_costs_what_was_missed_alone(
+    tmp_path: Path, journal: Journal
+) -> None:
+    async with receiving() as receiver:
+        async with house(tmp_path, journal) as here:
+            for _ in range(2):
+                await here.made(receiver)
+            await here.settled()
+
+        def change() -> None:
+            with closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+                db.execute("UPDATE webhooks SET place = 'x' WHERE rowid = 2")
+
+        await asyncio.to_thread(change)
+        receiver.secrets = []
+        async with house(tmp_path, journal) as here:
+            assert len(await here.webhooks.listed()) == 2
+            here.happens("demo", 1)
+            await here.settled()
+    assert [one.body["type"] for one in receiver.arrived].count("feed.missed") == 1
+    assert [one.event["step"] for one in receiver.arrived if one.client] == ["1", "1"]
+
+
 async def test_the_file_of_a_newer_version_is_left_alone(tmp_path: Path, journal: Journal) -> None:
     def newer() -> bytes:
         with closing(sqlite3.connect(tmp_path / FILE)) as db:

@@ -80,7 +80,7 @@ class Delivery:
         self.waiting.add(stored.waiting, kept=True)
         self.delivered_at: float | None = None
         """When a message has last arrived, Unix time, seconds; None: not since the daemon's start."""
-        self._place = stored.place
+        self._place = str(stored.place)
         self._sender = sender
         self._means = means
         self._publish = means.publish

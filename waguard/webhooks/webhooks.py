@@ -34,14 +34,12 @@ from waguard.system.tasks import Changes, background, undisturbed
 from waguard.webhooks import store
 from waguard.webhooks.delivery import Bounds, Delivery, Means, Render
 from waguard.webhooks.sender import Sender
-from waguard.webhooks.store import Store, Stored, Times
+from waguard.webhooks.store import NOWHERE, Store, Stored, Times
 
 T = TypeVar("T")
 
 EVERYTHING = Wish(ADMIN)
 """Of its reader: what a webhook is told of it may change."""
-_NOWHERE = Place(0, 0)
-"""No history has this place: whoever comes back with it is told that nobody knows what it has missed."""
 DISABLED = "The admin has disabled it."
 _NAMED = 5
 
@@ -132,8 +130,7 @@ class Webhooks:
             names = plain(", ".join(odd[:_NAMED]))
             self._lost = f"{self._store.path} has webhooks that make no sense: {names}. Make them again."
         for one in found:
-            place = Place.of(one.place) if one.place else _NOWHERE
-            self._begin(one, self._reader(place))
+            self._begin(one, self._reader(one.place))
         self._loaded = True
 
     def _reader(self, place: Place | None) -> Reader:
@@ -233,8 +230,8 @@ class Webhooks:
                     f"There are {MOST} webhooks.", hint="Delete one: waguard webhook delete ID"
                 )
             reader = self._reader(None)
-            stored = Stored(new, str(await reader.settle() or ""), [])
-            await self._store.do(partial(store.put, webhook=new, place=stored.place))
+            stored = Stored(new, await reader.settle() or NOWHERE, [])
+            await self._store.do(partial(store.put, webhook=new, place=str(stored.place)))
             self._begin(stored, reader)
         self._publish("webhook.created", **new.named)
         return new
