@@ -669,6 +669,11 @@ async def test_on_a_full_disk_messages_arrive_and_are_written_down_later(
         for number in range(1000):
             here.happens("demo2", number)
         await receiver.until(lambda: steps(receiver, "demo") == [0, 1, 2])
+        (delivery,) = here.webhooks._deliveries.values()
+        await until(
+            lambda: {one.client for one in delivery.waiting.changed.values()} == {"demo2"},
+            "nothing is kept of what has arrived",
+        )
         assert all(one.id.startswith("unkept-") for one in receiver.arrived)
         await until(lambda: "is not written down" in here.alerts.get(Alert.WEBHOOKS_UNKEPT, ""))
         for wish in (here.webhooks.rotate(webhook.id, 0.0), here.webhooks.create(receiver.url, [], [])):

@@ -214,6 +214,18 @@ def _message(row: Sequence[object], times: Times) -> Message | None:
             longest_s = WAITS_S[min(attempts, len(WAITS_S)) - 1] * (1 + JITTER) if attempts > 0 else 0.0
             due = times.now + min(max(0.0, due_at - times.wall), longest_s)
             return Message(
-                seq, number, client, name, at, body, attempts, age_s, times.now, due, error, State(state)
+                seq,
+                number,
+                client,
+                name,
+                at,
+                body,
+                attempts,
+                age_s,
+                times.now,
+                due,
+                error,
+                State(state),
+                stored=True,
             )
     return None

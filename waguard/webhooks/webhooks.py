@@ -151,10 +151,14 @@ class Webhooks:
         write = partial(store.write, progress=progress, others=self._odd, times=self.times)
         try:
             lost = await self._store.do(write)
-        except BaseException:
+        except BaseException as error:
             for webhook, one in progress.items():
                 self._deliveries[webhook].unwritten(one)
+                if not isinstance(error, Exception):  # called off, it goes on in the thread
+                    self._deliveries[webhook].written(one)
             raise
+        for webhook, one in progress.items():
+            self._deliveries[webhook].written(one)
         for webhook, messages in lost.items():
             self._publish(
                 "webhook.letters_lost", **self._deliveries[webhook].webhook.named, messages=messages
