@@ -621,6 +621,23 @@ async def test_what_the_history_has_no_more_is_told_as_missed(tmp_path: Path, jo
     assert told.fields["events"] == missed.body["data"]["events"]
 
 
+async def test_it_begins_once_the_history_can_be_read(tmp_path: Path, journal: Journal) -> None:
+    async with receiving() as receiver:
+        async with house(tmp_path, journal) as here:
+            await here.made(receiver)
+            here.happens("demo", 1)
+            await here.settled()
+        async with house(tmp_path, journal) as here:
+            feed = here.webhooks._means.feed
+            feed._kept = None
+            with pytest.raises(StorageFailed, match="the history, by which it goes on, cannot be read"):
+                await here.webhooks.listed()
+            here.happens("demo", 2)
+            await until(lambda: feed.is_counted)
+            await receiver.until(lambda: steps(receiver, "demo") == [1, 2])
+    assert not journal.named("webhook.missed")
+
+
 async def test_without_a_history_events_arrive_and_a_restart_says_that_some_may_be_missing(
     tmp_path: Path, journal: Journal
 ) -> None:

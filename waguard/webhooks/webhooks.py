@@ -124,6 +124,8 @@ class Webhooks:
 
     async def _load(self) -> None:
         found, last, odd = await self._store.do(partial(store.load, times=self.times))
+        if found and not self._means.feed.is_counted:
+            raise OSError("the history, by which it goes on, cannot be read")
         self._numbers = count(last + 1)
         self._odd = odd
         if odd:
@@ -134,7 +136,7 @@ class Webhooks:
         self._loaded = True
 
     def _reader(self, place: Place | None) -> Reader:
-        return self._means.feed.reader(EVERYTHING, place, self._bounds.patience_s)
+        return self._means.feed.reader(EVERYTHING, place, self._bounds.patience_s, waits=True)
 
     def _begin(self, stored: Stored, reader: Reader) -> None:
         self._deliveries[stored.webhook.id] = Delivery(
