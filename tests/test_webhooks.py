@@ -812,6 +812,31 @@ async def test_a_disk_that_hangs_is_told_to_whoever_asks(
         await hangs
 
 
+async def test_what_a_disk_does_after_nobody_waited_is_made_undone(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    async with receiving() as receiver, house(tmp_path, journal) as here:
+        webhook = await here.made(receiver)
+        receiver.answer = lambda _one: 500
+        here.happens("demo", 1)
+        await here.settled()
+        before = rows(tmp_path, "seq, body")
+        monkeypatch.setattr(here.webhooks, "_bounds", replace(BOUNDS, ask_s=0.1))
+        hangs = asyncio.ensure_future(here.webhooks._store.in_thread(lambda: released.wait(20)))
+        await asyncio.sleep(0)
+        for wish in (here.webhooks.rotate(webhook.id, 0.0), here.webhooks.delete(webhook.id)):
+            with pytest.raises(StorageHangs):
+                await wish
+        released.set()
+        await hangs
+        await here.settled()
+        assert rows(tmp_path, "seq, body") == before
+        with closing(sqlite3.connect(tmp_path / FILE)) as db:
+            ((about,),) = db.execute("SELECT about FROM webhooks").fetchall()
+        assert receiver.secrets[0] in about
+
+
 async def test_so_many_webhooks_and_what_is_none_gets_a_clear_answer(
     tmp_path: Path, journal: Journal
 ) -> None:

@@ -291,7 +291,13 @@ class Webhooks:
     async def _delete(self, which: str) -> Webhook:
         async with self._changing():
             delivery = self._find(which)
-            await self._store.do(partial(store.delete, webhook=which))
+            try:
+                await self._store.do(partial(store.delete, webhook=which))
+            except (
+                asyncio.CancelledError
+            ):  # it goes on in the thread, and the next write makes all whole again
+                delivery.waiting.rewrite()
+                raise
             del self._deliveries[which]
         await delivery.close(0.0)
         self._publish("webhook.deleted", **delivery.webhook.named)
@@ -348,6 +354,7 @@ class Webhooks:
             async with asyncio.timeout(self._bounds.ask_s):
                 yield
         except TimeoutError:
+            self._due.set()  # what was asked for may be done yet, and is not what is in memory
             raise StorageHangs(
                 f"{self._store.path} is not read or written within {self._bounds.ask_s:g} s: its disk does not answer."
             ) from None
