@@ -17,9 +17,10 @@ from waiting import until
 
 from waguard.config.sections import Config
 from waguard.core.access import ADMIN, Caller, Scope, of_client
-from waguard.core.feed import KINDS, TOLD, Place, Wish
+from waguard.core.feed import KINDS, TOLD, Place, Told, Wish
 from waguard.core.model import ClientCode
-from waguard.errors import Forbidden, InvalidRequest
+from waguard.errors import Forbidden, HistoryFailed, InvalidRequest
+from waguard.history import feed
 from waguard.history.database import FILE
 from waguard.history.feed import Feed, Reader
 from waguard.history.history import Bounds, History
@@ -284,6 +285,26 @@ async def test_another_history_counts_anew_and_says_so(tmp_path: Path, journal: 
         ).next()
         assert future is not None
         assert (future.missed, future.events) == (-1, [])
+
+
+async def test_a_reader_that_waits_misses_nothing_while_the_history_cannot_be_read(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_AGAIN_S", 0.01)
+    failing = [HistoryFailed("database is locked")] * 3
+    async with keeping(tmp_path, journal) as history:
+
+        async def older(*asked: int) -> Sequence[Told]:
+            if failing:
+                raise failing.pop()
+            return await history._older(*asked)
+
+        history.feed = Feed(older, most=5)
+        reader = history.feed.reader(Wish(ADMIN), None, waits=True)
+        tell(journal, *range(1, 21))
+        await written(history)
+        assert await told(reader, 20) == [*range(1, 21)]
+    assert not failing
 
 
 async def test_at_its_end_readers_get_what_there_is(tmp_path: Path, journal: Journal) -> None:

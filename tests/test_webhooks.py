@@ -621,6 +621,23 @@ async def test_what_the_history_has_no_more_is_told_as_missed(tmp_path: Path, jo
     assert told.fields["events"] == missed.body["data"]["events"]
 
 
+async def test_it_begins_once_the_history_can_be_read(tmp_path: Path, journal: Journal) -> None:
+    async with receiving() as receiver:
+        async with house(tmp_path, journal) as here:
+            await here.made(receiver)
+            here.happens("demo", 1)
+            await here.settled()
+        async with house(tmp_path, journal) as here:
+            feed = here.webhooks._means.feed
+            feed._kept = None
+            with pytest.raises(StorageFailed, match="the history, by which it goes on, cannot be read"):
+                await here.webhooks.listed()
+            here.happens("demo", 2)
+            await until(lambda: feed.is_counted)
+            await receiver.until(lambda: steps(receiver, "demo") == [1, 2])
+    assert not journal.named("webhook.missed")
+
+
 async def test_without_a_history_events_arrive_and_a_restart_says_that_some_may_be_missing(
     tmp_path: Path, journal: Journal
 ) -> None:
@@ -669,6 +686,11 @@ async def test_on_a_full_disk_messages_arrive_and_are_written_down_later(
         for number in range(1000):
             here.happens("demo2", number)
         await receiver.until(lambda: steps(receiver, "demo") == [0, 1, 2])
+        (delivery,) = here.webhooks._deliveries.values()
+        await until(
+            lambda: {one.client for one in delivery.waiting.changed.values()} == {"demo2"},
+            "nothing is kept of what has arrived",
+        )
         assert all(one.id.startswith("unkept-") for one in receiver.arrived)
         await until(lambda: "is not written down" in here.alerts.get(Alert.WEBHOOKS_UNKEPT, ""))
         for wish in (here.webhooks.rotate(webhook.id, 0.0), here.webhooks.create(receiver.url, [], [])):
@@ -736,6 +758,29 @@ async def test_what_a_disk_has_changed_is_passed_over_and_left(tmp_path: Path, j
             assert db.execute("SELECT id FROM webhooks WHERE id = 'odd'").fetchall() == [("odd",)]
 
 
+async def test_a_place_that_makes_no_sense_costs_what_was_missed_alone(
+    tmp_path: Path, journal: Journal
+) -> None:
+    async with receiving() as receiver:
+        async with house(tmp_path, journal) as here:
+            for _ in range(2):
+                await here.made(receiver)
+            await here.settled()
+
+        def change() -> None:
+            with closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+                db.execute("UPDATE webhooks SET place = 'x' WHERE rowid = 2")
+
+        await asyncio.to_thread(change)
+        receiver.secrets = []
+        async with house(tmp_path, journal) as here:
+            assert len(await here.webhooks.listed()) == 2
+            here.happens("demo", 1)
+            await here.settled()
+    assert [one.body["type"] for one in receiver.arrived].count("feed.missed") == 1
+    assert [one.event["step"] for one in receiver.arrived if one.client] == ["1", "1"]
+
+
 async def test_the_file_of_a_newer_version_is_left_alone(tmp_path: Path, journal: Journal) -> None:
     def newer() -> bytes:
         with closing(sqlite3.connect(tmp_path / FILE)) as db:
@@ -765,6 +810,31 @@ async def test_a_disk_that_hangs_is_told_to_whoever_asks(
         await receiver.until(lambda: steps(receiver, "demo") == [1])
         released.set()
         await hangs
+
+
+async def test_what_a_disk_does_after_nobody_waited_is_made_undone(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    async with receiving() as receiver, house(tmp_path, journal) as here:
+        webhook = await here.made(receiver)
+        receiver.answer = lambda _one: 500
+        here.happens("demo", 1)
+        await here.settled()
+        before = rows(tmp_path, "seq, body")
+        monkeypatch.setattr(here.webhooks, "_bounds", replace(BOUNDS, ask_s=0.1))
+        hangs = asyncio.ensure_future(here.webhooks._store.in_thread(lambda: released.wait(20)))
+        await asyncio.sleep(0)
+        for wish in (here.webhooks.rotate(webhook.id, 0.0), here.webhooks.delete(webhook.id)):
+            with pytest.raises(StorageHangs):
+                await wish
+        released.set()
+        await hangs
+        await here.settled()
+        assert rows(tmp_path, "seq, body") == before
+        with closing(sqlite3.connect(tmp_path / FILE)) as db:
+            ((about,),) = db.execute("SELECT about FROM webhooks").fetchall()
+        assert receiver.secrets[0] in about
 
 
 async def test_so_many_webhooks_and_what_is_none_gets_a_clear_answer(

@@ -112,6 +112,8 @@ class Message:
     error: str = ""
     """Why the last attempt has failed."""
     state: State = State.WAITING
+    stored: bool = False
+    """It may be on disk."""
 
     def tried_s(self, now: float) -> float:
         return self.age_s + max(0.0, now - self.since)

@@ -21,6 +21,8 @@ RING = 5000
 """Events that are kept in memory for those who are nearly up to date; some megabytes."""
 _PATIENCE_S = 1.0
 """So long an event waits for its place on disk before it is told without an id, to a reader that says nothing of it."""
+_AGAIN_S = 1.0
+"""After so long a history that could not be read is asked again, by a reader that waits for it."""
 _BATCH = 500
 
 Older = Callable[[int, int, int], Awaitable[Sequence[Told]]]
@@ -74,15 +76,20 @@ class Feed:
         self.closed = True
         self.wake()
 
-    def reader(self, wish: Wish, after: Place | None, patience_s: float = _PATIENCE_S) -> "Reader":
-        """``after``: the id that it was told last; None: it begins now. ``patience_s``: so long an event waits for its id."""
+    def reader(
+        self, wish: Wish, after: Place | None, patience_s: float = _PATIENCE_S, *, waits: bool = False
+    ) -> "Reader":
+        """``after``: the id that it was told last; None: it begins now. ``patience_s``: so long an event waits for its id.
+
+        ``waits``: for a history that cannot be read; else what is there is missed.
+        """
         if after is None:
-            return Reader(self, wish, self.newest, patience_s)
+            return Reader(self, wish, self.newest, patience_s, waits=waits)
         if self._kept is not None and after.history == self._kept[0]:
             number = after.number - self._kept[1]
             if number <= self.newest:
-                return Reader(self, wish, number, patience_s)
-        return Reader(self, wish, self.newest, patience_s, missed=-1)
+                return Reader(self, wish, number, patience_s, waits=waits)
+        return Reader(self, wish, self.newest, patience_s, missed=-1, waits=waits)
 
     def place(self, number: int) -> Place | None:
         """As it is told; None: it is not on disk."""
@@ -131,6 +138,18 @@ class Feed:
         except TimeoutError:
             return
 
+    async def rest(self) -> None:
+        """Before the history is asked again."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_AGAIN_S):
+                while not self.closed:
+                    await self.news()
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is known where an earlier daemon was."""
+        return self._kept is not None
+
     def wake(self) -> None:
         """Every reader looks again."""
         changed, self._changed = self._changed, asyncio.Event()
@@ -139,7 +158,14 @@ class Feed:
 
 class Reader:
     def __init__(
-        self, feed: Feed, wish: Wish, at: int, patience_s: float = _PATIENCE_S, missed: int = 0
+        self,
+        feed: Feed,
+        wish: Wish,
+        at: int,
+        patience_s: float = _PATIENCE_S,
+        missed: int = 0,
+        *,
+        waits: bool = False,
     ) -> None:
         self._feed = feed
         self._wish = wish
@@ -147,6 +173,7 @@ class Reader:
         """The number of the last event that it was told, or did not want."""
         self._patience_s = patience_s
         self._missed = missed
+        self._waits = waits
         self._asking: asyncio.Future[Sequence[Told]] | None = None
         self._before = 0
         """A question to the history, and before which number: whoever is called off while a slow disk answers asks no other one."""
@@ -191,8 +218,13 @@ class Reader:
             self._asking = asyncio.ensure_future(self._feed.older(self._at, self._before))
             forget(self._asking)
         found: Sequence[Told] = ()
-        with contextlib.suppress(HistoryFailed):
+        try:
             found = await asyncio.shield(self._asking)
+        except HistoryFailed:
+            if self._waits:
+                self._asking = None
+                await self._feed.rest()
+                return Batch(place=self.place)
         before, self._asking = self._before, None
         # It counts without gaps: what is not there was deleted, or found no place.
         last = found[-1].number if len(found) == _BATCH else before - 1

@@ -145,6 +145,8 @@ class History:
             except Exception as error:  # noqa: BLE001 (what is learned is worth no start that fails)
                 self._publish("internal.error", **mistake("history", error))
             self._writer = background(self._write_for_ever, "history", self._publish, again=True)
+        else:
+            self.feed.in_memory()
 
     async def close(self) -> None:
         """Write what waits, within a deadline, and close the file. What comes later is not kept."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from waguard.core.catalogue import mistake
-from waguard.core.deliveries import Answer, Message, Verdict, Waiting
+from waguard.core.deliveries import Answer, Message, State, Verdict, Waiting
 from waguard.core.feed import MISSED, Place, Told
 from waguard.core.model import ClientCode
 from waguard.core.shown import EventView, FeedMissed
@@ -80,7 +80,7 @@ class Delivery:
         self.waiting.add(stored.waiting, kept=True)
         self.delivered_at: float | None = None
         """When a message has last arrived, Unix time, seconds; None: not since the daemon's start."""
-        self._place = stored.place
+        self._place = str(stored.place)
         self._sender = sender
         self._means = means
         self._publish = means.publish
@@ -138,11 +138,16 @@ class Delivery:
         return await self._sender.send(self.webhook, f"ping-{secrets.token_hex(8)}", body.encode())
 
     def progress(self) -> Progress:
-        """Since it was last asked; whoever cannot write it gives it back."""
+        """Since it was last asked; whoever cannot write it gives it back. What arrived before it was ever on disk is not of it."""
         if not self._ended and (place := self._reader.place) is not None:
             self._place = str(place)
         changed, self.waiting.changed = self.waiting.changed, {}
-        return Progress(self.webhook, self._place, changed)
+        told = {seq: one for seq, one in changed.items() if one.stored or one.state is not State.DELIVERED}
+        return Progress(self.webhook, self._place, told)
+
+    def written(self, progress: Progress) -> None:
+        for one in progress.changed.values():
+            one.stored = True
 
     def unwritten(self, progress: Progress) -> None:
         self.waiting.changed = {**progress.changed, **self.waiting.changed}

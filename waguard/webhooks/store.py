@@ -12,13 +12,17 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from waguard.core.deliveries import JITTER, WAITS_S, Message, State
+from waguard.core.feed import Place
 from waguard.core.webhook import Webhook
+from waguard.errors import InvalidRequest
 from waguard.system import sqlite
 
 FILE = ".webhooks.db"
 """Below ``sessions.dir``, mode 0600."""
 DEAD = 10_000
 """Dead letters that are kept of each webhook; the oldest go."""
+NOWHERE = Place(0, 0)
+"""No history has this place: whoever comes back with it is told that nobody knows what it has missed."""
 
 _SETTINGS = """
 PRAGMA journal_mode = WAL;
@@ -64,7 +68,7 @@ class Progress:
 @dataclass(frozen=True, slots=True)
 class Stored:
     webhook: Webhook
-    place: str
+    place: Place
     waiting: Sequence[Message]
 
 
@@ -88,9 +92,16 @@ def load(db: sqlite3.Connection, times: Times) -> tuple[Sequence[Stored], int, S
             odd.append(str(number))
             continue
         waiting = messages(db, webhook.id, State.WAITING, times, most=-1)
-        found.append(Stored(webhook, str(place), waiting))
+        found.append(Stored(webhook, _place(str(place)), waiting))
     (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM messages").fetchone()
     return found, int(last), odd
+
+
+def _place(text: str) -> Place:
+    try:
+        return Place.of(text)
+    except InvalidRequest:
+        return NOWHERE
 
 
 def put(db: sqlite3.Connection, webhook: Webhook, place: str) -> None:
@@ -203,6 +214,18 @@ def _message(row: Sequence[object], times: Times) -> Message | None:
             longest_s = WAITS_S[min(attempts, len(WAITS_S)) - 1] * (1 + JITTER) if attempts > 0 else 0.0
             due = times.now + min(max(0.0, due_at - times.wall), longest_s)
             return Message(
-                seq, number, client, name, at, body, attempts, age_s, times.now, due, error, State(state)
+                seq,
+                number,
+                client,
+                name,
+                at,
+                body,
+                attempts,
+                age_s,
+                times.now,
+                due,
+                error,
+                State(state),
+                stored=True,
             )
     return None

@@ -34,14 +34,12 @@ from waguard.system.tasks import Changes, background, undisturbed
 from waguard.webhooks import store
 from waguard.webhooks.delivery import Bounds, Delivery, Means, Render
 from waguard.webhooks.sender import Sender
-from waguard.webhooks.store import Store, Stored, Times
+from waguard.webhooks.store import NOWHERE, Store, Stored, Times
 
 T = TypeVar("T")
 
 EVERYTHING = Wish(ADMIN)
 """Of its reader: what a webhook is told of it may change."""
-_NOWHERE = Place(0, 0)
-"""No history has this place: whoever comes back with it is told that nobody knows what it has missed."""
 DISABLED = "The admin has disabled it."
 _NAMED = 5
 
@@ -126,18 +124,19 @@ class Webhooks:
 
     async def _load(self) -> None:
         found, last, odd = await self._store.do(partial(store.load, times=self.times))
+        if found and not self._means.feed.is_counted:
+            raise OSError("the history, by which it goes on, cannot be read")
         self._numbers = count(last + 1)
         self._odd = odd
         if odd:
             names = plain(", ".join(odd[:_NAMED]))
             self._lost = f"{self._store.path} has webhooks that make no sense: {names}. Make them again."
         for one in found:
-            place = Place.of(one.place) if one.place else _NOWHERE
-            self._begin(one, self._reader(place))
+            self._begin(one, self._reader(one.place))
         self._loaded = True
 
     def _reader(self, place: Place | None) -> Reader:
-        return self._means.feed.reader(EVERYTHING, place, self._bounds.patience_s)
+        return self._means.feed.reader(EVERYTHING, place, self._bounds.patience_s, waits=True)
 
     def _begin(self, stored: Stored, reader: Reader) -> None:
         self._deliveries[stored.webhook.id] = Delivery(
@@ -154,10 +153,14 @@ class Webhooks:
         write = partial(store.write, progress=progress, others=self._odd, times=self.times)
         try:
             lost = await self._store.do(write)
-        except BaseException:
+        except BaseException as error:
             for webhook, one in progress.items():
                 self._deliveries[webhook].unwritten(one)
+                if not isinstance(error, Exception):  # called off, it goes on in the thread
+                    self._deliveries[webhook].written(one)
             raise
+        for webhook, one in progress.items():
+            self._deliveries[webhook].written(one)
         for webhook, messages in lost.items():
             self._publish(
                 "webhook.letters_lost", **self._deliveries[webhook].webhook.named, messages=messages
@@ -233,8 +236,8 @@ class Webhooks:
                     f"There are {MOST} webhooks.", hint="Delete one: waguard webhook delete ID"
                 )
             reader = self._reader(None)
-            stored = Stored(new, str(await reader.settle() or ""), [])
-            await self._store.do(partial(store.put, webhook=new, place=stored.place))
+            stored = Stored(new, await reader.settle() or NOWHERE, [])
+            await self._store.do(partial(store.put, webhook=new, place=str(stored.place)))
             self._begin(stored, reader)
         self._publish("webhook.created", **new.named)
         return new
@@ -288,7 +291,13 @@ class Webhooks:
     async def _delete(self, which: str) -> Webhook:
         async with self._changing():
             delivery = self._find(which)
-            await self._store.do(partial(store.delete, webhook=which))
+            try:
+                await self._store.do(partial(store.delete, webhook=which))
+            except (
+                asyncio.CancelledError
+            ):  # it goes on in the thread, and the next write makes all whole again
+                delivery.waiting.rewrite()
+                raise
             del self._deliveries[which]
         await delivery.close(0.0)
         self._publish("webhook.deleted", **delivery.webhook.named)
@@ -345,6 +354,7 @@ class Webhooks:
             async with asyncio.timeout(self._bounds.ask_s):
                 yield
         except TimeoutError:
+            self._due.set()  # what was asked for may be done yet, and is not what is in memory
             raise StorageHangs(
                 f"{self._store.path} is not read or written within {self._bounds.ask_s:g} s: its disk does not answer."
             ) from None
