@@ -123,7 +123,7 @@ def create_token(
 def rotate_token(token: str, overlap_s: float = 3600.0) -> Ask[TokenMade]:
     """Give a token, by its id or name, another secret and a new term; the earlier one is good for ``overlap_s`` more."""
     path = f"/v1/tokens/{quoted(token)}/rotate"
-    return Ask("POST", path, view(TokenMade), {"overlap_s": f"{overlap_s:g}"})
+    return Ask("POST", path, view(TokenMade), {"overlap_s": f"{overlap_s:g}"}, once=True)
 
 
 def revoke_token(token: str) -> Ask[TokenView]:
@@ -165,7 +165,8 @@ def change_webhook(
 
 def rotate_webhook(webhook: str, overlap_s: float = 86_400.0) -> Ask[WebhookMade]:
     """Give a webhook another secret; messages are signed with the earlier one too for ``overlap_s`` more."""
-    return Ask("POST", _webhook(webhook, "rotate"), view(WebhookMade), {"overlap_s": f"{overlap_s:g}"})
+    path, query = _webhook(webhook, "rotate"), {"overlap_s": f"{overlap_s:g}"}
+    return Ask("POST", path, view(WebhookMade), query, once=True)
 
 
 def delete_webhook(webhook: str) -> Ask[WebhookView]:

@@ -55,11 +55,19 @@ def only_if(match: str) -> Mapping[str, str]:
     return {"If-Match": match} if match else {}
 
 
-def act(path: str, kind: type[T], if_match: str = "", told: Told = None, body: object = None) -> Ask[T]:
+def act(
+    path: str,
+    kind: type[T],
+    if_match: str = "",
+    told: Told = None,
+    body: object = None,
+    *,
+    once: bool = False,
+) -> Ask[T]:
     """What the daemon may take its time for."""
     headers = {**only_if(if_match), **(JSON_BODY if body is not None else {})}
     sent = None if body is None else as_json(body)
-    return Ask("POST", path, view(kind), headers=headers, body=sent, slow=True, told=told)
+    return Ask("POST", path, view(kind), headers=headers, body=sent, slow=True, told=told, once=once)
 
 
 def up(
@@ -70,6 +78,8 @@ def up(
     told: Told,
     query: Mapping[str, str] = MappingProxyType({}),
     archive: IO[bytes] | None = None,
+    *,
+    once: bool = False,
 ) -> Ask[SessionView]:
     query = {**query, "wait": wait.value}
     if timeout_s is not None:
@@ -85,4 +95,5 @@ def up(
         slow=True,
         timeout_s=timeout_s or 0.0,
         told=told,
+        once=once,
     )

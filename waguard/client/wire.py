@@ -1,4 +1,4 @@
-"""How a request of an app's comes to the daemon and its answer back: within deadlines, and carried out once."""
+"""How a request of an app's comes to the daemon and its answer back: within deadlines, and sent again where that does no harm."""
 
 import asyncio
 import re
@@ -70,7 +70,8 @@ class Wire:
             raise self._late(ask, limit_s) from None
 
     async def _answer(self, ask: Ask[T], limit_s: float) -> Answer:
-        headers = {"Idempotency-Key": str(uuid4())} if ask.method == "POST" and ask.may_be_repeated else {}
+        has_key = ask.method == "POST" and (ask.once or ask.may_be_repeated)
+        headers = {"Idempotency-Key": str(uuid4())} if has_key else {}
         headers |= {"Accept": EVENTS} if ask.told is not None else {}
         start = (
             await asyncio.to_thread(ask.file.tell) if ask.file is not None and ask.may_be_repeated else None
