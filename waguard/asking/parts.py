@@ -1,7 +1,7 @@
 """What requests are made of, each way once."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import IO, TypeVar
 from urllib.parse import quote
@@ -9,6 +9,7 @@ from urllib.parse import quote
 from waguard.asking.ask import JSON, Answer, Ask, Told, parsed
 from waguard.core.model import ClientCode, Wait
 from waguard.core.shown import SessionView, SnapshotTried, SnapshotView
+from waguard.errors import InvalidRequest
 
 T = TypeVar("T")
 OCTETS = "application/octet-stream"
@@ -33,6 +34,13 @@ def body(answer: Answer) -> bytes:
 
 def nothing(_: Answer) -> None:
     return None
+
+
+def each(some: Collection[str]) -> list[str]:
+    """Raises `InvalidRequest` for a text, which would be taken letter by letter."""
+    if isinstance(some, str):
+        raise InvalidRequest(f"{some[:80]!r} is a text where a list belongs.", hint="Give a list of texts.")
+    return [*some]
 
 
 def as_json(told: object) -> bytes:
