@@ -250,6 +250,20 @@ async def test_what_is_never_answered_is_given_up(asking: Any, monkeypatch: pyte
                 await hasty.session("demo").connect(told=lambda _: None)
 
 
+async def test_what_broke_off_is_not_said_to_be_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wires, "_AGAIN_S", 0.5)
+
+    async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        server.close()
+        writer.close()
+
+    server = await asyncio.start_server(die, "127.0.0.1", 0)
+    async with Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", ADMIN) as waguard:
+        with pytest.raises(NoAnswer, match="broke off"):
+            await waguard.session("demo").connect()
+
+
 async def test_what_is_no_daemon_is_said_to_be_none() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked = await reader.readuntil(b"\r\n\r\n")
