@@ -20,6 +20,8 @@ from waiting import until
 
 from waguard.asking import verbs
 from waguard.client import Client, Session
+from waguard.client import client as clients_of
+from waguard.client import page as pages
 from waguard.client import wire as wires
 from waguard.core.model import ClientCode, Status, Wait
 from waguard.core.shown import EventView, SessionView
@@ -83,6 +85,37 @@ async def test_without_a_page_it_raises_what_the_daemon_answers(pose: Daemon) ->
     async with Client(url, TOKEN) as waguard:
         with pytest.raises(NoDaemon, match=f"No daemon answers at {url}"):
             await waguard.session("demo").page()
+
+
+async def test_a_page_that_fails_leaves_nothing_attached(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone: list[object] = []
+
+    class Browser:
+        async def newPage(self) -> None:  # noqa: N802 (as pyppeteer has it)
+            raise BrokenPipeError
+
+        async def disconnect(self) -> None:
+            gone.append(self)
+            if len(gone) > 1:
+                raise ConnectionResetError
+
+    async def attach(_: str) -> Browser:
+        return Browser()
+
+    async def version(_: Session, **_options: Any) -> dict[str, str]:
+        return {"webSocketDebuggerUrl": ""}
+
+    monkeypatch.setattr(pages, "attach", attach)
+    monkeypatch.setattr(Session, "browser_version", version)
+    waguard = Client(token=TOKEN)
+    with pytest.raises(ConnectionResetError):
+        async with waguard:
+            with pytest.raises(BrokenPipeError):
+                await waguard.session("demo").page()
+            assert len(gone) == 1
+            await waguard.attached("")
+            await waguard.attached("")
+    assert len(gone) == 3
 
 
 def test_its_token_is_given_or_in_the_environment() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -81,11 +81,10 @@ class Client:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        try:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._wire.close)
             while self._browsers:
-                await self._browsers.pop().disconnect()
-        finally:
-            await self._wire.close()
+                stack.push_async_callback(self._browsers.pop().disconnect)
 
     async def do(self, ask: Ask[T]) -> T:
         """Any request of `waguard.asking.verbs`. One that broke off is sent again for ten seconds, with the same Idempotency-Key, if that does no harm."""
@@ -163,6 +162,11 @@ class Client:
 
     @property
     def by_socket(self) -> bool:
+    async def detached(self, browser: "Browser") -> None:
+        """From one of these, earlier."""
+        self._browsers.remove(browser)
+        await browser.disconnect()
+
         return self._wire.is_socket
 
 
@@ -250,4 +254,8 @@ class Session:
         # pyppeteer waits for ever for a WebSocket that is refused: what could be wrong is asked before, and there is a ticket in the answer.
         version = await self.browser_version(takeover=takeover)
         browser = await self.client.attached(version["webSocketDebuggerUrl"])
-        return await browser.newPage() if own else (await browser.pages())[0]
+        try:
+            return await browser.newPage() if own else (await browser.pages())[0]
+        except BaseException:
+            await self.client.detached(browser)
+            raise
