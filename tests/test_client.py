@@ -403,6 +403,26 @@ async def test_a_change_right_behind_a_look_is_not_missed(
         assert seen[0].status is Status.STARTING
 
 
+async def test_a_look_that_fails_for_a_moment_does_not_end_the_wait(
+    asking: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients_of, "_PAUSE_S", 0.05)
+    fails: list[WaguardError] = [NoAnswer("It broke off."), NoDaemon("Nobody is there.")]
+    real = Session.show
+
+    async def show(self: Session) -> SessionView:
+        if fails:
+            raise fails.pop()
+        return await real(self)
+
+    monkeypatch.setattr(Session, "show", show)
+    async with asking("connected") as (_, waguard, _):
+        demo = waguard.session("demo")
+        await demo.connect(wait=Wait.CONNECTED)
+        assert (await demo.wait_connected(timeout_s=30)).status is Status.CONNECTED
+        assert not fails
+
+
 def looks(journal: Journal) -> list[object]:
     return [one for one in journal.named("request.done") if one.fields["route"] == "/v1/sessions/{code}"]
 
