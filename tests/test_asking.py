@@ -23,7 +23,7 @@ from waguard.config.sections import Config
 from waguard.core.access import About
 from waguard.core.model import ClientCode
 from waguard.core.shown import EventView
-from waguard.errors import Foreign, NoPage, NotWaguard
+from waguard.errors import Foreign, InvalidRequest, NoPage, NotWaguard
 
 DEMO = ClientCode("demo")
 OTHERWISE = {
@@ -38,9 +38,11 @@ OTHERWISE = {
 GIVEN: dict[str, Any] = {
     "code": DEMO,
     "archive": io.BytesIO(),
+    "clients": ["x"],
     "file": io.BytesIO(),
     "into": io.BytesIO(),
     "said": b"",
+    "scopes": ["x"],
     "wanted": dict.fromkeys(ClientSettings.model_fields),
 }
 """Arguments by their names; else any text."""
@@ -56,7 +58,7 @@ URL = "http://127.0.0.1:8717"
 
 def asked(verb: Callable[..., Ask[Any]], **given: Any) -> Ask[Any]:
     needed = [name for name, one in inspect.signature(verb).parameters.items() if one.default is one.empty]
-    return verb(**{name: GIVEN.get(name, "x") for name in needed}, **given)
+    return verb(**({name: GIVEN.get(name, "x") for name in needed} | given))
 
 
 def routes() -> dict[str, Any]:
@@ -143,11 +145,28 @@ def test_the_command_line_and_an_app_wait_long_enough() -> None:
         (verbs.delete_value(DEMO, "x"), False),
         (verbs.upload(DEMO, "x", io.BytesIO()), True),
         (verbs.export(DEMO, "x", io.BytesIO()), False),
+        (verbs.connect(DEMO, fresh=True), False),
+        (verbs.cleanup(DEMO), False),
+        (verbs.undo(DEMO), False),
+        (verbs.check_undo(DEMO), True),
+        (verbs.restore(DEMO), False),
+        (verbs.bring(DEMO, io.BytesIO()), False),
+        (daemon.rotate_token("x"), False),
+        (daemon.rotate_webhook("x"), False),
     ],
     ids=lambda one: one.target if isinstance(one, Ask) else "",
 )
 def test_what_may_be_sent_again(sent: Ask[Any], may: bool) -> None:
     assert sent.may_be_repeated is may
+
+
+def test_a_text_is_no_list() -> None:
+    for verb in VERBS.values():
+        for name in inspect.signature(verb).parameters.keys() & {
+            *("status", "clients", "labels", "kinds", "scopes", "messages")
+        }:
+            with pytest.raises(InvalidRequest, match="'demo' is a text"):
+                asked(verb, **{name: "demo"})
 
 
 def test_somebodys_text_stays_one_part_of_the_path() -> None:

@@ -20,6 +20,8 @@ from waiting import until
 
 from waguard.asking import verbs
 from waguard.client import Client, Session
+from waguard.client import client as clients_of
+from waguard.client import page as pages
 from waguard.client import wire as wires
 from waguard.core.model import ClientCode, Status, Wait
 from waguard.core.shown import EventView, SessionView
@@ -83,6 +85,37 @@ async def test_without_a_page_it_raises_what_the_daemon_answers(pose: Daemon) ->
     async with Client(url, TOKEN) as waguard:
         with pytest.raises(NoDaemon, match=f"No daemon answers at {url}"):
             await waguard.session("demo").page()
+
+
+async def test_a_page_that_fails_leaves_nothing_attached(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone: list[object] = []
+
+    class Browser:
+        async def newPage(self) -> None:  # noqa: N802 (as pyppeteer has it)
+            raise BrokenPipeError
+
+        async def disconnect(self) -> None:
+            gone.append(self)
+            if len(gone) > 1:
+                raise ConnectionResetError
+
+    async def attach(_: str) -> Browser:
+        return Browser()
+
+    async def version(_: Session, **_options: Any) -> dict[str, str]:
+        return {"webSocketDebuggerUrl": ""}
+
+    monkeypatch.setattr(pages, "attach", attach)
+    monkeypatch.setattr(Session, "browser_version", version)
+    waguard = Client(token=TOKEN)
+    with pytest.raises(ConnectionResetError):
+        async with waguard:
+            with pytest.raises(BrokenPipeError):
+                await waguard.session("demo").page()
+            assert len(gone) == 1
+            await waguard.attached("")
+            await waguard.attached("")
+    assert len(gone) == 3
 
 
 def test_its_token_is_given_or_in_the_environment() -> None:
@@ -250,6 +283,20 @@ async def test_what_is_never_answered_is_given_up(asking: Any, monkeypatch: pyte
                 await hasty.session("demo").connect(told=lambda _: None)
 
 
+async def test_what_broke_off_is_not_said_to_be_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wires, "_AGAIN_S", 0.5)
+
+    async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        server.close()
+        writer.close()
+
+    server = await asyncio.start_server(die, "127.0.0.1", 0)
+    async with Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", ADMIN) as waguard:
+        with pytest.raises(NoAnswer, match="broke off"):
+            await waguard.session("demo").connect()
+
+
 async def test_what_is_no_daemon_is_said_to_be_none() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked = await reader.readuntil(b"\r\n\r\n")
@@ -354,6 +401,26 @@ async def test_a_change_right_behind_a_look_is_not_missed(
         seen: list[SessionView] = []
         await waguard.session("demo").wait_connected(timeout_s=30, seen=seen.append)
         assert seen[0].status is Status.STARTING
+
+
+async def test_a_look_that_fails_for_a_moment_does_not_end_the_wait(
+    asking: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients_of, "_PAUSE_S", 0.05)
+    fails: list[WaguardError] = [NoAnswer("It broke off."), NoDaemon("Nobody is there.")]
+    real = Session.show
+
+    async def show(self: Session) -> SessionView:
+        if fails:
+            raise fails.pop()
+        return await real(self)
+
+    monkeypatch.setattr(Session, "show", show)
+    async with asking("connected") as (_, waguard, _):
+        demo = waguard.session("demo")
+        await demo.connect(wait=Wait.CONNECTED)
+        assert (await demo.wait_connected(timeout_s=30)).status is Status.CONNECTED
+        assert not fails
 
 
 def looks(journal: Journal) -> list[object]:

@@ -143,6 +143,18 @@ def test_bash_completes(share: Path, line: str) -> None:
     assert {one for one in found if not one.startswith("-") or line.endswith("--all")} == TYPED[line]
 
 
+def test_bash_carries_out_nothing_that_it_is_told(share: Path, tmp_path: Path) -> None:
+    found = in_shell(
+        "bash",
+        f"""waguard() {{ echo demo '$(touch$IFS{tmp_path}/done)' '`touch$IFS{tmp_path}/done`' '*'; }}""",
+        f"source {share}/bash-completion/completions/waguard",
+        f"cd {ROOT}; COMP_WORDS=(waguard status ''); COMP_CWORD=2",
+        '_waguard waguard; printf "%s\\n" "${COMPREPLY[@]}"',
+    )
+    assert {"demo", "*"} <= {*found}
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize("line", TYPED)
 def test_fish_completes(share: Path, line: str) -> None:
     found = in_shell(
@@ -181,7 +193,7 @@ def test_codes_are_those_of_the_registry_and_nobody_hears_why_there_are_none(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WAGUARD_CONFIG", raising=False)
-    for code in ("demo2", "demo", ".retired/x"):
+    for code in ("demo2", "demo", ".retired/x", "$(touch x)", "a b", "-x"):
         (tmp_path / "sessions" / code).mkdir(parents=True)
         (tmp_path / "sessions" / code / "session.json").touch()
     (tmp_path / "sessions" / "empty").mkdir()

@@ -59,6 +59,8 @@ class Ask(Generic[T]):
     told: Told = None
     """Is told how it gets on."""
     good: frozenset[int] = frozenset({200})
+    once: bool = False
+    """Done again it would do something else, and a daemon that was started anew does not know what the last one has done."""
 
     @property
     def target(self) -> str:
@@ -76,7 +78,7 @@ class Ask(Generic[T]):
     @property
     def may_be_repeated(self) -> bool:
         """Whether it may be sent again when nobody knows what has become of it: a POST with its Idempotency-Key."""
-        if self.into is not None or (self.file is not None and not self.file.seekable()):
+        if self.once or self.into is not None or (self.file is not None and not self.file.seekable()):
             return False
         return self.method in {"GET", "POST"} or (
             self.method == "PUT" and not self.headers.keys() & _CONDITIONS

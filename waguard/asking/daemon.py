@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 from waguard.asking.ask import EVENTS, Answer, Ask, parsed
-from waguard.asking.parts import JSON_BODY, as_json, nothing, page, quoted, view
+from waguard.asking.parts import JSON_BODY, as_json, each, nothing, page, quoted, view
 from waguard.core.deliveries import State
 from waguard.core.model import Status
 from waguard.core.shown import (
@@ -38,8 +38,8 @@ def list_sessions(
 ) -> Ask[AllSessions]:
     """The sessions that the token is for, in the order of their codes; ``next`` is the ``cursor`` of the page behind. ``sandbox`` is the admin's to know."""
     wanted = {
-        "status": ",".join(status),
-        "label": ",".join(labels),
+        "status": ",".join(each(status)),
+        "label": ",".join(each(labels)),
         "text": text,
         "limit": str(limit or ""),
         "cursor": cursor,
@@ -56,7 +56,12 @@ def events(
     kinds: Collection[str] = (),
 ) -> Ask[None]:
     """The feed, from now on or from behind the event with the id ``after``."""
-    wanted = {"after": after, "client": ",".join(clients), "label": ",".join(labels), "kind": ",".join(kinds)}
+    wanted = {
+        "after": after,
+        "client": ",".join(each(clients)),
+        "label": ",".join(each(labels)),
+        "kind": ",".join(each(kinds)),
+    }
     query = {name: value for name, value in wanted.items() if value}
     return Ask("GET", "/v1/events", nothing, query, {"Accept": EVENTS})
 
@@ -115,15 +120,15 @@ def create_token(
     labels: Sequence[str] = (),
 ) -> Ask[TokenMade]:
     """Make a token, for these clients and all that have one of these labels. What its bearer shows is in this answer, and is kept nowhere."""
-    whose = {"clients": [*clients], "labels": [*labels]}
-    told = {"name": name, "scopes": [*scopes], **whose, "expires_in_s": expires_in_s}
+    whose = {"clients": each(clients), "labels": each(labels)}
+    told = {"name": name, "scopes": each(scopes), **whose, "expires_in_s": expires_in_s}
     return Ask("POST", "/v1/tokens", view(TokenMade), headers=JSON_BODY, body=as_json(told))
 
 
 def rotate_token(token: str, overlap_s: float = 3600.0) -> Ask[TokenMade]:
     """Give a token, by its id or name, another secret and a new term; the earlier one is good for ``overlap_s`` more."""
     path = f"/v1/tokens/{quoted(token)}/rotate"
-    return Ask("POST", path, view(TokenMade), {"overlap_s": f"{overlap_s:g}"})
+    return Ask("POST", path, view(TokenMade), {"overlap_s": f"{overlap_s:g}"}, once=True)
 
 
 def revoke_token(token: str) -> Ask[TokenView]:
@@ -143,7 +148,7 @@ def create_webhook(
     address: str, clients: Collection[str] = (), kinds: Collection[str] = ()
 ) -> Ask[WebhookMade]:
     """Have events posted to an address. The secret that messages are signed with is in this answer alone."""
-    told = {"url": address, "clients": [*clients], "kinds": [*kinds]}
+    told = {"url": address, "clients": each(clients), "kinds": each(kinds)}
     # In the body: no log of anybody's has that.
     return Ask("POST", "/v1/webhooks", view(WebhookMade), headers=JSON_BODY, body=as_json(told))
 
@@ -158,14 +163,15 @@ def change_webhook(
 ) -> Ask[WebhookView]:
     """Change what is not None. Enabled again it goes on where it was."""
     lists = {"clients": clients, "kinds": kinds}
-    given = {name: [*some] for name, some in lists.items() if some is not None}
+    given = {name: each(some) for name, some in lists.items() if some is not None}
     told = {"url": address, "enabled": enabled, **given}
     return Ask("PATCH", _webhook(webhook), view(WebhookView), headers=JSON_BODY, body=as_json(told))
 
 
 def rotate_webhook(webhook: str, overlap_s: float = 86_400.0) -> Ask[WebhookMade]:
     """Give a webhook another secret; messages are signed with the earlier one too for ``overlap_s`` more."""
-    return Ask("POST", _webhook(webhook, "rotate"), view(WebhookMade), {"overlap_s": f"{overlap_s:g}"})
+    path, query = _webhook(webhook, "rotate"), {"overlap_s": f"{overlap_s:g}"}
+    return Ask("POST", path, view(WebhookMade), query, once=True)
 
 
 def delete_webhook(webhook: str) -> Ask[WebhookView]:
@@ -188,7 +194,7 @@ def webhook_messages(
 
 def redrive_webhook(webhook: str, messages: Sequence[str] = ()) -> Ask[Redriven]:
     """Send dead letters, these or all, again; and try now what waits for its next attempt."""
-    told = {"messages": [*messages]}
+    told = {"messages": each(messages)}
     return Ask("POST", _webhook(webhook, "redrive"), view(Redriven), headers=JSON_BODY, body=as_json(told))
 
 

@@ -1,7 +1,7 @@
 """What requests are made of, each way once."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import IO, TypeVar
 from urllib.parse import quote
@@ -9,6 +9,7 @@ from urllib.parse import quote
 from waguard.asking.ask import JSON, Answer, Ask, Told, parsed
 from waguard.core.model import ClientCode, Wait
 from waguard.core.shown import SessionView, SnapshotTried, SnapshotView
+from waguard.errors import InvalidRequest
 
 T = TypeVar("T")
 OCTETS = "application/octet-stream"
@@ -35,6 +36,13 @@ def nothing(_: Answer) -> None:
     return None
 
 
+def each(some: Collection[str]) -> list[str]:
+    """Raises `InvalidRequest` for a text, which would be taken letter by letter."""
+    if isinstance(some, str):
+        raise InvalidRequest(f"{some[:80]!r} is a text where a list belongs.", hint="Give a list of texts.")
+    return [*some]
+
+
 def as_json(told: object) -> bytes:
     return json.dumps(told).encode()
 
@@ -55,11 +63,19 @@ def only_if(match: str) -> Mapping[str, str]:
     return {"If-Match": match} if match else {}
 
 
-def act(path: str, kind: type[T], if_match: str = "", told: Told = None, body: object = None) -> Ask[T]:
+def act(
+    path: str,
+    kind: type[T],
+    if_match: str = "",
+    told: Told = None,
+    body: object = None,
+    *,
+    once: bool = False,
+) -> Ask[T]:
     """What the daemon may take its time for."""
     headers = {**only_if(if_match), **(JSON_BODY if body is not None else {})}
     sent = None if body is None else as_json(body)
-    return Ask("POST", path, view(kind), headers=headers, body=sent, slow=True, told=told)
+    return Ask("POST", path, view(kind), headers=headers, body=sent, slow=True, told=told, once=once)
 
 
 def up(
@@ -70,6 +86,8 @@ def up(
     told: Told,
     query: Mapping[str, str] = MappingProxyType({}),
     archive: IO[bytes] | None = None,
+    *,
+    once: bool = False,
 ) -> Ask[SessionView]:
     query = {**query, "wait": wait.value}
     if timeout_s is not None:
@@ -85,4 +103,5 @@ def up(
         slow=True,
         timeout_s=timeout_s or 0.0,
         told=told,
+        once=once,
     )

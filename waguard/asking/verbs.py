@@ -95,7 +95,8 @@ def connect(
     told: Told = None,
 ) -> Ask[SessionView]:
     """Have this client's browser up; answered as soon as it is as ``wait`` says. ``fresh``: with a new profile."""
-    return up(of(code, "connect"), wait, timeout_s, if_match, told, {"fresh": "true"} if fresh else {})
+    query = {"fresh": "true"} if fresh else {}
+    return up(of(code, "connect"), wait, timeout_s, if_match, told, query, once=fresh)
 
 
 def restart(
@@ -117,7 +118,7 @@ def disconnect(code: ClientCode, *, if_match: str = "", told: Told = None) -> As
 
 def cleanup(code: ClientCode, *, if_match: str = "", told: Told = None) -> Ask[CleanupView]:
     """End everything of this client and put its profile aside: it will have to scan again. ``ok`` and each step say how it went."""
-    return act(of(code, "cleanup"), CleanupView, if_match, told)
+    return act(of(code, "cleanup"), CleanupView, if_match, told, once=True)
 
 
 def undo(
@@ -129,7 +130,7 @@ def undo(
     told: Told = None,
 ) -> Ask[SessionView]:
     """Take back the last cleanup, fresh, restore or import, and connect with what that has put aside."""
-    return up(of(code, "undo"), wait, timeout_s, if_match, told)
+    return up(of(code, "undo"), wait, timeout_s, if_match, told, once=True)
 
 
 def check_undo(code: ClientCode) -> Ask[UndoView]:
@@ -199,7 +200,8 @@ def restore(
     told: Told = None,
 ) -> Ask[SessionView]:
     """Put a snapshot in the place of the client's profile, which is put aside, and connect with it."""
-    return up(of(code, "snapshots", snapshot_id, "restore"), wait, timeout_s, if_match, told)
+    path = of(code, "snapshots", snapshot_id, "restore")
+    return up(path, wait, timeout_s, if_match, told, once=True)
 
 
 def check_snapshot(code: ClientCode, snapshot_id: str = "newest") -> Ask[SnapshotView]:
@@ -220,7 +222,7 @@ def bring(
 ) -> Ask[SessionView]:
     """Make a snapshot of the login in an archive, and connect with it. ``login``: which one, if there are several."""
     query = {"login": login} if login else {}
-    return up(of(code, "import"), wait, timeout_s, if_match, told, query, archive)
+    return up(of(code, "import"), wait, timeout_s, if_match, told, query, archive, once=True)
 
 
 def try_import(code: ClientCode, archive: IO[bytes], *, login: str = "") -> Ask[SnapshotView]:

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from waguard.config.load import load
-from waguard.errors import ConfigError
+from waguard.core.model import client_code
+from waguard.errors import ConfigError, InvalidClientCode
 
 _VALUES = {int: "NUMBER", float: "NUMBER"}
 
@@ -113,8 +114,16 @@ def _codes(ctx: typer.Context) -> Sequence[str]:
     """Of the clients that the registry has, where this user may read it; nobody who presses TAB wants to hear why not."""
     with suppress(ConfigError, OSError):
         found = load(ctx.obj).config.sessions.dir.glob("*/session.json")
-        return sorted(one.parent.name for one in found)
+        return sorted(filter(_is_code, (one.parent.name for one in found)))
     return ()
+
+
+def _is_code(name: str) -> bool:
+    """A directory may have any name, and a shell might take it for more than a word."""
+    try:
+        return bool(client_code(name))
+    except InvalidClientCode:
+        return False
 
 
 def _cases(commands: Sequence[Command], files: str, nothing: str) -> Iterator[str]:
@@ -153,10 +162,13 @@ def _bash(commands: Sequence[Command]) -> str:
             "_waguard() {",
             "    local program=$1 word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}",
             "    local cmd= reply= codes= at",
+            "    COMPREPLY=()",
             '    for at in "${COMP_WORDS[@]:1:COMP_CWORD - 1}"; do',
             '        case "$cmd $at" in',
             *_cases(commands, "return", "compopt +o default; return"),
-            '    mapfile -t COMPREPLY < <(compgen -W "$reply" -- "$word")',
+            # compgen -W would carry out what it finds in the words
+            """    read -rd '' -a reply <<<"$reply\"""",
+            '    for at in "${reply[@]}"; do [[ $at != "$word"* ]] || COMPREPLY+=("$at"); done',
             "}",
             "complete -o default -F _waguard waguard",
         ]

@@ -15,7 +15,10 @@ class ExitCode(IntEnum):
     DONE = 0, "Done; of a check, nothing was found."
     FAILED = 1, "It, or a part of it, could not be done. The reason is on stderr, with the code of the error."
     USAGE = 2, "The command line or the configuration is wrong. Nothing was done."
-    NO_DAEMON = 3, "No daemon answers, or it does not in time. The same command may succeed later."
+    NO_DAEMON = (
+        3,
+        "No daemon answers, or it does not in time; then what the command changes may have been done: look with `waguard status`. The same command may succeed later.",
+    )
     FOUND = 4, "A check was made and has found a problem; what it is stands on stdout."
     LASTING = (
         78,

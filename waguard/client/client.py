@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -14,7 +14,7 @@ from waguard.client.waiting import late, settled
 from waguard.client.wire import Wire
 from waguard.core.model import ClientCode, Status, client_code
 from waguard.core.shown import EventView, SessionView
-from waguard.errors import InvalidRequest, Unauthorized
+from waguard.errors import InvalidRequest, Unauthorized, WaguardError
 
 if TYPE_CHECKING:
     from pyppeteer.browser import Browser
@@ -26,6 +26,8 @@ T = TypeVar("T")
 URL = "http://127.0.0.1:8717"
 ENV_TOKEN = "WAGUARD_TOKEN"  # noqa: S105 (the name of a variable, not a secret)
 PATIENCE_S, SILENT_S, GONE_S = 1800.0, 60.0, 600.0
+_PAUSE_S = 1.0
+"""Before what has failed for a moment is looked at again."""
 
 
 def _done(verb: Callable[P, Ask[T]]) -> Callable[Concatenate["Client", P], Coroutine[Any, Any, T]]:
@@ -81,11 +83,10 @@ class Client:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        try:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._wire.close)
             while self._browsers:
-                await self._browsers.pop().disconnect()
-        finally:
-            await self._wire.close()
+                stack.push_async_callback(self._browsers.pop().disconnect)
 
     async def do(self, ask: Ask[T]) -> T:
         """Any request of `waguard.asking.verbs`. One that broke off is sent again for ten seconds, with the same Idempotency-Key, if that does no harm."""
@@ -161,6 +162,11 @@ class Client:
         self._browsers.append(browser)
         return browser
 
+    async def detached(self, browser: "Browser") -> None:
+        """From one of these, earlier."""
+        self._browsers.remove(browser)
+        await browser.disconnect()
+
     @property
     def by_socket(self) -> bool:
         return self._wire.is_socket
@@ -226,7 +232,7 @@ class Session:
                 async with aclosing(self.client.events(clients=[self.code], kinds=["session"])) as events:
                     # It looks when the feed has begun, and so misses nothing in between.
                     async for _ in events:
-                        view = await self.show()
+                        view = await self._looked()
                         if seen is not None:
                             seen(view)
                         if settled(view):
@@ -236,6 +242,16 @@ class Session:
                 raise
             raise late(self.code, view, timeout_s) from None
         raise AssertionError("the feed has no end")
+
+    async def _looked(self) -> SessionView:
+        """The session, as soon as it can be seen. Raises what does not pass."""
+        while True:
+            try:
+                return await self.show()
+            except WaguardError as error:
+                if not error.again:
+                    raise
+                await asyncio.sleep(max(_PAUSE_S, error.details.get("retry_after_s", 0.0)))
 
     async def page(self, *, own: bool = True, takeover: bool = False) -> "Page":
         """The session's page, owned by us from here; ``takeover``: also if somebody else owns it. Not ``own``: to look, listen and type beside whoever owns it.
@@ -250,4 +266,8 @@ class Session:
         # pyppeteer waits for ever for a WebSocket that is refused: what could be wrong is asked before, and there is a ticket in the answer.
         version = await self.browser_version(takeover=takeover)
         browser = await self.client.attached(version["webSocketDebuggerUrl"])
-        return await browser.newPage() if own else (await browser.pages())[0]
+        try:
+            return await browser.newPage() if own else (await browser.pages())[0]
+        except BaseException:
+            await self.client.detached(browser)
+            raise

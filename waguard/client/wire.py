@@ -1,4 +1,4 @@
-"""How a request of an app's comes to the daemon and its answer back: within deadlines, and carried out once."""
+"""How a request of an app's comes to the daemon and its answer back: within deadlines, and sent again where that does no harm."""
 
 import asyncio
 import re
@@ -70,24 +70,26 @@ class Wire:
             raise self._late(ask, limit_s) from None
 
     async def _answer(self, ask: Ask[T], limit_s: float) -> Answer:
-        headers = {"Idempotency-Key": str(uuid4())} if ask.method == "POST" and ask.may_be_repeated else {}
+        has_key = ask.method == "POST" and (ask.once or ask.may_be_repeated)
+        headers = {"Idempotency-Key": str(uuid4())} if has_key else {}
         headers |= {"Accept": EVENTS} if ask.told is not None else {}
         start = (
             await asyncio.to_thread(ask.file.tell) if ask.file is not None and ask.may_be_repeated else None
         )
-        until = None
+        until: float | None = None
+        first: NoAnswer | NoDaemon | None = None
         while True:
             if ask.file is not None and start is not None:
                 await asyncio.to_thread(ask.file.seek, start)
             try:
                 return await (self._once if ask.told is None else self._told)(ask, headers, limit_s)
             except (NoAnswer, NoDaemon) as error:
-                now = time.monotonic()
-                if not ask.may_be_repeated or (until is None and isinstance(error, NoDaemon)):
+                if not ask.may_be_repeated or (first is None and isinstance(error, NoDaemon)):
                     raise
+                now, first = time.monotonic(), first or error
                 until = until or now + _AGAIN_S
                 if now + _PAUSE_S > until:
-                    raise
+                    raise first from None  # that nobody is there now does not say that nothing was asked
             await asyncio.sleep(_PAUSE_S)
 
     async def _once(self, ask: Ask[T], headers: Mapping[str, str], limit_s: float) -> Answer:
