@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from waguard.browser.forwarder import Forwarder, Upstream, door
+from waguard.config.clients import Proxy
+from waguard.config.put import password_of
 from waguard.errors import SandboxFailed
 from waguard.session.instance import Instance
 from waguard.system import host, shortage
@@ -18,11 +20,12 @@ class WayOut:
         self._instance = instance
         self._strangers = Repeats(5)
 
-    async def begin(self) -> Forwarder | None:
-        """For a launch; None: it has no proxy. Raises `StorageFailed`, `SandboxFailed`."""
+    async def begin(self, proxy: Proxy | None) -> Forwarder | None:
+        """For a launch with this one; None: it has no proxy. Raises `StorageFailed`, `SandboxFailed`."""
         self._instance.proxy_trouble = ""
-        if (upstream := await self._upstream()) is None:
+        if proxy is None:
             return None
+        upstream = await _upstream(proxy)
         try:
             listening = door()
         except OSError as error:
@@ -34,8 +37,9 @@ class WayOut:
 
         Raises `StorageFailed`, `OSError`.
         """
-        if (upstream := await self._upstream()) is None:
+        if (proxy := self._proxy) is None:
             return None
+        upstream = await _upstream(proxy)
         listening = socket.socket(fileno=os.dup(fd))
         listening.setblocking(False)
         return await self._start(listening, upstream)
@@ -43,14 +47,13 @@ class WayOut:
     async def renew(self) -> None:
         """There may be other settings: what needs no other browser holds from here on. Raises `StorageFailed`."""
         browser = self._instance.browser
-        if browser is not None and browser.forwarder is not None and (upstream := await self._upstream()):
-            browser.forwarder.use(upstream)
+        if browser is not None and browser.forwarder is not None and (proxy := self._proxy) is not None:
+            browser.forwarder.use(await _upstream(proxy))
 
-    async def _upstream(self) -> Upstream | None:
-        settings, code = self._instance.resources.settings, self._instance.code
-        if (proxy := settings.of(code).proxy) is None:
-            return None
-        return Upstream(proxy.url, proxy.user, await settings.password_of(code))
+    @property
+    def _proxy(self) -> Proxy | None:
+        """Raises `StorageFailed`."""
+        return self._instance.resources.settings.of(self._instance.code).proxy
 
     async def _start(self, listening: socket.socket, upstream: Upstream) -> Forwarder:
         try:
@@ -82,6 +85,11 @@ class WayOut:
         if not held and (left_out := self._strangers.left_out("")) is not None:
             self._instance.publish("proxy.stranger", **({"left_out": left_out} if left_out else {}))
         return held
+
+
+async def _upstream(proxy: Proxy) -> Upstream:
+    """Raises `StorageFailed`."""
+    return Upstream(proxy.url, proxy.user, await password_of(proxy))
 
 
 def _hold(pids: Sequence[int], inode: int | None) -> bool:
