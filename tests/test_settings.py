@@ -94,6 +94,21 @@ async def test_who_was_not_the_last_is_told(port: Any) -> None:
         assert (await put(demo, {"language": "de-DE"}, If_Match=done.headers["ETag"])).status == 200
 
 
+async def test_an_answer_has_the_etag_of_its_own_settings(port: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    renew, others = WayOut.renew, [{"language": "de-DE"}]
+    async with port() as demo:
+        await demo.supervisor.connect(DEMO)
+
+        async def renewing(way: WayOut) -> None:
+            await renew(way)
+            if others:
+                await put(demo, others.pop())
+
+        monkeypatch.setattr(WayOut, "renew", renewing)
+        mine = (await put(demo, {"language": "es-ES"})).headers["ETag"]
+        is_problem(await put(demo, {}, If_Match=mine), 412, "precondition_failed")
+
+
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
