@@ -1,24 +1,29 @@
 """The way out of a client's browser, where it has a proxy: its forwarder, whom that serves, and what is wrong with the proxy."""
 
+import asyncio
 import os
 import socket
-from collections.abc import Sequence
 from functools import partial
 
 from waguard.browser.forwarder import Forwarder, Upstream, door
 from waguard.config.clients import Proxy
 from waguard.config.put import password_of
 from waguard.errors import SandboxFailed
+from waguard.sandbox import Run
 from waguard.session.instance import Instance
 from waguard.system import host, shortage
 from waguard.system.repeats import Repeats
 from waguard.system.threads import Kind, in_thread
+
+_LOOKS = 2
+"""At a time: strangers, however many, leave threads to others."""
 
 
 class WayOut:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self._strangers = Repeats(5)
+        self._looks = asyncio.Semaphore(_LOOKS)
 
     async def begin(self, proxy: Proxy | None) -> Forwarder | None:
         """For a launch with this one; None: it has no proxy. Raises `StorageFailed`, `SandboxFailed`."""
@@ -78,10 +83,8 @@ class WayOut:
         browser = self._instance.browser
         if browser is None:
             return False
-        inode = await in_thread(partial(host.tcp_inode, peer, own), kind=Kind.MACHINE)
-        members = await in_thread(browser.run.members, kind=Kind.MACHINE)
-        look = partial(_hold, [one.pid for one in members], inode)
-        held = await in_thread(look, kind=Kind.MACHINE)
+        async with self._looks:
+            held = await in_thread(partial(_holds, browser.run, peer, own), kind=Kind.MACHINE)
         if not held and (left_out := self._strangers.left_out("")) is not None:
             self._instance.publish("proxy.stranger", **({"left_out": left_out} if left_out else {}))
         return held
@@ -92,5 +95,6 @@ async def _upstream(proxy: Proxy) -> Upstream:
     return Upstream(proxy.url, proxy.user, await password_of(proxy))
 
 
-def _hold(pids: Sequence[int], inode: int | None) -> bool:
-    return inode is not None and any(host.has_socket(pid, inode) for pid in pids)
+def _holds(run: Run, peer: tuple[str, int], own: tuple[str, int]) -> bool:
+    inode = host.tcp_inode(peer, own)
+    return inode is not None and any(host.has_socket(one.pid, inode) for one in run.members())
