@@ -160,7 +160,7 @@ def test_flags_that_would_undo_a_promise_are_refused_with_what_to_do_instead(
 def test_a_flag_with_a_password_is_refused_and_not_repeated(write: Write, flag: str) -> None:
     said = refusal(write(f'[browser]\nextra_flags = ["{flag}"]\n'))
     assert f"{flag.split('=', maxsplit=1)[0]} has a user and a password" in said
-    assert "loopback" in said
+    assert "waguard settings set" in said
     assert "secret" not in said
 
 

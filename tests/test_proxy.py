@@ -144,6 +144,29 @@ async def test_whoever_is_not_the_browser_gets_nothing() -> None:
         assert not seen.through
 
 
+async def test_strangers_take_no_place_of_the_browsers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("waguard.browser.forwarder._MOST", 1)
+    over = asyncio.Event()
+    strangers = iter([True] * 3)
+
+    async def is_ours(_peer: object, _own: object) -> bool:
+        if next(strangers, False):
+            await over.wait()
+            return False
+        return True
+
+    async with http_proxy() as seen, Forwarded(seen) as way:
+        seen.answer = b"HTTP/1.1 200 Fine\r\n\r\n"
+        monkeypatch.setattr(way.forwarder, "_is_ours", is_ours)
+        request = b"CONNECT a.example:443 HTTP/1.1\r\n\r\n"
+        asking = [asyncio.create_task(way.ask(request)) for _ in range(3)]
+        await until(lambda: len(way.forwarder._tasks) == 3)
+        assert (await way.ask(request)).startswith(b"HTTP/1.1 200 ")
+        over.set()
+        assert await asyncio.gather(*asking) == [b""] * 3
+        await until(lambda: not way.forwarder._tasks)
+
+
 @pytest.mark.parametrize(
     "request_",
     [b"GET / HTTP/1.1\r\n\r\n", b"\x05\x01\x00\r\n\r\n", b"CONNECT a HTTP/1.1\r\n\r\n", b"x" * 70_000],

@@ -16,10 +16,11 @@ from waiting import until
 
 from waguard.config.clients import ClientSettings, Proxy
 from waguard.config.load import load
-from waguard.config.put import FOLDER, Settings
+from waguard.config.put import FOLDER, Settings, password_of
 from waguard.config.sections import Config
 from waguard.core.model import Status
 from waguard.errors import ConfigError, DiskFull, StorageFailed
+from waguard.session.way_out import WayOut
 
 SETTINGS = "/v1/sessions/demo/settings"
 PROXY = {"url": "http://proxy.example:3128", "user": "demo", "password": "geheim-geheim"}
@@ -93,6 +94,21 @@ async def test_who_was_not_the_last_is_told(port: Any) -> None:
         assert (await put(demo, {"language": "de-DE"}, If_Match=done.headers["ETag"])).status == 200
 
 
+async def test_an_answer_has_the_etag_of_its_own_settings(port: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    renew, others = WayOut.renew, [{"language": "de-DE"}]
+    async with port() as demo:
+        await demo.supervisor.connect(DEMO)
+
+        async def renewing(way: WayOut) -> None:
+            await renew(way)
+            if others:
+                await put(demo, others.pop())
+
+        monkeypatch.setattr(WayOut, "renew", renewing)
+        mine = (await put(demo, {"language": "es-ES"})).headers["ETag"]
+        is_problem(await put(demo, {}, If_Match=mine), 412, "precondition_failed")
+
+
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
@@ -143,6 +159,27 @@ async def test_what_needs_another_browser_says_so_and_offers_it(port: Any) -> No
         await until(lambda: demo.supervisor.view(DEMO).status is Status.CONNECTED)
         await until(lambda: demo.supervisor.view(DEMO).attempt != view.attempt)
         await until(lambda: not demo.supervisor.settings_view(DEMO).needs_restart)
+
+
+async def test_what_is_put_during_a_start_is_used_or_said_to_need_another_one(
+    port: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, said = WayOut.begin, []
+    async with port(clients={"demo": {"proxy": PROXY}}) as demo:
+
+        async def beginning(way: WayOut, proxy: Proxy | None) -> Any:
+            made = await begin(way, proxy)
+            wanted = {"proxy": {"url": "http://other.example:1"}, "language": "es-ES"}
+            said.append((await put(demo, wanted)).json["needs_restart"])
+            return made
+
+        monkeypatch.setattr(WayOut, "begin", beginning)
+        await demo.supervisor.connect(DEMO)
+        browser = demo.supervisor._sessions[DEMO]._instance.browser
+        assert browser is not None
+        assert browser.forwarder is not None
+        assert browser.forwarder._upstream.url == "http://other.example:1"
+    assert said == [["language"]]
 
 
 async def test_settings_outlive_the_daemon_and_a_cleanup(port: Any) -> None:
@@ -262,17 +299,23 @@ async def test_a_password_is_read_from_its_file_when_it_is_needed(tmp_path: Path
     config = Config.model_validate({"sessions": {"dir": tmp_path}, "clients": {"demo": {"proxy": proxy}}})
     settings = Settings(config, journal.bus.publish)
     await settings.start()
+
+    async def password() -> str:
+        held = settings.of(DEMO).proxy
+        assert held is not None
+        return await password_of(held)
+
     with pytest.raises(StorageFailed):
-        await settings.password_of(DEMO)
+        await password()
     file.write_text("geheim\nmore\n")
-    assert await settings.password_of(DEMO) == "geheim"
+    assert await password() == "geheim"
     await settings.put(DEMO, ClientSettings(proxy=Proxy(url="http://b:1", user="a"), language="es-ES"))
     settings = Settings(config, journal.bus.publish)
     await settings.start()
-    assert await settings.password_of(DEMO) == "geheim", "also for the same place, put anew"
+    assert await password() == "geheim", "also for the same place, put anew"
     file.write_text("geh\aeim\n")
     with pytest.raises(StorageFailed, match="control characters"):
-        await settings.password_of(DEMO)
+        await password()
 
 
 async def test_a_token_for_a_label_is_for_whoever_has_it_at_that_moment(port: Any) -> None:

@@ -11,7 +11,8 @@ from waguard.errors import InvalidRequest
 
 async def show(asked: Asked, _options: Options) -> SettingsView | web.Response:
     """What is set of a client, whether it has a session or not: what holds, where each comes from, and what its browser, if it runs, has otherwise. Its ETag is for `If-Match`."""
-    return _tagged(asked, asked.supervisor.settings_view(asked.code))
+    view = asked.supervisor.settings_view(asked.code)
+    return _tagged(asked, view, asked.supervisor.settings.put_of(asked.code).etag)
 
 
 async def put(asked: Asked, options: SettingsOptions) -> SettingsView | web.Response:
@@ -21,13 +22,13 @@ async def put(asked: Asked, options: SettingsOptions) -> SettingsView | web.Resp
             "proxy.password_file: is for the configuration alone.", hint="Send proxy.password."
         )
     condition = Condition.of(asked.request.headers.get("If-Match"), None)
-    view = await asked.supervisor.put_settings(
+    view, etag = await asked.supervisor.put_settings(
         asked.code, options.settings, condition, restart=options.restart
     )
-    return _tagged(asked, view)
+    return _tagged(asked, view, etag)
 
 
-def _tagged(asked: Asked, view: SettingsView) -> web.Response:
+def _tagged(asked: Asked, view: SettingsView, etag: str) -> web.Response:
     answer = respond(view, "application/json", paths=asked.caller.is_admin)
-    answer.headers["ETag"] = asked.supervisor.settings.put_of(asked.code).etag
+    answer.headers["ETag"] = etag
     return answer

@@ -89,6 +89,8 @@ class Forwarder:
         self._tell = tell
         self._server: asyncio.Server | None = None
         self._tasks = set[asyncio.Task[None]]()
+        self._ours = 0
+        """Connections of the browser's."""
         self._tls: ssl.SSLContext | None = None
         self._names = Lone("names-proxy")
 
@@ -129,8 +131,15 @@ class Forwarder:
         assert task is not None  # noqa: S101 (the server makes one for each)
         self._tasks.add(task)
         try:
-            if len(self._tasks) <= _MOST:
-                await self._pass_on(reader, writer)
+            peer, own = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
+            async with asyncio.timeout(ANSWER_S):
+                ours = await self._is_ours(peer, own)
+            if ours and self._ours < _MOST:
+                self._ours += 1
+                try:
+                    await self._pass_on(reader, writer)
+                finally:
+                    self._ours -= 1
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError, asyncio.CancelledError):
             pass  # it has gone, it is none, or we end
         finally:
@@ -138,10 +147,7 @@ class Forwarder:
             writer.transport.abort()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer, own = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
         async with asyncio.timeout(ANSWER_S):
-            if not await self._is_ours(peer, own):
-                return
             asked = Asked.of(await reader.readuntil(b"\r\n\r\n"))
         try:
             theirs, to_them = await self._reached(asked)

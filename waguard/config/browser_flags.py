@@ -57,6 +57,6 @@ def flag_problem(flag: str) -> str:
     if CREDENTIALS.search(value) or (name == "--proxy-server" and "@" in value):
         return (
             f"{name} has a user and a password: a browser takes none here, and everybody on this machine could read "
-            "them on its command line. Use a proxy that asks for none, or one of your own on loopback that adds them"
+            "them on its command line. Name it as proxy in [clients.CODE], or with waguard settings set"
         )
     return ""

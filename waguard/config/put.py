@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from waguard.config.clients import ClientSettings, Effective, password_problem
+from waguard.config.clients import ClientSettings, Effective, Proxy, password_problem
 from waguard.config.sections import Config
 from waguard.core.condition import ALWAYS, Condition
 from waguard.core.model import ClientCode, client_code
@@ -96,15 +96,6 @@ class Settings:
     def labels_of(self, code: str) -> frozenset[str]:
         return self._labels.get(ClientCode(code), frozenset())
 
-    async def password_of(self, code: ClientCode) -> str:
-        """Of its proxy, as it is now. Raises `StorageFailed`."""
-        proxy = self.of(code).proxy
-        if proxy is None or proxy.password_file is None:
-            return (
-                proxy.password.get_secret_value() if proxy is not None and proxy.password is not None else ""
-            )
-        return await in_thread(_password, proxy.password_file, kind=Kind.FILES)
-
     async def put(self, code: ClientCode, wanted: ClientSettings, condition: Condition = ALWAYS) -> Put:
         """Have these in the place of those that were put before; on disk when this returns.
 
@@ -139,6 +130,13 @@ class Settings:
     def _note(self, code: ClientCode) -> None:
         # Of whom nobody knows what was put, no token for a label may be: it could have been taken from him.
         self._labels[code] = frozenset(() if code in self._unread else self.of(code).labels)
+
+
+async def password_of(proxy: Proxy) -> str:
+    """As it is now. Raises `StorageFailed`."""
+    if proxy.password_file is None:
+        return proxy.password.get_secret_value() if proxy.password is not None else ""
+    return await in_thread(_password, proxy.password_file, kind=Kind.FILES)
 
 
 def _read_all(folder: Path) -> tuple[dict[ClientCode, Put], dict[ClientCode, str]]:

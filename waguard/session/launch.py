@@ -200,14 +200,14 @@ class Launcher:
         resources, profile = instance.resources, instance.memory.profile
         assert profile is not None  # noqa: S101 (prepared)
         instance.check_tenure()
-        held = resources.settings.of(instance.code)
-        given = resources.config.browser.model_copy(
-            update={key: getattr(held, key) for key in ("language", "user_agent", "extra_flags")}
-        )
         binary = await resources.installed.refresh()  # its turn may have come long after it was admitted
         version = binary.version
         await in_thread(instance.custody.used_by, version, profile)
         folders, sandbox = await self._transfer.prepare(), resources.sandbox
+        held = resources.settings.of(instance.code)
+        given = resources.config.browser.model_copy(
+            update={key: getattr(held, key) for key in ("language", "user_agent", "extra_flags")}
+        )
         launch = reaper.LaunchRecord(
             secrets.token_hex(8),
             sandbox.kind,
@@ -223,7 +223,7 @@ class Launcher:
         await in_thread(witness.write, profile.witness, Witness(before.browser if before else version))
         await in_thread(authorities.put, profile.path, resources.authorities, resources.profiles.user)
         restraints = await in_thread(limits.command, held.memory_max_mb, kind=Kind.MACHINE)
-        forwarder = await self._way_out.begin()
+        forwarder = await self._way_out.begin(held.proxy)
         browser = instance.browser = Browser.spawn(
             sandbox,
             binary,
@@ -244,6 +244,7 @@ class Launcher:
         """Returns when the browser answers. Raises `BrowserFailed`."""
         instance, browser, launch, binary = self._instance, spawned.browser, spawned.launch, spawned.binary
         await instance.save(launch=launch)
+        await self._way_out.renew()  # another proxy may have been put while there was no browser
         instance.pipes.keep(launch, browser)
         await self._enclosure.take(launch, browser, spawned.held.memory_max_mb)
         instance.memory.version = binary.version

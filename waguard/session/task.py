@@ -254,9 +254,10 @@ class Session:
 
     @property
     def launched_with(self) -> Mapping[str, Any]:
-        """See `Effective.launched_with`; empty if no browser runs."""
+        """See `Effective.launched_with`; empty if no browser runs, or is about to."""
         launch = self._instance.record.launch
-        return launch.settings if launch is not None and self._instance.browser is not None else {}
+        there = self._instance.browser is not None or self.state.process is Process.STARTING
+        return launch.settings if launch is not None and there else {}
 
     def publish(self, name: str, **fields: Any) -> None:
         """See `Instance.publish`."""

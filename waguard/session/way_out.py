@@ -1,28 +1,36 @@
 """The way out of a client's browser, where it has a proxy: its forwarder, whom that serves, and what is wrong with the proxy."""
 
+import asyncio
 import os
 import socket
-from collections.abc import Sequence
 from functools import partial
 
 from waguard.browser.forwarder import Forwarder, Upstream, door
+from waguard.config.clients import Proxy
+from waguard.config.put import password_of
 from waguard.errors import SandboxFailed
+from waguard.sandbox import Run
 from waguard.session.instance import Instance
 from waguard.system import host, shortage
 from waguard.system.repeats import Repeats
 from waguard.system.threads import Kind, in_thread
+
+_LOOKS = 2
+"""At a time: strangers, however many, leave threads to others."""
 
 
 class WayOut:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self._strangers = Repeats(5)
+        self._looks = asyncio.Semaphore(_LOOKS)
 
-    async def begin(self) -> Forwarder | None:
-        """For a launch; None: it has no proxy. Raises `StorageFailed`, `SandboxFailed`."""
+    async def begin(self, proxy: Proxy | None) -> Forwarder | None:
+        """For a launch with this one; None: it has no proxy. Raises `StorageFailed`, `SandboxFailed`."""
         self._instance.proxy_trouble = ""
-        if (upstream := await self._upstream()) is None:
+        if proxy is None:
             return None
+        upstream = await _upstream(proxy)
         try:
             listening = door()
         except OSError as error:
@@ -34,8 +42,9 @@ class WayOut:
 
         Raises `StorageFailed`, `OSError`.
         """
-        if (upstream := await self._upstream()) is None:
+        if (proxy := self._proxy) is None:
             return None
+        upstream = await _upstream(proxy)
         listening = socket.socket(fileno=os.dup(fd))
         listening.setblocking(False)
         return await self._start(listening, upstream)
@@ -43,14 +52,13 @@ class WayOut:
     async def renew(self) -> None:
         """There may be other settings: what needs no other browser holds from here on. Raises `StorageFailed`."""
         browser = self._instance.browser
-        if browser is not None and browser.forwarder is not None and (upstream := await self._upstream()):
-            browser.forwarder.use(upstream)
+        if browser is not None and browser.forwarder is not None and (proxy := self._proxy) is not None:
+            browser.forwarder.use(await _upstream(proxy))
 
-    async def _upstream(self) -> Upstream | None:
-        settings, code = self._instance.resources.settings, self._instance.code
-        if (proxy := settings.of(code).proxy) is None:
-            return None
-        return Upstream(proxy.url, proxy.user, await settings.password_of(code))
+    @property
+    def _proxy(self) -> Proxy | None:
+        """Raises `StorageFailed`."""
+        return self._instance.resources.settings.of(self._instance.code).proxy
 
     async def _start(self, listening: socket.socket, upstream: Upstream) -> Forwarder:
         try:
@@ -75,14 +83,18 @@ class WayOut:
         browser = self._instance.browser
         if browser is None:
             return False
-        inode = await in_thread(partial(host.tcp_inode, peer, own), kind=Kind.MACHINE)
-        members = await in_thread(browser.run.members, kind=Kind.MACHINE)
-        look = partial(_hold, [one.pid for one in members], inode)
-        held = await in_thread(look, kind=Kind.MACHINE)
+        async with self._looks:
+            held = await in_thread(partial(_holds, browser.run, peer, own), kind=Kind.MACHINE)
         if not held and (left_out := self._strangers.left_out("")) is not None:
             self._instance.publish("proxy.stranger", **({"left_out": left_out} if left_out else {}))
         return held
 
 
-def _hold(pids: Sequence[int], inode: int | None) -> bool:
-    return inode is not None and any(host.has_socket(pid, inode) for pid in pids)
+async def _upstream(proxy: Proxy) -> Upstream:
+    """Raises `StorageFailed`."""
+    return Upstream(proxy.url, proxy.user, await password_of(proxy))
+
+
+def _holds(run: Run, peer: tuple[str, int], own: tuple[str, int]) -> bool:
+    inode = host.tcp_inode(peer, own)
+    return inode is not None and any(host.has_socket(one.pid, inode) for one in run.members())

@@ -372,20 +372,20 @@ class Supervisor:
 
     async def put_settings(
         self, code: ClientCode, wanted: ClientSettings, condition: Condition, *, restart: bool
-    ) -> SettingsView:
-        """Have these in the place of what was put before. ``restart``: with a new browser, if the one that runs has others.
+    ) -> tuple[SettingsView, str]:
+        """Have these in the place of what was put before; returns their ETag too. ``restart``: with a new browser, if the one that runs has others.
 
         Raises like `Settings.put`, and then like `restart`.
         """
         self._check_open()
-        await self.settings.put(code, wanted, condition)
+        made = await self.settings.put(code, wanted, condition)
         if (session := self._sessions.get(code)) is not None:
             await session.way_out.renew()
         view = self.settings_view(code)
         if not (restart and view.needs_restart):
-            return view
+            return view, made.etag
         await self.restart(code, wait=Wait.NONE)
-        return replace(view, restarted=True)
+        return replace(view, restarted=True), made.etag
 
     # --- driving --------------------------------------------------------------------------------------
 
