@@ -207,6 +207,27 @@ async def test_a_webhook_is_told_of_its_clients_and_kinds_alone(tmp_path: Path, 
     ]
 
 
+async def test_what_waits_goes_by_what_is_wanted_now(tmp_path: Path, journal: Journal) -> None:
+    async with receiving() as receiver, house(tmp_path, journal) as here:
+        webhook = await here.made(receiver)
+        receiver.answer = lambda _one: 500
+        for number in range(2):
+            here.happens("demo", number)
+        await here.settled()
+        await here.passes(DAY_S + HOUR_S, step_s=1200.0)
+        for number in range(2, 4):
+            here.happens("demo", number)
+            here.happens("demo2", number)
+        await here.settled()
+        await here.webhooks.change(webhook.id, clients=["demo2"])
+        await here.settled()
+        assert {client for (client,) in rows(tmp_path, "client || state")} == {"demodead", "demo2waiting"}
+        receiver.answer = lambda _one: 200
+        assert await here.webhooks.redrive(webhook.id, []) == 0
+        await here.settled()
+    assert (steps(receiver, "demo"), steps(receiver, "demo2")) == ([], [2, 3])
+
+
 async def test_no_more_are_under_way_than_may_be(tmp_path: Path, journal: Journal) -> None:
     bounds = replace(BOUNDS, at_once=3)
     async with receiving() as receiver, house(tmp_path, journal, bounds=bounds) as here:

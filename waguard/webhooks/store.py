@@ -5,7 +5,7 @@ A message that arrives at once is never in it: between two writes it has come an
 
 import json
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,6 +173,7 @@ def messages(
     before: int | None = None,
     newest_first: bool = False,
     ids: Collection[str] = (),
+    wanted: Callable[[Message], bool] = bool,
 ) -> Sequence[Message]:
     """So many at most, -1: all; ``before``: only those that are older. A row that a disk has changed is passed over."""
     order = "DESC" if newest_first else "ASC"
@@ -185,7 +186,7 @@ def messages(
         if len(found) == most:
             break
         message = _message(row, times)
-        if message is not None and (not ids or message.id in ids):
+        if message is not None and (not ids or message.id in ids) and wanted(message):
             found.append(message)
     return found
 

@@ -251,7 +251,7 @@ class Webhooks:
         kinds: Sequence[str] | None = None,
         enabled: bool | None = None,
     ) -> Webhook:
-        """None: as it is. Enabled again it goes on where it was. Raises `InvalidRequest`, `WebhookNotFound`, and what `_changing` does."""
+        """None: as it is. Enabled again it goes on where it was; what waits and is not wanted any more goes. Raises `InvalidRequest`, `WebhookNotFound`, and what `_changing` does."""
 
         def anew(before: Webhook) -> Webhook:
             return replace(
@@ -319,7 +319,7 @@ class Webhooks:
             return await self._store.do(partial(look, most=limit, before=before, newest_first=True))
 
     async def redrive(self, which: str, ids: Sequence[str]) -> int:
-        """Have dead letters sent again, of these ids or all, as many as may wait; how many. Whatever waits for its next attempt is tried now.
+        """Have dead letters sent again, of these ids or all that it still wants, as many as may wait; how many. Whatever waits for its next attempt is tried now.
 
         Raises `WebhookNotFound`, and what `_changing` does.
         """
@@ -328,7 +328,7 @@ class Webhooks:
             await self._write_down()
             room = max(0, self._bounds.waiting - len(delivery.waiting))
             look = partial(store.messages, webhook=which, state=State.DEAD, times=self.times)
-            dead = await self._store.do(partial(look, most=room, ids=ids))
+            dead = await self._store.do(partial(look, most=room, ids=ids, wanted=delivery.wants))
             delivery.redrive(dead)
         return len(dead)
 
