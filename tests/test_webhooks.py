@@ -777,6 +777,12 @@ async def test_what_a_disk_has_changed_is_passed_over_and_left(tmp_path: Path, j
             assert [one.webhook.id for one, _ in await here.webhooks.listed()] == [webhook.id]
         with closing(sqlite3.connect(tmp_path / FILE)) as db:
             assert db.execute("SELECT id FROM webhooks WHERE id = 'odd'").fetchall() == [("odd",)]
+        async with house(tmp_path, journal) as here:
+            assert (await here.webhooks.delete("odd")).id == "odd"
+            await here.webhooks.delete(webhook.id)
+            assert here.alerts[Alert.WEBHOOKS_UNKEPT] == ""
+        with closing(sqlite3.connect(tmp_path / FILE)) as db:
+            assert db.execute("SELECT id FROM webhooks").fetchall() == []
 
 
 async def test_a_place_that_makes_no_sense_costs_what_was_missed_alone(

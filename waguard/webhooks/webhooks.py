@@ -127,13 +127,19 @@ class Webhooks:
         if found and not self._means.feed.is_counted:
             raise OSError("the history, by which it goes on, cannot be read")
         self._numbers = count(last + 1)
-        self._odd = odd
-        if odd:
-            names = plain(", ".join(odd[:_NAMED]))
-            self._lost = f"{self._store.path} has webhooks that make no sense: {names}. Make them again."
+        self._leave(odd)
         for one in found:
             self._begin(one, self._reader(one.place))
         self._loaded = True
+
+    def _leave(self, odd: Sequence[str]) -> None:
+        self._odd = odd
+        names = plain(", ".join(odd[:_NAMED]))
+        self._lost = (
+            f"{self._store.path} has webhooks that make no sense: {names}. Delete them, and make them again."
+            if odd
+            else ""
+        )
 
     def _reader(self, place: Place | None) -> Reader:
         return self._means.feed.reader(EVERYTHING, place, self._bounds.patience_s, waits=True)
@@ -285,11 +291,16 @@ class Webhooks:
         return changed
 
     async def delete(self, which: str) -> Webhook:
-        """With all messages that have not arrived. Raises `WebhookNotFound`, and what `_changing` does."""
+        """With all messages that have not arrived; also one that makes no sense. Raises `WebhookNotFound`, and what `_changing` does."""
         return await undisturbed(self._delete(which))
 
     async def _delete(self, which: str) -> Webhook:
         async with self._changing():
+            if which in self._odd:
+                await self._store.do(partial(store.delete, webhook=which))
+                self._leave([one for one in self._odd if one != which])
+                self._look()
+                return Webhook(which, "", (), (), (), 0.0, "", disabled="It makes no sense.")
             delivery = self._find(which)
             try:
                 await self._store.do(partial(store.delete, webhook=which))
