@@ -492,6 +492,15 @@ async def test_a_name_that_points_at_this_machine_is_not_sent_to(
     assert receiver.arrived == []
 
 
+async def test_without_tls_it_stays_on_this_machine_however_that_is_spelled(
+    tmp_path: Path, journal: Journal, looked_up: dict[str, list[str]]
+) -> None:
+    looked_up["localhost"] = ["10.0.0.1"]
+    async with house(tmp_path, journal, allowed=[*LOCAL, "10.0.0.0/8"]) as here:
+        webhook, _ = await here.webhooks.create("HTTP://localhost/", [], [])
+        assert "no public address" in (await here.webhooks.test(webhook.id)).error
+
+
 async def test_what_is_connected_to_is_what_was_looked_at(
     tmp_path: Path, journal: Journal, looked_up: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
