@@ -776,18 +776,23 @@ async def test_what_a_disk_has_changed_is_passed_over_and_left(tmp_path: Path, j
             with closing(sqlite3.connect(tmp_path / FILE)) as db, db:
                 db.execute("UPDATE messages SET due_at = 'soon' WHERE seq = (SELECT min(seq) FROM messages)")
                 db.execute("INSERT INTO webhooks VALUES ('odd', '{\"url\": 7}', '')")
+                db.execute(
+                    "INSERT INTO webhooks SELECT 'odder', replace(about, 'whsec_', 'whsec_xx'), '' FROM webhooks WHERE id = ?",
+                    (webhook.id,),
+                )
 
         await asyncio.to_thread(change)
         receiver.answer = lambda _one: 200
         async with house(tmp_path, journal) as here:
             await receiver.until(lambda: steps(receiver, "demo") == [1, 2])
             await here.settled()
-            assert "make no sense: odd" in here.alerts[Alert.WEBHOOKS_UNKEPT]
+            assert "make no sense: odd, odder." in here.alerts[Alert.WEBHOOKS_UNKEPT]
             assert [one.webhook.id for one, _ in await here.webhooks.listed()] == [webhook.id]
         with closing(sqlite3.connect(tmp_path / FILE)) as db:
             assert db.execute("SELECT id FROM webhooks WHERE id = 'odd'").fetchall() == [("odd",)]
         async with house(tmp_path, journal) as here:
-            assert (await here.webhooks.delete("odd")).id == "odd"
+            for odd in ("odd", "odder"):
+                assert (await here.webhooks.delete(odd)).id == odd
             await here.webhooks.delete(webhook.id)
             assert here.alerts[Alert.WEBHOOKS_UNKEPT] == ""
         with closing(sqlite3.connect(tmp_path / FILE)) as db:

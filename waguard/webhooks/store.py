@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from waguard.core.deliveries import JITTER, WAITS_S, Message, State
 from waguard.core.feed import Place
@@ -88,7 +88,8 @@ def load(db: sqlite3.Connection, times: Times) -> tuple[Sequence[Stored], int, S
     for number, about, place in db.execute("SELECT id, about, place FROM webhooks ORDER BY rowid").fetchall():
         try:
             webhook = _WEBHOOK.validate_json(about)
-        except ValidationError:
+            webhook.headers("", b"", 0.0)  # with each of its secrets
+        except ValueError:
             odd.append(str(number))
             continue
         waiting = messages(db, webhook.id, State.WAITING, times, most=-1)
