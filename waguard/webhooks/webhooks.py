@@ -199,7 +199,7 @@ class Webhooks:
         return not self._failing
 
     def _look(self) -> None:
-        """Tell an admin what does not go on by itself."""
+        """Tell an admin what does not go on by itself. Others read alerts too: which host it is, and its errors, is none of their business."""
         unkept = f"What has arrived is not written down, and is sent again after a restart. {self._failing}"
         self._alert(
             Alert.WEBHOOKS_UNKEPT, " ".join(filter(None, [self._lost, unkept if self._failing else ""]))
@@ -208,9 +208,9 @@ class Webhooks:
         for one in self._deliveries.values():
             oldest = one.waiting.oldest(self._means.clock())
             if one.webhook.disabled and one.webhook.disabled != DISABLED:
-                wrong.append(f"{one.webhook.id} ({one.webhook.host}) is disabled: {one.webhook.disabled}")
+                wrong.append(f"{one.webhook.id} is disabled: {one.webhook.disabled}")
             elif oldest is not None and not one.webhook.disabled:
-                wrong.append(f"{one.webhook.id} ({one.webhook.host}) does not take a message. {oldest.error}")
+                wrong.append(f"{one.webhook.id} does not take a message.")
         more = f" And {len(wrong) - _NAMED} more." if len(wrong) > _NAMED else ""
         self._alert(Alert.WEBHOOKS_FAIL, " ".join(wrong[:_NAMED]).strip() + more)
 
