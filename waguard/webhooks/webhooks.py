@@ -16,7 +16,6 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from ssl import SSLContext
-from typing import TypeVar
 
 from waguard.config.sections import Webhooks as Settings
 from waguard.core.access import ADMIN
@@ -35,8 +34,6 @@ from waguard.webhooks import store
 from waguard.webhooks.delivery import Bounds, Delivery, Means, Render
 from waguard.webhooks.sender import Sender
 from waguard.webhooks.store import NOWHERE, Store, Stored, Times
-
-T = TypeVar("T")
 
 EVERYTHING = Wish(ADMIN)
 """Of its reader: what a webhook is told of it may change."""
