@@ -1,5 +1,6 @@
 """Webhooks: each handler reads, asks whoever owns them, answers. And what the body of a message is."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -107,9 +108,8 @@ def _view(one: Webhook) -> WebhookView:
 
 
 def _status(one: Delivery, dead_letters: int) -> WebhookStatus:
-    view = _view(one.webhook)
     return WebhookStatus(
-        **{name: getattr(view, name) for name in view.__slots__},
+        **asdict(_view(one.webhook)),
         waiting=len(one.waiting),
         dead_letters=dead_letters,
         delivered_at=one.delivered_at,

@@ -6,7 +6,7 @@ Time is of a clock that never jumps, in seconds: a message has a day of trying, 
 import bisect
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -127,7 +127,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._lines: defaultdict[str, list[Message]] = defaultdict(list)
-        self._under_way: set[str] = set()
+        self._under_way: dict[str, Message] = {}
         self._count = 0
         self.changed: dict[int, Message] = {}
         """What is not on disk as it is now."""
@@ -147,7 +147,7 @@ class Waiting:
         """Those that are to be sent now, so many at most; they are under way then until `came_of` is called."""
         due = [one for one in self._heads() if one.due <= now]
         found = sorted(due, key=lambda one: one.due)[: max(0, most)]
-        self._under_way.update(one.client for one in found)
+        self._under_way.update((one.client, one) for one in found)
         return found
 
     def next_at(self) -> float:
@@ -159,7 +159,7 @@ class Waiting:
 
     def came_of(self, one: Message, answer: Answer, now: float, chance: float) -> Verdict:
         """An attempt has ended."""
-        self._under_way.discard(one.client)
+        self._under_way.pop(one.client, None)
         said = verdict(answer, one.attempts + 1, one.tried_s(now))
         one.error = answer.error
         self.changed[one.seq] = one
@@ -183,6 +183,15 @@ class Waiting:
             del self._lines[one.client]
         elif one.state is State.DEAD:  # else a receiver that is away would get all that is old at once
             line[0].due = max(line[0].due, now + WAITS_S[0])
+
+    def leave_out(self, wants: Callable[[Message], bool]) -> None:
+        """What is not wanted any more goes as if it had arrived, except for what is under way."""
+        for client, line in [*self._lines.items()]:
+            for one in [*line]:
+                if one is not self._under_way.get(client) and not wants(one):
+                    one.state = State.DELIVERED
+                    self.changed[one.seq] = one
+                    self._forget(one, 0.0)
 
     def hurry(self, now: float) -> None:
         """Whatever waits for its next attempt is tried now."""

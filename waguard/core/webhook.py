@@ -28,6 +28,8 @@ _EARLIER = 3
 """Secrets that a message is signed with beside the newest."""
 _LONGEST = 2000
 _CHARACTERS = re.compile(r"[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]+")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+"""As the last part of a host it is an address to whoever looks it up, for example 127.1."""
 _UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _HOW = "Send for example https://crm.example/hooks/waguard."
@@ -123,7 +125,7 @@ def check_url(url: str, allowed: Sequence[Network]) -> None:
         )
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        host, port = parts.hostname, parts.port
     except ValueError as error:
         raise InvalidRequest(f"url: {error}.", hint=_HOW) from None
     if parts.scheme not in {"https", "http"} or not host:
@@ -133,7 +135,11 @@ def check_url(url: str, allowed: Sequence[Network]) -> None:
             "url: has a user or a password in it.",
             hint="Leave it out: the receiver knows waguard by the signature.",
         )
-    address = literal(host)
+    address, labels = literal(host), host.removesuffix(".").split(".")
+    if port == 0 or (address is None and (not all(labels) or _NUMBER.fullmatch(labels[-1]))):
+        raise InvalidRequest(
+            "url: has the port 0, a dot too many, or a number for its host that is no address.", hint=_HOW
+        )
     here = host == "localhost" or (address is not None and address.is_loopback)
     if parts.scheme == "http" and not here:
         raise InvalidRequest(

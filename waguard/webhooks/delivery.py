@@ -119,8 +119,12 @@ class Delivery:
         if self.webhook.disabled and not webhook.disabled:
             self.waiting.anew(self._means.clock())
         self.webhook = webhook
+        self.waiting.leave_out(self.wants)
         self._means.due()
         self._changes.tell()
+
+    def wants(self, one: Message) -> bool:
+        return one.name == MISSED or self.webhook.wish.wants(one.client, one.name)
 
     def redrive(self, dead: Sequence[Message]) -> None:
         """They wait again, each in its old place; and what waits for its next attempt is tried now."""
@@ -235,6 +239,8 @@ class Delivery:
             case Verdict.DEAD:
                 self._publish("webhook.dead_letter", client=client, **told)
             case Verdict.AGAIN:
+                if not self.wants(one):  # it was under way when that was changed
+                    self.waiting.leave_out(self.wants)
                 if (left_out := self._repeats.left_out(self.webhook.id)) is not None:
                     more = {"left_out": left_out} if left_out else {}
                     self._publish("webhook.failed", client=client, **told, **more)

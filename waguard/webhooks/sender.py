@@ -6,6 +6,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -71,7 +72,7 @@ class Sender:
 
     async def _send(self, webhook: Webhook, message: str, body: bytes, began: float) -> Answer:
         headers = {"User-Agent": f"waguard/{__version__}", **webhook.headers(message, body, self._wall())}
-        scheme = webhook.url.partition(":")[0]
+        scheme = urlsplit(webhook.url).scheme
         connector = aiohttp.TCPConnector(
             resolver=_Resolver(self._names),
             socket_factory=partial(self._socket, scheme),

@@ -5,11 +5,11 @@ A message that arrives at once is never in it: between two writes it has come an
 
 import json
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from waguard.core.deliveries import JITTER, WAITS_S, Message, State
 from waguard.core.feed import Place
@@ -88,7 +88,8 @@ def load(db: sqlite3.Connection, times: Times) -> tuple[Sequence[Stored], int, S
     for number, about, place in db.execute("SELECT id, about, place FROM webhooks ORDER BY rowid").fetchall():
         try:
             webhook = _WEBHOOK.validate_json(about)
-        except ValidationError:
+            webhook.headers("", b"", 0.0)  # with each of its secrets
+        except ValueError:
             odd.append(str(number))
             continue
         waiting = messages(db, webhook.id, State.WAITING, times, most=-1)
@@ -173,6 +174,7 @@ def messages(
     before: int | None = None,
     newest_first: bool = False,
     ids: Collection[str] = (),
+    wanted: Callable[[Message], bool] = bool,
 ) -> Sequence[Message]:
     """So many at most, -1: all; ``before``: only those that are older. A row that a disk has changed is passed over."""
     order = "DESC" if newest_first else "ASC"
@@ -185,7 +187,7 @@ def messages(
         if len(found) == most:
             break
         message = _message(row, times)
-        if message is not None and (not ids or message.id in ids):
+        if message is not None and (not ids or message.id in ids) and wanted(message):
             found.append(message)
     return found
 

@@ -16,7 +16,6 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from ssl import SSLContext
-from typing import TypeVar
 
 from waguard.config.sections import Webhooks as Settings
 from waguard.core.access import ADMIN
@@ -35,8 +34,6 @@ from waguard.webhooks import store
 from waguard.webhooks.delivery import Bounds, Delivery, Means, Render
 from waguard.webhooks.sender import Sender
 from waguard.webhooks.store import NOWHERE, Store, Stored, Times
-
-T = TypeVar("T")
 
 EVERYTHING = Wish(ADMIN)
 """Of its reader: what a webhook is told of it may change."""
@@ -127,13 +124,19 @@ class Webhooks:
         if found and not self._means.feed.is_counted:
             raise OSError("the history, by which it goes on, cannot be read")
         self._numbers = count(last + 1)
-        self._odd = odd
-        if odd:
-            names = plain(", ".join(odd[:_NAMED]))
-            self._lost = f"{self._store.path} has webhooks that make no sense: {names}. Make them again."
+        self._leave(odd)
         for one in found:
             self._begin(one, self._reader(one.place))
         self._loaded = True
+
+    def _leave(self, odd: Sequence[str]) -> None:
+        self._odd = odd
+        names = plain(", ".join(odd[:_NAMED]))
+        self._lost = (
+            f"{self._store.path} has webhooks that make no sense: {names}. Delete them, and make them again."
+            if odd
+            else ""
+        )
 
     def _reader(self, place: Place | None) -> Reader:
         return self._means.feed.reader(EVERYTHING, place, self._bounds.patience_s, waits=True)
@@ -193,7 +196,7 @@ class Webhooks:
         return not self._failing
 
     def _look(self) -> None:
-        """Tell an admin what does not go on by itself."""
+        """Tell an admin what does not go on by itself. Others read alerts too: which host it is, and its errors, is none of their business."""
         unkept = f"What has arrived is not written down, and is sent again after a restart. {self._failing}"
         self._alert(
             Alert.WEBHOOKS_UNKEPT, " ".join(filter(None, [self._lost, unkept if self._failing else ""]))
@@ -202,9 +205,9 @@ class Webhooks:
         for one in self._deliveries.values():
             oldest = one.waiting.oldest(self._means.clock())
             if one.webhook.disabled and one.webhook.disabled != DISABLED:
-                wrong.append(f"{one.webhook.id} ({one.webhook.host}) is disabled: {one.webhook.disabled}")
+                wrong.append(f"{one.webhook.id} is disabled: {one.webhook.disabled}")
             elif oldest is not None and not one.webhook.disabled:
-                wrong.append(f"{one.webhook.id} ({one.webhook.host}) does not take a message. {oldest.error}")
+                wrong.append(f"{one.webhook.id} does not take a message.")
         more = f" And {len(wrong) - _NAMED} more." if len(wrong) > _NAMED else ""
         self._alert(Alert.WEBHOOKS_FAIL, " ".join(wrong[:_NAMED]).strip() + more)
 
@@ -251,7 +254,7 @@ class Webhooks:
         kinds: Sequence[str] | None = None,
         enabled: bool | None = None,
     ) -> Webhook:
-        """None: as it is. Enabled again it goes on where it was. Raises `InvalidRequest`, `WebhookNotFound`, and what `_changing` does."""
+        """None: as it is. Enabled again it goes on where it was; what waits and is not wanted any more goes. Raises `InvalidRequest`, `WebhookNotFound`, and what `_changing` does."""
 
         def anew(before: Webhook) -> Webhook:
             return replace(
@@ -285,11 +288,16 @@ class Webhooks:
         return changed
 
     async def delete(self, which: str) -> Webhook:
-        """With all messages that have not arrived. Raises `WebhookNotFound`, and what `_changing` does."""
+        """With all messages that have not arrived; also one that makes no sense. Raises `WebhookNotFound`, and what `_changing` does."""
         return await undisturbed(self._delete(which))
 
     async def _delete(self, which: str) -> Webhook:
         async with self._changing():
+            if which in self._odd:
+                await self._store.do(partial(store.delete, webhook=which))
+                self._leave([one for one in self._odd if one != which])
+                self._look()
+                return Webhook(which, "", (), (), (), 0.0, "", disabled="It makes no sense.")
             delivery = self._find(which)
             try:
                 await self._store.do(partial(store.delete, webhook=which))
@@ -319,7 +327,7 @@ class Webhooks:
             return await self._store.do(partial(look, most=limit, before=before, newest_first=True))
 
     async def redrive(self, which: str, ids: Sequence[str]) -> int:
-        """Have dead letters sent again, of these ids or all, as many as may wait; how many. Whatever waits for its next attempt is tried now.
+        """Have dead letters sent again, of these ids or all that it still wants, as many as may wait; how many. Whatever waits for its next attempt is tried now.
 
         Raises `WebhookNotFound`, and what `_changing` does.
         """
@@ -328,7 +336,7 @@ class Webhooks:
             await self._write_down()
             room = max(0, self._bounds.waiting - len(delivery.waiting))
             look = partial(store.messages, webhook=which, state=State.DEAD, times=self.times)
-            dead = await self._store.do(partial(look, most=room, ids=ids))
+            dead = await self._store.do(partial(look, most=room, ids=ids, wanted=delivery.wants))
             delivery.redrive(dead)
         return len(dead)
 
