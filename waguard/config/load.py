@@ -48,7 +48,10 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> L
     if file_there == "":
         raise ConfigError(f"{ENV_FILE} is empty: name a file, or do not set it.")
     named = path or (Path(file_there) if file_there is not None else None)
-    file = named or next((one for one in SEARCHED if _may_be_there(one) or fragments(one)), None)
+    # Any program may have a conf.d where somebody happens to be; the one in /etc is ours.
+    file = named or next(
+        (one for one in SEARCHED if _may_be_there(one) or (one.is_absolute() and fragments(one))), None
+    )
     data: dict[str, Any] = {}
     origins: dict[str, str] = {}
     files = []
@@ -105,7 +108,7 @@ def beside(file: Path) -> Sequence[Path]:
     directory = file.with_name(FRAGMENTS)
     try:
         return sorted(one for one in directory.iterdir() if not one.name.startswith("."))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ()
     except OSError as error:
         raise _unreadable(directory, error) from None
