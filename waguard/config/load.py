@@ -24,6 +24,8 @@ from waguard.errors import ConfigError
 ENV_PREFIX = "WAGUARD_"
 ENV_FILE = "WAGUARD_CONFIG"
 NAME, FRAGMENTS = "config.toml", "conf.d"
+_WHOLE = re.compile(r"clients\.[^.]+\.proxy")
+"""Tables that are one value: one proxy's password is not for another."""
 SEARCHED = (Path(NAME), Path("/etc/waguard") / NAME)
 
 
@@ -122,7 +124,7 @@ def _lay(
     lines: Mapping[str, int],
     above: tuple[str, str] = ("", ""),
 ) -> None:
-    """Lay what a file has over what those before it have: tables key by key, all else, lists too, in the place of what was there.
+    """Lay what a file has over what those before it have: tables key by key, all else, lists and proxies too, in the place of what was there.
 
     ``above``: the table's name with a dot, and where it is.
     """
@@ -130,7 +132,7 @@ def _lay(
         name = above[0] + key
         where = f"{file}:{lines[name]}" if name in lines else above[1] or str(file)
         there = data.get(key)
-        if not (isinstance(value, dict) and isinstance(there, dict)):
+        if not (isinstance(value, dict) and isinstance(there, dict)) or _WHOLE.fullmatch(name):
             _forget(name, origins)
             data[key] = value if not isinstance(value, dict) else {}
         origins[name] = where
