@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from aiohttp import web
 from commands import _ANY, ADMIN, TOKEN, Port, always, answer, call, store_tokens
 from typer.testing import Result
@@ -157,7 +158,7 @@ def test_a_configuration_can_be_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["connect", "status", "disconnect", "restart", "cleanup", "token"])
 def test_what_is_no_client_code_is_refused_here(command: str, code: str) -> None:
     result = call(command, code)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "is not a client code. [invalid_client_code]" in result.stderr
 
 
@@ -589,6 +590,17 @@ class TestCleanup:
         refused = ask(port, "cleanup", "demo", input="n\n")
         assert refused.exit_code == 1
         assert "will have to scan" in refused.stderr
+        assert not port.requests
+
+        def interrupted(*_: object, **_options: object) -> bool:
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                raise typer.Abort from None
+
+        with monkeypatch.context() as at_question:
+            at_question.setattr(typer, "confirm", interrupted)
+            assert ask(port, "cleanup", "demo").exit_code == 130
         assert not port.requests
         agreed = ask(port, "cleanup", "demo", "--json", input="y\n")
         assert json.loads(agreed.stdout.removeprefix(" y\n"))["ok"], "what was typed, then JSON alone"

@@ -79,6 +79,23 @@ def test_what_is_set_is_sent_with_what_was_and_the_password_stays(daemon: Port) 
     assert sent[-1] == {"language": "es-ES", "restart": False}
 
 
+def test_a_proxy_of_the_configuration_is_changed_in_part(daemon: Port) -> None:
+    sent: list[Any] = []
+    asked(daemon, sent)
+    shown = view()
+    of_file = {"url": "http://file.example:1", "user": "demo", "password_set": True}
+    shown.settings["proxy"] = SettingView(of_file, "file")  # type: ignore[index] # ours to change
+
+    async def look(_request: Any) -> Any:
+        return answer(shown)
+
+    daemon.handlers[f"GET {PATH}"] = look
+    command(daemon, "set", "demo", "proxy.user=other")
+    assert sent[-1]["proxy"] == {"url": "http://file.example:1", "user": "other"}
+    result = command(daemon, "unset", "demo", "proxy.url")
+    assert (result.exit_code, " proxy" in " ".join(result.output.split())) == (2, True)
+
+
 def test_a_password_comes_from_a_file_or_from_stdin(daemon: Port, tmp_path: Path) -> None:
     sent: list[Any] = []
     asked(daemon, sent)
@@ -92,6 +109,7 @@ def test_a_password_comes_from_a_file_or_from_stdin(daemon: Port, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (['proxy={"url": "http://a.example:1", "password": "geheim"}'], "write proxy.url=VALUE"),
         (["proxy.password=geheim"], "not for the command line"),
         (["languge=x"], "there is no such key"),
         (["language"], "write KEY=VALUE"),

@@ -79,6 +79,16 @@ def test_tables_are_put_together_and_of_a_key_the_last_one_counts(lay: Lay, tmp_
     assert [one for one in over.origins if one.startswith("api.client_tokens")] == ["api.client_tokens"]
 
 
+def test_a_proxy_is_one_value(lay: Lay, tmp_path: Path) -> None:
+    lay("conf.d/10.toml", '[clients.demo.proxy]\nurl = "http://a.example:1"\nuser = "u"\npassword = "p"\n')
+    lay("conf.d/20.toml", '[clients.demo.proxy]\nurl = "http://b.example:1"\n')
+    found = loaded(tmp_path)
+    proxy = found.config.clients.all()["demo"].proxy
+    assert proxy is not None
+    assert (proxy.url, proxy.user, proxy.password) == ("http://b.example:1", "", None)
+    assert "clients.demo.proxy.password" not in found.origins
+
+
 def test_what_is_no_fragment_is_not_read_and_is_named_if_it_is_not_hidden(lay: Lay, tmp_path: Path) -> None:
     for name in ("a.toml~", "a.toml.dpkg-new", "README", ".a.toml", ".a.toml.swp"):
         lay(f"conf.d/{name}", "nonsense = 1\n")
@@ -116,6 +126,13 @@ def test_fragments_may_be_all_there_is(lay: Lay, tmp_path: Path, monkeypatch: py
     assert "config.toml: cannot be read: No such file" in refusal(tmp_path), (
         "one that is named has to be there"
     )
+
+
+def test_a_conf_d_of_another_program_is_not_read(lay: Lay, tmp_path: Path) -> None:
+    lay("conf.d/10.toml", "[server]\nport = 2\n")
+    assert "server" in refusal(tmp_path)
+    (tmp_path / "config.toml").unlink()
+    assert tmp_path / "conf.d" / "10.toml" not in [one.absolute() for one in load(None, {}).files]
 
 
 def test_each_value_says_which_file_it_is_of(lay: Lay) -> None:
@@ -168,11 +185,11 @@ def test_what_cannot_be_read_is_refused_and_keeps_nobody_waiting(lay: Lay, tmp_p
     assert refusal(tmp_path) == f"{odd}: not UTF-8 text."
     odd.write_text("[api]\nport = 1\n[api]\n")
     assert refusal(tmp_path).startswith(f"{odd}: not valid TOML: Cannot declare ('api',) twice")
+    assert call("config", "check").exit_code == 2
     odd.unlink()
     odd.parent.rmdir()
     odd.parent.touch()
-    assert refusal(tmp_path) == f"{odd.parent}: cannot be read: Not a directory."
-    assert call("config", "check").exit_code == 2
+    assert len(loaded(tmp_path).files) == 1
 
 
 @pytest.mark.parametrize("closed", ["conf.d", "conf.d/10.toml"])
@@ -212,6 +229,11 @@ def test_doctor_looks_at_every_file(lay: Lay, tmp_path: Path) -> None:
         if one != Path(one.anchor) and one != Path("/tmp"):
             one.chmod(0o755)
     assert storage.configuration(loaded(tmp_path)).hint == f"chmod o-r {fragment}"
+    lay("conf.d/10.toml", '[clients.demo.proxy]\nurl = "http://a.example:1"\nuser = "u"\npassword = "p"\n')
+    assert storage.configuration(loaded(tmp_path)).hint == f"chmod o-r {fragment}"
+    fragment.unlink()
+    fragment.parent.chmod(0o777)
+    assert storage.configuration(loaded(tmp_path)).hint == f"chmod go-w {fragment.parent}"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root sees what others cannot")
@@ -262,13 +284,14 @@ def toml(value: Any) -> str:
 def test_however_a_configuration_is_divided_it_is_the_same(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """Each key somewhere, in any form of TOML's; and before it, perhaps, another value that does not count."""
+    """Each key somewhere, a proxy's together, in any form of TOML's; and before it, perhaps, another value that does not count."""
     place = tmp_path_factory.getbasetemp() / "divided"
     (place / "conf.d").mkdir(parents=True, exist_ok=True)
     names = ["config.toml", "conf.d/10.toml", "conf.d/9.toml", "conf.d/a.toml"]
     written: dict[str, list[str]] = {name: [] for name in names}
+    of_proxy = data.draw(st.integers(0, 3))
     for keys, value in leaves(WHOLE):
-        at = data.draw(st.integers(0, 3))
+        at = of_proxy if "proxy" in keys else data.draw(st.integers(0, 3))
         written[names[at]].append(f"{'.'.join(keys)} = {toml(value)}")
         if at and data.draw(st.booleans()):
             written[names[at - 1]].append(

@@ -47,9 +47,9 @@ def create(
         raise typer.BadParameter(
             f"--expires {expires}: write a number and s, m, h or d, such as 90d; or never"
         )
-    codes = [EVERY_CLIENT] if all_clients else _each(client or [])
+    codes = [EVERY_CLIENT] if all_clients else each(client or [])
     made = ask(
-        ctx, url, lambda daemon: daemon.create_token(name, _each(scope), codes, lasts, _each(label or []))
+        ctx, url, lambda daemon: daemon.create_token(name, each(scope), codes, lasts, each(label or []))
     )
     _shown(made, "Made", json=json)
 
@@ -93,7 +93,7 @@ def revoke(ctx: typer.Context, name: Name, url: Url = None, json: Json = False) 
         terminal.output().print(f"{view.name} ({view.id}) is revoked.")
 
 
-def _each(given: list[str]) -> list[str]:
+def each(given: list[str]) -> list[str]:
     return [one.strip() for words in given for one in words.split(",") if one.strip()]
 
 

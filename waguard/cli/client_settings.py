@@ -2,7 +2,7 @@
 
 import json as as_json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,7 +66,8 @@ def change(
         wanted = _put(view)
         for key, value in changes.items():
             if key.startswith("proxy."):
-                wanted["proxy"] = {**wanted.get("proxy", {}), key.removeprefix("proxy."): value}
+                now = wanted.get("proxy") or _of_now(view)
+                wanted["proxy"] = {**now, key.removeprefix("proxy."): value}
             else:
                 wanted[key] = value
         return wanted
@@ -85,7 +86,7 @@ def unset(
     """Take settings of a client back: the configuration holds again."""
     client = client_code(code)
     for key in keys:
-        _check_key(key)
+        _check_key(key, known=[*ClientSettings.model_fields])
 
     def left(view: SettingsView) -> dict[str, Any]:
         return {key: value for key, value in _put(view).items() if key not in keys}
@@ -104,20 +105,30 @@ def _replaced(
 def _put(view: SettingsView) -> dict[str, Any]:
     """What was put before, as it is put again; a password that is not sent stays."""
     found = {key: one.value for key, one in view.settings.items() if one.origin == "put"}
-    if proxy := found.get("proxy"):
-        found["proxy"] = {key: proxy[key] for key in ("url", "user")}
+    if found.get("proxy"):
+        found["proxy"] = _of_now(view)
     return found
+
+
+def _of_now(view: SettingsView) -> dict[str, Any]:
+    """Of the proxy that holds, wherever it comes from, what may be sent."""
+    proxy = view.settings["proxy"].value or {}
+    return {key: proxy[key] for key in ("url", "user") if key in proxy}
 
 
 def _pair(text: str) -> tuple[str, Any]:
     key, divided, value = text.partition("=")
     if key == "proxy.password":
         raise typer.BadParameter("a password is not for the command line: --proxy-password-file FILE, or -")
+    if key == "proxy":
+        raise typer.BadParameter(
+            f"write {' and '.join(f'{one}=VALUE' for one in _OF_PROXY)}; its password: --proxy-password-file FILE, or -"
+        )
     if not divided:
         raise typer.BadParameter(f"{text}: write KEY=VALUE")
     if key in _OF_PROXY:
         return key, value
-    _check_key(key)
+    _check_key(key, known=[*(one for one in ClientSettings.model_fields if one != "proxy"), *_OF_PROXY])
     if key in _LISTS:
         return key, [one.strip() for one in value.split(",") if one.strip()]
     if key in _TEXTS:
@@ -128,10 +139,9 @@ def _pair(text: str) -> tuple[str, Any]:
         return key, value  # the daemon says what would be right
 
 
-def _check_key(key: str) -> None:
-    if key not in ClientSettings.model_fields:
-        known = ", ".join([*(one for one in ClientSettings.model_fields if one != "proxy"), *_OF_PROXY])
-        raise typer.BadParameter(f"{key}: there is no such key. Known are: {known}")
+def _check_key(key: str, known: Sequence[str]) -> None:
+    if key not in known:
+        raise typer.BadParameter(f"{key}: there is no such key. Known are: {', '.join(known)}")
 
 
 def _first_line(name: str) -> str:

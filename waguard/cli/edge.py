@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from waguard.cli.exits import ExitCode
-from waguard.errors import ConfigError, NoAnswer, NoDaemon, WaguardError
+from waguard.errors import ConfigError, InvalidClientCode, NoAnswer, NoDaemon, WaguardError
 from waguard.system import shortage
 from waguard.system.systemd import CONTROL
 
@@ -26,6 +26,10 @@ class Edge(TyperGroup):
         checks, as_json = "--check" in ctx.args, "--json" in ctx.args  # gone when it fails
         try:
             return super().invoke(ctx)
+        except typer.Abort as aborted:  # at a question: Ctrl-C, or a no
+            if not isinstance(aborted.__context__, KeyboardInterrupt):
+                raise
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
         except (WaguardError, OSError, RuntimeError) as caught:
             error = caught if isinstance(caught, WaguardError) else shortage.reached(caught)
             if error is None:
@@ -45,7 +49,7 @@ def _exit_code(error: WaguardError, *, starts: bool) -> ExitCode:
     if not (starts and "INVOCATION_ID" in os.environ):
         if isinstance(error, NoDaemon | NoAnswer):
             return ExitCode.NO_DAEMON
-        return ExitCode.USAGE if isinstance(error, ConfigError) else ExitCode.FAILED
+        return ExitCode.USAGE if isinstance(error, ConfigError | InvalidClientCode) else ExitCode.FAILED
     if _handed_browsers():  # they are up as long as it is tried again
         threading.Event().wait(_BETWEEN_S)
         return ExitCode.FAILED

@@ -6,6 +6,7 @@ import typer
 from rich.text import Text
 
 from waguard.cli import terminal, units
+from waguard.cli.access import each
 from waguard.cli.as_json import Json, print_json
 from waguard.cli.exits import ExitCode
 from waguard.cli.sessions import Url, agreed, ask
@@ -34,7 +35,7 @@ def create(
     json: Json = False,
 ) -> None:
     """Make a webhook and print the secret that its messages are signed with, once."""
-    clients, kinds = ([one for some in given or () for one in some.split(",")] for given in (client, kind))
+    clients, kinds = each(client or []), each(kind or [])
     _shown(ask(ctx, url, lambda daemon: daemon.create_webhook(address, clients, kinds)), "Made", json=json)
 
 

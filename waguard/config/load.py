@@ -24,6 +24,8 @@ from waguard.errors import ConfigError
 ENV_PREFIX = "WAGUARD_"
 ENV_FILE = "WAGUARD_CONFIG"
 NAME, FRAGMENTS = "config.toml", "conf.d"
+_WHOLE = re.compile(r"clients\.[^.]+\.proxy")
+"""Tables that are one value: one proxy's password is not for another."""
 SEARCHED = (Path(NAME), Path("/etc/waguard") / NAME)
 
 
@@ -48,7 +50,10 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> L
     if file_there == "":
         raise ConfigError(f"{ENV_FILE} is empty: name a file, or do not set it.")
     named = path or (Path(file_there) if file_there is not None else None)
-    file = named or next((one for one in SEARCHED if _may_be_there(one) or fragments(one)), None)
+    # Any program may have a conf.d where somebody happens to be; the one in /etc is ours.
+    file = named or next(
+        (one for one in SEARCHED if _may_be_there(one) or (one.is_absolute() and fragments(one))), None
+    )
     data: dict[str, Any] = {}
     origins: dict[str, str] = {}
     files = []
@@ -105,7 +110,7 @@ def beside(file: Path) -> Sequence[Path]:
     directory = file.with_name(FRAGMENTS)
     try:
         return sorted(one for one in directory.iterdir() if not one.name.startswith("."))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ()
     except OSError as error:
         raise _unreadable(directory, error) from None
@@ -119,7 +124,7 @@ def _lay(
     lines: Mapping[str, int],
     above: tuple[str, str] = ("", ""),
 ) -> None:
-    """Lay what a file has over what those before it have: tables key by key, all else, lists too, in the place of what was there.
+    """Lay what a file has over what those before it have: tables key by key, all else, lists and proxies too, in the place of what was there.
 
     ``above``: the table's name with a dot, and where it is.
     """
@@ -127,7 +132,7 @@ def _lay(
         name = above[0] + key
         where = f"{file}:{lines[name]}" if name in lines else above[1] or str(file)
         there = data.get(key)
-        if not (isinstance(value, dict) and isinstance(there, dict)):
+        if not (isinstance(value, dict) and isinstance(there, dict)) or _WHOLE.fullmatch(name):
             _forget(name, origins)
             data[key] = value if not isinstance(value, dict) else {}
         origins[name] = where

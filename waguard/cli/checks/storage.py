@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,7 +13,7 @@ from pathlib import Path
 from waguard.cli.checks import Grade, Seen, user_name
 from waguard.cli.errors import NoUser
 from waguard.cli.service import UNIT, Service
-from waguard.config.load import FRAGMENTS, Loaded
+from waguard.config.load import FRAGMENTS, NAME, Loaded
 from waguard.config.sections import Config
 from waguard.errors import SnapshotRefused
 from waguard.profile.links import look_for_links
@@ -20,7 +21,7 @@ from waguard.snapshots import keys
 from waguard.snapshots.seal import Opener
 from waguard.system.files import as_storage_error
 
-_TOKENS = ("api.admin_token", "api.client_tokens")
+_SECRET = re.compile(r"api\.(admin_token|client_tokens)|clients\.[^.]+\.proxy\.password$")
 _MOST_ENTRIES = 10_000
 """How many files and directories are looked at."""
 _MOST_SNAPSHOTS = 100
@@ -28,19 +29,23 @@ _MOST_SNAPSHOTS = 100
 
 
 def configuration(loaded: Loaded, service: Service | None = None) -> Seen:
-    """Which files there are, and who else may read or write them. Tokens may be in each of them."""
+    """Which files there are, and who else may read or write them. Tokens and passwords may be in each of them."""
     names = [str(one.absolute()) for one in loaded.files]
     what = ", ".join(names) or "defaults, there is no file"
     what += f", with the settings of {UNIT}" if service is not None else ""
-    secret = {where.rpartition(":")[0] for key, where in loaded.origins.items() if key.startswith(_TOKENS)}
-    directories = dict.fromkeys(one.parent for one in loaded.files if one.parent.name == FRAGMENTS)
+    secret = {where.rpartition(":")[0] for key, where in loaded.origins.items() if _SECRET.match(key)}
+    # Whoever may write an empty one may put a file there, too.
+    place = loaded.path.with_name(FRAGMENTS) if loaded.path is not None and loaded.path.name == NAME else None
+    directories = [place] if place is not None and place.is_dir() else []
     for path in (*loaded.files, *directories):
         status = path.stat()
         if status.st_mode & 0o022 and stat.S_IFMT(status.st_mode) in {stat.S_IFREG, stat.S_IFDIR}:
             return Seen(f"{path} can be written by others", Grade.WARNING, f"chmod go-w {path}")
         if str(path) in secret and status.st_mode & 0o004 and _reached_by_all(path):
             return Seen(
-                f"{path} has tokens, and can be read by everybody", Grade.WARNING, f"chmod o-r {path}"
+                f"{path} has tokens or passwords, and can be read by everybody",
+                Grade.WARNING,
+                f"chmod o-r {path}",
             )
         if service is not None and not _may_read(service, status):
             hint = f"chgrp {service.group} {path} && chmod {'g+rx' if path in directories else 'g+r'} {path}"
