@@ -18,7 +18,7 @@ import pytest
 import service
 from audits import acts
 from commands import Port as Answering
-from commands import always, call, store_tokens
+from commands import always, answer, call, store_tokens
 from conftest import POSING, Daemon, Journal
 from control_port import ADMIN, API, TOKEN, Port, is_problem
 from ports import free_port
@@ -295,6 +295,23 @@ def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any
         return done.exit_code, done.stdout, done.stderr, asked
 
     return ask
+
+
+def test_several_are_named_with_commas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store_tokens()
+    sent: list[Any] = []
+
+    async def make(request: Any) -> Any:
+        sent.append(await request.json())
+        return answer(WebhookMade(SECRET, VIEW))
+
+    with Answering() as there:
+        there.handlers["POST /v1/webhooks"] = make
+        call(
+            "webhook", "create", VIEW.url, "--kind", "session, page,", "--client", "demo", "--url", there.url
+        )
+    assert (sent[0]["clients"], sent[0]["kinds"]) == (["demo"], ["session", "page"])
 
 
 def test_the_secret_stands_alone_on_stdout(asking: Callable[..., Any]) -> None:
