@@ -805,7 +805,7 @@ def test_what_has_no_request_stays(text: str) -> None:
 def test_whatever_a_hint_of_the_daemons_says_is_a_request_or_for_its_host() -> None:
     """A verb that is not known to `words` would reach callers over HTTP as a command."""
     root = Path(problems.__file__).parent.parent
-    for_the_host = {"doctor", "token", "webhook", "run", "install", "status", "import"}
+    for_the_host = {"doctor", "token", "webhook", "settings", "run", "install", "status", "import"}
     for path in root.rglob("*.py"):
         if path.is_relative_to(root / "cli") or path == Path(words.__file__):
             continue
