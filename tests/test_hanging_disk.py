@@ -113,7 +113,8 @@ async def test_disks_of_two_clients_that_hang_cost_no_other_client_anything(
         alerts = (await service.ask("GET", "/v1/stats"))["alerts"]
         assert {one["client"] for one in alerts if one["alert"] == "storage_hangs"} == set(HUNG)
         refused = await asked(service, "POST", f"/v1/sessions/{HUNG[0]}/connect")
-        assert refused["code"] in {"storage_hangs", "deadline_exceeded"}, refused
+        # Or one of the cleanups before has its turn just then.
+        assert refused["code"] in {"storage_hangs", "deadline_exceeded", "interrupted"}, refused
         assert refused["stage"] == "prepare"
         # Still hanging, it is told to end.
         for task in busy:

@@ -16,7 +16,7 @@ from waguard.core.catalogue import EVENTS
 
 ROOT = Path(waguard.__file__).parent
 HANDED_OUT = [ROOT.parent / "README.md", *sorted((ROOT.parent / "docs").rglob("*.md"))]
-PROSE = {"and", "answers", "by", "decides", "has", "owns", "running", "sets"}
+PROSE = {"and", "answers", "decides", "has", "owns", "running", "sets"}
 """What waguard does in a sentence, and is no command."""
 
 SECTIONS: Mapping[str, set[str]] = {

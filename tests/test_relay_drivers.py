@@ -192,9 +192,9 @@ async def test_the_client_library_gives_pyppeteers_own_page(start: Daemon, journ
             await context.close()
             taken = await waguard.session("demo").page(takeover=True)
             assert await taken.evaluate("() => 6 * 7") == 42
-        assert next(one.fields["reason"] for one in journal.named("relay.detached")).endswith(
-            "has taken the page over"
-        )
+        refused, lost, *_ = [one.fields["reason"] for one in journal.named("relay.detached")]
+        assert refused == "it has closed the connection"
+        assert lost.endswith("has taken the page over")
         assert not journal.named("page.popups_closed")
 
 

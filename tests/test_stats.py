@@ -376,4 +376,4 @@ async def test_the_command(port: Any, journal: Journal, made: Made) -> None:
         as_json = await asyncio.to_thread(command, "--json", "--url", daemon.url)
         assert json.loads(as_json.stdout)["attempts"]["count"] == 108
         wrong = await asyncio.to_thread(command, "no code", "--url", daemon.url)
-        assert wrong.exit_code == 1
+        assert wrong.exit_code == 2

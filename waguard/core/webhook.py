@@ -133,7 +133,7 @@ def check_url(url: str, allowed: Sequence[Network]) -> None:
     if "@" in parts.netloc:
         raise InvalidRequest(
             "url: has a user or a password in it.",
-            hint="Leave it out: the receiver knows waguard by the signature.",
+            hint="Leave it out: the receiver knows by the signature who has sent it.",
         )
     address, labels = literal(host), host.removesuffix(".").split(".")
     if port == 0 or (address is None and (not all(labels) or _NUMBER.fullmatch(labels[-1]))):
