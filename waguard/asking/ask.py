@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from pydantic import TypeAdapter, ValidationError
 
 from waguard.core.shown import EventView
-from waguard.errors import BY_CODE, Foreign, NotWaguard, WaguardError
+from waguard.errors import BY_CODE, Foreign, NoAnswer, NotWaguard, WaguardError
 
 T = TypeVar("T")
 Told = Callable[[EventView], None] | None
@@ -111,6 +111,14 @@ def left(file: IO[bytes]) -> int:
     end = file.seek(0, SEEK_END)
     file.seek(at)
     return end - at
+
+
+def broke_off(url: str, error: Exception) -> NoAnswer:
+    return NoAnswer(f"{url} broke off: {error or type(error).__name__}.", hint=NoAnswer.do)
+
+
+def late(url: str, what: str) -> NoAnswer:
+    return NoAnswer(f"The daemon at {url} did not answer {what}.", hint=NoAnswer.do)
 
 
 def stranger(url: str, said: str) -> NotWaguard:

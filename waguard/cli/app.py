@@ -171,7 +171,7 @@ settings = typer.Typer(
 settings.callback()(lambda: None)
 webhooks = typer.Typer(
     cls=_Webhooks,
-    help="Have events posted to a receiver: make, list, test, change and delete webhooks; see and redrive what has not arrived.",
+    help="Have events posted to a receiver: make, list, test, enable, disable and delete webhooks; see and redrive what has not arrived.",
     add_completion=False,
 )
 webhooks.callback()(lambda: None)

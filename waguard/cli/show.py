@@ -331,8 +331,13 @@ def checked(found: Sequence[ClientChecked], console: Console) -> None:
         table(columns, rows, console)
     opened = sum(each.what is What.SNAPSHOT and each.ok for one in found for each in one.checked)
     wrong = sum(not each.ok for one in found for each in one.checked)
-    outcome = Text(f"{wrong or 'no'} problem{'s' if wrong != 1 else ''}", "bold red" if wrong else "green")
-    console.print(Text(f"{len(found)} clients, {opened} snapshots opened, ").append(outcome).append("."))
+    outcome = Text(_count(wrong, "problem"), "bold red" if wrong else "green")
+    counted = f"{_count(len(found), 'client')}, {_count(opened, 'snapshot')} opened, "
+    console.print(Text(counted).append(outcome).append("."))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'s' if number != 1 else ''}"
 
 
 def _why(each: Checked) -> str:

@@ -14,11 +14,10 @@ from time import monotonic
 from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
-from waguard.asking.ask import JSON, LOOK_S, UNIX, Answer, Ask, left
+from waguard.asking.ask import JSON, LOOK_S, UNIX, Answer, Ask, broke_off, late, left
 from waguard.cli.peer import Proof, host_and_port
 from waguard.errors import NoAnswer, NoDaemon
 
-_LOG = "Its log says more."
 _ENDS_S = 1.0
 """Until work whose connection has been ended has noticed, in seconds."""
 _PIECE = 1024 * 1024
@@ -72,7 +71,7 @@ class Wire:
         try:
             with self._connected(limit_s) as connection:
                 call.begin()
-                return call.result(limit_s, meanwhile, self._late(limit_s))
+                return call.result(limit_s, meanwhile, late(self.url, f"within {limit_s:g} s"))
         finally:  # its connection has ended by now, or its work has
             call.end()
 
@@ -152,12 +151,9 @@ class Wire:
         try:
             yield
         except TimeoutError:
-            raise self._late(limit_s) from None
+            raise late(self.url, f"within {limit_s:g} s") from None
         except (OSError, HTTPException) as error:
-            raise NoAnswer(f"{self.url} broke off: {error or type(error).__name__}.", hint=_LOG) from None
-
-    def _late(self, limit_s: float) -> NoAnswer:
-        return NoAnswer(f"The daemon at {self.url} did not answer within {limit_s:g} s.", hint=_LOG)
+            raise broke_off(self.url, error) from None
 
 
 class _AtSocket(HTTPConnection):

@@ -89,7 +89,7 @@ class Client:
                 stack.push_async_callback(self._browsers.pop().disconnect)
 
     async def do(self, ask: Ask[T]) -> T:
-        """Any request of `waguard.asking.verbs`. One that broke off is sent again for ten seconds, with the same Idempotency-Key, if that does no harm."""
+        """Any request of `waguard.asking.verbs` and `waguard.asking.daemon`. One that broke off is sent again for ten seconds, with the same Idempotency-Key, if that does no harm."""
         return await self._wire.do(ask)
 
     def session(self, code: str) -> "Session":

@@ -12,7 +12,20 @@ from uuid import uuid4
 import aiohttp
 from yarl import URL
 
-from waguard.asking.ask import ADDRESS, EVENTS, JSON, LOOK_S, PROBLEM, UNIX, Answer, Ask, left, stranger
+from waguard.asking.ask import (
+    ADDRESS,
+    EVENTS,
+    JSON,
+    LOOK_S,
+    PROBLEM,
+    UNIX,
+    Answer,
+    Ask,
+    broke_off,
+    late,
+    left,
+    stranger,
+)
 from waguard.asking.frames import Frame, Frames, happening
 from waguard.core.feed import ENDED
 from waguard.core.shown import EventView
@@ -23,7 +36,6 @@ T = TypeVar("T")
 _AGAIN_S, _PAUSE_S = 10.0, 0.2
 """For so long what broke off is asked for again, since a daemon that is started anew is back by then; and what is between two tries."""
 _PIECE = 256 * 1024
-_LOG = "Its log says more."
 _ENDS: Mapping[str, tuple[int, str]] = {"result": (200, JSON), "problem": (500, PROBLEM)}
 """What a verb that tells how it gets on tells last, and what it would have answered then."""
 
@@ -111,7 +123,7 @@ class Wire:
                     break
                 if frame.event:
                     ask.told(self.event(frame))
-        raise NoAnswer(f"{self.url} broke off before the end was told.", hint=_LOG)
+        raise NoAnswer(f"{self.url} broke off before the end was told.", hint=NoAnswer.do)
 
     async def frames(self, ask: Ask[Any], headers: Mapping[str, str]) -> AsyncGenerator[Frame, None]:
         """Server-sent events until their end. Raises what is answered instead, `NoDaemon`, `NoAnswer`, `NotWaguard`."""
@@ -162,11 +174,10 @@ class Wire:
         except aiohttp.ServerTimeoutError:
             raise self._late(ask, silent_s) from None
         except aiohttp.ClientError as error:
-            raise NoAnswer(f"{self.url} broke off: {error or type(error).__name__}.", hint=_LOG) from None
+            raise broke_off(self.url, error) from None
 
     def _late(self, ask: Ask[Any], limit_s: float) -> NoAnswer:
-        what = f"{ask.method} {ask.path} within {limit_s:g} s"
-        return NoAnswer(f"The daemon at {self.url} did not answer {what}.", hint=_LOG)
+        return late(self.url, f"{ask.method} {ask.path} within {limit_s:g} s")
 
 
 async def _whole(response: aiohttp.ClientResponse) -> Answer:
