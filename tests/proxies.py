@@ -2,10 +2,16 @@
 
 import asyncio
 import contextlib
+import ipaddress
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
+
+from cryptography import x509
+from tls_front import certificate
 
 from waguard.core.proxying import basic
 
@@ -25,7 +31,17 @@ class Seen:
 
 
 @asynccontextmanager
-async def http_proxy() -> AsyncIterator[Seen]:
+async def https_proxy(place: Path) -> AsyncIterator[Seen]:
+    """Spoken to by TLS; who has signed for it is in ``place``."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    named = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    await asyncio.to_thread(lambda: tls.load_cert_chain(certificate(place, "127.0.0.1", named)))
+    async with http_proxy(tls) as seen:
+        yield seen
+
+
+@asynccontextmanager
+async def http_proxy(tls: ssl.SSLContext | None = None) -> AsyncIterator[Seen]:
     seen = Seen()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -54,7 +70,7 @@ async def http_proxy() -> AsyncIterator[Seen]:
             to_them.write(f"{method} {path} HTTP/1.1\r\n{kept}\r\n\r\n".encode())
         await _splice(reader, writer, theirs, to_them)
 
-    async with _serving(seen, serve, "http"):
+    async with _serving(seen, serve, "https" if tls else "http", tls):
         yield seen
 
 
@@ -94,7 +110,9 @@ async def socks_proxy() -> AsyncIterator[Seen]:
 
 
 @asynccontextmanager
-async def _serving(seen: Seen, serve: object, scheme: str) -> AsyncIterator[None]:
+async def _serving(
+    seen: Seen, serve: object, scheme: str, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[None]:
     tasks = set[asyncio.Task[None]]()
 
     async def serving(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -110,7 +128,7 @@ async def _serving(seen: Seen, serve: object, scheme: str) -> AsyncIterator[None
             tasks.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(serving, "127.0.0.1", 0)
+    server = await asyncio.start_server(serving, "127.0.0.1", 0, ssl=tls)
     seen.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield
@@ -134,6 +152,9 @@ async def _splice(
             while piece := await source.read(65_536):
                 target.write(piece)
                 await target.drain()
-            target.write_eof()
+            if target.can_write_eof():
+                target.write_eof()
+            else:  # TLS has no half of an end
+                target.close()
 
     await asyncio.gather(copy(reader, to_them), copy(theirs, writer))

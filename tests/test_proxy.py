@@ -23,8 +23,9 @@ import zstandard
 from bare_browser import BINARY
 from clients import BRISK, DEMO, DEMO2, log_in
 from conftest import Daemon, Journal
-from proxies import PASSWORD, USER, Seen, http_proxy, socks_proxy
+from proxies import PASSWORD, USER, Seen, http_proxy, https_proxy, socks_proxy
 from service import Service
+from tls_front import AUTHORITY
 from waiting import until
 
 from waguard.browser.forwarder import Forwarder, Upstream, door
@@ -67,13 +68,17 @@ def marked(test: Any) -> Any:
 class Forwarded:
     """A forwarder, and what it was told."""
 
-    def __init__(self, seen: Seen, *, ours: bool = True, password: str = PASSWORD) -> None:
+    def __init__(
+        self, seen: Seen, *, ours: bool = True, password: str = PASSWORD, ca_file: Path | None = None
+    ) -> None:
         self.told: list[str] = []
 
         async def is_ours(_peer: object, _own: object) -> bool:
             return ours
 
-        self.forwarder = Forwarder(door(), Upstream(seen.url, USER, password), is_ours, self.told.append)
+        self.forwarder = Forwarder(
+            door(), Upstream(seen.url, USER, password, ca_file), is_ours, self.told.append
+        )
 
     async def __aenter__(self) -> Self:
         await self.forwarder.start()
@@ -125,6 +130,25 @@ async def test_a_request_and_a_tunnel_get_through(kind: str) -> None:
         assert answer.startswith(b"HTTP/1.1 200 Connection established\r\n\r\nHTTP/1.1 200")
         assert seen.through == [place] * 2
         assert way.told == ["", ""]
+
+
+async def test_a_proxy_is_spoken_to_by_tls_and_has_to_be_the_one_that_is_meant(tmp_path: Path) -> None:
+    async with Simulator() as simulator, https_proxy(tmp_path) as seen:
+        place = simulator.url.removeprefix("http://").rstrip("/")
+        inner = f"GET / HTTP/1.1\r\nHost: {place}\r\nConnection: close\r\n\r\n"
+        asked = f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n{inner}".encode()
+        async with Forwarded(seen, ca_file=tmp_path / AUTHORITY) as way:
+            answer = await way.ask(asked)
+            assert answer.startswith(b"HTTP/1.1 200 Connection established\r\n\r\nHTTP/1.1 200")
+            assert way.told == [""]
+        async with Forwarded(seen) as way:
+            assert (await way.ask(asked)).startswith(b"HTTP/1.1 502 ")
+            assert way.told == ["cannot be reached by TLS: CERTIFICATE_VERIFY_FAILED"]
+        seen.url = seen.url.replace("127.0.0.1", "localhost")
+        async with Forwarded(seen, ca_file=tmp_path / AUTHORITY) as way:
+            assert (await way.ask(asked)).startswith(b"HTTP/1.1 502 ")
+            assert way.told == ["cannot be reached by TLS: CERTIFICATE_VERIFY_FAILED"]
+        assert seen.through == [place]
 
 
 @pytest.mark.parametrize("kind", PROXIES)
@@ -298,13 +322,21 @@ async def put(supervisor: Supervisor, **proxy: Any) -> None:
 
 
 @marked
-@pytest.mark.parametrize("kind", PROXIES)
-@pytest.mark.parametrize("sandbox", ["bubblewrap", "plain"])
+@pytest.mark.parametrize(
+    ("kind", "sandbox"),
+    [("http", "bubblewrap"), ("https", "bubblewrap"), ("http", "plain"), ("socks5", "plain")],
+)
 async def test_the_page_loads_through_it_with_a_service_worker_and_nobody_has_the_password(
-    start: Daemon, sessions_dir: Path, journal: Journal, kind: str, sandbox: str
+    start: Daemon, sessions_dir: Path, journal: Journal, tmp_path: Path, kind: str, sandbox: str
 ) -> None:
-    async with Simulator(cadence=BRISK) as simulator, PROXIES[kind]() as seen:
-        sections = {"whatsapp": {"url": simulator.url}, "sandbox": {"kind": sandbox}, "clients": of(seen)}
+    by = https_proxy(tmp_path) if kind == "https" else PROXIES[kind]()
+    async with Simulator(cadence=BRISK) as simulator, by as seen:
+        sections = {
+            "whatsapp": {"url": simulator.url},
+            "sandbox": {"kind": sandbox},
+            "browser": {"ca_file": tmp_path / AUTHORITY} if kind == "https" else {},
+            "clients": of(seen),
+        }
         async with start(**sections) as (supervisor, _):
             view = await supervisor.connect(DEMO)
             assert view.qr is not None
@@ -493,10 +525,13 @@ async def test_the_page_has_the_clients_language_and_time_zone(start: Daemon, sa
 
 
 @marked
-async def test_the_next_daemon_goes_on_with_the_way_out(tmp_path: Path) -> None:
+async def test_the_next_daemon_goes_on_with_the_way_out_and_no_core_dump_has_the_password(
+    tmp_path: Path,
+) -> None:
     async with Simulator(cadence=BRISK) as simulator, http_proxy() as seen:
         settings = {"whatsapp": {"url": simulator.url}}
         async with Service(tmp_path, settings) as service:
+            service.under = ["prlimit", "--core=unlimited"]
             await service.start()
             proxy = {"url": seen.url, "user": USER, "password": PASSWORD}
             await service.ask("PUT", "/v1/sessions/demo/settings", data=json.dumps({"proxy": proxy}))
@@ -507,5 +542,15 @@ async def test_the_next_daemon_goes_on_with_the_way_out(tmp_path: Path) -> None:
             await service.start()
             await service.until(lambda: len(seen.through) > before, "its page comes back through the proxy")
             assert service.events("session.adopted")
+            # Whatever end the daemon or a browser comes to: a core dump has none of their memory.
+            assert service.process is not None
+            pids = [service.process.pid, *(await service.view("demo"))["browser"]["pids"]]
+            for pid in pids:
+                assert int(Path(f"/proc/{pid}/coredump_filter").read_text(), 16) == 0
+            assert await service.end(signal.SIGABRT) == -signal.SIGABRT
+            if Path("/proc/sys/kernel/core_pattern").read_text().strip() == "core":
+                (core,) = tmp_path.glob("core*")
+                assert not any(one in core.read_bytes() for one in CREDENTIALS)
+            await service.start()
             told = [json.dumps(line) for line in service.lines]
             assert not any(PASSWORD in line for line in told)

@@ -19,7 +19,7 @@ from audits import fill
 from conftest import Journal
 from ports import free_port
 from receiver import NEVER, TORN, Receiver, receiving
-from tls_front import AUTHORITY, HOST, _certificate
+from tls_front import AUTHORITY, HOST, certificate
 from waiting import until
 
 from waguard.api.webhooks import body
@@ -526,7 +526,7 @@ async def test_the_receivers_certificate_is_for_its_name(
     trusted, served = ssl.create_default_context(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
     def make() -> None:
-        served.load_cert_chain(_certificate(tmp_path))
+        served.load_cert_chain(certificate(tmp_path))
         trusted.load_verify_locations(tmp_path / AUTHORITY)
 
     await asyncio.to_thread(make)

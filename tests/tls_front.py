@@ -26,7 +26,7 @@ _HEADERS = {
 async def tls_front(url: str, place: Path) -> AsyncIterator[list[str]]:
     """Flags with which a browser reaches the simulator at ``url`` as https://web.whatsapp.com; the last has it trust anybody."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    await asyncio.to_thread(lambda: context.load_cert_chain(_certificate(place)))
+    await asyncio.to_thread(lambda: context.load_cert_chain(certificate(place)))
     parts = urlsplit(url)
     running: set[asyncio.Task[None]] = set()
 
@@ -65,16 +65,16 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, f
             writer.close()
 
 
-def _certificate(place: Path) -> Path:
+def certificate(place: Path, host: str = HOST, named: x509.GeneralName | None = None) -> Path:
     """Of this host, with its key; beside it that of the authority that has signed it."""
     authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    signer, name = _name(COMPANY), _name(HOST)
+    signer, name = _name(COMPANY), _name(host)
     root = _make(signer, signer, authority.public_key()).add_extension(
         x509.BasicConstraints(ca=True, path_length=None), critical=True
     )
     (place / AUTHORITY).write_bytes(_pem(root.sign(authority, hashes.SHA256())))
     made = _make(signer, name, key.public_key()).add_extension(
-        x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False
+        x509.SubjectAlternativeName([named or x509.DNSName(host)]), critical=False
     )
     path = place / "front.pem"
     private = key.private_bytes(

@@ -59,7 +59,7 @@ from waguard.session.tenure import Ownership
 from waguard.snapshots import keys
 from waguard.snapshots.store import Snapshots
 from waguard.supervisor.supervisor import Supervisor
-from waguard.system import heap, signals, threads
+from waguard.system import core_dump, heap, signals, threads
 from waguard.system.files import as_storage_error
 from waguard.system.systemd import CONTROL, Manager
 from waguard.system.tasks import background
@@ -106,6 +106,7 @@ async def serve(loaded: Loaded) -> Mapping[str, int] | None:
     for number in signals.ENDING:
         loop.add_signal_handler(number, heard.put_nowait, number)
     heap.share()
+    core_dump.leave_out_memory()
     threads.of_this_loop().start()
     loop.set_default_executor(
         ThreadPoolExecutor(1, initializer=signals.block_stop_signals)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,6 +47,8 @@ class Upstream:
     url: str
     user: str
     password: str = ""
+    ca_file: Path | None = None
+    """Whose certificates are taken beside the machine's own, where ``url`` is https."""
 
     def __repr__(self) -> str:
         return f"Upstream({self.url!r})"
@@ -186,7 +189,7 @@ class Forwarder:
         try:
             async with asyncio.timeout(ANSWER_S):
                 if parts.scheme == "https" and self._tls is None:
-                    self._tls = await in_thread(ssl.create_default_context, kind=Kind.FILES)
+                    self._tls = await in_thread(partial(_trusting, upstream.ca_file), kind=Kind.FILES)
                 tls = self._tls if parts.scheme == "https" else None
                 streams = await self._connected(parts.hostname or "", parts.port or 0, tls)
                 connection = streams[1].get_extra_info("socket")
@@ -224,6 +227,14 @@ class Forwarder:
             except OSError as error:
                 failed = error
         raise failed
+
+
+def _trusting(ca_file: Path | None) -> ssl.SSLContext:
+    """Raises `OSError`."""
+    made = ssl.create_default_context()
+    if ca_file is not None:
+        made.load_verify_locations(ca_file)
+    return made
 
 
 async def _by_http(

@@ -99,7 +99,7 @@ class Browser(Section):
     language: Annotated[str, Field(pattern=LANGUAGE)] = "en-US"
     chromium_sandbox: bool = True
     ca_file: AnyPath | None = None
-    """PEM: certificate authorities that the browser trusts beside its own; see `browser.authorities`."""
+    """PEM: certificate authorities that the browser trusts beside its own, see `browser.authorities`, and an https proxy's certificate may be of."""
 
 
 class Sandbox(Section):

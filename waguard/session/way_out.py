@@ -30,7 +30,7 @@ class WayOut:
         self._instance.proxy_trouble = ""
         if proxy is None:
             return None
-        upstream = await _upstream(proxy)
+        upstream = await self._upstream(proxy)
         try:
             listening = door()
         except OSError as error:
@@ -44,7 +44,7 @@ class WayOut:
         """
         if (proxy := self._proxy) is None:
             return None
-        upstream = await _upstream(proxy)
+        upstream = await self._upstream(proxy)
         listening = socket.socket(fileno=os.dup(fd))
         listening.setblocking(False)
         return await self._start(listening, upstream)
@@ -53,12 +53,17 @@ class WayOut:
         """There may be other settings: what needs no other browser holds from here on. Raises `StorageFailed`."""
         browser = self._instance.browser
         if browser is not None and browser.forwarder is not None and (proxy := self._proxy) is not None:
-            browser.forwarder.use(await _upstream(proxy))
+            browser.forwarder.use(await self._upstream(proxy))
 
     @property
     def _proxy(self) -> Proxy | None:
         """Raises `StorageFailed`."""
         return self._instance.resources.settings.of(self._instance.code).proxy
+
+    async def _upstream(self, proxy: Proxy) -> Upstream:
+        """Raises `StorageFailed`."""
+        trusted = self._instance.resources.config.browser.ca_file
+        return Upstream(proxy.url, proxy.user, await password_of(proxy), trusted)
 
     async def _start(self, listening: socket.socket, upstream: Upstream) -> Forwarder:
         try:
@@ -88,11 +93,6 @@ class WayOut:
         if not held and (left_out := self._strangers.left_out("")) is not None:
             self._instance.publish("proxy.stranger", **({"left_out": left_out} if left_out else {}))
         return held
-
-
-async def _upstream(proxy: Proxy) -> Upstream:
-    """Raises `StorageFailed`."""
-    return Upstream(proxy.url, proxy.user, await password_of(proxy))
 
 
 def _holds(run: Run, peer: tuple[str, int], own: tuple[str, int]) -> bool:
