@@ -57,10 +57,9 @@ async def main() -> int:
     steps = (chosen.sessions,) if chosen.sessions else QUICK_STEPS if chosen.quick else STEPS
     said = []
     for count in steps:
-        async with fleet(POSED) as own:
+        async with fleet(POSED | {"WAGUARD_LIMITS__MAX_SESSIONS": str(count)}) as own:
             codes = [f"asked{number}" for number in range(count)]
-            for code in codes:
-                await own.connect(code, wait="connected")
+            await connected(own, codes)
             browsers = [
                 one for code in codes for group in (await own.processes(code)).values() for one in group
             ]
@@ -80,6 +79,17 @@ async def main() -> int:
             figures.add(f"lagged_of_{count}", len(own.journal.all("daemon.lagged")), at_most=0)
     met = figures.close(chosen.json, "; ".join(said))
     return 0 if met or chosen.quick else 1
+
+
+async def connected(own: Fleet, codes: Sequence[str]) -> None:
+    """As many at a time as there are connections that ask."""
+    free = asyncio.Semaphore(CALLERS)
+
+    async def connect(code: str) -> None:
+        async with free:
+            await own.connect(code, wait="connected")
+
+    await asyncio.gather(*map(connect, codes))
 
 
 def _more(parser: argparse.ArgumentParser) -> None:
