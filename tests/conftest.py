@@ -158,6 +158,8 @@ async def loop_guard() -> AsyncIterator[None]:
                     "boot_id",
                     "process_row",
                     "process_table",
+                    "_has_children",
+                    "_children",
                     "environment_has",
                     "effort",
                     "_waited_ns",

@@ -214,3 +214,37 @@ def test_carriers_are_those_with_exactly_this_token(start: Start) -> None:
         assert sorted(identity.pid for identity in found) == sorted(child.pid for child in ours)
         decoy.kill()
     assert carriers("nobody has this one") == []
+
+
+_TREE = """
+import subprocess, sys, threading
+
+def start():
+    subprocess.Popen(["bash", "-c", "sleep 3600 & wait"])
+
+start()
+threading.Thread(target=lambda: (start(), print("there", flush=True), threading.Event().wait()), daemon=True).start()
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_all_below_a_process_is_found_whichever_thread_has_started_it(
+    monkeypatch: pytest.MonkeyPatch, *, lists: bool
+) -> None:
+    monkeypatch.setattr(host, "_has_children", lambda: lists)
+    with subprocess.Popen(
+        [sys.executable, "-c", _TREE], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as root:
+        found = host.below(root.pid)
+        try:
+            assert root.stdout is not None
+            assert root.stdout.readline() == b"there\n"
+            deadline = time.monotonic() + 20
+            while len(found := host.below(root.pid)) < 4:
+                assert time.monotonic() < deadline, found
+            assert set(found) == host.descendants(root.pid, host.process_table())
+        finally:
+            for row in found:
+                os.kill(row.pid, signal.SIGKILL)
+    assert not host.below(root.pid)

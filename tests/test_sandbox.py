@@ -597,14 +597,14 @@ async def test_the_lock_is_held_until_all_of_it_is_gone(kind: Sandbox, start: St
         assert not started.lock_is_free()
         await started.go_on()
         assert not started.lock_is_free()
-        found = await asyncio.to_thread(reaper.lock_holders, [started.lock], host.process_table())
+        found = await asyncio.to_thread(reaper.lock_holders, [started.lock])
         holders = {holder.identity.pid for holder in found if holder.ours}
         assert holders
         assert holders <= started.relatives()
         assert launch.processes[0].pid in holders
         await started.kill()
         assert started.lock_is_free()
-        assert not await asyncio.to_thread(reaper.lock_holders, [started.lock], host.process_table())
+        assert not await asyncio.to_thread(reaper.lock_holders, [started.lock])
 
 
 async def test_the_lock_outlives_the_browser_as_long_as_a_stray_lives(

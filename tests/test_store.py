@@ -52,7 +52,7 @@ def precious(tmp_path: Path) -> Iterator[Path]:
 
 
 def holders(lock: Path) -> list[int]:
-    return [holder.identity.pid for holder in reaper.lock_holders([lock], host.process_table())]
+    return [holder.identity.pid for holder in reaper.lock_holders([lock])]
 
 
 def test_what_goes_meanwhile_has_nothing_that_is_not_completed(

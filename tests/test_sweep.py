@@ -546,7 +546,7 @@ async def test_all_below_an_orphan_is_ended_also_what_carries_no_token(root: Pat
     with leader:
         assert leader.stdout is not None
         child = int(leader.stdout.readline())
-        holders = await asyncio.to_thread(lambda: reaper.lock_holders([lock], host.process_table()))
+        holders = await asyncio.to_thread(lambda: reaper.lock_holders([lock]))
         assert [(one.identity.pid, one.ours, one.empty) for one in holders] == [(leader.pid, True, False)]
         async with asyncio.timeout(10):
             assert await reaper.end_holders(holders) == [leader.pid]

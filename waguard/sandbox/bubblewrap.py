@@ -226,13 +226,13 @@ class BubblewrapRun:
         if self._init is None:
             return False
         init = self._init.identity.pid
-        return any(row.ppid == init and row.state in "Tt" for row in host.process_table())
+        return any(row.ppid == init and row.state in "Tt" for row in host.below(init))
 
     def members(self) -> Sequence[Identity]:
         if self._init is None or self._init.gone():
             return ()
         init = self._init.identity
-        below = host.descendants(init.pid, host.process_table())
+        below = host.below(init.pid)
         return [Identity(row.pid, row.start_ticks, init.boot_id) for row in below if row.state not in "ZX"]
 
     def pids(self) -> Sequence[int]:

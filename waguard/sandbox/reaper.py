@@ -75,17 +75,16 @@ class Holder:
         return self.token is not None
 
 
-def lock_holders(locks: Iterable[Path], rows: Sequence[host.ProcessRow]) -> Sequence[Holder]:
-    """Who holds these locks, by one look at all processes; ``rows`` is a look at the process table. Blocking."""
-    by_pid = {row.pid: row for row in rows}
+def lock_holders(locks: Iterable[Path]) -> Sequence[Holder]:
+    """Who holds these locks, by one look at all locks. Blocking."""
     found = []
     for lock, pids in host.flock_holders(locks).items():
         for pid in pids:
-            if (row := by_pid.get(pid) or host.process_row(pid)) is None:
+            if (row := host.process_row(pid)) is None:
                 continue
             token = host.environment_value(pid, TOKEN_VARIABLE) or None
             identity = Identity(pid, row.start_ticks, host.boot_id())
-            below = [one.pid for one in host.descendants(pid, rows) if one.state not in "ZX"]
+            below = [one.pid for one in host.below(pid) if one.state not in "ZX"]
             found.append(Holder(identity, lock, token, token is not None and _empty(pid, below)))
     return found
 

@@ -24,7 +24,6 @@ from waguard.profile.witness import Mark, Witness
 from waguard.sandbox import Sandbox, reaper
 from waguard.snapshots.packing import About
 from waguard.snapshots.store import Snapshots, about_of
-from waguard.system import host
 from waguard.system.files import Below, NotPlain, as_storage_error, partial
 
 _MOST_COPIED = login_files.MOST_BYTES
@@ -303,7 +302,7 @@ class Custody:
         try:
             self.lock_fd = self.profiles.lock(profile)
         except ProfileLocked as error:
-            holders = reaper.lock_holders([profile.lock], host.process_table())
+            holders = reaper.lock_holders([profile.lock])
             pids = [holder.identity.pid for holder in holders]
             raise ProfileLocked(error.message, hint=error.hint, **error.details, pids=pids) from None
         self.locked = profile.generation

@@ -31,7 +31,7 @@ from waguard.session.login import ClientLogin
 from waguard.session.transfer import Transfer
 from waguard.session.undo import Acts
 from waguard.session.way_out import WayOut
-from waguard.system import host, shortage
+from waguard.system import shortage
 from waguard.system.deadline import within
 from waguard.system.threads import Kind, in_thread
 
@@ -137,7 +137,7 @@ class Launcher:
 
     async def _end_holders(self, lock: Path) -> None:
         """End what an earlier launch left that no record knows of, and that holds the profile."""
-        holders = await in_thread(lambda: reaper.lock_holders([lock], host.process_table()))
+        holders = await in_thread(lambda: reaper.lock_holders([lock]))
         killed = await reaper.end_holders(holders)
         if killed:
             self._instance.publish("reaper.killed", pids=killed)

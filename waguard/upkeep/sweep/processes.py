@@ -12,7 +12,6 @@ from waguard.sandbox.cgroup import Leaf
 from waguard.sandbox.reaper import Holder
 from waguard.sandbox.spawn import collect_strays, strays
 from waguard.session.task import Session
-from waguard.system import host
 from waguard.system.deadline import within
 from waguard.system.threads import Kind, in_thread
 from waguard.upkeep.sweep import Proposal, Scene
@@ -90,7 +89,7 @@ def _holders(scene: Scene, known: set[str | None]) -> Iterator[Proposal]:
         if generation not in scene.in_use and profiles.held(profile := profiles.profile(generation))
     }
     by_lock: dict[str, list[Holder]] = {}
-    for holder in reaper.lock_holders(held, scene.rows):
+    for holder in reaper.lock_holders(held):
         by_lock.setdefault(held[holder.lock], []).append(holder)
     for generation, holders in by_lock.items():
         client = scene.linked.get(generation)
@@ -123,6 +122,6 @@ async def _end(scene: Scene, holders: Sequence[Holder]) -> str | None:
     locks = {holder.lock for holder in holders}
     seen = {holder.identity for holder in holders}
     async with within(Stage.KILL, scene.config.deadlines.kill, "reaping a browser without a session"):
-        now = await in_thread(lambda: reaper.lock_holders(locks, host.process_table()))
+        now = await in_thread(lambda: reaper.lock_holders(locks))
         killed = await reaper.end_holders([holder for holder in now if holder.identity in seen])
     return f"killed and proved gone: {', '.join(map(str, sorted(set(killed))))}" if killed else None
