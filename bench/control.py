@@ -31,6 +31,9 @@ CALLERS = 8
 RATIO_AIM = 4.0
 """Times as long as the floor a session's view may take: whoever asks is let in, and what is answered is made and put into JSON."""
 RHYTHM_AIM = 1.3
+MANY = 500
+SELDOM = {"WAGUARD_PAGE__POLL_S": "5"}
+"""To look at more pages than those each second is more than the one processor that a daemon has."""
 FLOOR = """
 import sys
 from aiohttp import web
@@ -57,7 +60,8 @@ async def main() -> int:
     steps = (chosen.sessions,) if chosen.sessions else QUICK_STEPS if chosen.quick else STEPS
     said = []
     for count in steps:
-        async with fleet(POSED | {"WAGUARD_LIMITS__MAX_SESSIONS": str(count)}) as own:
+        room = {"WAGUARD_LIMITS__MAX_SESSIONS": str(count)}
+        async with fleet(POSED | room | (SELDOM if count > MANY else {})) as own:
             codes = [f"asked{number}" for number in range(count)]
             await connected(own, codes)
             browsers = [
