@@ -243,7 +243,8 @@ def test_all_below_a_process_is_found_whichever_thread_has_started_it(
             deadline = time.monotonic() + 20
             while len(found := host.below(root.pid)) < 4:
                 assert time.monotonic() < deadline, found
-            assert set(found) == host.descendants(root.pid, host.process_table())
+            below = host.descendants(root.pid, host.process_table())
+            assert {row.pid for row in found} == {row.pid for row in below}
         finally:
             for row in found:
                 os.kill(row.pid, signal.SIGKILL)
